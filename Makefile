@@ -1,0 +1,61 @@
+# make study   set up .venv on first use, run the study named in config/config.yaml, say where the report is
+# make app     use what was trained: a page on this machine, Ctrl-C ends it (ARGS="--run RUN" starts with another run)
+# make space   a folder with the app that runs on a Hugging Face Space
+# make test    the same with the test tools, then the whole test suite
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CORES ?= 1
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: study app space test certify base-models clean
+
+study: $(VENV)/.study
+	$(BIN)/snakemake --cores $(CORES)
+
+app: $(VENV)/.app
+	$(BIN)/python scripts/app.py $(ARGS)
+
+space: $(VENV)/.app
+	$(BIN)/python scripts/make_space.py $(ARGS)
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest
+
+certify: $(VENV)/.test
+	$(BIN)/python scripts/certify.py
+
+# Rebuilds the demo's base models and scoring items from their seeds, half an hour on one core.
+base-models: $(VENV)/.study
+	$(BIN)/python scripts/make_base_models.py
+
+# The conda environment takes the same pins.
+environment.yml: requirements.txt
+	sed -n '1,/- pip:/p' $@ > $@.new && sed -n 's/^\([A-Za-z].*\)/      - "\1"/p' $< >> $@.new && mv $@.new $@
+
+clean:
+	rm -rf $(VENV)
+
+$(VENV)/.study: requirements.txt scripts/install_torch.sh
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: loragrid needs Python 3.11 or newer: make study PYTHON=python3.12")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	sh scripts/install_torch.sh $(BIN) requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+$(VENV)/.app: $(VENV)/.study requirements-app.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-app.txt
+	touch $@
+
+$(VENV)/.test: $(VENV)/.study requirements-test.txt requirements-app.txt requirements-slurm.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-test.txt
+	touch $@
+
+# A second interpreter with the same packages and unsloth, which changes the libraries that it is imported with. Its form for
+# CPUs is what the tests drive; for a GPU: pip install -r requirements-gpu.txt.
+$(VENV)/.unsloth: $(VENV)/.test requirements-gpu.txt
+	$(BIN)/python -m venv --without-pip $(VENV)/unsloth
+	$(BIN)/python -c 'import pathlib, sysconfig; [folder.joinpath("study.pth").write_text(sysconfig.get_path("purelib")) for folder in pathlib.Path("$(VENV)/unsloth").glob("lib/*/site-packages")]'
+	$(BIN)/python -m pip --python $(VENV)/unsloth/bin/python install --quiet --disable-pip-version-check --no-deps $$(grep '^unsloth' requirements-gpu.txt)
+	touch $@
