@@ -1,0 +1,1 @@
+"""What the stages share, one module per subject. Stages never import each other: they meet in files."""

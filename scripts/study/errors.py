@@ -1,0 +1,89 @@
+"""How a stage ends (well, by the user's mistake, or paused on purpose), and where its words go while it runs."""
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import TextIO
+
+EXIT_FAILED = 1
+EXIT_USER_ERROR = 2
+EXIT_PAUSED = 75  # EX_TEMPFAIL of sysexits.h: try the same command again
+
+_terminal: TextIO | None = None
+
+
+class UserError(Exception):
+    """A mistake the user can mend: one line that says what, in which file, key or row, and the mend."""
+
+
+class Failed(Exception):
+    """The work cannot be finished for a reason outside the code: out of memory, disk full. One line."""
+
+
+class Paused(Exception):
+    """The work stopped early on purpose and goes on when the same command is run again."""
+
+
+def run_main(main: Callable[[], None]) -> None:
+    """Run a stage's `main` and turn how it ended into one line and an exit status.
+
+    Exit status: 0 done, 1 failed, 2 user error, 75 paused. With `--log FILE` on the command line, all output goes to that
+    file and only `tell`'s lines go to the terminal too; a bug's traceback then stands in the file.
+    """
+    log = _take_log_option()
+    if log is not None:
+        _redirect(log)
+    try:
+        main()
+    except UserError as error:
+        _end(f"error: {error}", EXIT_USER_ERROR)
+    except Failed as failure:
+        _end(f"failed: {failure}", EXIT_FAILED)
+    except Paused as pause:
+        _end(str(pause), EXIT_PAUSED)
+    except Exception as bug:
+        if log is None:
+            raise
+        traceback.print_exc()
+        _end(f"failed: {type(bug).__name__}: {bug} (traceback in {log})", EXIT_FAILED)
+
+
+def tell(line: str) -> None:
+    """One line for whoever watches: on the terminal, and in the job's log where there is one."""
+    line = one_line(line)
+    print(line, file=sys.stderr, flush=True)
+    if _terminal is not None:
+        print(line, file=_terminal, flush=True)
+
+
+def one_line(text: str) -> str:
+    """Fold a message into a single line without control characters, so that untrusted text cannot forge a second one."""
+    return "".join(ch if ch.isprintable() else " " for ch in " ".join(text.split()))
+
+
+def _end(line: str, status: int) -> None:
+    tell(line)
+    raise SystemExit(status) from None
+
+
+def _take_log_option() -> Path | None:
+    if "--log" not in sys.argv:
+        return None
+    index = sys.argv.index("--log")
+    path = Path(sys.argv[index + 1])
+    del sys.argv[index : index + 2]
+    return path
+
+
+def _redirect(log: Path) -> None:
+    """Send file descriptors 1 and 2 to the log, keeping the terminal for `tell`. Done here and not by a shell pipe to
+    `tee`, which a signal to the process group would end before the trainer has written its checkpoint."""
+    global _terminal
+    log.parent.mkdir(parents=True, exist_ok=True)
+    _terminal = os.fdopen(os.dup(2), "w", encoding="utf-8", errors="replace")
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    os.close(file)

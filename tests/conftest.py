@@ -1,0 +1,90 @@
+"""Toy models made in a second: random weights, real architectures, a byte-level tokenizer and a chat template."""
+
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "scripts"))
+# Two threads on a shared two-core machine run small models five times slower than one.
+os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+import pytest  # noqa: E402
+
+REAL = ROOT.parent / "shared" / "real"
+TEMPLATE = (
+    "{{ bos_token }}{% for m in messages %}{{ '<|' + m['role'] + '|>' + m['content'] + '<|end|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def real() -> Path:
+    """The folder of real models, chats and tasks; tests that need it are skipped where it is absent."""
+    if not REAL.is_dir():
+        pytest.skip(f"{REAL.relative_to(ROOT.parent)} is absent")
+    return REAL
+
+
+@pytest.fixture(scope="session")
+def toy_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Llama of about 50,000 parameters."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    return _save_toy(LlamaForCausalLM, LlamaConfig, tmp_path_factory.mktemp("toy_llama"))
+
+
+@pytest.fixture(scope="session")
+def toy_gemma(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Gemma 3 of about 50,000 parameters."""
+    from transformers import Gemma3ForCausalLM, Gemma3TextConfig
+
+    return _save_toy(Gemma3ForCausalLM, Gemma3TextConfig, tmp_path_factory.mktemp("toy_gemma"), head_dim=16)
+
+
+def _save_toy(model_class: type, config_class: type, folder: Path, **options: int) -> Path:
+    import torch
+
+    tokenizer = _toy_tokenizer()
+    config = config_class(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        **options,
+    )
+    torch.manual_seed(0)
+    model_class(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def _toy_tokenizer():
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    specials = ["<pad>", "<s>", "<|end|>", "<|user|>", "<|assistant|>", "<|system|>", "<|tool|>"]
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(specials + letters)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        bos_token="<s>",
+        eos_token="<|end|>",
+        additional_special_tokens=specials[3:],
+    )
+    fast.chat_template = TEMPLATE
+    return fast
