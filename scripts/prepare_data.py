@@ -1,0 +1,193 @@
+"""Prepare the data of a study for one model: read, check, deduplicate, split, render with its chat template, tokenise.
+
+    prepare_data.py --study FILE --data DATA_ID --out FOLDER
+
+Leaves in the output folder: train.parquet, heldout.parquet (columns row, input_ids, labels; -100 where no loss is wanted)
+and, last, card.json; beside them source.jsonl where the rows were generated. The source is read twice, as a stream: once
+to judge and split the rows on their text, once to tokenise them.
+"""
+
+import argparse
+import itertools
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from study.chat import encode, loss_tokens, render
+from study.chat_files import Source, open_source
+from study.chat_forms import BadRow, find_form, to_conversation
+from study.chat_template import Template, inspect_template
+from study.data_card import (
+    CARD_SCHEMA,
+    NOTHING_LEFT,
+    REFUSED,
+    Survey,
+    Tokenised,
+    source_facts,
+    split_facts,
+    token_facts,
+)
+from study.durable import fsync_folder, write_json
+from study.errors import UserError, run_main, tell
+from study.grid import data_sets
+from study.models import load_tokenizer
+from study.split import RowKeys, Split, drop_duplicates, keys_of, sample, split_rows
+from study.study_file import Study, load_study
+from study.token_rows import TokenRows
+
+FORM_ROWS = 100  # first rows looked at to find the form
+BATCH_ROWS = 256  # rows rendered and tokenised at a time
+
+
+def prepare_data(*, study: Study, data_id: str, out: Path) -> dict[str, Any]:
+    """Make the data set `data_id` of a study in the folder `out` and return its card.
+
+    Errors: an unknown data id; a source that cannot be read, is in no known form or holds nothing to train on; a
+    held-out set that cannot be had; a model without a usable chat template. Then `out` is left as it was.
+    """
+    settings, model = study.settings["data"], _model_of(study, data_id)
+    with _scratch_folder(out) as scratch:
+        source = open_source(settings["source"], folder=scratch)
+        survey = survey_rows(source)
+        distinct, duplicates = drop_duplicates(survey.keys)
+        keys = sample(distinct, max_rows=settings["max_rows"], seed=settings["split_seed"])
+        split = split_rows(keys, heldout_rows=settings["heldout_rows"], seed=settings["split_seed"])
+        template = inspect_template(load_tokenizer(study.settings["models"][model]), model=model)
+        done = tokenise(
+            source, survey=survey, keys=keys, split=split, template=template, settings=settings, out=scratch
+        )
+        card = {
+            "schema": CARD_SCHEMA,
+            "data_id": data_id,
+            "model": model,
+            **source_facts(source, survey, duplicates, sampled_out=len(distinct) - len(keys)),
+            **split_facts(keys, split, done),
+            **token_facts(settings, done),
+        }
+        _publish(scratch, out)
+        write_json(out / "card.json", card)
+    return card
+
+
+def survey_rows(source: Source) -> Survey:
+    """First reading: find the form, judge every row, and keep of each usable one what the split needs."""
+    rows = source.rows()
+    first = list(itertools.islice(rows, FORM_ROWS))
+    if not first:
+        raise UserError(f"data {source.name} holds no row: give conversations")
+    survey = Survey(form=find_form([row for _, row in first], name=source.name))
+    for number, row in itertools.chain(first, rows):
+        survey.rows_read += 1
+        try:
+            conversation = to_conversation(row, survey.form)
+        except BadRow as bad:
+            survey.dropped.add(str(bad), number)
+            continue
+        if conversation.cut:
+            survey.cut.add(number)
+        survey.keys.append(keys_of(number, conversation))
+    if not survey.keys:
+        raise UserError(f"data {source.name}: none of its {survey.rows_read} rows can be trained on: {survey.dropped}")
+    return survey
+
+
+def tokenise(
+    source: Source,
+    *,
+    survey: Survey,
+    keys: list[RowKeys],
+    split: Split,
+    template: Template,
+    settings: dict[str, Any],
+    out: Path,
+) -> Tokenised:
+    """Second reading: write the split's rows to train.parquet and heldout.parquet in the order of the source.
+
+    Rows that the template refuses, and rows without a loss token after truncation, are dropped from their side.
+    """
+    heldout = {keys[i].row for i in split.heldout}
+    wanted = heldout | {keys[i].row for i in split.train}
+    rows = ((number, to_conversation(row, survey.form)) for number, row in source.rows() if number in wanted)
+    with TokenRows(out / "train.parquet") as train, TokenRows(out / "heldout.parquet") as held:
+        done = Tokenised(template=template, train=train, heldout=held)
+        while batch := list(itertools.islice(rows, BATCH_ROWS)):
+            texts = render(template, [conversation for _, conversation in batch])
+            kept = []
+            for (number, conversation), text in zip(batch, texts, strict=True):
+                if text is None:
+                    survey.dropped.add(REFUSED, number)
+                else:
+                    kept.append((number, conversation, text))
+            coded = encode(
+                template,
+                [text for *_, text in kept],
+                max_length_tokens=settings["max_length_tokens"],
+                loss_on=settings["loss_on"],
+            )
+            for (number, conversation, text), row in zip(kept, coded, strict=True):
+                if loss_tokens(row.labels) == 0:
+                    survey.dropped.add(NOTHING_LEFT, number)
+                    continue
+                (held if number in heldout else train).add(number, row)
+                done.note(number, conversation, text, row)
+    for side, count in (("train on", train.rows), ("hold out", held.rows)):
+        if count == 0:
+            raise UserError(
+                f"data {source.name}: no row is left to {side} for model {template.model}: {survey.dropped}"
+            )
+    return done
+
+
+def _model_of(study: Study, data_id: str) -> str:
+    known = data_sets(study)
+    if data_id not in known:
+        raise UserError(
+            f"{study.path.name} holds no data set {data_id}: the study file was changed since it was named; "
+            f"run snakemake again, or take one of {', '.join(known)}"
+        )
+    return known[data_id]
+
+
+@contextmanager
+def _scratch_folder(out: Path) -> Iterator[Path]:
+    """A folder inside `out` for unfinished files, on the same file system so that a rename publishes them."""
+    scratch = out / ".preparing"
+    shutil.rmtree(scratch, ignore_errors=True)  # what a killed attempt left
+    scratch.mkdir(parents=True)
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _publish(scratch: Path, out: Path) -> None:
+    """Move the finished files into place; without a card meanwhile, so that an old one never stands by new rows."""
+    (out / "card.json").unlink(missing_ok=True)
+    for path in sorted(scratch.iterdir()):
+        with open(path, "rb") as file:
+            os.fsync(file.fileno())
+        path.replace(out / path.name)
+    fsync_folder(out)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--study", required=True, help="study file, or the name of one in config/studies")
+    parser.add_argument("--data", required=True, help="id of the data set, as the workflow names it")
+    parser.add_argument("--out", required=True, type=Path, help="folder to write to")
+    arguments = parser.parse_args()
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # a job takes the one core that its rule declares
+    card = prepare_data(study=load_study(arguments.study), data_id=arguments.data, out=arguments.out)
+    left_out = card["rows_read"] - card["rows_kept"]
+    split = card["split"]
+    tell(
+        f"data {card['data_id']}: {split['train_rows']} training and {split['heldout_rows']} held-out rows, "
+        f"{left_out} of {card['rows_read']} left out, {card['tokens']['train']} training tokens"
+    )
+
+
+if __name__ == "__main__":
+    run_main(main)
