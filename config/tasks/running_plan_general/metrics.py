@@ -1,0 +1,28 @@
+"""Items and score of the general running-plan task; beside its YAML, as lm-eval wants it."""
+
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+SCRIPTS = HERE.parents[2] / "scripts"
+
+
+def load_items(*, file: str, **_metadata: Any) -> dict[str, Any]:
+    """The items of `file` beside this module, as the split `test`; lm-eval itself would look from the working directory."""
+    from datasets import Dataset
+
+    lines = (HERE / file).read_text(encoding="utf-8").splitlines()
+    return {"test": Dataset.from_list([json.loads(line) for line in lines])}
+
+
+def score_plan(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
+    """Adherence of the generated plan to the request in `doc`: exact, weeks_right, days_right, race_named, each 0 or 1."""
+    if str(SCRIPTS) not in sys.path:  # under lm-eval's own command line
+        sys.path.append(str(SCRIPTS))
+    from study.plan_text import adherence
+
+    request = SimpleNamespace(race=doc["race"], weeks=doc["weeks"], days_per_week=doc["days_per_week"])
+    return adherence(request, results[0])
