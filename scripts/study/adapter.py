@@ -1,0 +1,47 @@
+"""The finished adapter's folder: PEFT form, whole or not there, the same bytes for the same weights."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from study.durable import fsync_folder, write_json
+
+
+def save_adapter(model: Any, folder: Path) -> Path:
+    """Save a PEFT model's adapter under a temporary name, make it durable and rename it to `folder`."""
+    partial = folder.with_name(f"{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    write_peft_files(model, partial)
+    sync_files(partial)
+    shutil.rmtree(folder, ignore_errors=True)
+    os.rename(partial, folder)
+    fsync_folder(folder.parent)
+    return folder
+
+
+def write_peft_files(model: Any, folder: Path) -> None:
+    """adapter_model.safetensors and adapter_config.json, and nothing else.
+
+    The embeddings are frozen and never saved (PEFT's "auto" asks the hub about them). PEFT's model card is a form to
+    fill in. Its configuration lists sets in an order that changes from process to process: sorted here.
+    """
+    model.save_pretrained(folder, save_embedding_layers=False)
+    (folder / "README.md").unlink(missing_ok=True)
+    # safetensors writes through a temporary file that only its owner may read.
+    shutil.copymode(folder / "adapter_config.json", folder / "adapter_model.safetensors")
+    config_file = folder / "adapter_config.json"
+    config = json.loads(config_file.read_text(encoding="utf-8"))
+    modules = config["target_modules"]
+    write_json(config_file, config | {"target_modules": sorted(modules) if isinstance(modules, list) else modules})
+
+
+def sync_files(folder: Path) -> None:
+    """Make the content of a folder's files survive a power cut."""
+    for path in folder.iterdir():
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,190 @@
+"""Base models and tokenizers, from a local folder or the hub, through one code path: safetensors only, no remote code."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from study.chat_template import without_clock
+from study.durable import sha256_file, sha256_json
+from study.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+MODEL_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model"]
+
+
+def resolve_folder(entry: dict[str, Any]) -> tuple[Path, str | None]:
+    """The local folder of a model entry and, for a hub model, the commit that its revision stood for.
+
+    A hub model is downloaded on first use (configuration, tokenizer and safetensors only).
+    """
+    if "path" in entry:
+        return Path(entry["path"]), None
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        folder = huggingface_hub.snapshot_download(entry["hub"], revision=entry["revision"], allow_patterns=MODEL_FILES)
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        first_line = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"model {entry['hub']} at {entry['revision']} cannot be had from the hub ({first_line}): "
+            "check the id, the revision and the network"
+        ) from None
+    return Path(folder), Path(folder).name
+
+
+def weights_sha256(folder: Path) -> str:
+    """Digest of a model folder's weights: one SHA-256 over the names and SHA-256s of its safetensors files."""
+    return sha256_json([[file.name, sha256_file(file)] for file in sorted(folder.glob("*.safetensors"))])
+
+
+def load_tokenizer(entry: dict[str, Any]) -> "PreTrainedTokenizerFast":
+    """The tokenizer with the entry's chat template in place; a padding token is set if it has none."""
+    folder, _ = resolve_folder(entry)
+    _check_folder(folder)
+    loader = _tokenizer_loader(folder)
+    try:
+        tokenizer = loader.from_pretrained(folder, trust_remote_code=False, use_fast=True)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"model folder {folder}: its tokenizer cannot be loaded ({_first_line(error)}): check its tokenizer files"
+        ) from None
+    except Exception as error:  # the tokenizers library raises bare Exception for a malformed tokenizer.json
+        if type(error) is not Exception:
+            raise
+        raise UserError(
+            f"model folder {folder}: tokenizer.json is malformed ({_first_line(error)}): restore it"
+        ) from None
+    if entry["chat_template"] is not None:
+        tokenizer.chat_template = Path(entry["chat_template"]).read_text(encoding="utf-8")
+    if tokenizer.chat_template is None:
+        raise UserError(
+            f"model folder {folder} has no chat template: set its chat_template in the study file, "
+            "for example to config/chat_templates/chatml.jinja"
+        )
+    if isinstance(tokenizer.chat_template, str):
+        # Training and scoring on different days must see the same text, whatever date the template would print.
+        tokenizer.chat_template = without_clock(tokenizer.chat_template)
+    if tokenizer.pad_token is None:
+        # Padding is masked out everywhere, so which token it is does not matter; it must only exist.
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def _tokenizer_loader(folder: Path) -> Any:
+    """The tokenizer class of a folder. One that asks for the general class by name gets it directly: AutoTokenizer gives
+    the same, and imports two seconds' worth of architectures to find out."""
+    try:
+        named = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))["tokenizer_class"]
+    except (OSError, ValueError, KeyError, TypeError):
+        named = None  # AutoTokenizer knows what to make of it
+    if named in ("PreTrainedTokenizerFast", "TokenizersBackend") and (folder / "tokenizer.json").is_file():
+        from transformers import PreTrainedTokenizerFast
+
+        return PreTrainedTokenizerFast
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer
+
+
+def load_base(entry: dict[str, Any], *, device: str) -> "PreTrainedModel":
+    """The frozen base in the entry's precision on `device` ("cpu" or "cuda"), evaluation mode.
+
+    32bit is float32; 16bit is bfloat16 where the device computes in it, else float16; 4bit is NF4 with double
+    quantization (QLoRA, https://arxiv.org/abs/2305.14314).
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    folder, _ = resolve_folder(entry)
+    _check_folder(folder)
+    half = (
+        torch.float16
+        if device == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False)
+        else torch.bfloat16
+    )
+    options: dict[str, Any] = {"dtype": torch.float32 if entry["precision"] == "32bit" else half}
+    if entry["precision"] == "4bit":
+        options["quantization_config"] = _four_bit(half)
+        options["device_map"] = {"": device}
+    try:
+        model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False, use_safetensors=True, **options)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "out of memory" in str(error):
+            raise
+        raise UserError(
+            f"model folder {folder} cannot be loaded ({_first_line(error)}): check its config.json and safetensors files"
+        ) from None
+    except Exception as error:
+        if type(error).__module__.split(".")[0] not in ("safetensors", "safetensors_rust"):
+            raise
+        raise UserError(
+            f"model folder {folder}: its safetensors file is broken ({_first_line(error)}): fetch it again"
+        ) from None
+    if entry["precision"] != "4bit":
+        model.to(device)
+    return model.eval()
+
+
+def load_subject(entry: dict[str, Any], *, adapter: Path | None, device: str) -> "PreTrainedModel":
+    """What is scored: the base, or the base with a PEFT adapter on it (not merged: merging rounds in 16 and 4 bit)."""
+    base = load_base(entry, device=device)
+    if adapter is None:
+        return base
+    from peft import PeftModel
+
+    if not (adapter / "adapter_model.safetensors").is_file():
+        raise UserError(f"adapter folder {adapter} has no adapter_model.safetensors: train the run again")
+    return PeftModel.from_pretrained(base, adapter).eval()
+
+
+def choose_device() -> str:
+    """ "cuda" where torch sees a GPU, else "cpu"."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _four_bit(compute_dtype: Any) -> Any:
+    from importlib.util import find_spec
+
+    from transformers import BitsAndBytesConfig
+
+    if find_spec("bitsandbytes") is None:
+        raise UserError(
+            "precision 4bit needs bitsandbytes, which is not installed: pip install -r requirements-gpu.txt"
+        )
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=compute_dtype,
+    )
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuse what must not be loaded: a folder that is no model, one that asks for remote code, one with pickled weights only."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"model folder {folder} has no config.json: give a folder in Hugging Face form") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"model folder {folder}: config.json cannot be read ({error}): restore it") from None
+    if not isinstance(config, dict) or "model_type" not in config:
+        raise UserError(f"model folder {folder}: config.json names no model_type: give a folder in Hugging Face form")
+    if "auto_map" in config:
+        raise UserError(
+            f"model folder {folder} wants to run code of its own (auto_map in config.json), which is never done: "
+            "use a model of the transformers library"
+        )
+    if not any(folder.glob("*.safetensors")):
+        raise UserError(
+            f"model folder {folder} has no .safetensors file: pickled weights are never loaded, convert them first"
+        )
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__

@@ -1,0 +1,90 @@
+"""From a finished or diverged run's course to its record."""
+
+import math
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from study.base_facts import BaseFacts
+from study.course import Course
+from study.digest import code_digest
+from study.durable import sha256_file
+from study.grid import Cell
+from study.history import History
+from study.provenance import device_info, git_state, versions
+from study.records import RunRecord
+from study.study_file import Study
+
+
+def make_record(
+    *,
+    study: Study,
+    cell: Cell,
+    course: Course,
+    history: History,
+    base: BaseFacts,
+    backend: str,
+    notes: tuple[str, ...],
+    card: dict[str, Any],
+    parameters: tuple[int, int],
+    adapter: Path | None,
+    diverged: str | None,
+) -> RunRecord:
+    """The run's record. `parameters` are trainable and all; `adapter` is None and `diverged` says how for a diverged run."""
+    seen, sessions = course.seen, history.sessions()
+    seconds = course.seconds()
+    return RunRecord(
+        study=study.name,
+        run=cell.run,
+        model=cell.model,
+        settings=cell.identity,
+        status="diverged" if diverged else "finished",
+        reason=diverged,
+        backend=backend,
+        data_id=cell.data,
+        data_fingerprint=card["fingerprint"],
+        train_rows=card["split"]["train_rows"],
+        heldout_rows=card["split"]["heldout_rows"],
+        base_source=base.source,
+        base_commit=base.commit,
+        base_sha256=base.sha256,
+        losses_file=course.losses.path.name,
+        steps=seen.step,
+        planned_steps=course.planned_steps,
+        samples=seen.samples,
+        tokens=seen.tokens,
+        loss_tokens=seen.loss_tokens,
+        padding_share=1 - seen.tokens / seen.positions if seen.positions else 0.0,
+        train_seconds=sum(session.seconds for session in sessions),
+        tokens_per_second=seen.tokens / seconds if seconds else 0.0,
+        peak_vram_mib=_largest(history.told("peak_vram_mib")),
+        peak_rss_mib=_largest(history.told("peak_rss_mib")) or 0.0,
+        energy_joules=_total(history.told("energy_joules")),
+        trainable_parameters=parameters[0],
+        total_parameters=parameters[1],
+        final_train_loss=_loss(course.losses.last("train")),
+        first_heldout_loss=_loss(course.losses.first("heldout")),
+        final_heldout_loss=_loss(course.losses.last("heldout")),
+        sessions=sessions,
+        versions=versions(),
+        git=git_state(),
+        device=device_info(),
+        code=code_digest("train"),
+        adapter_sha256=sha256_file(adapter / "adapter_model.safetensors") if adapter else None,
+        finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        notes=notes,
+    )
+
+
+def _loss(row: Any) -> float | None:
+    """A loss that is no number is in losses.csv as nan; in a record it is absent, as JSON has no nan."""
+    return row.loss if row is not None and math.isfinite(row.loss) else None
+
+
+def _largest(values: list[float | None]) -> float | None:
+    return max((value for value in values if value is not None), default=None)
+
+
+def _total(values: list[float | None]) -> float | None:
+    """The sum, or None when any session (a killed one, a device that does not tell) left no figure."""
+    return sum(values) if values and None not in values else None
