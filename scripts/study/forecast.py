@@ -1,0 +1,148 @@
+"""The forecast of a cell: its memory and whether that fits, its updates, operations and hours."""
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from study.cards import Device, read_cards
+from study.errors import UserError
+from study.flops import forward_per_token, training_per_token
+from study.grid import Cell
+from study.job_memory import gpu_backend, gpu_dtype, predict_training
+from study.measured import DataSize, Measured
+from study.memory_model import CONTEXT_MIB, Memory
+from study.model_shape import Shape, find_shape
+from study.study_file import Study
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What a run has to do. `flops` by part, of all updates and of measuring the held-out loss; None where the number of
+    rows is not known and the budget is in epochs."""
+
+    steps: int | None
+    tokens: int | None
+    flops: dict[str, float]
+
+    @property
+    def total_flops(self) -> float | None:
+        """All operations of the run."""
+        return sum(self.flops.values()) if self.flops else None
+
+
+def memory_here(study: Study, cell: Cell, shape: Shape, device: Device, **changes: Any) -> Memory:
+    """Predicted peak on that device; a CPU neither recomputes activations nor holds a CUDA context."""
+    if device.kind == "cuda":
+        dtype = gpu_dtype(study, bf16=device.bf16)
+        return predict_training(study, cell, shape, **({"backend": gpu_backend(study)} | changes), dtype=dtype)
+    asked = study.settings["training"]["compute_dtype"]
+    found = predict_training(
+        study,
+        cell,
+        shape,
+        **({"backend": "trl"} | changes),
+        dtype="fp32" if asked == "auto" else asked,
+        checkpointing=False,
+    )
+    return Memory(**(vars(found) | {"overhead": found.overhead - CONTEXT_MIB}))
+
+
+def work_of(study: Study, cell: Cell, shape: Shape, data: DataSize, device: Device) -> Work:
+    """Updates, tokens and operations of a run, by the same rule as study/budget.py."""
+    training, settings = study.settings["training"], study.settings["data"]
+    steps = _steps(training["budget"], data, per_device=cell.batch[0], accumulation=cell.batch[1])
+    if steps is None:
+        return Work(steps=None, tokens=None, flops={})
+    tokens = round(steps * cell.batch[0] * cell.batch[1] * data.row_tokens)
+    per_token = training_per_token(
+        shape,
+        rank=cell.rank,
+        target_modules=training["target_modules"],
+        row_tokens=data.row_tokens,
+        checkpointing=device.kind == "cuda",
+    )
+    measurements = 1 + math.ceil(steps / training["evaluate_every_steps"])
+    heldout = measurements * settings["heldout_rows"] * data.row_tokens
+    flops = {part: tokens * value for part, value in per_token.items()}
+    return Work(
+        steps=steps,
+        tokens=tokens,
+        flops=flops | {"held-out loss": heldout * forward_per_token(shape, row_tokens=data.row_tokens)},
+    )
+
+
+def _steps(budget: dict[str, Any], data: DataSize, *, per_device: int, accumulation: int) -> int | None:
+    if "steps" in budget:
+        return budget["steps"]
+    if "tokens" in budget:
+        return max(1, round(budget["tokens"] / (data.row_tokens * per_device * accumulation)))
+    if data.rows is None:
+        return None
+    return max(1, math.ceil(budget["epochs"] * math.ceil(math.ceil(data.rows / per_device) / accumulation)))
+
+
+def rate_of(
+    cell: Cell, works: dict[str, Work], cells: tuple[Cell, ...], measured: Measured, device: Device
+) -> tuple[float | None, str]:
+    """TFLOPS to reckon with for a cell, and where they come from: runs of the same model that have finished on such a
+    device, else any runs, else the card's."""
+    for same_model in (True, False):
+        done = [c for c in cells if c.run in measured.runs and (c.model == cell.model or not same_model)]
+        done = [c for c in done if works[c.run].total_flops]
+        if done:
+            flops = sum(_done_flops(works[c.run], measured.runs[c.run]) for c in done)
+            seconds = sum(measured.runs[c.run].train_seconds for c in done)
+            whose = cell.model if same_model else "other models"
+            return flops / seconds / 1e12, f"measured here on {len(done)} run{'s' * (len(done) > 1)} of {whose}"
+    return device.rate_tflops, device.rate_from
+
+
+def _done_flops(work: Work, record: Any) -> float:
+    """A run that diverged did a part of its updates."""
+    return work.total_flops * min(1.0, record.steps / work.steps)
+
+
+def misfits(study: Study, cells: Iterable[Cell], device: Device) -> list[str]:
+    """One line per cell that is predicted not to fit the card that is here; nothing where there is none."""
+    lines = []
+    for cell in cells if device.kind == "cuda" and device.found and device.vram_mib else ():
+        try:
+            shape = find_shape(study.settings["models"][cell.model])
+            need = memory_here(study, cell, shape, device).total_mib if shape else 0
+        except UserError:  # the plan and the train stage say it
+            continue
+        if need > device.vram_mib:
+            lines.append(
+                f"{cell.run} will hardly fit: {need:,} MiB predicted, {device.name} has {device.vram_mib:,} "
+                "(`snakemake --cores 1 plan` says what would make it fit)"
+            )
+    return lines
+
+
+def mends(study: Study, cell: Cell, shape: Shape, device: Device) -> Iterator[str]:
+    """What would make a cell fit the device, each change alone; none of it is done by itself."""
+
+    def total(**changes: Any) -> int:
+        return memory_here(study, cell, shape, device, **changes).total_mib
+
+    per_device, accumulation = cell.batch
+    for rows in range(per_device - 1, 0, -1):
+        if (per_device * accumulation) % rows == 0 and total(per_device=rows) <= device.vram_mib:
+            yield f"batch [{rows}, {per_device * accumulation // rows}] ({total(per_device=rows):,} MiB)"
+            break
+    length = study.settings["data"]["max_length_tokens"]
+    for shorter in (length * 3 // 4, length // 2, length // 4, length // 8):
+        if total(max_length_tokens=shorter) <= device.vram_mib:
+            yield f"data.max_length_tokens {shorter} ({total(max_length_tokens=shorter):,} MiB)"
+            break
+    if device.kind == "cuda":
+        if gpu_backend(study) == "trl" and total(backend="unsloth") <= device.vram_mib:
+            yield f"training.backend unsloth ({total(backend='unsloth'):,} MiB)"
+        precision = study.settings["models"][cell.model]["precision"]
+        if precision != "4bit" and total(precision="4bit") <= device.vram_mib:
+            yield f"precision 4bit ({total(precision='4bit'):,} MiB)"
+        need = total()
+        larger = sorted((card["memory_mib"], key) for key, card in read_cards().items() if card["memory_mib"] >= need)
+        if larger:
+            yield f"a card such as {larger[0][1]} ({larger[0][0]:,} MiB)"
