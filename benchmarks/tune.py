@@ -1,0 +1,185 @@
+"""What the search's pruning saves and costs, and its pace beside Optuna with a plain TRL script.
+
+    python benchmarks/tune.py --study FILE --data FOLDER [--seeds 5] [--trials 20] [--paced 6] [--out FILE.json]
+
+Pruning: for each sampler seed a search as the study file has it, then every pruned trial again in full. Saved are the
+updates that were not made; the winner is compared with the trial that would have won without pruning, and their gap with
+the noise, the spread of that trial's loss over three training seeds. Pace: the first trials of one search, in full, by
+the search and by `plain_trl` (base loaded for each trial, SFTTrainer's own evaluation and pruning callback), both in this
+process, imports not counted, in turn (CPU seconds beside wall seconds: other work on the machine slows both).
+"""
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "scripts"))
+os.environ |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
+
+from study.durable import write_json  # noqa: E402
+from study.provenance import device_info, versions  # noqa: E402
+from study.search import Search  # noqa: E402
+from study.search_result import findings, trial_rows  # noqa: E402
+from study.session import SessionClock, StopSignals  # noqa: E402
+from study.study_file import Study, load_study  # noqa: E402
+from study.trial_bench import TrialBench, TrialResult  # noqa: E402
+from tune import work  # noqa: E402
+
+NOISE_SEEDS = 3
+
+
+def with_tune(study: Study, **changes: Any) -> Study:
+    """The study with other values in `tune`, its search on."""
+    return replace(study, settings=study.settings | {"tune": study.settings["tune"] | changes})
+
+
+def with_seed(study: Study, seed: int) -> Study:
+    """The study whose trials train under another seed."""
+    return replace(study, settings=study.settings | {"base_case": study.settings["base_case"] | {"seed": seed}})
+
+
+def full(bench: TrialBench, point: dict[str, Any], folder: Path) -> TrialResult:
+    """A trial without pruning."""
+    return bench.run(
+        point, name="full", folder=folder, stop=StopSignals(), clock=SessionClock(None), listen=lambda part, loss: False
+    )
+
+
+def measure_pruning(study: Study, data: Path, folder: Path, *, seeds: int) -> dict[str, Any]:
+    """One row per sampler seed, and what they come to."""
+    bench = TrialBench(study, data)
+    rows = [_one_search(with_tune(study, seed=seed), bench, folder / f"{seed}") for seed in range(seeds)]
+    return {
+        "searches": rows,
+        "steps_saved_mean": statistics.mean(row["steps_saved"] for row in rows),
+        "same_winner": sum(row["same_winner"] for row in rows),
+        "same_or_within_noise": sum(row["same_winner"] or row["gap"] <= row["noise"] for row in rows),
+    }
+
+
+def _one_search(study: Study, bench: TrialBench, folder: Path) -> dict[str, Any]:
+    folder.mkdir(parents=True)
+    search = Search(folder, name="pruned", tune=study.settings["tune"])
+    work(search, bench, stop=StopSignals(), clock=SessionClock(None))
+    rows = trial_rows(search)
+    found = findings(rows, search.space)
+    losses = {}
+    for row in rows:
+        result = full(bench, row["point"], folder) if row["outcome"] == "pruned" else None
+        if row["outcome"] == "complete" or (result and result.outcome == "complete"):
+            losses[row["slot"]] = result.loss if result else row["loss"]
+    best, winner = min(losses, key=lambda slot: losses[slot]), found["best"]["slot"]
+    spread = _spread(study, bench, rows[best]["point"], folder)
+    said = {
+        "seed": study.settings["tune"]["seed"],
+        "steps_saved": found["steps_saved"],
+        "outcomes": found["outcomes"],
+        "modelled": found["modelled"],
+        "winner": winner,
+        "winner_in_full": best,
+        "same_winner": winner == best,
+        "gap": losses[winner] - losses[best],
+        "noise": 2**0.5 * spread,
+    }
+    print(json.dumps(said), file=sys.stderr, flush=True)
+    return said
+
+
+def _spread(study: Study, bench: TrialBench, point: dict[str, Any], folder: Path) -> float:
+    """Standard deviation of a trial's final loss over training seeds; of a difference of two trials it is √2 times that."""
+    losses = []
+    for seed in range(NOISE_SEEDS):
+        seeded = TrialBench(with_seed(study, seed), bench.data_folder)
+        losses.append(full(seeded, point, folder).loss)
+    return statistics.stdev(losses)
+
+
+def measure_pace(study: Study, data: Path, folder: Path, *, trials: int) -> dict[str, Any]:
+    """Trials per minute of the search and of the plain script, on the same points, in full, taking turns."""
+    from tune_peer import Peer
+
+    folder.mkdir(parents=True, exist_ok=True)
+    search = Search(folder, name="paced", tune=study.settings["tune"] | {"trials": trials, "pruner": None})
+    bench, peer = TrialBench(study, data), Peer(study, data, folder)
+    reloading = TrialBench(study, data)
+    points = []
+    for _ in range(trials):
+        with search.next() as claim:
+            points.append(claim.point)
+            search.finish(claim, outcome="failed", reason="only drawn")
+    ways: dict[str, Callable[[dict[str, Any]], Any]] = {
+        "reused": lambda point: full(bench, point, folder),
+        "reloaded": lambda point: _reloaded(reloading, point, folder),
+        "plain": lambda point: peer.run(point),
+    }
+    bench.ready()
+    for way in ways.values():
+        way(points[0])  # what is imported and compiled once
+    spent: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
+    losses: dict[str, list[float]] = {name: [] for name in ways}
+    for point in points:
+        for name, way in ways.items():
+            began, cpu = time.monotonic(), time.process_time()
+            losses[name].append(way(point).loss)
+            spent[name].append((time.monotonic() - began, time.process_time() - cpu))
+    return _paces(spent, losses)
+
+
+def _reloaded(bench: TrialBench, point: dict[str, Any], folder: Path) -> TrialResult:
+    """A trial that loads the base anew."""
+    bench._base = None
+    return full(bench, point, folder)
+
+
+def _paces(spent: dict[str, list[tuple[float, float]]], losses: dict[str, list[float]]) -> dict[str, Any]:
+    cpu = {name: sum(cpu for _, cpu in times) for name, times in spent.items()}
+    return {
+        "trials": len(spent["plain"]),
+        "trials_per_minute_wall": {name: 60 * len(t) / sum(wall for wall, _ in t) for name, t in spent.items()},
+        "trials_per_minute_cpu": {name: 60 * len(spent[name]) / cpu[name] for name in spent},
+        "times_the_plain_script_cpu": {name: cpu["plain"] / cpu[name] for name in spent},
+        "largest_loss_difference_to_plain": max(abs(a - b) for a, b in zip(losses["reused"], losses["plain"])),
+    }
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--study", default="demo")
+    parser.add_argument(
+        "--data", required=True, type=Path, help="folder that prepare_data left for the base case's model"
+    )
+    parser.add_argument(
+        "--seeds", type=int, default=5, help="searches, each with a sampler seed of its own; 0 for none"
+    )
+    parser.add_argument("--trials", type=int, help="trials per search; the study's without it")
+    parser.add_argument("--paced", type=int, default=6, help="trials to measure the pace on; 0 for none")
+    parser.add_argument("--out", type=Path, help="JSON file")
+    options = parser.parse_args()
+    import torch
+
+    torch.set_num_threads(1)
+    study = load_study(options.study)
+    study = with_tune(study, trials=options.trials) if options.trials else study
+    result: dict[str, Any] = {"study": study.name, "device": device_info(), "versions": versions()}
+    with tempfile.TemporaryDirectory() as folder:
+        if options.seeds:
+            result["pruning"] = measure_pruning(study, options.data, Path(folder), seeds=options.seeds)
+        if options.paced:
+            result["pace"] = measure_pace(study, options.data, Path(folder) / "pace", trials=options.paced)
+    print(json.dumps({key: result[key] for key in ("pruning", "pace") if key in result}, indent=2))
+    if options.out:
+        write_json(options.out, result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""A search's winner as an ordinary study of one run, and as a cell of the study that was searched."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from study.durable import read_json, write_text
+from study.grid import Cell, expand
+from study.search_point import at_point, cell_at, settings_sha256
+from study.study_file import Study
+
+HEAD = """# The best setting that the search of study {name} found, as a complete study of one run at the grid's full budget.
+# Made by the tune stage; to keep it, copy it to config/studies/.
+"""
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes a value out each time it comes up, instead of a reference to where it came first."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def write_winner(study: Study, point: dict[str, Any], out: Path) -> tuple[Path, str]:
+    """Write `out/winner/{study}.yaml`, a study file that train and score take as they take the study's own; its path and run id.
+
+    It bears the study's name, so that the run's records do.
+    """
+    path = out / "winner" / f"{study.name}.yaml"
+    text = yaml.dump(at_point(study, point).settings, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+    write_text(path, HEAD.format(name=study.name) + text)
+    return path, cell_at(study, point).run
+
+
+def read_search(study: Study, results: Path) -> dict[str, Any] | None:
+    """tune.json of the study's search; None if it is not there or was made under other settings of the search."""
+    path = results / "tune" / "tune.json"
+    if study.settings["tune"] is None or not path.is_file():
+        return None
+    found = read_json(path)
+    return found if found.get("settings_sha256") == settings_sha256(study) else None
+
+
+def winner_cell(study: Study, results: Path) -> Cell | None:
+    """The winner as a further cell, where the search is part of the study and done; None too if the grid has that very run."""
+    if study.settings["tune"] is None or not study.settings["tune"]["enabled"]:
+        return None
+    found = read_search(study, results)
+    if found is None or found["best"] is None:
+        return None
+    cell = cell_at(study, found["best"]["point"])
+    if cell.run in {other.run for other in expand(study)}:
+        return None
+    return dataclasses.replace(cell, departs={"search": "winner"})

@@ -1,0 +1,206 @@
+"""Tune: search for a good setting with Optuna, pruning trials that fall behind, on a base that is loaded once.
+
+    tune.py --study FILE --data FOLDER --out results/demo/tune [--cores N] [--session-minutes M]
+
+The same command in a second terminal or Slurm job works on the same search; after a kill it goes on. Leaves in the output
+folder journal.log (Optuna's storage, which its dashboard opens), trials/, trials.csv, curves.csv, winner/ (the best setting
+as a study file) and, last, tune.json.
+"""
+
+import argparse
+import csv
+import io
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from study.digest import code_digest
+from study.durable import write_json, write_text
+from study.errors import Paused, UserError, run_main, tell
+from study.failures import failures_told
+from study.provenance import device_info, git_state, versions
+from study.search import Claim, Search
+from study.search_point import search_name, settings_sha256
+from study.search_result import findings, importance, trial_rows
+from study.session import SessionClock, StopSignals
+from study.study_file import Study, load_study
+from study.trial_bench import TrialBench
+from study.winner import write_winner
+
+SCHEMA = 1
+POLL_SECONDS = 0.5
+
+
+def tune(*, study: Study, data_folder: Path, out: Path, session_minutes: float | None = None) -> dict[str, Any]:
+    """Work on the search until every trial is settled, by this worker or others, and write and return its result.
+
+    Raises `Paused` when a signal or the session's limit came first; the trial that was running is then tried again.
+    """
+    settings = study.settings["tune"]
+    if settings is None:
+        raise UserError(f"{study.path.name}: tune is null: write a search there, as config/studies/demo.yaml does")
+    _set_threads(study.settings["training"]["threads"])
+    limit = study.settings["training"]["session_minutes"] if session_minutes is None else session_minutes
+    with failures_told(out, run="tune"), StopSignals() as stop:
+        (out / "failure.json").unlink(missing_ok=True)
+        search = Search(out, name=search_name(study), tune=settings)
+        work(search, TrialBench(study, data_folder), stop=stop, clock=SessionClock(limit))
+        if stop.requested:
+            done = f"{search.settled()} of {settings['trials']} trials"
+            raise Paused(f"search paused after {done} ({stop.requested}), run the same command to go on")
+        return write_result(study, search, out)
+
+
+def work(search: Search, bench: TrialBench, *, stop: StopSignals, clock: SessionClock) -> None:
+    """Take one trial after another; wait while the last ones are others', since those may die and leave them."""
+    total = search.tune["trials"]
+    if search.settled() < total:
+        bench.ready()
+    waiting = False
+    while not stop.requested and search.settled() < total:
+        if clock.too_late(with_evaluation=True):
+            stop.request("paused: session_minutes")
+            return
+        with search.next() as claim:
+            if claim is not None:
+                run_trial(search, claim, bench, stop=stop, clock=clock)
+        if claim is None:
+            if not waiting:
+                tell("[tune] the last trials are other workers': waiting for them")
+            waiting = True
+            time.sleep(POLL_SECONDS)
+
+
+def run_trial(search: Search, claim: Claim, bench: TrialBench, *, stop: StopSignals, clock: SessionClock) -> None:
+    """Train a claimed trial, report each measurement to Optuna, and record how it ended."""
+
+    def listen(part: int, loss: float) -> bool:
+        claim.trial.report(loss, part)
+        return part < search.tune["evaluations"] and claim.trial.should_prune()
+
+    try:
+        result = bench.run(
+            claim.point, name=f"trial {claim.slot}", folder=claim.folder, stop=stop, clock=clock, listen=listen
+        )
+    except BaseException as error:
+        with suppress(OSError):  # a full disk takes no word; the trial then counts as left by a killed worker
+            search.finish(claim, outcome=f"left: {type(error).__name__}")
+        raise
+    if result.outcome == "diverged":
+        last = result.curve[-1][0] if result.curve else 0
+        claim.trial.report(float("nan"), last + 1)
+    search.finish(claim, **asdict(result))
+    loss = "no loss" if result.loss is None else f"held-out {result.loss:.4f}"
+    at = f"step {result.steps}" + (f" of {result.planned_steps}" if result.planned_steps else "")
+    why = f" ({result.reason})" if result.reason else ""
+    tell(
+        f"[tune] trial {claim.slot}: {result.outcome} at {at}, {loss}{why} | {search.settled()}/{search.tune['trials']}"
+    )
+
+
+def write_result(study: Study, search: Search, out: Path) -> dict[str, Any]:
+    """Write the tables, the winner's study file and, last, tune.json."""
+    rows = trial_rows(search)
+    found = findings(rows, search.space)
+    winner = None
+    if found["best"]:
+        path, run = write_winner(study, found["best"]["point"], out)
+        winner = {"run": run, "study_file": str(path.relative_to(out))}
+    write_csv(out / "trials.csv", [_flat(row) for row in rows])
+    columns = ("slot", "part", "step", "tokens", "loss")
+    write_csv(out / "curves.csv", [dict(zip(columns, (row["slot"], *point))) for row in rows for point in row["curve"]])
+    kept = ("trials", "budget", "evaluations", "heldout_rows", "objective", "seed", "startup_trials", "pruner", "space")
+    result = {
+        "schema": SCHEMA,
+        "study": study.name,
+        "search": search.name,
+        "settings_sha256": settings_sha256(study),
+        "settings": {key: search.tune[key] for key in kept} | {"parameters": search.space},
+        **found,
+        "importance": importance(search),
+        "winner": winner,
+        "rows": rows,
+        "versions": versions(),
+        "git": git_state(),
+        "device": device_info(),
+        "code": code_digest("tune"),
+        "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    write_json(out / "tune.json", result)
+    if found["best"]:
+        saved = f"{found['steps_saved']:.0%} of the steps saved by pruning"
+        tell(
+            f"[tune] best: trial {found['best']['slot']}, held-out {found['best']['loss']:.4f}; {saved}; {out / 'tune.json'}"
+        )
+    else:
+        tell(f"[tune] no trial was completed ({found['outcomes']}): see {out / 'trials.csv'} for the reasons")
+    return result
+
+
+def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Rows with the same keys as CSV; with none, an empty file."""
+    buffer = io.StringIO()
+    if rows:
+        writer = csv.DictWriter(buffer, rows[0].keys(), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    write_text(path, buffer.getvalue())
+
+
+def _flat(row: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in row.items() if key not in ("point", "curve")} | row["point"]
+
+
+@contextmanager
+def helpers(count: int, arguments: list[str]) -> Iterator[None]:
+    """Further workers on this machine, each this command with one worker. They end with the search, or are told to stop."""
+    command = [sys.executable, str(Path(__file__).resolve()), *arguments, "--cores", "1"]
+    processes = [subprocess.Popen(command, stdin=subprocess.DEVNULL) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.wait()
+
+
+def _set_threads(threads: int) -> None:
+    import torch
+
+    torch.set_num_threads(threads)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--study", required=True, help="study file")
+    parser.add_argument(
+        "--data", required=True, type=Path, help="folder that prepare_data left for the base case's model"
+    )
+    parser.add_argument("--out", required=True, type=Path, help="the search's folder")
+    parser.add_argument("--cores", type=int, default=1, help="CPU cores to use, by at most the study's tune.workers")
+    parser.add_argument("--session-minutes", type=float, help="pause in time for a session of that length")
+    arguments = parser.parse_args()
+    os.environ |= {
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    study, limit = load_study(arguments.study), arguments.session_minutes
+    passed = ["--study", arguments.study, "--data", str(arguments.data), "--out", str(arguments.out)]
+    passed += ["--session-minutes", str(limit)] if limit is not None else []
+    settings = study.settings["tune"] or {"workers": 1}
+    workers = min(settings["workers"], max(1, arguments.cores // study.settings["training"]["threads"]))
+    with helpers(workers - 1, passed):
+        tune(study=study, data_folder=arguments.data, out=arguments.out, session_minutes=limit)
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,32 @@
+"""The search's benchmark in its smallest form: what it counts is right, and the peer trains the same trials."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from study.study_file import ROOT
+from test_tune import TUNE
+from train_toys import make_toy
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+
+def test_pruning_and_pace_are_measured(tmp_path: Path, toy_llama: Path) -> None:
+    import importlib.util
+
+    # benchmarks/tune.py bears the stage's name, as everything of one stage does, so it is loaded by its path.
+    spec = importlib.util.spec_from_file_location("benchmark_of_tune", ROOT / "benchmarks/tune.py")
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    toy = make_toy(tmp_path, toy_llama, tune=TUNE | {"trials": 4}, training__dropout=0.0)
+
+    found = benchmark.measure_pruning(toy.study, toy.data, tmp_path / "pruning", seeds=1)
+    (row,) = found["searches"]
+    assert found["steps_saved_mean"] == row["steps_saved"] and sum(row["outcomes"].values()) == 4
+    assert row["gap"] >= 0 and row["noise"] > 0 and row["same_winner"] == (row["gap"] == 0)
+
+    pace = benchmark.measure_pace(toy.study, toy.data, tmp_path / "pace", trials=2)
+    assert set(pace["trials_per_minute_wall"]) == {"reused", "reloaded", "plain"} and pace["trials"] == 2
+    # SFTTrainer's own evaluation averages over batches and not over tokens: near, not equal.
+    assert pace["largest_loss_difference_to_plain"] == pytest.approx(0, abs=0.05)
