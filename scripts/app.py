@@ -1,0 +1,56 @@
+"""App: use what was trained. A web page on this machine where the study's models write running plans and answer prompts.
+
+    app.py [--study demo] [--run RUN | --adapter FOLDER_OR_HUB_ID [--model KEY]]
+
+Reads the comparison, the runs' records and adapters and the report; writes nothing. Runs until it is stopped (Ctrl-C).
+"""
+
+import argparse
+from pathlib import Path
+
+from study.app.catalogue import Catalogue
+from study.app.guard import LOOPBACK
+from study.app.options import add_catalogue_options, catalogue_of
+from study.errors import UserError, run_main
+
+
+def run_app(catalogue: Catalogue, *, host: str, port: int | None, share: bool, login: Path | None) -> None:
+    """Load the starting model and serve the app until it is stopped."""
+    users = read_login(login) if login else ()
+    if host not in LOOPBACK and not users:
+        raise UserError(f"--host {host} lets other machines in: name who may with --login FILE, or leave it out")
+    from study.app.running import run_catalogue
+    from study.app.server import Serving
+
+    run_catalogue(catalogue, Serving(host=host, port=port, share=share, login=users))
+
+
+def read_login(path: Path) -> tuple[tuple[str, str], ...]:
+    """(name, password) pairs from a file with one `name:password` a line."""
+    try:
+        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--login {path} cannot be read ({error}): write one name:password a line") from None
+    pairs = [tuple(line.strip().split(":", 1)) for line in lines]
+    if not pairs or not all(len(pair) == 2 and all(pair) for pair in pairs):
+        raise UserError(f"--login {path}: write one name:password a line, and at least one")
+    return tuple(pairs)
+
+
+def main() -> None:
+    """Map the command line to `run_app`."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add_catalogue_options(parser)
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on; another than this machine's needs --login"
+    )
+    parser.add_argument("--port", type=int, help="port to listen on; the first free one from 7860 on if left out")
+    parser.add_argument("--share", action="store_true", help="also open a public link through Gradio's servers")
+    parser.add_argument("--login", type=Path, help="file of name:password lines; only these users may enter")
+    options = parser.parse_args()
+    _, catalogue = catalogue_of(options)
+    run_app(catalogue, host=options.host, port=options.port, share=options.share, login=options.login)
+
+
+if __name__ == "__main__":
+    run_main(main)
