@@ -1,0 +1,177 @@
+"""Report: one self-contained HTML page, drawn from the comparison and the records.
+
+    report.py --study FILE --results results/demo --out reports/demo/report.html
+    report.py --foreign FOLDER --out report.html [--base RUN] [--title TEXT]    # finished runs from elsewhere
+
+Leaves the page (no request leaves it, no script is needed to read it), beside it figures/ (SVG and PNG) and tables/
+(CSV). The same results give the same bytes.
+"""
+
+import argparse
+import base64
+import hashlib
+import sys
+from pathlib import Path
+from typing import Any
+
+from study.durable import write_bytes, write_text
+from study.errors import run_main
+from study.findings import answers, ship_lines
+from study.foreign import read_foreign
+from study.foreign_page import draw_foreign, find_base, foreign_context
+from study.outcomes import collect
+from study.page import (
+    Material,
+    asked,
+    axis_sections,
+    base_fault_rows,
+    cost_rows,
+    diagnosis_rows,
+    gather,
+    healthy_runs,
+    run_rows,
+    total_cost,
+)
+from study.page_origin import assumptions, data_facts, provenance, reproduce
+from study.pictures import Pictures, draw_all, safe_id
+from study.side_by_side import side_by_side
+from study.study_file import Study, load_study
+from study.tune_section import draw_tune, tune_section
+from study.wording import plain_name, visible, whole
+
+TEMPLATES = Path(__file__).parent / "templates"
+TABLES = ("runs.csv", "scores.csv", "comparisons.csv", "axes.csv")
+
+
+def report(*, study: Study, results: Path, out: Path) -> None:
+    """Write the page and what lies beside it."""
+    material = gather(study, results, collect(study, results))
+    pictures = draw_all(material, clean_folder(out.parent / "figures"))
+    draw_tune(material, pictures)
+    tables = clean_folder(out.parent / "tables")
+    for name in TABLES:
+        write_bytes(tables / name, (results / "compare" / name).read_bytes())
+    write_text(out, fill("report.html.j2", context(material), pictures))
+    print(f"report: {out}", file=sys.stderr)
+
+
+def report_foreign(*, source: Path, out: Path, base: str | None, title: str | None) -> None:
+    """Write the page of runs that were made elsewhere: what their files allow, and what is missing for more."""
+    results = read_foreign(source)
+    base = find_base(results, base)
+    pictures = draw_foreign(results, base, out.parent / f"{out.stem}_figures")
+    content = foreign_context(results, base, title or f"Runs in {source.name}", source)
+    write_text(out, fill("foreign.html.j2", content, pictures))
+    print(f"report: {out}", file=sys.stderr)
+
+
+def clean_folder(folder: Path) -> Path:
+    """The folder, made, without the pictures and tables of an earlier report: those of a run that is gone must not stay."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.iterdir():
+        if path.suffix in (".svg", ".png", ".csv"):
+            path.unlink()
+    return folder
+
+
+def fill(template: str, content: dict[str, Any], pictures: Pictures) -> str:
+    """A page as text. Templates escape all that they are given; only our own SVG and style sheet are passed as they are."""
+    import jinja2
+    from markupsafe import Markup
+
+    loader = jinja2.FileSystemLoader(TEMPLATES)
+    environment = jinja2.Environment(
+        loader=loader,
+        autoescape=True,
+        finalize=lambda value: visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    css = (TEMPLATES / "report.css").read_text(encoding="utf-8") + "\n" + pictures.styles.css() + "\n"
+    script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
+    figures = {name: {**found, "svg": Markup(found["svg"])} for name, found in pictures.found.items()}
+    return environment.get_template(template).render(
+        **content,
+        figures=figures,
+        css=Markup(css),
+        script=Markup(script),
+        policy=policy(css, script),
+        safe_id=safe_id,
+    )
+
+
+def context(material: Material) -> dict[str, Any]:
+    """All sections as plain values."""
+    evidence = material.evidence
+    return {
+        "title": visible(material.study.settings["title"], 300),
+        "study": visible(material.study.name),
+        "asked": asked(material),
+        "answers": answers(evidence),
+        "target": plain_name(evidence.target) if evidence.target else None,
+        "terms": evidence.summary["terms"],
+        "family": evidence.summary["family"],
+        "noise": evidence.summary["noise"],
+        "seeds": evidence.summary["seeds"],
+        "tasks": [{"name": plain_name(name), **task} for name, task in evidence.summary["tasks"].items()],
+        "axes": axis_sections(material),
+        "ship": ship_lines(evidence),
+        "why": diagnosis_rows(material),
+        "healthy": healthy_runs(material),
+        "base_faults": base_fault_rows(material),
+        "not_comparable": evidence.summary["not_comparable"],
+        "scorecard": evidence.summary["scorecard"],
+        "side": side_by_side(
+            material.results,
+            material.outcomes,
+            evidence.summary["trade_offs"],
+            evidence.base_case_runs,
+            evidence.labels,
+            alpha=evidence.summary["terms"]["alpha"],
+        ),
+        "tune": tune_section(material),
+        "costs": cost_rows(material),
+        "total_cost": total_cost(material),
+        "data": data_facts(material),
+        "equal_tokens": whole(evidence.summary["equal_tokens"]) if evidence.summary["equal_tokens"] else None,
+        "runs": run_rows(material),
+        "assumptions": assumptions(material),
+        "provenance": provenance(material),
+        "reproduce": reproduce(material),
+    }
+
+
+def policy(css: str, script: str) -> str:
+    """A content-security policy that allows this style sheet and this script by their hashes, and nothing else."""
+    return (
+        f"default-src 'none'; style-src '{_hash(css)}'; script-src '{_hash(script)}'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def main() -> None:
+    """Map the command line to `report`."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--study")
+    what.add_argument("--foreign", type=Path, help="folder or file of finished runs that were made elsewhere")
+    parser.add_argument("--results", type=Path, help="folder of the study's results")
+    parser.add_argument("--out", type=Path, required=True, help="the page")
+    parser.add_argument("--base", help="with --foreign: the run that is the untrained base")
+    parser.add_argument("--title", help="with --foreign: the page's heading")
+    options = parser.parse_args()
+    if options.foreign:
+        report_foreign(source=options.foreign, out=options.out, base=options.base, title=options.title)
+        return
+    if options.results is None:
+        parser.error("--study needs --results")
+    report(study=load_study(options.study), results=options.results, out=options.out)
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,133 @@
+"""The page's last sections: the data, the assumptions, where everything comes from, how to make it again."""
+
+import re
+from typing import Any
+
+from study.page import Material
+from study.study_file import ROOT
+from study.wording import visible, whole
+
+
+def data_facts(material: Material) -> dict[str, Any]:
+    """The data cards side by side: names of the data sets, and per fact one text if all agree, else one per set."""
+    cards = list(material.cards.values())
+    facts = []
+    for name, texts in zip(FACTS, zip(*(_facts(card) for card in cards))):
+        facts.append({"name": name, "texts": [texts[0]] if len(set(texts)) == 1 else list(texts)})
+    dropped = {(reason, *_found(found)) for card in cards for reason, found in card.get("dropped", {}).items()}
+    notes = dict.fromkeys(visible(note, 300) for card in cards for note in card.get("split", {}).get("notes", []))
+    return {"names": list(material.cards), "facts": facts, "dropped": sorted(dropped), "notes": list(notes)}
+
+
+FACTS = (
+    "Source",
+    "Form",
+    "Rows read and kept",
+    "Exact duplicates removed",
+    "Split",
+    "Tokens",
+    "Cut at the longest length",
+    "Loss on",
+    "Fingerprint",
+)
+
+
+def _facts(card: dict[str, Any]) -> tuple[str, ...]:
+    source, tokens, split = card.get("source", {}), card.get("tokens", {}), card.get("split", {})
+    return (
+        ", ".join(f"{key} {visible(value, 80)}" for key, value in source.items() if value is not None),
+        visible(card.get("format", "–"), 80),
+        f"{whole(card.get('rows_read'))} read, {whole(card.get('rows_kept'))} kept",
+        _count(card.get("duplicates_removed")),
+        f"{whole(split.get('train_rows'))} for training, {whole(split.get('heldout_rows'))} held out",
+        f"{whole(tokens.get('train'))} for training, {whole(tokens.get('train_loss'))} of them carry loss",
+        f"{_count(card.get('truncated'))}, at {whole(card.get('max_length_tokens'))} tokens",
+        "the assistant’s replies" if card.get("loss_on") == "assistant" else "all tokens",
+        str(card.get("fingerprint", "–"))[:16],
+    )
+
+
+def _found(found: dict[str, Any]) -> tuple[str, str]:
+    return whole(found["count"]), ", ".join(map(str, found.get("first_rows", [])))
+
+
+def _count(found: dict[str, Any] | None) -> str:
+    return whole(found["count"]) if found else "–"
+
+
+def assumptions(material: Material) -> list[dict[str, str]]:
+    """The study choices marked `# ASSUME:` in scripts and configuration, with the lines that go on below them."""
+    found = []
+    files = [
+        *(ROOT / "scripts").rglob("*.py"),
+        *(ROOT / "config").glob("*.yaml"),
+        *(ROOT / "config" / "tasks").rglob("*.yaml"),
+    ]
+    files = [*sorted(files), material.study.path]
+    for path in files:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        for number_, line in enumerate(lines):
+            match = re.match(r"^(.*?)#\s*ASSUME:\s*(.+)$", line)
+            if not match or '"' in match[1] or "`" in match[1]:
+                continue
+            text = [match[2].strip()]
+            for after in lines[number_ + 1 :]:
+                more = re.match(r"^\s*#\s*(?!ASSUME:)(.+)$", after)
+                if match[1].strip() or not more:
+                    break
+                text.append(more[1].strip())
+            where = path.name if path == material.study.path else str(path.relative_to(ROOT))
+            found.append({"where": where, "text": _sentence(" ".join(text))})
+    return found
+
+
+def _sentence(text: str) -> str:
+    """With a capital, unless it begins with a name of the code, and a full stop."""
+    start = text if "_" in text.split()[0] else text[:1].upper() + text[1:]
+    return start if start.endswith((".", "!", "?")) else f"{start}."
+
+
+def provenance(material: Material) -> dict[str, Any]:
+    """Versions, commits, code versions and hashes; runs whose code differs from the most common one are marked."""
+    records = [o.record for o in material.outcomes if o.record]
+    versions: dict[str, set[str]] = {}
+    for record in [*records, *(o.score for o in material.outcomes if o.score)]:
+        for name, version in record.versions.items():
+            versions.setdefault(name, set()).add(str(version))
+    codes = [record.code for record in records]
+    usual = max(set(codes), key=codes.count) if codes else None
+    runs = [
+        {
+            "label": material.evidence.labels[o.subject],
+            "run": o.subject,
+            "code": o.record.code,
+            "odd": o.record.code != usual,
+            "commit": _commit(o.record.git),
+            "base": visible(o.record.base_commit or o.record.base_sha256[:16], 60),
+            "adapter": (o.record.adapter_sha256 or "–")[:16],
+            "data": o.record.data_fingerprint[:16],
+            "sessions": len(o.record.sessions),
+            "finished": visible(o.record.finished_at, 40),
+        }
+        for o in material.outcomes
+        if o.record
+    ]
+    return {
+        "versions": [(name, ", ".join(sorted(found))) for name, found in sorted(versions.items())],
+        "mixed_versions": sorted(name for name, found in versions.items() if len(found) > 1),
+        "runs": runs,
+        "odd_code": any(run["odd"] for run in runs),
+    }
+
+
+def _commit(git: dict[str, Any]) -> str:
+    commit = visible((git.get("commit") or "not a git checkout")[:12])
+    return f"{commit} + local changes" if git.get("dirty") else commit
+
+
+def reproduce(material: Material) -> str:
+    """The command that makes this study again."""
+    path, shipped = material.study.path, ROOT / "config" / "studies"
+    if path.parent == shipped:
+        return f"snakemake --cores 1 --config study={material.study.name}"
+    return f"snakemake --cores 1 --config study={path.relative_to(ROOT) if path.is_relative_to(ROOT) else path.name}"

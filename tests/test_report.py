@@ -1,0 +1,219 @@
+"""The page: same bytes twice, nothing from outside, untrusted text shown and never run, sentences that match the tables."""
+
+import html.parser
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+import compare
+import report as stage
+import synthetic
+from study import wording
+from study.errors import UserError
+from study.grid import expand
+
+HOSTILE = '<script>alert(1)</script><!--<script> "onload="x javascript:alert(2) \u202egnirts\u0000 </style></title>'
+
+
+def build(folder: Path, *, study=None, **options):
+    study = study or synthetic.make_study(folder)
+    synthetic.make_results(study, folder / "results", **options)
+    compare.compare(study=study, results=folder / "results", out=folder / "results/compare")
+    stage.report(study=study, results=folder / "results", out=folder / "reports/report.html")
+    return (folder / "reports/report.html").read_text()
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    folder = tmp_path_factory.mktemp("page")
+    return build(folder), folder
+
+
+class Tags(html.parser.HTMLParser):
+    """All start tags of a page with their attributes, and its text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict]] = []
+        self.words: list[str] = []
+
+    def handle_starttag(self, tag: str, attributes: list) -> None:
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+
+def parsed(text: str) -> Tags:
+    tags = Tags()
+    tags.feed(text)
+    return tags
+
+
+def test_sections_are_there_in_order(page) -> None:
+    headings = re.findall(r"<h2[^>]*>([^<]+)</h2>", page[0])
+    assert headings[:2] == ["What mattered", "Learned and forgotten"]
+    assert headings[-3:] == ["All runs", "How sure", "Provenance"]
+    assert {"Costs", "Data"} <= set(headings)
+
+
+def test_the_answer_is_drawn_from_the_numbers(page) -> None:
+    text = page[0]
+    rows = (page[1] / "results/compare/comparisons.csv").read_text().splitlines()
+    better = sum("running_plan" in row and row.endswith(",better") for row in rows)
+    runs = sum("running_plan" in row for row in rows)
+    assert f"{better} of {runs} scored runs beat their untrained base" in text
+    assert "Learning rate 0.001 scored" in text and "no effect was seen" in text
+    assert "One seed per setting" in text
+
+
+def test_twice_the_same_bytes(page, tmp_path: Path) -> None:
+    text, folder = page
+    study = synthetic.make_study(folder)
+    stage.report(study=study, results=folder / "results", out=tmp_path / "again/report.html")
+    assert (tmp_path / "again/report.html").read_text() == text
+    for path in sorted((folder / "reports/figures").iterdir()):
+        assert (tmp_path / "again/figures" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_nothing_comes_from_outside(page) -> None:
+    for tag, attributes in parsed(page[0]).tags:
+        for name in ("src", "href", "action", "data", "poster", "srcset"):
+            assert not attributes.get(name) or attributes[name].startswith("#"), (tag, attributes)
+        assert "style" not in attributes and not [name for name in attributes if name.startswith("on")]
+    assert "@import" not in page[0] and "url(http" not in page[0]
+    policy = next(a["content"] for t, a in parsed(page[0]).tags if a.get("http-equiv") == "Content-Security-Policy")
+    assert "default-src 'none'" in policy and "unsafe" not in policy
+
+
+def test_ids_are_unique_and_links_lead_somewhere(page) -> None:
+    tags = parsed(page[0]).tags
+    ids = [attributes["id"] for _, attributes in tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    for tag, attributes in tags:
+        if tag == "a":
+            assert attributes["href"].removeprefix("#") in ids
+
+
+def test_pictures_and_tables_lie_beside_the_page(page) -> None:
+    folder = page[1] / "reports"
+    assert {"runs.csv", "scores.csv", "comparisons.csv", "axes.csv"} <= {p.name for p in (folder / "tables").iterdir()}
+    names = {p.stem for p in (folder / "figures").glob("*.svg")}
+    assert names == {p.stem for p in (folder / "figures").glob("*.png")}
+    assert {"differences", "trade_off", "scores_learning_rate", "loss_rank", "loss_batch", "scores_model"} <= names
+
+
+def test_failed_and_missing_runs_stay_with_reasons(tmp_path: Path) -> None:
+    study = synthetic.make_study(tmp_path)
+    runs = [cell.run for cell in expand(study)]
+    text = build(tmp_path, study=study, faults=dict(zip(runs, ("diverged", "failed", "paused", "missing", "unscored"))))
+    for reason in ("loss is NaN at step 12", "needed 900 MiB", "SIGTERM at step 7", "not run yet", "not scored yet"):
+        assert reason in text
+
+
+def test_an_empty_study_makes_a_page(tmp_path: Path) -> None:
+    study = synthetic.make_study(tmp_path)
+    compare.compare(study=study, results=tmp_path / "results", out=tmp_path / "results/compare")
+    stage.report(study=study, results=tmp_path / "results", out=tmp_path / "report.html")
+    assert "nothing can be said" in (tmp_path / "report.html").read_text()
+
+
+def test_untrusted_text_is_shown_and_never_run(tmp_path: Path) -> None:
+    study = synthetic.make_study(tmp_path, title=HOSTILE.replace("\u0000", ""))
+    runs = [cell.run for cell in expand(study)]
+    synthetic.make_results(study, tmp_path / "results", faults={runs[1]: "failed"}, output=HOSTILE)
+    results = tmp_path / "results"
+    (results / "train" / runs[1] / "failure.json").write_text(json.dumps({"message": HOSTILE}))
+    for card in (results / "data").glob("*/card.json"):
+        content = json.loads(card.read_text())
+        content["dropped"] = {HOSTILE: {"count": 1, "first_rows": [1]}}
+        content["split"]["notes"] = [HOSTILE]
+        content["source"] = {"path": HOSTILE}
+        card.write_text(json.dumps(content))
+    compare.compare(study=study, results=results, out=results / "compare")
+    stage.report(study=study, results=results, out=tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text()
+    tags = parsed(text).tags
+    assert [tag for tag, _ in tags].count("script") == 1 and [tag for tag, _ in tags].count("style") == 1
+    assert "\u202e" not in text and "\u0000" not in text and "[U+202E]" in text
+    assert "<!--" not in text
+
+
+def test_compare_comes_first(tmp_path: Path) -> None:
+    study = synthetic.make_study(tmp_path)
+    with pytest.raises(UserError, match=r"compare\.json is missing"):
+        stage.report(study=study, results=tmp_path / "results", out=tmp_path / "report.html")
+
+
+def test_runs_trained_by_other_code_are_marked(tmp_path: Path) -> None:
+    study = synthetic.make_study(tmp_path)
+    synthetic.make_results(study, tmp_path / "results")
+    path = tmp_path / "results/train" / expand(study)[2].run / "record.json"
+    path.write_text(path.read_text().replace("c0de" * 4, "dead" * 4))
+    compare.compare(study=study, results=tmp_path / "results", out=tmp_path / "results/compare")
+    stage.report(study=study, results=tmp_path / "results", out=tmp_path / "report.html")
+    assert (tmp_path / "report.html").read_text().count("other code</strong>") == 1
+
+
+def test_what_a_backend_did_of_its_own_is_told_and_sets_runs_apart(tmp_path: Path) -> None:
+    """One run whose notes name another precision than the others' notes."""
+    study = synthetic.make_study(tmp_path)
+    synthetic.make_results(study, tmp_path / "results")
+    for number, cell in enumerate(expand(study)):
+        path = tmp_path / "results/train" / cell.run / "record.json"
+        if path.is_file():
+            notes = [
+                "unsloth: weights in bfloat16, trained in fp32" if number == 2 else "unsloth: <b>weights</b> in float16"
+            ]
+            path.write_text(json.dumps(json.loads(path.read_text()) | {"notes": notes}))
+    compare.compare(study=study, results=tmp_path / "results", out=tmp_path / "results/compare")
+    stage.report(study=study, results=tmp_path / "results", out=tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text()
+    assert text.count("<small>unsloth: weights in bfloat16, trained in fp32</small>") == 1
+    assert "&lt;b&gt;weights&lt;/b&gt; in float16" in text and "<b>weights</b>" not in text
+    assert "Runs from different precisions of weights or training" in text
+    assert "trained in fp32" in (tmp_path / "results/compare/runs.csv").read_text()
+
+
+def test_command_line(page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = page[1]
+    options = [
+        "--study",
+        str(folder / "made.yaml"),
+        "--results",
+        str(folder / "results"),
+        "--out",
+        str(tmp_path / "r.html"),
+    ]
+    monkeypatch.setattr(sys, "argv", ["report.py", *options])
+    stage.main()
+    assert (tmp_path / "r.html").read_text() == page[0]
+
+
+@pytest.mark.parametrize(
+    "made, wanted",
+    [
+        (wording.change(0.52, "share", words=True), "+52 points"),
+        (wording.change(-0.01, "share", words=True), "−1 point"),
+        (wording.change(0.001, "share"), "0"),
+        (wording.change(-1.4982, "plain"), "−1.50"),
+        (wording.score(0.655, "share"), "66%"),
+        (wording.number(0.00002), "2e−5"),
+        (wording.number(123456), "123\u2009456"),
+        (wording.number(float("nan")), "–"),
+        (wording.setting(2e-4), "2e−4"),
+        (wording.setting(0.01), "0.01"),
+        (wording.p_value(0.0000001), "< 0.001"),
+        (wording.between(-1.10, -0.9, "plain"), "−1.10 to −0.90"),
+        (wording.axis_value("learning_rate", "0.0003"), "3e−4"),
+        (wording.duration(4000), "66.7 min"),
+        (wording.listed(["a", "b", "c"]), "a, b and c"),
+        (wording.visible("a\u202eb\u0007"), "a[U+202E]b[U+0007]"),
+        (wording.visible("x" * 10, 4), "xxxx … [6 more characters]"),
+    ],
+)
+def test_wording(made: str, wanted: str) -> None:
+    assert made == wanted
