@@ -1,0 +1,134 @@
+# What all rules share: the study, its cells, and where the scripts are. Of the results only the search's is read, for its winner.
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(workflow.basedir).parent
+SCRIPTS = ROOT / "scripts"
+sys.path.insert(0, str(SCRIPTS))
+
+from study.cards import choose_device
+from study.digest import code_digest
+from study.durable import sha256_file, sha256_json
+from study.errors import UserError
+from study.forecast import misfits
+from study.grid import bases, data_sets, expand
+from study.job_memory import jobs_vram_mib
+from study.search_point import settings_sha256
+from study.study_file import load_study
+from study.tasks import tasks_digest
+from study.winner import winner_cell
+
+try:
+    if not os.access(".", os.W_OK):
+        raise UserError(
+            f"{os.getcwd()} cannot be written: choose another folder by --directory, or mend its permissions"
+        )
+    STUDY = load_study(config["study"])
+    CELLS = {cell.run: cell for cell in expand(STUDY)}
+    BASES = bases(STUDY)
+    TASKS = tasks_digest(STUDY.settings["scoring"])
+    VRAM_MIB = jobs_vram_mib(STUDY, CELLS.values())
+    SEARCH = sha256_json([settings_sha256(STUDY), STUDY.settings["tune"]["trials"]]) if STUDY.settings["tune"] else None
+except UserError as error:
+    print(f"error: {error}", file=sys.stderr)
+    raise SystemExit(2)
+
+# Data id of every subject that is scored; a base is scored on the held-out rows that its runs are.
+SUBJECT_DATA = {cell.run: cell.data for cell in CELLS.values()} | {cell.base: cell.data for cell in CELLS.values()}
+
+# The cell that every axis departs from stands first; the search's winner shares its model and data.
+BASE_CASE = next(iter(CELLS.values()))
+
+# Later cells wait for earlier ones, so that what a session leaves is a usable study: a cell is trained when all before it are
+# scored, and a base is scored with the first cell that is compared with it.
+TURNS = {}
+for turn, cell in enumerate(CELLS.values()):
+    for name in (cell.run, cell.base, cell.data):
+        TURNS.setdefault(name, turn)
+
+SEARCH_ENABLED = bool(STUDY.settings["tune"]) and STUDY.settings["tune"]["enabled"]
+SEARCH_RESULT = f"results/{STUDY.name}/tune/tune.json"
+
+# Where a job finds the scripts and this environment's python. They are no params: those of another checkout or another
+# session length would run everything again.
+os.environ.update(
+    SCRIPTS=str(SCRIPTS),
+    PATH=os.pathsep.join((str(Path(sys.executable).parent), *os.get_exec_path())),
+    SESSION=f"--session-minutes {config['session_minutes']}" if config.get("session_minutes") else "",
+)
+
+
+wildcard_constraints:
+    study=STUDY.name.replace(".", r"\."),
+    data="[^/]+",
+    run="[^/]+",
+    subject="[^/]+",
+
+
+def winners():
+    """The run id of the search's winner, if the search is part of the study and the grid lacks that run; makes it come first."""
+    if not SEARCH_ENABLED:
+        return []
+    if not config.get("partial"):
+        checkpoints.tune.get()
+    cell = winner_cell(STUDY, Path(f"results/{STUDY.name}"))
+    return [cell.run] if cell else []
+
+
+def data_of(subject):
+    """The data id of a run or a base."""
+    if subject not in SUBJECT_DATA and subject in winners():
+        return BASE_CASE.data
+    return SUBJECT_DATA[subject]
+
+
+def study_of(subject):
+    """The study file that holds a run or a base: this one, or the winner's."""
+    return config["study"] if subject in SUBJECT_DATA else f"results/{STUDY.name}/tune/winner/{STUDY.name}.yaml"
+
+
+def vram_mib(stage, name):
+    """What a train or score job asks of the card; binds when a limit is given (`--resources vram_mib=…`)."""
+    return VRAM_MIB[stage].get(name, VRAM_MIB[stage][BASE_CASE.run])
+
+
+def precedence(name, *, late=0):
+    """Priority of a job on that run, base or data set; the search's winner comes last, `late` puts a job behind its cell's others."""
+    return 2 * (len(CELLS) - TURNS.get(name, len(CELLS))) - late
+
+
+def search_input(wildcards):
+    """The search's result where the search is part of the study."""
+    return [SEARCH_RESULT] if SEARCH_ENABLED and not config.get("partial") else []
+
+
+def search_beside():
+    """Digest of the result of a search that is not part of the study: the page shows it, but never makes it run again."""
+    return sha256_file(SEARCH_RESULT) if not SEARCH_ENABLED and Path(SEARCH_RESULT).exists() else None
+
+
+def score_inputs(wildcards):
+    """The score record of every base and run; with `--config partial=true` only of those already scored."""
+    files = [f"results/{wildcards.study}/score/{subject}/score.json" for subject in (*BASES, *CELLS, *winners())]
+    return [file for file in files if Path(file).exists()] if config.get("partial") else files
+
+
+def files_digest(*files):
+    """Digest of files that belong to the code. As a param and not as inputs: the checkout may be moved."""
+    return sha256_json([[file.name, sha256_file(file)] for file in sorted(files)])
+
+
+def where_it_is():
+    """Where the report lies, once it does."""
+    page = Path(f"reports/{STUDY.name}/report.html")
+    return f"\nloragrid: the report is {page.resolve()}" if page.exists() else ""
+
+
+def how_to_go_on():
+    """What to type after a stop, for whoever does not know Snakemake."""
+    return (
+        "\nloragrid: the study is not finished. What is done is kept: run the same command to go on "
+        "(after a hard kill first `snakemake --unlock`).\n"
+        f"The report of what is finished: snakemake --cores 1 --config study={config['study']} partial=true"
+    )

@@ -1,0 +1,23 @@
+# Plan: what the study takes (memory, operations, hours, sessions), before anything is downloaded; sharper with every run.
+# in:  the study file, config/cards.yaml and task_sizes.yaml; data cards and records as far as there are any
+# out: a table on the terminal; results/{study}/plan/: plan.csv and plan.json; reports/{study}/plan.html. None is declared: a plan is
+#      made anew whenever it is asked for, and nothing depends on it.
+
+
+onstart:
+    for line in misfits(STUDY, CELLS.values(), choose_device(STUDY.settings["plan"])):
+        print(f"loragrid: {line}", file=sys.stderr)
+
+
+rule plan:
+    log:
+        f"results/{STUDY.name}/logs/plan.log",
+    conda:
+        "../../environment.yml"
+    params:
+        study=config["study"],
+        results=f"results/{STUDY.name}",
+        page=f"reports/{STUDY.name}/plan.html",
+    shell:
+        "exec python $SCRIPTS/plan.py --study {params.study:q} --results {params.results:q}"
+        " --page {params.page:q} $SESSION --text {log:q}"

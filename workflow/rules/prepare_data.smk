@@ -1,0 +1,25 @@
+# Prepare data: read, check, deduplicate, split and tokenise the chat rows, once per data settings and model.
+# in:  the study's data source (a file, a hub data set or the demo's generator) and the model's tokenizer
+# out: results/{study}/data/{data}/card.json, beside it train.parquet and heldout.parquet
+
+
+rule prepare_data:
+    output:
+        card="results/{study}/data/{data}/card.json",
+    log:
+        "results/{study}/logs/prepare_data/{data}.log",
+    benchmark:
+        "results/{study}/benchmarks/prepare_data/{data}.tsv"
+    priority: lambda wildcards: precedence(wildcards.data)
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+    params:
+        study=config["study"],
+        out=lambda wildcards, output: Path(output.card).parent,
+        code=code_digest("prepare_data"),
+    shell:
+        "exec python $SCRIPTS/prepare_data.py --study {params.study:q} --data {wildcards.data}"
+        " --out {params.out:q} --log {log:q}"

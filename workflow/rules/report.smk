@@ -1,0 +1,48 @@
+# Report: one self-contained HTML page, drawn from the comparison and the records.
+# in:  results/{study}/compare/compare.json, the search's result if there is one; records, losses and data cards
+#      from where they lie
+# out: reports/{study}/report.html, beside it figures/ and tables/; `snakemake --report` bundles all three with captions
+
+
+rule report:
+    input:
+        comparison="results/{study}/compare/compare.json",
+        search=search_input,
+    output:
+        page=report(
+            "reports/{study}/report.html",
+            caption="../report/page.rst",
+            category="Report",
+        ),
+        figures=report(
+            directory("reports/{study}/figures"),
+            patterns=["{picture}.svg"],
+            caption="../report/figure.rst",
+            category="Pictures",
+            labels={"picture": "{picture}"},
+        ),
+        tables=report(
+            directory("reports/{study}/tables"),
+            patterns=["{table}.csv"],
+            caption="../report/table.rst",
+            category="Tables",
+            labels={"table": "{table}"},
+        ),
+    log:
+        "results/{study}/logs/report.log",
+    benchmark:
+        "results/{study}/benchmarks/report.tsv"
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=2000,
+    params:
+        study=config["study"],
+        results=lambda wildcards, input: Path(input.comparison).parents[1],
+        title=STUDY.settings["title"],
+        search=search_beside(),
+        templates=files_digest(*(SCRIPTS / "templates").glob("*")),
+        code=code_digest("report"),
+    shell:
+        "exec python $SCRIPTS/report.py --study {params.study:q} --results {params.results:q}"
+        " --out {output.page:q} --log {log:q}"

@@ -1,0 +1,31 @@
+# Train: one cell of the grid, one LoRA adapter.
+# in:  the tokenised rows; the base model named in the study
+# out: results/{study}/train/{run}/record.json, written last; beside it adapter/, losses.csv, history.jsonl.
+#      Checkpoints lie there too, undeclared: Snakemake deletes what it declares, and they must survive a kill.
+
+
+rule train:
+    input:
+        card=lambda wildcards: f"results/{wildcards.study}/data/{data_of(wildcards.run)}/card.json",
+    output:
+        record="results/{study}/train/{run}/record.json",
+    log:
+        "results/{study}/logs/train/{run}.log",
+    benchmark:
+        "results/{study}/benchmarks/train/{run}.tsv"
+    priority: lambda wildcards: precedence(wildcards.run, late=1)
+    conda:
+        "../../environment.yml"
+    threads: STUDY.settings["training"]["threads"]
+    resources:
+        mem_mb=2000,
+        gpu=1,
+        vram_mib=lambda wildcards: vram_mib("train", wildcards.run),
+    params:
+        study=lambda wildcards: study_of(wildcards.run),
+        data=lambda wildcards, input: Path(input.card).parent,
+        out=lambda wildcards, output: Path(output.record).parent,
+        code=code_digest("train"),
+    shell:
+        "exec python $SCRIPTS/train.py --study {params.study:q} --run {wildcards.run} --data {params.data:q}"
+        " --out {params.out:q} $SESSION --log {log:q}"

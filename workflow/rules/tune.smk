@@ -1,0 +1,30 @@
+# Tune: search for a good setting; where the study says so its winner becomes a run like any other.
+# in:  the tokenised rows of the base case's model; the base model named in the study
+# out: results/{study}/tune/tune.json, written last; beside it trials.csv, curves.csv, winner/{study}.yaml (the winner as a
+#      study of one run) and, undeclared so that they survive a kill, journal.log and trials/.
+
+
+checkpoint tune:
+    input:
+        card=f"results/{STUDY.name}/data/{BASE_CASE.data}/card.json",
+    output:
+        result=SEARCH_RESULT,
+    log:
+        f"results/{STUDY.name}/logs/tune.log",
+    benchmark:
+        f"results/{STUDY.name}/benchmarks/tune.tsv"
+    conda:
+        "../../environment.yml"
+    threads: STUDY.settings["training"]["threads"] * (STUDY.settings["tune"] or {"workers": 1})["workers"]
+    resources:
+        mem_mb=2000 * (STUDY.settings["tune"] or {"workers": 1})["workers"],
+        gpu=1,
+    params:
+        study=config["study"],
+        data=lambda wildcards, input: Path(input.card).parent,
+        out=lambda wildcards, output: Path(output.result).parent,
+        search=SEARCH,
+        code=code_digest("tune"),
+    shell:
+        "exec python $SCRIPTS/tune.py --study {params.study:q} --data {params.data:q} --out {params.out:q}"
+        " --cores {threads} $SESSION --log {log:q}"
