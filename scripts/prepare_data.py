@@ -37,6 +37,7 @@ from study.models import load_tokenizer
 from study.split import RowKeys, Split, drop_duplicates, keys_of, sample, split_rows
 from study.study_file import Study, load_study
 from study.token_rows import TokenRows
+from study.warm import hand_over
 
 FORM_ROWS = 100  # first rows looked at to find the form
 BATCH_ROWS = 256  # rows rendered and tokenised at a time
@@ -190,4 +191,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    hand_over()
     run_main(main)

@@ -27,6 +27,7 @@ from study.records import ScoreRecord, TaskScore, write_record
 from study.study_file import Study, load_study
 from study.subjects import HELDOUT, Identity, Subject, as_subject, identify, read_list
 from study.task_result import file_name, items_table, load_task, save_task, write_table
+from study.warm import hand_over
 from study.workbench import Workbench
 
 
@@ -229,4 +230,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    hand_over()
     run_main(main)

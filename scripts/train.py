@@ -35,6 +35,7 @@ from study.run_record import make_record
 from study.session import SessionClock, StopSignals
 from study.study_file import Study, load_study
 from study.training_data import TrainingData, load_training_data
+from study.warm import hand_over
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,4 +253,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    hand_over()
     run_main(main)

@@ -1,13 +1,16 @@
 # What all rules share: the study, its cells, and where the scripts are. Of the results only the search's is read, for its winner.
+import atexit
 import os
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 ROOT = Path(workflow.basedir).parent
 SCRIPTS = ROOT / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
-from study.cards import choose_device
+from study.cards import choose_device, gpu_here
 from study.digest import code_digest
 from study.durable import sha256_file, sha256_json
 from study.errors import UserError
@@ -17,6 +20,7 @@ from study.job_memory import jobs_vram_mib
 from study.search_point import settings_sha256
 from study.study_file import load_study
 from study.tasks import tasks_digest
+from study.warm import VARIABLE
 from study.winner import winner_cell
 
 try:
@@ -117,6 +121,24 @@ def score_inputs(wildcards):
 def files_digest(*files):
     """Digest of files that belong to the code. As a param and not as inputs: the checkout may be moved."""
     return sha256_json([[file.name, sha256_file(file)] for file in sorted(files)])
+
+
+def can_be_warm(workflow):
+    """Whether the jobs of this run may share the imports of `study.warm`: they run here, in one thread each (the number is fixed
+    when torch is imported), and not by unsloth, which wants to be imported first."""
+    training, scoring = STUDY.settings["training"], STUDY.settings["scoring"]
+    plain = training["backend"] == "trl" or (training["backend"] == "auto" and gpu_here() is None)
+    return (
+        workflow.local_exec and plain and training["threads"] == scoring["threads"] == 1 and hasattr(os, "pidfd_open")
+    )
+
+
+def keep_warm():
+    """Name the folder where the first job starts the warm interpreter that the others are forked from."""
+    folder = tempfile.mkdtemp(prefix="loragrid-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    Path(folder, "owner").write_text(str(os.getpid()))
+    os.environ[VARIABLE] = folder
 
 
 def where_it_is():

@@ -4,11 +4,6 @@
 #      made anew whenever it is asked for, and nothing depends on it.
 
 
-onstart:
-    for line in misfits(STUDY, CELLS.values(), choose_device(STUDY.settings["plan"])):
-        print(f"loragrid: {line}", file=sys.stderr)
-
-
 rule plan:
     log:
         f"results/{STUDY.name}/logs/plan.log",
