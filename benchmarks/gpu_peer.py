@@ -1,0 +1,149 @@
+"""The peer on a GPU: TRL alone, or unsloth alone, with the original study's settings; padded as there, or packed.
+
+    python benchmarks/gpu_peer.py LIBRARY --settings FILE.json --out FILE.json
+
+The settings file holds model, data, precision, dtype, rank, per_device, accumulation, steps, most_tokens, packing. Leaves
+step_seconds, tokens and loss_tokens per step, peak_vram_mib.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+TARGETS = "q_proj k_proj v_proj o_proj gate_proj up_proj down_proj".split()
+
+
+def load_unsloth(settings: dict[str, Any]) -> tuple[Any, Any]:
+    """unsloth's own loader and adapters, its gradient checkpointing."""
+    from unsloth import FastLanguageModel
+
+    model, tokenizer = FastLanguageModel.from_pretrained(
+        settings["model"],
+        max_seq_length=settings["most_tokens"],
+        dtype=None,
+        load_in_4bit=settings["precision"] == "4bit",
+        use_exact_model_name=True,
+        local_files_only=True,
+    )
+    model = FastLanguageModel.get_peft_model(
+        model,
+        r=settings["rank"],
+        lora_alpha=settings["rank"],
+        target_modules=TARGETS,
+        use_gradient_checkpointing="unsloth",
+        random_state=3407,
+    )
+    return model, tokenizer
+
+
+def load_trl(settings: dict[str, Any]) -> tuple[Any, Any]:
+    """transformers, bitsandbytes and PEFT as their documentation combines them."""
+    import torch
+    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+    from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+
+    half = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}[settings["dtype"]]
+    options: dict[str, Any] = {"dtype": half, "device_map": {"": 0} if torch.cuda.is_available() else None}
+    if settings["precision"] == "4bit":
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=half
+        )
+    model = AutoModelForCausalLM.from_pretrained(settings["model"], **options)
+    if settings["precision"] == "4bit":
+        model = prepare_model_for_kbit_training(model)
+    lora = LoraConfig(task_type="CAUSAL_LM", r=settings["rank"], lora_alpha=settings["rank"], target_modules=TARGETS)
+    model = get_peft_model(model, lora)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    return model, AutoTokenizer.from_pretrained(settings["model"])
+
+
+def train(library: str, settings: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Train the steps and say what each took."""
+    model, tokenizer = load_unsloth(settings) if library == "unsloth" else load_trl(settings)
+    import torch
+    from datasets import Dataset
+    from transformers import TrainerCallback
+    from trl import SFTConfig, SFTTrainer, pack_dataset
+
+    rows = Dataset.from_parquet(f"{settings['data']}/train.parquet", cache_dir=str(folder))
+    rows = rows.select_columns(["input_ids", "labels"])
+    if settings["packing"]:
+        rows = pack_dataset(rows, settings["most_tokens"], "bfd")
+    cuda = torch.cuda.is_available()
+    seconds: list[float] = []
+
+    class Clock(TrainerCallback):
+        def on_step_begin(self, *_: Any, **__: Any) -> None:
+            self.began = time.monotonic()
+
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            if cuda:
+                torch.cuda.synchronize()
+            seconds.append(time.monotonic() - self.began)
+
+    trainer = SFTTrainer(
+        model=model,
+        processing_class=tokenizer,
+        train_dataset=rows,
+        callbacks=[Clock()],
+        args=SFTConfig(
+            output_dir=str(folder),
+            max_steps=settings["steps"],
+            per_device_train_batch_size=settings["per_device"],
+            gradient_accumulation_steps=settings["accumulation"],
+            learning_rate=2e-4,
+            warmup_steps=5,
+            weight_decay=0.01,
+            lr_scheduler_type="linear",
+            optim=settings["optimizer"],
+            seed=3407,
+            fp16=settings["dtype"] == "fp16",
+            bf16=settings["dtype"] == "bf16",
+            packing=settings["packing"],
+            padding_free=settings["packing"],
+            gradient_checkpointing=cuda,
+            dataset_kwargs={"skip_prepare_dataset": True},
+            max_length=None,
+            loss_type="nll",
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+            use_cpu=not cuda,
+        ),
+    )
+    tokens, loss_tokens = counted(trainer, settings)
+    trainer.train()
+    peak = torch.cuda.max_memory_reserved() / 2**20 if cuda else None
+    return {
+        "step_seconds": seconds,
+        "tokens_per_step": tokens,
+        "loss_tokens_per_step": loss_tokens,
+        "peak_vram_mib": peak,
+    }
+
+
+def counted(trainer: Any, settings: dict[str, Any]) -> tuple[float, float]:
+    """Mean tokens, and tokens with loss, of an update."""
+    rows = trainer.train_dataset
+    labels = sum(sum(label != -100 for label in row) for row in rows["labels"])
+    per_update = settings["per_device"] * settings["accumulation"] / len(rows)
+    return sum(map(len, rows["input_ids"])) * per_update, labels * per_update
+
+
+def main() -> None:
+    """Map the command line to `train`."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("library", choices=("trl", "unsloth"))
+    parser.add_argument("--settings", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    told = train(options.library, json.loads(options.settings.read_text()), options.out.parent)
+    options.out.write_text(json.dumps(told))
+
+
+if __name__ == "__main__":
+    main()

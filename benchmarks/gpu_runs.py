@@ -1,0 +1,262 @@
+"""One training run of a GPU benchmark, by loragrid or by a peer, each in a process of its own."""
+
+import csv
+import itertools
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import yaml
+from measuring import ONE_THREAD, ROOT, SCRIPTS
+from shapes import make_model, make_rows
+
+HERE = Path(__file__).resolve().parent
+MOST_TOKENS = 2048
+DTYPES = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What is trained: shape of the base, precision, and the cell's own settings."""
+
+    shape: str
+    precision: str
+    per_device: int
+    packing: bool
+    dtype: str
+    rank: int = 16
+    accumulation: int = 4
+
+    def with_cell(self, *, rank: int, accumulation: int) -> "Setting":
+        """Another rank and accumulation."""
+        return replace(self, rank=rank, accumulation=accumulation)
+
+
+class Bench:
+    """Models and rows, made once in `folder`; `steps` updates per run."""
+
+    def __init__(self, folder: Path, *, steps: int) -> None:
+        import torch
+
+        self.folder, self.steps = folder, steps
+        self.cuda = torch.cuda.is_available()
+        self.dtype = ("bf16" if torch.cuda.is_bf16_supported() else "fp16") if self.cuda else "fp32"
+        self._runs = 0
+        self._most_tokens = MOST_TOKENS if self.cuda else 128
+
+    def backends(self) -> list[str]:
+        """loragrid's backends that can run here."""
+        return ["unsloth", "trl"] if self.cuda and find_spec("unsloth") else ["trl"]
+
+    def ways(self) -> list[str]:
+        """loragrid with each backend, and the library alone."""
+        return [f"{who}{name}" for name in self.backends() for who in ("loragrid, ", "")]
+
+    def plain(self, shape: str) -> Setting:
+        """The base case of that shape."""
+        precision = "4bit" if self.cuda else "32bit"
+        return Setting(shape=shape, precision=precision, per_device=2, packing=False, dtype=self.dtype)
+
+    def speed(self, setting: Setting, way: str) -> dict[str, Any]:
+        """Useful tokens per second, step time, peak memory and FLOP utilisation; or why there are none."""
+        row = {"way": way, **vars(setting)}
+        name = way.removeprefix("loragrid, ")
+        try:
+            told = self.ours(setting, name) if way.startswith("loragrid") else self.peer(setting, name)
+        except RuntimeError as error:
+            return row | {"failed": str(error)}
+        seconds = statistics.median(told["step_seconds"][self.steps // 4 :])
+        row |= {"step_seconds": seconds, "step_seconds_all": told["step_seconds"]}
+        row |= {"useful_tokens_per_second": told["loss_tokens_per_step"] / seconds}
+        row |= {"tokens_per_second": told["tokens_per_step"] / seconds, "peak_vram_mib": told["peak_vram_mib"]}
+        return row | {"flop_utilisation": self._utilisation(setting, told["tokens_per_step"] / seconds)}
+
+    def fit(self, setting: Setting, backend: str, *, cap_mib: int) -> dict[str, Any]:
+        """Whether a run fits under the cap with every row as long as allowed, its peak, and what the plan says."""
+        row = {"backend": backend, "cap_mib": cap_mib, **vars(setting)}
+        row |= {"predicted_mib": round(self._predicted(setting, backend))}
+        try:
+            peak = self.ours(setting, backend, cap_mib=cap_mib, mean_tokens=50 * self._most_tokens)["peak_vram_mib"]
+        except RuntimeError as error:
+            return row | {"fits": False, "failed": str(error)}
+        return row | {"fits": True, "peak_vram_mib": peak, "off": row["predicted_mib"] / peak - 1 if peak else None}
+
+    def several(self, setting: Setting, number: int, *, beside: bool) -> float:
+        """Seconds of that many equal runs."""
+        began, running = time.monotonic(), []
+        for _ in range(number):
+            running.append(self._start(setting, "trl")[0])
+            if not beside:
+                running[-1].wait()
+        if any(process.wait() for process in running):
+            raise RuntimeError("a run failed")
+        return time.monotonic() - began
+
+    def resume(self, setting: Setting, backend: str) -> dict[str, Any]:
+        """Largest absolute difference of any adapter weight to that of a first run: of a second, and of a killed one."""
+        first, second = (self._finished(setting, backend) for _ in range(2))
+        process, out = self._start(setting, backend, save_steps=2)
+        while process.poll() is None and not (out / "checkpoints").is_dir():
+            time.sleep(0.01)
+        while process.poll() is None and not list((out / "checkpoints").glob("checkpoint-*")):
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        killed = process.wait() == -signal.SIGKILL
+        again, _ = self._start(setting, backend, save_steps=2, out=out)
+        if again.wait():
+            raise RuntimeError((out / "said").read_text()[-500:])
+        difference = {"second run": _difference(first, second), "killed and resumed": _difference(first, out)}
+        return {"backend": backend, **vars(setting), "killed": killed, "largest_difference": difference}
+
+    def ours(self, setting: Setting, backend: str, **options: Any) -> dict[str, Any]:
+        """What a run by the train stage took."""
+        out = self._finished(setting, backend, **options)
+        record = json.loads((out / "record.json").read_text())
+        with open(out / "losses.csv", newline="") as file:
+            seconds = [float(row["seconds"]) for row in csv.DictReader(file) if row["kind"] == "train"]
+        steps = record["steps"]
+        return {
+            "step_seconds": [later - earlier for earlier, later in itertools.pairwise(seconds)],
+            "tokens_per_step": record["tokens"] / steps,
+            "loss_tokens_per_step": record["loss_tokens"] / steps,
+            "peak_vram_mib": record["peak_vram_mib"],
+        }
+
+    def peer(self, setting: Setting, library: str) -> dict[str, Any]:
+        """What the library alone took."""
+        out = self._new_folder()
+        asked = vars(setting) | {"model": str(self._model(setting)), "data": str(self._rows())}
+        asked |= {"steps": self.steps, "most_tokens": self._most_tokens, "optimizer": self._optimizer()}
+        (out / "settings.json").write_text(json.dumps(asked))
+        command = [sys.executable, HERE / "gpu_peer.py", library, "--settings", out / "settings.json"]
+        _wait(self._spawn([*command, "--out", out / "told.json"], out), out)
+        return json.loads((out / "told.json").read_text())
+
+    def _finished(self, setting: Setting, backend: str, **options: Any) -> Path:
+        process, out = self._start(setting, backend, **options)
+        _wait(process, out)
+        return out
+
+    def _start(
+        self,
+        setting: Setting,
+        backend: str,
+        *,
+        cap_mib: int = 0,
+        save_steps: int = 10_000,
+        mean_tokens: int | None = None,
+        out: Path | None = None,
+    ) -> tuple[subprocess.Popen, Path]:
+        from study.grid import expand
+        from study.study_file import load_study
+
+        out = out or self._new_folder()
+        path = self._study(setting, backend, save_steps=save_steps)
+        run = expand(load_study(str(path)))[0].run
+        stage = [SCRIPTS / "train.py", "--study", path, "--run", run, "--data", self._rows(mean_tokens), "--out", out]
+        return self._spawn([sys.executable, HERE / "gpu_capped.py", cap_mib, *stage], out), out
+
+    def _spawn(self, command: list[Any], out: Path) -> subprocess.Popen:
+        with open(out / "said", "ab") as said:
+            return subprocess.Popen(
+                [str(part) for part in command], env=os.environ | ONE_THREAD, stdout=said, stderr=said
+            )
+
+    def _study(self, setting: Setting, backend: str, *, save_steps: int) -> Path:
+        settings = yaml.safe_load((ROOT / "config" / "studies" / "t4.yaml").read_text())
+        entry = {"path": str(self._model(setting)), "precision": setting.precision, "chat_template": None}
+        case = {"model": "random", "learning_rate": 2.0e-4, "rank": setting.rank, "seed": 3407}
+        case["batch"] = [setting.per_device, setting.accumulation]
+        settings |= {"models": {"random": entry}, "base_case": case}
+        settings["grid"] = {"design": "one_factor"} | {axis: [value] for axis, value in case.items()}
+        settings["data"] |= {"max_length_tokens": self._most_tokens}
+        settings["training"] |= {
+            **{"backend": backend, "budget": {"steps": self.steps}, "packing": setting.packing},
+            **{"compute_dtype": setting.dtype, "optimizer": self._optimizer(), "save_steps": save_steps},
+            **{"save_minutes": 1000, "evaluate_every_steps": 10_000},
+        }
+        path = self._new_folder() / "study.yaml"
+        path.write_text(yaml.safe_dump(settings))
+        return path
+
+    def _optimizer(self) -> str:
+        return "adamw_8bit" if self.cuda else "adamw_torch"
+
+    def _new_folder(self) -> Path:
+        self._runs += 1
+        folder = self.folder / str(self._runs)
+        folder.mkdir(parents=True)
+        return folder
+
+    @cache  # noqa: B019  (one bench lives as long as the process)
+    def _rows(self, mean_tokens: int | None = None) -> Path:
+        options = {"mean_tokens": mean_tokens or (550 if self.cuda else 40)}
+        return make_rows(self._new_folder() / "data", rows=500, heldout=4, most_tokens=self._most_tokens, **options)
+
+    def _model(self, setting: Setting) -> Path:
+        return self._made(setting.shape, DTYPES[setting.dtype])
+
+    @cache  # noqa: B019
+    def _made(self, shape: str, dtype: str) -> Path:
+        return make_model(shape, self._new_folder() / "model", dtype=dtype)
+
+    def _shape(self, setting: Setting) -> Any:
+        from study.model_shape import find_shape
+
+        return find_shape({"path": str(self._model(setting))})
+
+    def _predicted(self, setting: Setting, backend: str) -> float:
+        from study.memory_model import training_memory
+
+        return training_memory(
+            self._shape(setting),
+            precision=setting.precision,
+            rank=setting.rank,
+            target_modules="all-linear",
+            optimizer=self._optimizer(),
+            per_device=setting.per_device,
+            max_length_tokens=self._most_tokens,
+            compute_dtype=setting.dtype,
+            backend=backend,
+            checkpointing=self.cuda,
+        ).total_mib
+
+    def _utilisation(self, setting: Setting, tokens_per_second: float) -> float | None:
+        """Operations that the result needs (no recomputation) over the card's peak; None without a known card."""
+        from study.cards import gpu_here, read_cards
+        from study.flops import training_per_token
+
+        here = gpu_here()
+        peaks = [card["peak_tflops"] for card in read_cards().values() if here and here[0] in card["names"]]
+        if not peaks:
+            return None
+        row_tokens = MOST_TOKENS if setting.packing else 550
+        needed = training_per_token(
+            self._shape(setting),
+            rank=setting.rank,
+            target_modules="all-linear",
+            row_tokens=row_tokens,
+            checkpointing=False,
+        )
+        return sum(needed.values()) * tokens_per_second / (peaks[0] * 1e12)
+
+
+def _wait(process: subprocess.Popen, out: Path) -> None:
+    if process.wait():
+        raise RuntimeError((out / "said").read_text(errors="replace")[-500:])
+
+
+def _difference(one: Path, other: Path) -> float:
+    from safetensors.torch import load_file
+
+    first, second = (load_file(out / "adapter" / "adapter_model.safetensors") for out in (one, other))
+    return max(float((first[key].float() - second[key].float()).abs().max()) for key in first)

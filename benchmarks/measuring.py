@@ -1,0 +1,121 @@
+"""What all benchmarks share: run a command and say what it took, take turns, write the result with its machine.
+
+Times are compared by ratios within one run: on a shared machine absolute ones mean little. CPU seconds stand beside wall
+seconds, since other work on the machine lengthens the latter.
+"""
+
+import ctypes
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPTS = ROOT / "scripts"
+RESULTS = ROOT / "benchmarks" / "results"
+sys.path[:0] = [str(SCRIPTS), str(ROOT / "tests")]
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
+PR_SET_CHILD_SUBREAPER = 36
+SAMPLE_SECONDS = 0.5
+
+
+def run(command: Sequence[str | Path], *, cwd: Path = ROOT, log: Path | None = None) -> dict[str, float]:
+    """Run a command to its end: `seconds`, `cpu_seconds` and `peak_pss_mib` of it and all that it started.
+
+    Memory is the largest sum, sampled twice a second, of the processes' proportional set sizes: a page that several
+    share counts once. What the command leaves running is waited for. A status other than 0 stops the benchmark with
+    the command and the last lines of what it said.
+    """
+    # Processes that outlive their parent become ours, so that their CPU time is counted.
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    with open(log or os.devnull, "w+b") as output:
+        process = subprocess.Popen(
+            [str(part) for part in command], cwd=cwd, env=os.environ | ONE_THREAD, stdout=output, stderr=output
+        )
+        memory = _Memory()
+        status = process.wait()
+        seconds = time.monotonic() - began
+        _wait_for_orphans()
+        memory.stop()
+        if status:
+            output.seek(0)
+            tail = output.read()[-2000:].decode(errors="replace")
+            raise SystemExit(f"{' '.join(map(str, command))} ended with status {status}:\n{tail}")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return {"seconds": round(seconds, 3), "cpu_seconds": round(cpu, 3), "peak_pss_mib": round(memory.peak, 1)}
+
+
+class _Memory:
+    """Watches the processes below this one."""
+
+    def __init__(self) -> None:
+        self.peak = 0.0
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        this = psutil.Process()
+        while not self._ended.wait(SAMPLE_SECONDS):
+            total = 0
+            for process in this.children(recursive=True):
+                try:
+                    total += process.memory_full_info().pss
+                except (psutil.NoSuchProcess, psutil.AccessDenied):
+                    continue  # it has just ended
+            self.peak = max(self.peak, total / 2**20)
+
+
+def _wait_for_orphans() -> None:
+    while True:
+        try:
+            os.wait()
+        except ChildProcessError:
+            return
+
+
+def in_turn(ways: dict[str, Callable[[], dict[str, Any]]], *, repeats: int) -> dict[str, list[dict[str, Any]]]:
+    """Every way once, then again, so that what slows the machine for a while slows them alike."""
+    taken: dict[str, list[dict[str, Any]]] = {name: [] for name in ways}
+    for repeat in range(repeats):
+        for name, way in ways.items():
+            taken[name].append(way())
+            print(f"{name}, {repeat + 1} of {repeats}: {json.dumps(taken[name][-1])}", file=sys.stderr, flush=True)
+    return taken
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Median, least and most."""
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+def ratios(taken: dict[str, list[dict[str, Any]]], way: str, to: str, *, key: str = "seconds") -> dict[str, float]:
+    """Spread of `way`'s figures over those of `to`, repeat by repeat."""
+    return spread([one[key] / other[key] for one, other in zip(taken[way], taken[to], strict=True)])
+
+
+def write(out: Path, found: dict[str, Any]) -> None:
+    """Write what was found as JSON, with machine, versions, commit and time."""
+    from study.durable import write_json
+    from study.provenance import device_info, git_state, versions
+
+    facts = {"device": device_info() | {"host": None}, "load": os.getloadavg()[0], "versions": versions()}
+    facts |= {"git": git_state(), "measured_at": datetime.now(UTC).isoformat(timespec="seconds")}
+    write_json(out, {"benchmark": out.stem} | found | facts)
+    print(f"written: {out}", file=sys.stderr)

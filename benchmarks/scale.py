@@ -1,0 +1,218 @@
+"""How loragrid grows: Snakemake on 100 to 10,000 cells beside a bare grid Snakefile, tables and page, preparing many rows.
+
+    python benchmarks/scale.py [--cells 100 …] [--runs 10 …] [--rows 1000 …] [--repeats 2] [--out FILE.json]
+
+Snakemake: a dry run of everything, a run with nothing to do, and a dry run with one more learning rate in a finished study. The
+bare Snakefile has the same jobs and files, with `touch` in the place of every stage and no study file behind it. Finished studies
+are made of empty files, in the order that the stages would write them.
+"""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from measuring import RESULTS, ROOT, SCRIPTS, in_turn, ratios, run, write
+
+BARE = """
+RUNS = {runs!r}
+rule all:
+    input: "reports/report.html"
+rule prepare_data:
+    output: "results/data/card.json"
+    shell: "touch {{output}}"
+rule train:
+    input: "results/data/card.json"
+    output: "results/train/{{run}}/record.json"
+    shell: "touch {{output}}"
+rule score_base:
+    input: "results/data/card.json"
+    output: "results/score/base/score.json"
+    shell: "touch {{output}}"
+rule score:
+    input: "results/data/card.json", "results/train/{{run}}/record.json"
+    output: "results/score/{{run}}/score.json"
+    shell: "touch {{output}}"
+rule compare:
+    input: "results/score/base/score.json", expand("results/score/{{run}}/score.json", run=RUNS)
+    output: "results/compare/compare.json"
+    shell: "touch {{output}}"
+rule report:
+    input: "results/compare/compare.json"
+    output: "reports/report.html"
+    shell: "touch {{output}}"
+"""
+WORDS_PER_TURN = 60
+
+
+def grid_study(folder: Path, cells: int, *, added: bool = False) -> Path:
+    """A factorial study of so many cells (a multiple of 100: learning rates × ranks × seeds), one more if `added`."""
+    from study.study_file import load_study
+
+    settings = load_study("demo").settings
+    model, batch = settings["base_case"]["model"], settings["base_case"]["batch"]
+    settings["models"] = {model: settings["models"][model]}
+    settings["base_case"] |= {"learning_rate": 0.001, "rank": 1, "seed": 0}
+    settings["grid"] = {
+        "design": "factorial",
+        "learning_rate": [round(0.001 * step, 6) for step in range(1, 11)],
+        "rank": list(range(1, 11)),
+        "batch": [batch],
+        "model": [model],
+        "seed": list(range(cells // 100)),
+    }
+    if added:  # a factorial grid grows by a whole row of the product
+        settings["grid"]["learning_rate"].append(0.011)
+    path = folder / "grid.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    return path
+
+
+def finish(folder: Path, study: Path) -> None:
+    """The files of a finished study, empty, each later than those it is made from."""
+    from study.grid import bases, data_sets, expand
+    from study.study_file import load_study
+
+    loaded = load_study(str(study))
+    cells, results = expand(loaded), folder / "results" / study.stem
+    reports = folder / "reports" / study.stem
+    steps = [
+        [results / "data" / data / "card.json" for data in data_sets(loaded)],
+        [results / "train" / cell.run / "record.json" for cell in cells],
+        [results / "score" / name / "score.json" for name in (*bases(loaded), *(cell.run for cell in cells))],
+        [results / "compare" / "compare.json"],
+        [
+            reports / "report.html",
+            reports / "figures" / ".snakemake_timestamp",
+            reports / "tables" / ".snakemake_timestamp",
+        ],
+    ]
+    _touch(steps)
+
+
+def finish_bare(folder: Path, runs: Sequence[str]) -> None:
+    """The same for the bare Snakefile."""
+    results = folder / "results"
+    steps = [
+        [results / "data" / "card.json"],
+        [results / "train" / name / "record.json" for name in runs],
+        [results / "score" / name / "score.json" for name in ("base", *runs)],
+        [results / "compare" / "compare.json"],
+        [folder / "reports" / "report.html"],
+    ]
+    _touch(steps)
+
+
+def _touch(steps: list[list[Path]]) -> None:
+    for age, files in enumerate(steps):
+        for file in files:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.touch()
+            for path in (file, file.parent):
+                os.utime(path, (1.7e9 + 10 * age, 1.7e9 + 10 * age))
+
+
+def measure_snakemake(cells: int, *, repeats: int, folder: Path) -> dict[str, Any]:
+    """Dry run, no-op and growth of both workflows."""
+    from study.grid import expand
+    from study.study_file import load_study
+
+    found: dict[str, Any] = {"cells": cells}
+    for what in ("dry run", "nothing to do", "more cells, dry run"):
+        ours, bare = (folder / f"{what}-{name}-{cells}" for name in ("ours", "bare"))
+        ours.mkdir(parents=True), bare.mkdir(parents=True)
+        study = grid_study(ours, cells)
+        runs = [cell.run for cell in expand(load_study(str(study)))]
+        if what != "dry run":
+            finish(ours, study), finish_bare(bare, runs)
+        if what.startswith("more"):
+            study = grid_study(ours, cells, added=True)
+            runs = [cell.run for cell in expand(load_study(str(study)))]
+        (bare / "Snakefile").write_text(BARE.format(runs=runs))
+        dry = [] if what == "nothing to do" else ["--dry-run"]
+        greedy = ["--scheduler", "greedy"] if cells > 500 else []
+        common = [sys.executable, "-m", "snakemake", "--cores", "1", "--quiet", *dry, *greedy]
+        taken = in_turn(
+            {
+                "loragrid": lambda common=common, ours=ours, study=study: run(
+                    [*common, "-s", ROOT / "workflow" / "Snakefile", "-d", ours, "--config", f"study={study}"]
+                ),
+                "bare": lambda common=common, bare=bare: run([*common, "-s", bare / "Snakefile", "-d", bare]),
+            },
+            repeats=repeats,
+        )
+        found[what] = {"taken": taken, "ratio": ratios(taken, "loragrid", "bare")}
+        found[what]["cpu_ratio"] = ratios(taken, "loragrid", "bare", key="cpu_seconds")
+    return found
+
+
+def measure_rows(rows: int, folder: Path) -> dict[str, Any]:
+    """prepare_data on a file of so many conversations: seconds, memory, tokens."""
+    from study.grid import data_sets
+    from study.study_file import load_study
+
+    folder.mkdir(parents=True)
+    file = folder / "chat.jsonl"
+    with open(file, "w") as out:
+        out.writelines(json.dumps(row) + "\n" for row in conversations(rows))
+    settings = load_study("demo").settings
+    settings["data"] |= {"source": {"path": str(file)}, "max_length_tokens": 512}
+    path = folder / "rows.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    data = next(iter(data_sets(load_study(str(path)))))
+    stage = [sys.executable, SCRIPTS / "prepare_data.py", "--study", path, "--data", data, "--out", folder / "out"]
+    taken = run(stage)
+    card = json.loads((folder / "out" / "card.json").read_text())
+    per_row = {"milliseconds_per_row": round(1000 * taken["seconds"] / rows, 4)}
+    return (
+        taken
+        | {"rows": rows, "mib": round(file.stat().st_size / 2**20, 1), "tokens": card["tokens"]["train"]}
+        | per_row
+    )
+
+
+def conversations(rows: int) -> Iterator[dict[str, Any]]:
+    """Made-up ShareGPT conversations of one to three exchanges, lengths spread like those of real ones (log-normal)."""
+    random = np.random.default_rng(3407)
+    syllables = ["ka", "lo", "mi", "ren", "tu", "sha", "vel", "or", "pin", "das", "eth", "un"]
+    words = ["".join(random.choice(syllables, size=random.integers(1, 4))) for _ in range(5000)]
+    for _ in range(rows):
+        turns = []
+        for _ in range(random.integers(1, 4)):
+            for speaker in ("human", "gpt"):
+                length = int(min(400, max(3, random.lognormal(np.log(WORDS_PER_TURN / 2), 0.8))))
+                turns.append({"from": speaker, "value": " ".join(words[i] for i in random.integers(5000, size=length))})
+        yield {"conversations": turns}
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cells", type=int, nargs="*", default=[100, 1000, 10_000])
+    parser.add_argument("--runs", type=int, nargs="*", default=[10, 100, 1000])
+    parser.add_argument("--rows", type=int, nargs="*", default=[1000, 10_000, 100_000])
+    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=RESULTS / "scale.json")
+    options = parser.parse_args()
+    import report_reach
+
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        found = {
+            "snakemake": [measure_snakemake(cells, repeats=options.repeats, folder=folder) for cells in options.cells],
+            "compare_and_report": [
+                report_reach.measure(folder / f"runs{runs}", runs=runs, items=200) for runs in options.runs
+            ],
+            "prepare_data": [measure_rows(rows, folder / f"rows{rows}") for rows in options.rows],
+        }
+    write(options.out, found)
+
+
+if __name__ == "__main__":
+    main()

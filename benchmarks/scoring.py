@@ -1,0 +1,162 @@
+"""Scoring a base and its adapters by loragrid, beside the `lm_eval` command once per adapter: the same items, the same scores?
+
+    python benchmarks/scoring.py [--study demo] [--adapters 8] [--steps 20] [--repeats 2] [--out FILE.json]
+
+First the adapters are trained, for a few updates and at learning rates spread over two decades, so that they differ. Ways, in
+turn: `scripts/score.py --list`, one process with the base loaded once; `scripts/score.py` once per subject; the `lm_eval`
+command once per subject. Held-out loss and side-by-side answers, which lm_eval does not have, are left out. Then the values of
+all items are compared one by one.
+"""
+
+import argparse
+import itertools
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import yaml
+from measuring import RESULTS, ROOT, SCRIPTS, in_turn, ratios, run, spread, write
+
+
+def make_study(study: str, folder: Path, *, adapters: int, steps: int) -> Path:
+    """A study of `adapters` learning rates of one model, without held-out loss and prompts in its scoring."""
+    from study.study_file import load_study
+
+    settings = load_study(study).settings
+    rates = [round(1e-3 * 10 ** (2 * index / max(1, adapters - 1)), 9) for index in range(adapters)]
+    settings["base_case"]["learning_rate"] = rates[0]
+    settings["grid"] = {"design": "one_factor"} | {axis: [value] for axis, value in settings["base_case"].items()}
+    settings["grid"]["learning_rate"] = rates
+    settings["training"]["budget"] = {"steps": steps}
+    for group in ("target", "retention"):
+        settings["scoring"][group] = [task for task in settings["scoring"][group] if task != "heldout_loss"]
+    settings["scoring"]["qualitative"] = None
+    path = folder / "scoring.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    return path
+
+
+def measure(study: str, *, adapters: int, steps: int, repeats: int, folder: Path) -> dict[str, Any]:
+    """Train, score in all ways, compare."""
+    path = make_study(study, folder, adapters=adapters, steps=steps)
+    snakemake = [sys.executable, "-m", "snakemake", "--cores", "1", "--snakefile", ROOT / "workflow" / "Snakefile"]
+    run([*snakemake, "--directory", folder, "--config", f"study={path}", "--until", "train"], log=folder / "log")
+    subjects = list_subjects(path, folder / "results" / path.stem)
+    numbers = iter(range(10_000))
+
+    def listed() -> dict[str, Any]:
+        out = folder / f"listed{next(numbers)}"
+        lines = [json.dumps(subject | {"out": str(out / subject["subject"])}) for subject in subjects]
+        (folder / "subjects.jsonl").write_text("\n".join(lines))
+        return run([sys.executable, SCRIPTS / "score.py", "--study", path, "--list", folder / "subjects.jsonl"])
+
+    def one_by_one() -> dict[str, Any]:
+        out = folder / f"single{next(numbers)}"
+        return _sum(
+            [
+                run(
+                    [
+                        *(sys.executable, SCRIPTS / "score.py", "--study", path, "--out", out / subject["subject"]),
+                        *itertools.chain.from_iterable((f"--{key}", value) for key, value in subject.items()),
+                    ]
+                )
+                for subject in subjects
+            ]
+        )
+
+    def command() -> dict[str, Any]:
+        out = folder / f"command{next(numbers)}"
+        return _sum([run(lm_eval(path, subject, out / subject["subject"])) for subject in subjects])
+
+    taken = in_turn({"one process": listed, "a process each": one_by_one, "lm_eval": command}, repeats=repeats)
+    ours, theirs = (sorted(folder.glob(f"{way}*"))[0] for way in ("listed", "command"))
+    return {
+        "subjects": len(subjects),
+        "taken": taken,
+        "ratios": {
+            "lm_eval to one process": ratios(taken, "lm_eval", "one process"),
+            "lm_eval to one process, CPU": ratios(taken, "lm_eval", "one process", key="cpu_seconds"),
+            "lm_eval to a process each": ratios(taken, "lm_eval", "a process each"),
+        },
+        "peak_pss_mib": {way: spread([one["peak_pss_mib"] for one in times]) for way, times in taken.items()},
+        "agreement": compare(ours, theirs),
+    }
+
+
+def list_subjects(path: Path, results: Path) -> list[dict[str, str]]:
+    """The base and the runs of a study, as `score.py --list` wants them, without their output folders."""
+    from study.grid import expand
+    from study.study_file import load_study
+
+    cells = expand(load_study(str(path)))
+    data = str(results / "data" / cells[0].data)
+    trained = [
+        {
+            "subject": cell.run,
+            "adapter": str(results / "train" / cell.run / "adapter"),
+            "record": str(results / "train" / cell.run / "record.json"),
+        }
+        for cell in cells
+    ]
+    return [subject | {"data": data} for subject in ({"subject": cells[0].base}, *trained)]
+
+
+def lm_eval(path: Path, subject: dict[str, str], out: Path) -> list[Any]:
+    """lm-eval's own command line for a subject."""
+    from study.study_file import load_study
+
+    settings = load_study(str(path)).settings
+    entry, scoring = settings["models"][settings["base_case"]["model"]], settings["scoring"]
+    arguments = [f"pretrained={entry['path']}", "dtype=float32"]
+    arguments += [f"peft={subject['adapter']}"] if "adapter" in subject else []
+    command = [Path(sys.executable).with_name("lm_eval"), "run", "--model", "hf", "--model_args", *arguments]
+    command += ["--tasks", ",".join((*scoring["target"], *scoring["retention"]))]
+    command += ["--include_path", ROOT / "config" / "tasks", "--apply_chat_template", "--log_samples"]
+    return [*command, "--limit", scoring["limit"], "--batch_size", scoring["batch_size"], "--device", "cpu", "-o", out]
+
+
+def compare(ours: Path, theirs: Path) -> dict[str, Any]:
+    """Items and metrics that both ways scored, how many differ, and the largest difference."""
+    import pandas
+
+    compared, different, largest = 0, 0, 0.0
+    for folder in sorted(ours.iterdir()):
+        items = pandas.read_parquet(folder / "items.parquet").set_index(["task", "item", "metric"])["value"]
+        for file in sorted((theirs / folder.name).rglob("samples_*.jsonl")):
+            task = file.stem.removeprefix("samples_").rsplit("_", 1)[0]
+            for sample in map(json.loads, file.read_text().splitlines()):
+                for metric in sample["metrics"]:
+                    gap = abs(items[task, str(sample["doc_id"]), metric] - float(sample[metric]))
+                    compared, different, largest = compared + 1, different + (gap > 0), max(largest, gap)
+    return {"compared": compared, "different": different, "largest_difference": largest}
+
+
+def _sum(parts: list[dict[str, float]]) -> dict[str, float]:
+    total = {key: round(sum(part[key] for part in parts), 3) for key in ("seconds", "cpu_seconds")}
+    return total | {"peak_pss_mib": max(part["peak_pss_mib"] for part in parts)}
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--study", default="demo")
+    parser.add_argument("--adapters", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=20, help="updates of each adapter")
+    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=RESULTS / "scoring.json")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        found = measure(
+            options.study,
+            adapters=options.adapters,
+            steps=options.steps,
+            repeats=options.repeats,
+            folder=Path(folder),
+        )
+    write(options.out, found)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""A whole study by loragrid, beside what one would write instead: the same cells by TRL, PEFT and lm-eval alone.
+
+    python benchmarks/study.py [--study demo] [--repeats 2] [--out FILE.json]
+
+Ways, in turn: `snakemake --cores 1` and `--cores 2` (a fresh folder each time), the same at one core without the warm
+interpreter (`--config warm=false`), a single-process loop (`study_peer.py`), and that script once per subject
+(`study_peer.sh`). The peers neither check the rows nor split them by answer, save no verified checkpoints, and compare and report
+nothing: what that costs is in loragrid's figures.
+"""
+
+import argparse
+import csv
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from measuring import RESULTS, ROOT, in_turn, ratios, run, spread, write
+
+HERE = Path(__file__).resolve().parent
+
+
+def measure(study: str, *, repeats: int, folder: Path) -> dict[str, Any]:
+    """All ways, `repeats` times each, and how loragrid's stand to the others'."""
+    numbers = iter(range(10_000))
+
+    def fresh() -> Path:
+        place = folder / str(next(numbers))
+        place.mkdir(parents=True)
+        return place
+
+    def snakemake(cores: int, **config: object) -> dict[str, Any]:
+        place = fresh()
+        settings = [f"study={study}", *(f"{key}={value}" for key, value in config.items())]
+        command = [sys.executable, "-m", "snakemake", "--cores", cores, "--snakefile", ROOT / "workflow" / "Snakefile"]
+        taken = run([*command, "--directory", place, "--config", *settings], log=place / "log")
+        return taken | {"jobs": _jobs(place)}
+
+    def peer(command: list[Any]) -> dict[str, Any]:
+        place = fresh()
+        return run([*command, "--study", study, "--out", place], log=place / "log")
+
+    taken = in_turn(
+        {
+            "snakemake --cores 1": lambda: snakemake(1),
+            "one process": lambda: peer([sys.executable, HERE / "study_peer.py"]),
+            "snakemake --cores 2": lambda: snakemake(2),
+            "one process per subject": lambda: peer(["sh", HERE / "study_peer.sh", sys.executable]),
+            "snakemake --cores 1, not warm": lambda: snakemake(1, warm="false"),
+        },
+        repeats=repeats,
+    )
+    return {
+        "study": Path(study).stem,
+        "taken": taken,
+        "ratios": {
+            "one core to one process": ratios(taken, "snakemake --cores 1", "one process"),
+            "one core to one process, CPU": ratios(taken, "snakemake --cores 1", "one process", key="cpu_seconds"),
+            "one core to one process per subject": ratios(taken, "snakemake --cores 1", "one process per subject"),
+            "two cores to one": ratios(taken, "snakemake --cores 2", "snakemake --cores 1"),
+            "warm to not warm": ratios(taken, "snakemake --cores 1", "snakemake --cores 1, not warm"),
+        },
+        "seconds": {way: spread([one["seconds"] for one in times]) for way, times in taken.items()},
+        "peak_pss_mib": {way: spread([one["peak_pss_mib"] for one in times]) for way, times in taken.items()},
+    }
+
+
+def _jobs(place: Path) -> dict[str, float]:
+    """Seconds of all jobs of each stage, as Snakemake's own benchmark files tell."""
+    seconds: dict[str, float] = {}
+    for file in place.glob("results/*/benchmarks/**/*.tsv"):
+        stage = file.parent.name if file.parent.name != "benchmarks" else file.stem
+        with open(file, newline="") as rows:
+            seconds[stage] = seconds.get(stage, 0.0) + sum(
+                float(row["s"]) for row in csv.DictReader(rows, delimiter="\t")
+            )
+    return {stage: round(value, 2) for stage, value in sorted(seconds.items())}
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--study", default="demo")
+    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=RESULTS / "study.json")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        write(options.out, measure(options.study, repeats=options.repeats, folder=Path(folder)))
+
+
+if __name__ == "__main__":
+    main()

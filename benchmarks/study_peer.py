@@ -1,0 +1,198 @@
+"""The peer: a study's cells as one would train and score them with TRL, PEFT and lm-eval alone, in one process.
+
+    python benchmarks/study_peer.py --study STUDY --out FOLDER [--subject SUBJECT | --list]
+
+From loragrid come the list of cells and the rows; everything else is the libraries' own: SFTTrainer with its evaluation
+and checkpoints, lm-eval's `simple_evaluate`, `generate` for the study's prompts. Leaves adapters, losses and scores.
+"""
+
+import argparse
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+from measuring import ROOT
+
+
+def tokenised(study: Any, tokenizer: Any) -> tuple[Any, Any]:
+    """Training and held-out rows, shuffled; loss on the answers."""
+    import tempfile
+
+    from datasets import Dataset
+
+    from study.chat_files import open_source
+
+    with tempfile.TemporaryDirectory() as folder:
+        source = open_source(study.settings["data"]["source"], folder=Path(folder))
+        chats = [[turn["value"] for turn in row["conversations"]] for _, row in source.rows()]
+    random.Random(study.settings["data"]["split_seed"]).shuffle(chats)
+    rows = []
+    for question, answer in chats:
+        turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+        prompt = tokenizer.apply_chat_template(turns[:1], tokenize=False, add_generation_prompt=True)
+        whole = tokenizer.apply_chat_template(turns, tokenize=False)
+        asked = len(tokenizer(prompt, add_special_tokens=False).input_ids)
+        ids = tokenizer(whole, add_special_tokens=False).input_ids[: study.settings["data"]["max_length_tokens"]]
+        rows.append({"input_ids": ids, "labels": [-100] * asked + ids[asked:]})
+    heldout = study.settings["data"]["heldout_rows"]
+    return Dataset.from_list(rows[heldout:]), Dataset.from_list(rows[:heldout])
+
+
+def make_trainer(study: Any, cell: Any, folder: Path, *, rows: tuple[Any, Any], tokenizer: Any, adapters: bool) -> Any:
+    """TRL's trainer with the cell's settings."""
+    from peft import LoraConfig
+    from transformers import AutoModelForCausalLM, set_seed
+    from trl import SFTConfig, SFTTrainer
+
+    training, entry = study.settings["training"], study.settings["models"][cell.model]
+    set_seed(cell.seed)
+    train, heldout = rows
+    mean_tokens = sum(map(len, train["input_ids"])) / len(train)
+    budget = training["budget"]
+    steps = budget.get("steps") or round(budget["tokens"] / (mean_tokens * cell.batch[0] * cell.batch[1]))
+    lora = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=cell.rank,
+        lora_alpha=cell.identity["training"]["alpha"],
+        lora_dropout=training["dropout"],
+        target_modules=training["target_modules"],
+    )
+    return SFTTrainer(
+        model=AutoModelForCausalLM.from_pretrained(entry["path"], dtype="float32"),
+        processing_class=tokenizer,
+        train_dataset=train,
+        eval_dataset=heldout,
+        peft_config=lora if adapters else None,
+        args=SFTConfig(
+            output_dir=str(folder),
+            max_steps=steps,
+            per_device_train_batch_size=cell.batch[0],
+            gradient_accumulation_steps=cell.batch[1],
+            per_device_eval_batch_size=16,
+            learning_rate=cell.learning_rate,
+            lr_scheduler_type=training["schedule"],
+            warmup_steps=training["warmup_steps"],
+            weight_decay=training["weight_decay"],
+            max_grad_norm=training["max_grad_norm"],
+            optim=training["optimizer"],
+            seed=cell.seed,
+            eval_strategy="steps",
+            eval_steps=training["evaluate_every_steps"],
+            eval_on_start=True,
+            logging_steps=1,
+            save_strategy="steps",
+            save_steps=training["save_steps"],
+            save_total_limit=training["keep_checkpoints"],
+            report_to="none",
+            loss_type="nll",
+            dataset_kwargs={"skip_prepare_dataset": True},
+            gradient_checkpointing=False,
+            bf16=False,
+            use_cpu=True,
+            max_length=None,
+            disable_tqdm=True,
+            dataloader_pin_memory=False,
+        ),
+    )
+
+
+def score(study: Any, model: Any, tokenizer: Any) -> dict[str, Any]:
+    """Every lm-eval task of the study, items logged."""
+    from lm_eval import simple_evaluate
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
+
+    scoring = study.settings["scoring"]
+    found = simple_evaluate(
+        model=HFLM(pretrained=model, tokenizer=tokenizer, batch_size=scoring["batch_size"], device="cpu"),
+        tasks=[task for task in (*scoring["target"], *scoring["retention"]) if task != "heldout_loss"],
+        task_manager=TaskManager(include_path=str(ROOT / "config" / "tasks")),
+        limit=scoring["limit"],
+        apply_chat_template=True,
+        log_samples=True,
+    )
+    return {"results": found["results"], "samples": found["samples"]}
+
+
+def answers(study: Any, model: Any, tokenizer: Any) -> list[str]:
+    """Greedy answers to both wordings of the study's prompts."""
+    import torch
+
+    if not study.settings["scoring"]["qualitative"]:
+        return []
+    lines = [json.loads(line) for line in Path(study.settings["scoring"]["qualitative"]).read_text().splitlines()]
+    texts = [
+        tokenizer.apply_chat_template(
+            [{"role": "user", "content": line[wording]}], tokenize=False, add_generation_prompt=True
+        )
+        for line in lines
+        for wording in ("prompt", "original")
+    ]
+    most = max(len(tokenizer(line["reference"]).input_ids) for line in lines)
+    tokenizer.padding_side = "left"
+    said = []
+    for start in range(0, len(texts), study.settings["scoring"]["batch_size"]):
+        batch = texts[start : start + study.settings["scoring"]["batch_size"]]
+        inputs = tokenizer(batch, return_tensors="pt", padding=True, add_special_tokens=False)
+        with torch.inference_mode():
+            ids = model.generate(
+                input_ids=inputs.input_ids,
+                attention_mask=inputs.attention_mask,
+                max_new_tokens=2 * most + 16,
+                do_sample=False,
+                pad_token_id=tokenizer.pad_token_id,
+            )
+        said += tokenizer.batch_decode(ids[:, inputs.input_ids.shape[1] :], skip_special_tokens=True)
+    return said
+
+
+def do_subject(study: Any, cell: Any, out: Path, *, train: bool, cache: dict[str, Any]) -> None:
+    """Train a cell, or take its base as it is, and score it."""
+    from transformers import AutoTokenizer
+
+    if cell.model not in cache:
+        tokenizer = AutoTokenizer.from_pretrained(study.settings["models"][cell.model]["path"])
+        cache[cell.model] = (tokenizer, tokenised(study, tokenizer))
+    tokenizer, rows = cache[cell.model]
+    trainer = make_trainer(study, cell, out, rows=rows, tokenizer=tokenizer, adapters=train)
+    if train:
+        trainer.train()
+        trainer.save_model(str(out / "adapter"))
+    loss = trainer.evaluate()["eval_loss"]
+    model = trainer.model.eval()
+    found = {"heldout_loss": loss, "losses": trainer.state.log_history, "answers": answers(study, model, tokenizer)}
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "scores.json").write_text(json.dumps(found | score(study, model, tokenizer), default=str))
+    print(f"{out.name}: held-out loss {loss:.4f}")
+
+
+def main() -> None:
+    """Map the command line to `do_subject`."""
+    import torch
+
+    from study.grid import expand
+    from study.study_file import load_study
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--study", required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--subject")
+    parser.add_argument("--list", action="store_true")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    study = load_study(options.study)
+    cells = expand(study)
+    # A base is any cell of its model left untrained.
+    subjects = {cell.base: (cell, False) for cell in reversed(cells)} | {cell.run: (cell, True) for cell in cells}
+    if options.list:
+        print("\n".join(subjects))
+        return
+    cache: dict[str, Any] = {}
+    for name in [options.subject] if options.subject else subjects:
+        cell, train = subjects[name]
+        do_subject(study, cell, options.out / name, train=train, cache=cache)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""The peer: a study's base case trained by TRL and PEFT alone on the rows that prepare_data left.
+
+    python benchmarks/training_peer.py --study FILE --data FOLDER --out FOLDER
+
+Leaves the adapter and told.json: train_seconds (the loop with its evaluations and checkpoints), loss_tokens, steps.
+"""
+
+import argparse
+import itertools
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from measuring import ROOT  # noqa: F401  (puts the project's modules on the path)
+from study_peer import make_trainer
+
+
+def train(study_path: str, data: Path, out: Path) -> dict[str, float]:
+    """Train, save, and say what it took."""
+    import torch
+    from datasets import Dataset
+    from transformers import AutoTokenizer
+
+    from study.grid import expand
+    from study.study_file import load_study
+
+    torch.set_num_threads(1)
+    study = load_study(study_path)
+    cell = expand(study)[0]
+    rows = [Dataset.from_parquet(str(data / f"{name}.parquet"), cache_dir=str(out)) for name in ("train", "heldout")]
+    rows = [part.select_columns(["input_ids", "labels"]) for part in rows]
+    tokenizer = AutoTokenizer.from_pretrained(study.settings["models"][cell.model]["path"])
+    trainer = make_trainer(study, cell, out, rows=tuple(rows), tokenizer=tokenizer, adapters=True)
+    began = time.monotonic()
+    trainer.train()
+    seconds = time.monotonic() - began
+    trainer.save_model(str(out / "adapter"))
+    return {
+        "train_seconds": seconds,
+        "loss_tokens": _loss_tokens(trainer),
+        "steps": trainer.state.global_step,
+    }
+
+
+def _loss_tokens(trainer: Any) -> int:
+    """Tokens with loss in as many batches as were trained on, drawn anew: another order, about the same number."""
+    wanted = trainer.args.max_steps * trainer.args.gradient_accumulation_steps
+    batches = itertools.chain.from_iterable(trainer.get_train_dataloader() for _ in itertools.count())
+    return sum(int((batch["labels"][:, 1:] != -100).sum()) for batch in itertools.islice(batches, wanted))
+
+
+def main() -> None:
+    """Map the command line to `train`."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--study", required=True)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    told = train(options.study, options.data, options.out)
+    (options.out / "told.json").write_text(json.dumps(told))
+
+
+if __name__ == "__main__":
+    main()
