@@ -17,7 +17,7 @@ from study.diagnosis import diagnose
 from study.grid import expand
 from study.outcomes import collect
 from study.run_evidence import Evidence, LossPath, adapter_distance, gather_evidence
-from study.study_checks import base_faults, chance_level, leaks, not_comparable, precision_controls
+from study.study_checks import base_faults, caveats, chance_level, leaks, not_comparable
 
 TASKS = {"running_plan": "share", "world_facts": "share"}
 ANSWERS = {
@@ -195,31 +195,11 @@ def test_a_leak_is_found_token_for_token(tmp_path: Path) -> None:
     assert leaks(tmp_path / "results") == {}
 
 
-def test_the_cost_of_four_bits_is_told_from_the_bases(tmp_path: Path) -> None:
-    study, results = made_study(tmp_path, items=200)
-    outcomes = collect(study, results)
-    tables = compare.load_items(results, outcomes)
-    low, high = [o for o in outcomes if o.kind == "base"]
-    study.settings["models"] = {
-        high.model: {"path": "one", "precision": "16bit", "chat_template": None},
-        low.model: {"path": "one", "precision": "4bit", "chat_template": None},
-    }
-    worse = tables["world_facts"].values
-    worse[low.subject] = np.where(np.arange(200) % 3 == 0, 0.0, worse[high.subject])
-    rows = precision_controls(study, tables, outcomes, Terms(**study.settings["compare"]))
-    told = {row["task"]: row["worse"] for row in rows}
-    assert told["world_facts"] and len(rows) == len(tables)
-
-
 def test_what_cannot_be_compared_is_named(tmp_path: Path) -> None:
     study, results = made_study(tmp_path, items=20)
-    heldout = compare.heldout_fingerprints(results)
-    axes = pd.DataFrame([{"axis": "batch", "value": "4×8", "token_ratio": 0.5}])
-    text = " ".join(not_comparable(study, collect(study, results), heldout, axes))
-    for part in (
-        "training loss of runs with different numbers",
-        "Losses across gemma-s and llama-s",
-        "alpha moves",
-        "0.50 times",
-    ):
+    heldout, outcomes = compare.heldout_fingerprints(results), collect(study, results)
+    axes = pd.DataFrame([{"axis": "batch", "value": "4×8", "token_ratio": 0.5, "equal_tokens": False}])
+    text = " ".join(not_comparable(outcomes, heldout, axes))
+    for part in ("training loss of runs with different numbers", "Losses across gemma-s and llama-s", "0.50 times"):
         assert part in text
+    assert any("alpha moves" in sentence for sentence in caveats(study, outcomes)) and "lpha" not in text

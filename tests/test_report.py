@@ -66,7 +66,9 @@ def test_the_answer_is_drawn_from_the_numbers(page) -> None:
     better = sum("running_plan" in row and row.endswith(",better") for row in rows)
     runs = sum("running_plan" in row for row in rows)
     assert f"{better} of {runs} scored runs beat their untrained base" in text
-    assert "Learning rate 0.001 scored" in text and "no effect was seen" in text
+    assert "earning rate 0.001 scored" in text and "No effect was proved for rank (with alpha) (" in text
+    assert "Rank (with alpha)</h3>" in text and "Compared with this caveat" in text
+    assert "corrected p &lt; 0.001). What this test would find with a chance of 80%: " in text
     assert "One seed per setting" in text
 
 
@@ -110,6 +112,7 @@ def test_failed_and_missing_runs_stay_with_reasons(tmp_path: Path) -> None:
     study = synthetic.make_study(tmp_path)
     runs = [cell.run for cell in expand(study)]
     text = build(tmp_path, study=study, faults=dict(zip(runs, ("diverged", "failed", "paused", "missing", "unscored"))))
+    assert "5 of 7 runs were not scored (1 diverged, 1 failed, 1 stopped early, 1 not run yet, 1 trained only)." in text
     for reason in ("loss is NaN at step 12", "needed 900 MiB", "SIGTERM at step 7", "not run yet", "not scored yet"):
         assert reason in text
 
@@ -200,7 +203,14 @@ def test_command_line(page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         (wording.change(-0.01, "share", words=True), "−1 point"),
         (wording.change(0.001, "share"), "0"),
         (wording.change(-1.4982, "plain"), "−1.50"),
+        (wording.change(0.004, "share", words=True, places=wording.decimals(0.001, 0.007)), "+0.40 points"),
+        (wording.change(0.004, "share", words=True, places=wording.decimals(-0.02, 0.03)), "+0.4 points"),
+        (wording.between(-0.02, 0.03, "share"), "−2.0 to +3.0"),
+        (wording.between(-0.2, 0.1, "share"), "−20 to +10"),
+        (wording.detectable(0.25, "share"), "25 points"),
+        (wording.detectable(float("nan"), "share"), "none of any size"),
         (wording.score(0.655, "share"), "66%"),
+        (wording.score(0.655, "share", 1), "65.5%"),
         (wording.number(0.00002), "2e−5"),
         (wording.number(123456), "123\u2009456"),
         (wording.number(float("nan")), "–"),

@@ -6,24 +6,20 @@ from typing import Any
 
 import pandas as pd
 
+from study.axes import AXES, axis_text
 from study.cards import read_cards
-from study.comparisons import AXES, axis_text
 from study.durable import read_json
 from study.errors import UserError
-from study.findings import Evidence, axis_finding
+from study.findings import Evidence
 from study.outcomes import STATUSES, Outcome
 from study.records import RunRecord
 from study.study_file import Study
 from study.wording import (
     AXIS_NAMES,
-    axis_value,
-    between,
-    change,
     duration,
     listed,
     mebibytes,
     number,
-    p_value,
     plain_name,
     plural,
     score,
@@ -50,9 +46,10 @@ def gather(study: Study, results: Path, outcomes: list[Outcome]) -> Material:
     """Read what compare left. A missing table is a `UserError`: compare comes first."""
     folder = results / "compare"
     summary = read_json(folder / "compare.json")
-    labels = {o.subject: label(o) for o in outcomes}
+    labels, setting_labels = ({o.subject: label(o, seed=seed) for o in outcomes} for seed in (True, False))
     case = tuple(o.subject for o in outcomes if o.cell and not set(o.cell.departs) - {"seed"})
-    evidence = Evidence(summary, read_table(folder / "comparisons.csv"), read_table(folder / "axes.csv"), labels, case)
+    tables = (read_table(folder / f"{name}.csv") for name in ("comparisons", "axes"))
+    evidence = Evidence(summary, *tables, labels, setting_labels, case)
     cards = {path.parent.name: read_json(path) for path in sorted((results / "data").glob("*/card.json"))}
     runs = read_table(folder / "runs.csv").set_index("subject")
     return Material(study, results, outcomes, evidence, read_table(folder / "scores.csv"), runs, cards)
@@ -71,12 +68,14 @@ def read_table(path: Path) -> pd.DataFrame:
     return table
 
 
-def label(outcome: Outcome) -> str:
-    """A run by what sets it apart: base case, learning rate 0.1, gemma-s."""
+def label(outcome: Outcome, *, seed: bool = True) -> str:
+    """A run by what sets it apart: base case, learning rate 0.1, gemma-s; without its seed it is a setting."""
     if outcome.cell is None:
         return f"untrained {outcome.model}"
     parts = []
     for axis, value in outcome.cell.departs.items():
+        if axis == "seed" and not seed:
+            continue
         text = (
             setting(value) if axis == "learning_rate" else axis_text(axis, tuple(value) if axis == "batch" else value)
         )
@@ -109,62 +108,13 @@ def _names(tasks: list[str]) -> str:
     return listed([plain_name(Path(task).stem) for task in tasks])
 
 
-def axis_rows(material: Material, axis: str) -> list[dict[str, Any]]:
-    """The table under an axis's pictures: every value on every task against the base case."""
-    table = material.evidence.axes
-    if table.empty:
-        return []
-    tasks = material.evidence.summary["tasks"]
-    return [
-        comparison_row(row, tasks[row["task"]]["unit"], axis_value(axis, row["value"]))
-        for _, row in table[table["axis"] == axis].iterrows()
-    ]
-
-
-def comparison_row(row: pd.Series, unit: str, name: str) -> dict[str, Any]:
-    """One comparison as texts."""
-    told = row["verdict"] != ""
-    reason = row.get("reason")
-    return {
-        "name": visible(name, 80),
-        "task": plain_name(row["task"]),
-        "before": score(row.get("base_case_score", row.get("base_value")), unit),
-        "after": score(row.get("score", row.get("value")) if "score" in row else row.get("value"), unit),
-        "difference": change(row["difference"], unit, words=True),
-        "interval": between(row.get("low"), row.get("high"), unit) if told else "",
-        "p": p_value(row.get("p_corrected")),
-        "detectable": change(row.get("detectable"), unit).lstrip("+") if told else "–",
-        "verdict": row["verdict"] or "not compared",
-        "reason": visible(reason, 200) if isinstance(reason, str) else "",
-    }
-
-
-def _other_tokens(material: Material) -> bool:
-    """Whether the runs' held-out tokens differ, so that losses across models say nothing."""
-    return len({card.get("heldout_fingerprint") for card in material.cards.values()}) > 1
-
-
-def axis_sections(material: Material) -> list[dict[str, Any]]:
-    """One section per axis that the study varies."""
-    runs = [o.cell for o in material.outcomes if o.cell and "search" not in o.cell.departs]
-    varied = [axis for axis in AXES if len({getattr(cell, axis) for cell in runs}) > 1]
-    return [
-        {
-            "axis": axis,
-            "title": AXIS_NAMES[axis].capitalize(),
-            "finding": axis_finding(material.evidence, axis),
-            "rows": axis_rows(material, axis),
-            "other_tokens": axis == "model" and _other_tokens(material),
-        }
-        for axis in varied
-    ]
-
-
 def run_rows(material: Material) -> list[dict[str, Any]]:
     """The table of all runs and bases, failed and missing ones with their reason."""
     tasks = material.evidence.summary["tasks"]
     table = material.evidence.comparisons
-    verdicts = {} if table.empty else table.set_index(["run", "task"])["verdict"].to_dict()
+    verdicts = {
+        (run, row.task): row.verdict for row in table.itertuples() for run in row.runs.split()
+    }  # a setting's verdict is that of all its seeds together
     rows = []
     for outcome in material.outcomes:
         cell, record = outcome.cell, outcome.record
@@ -236,7 +186,7 @@ def base_fault_rows(material: Material) -> list[dict[str, Any]]:
 
 def cost_rows(material: Material) -> list[dict[str, Any]]:
     """What each run cost, and what a point of target gain cost."""
-    gains = {row["run"]: row["gain"] for row in material.evidence.summary["trade_offs"]}
+    gains = {run: row["gain"] for row in material.evidence.summary["trade_offs"] for run in row["runs"].split()}
     share = material.evidence.unit == "share"
     rows = []
     for outcome in material.outcomes:

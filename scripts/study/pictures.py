@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from study import charts
+from study.axes import AXES, axis_text
 from study.charts import Curve, Point
-from study.comparisons import AXES, axis_text
 from study.figures import Styles, drawing, inline, save
 from study.outcomes import Outcome
 from study.page import Material
@@ -65,7 +65,7 @@ def draw_differences(material: Material, pictures: Pictures) -> None:
         if row["kept"] is not None:
             clear = row["kept_low"] > 0 or row["kept_high"] < 0
             kept = Point("", row["kept"], row["kept_low"], row["kept_high"], clear)
-        rows.append((material.evidence.labels[row["run"]], gain, kept))
+        rows.append((material.evidence.setting_labels[row["run"]], gain, kept))
     share = material.evidence.unit == "share"
     titles = ("Learned, points" if share else "Learned", "Kept, points")
     target = plain_name(material.evidence.target)
@@ -77,7 +77,7 @@ def draw_trade_off(material: Material, pictures: Pictures) -> None:
     """Learning against forgetting."""
     points = [
         (
-            material.evidence.labels[row["run"]],
+            material.evidence.setting_labels[row["run"]],
             Point("", row["gain"], row["gain_low"], row["gain_high"]),
             Point("", row["kept"], row["kept_low"], row["kept_high"]),
             row["pareto"],
@@ -147,18 +147,15 @@ def draw_scores(material: Material, pictures: Pictures, axis: str) -> None:
     share = material.evidence.unit == "share"
     retention = [name for name, task in tasks.items() if task["group"] == "retention" and task["unit"] == "share"]
     table = material.scores.set_index(["subject", "task"])
+    target, name = [material.evidence.target], plain_name(material.evidence.target)
     series = [
-        (
-            plain_name(material.evidence.target),
-            "s0",
-            [score_point(table, o.subject, [material.evidence.target]) for o in runs],
-        ),
-        ("untrained", "s0", [score_point(table, o.base, [material.evidence.target]) for o in runs]),
+        (name, "s0", [score_point(table, o.subject, target) for o in runs]),
+        (f"untrained, {name}", "s0", [score_point(table, o.base, target) for o in runs]),
     ]
     if share and retention:
         series += [
             ("retention", "s1", [score_point(table, o.subject, retention) for o in runs]),
-            ("untrained", "s1", [score_point(table, o.base, retention) for o in runs]),
+            ("untrained, retention", "s1", [score_point(table, o.base, retention) for o in runs]),
         ]
     marked = next((i for i, o in enumerate(runs) if not o.cell.departs), -1)
     title = "Scores" if share else plain_name(tasks[material.evidence.target]["metric"]).capitalize()

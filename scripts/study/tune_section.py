@@ -3,11 +3,12 @@
 from typing import Any
 
 from study import tune_charts
+from study.comparison_tables import axis_rows
 from study.figures import drawing
 from study.findings import axis_finding
 from study.grid import expand
 from study.outcomes import Outcome
-from study.page import Material, axis_rows
+from study.page import Material
 from study.pictures import Pictures
 from study.search_space import coordinate
 from study.tune_charts import TrialLine
