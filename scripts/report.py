@@ -18,7 +18,8 @@ from study.comparison_tables import axis_sections, base_rows, control_rows, nois
 from study.durable import write_bytes, write_text
 from study.errors import run_main
 from study.foreign import read_foreign
-from study.foreign_page import draw_foreign, find_base, foreign_context
+from study.foreign_judge import find_base
+from study.foreign_page import draw_foreign, foreign_context
 from study.outcomes import collect
 from study.page import (
     Material,
