@@ -25,13 +25,12 @@ from study.page import (
     Material,
     asked,
     base_fault_rows,
-    cost_rows,
     diagnosis_rows,
     gather,
     healthy_runs,
     run_rows,
-    total_cost,
 )
+from study.page_costs import cost_table, total_cost
 from study.page_origin import assumptions, data_facts, provenance, reproduce
 from study.pictures import Pictures, draw_all, safe_id
 from study.retention import answers, ship_lines
@@ -138,7 +137,7 @@ def context(material: Material) -> dict[str, Any]:
             alpha=evidence.summary["terms"]["alpha"],
         ),
         "tune": tune_section(material),
-        "costs": cost_rows(material),
+        "costs": cost_table(material),
         "total_cost": total_cost(material),
         "data": data_facts(material),
         "equal_tokens": whole(evidence.summary["equal_tokens"]) if evidence.summary["equal_tokens"] else None,

@@ -24,18 +24,29 @@ BATCH = [2, 4]
 GIT = {"commit": "0123456789abcdef0123456789abcdef01234567", "dirty": False}
 DEVICE = {"host": "made-up", "name": "made-up CPU", "kind": "cpu", "cpus": 2, "vram_mib": None, "cuda": None}
 VERSIONS = {"python": "3.11.2", "torch": "2.13.0", "peft": "0.21.2"}
+# What a configuration says of a model of about 0.6 M parameters.
+SHAPE = {
+    "model_type": "llama",
+    "vocab_size": 4096,
+    "hidden_size": 64,
+    "intermediate_size": 192,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "tie_word_embeddings": True,
+}
 WHEN = "2026-01-02T03:04:05+00:00"
 
 
 def make_study(folder: Path, *, title: str = "A made-up study", name: str = "made", **changes: Any) -> Study:
-    """A study file (one factor: three learning rates, three ranks, two batches, two models) on models without weights.
+    """A study file (one factor: three learning rates, three ranks, two batches, two models); the models have no weights.
 
     `changes` replace keys of base_case, grid, scoring and compare by name, such as `grid={"seed": [1, 2]}`.
     """
     models = {}
     for key in ("llama-s", "gemma-s"):
         (folder / "models" / key).mkdir(parents=True, exist_ok=True)
-        (folder / "models" / key / "config.json").write_text(json.dumps({"name": key}))
+        (folder / "models" / key / "config.json").write_text(json.dumps({"name": key} | SHAPE))
         models[key] = {"path": f"models/{key}", "precision": "32bit", "chat_template": None}
     demo = yaml.safe_load((Path(__file__).parents[1] / "config" / "studies" / "demo.yaml").read_text())
     settings = demo | {

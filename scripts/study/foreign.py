@@ -40,7 +40,9 @@ def read_foreign(source: Path) -> ForeignResults:
             results.unused.append((visible(name, 200), reason))
     if not results.runs:
         why = f" ({results.unused[0][1]})" if results.unused else ""
-        raise UserError(f"{source} holds no run{why}: see README, 'Search, app, results from elsewhere', for the files that are read")
+        raise UserError(
+            f"{source} holds no run{why}: see README, 'Search, app, results from elsewhere', for the files that are read"
+        )
     for run in results.runs.values():
         add_item_means(run)
     return results
