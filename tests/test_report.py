@@ -29,7 +29,7 @@ def build(folder: Path, *, study=None, **options):
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     folder = tmp_path_factory.mktemp("page")
-    return build(folder), folder
+    return build(folder, prompts=3), folder
 
 
 class Tags(html.parser.HTMLParser):
@@ -53,11 +53,23 @@ def parsed(text: str) -> Tags:
     return tags
 
 
+SECTIONS = ["What mattered", "Learned and forgotten", "Why", "Side by side", "Costs", "What others found", "Data"]
+SECTIONS += ["All runs", "How sure", "Provenance"]
+
+
 def test_sections_are_there_in_order(page) -> None:
-    headings = re.findall(r"<h2[^>]*>([^<]+)</h2>", page[0])
-    assert headings[:2] == ["What mattered", "Learned and forgotten"]
-    assert headings[-3:] == ["All runs", "How sure", "Provenance"]
-    assert {"Costs", "Data"} <= set(headings)
+    """With a search, which has its tests elsewhere, it stands before the costs."""
+    assert re.findall(r"<h2[^>]*>([^<]+)</h2>", page[0]) == SECTIONS
+    assert page[0].index("Did fine-tuning help?") < page[0].index("<h2")
+    links = re.findall(r'<li><a href="#[a-z]+">([^<]+)</a></li>', page[0])
+    assert links == SECTIONS
+
+
+def test_every_number_of_a_sortable_table_says_what_it_sorts_by(page) -> None:
+    for table in re.findall(r"<table[^>]*data-sortable>.*?</table>", page[0], re.DOTALL):
+        for cell, attributes in re.findall(r"(<td( [^>]*)?>)", table):
+            if 'class="n"' in attributes:
+                assert re.search(r' data-sort="-?[\d.e+-]*"', cell), cell
 
 
 def test_the_answer_is_drawn_from_the_numbers(page) -> None:
@@ -127,8 +139,13 @@ def test_an_empty_study_makes_a_page(tmp_path: Path) -> None:
 def test_untrusted_text_is_shown_and_never_run(tmp_path: Path) -> None:
     study = synthetic.make_study(tmp_path, title=HOSTILE.replace("\u0000", ""))
     runs = [cell.run for cell in expand(study)]
-    synthetic.make_results(study, tmp_path / "results", faults={runs[1]: "failed"}, output=HOSTILE)
+    synthetic.make_results(study, tmp_path / "results", faults={runs[1]: "failed"}, output=HOSTILE, prompts=3)
     results = tmp_path / "results"
+    spoil_answers(results)
+    for record in (results / "train").glob("*/record.json"):
+        content = json.loads(record.read_text())
+        content["device"]["name"] = content["base_commit"] = content["versions"]["torch"] = HOSTILE
+        record.write_text(json.dumps(content | {"notes": [HOSTILE], "finished_at": HOSTILE}))
     (results / "train" / runs[1] / "failure.json").write_text(json.dumps({"message": HOSTILE}))
     for card in (results / "data").glob("*/card.json"):
         content = json.loads(card.read_text())
@@ -143,6 +160,23 @@ def test_untrusted_text_is_shown_and_never_run(tmp_path: Path) -> None:
     assert [tag for tag, _ in tags].count("script") == 1 and [tag for tag, _ in tags].count("style") == 1
     assert "\u202e" not in text and "\u0000" not in text and "[U+202E]" in text
     assert "<!--" not in text
+    side = re.search(r'<section id="side".*?</section>', text, re.DOTALL)[0]
+    for place in ("prompt", "original", "reference", "answer", "error"):
+        assert f"{place} &lt;script&gt;alert(1)&lt;/script&gt;" in side
+    assert "more characters]" in side and len(text) < 2_000_000  # an answer of a megabyte is cut
+    assert not [a for _, a in tags if "javascript:" in str(a.get("href"))]
+
+
+def spoil_answers(results: Path) -> None:
+    """Hostile text everywhere in the answers, one of a megabyte among them."""
+    for path in (results / "score").glob("*/answers.jsonl"):
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        for row in rows:
+            row["reference"] = f"reference {HOSTILE}\n```{HOSTILE}\ncode {HOSTILE}\n```"
+            for asked in ("prompt", "original"):
+                row[asked] |= {"question": f"{asked} {HOSTILE}", "answer": f"answer {HOSTILE}{'x' * 1_000_000}"}
+        rows[1]["prompt"]["error"] = f"error {HOSTILE}"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def test_compare_comes_first(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def _work(material: Material, outcome: Outcome) -> dict[str, Figure]:
         "Updates": Figure(whole(record.steps), record.steps),
         "Tokens/s": Figure(whole(record.tokens_per_second), record.tokens_per_second),
         "Operations/s": NONE if per_second is None else Figure(operations(per_second), per_second),
-        "Of the card’s peak": NONE if share is None else Figure(score(share, "share"), share),
+        "Of the card’s peak": NONE if share is None else Figure(f"{number(100 * share, 2)}%", share),
         "Padding": Figure(score(record.padding_share, "share"), record.padding_share),
     }
 
