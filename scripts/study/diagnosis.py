@@ -66,10 +66,10 @@ def diagnose(
         learning_rate,
         under_trained,
         overfitted,
-        collapsed,
         never_stops,
     )
     found = [cause for check in checks for cause in check(evidence)]
+    found += collapsed(evidence, {row["task"] for row in rows if row["verdict"] == "better"})
     return found + list(forgot(rows, units)) + list(noise(rows, units, target))
 
 
@@ -167,8 +167,9 @@ def overfitted(evidence: Evidence) -> Iterator[Cause]:
         yield Cause("overfitted", text, f"a rise of {MARGIN} with training loss falling")
 
 
-def collapsed(evidence: Evidence) -> Iterator[Cause]:
-    """Answers that loop, or have lost their variety against the base's answers to the same prompts."""
+def collapsed(evidence: Evidence, better: set[str]) -> Iterator[Cause]:
+    """Answers that loop, or have lost their variety against the base's answers to the same prompts. Answers in one form are
+    less varied than a base's rambling and yet what was asked for: on tasks in `better` variety says nothing."""
     for task, found in evidence.answers.items():
         base, name = evidence.base_answers.get(task, {}), plain_name(task)
         loops, before = found.get("repetition"), base.get("repetition", 0.0)
@@ -178,9 +179,11 @@ def collapsed(evidence: Evidence) -> Iterator[Cause]:
                 "collapsed", text, f"{REPETITION:.0%}, and {REPETITION_OVER_BASE * 100:.0f} points over the base"
             )
         variety, of_base = found.get("distinct_2"), base.get("distinct_2")
-        if variety is not None and of_base and variety < VARIETY_SHARE * of_base:
+        if task not in better and variety is not None and of_base and variety < VARIETY_SHARE * of_base:
             text = f"distinct bigrams in answers to {name} {score(variety, 'share')}, base {score(of_base, 'share')}"
-            yield Cause("collapsed", text, f"variety under {VARIETY_SHARE:.0%} of the base’s")
+            yield Cause(
+                "collapsed", text, f"variety under {VARIETY_SHARE:.0%} of the base’s, with a score that is not better"
+            )
 
 
 def never_stops(evidence: Evidence) -> Iterator[Cause]:

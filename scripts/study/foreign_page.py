@@ -4,11 +4,12 @@ from pathlib import Path
 from typing import Any
 
 from study import charts
-from study.charts import Curve, Point
+from study.charts import Point
 from study.diagnosis import as_dicts, diverged, overfitted, under_trained
-from study.figures import drawing
+from study.figures import SERIES, drawing
 from study.foreign_judge import ALPHA, Judged, answer, judge, missing_parts
 from study.foreign_run import ForeignResults, ForeignRun, ScoreKey, is_number
+from study.loss_chart import loss_curves, path_curve
 from study.pictures import MOST_CURVES, Pictures
 from study.run_evidence import Evidence
 from study.wording import between, change, p_value, plain_name, plural, score, setting, visible
@@ -123,11 +124,12 @@ def draw_foreign(results: ForeignResults, base: str | None, folder: Path) -> Pic
         unit = "tokens" if all(run.path_unit == "tokens" for run in paths) else "steps"
         drawn = [run for run in paths if run.path_unit == unit][:MOST_CURVES]
         if drawn:
-            curves = [_curve(run, number_) for number_, run in enumerate(drawn)]
+            curves = [
+                path_curve(visible(run.name, 24), SERIES[number_ % len(SERIES)], run.path)
+                for number_, run in enumerate(drawn)
+            ]
             label = "tokens seen in training" if unit == "tokens" else "optimizer steps"
-            pictures.add(
-                "losses", charts.loss_curves(curves, label), f"Loss against {unit} of {plural(len(drawn), 'run')}"
-            )
+            pictures.add("losses", loss_curves(curves, label), f"Loss against {unit} of {plural(len(drawn), 'run')}")
         for number_, key in enumerate(dict.fromkeys(row.key for row in judged)):
             points = [
                 (visible(row.run, 24), Point("", row.difference, row.low, row.high, row.verdict != "can't tell"))
@@ -137,11 +139,3 @@ def draw_foreign(results: ForeignResults, base: str | None, folder: Path) -> Pic
             figure = charts.one_difference(points, name_of(key), share=share)
             pictures.add(f"score_{number_}", figure, f"{name_of(key)}: difference from the base")
     return pictures
-
-
-def _curve(run: ForeignRun, number_: int) -> Curve:
-    path = run.path
-    train, heldout = (
-        (a.tolist(), b.tolist()) for a, b in ((path.train_tokens, path.train), (path.heldout_tokens, path.heldout))
-    )
-    return Curve(visible(run.name, 24), charts.SERIES[number_ % len(charts.SERIES)], train, heldout)

@@ -9,10 +9,12 @@ import pandas as pd
 
 from study import charts
 from study.axes import AXES, axis_text
-from study.charts import Curve, Point
+from study.charts import Point
 from study.figures import Styles, drawing, inline, save
+from study.loss_chart import loss_curves, path_curve, series_colour
 from study.outcomes import Outcome
 from study.page import Material
+from study.run_evidence import read_loss_path
 from study.wording import AXIS_NAMES, plain_name, setting, visible
 
 if TYPE_CHECKING:
@@ -85,7 +87,7 @@ def draw_trade_off(material: Material, pictures: Pictures) -> None:
         for row in material.evidence.summary["trade_offs"]
         if row["kept"] is not None
     ]
-    if len(points) < 2 or len(points) > 60:
+    if len(points) < 2:
         return
     margin = material.evidence.summary["terms"]["retention_margin"]
     figure = charts.trade_off(points, share=material.evidence.unit == "share", margin=margin)
@@ -119,23 +121,13 @@ def draw_losses(material: Material, pictures: Pictures, axis: str) -> None:
     for outcome in runs[:MOST_CURVES]:
         colour = "s0"
         if outcome.cell.departs:
-            colour, others = charts.series_colour(others), others + 1
-        losses = read_losses(material.results / "train" / outcome.subject / outcome.record.losses_file)
-        curves.append(Curve(value_text(axis, outcome), colour, losses["train"], losses["heldout"]))
+            colour, others = series_colour(others), others + 1
+        path = read_loss_path(material.results / "train" / outcome.subject / outcome.record.losses_file)
+        if path is not None:
+            curves.append(path_curve(value_text(axis, outcome), colour, path))
     if any(curve.heldout[0] for curve in curves):
         alt = f"Loss against training tokens by {AXIS_NAMES[axis]}: {', '.join(curve.label for curve in curves)}"
-        pictures.add(f"loss_{axis}", charts.loss_curves(curves), alt)
-
-
-def read_losses(path: Path) -> dict[str, tuple[list[float], list[float]]]:
-    """kind → (tokens, losses) of a losses.csv; empty where the file is not there."""
-    if not path.is_file():
-        return {"train": ([], []), "heldout": ([], [])}
-    table = pd.read_csv(path)
-    return {
-        kind: (table.loc[table["kind"] == kind, "tokens"].tolist(), table.loc[table["kind"] == kind, "loss"].tolist())
-        for kind in ("train", "heldout")
-    }
+        pictures.add(f"loss_{axis}", loss_curves(curves), alt)
 
 
 def draw_scores(material: Material, pictures: Pictures, axis: str) -> None:

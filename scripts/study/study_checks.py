@@ -14,9 +14,11 @@ import pandas as pd
 from study.comparisons import Terms
 from study.diagnosis import Cause, stops
 from study.item_tables import ItemTable
+from study.model_shape import find_config
 from study.outcomes import Outcome
 from study.run_evidence import answer_measures
 from study.study_file import Study
+from study.subjects import HELDOUT
 from study.units import mean_interval
 from study.wording import AXIS_NAMES, listed, number, plain_name, plural, score, visible
 
@@ -40,21 +42,27 @@ def base_faults(
 
 
 def _near_uniform(base: Outcome, outcomes: list[Outcome], study: Study) -> Iterator[Cause]:
-    losses = [o.record.first_heldout_loss for o in outcomes if o.base == base.subject and o.record]
-    words = vocabulary(study.settings["models"][base.model])
-    if words and losses and losses[0] is not None and losses[0] >= NEAR_UNIFORM * math.log(words):
+    loss, words = untrained_loss(base, outcomes), vocabulary(study.settings["models"][base.model])
+    if loss is not None and words and loss >= NEAR_UNIFORM * math.log(words):
         even = number(math.log(words))
-        text = f"held-out loss {number(losses[0])} untrained; guessing evenly among {words:,} tokens gives {even}"
+        text = f"held-out loss {number(loss)} untrained; guessing evenly among {words:,} tokens gives {even}"
         yield Cause("broken_base", text, f"{NEAR_UNIFORM:.0%} of an even guess")
 
 
+def untrained_loss(base: Outcome, outcomes: list[Outcome]) -> float | None:
+    """Held-out loss of a base: its own score, else what its runs measured before their first update."""
+    scored = base.score.tasks.get(HELDOUT) if base.score else None
+    if scored is not None and scored.status == "scored":
+        return scored.metrics["loss"]["value"]
+    of_runs = (o.record.first_heldout_loss for o in outcomes if o.base == base.subject and o.record)
+    return next((loss for loss in of_runs if loss is not None), None)
+
+
 def vocabulary(entry: dict[str, Any]) -> int | None:
-    """Size of a local model's vocabulary; None for a hub model, whose configuration is not here."""
-    config = Path(entry.get("path", "")) / "config.json"
-    if "path" not in entry or not config.is_file():
-        return None
-    settings = json.loads(config.read_text(encoding="utf-8"))
-    return settings.get("vocab_size") or settings.get("text_config", {}).get("vocab_size")
+    """Size of a model's vocabulary, as far as its configuration is here or the study file holds its shape."""
+    found = find_config(entry)
+    config = {} if found is None else found[0]
+    return config.get("vocab_size") or (config.get("text_config") or {}).get("vocab_size")
 
 
 def _near_chance(base: Outcome, tables: dict[str, ItemTable], results: Path, terms: Terms) -> Iterator[Cause]:
@@ -95,7 +103,8 @@ def chance_level(path: Path, task: str) -> float | None:
 
 
 def leaks(results: Path) -> dict[str, Cause]:
-    """Data id → cause, where held-out rows stand in the training rows too, token for token."""
+    """Data id → cause, where held-out rows stand in the training rows too, token for token. Near-equal rows are not looked
+    for again: the split keeps them apart (study/split.py), and this would take minutes on large data."""
     found = {}
     for folder in sorted((results / "data").glob("*")):
         train, heldout = folder / "train.parquet", folder / "heldout.parquet"
@@ -105,7 +114,9 @@ def leaks(results: Path) -> dict[str, Cause]:
         shared = len(kept & _row_digests(train))
         if shared:
             text = f"{plural(shared, 'held-out row')} of {len(kept)} stand in the training rows token for token"
-            found[folder.name] = Cause("leak", text, "any")
+            found[folder.name] = Cause(
+                "leak", text, "any equal row; near-equal ones are kept apart when the data are split"
+            )
     return found
 
 
