@@ -94,6 +94,16 @@ def test_of_many_runs_the_front_alone_is_named() -> None:
     assert picture.count("<use ") >= 1000 and len(picture) < 200_000
 
 
+def test_long_names_take_two_lines_and_leave_room() -> None:
+    rows = [("learning rate 0.008, rank 64, batch 1×1, seed 2", Point("", 0.5, 0.4, 0.6), None)]
+    with drawing():
+        picture = svg_text(
+            charts.differences(rows, ("Learned", "Kept"), share=True, note="the 1 largest gain of 9 runs")
+        )
+    assert ">learning rate 0.008, rank<" in picture and ">64, batch 1×1, seed 2<" in picture
+    assert ">the 1 largest gain of 9 runs<" in picture
+
+
 def test_labels_are_moved_apart_in_order() -> None:
     placed = spread_labels([1.0, 1.0, 1.01, 5.0], 0.5)
     assert placed == sorted(placed) and all(b - a >= 0.5 - 1e-9 for a, b in pairwise(placed))

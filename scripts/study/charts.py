@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 from itertools import pairwise
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 from study.figures import COLOURS, label_ends, new_figure, spread_labels
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 MARKER = 6.0
 MOST_LABELS = 16
+LONGEST_LINE = 28  # characters of a run's name
 
 
 @dataclass(frozen=True)
@@ -74,9 +76,10 @@ def _interval(axes: "Axes", at: float, point: Point, colour: str, *, vertical: b
 
 
 def differences(
-    rows: list[tuple[str, Point | None, Point | None]], titles: tuple[str, str], *, share: bool
+    rows: list[tuple[str, Point | None, Point | None]], titles: tuple[str, str], *, share: bool, note: str = ""
 ) -> "Figure":
-    """Two panels with a row per run: what it learned (left) and what it kept (right), as differences from its base."""
+    """Two panels with a row per run: what it learned (left) and what it kept (right), as differences from its base. Long
+    names take two lines, which leaves the panels room; `note` says which runs are shown where not all are."""
     figure = new_figure(0.75 + 0.36 * len(rows))
     left, right = figure.subplots(1, 2, sharey=True)
     figure.get_layout_engine().set(wspace=0.1)
@@ -89,7 +92,9 @@ def differences(
         axes.grid(axis="y", visible=False)
         if share or side == 2:
             axes.xaxis.set_major_formatter(signed_points)
-    left.set_yticks(range(len(rows)), [row[0] for row in reversed(rows)], color=COLOURS["ink"])
+    names = [fill(row[0], LONGEST_LINE, max_lines=2, placeholder="…") for row in reversed(rows)]
+    left.set_yticks(range(len(rows)), names, color=COLOURS["ink"])
+    left.set_xlabel(note)
     left.set_ylim(-0.6, len(rows) - 0.4)
     return figure
 

@@ -59,6 +59,7 @@ def draw_differences(material: Material, pictures: Pictures) -> None:
     trades = material.evidence.summary["trade_offs"]
     if not trades:
         return
+    note = f"the {MOST_ROWS} largest gains of {len(trades)} runs" if len(trades) > MOST_ROWS else ""
     trades = trades if len(trades) <= MOST_ROWS else sorted(trades, key=lambda row: -row["gain"])[:MOST_ROWS]
     rows = []
     for row in trades:
@@ -72,7 +73,7 @@ def draw_differences(material: Material, pictures: Pictures) -> None:
     titles = ("Learned, points" if share else "Learned", "Kept, points")
     target = plain_name(material.evidence.target)
     alt = f"What each run learned on {target} and kept on the retention tasks, as differences from its base"
-    pictures.add("differences", charts.differences(rows, titles, share=share), alt)
+    pictures.add("differences", charts.differences(rows, titles, share=share, note=note), alt)
 
 
 def draw_trade_off(material: Material, pictures: Pictures) -> None:
