@@ -12,7 +12,6 @@ import pytest
 
 import compare
 import synthetic
-from study.comparisons import Terms
 from study.diagnosis import diagnose
 from study.grid import expand
 from study.outcomes import collect

@@ -59,7 +59,7 @@ def draw_differences(material: Material, pictures: Pictures) -> None:
     trades = material.evidence.summary["trade_offs"]
     if not trades:
         return
-    note = f"the {MOST_ROWS} largest gains of {len(trades)} runs" if len(trades) > MOST_ROWS else ""
+    note = f"the {MOST_ROWS} largest gains of {len(trades)}" if len(trades) > MOST_ROWS else ""
     trades = trades if len(trades) <= MOST_ROWS else sorted(trades, key=lambda row: -row["gain"])[:MOST_ROWS]
     rows = []
     for row in trades:
