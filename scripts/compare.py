@@ -9,13 +9,15 @@ row per run and base), scores.csv (one per subject and task), comparisons.csv, a
 import argparse
 import math
 import sys
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from study.comparisons import Terms, versus_base, versus_base_case
+from study.axes import versus_base_case
+from study.comparisons import Terms, versus_base, versus_precision
 from study.diagnoses import diagnose_study
 from study.digest import code_digest
 from study.durable import read_json, write_json, write_text
@@ -25,6 +27,7 @@ from study.judgement import judge, seed_noise, widen_by_seeds
 from study.outcomes import Outcome, collect
 from study.run_table import run_rows, score_rows
 from study.scorecard import scorecard
+from study.study_checks import axis_names
 from study.study_file import Study, load_study
 from study.trade_off import trade_offs
 
@@ -36,12 +39,12 @@ def compare(*, study: Study, results: Path, out: Path) -> dict[str, Any]:
     terms = Terms(**study.settings["compare"])
     outcomes = collect(study, results)
     tables = load_items(results, outcomes)
-    comparisons = versus_base(outcomes, tables, terms)
-    heldout = heldout_fingerprints(results)
+    heldout, noise = heldout_fingerprints(results), seed_noise(outcomes, tables)
+    comparisons = widen_by_seeds(versus_base(outcomes, tables, terms), noise, terms)
     axes = versus_base_case(outcomes, tables, study.settings["base_case"], terms, heldout=heldout)
-    noise = seed_noise(outcomes, tables)
     axes = widen_by_seeds(axes, noise, terms)
-    family = judge([comparisons, axes], tables, terms)
+    controls = versus_precision(study, outcomes, tables, terms)
+    family = judge([comparisons, axes, controls], tables, terms)
     target = primary_target(tables)
     diagnoses = diagnose_study(
         study,
@@ -50,6 +53,7 @@ def compare(*, study: Study, results: Path, out: Path) -> dict[str, Any]:
         tables,
         comparisons=comparisons,
         axes=axes,
+        controls=controls,
         heldout=heldout,
         target=target,
         terms=terms,
@@ -61,16 +65,15 @@ def compare(*, study: Study, results: Path, out: Path) -> dict[str, Any]:
         "family": family,
         "tasks": {table.task: describe_task(table) for table in tables.values()},
         "primary_target": target,
+        "axis_names": axis_names(study),
+        "statuses": dict(Counter(outcome.status for outcome in outcomes if outcome.kind == "run")),
         "seeds": sorted({outcome.cell.seed for outcome in outcomes if outcome.cell}),
         "noise": noise,
         "trade_offs": trade_offs(comparisons, tables, target, terms),
+        "precision_controls": controls.to_dict("records"),
         **diagnoses.summary,
         "scorecard": scorecard(
-            axes,
-            outcomes,
-            diagnoses.summary["precision_controls"],
-            target,
-            tables[target].unit if target else "plain",
+            axes, outcomes, controls, target, tables[target].unit if target else "plain", axis_names(study)
         ),
         "code": code_digest("compare"),
     }

@@ -44,7 +44,7 @@ def make_plan(
     shapes, unknown = find_shapes(study, cells, network=network)
     sizes = {cell.run: data_size(study, cell.data, results) for cell in cells}
     works = {
-        cell.run: work_of(study, cell, shapes[cell.model], sizes[cell.run], device)
+        cell.run: work_of(study, cell, shapes[cell.model], sizes[cell.run], recomputes=device.kind == "cuda")
         for cell in cells
         if cell.model in shapes
     }

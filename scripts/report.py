@@ -14,26 +14,26 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from study.comparison_tables import axis_sections, base_rows, control_rows, noise_floor, task_notes
 from study.durable import write_bytes, write_text
 from study.errors import run_main
-from study.findings import answers, ship_lines
 from study.foreign import read_foreign
-from study.foreign_page import draw_foreign, find_base, foreign_context
+from study.foreign_judge import find_base
+from study.foreign_page import draw_foreign, foreign_context
 from study.outcomes import collect
 from study.page import (
     Material,
     asked,
-    axis_sections,
     base_fault_rows,
-    cost_rows,
     diagnosis_rows,
     gather,
     healthy_runs,
     run_rows,
-    total_cost,
 )
+from study.page_costs import cost_table, total_cost
 from study.page_origin import assumptions, data_facts, provenance, reproduce
 from study.pictures import Pictures, draw_all, safe_id
+from study.retention import answers, ship_lines
 from study.side_by_side import side_by_side
 from study.study_file import Study, load_study
 from study.tune_section import draw_tune, tune_section
@@ -112,14 +112,20 @@ def context(material: Material) -> dict[str, Any]:
         "target": plain_name(evidence.target) if evidence.target else None,
         "terms": evidence.summary["terms"],
         "family": evidence.summary["family"],
-        "noise": evidence.summary["noise"],
+        "noise": noise_floor(material),
+        **task_notes(material),
+        "case_seed": material.study.settings["base_case"]["seed"],
         "seeds": evidence.summary["seeds"],
         "tasks": [{"name": plain_name(name), **task} for name, task in evidence.summary["tasks"].items()],
         "axes": axis_sections(material),
         "ship": ship_lines(evidence),
+        "against_base": base_rows(material),
+        "factorial": material.study.settings["grid"]["design"] == "factorial",
+        "controls": control_rows(material),
         "why": diagnosis_rows(material),
         "healthy": healthy_runs(material),
         "base_faults": base_fault_rows(material),
+        "caveats": evidence.summary["caveats"],
         "not_comparable": evidence.summary["not_comparable"],
         "scorecard": evidence.summary["scorecard"],
         "side": side_by_side(
@@ -131,7 +137,7 @@ def context(material: Material) -> dict[str, Any]:
             alpha=evidence.summary["terms"]["alpha"],
         ),
         "tune": tune_section(material),
-        "costs": cost_rows(material),
+        "costs": cost_table(material),
         "total_cost": total_cost(material),
         "data": data_facts(material),
         "equal_tokens": whole(evidence.summary["equal_tokens"]) if evidence.summary["equal_tokens"] else None,

@@ -18,23 +18,35 @@ from study.durable import sha256_json
 from study.grid import Cell, bases, data_sets, expand
 from study.records import RunRecord, ScoreRecord, Session, TaskScore, write_record
 from study.study_file import Study, load_study
+from study.task_result import COLUMNS
 
 BATCH = [2, 4]
 GIT = {"commit": "0123456789abcdef0123456789abcdef01234567", "dirty": False}
 DEVICE = {"host": "made-up", "name": "made-up CPU", "kind": "cpu", "cpus": 2, "vram_mib": None, "cuda": None}
 VERSIONS = {"python": "3.11.2", "torch": "2.13.0", "peft": "0.21.2"}
+# What a configuration says of a model of about 0.6 M parameters.
+SHAPE = {
+    "model_type": "llama",
+    "vocab_size": 4096,
+    "hidden_size": 64,
+    "intermediate_size": 192,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "tie_word_embeddings": True,
+}
 WHEN = "2026-01-02T03:04:05+00:00"
 
 
 def make_study(folder: Path, *, title: str = "A made-up study", name: str = "made", **changes: Any) -> Study:
-    """A study file (one factor: three learning rates, three ranks, two batches, two models) on models without weights.
+    """A study file (one factor: three learning rates, three ranks, two batches, two models); the models have no weights.
 
     `changes` replace keys of base_case, grid, scoring and compare by name, such as `grid={"seed": [1, 2]}`.
     """
     models = {}
     for key in ("llama-s", "gemma-s"):
         (folder / "models" / key).mkdir(parents=True, exist_ok=True)
-        (folder / "models" / key / "config.json").write_text(json.dumps({"name": key}))
+        (folder / "models" / key / "config.json").write_text(json.dumps({"name": key} | SHAPE))
         models[key] = {"path": f"models/{key}", "precision": "32bit", "chat_template": None}
     demo = yaml.safe_load((Path(__file__).parents[1] / "config" / "studies" / "demo.yaml").read_text())
     settings = demo | {
@@ -78,21 +90,24 @@ def make_results(
     output: str = "a plan",
     prompts: int = 0,
     losses: bool = True,
+    cluster_items: int = 1,
 ) -> None:
     """Records, losses, scores and data cards for every cell and base.
 
     `effect`: cell (None for a base) → chances and loss. `faults`: run → diverged, failed, paused, missing or unscored.
-    `output`: text of every answer, `prompts`: number of prompts answered side by side.
+    `output`: text of every answer, `prompts`: number of prompts answered side by side. `cluster_items`: items of the lm-eval
+    tasks that share a passage and, all else forgotten, their luck.
     """
     rng = np.random.default_rng(seed)
     faults = faults or {}
     tasks = {**dict.fromkeys(study.settings["scoring"]["target"], "target")}
     tasks |= dict.fromkeys(study.settings["scoring"]["retention"], "retention")
     difficulty = {task: rng.random(items) for task in tasks}
+    options = {"output": output, "prompts": prompts, "cluster_items": cluster_items}
     for data in data_sets(study):
         write_card(results / "data" / data, data, items)
     for base, model in bases(study).items():
-        write_score(study, results, base, None, model, base, effect(None), tasks, difficulty, rng, output, prompts)
+        write_score(study, results, base, None, model, base, effect(None), tasks, difficulty, rng, **options)
     for cell in expand(study):
         fault = faults.get(cell.run)
         folder = results / "train" / cell.run
@@ -110,7 +125,7 @@ def make_results(
         write_run(study, folder, cell, ability_of, diverged=fault == "diverged", rng=rng, losses=losses)
         if fault not in ("diverged", "unscored"):
             names = (cell.run, cell, cell.model, cell.base)
-            write_score(study, results, *names, ability_of, tasks, difficulty, rng, output, prompts)
+            write_score(study, results, *names, ability_of, tasks, difficulty, rng, **options)
 
 
 def write_card(folder: Path, data: str, items: int) -> None:
@@ -225,13 +240,13 @@ def write_score(
     tasks: dict[str, str],
     difficulty: dict[str, np.ndarray],
     rng: np.random.Generator,
+    *,
     output: str,
     prompts: int,
+    cluster_items: int,
 ) -> None:
     """items.parquet and score.json of one subject. Half of an item's luck is its difficulty, shared by all subjects."""
-    columns: dict[str, list] = {
-        name: [] for name in ("task", "group", "item", "metric", "value", "prompt_sha256", "output")
-    }
+    columns: dict[str, list] = {name: [] for name in COLUMNS}
     scores = {}
     for task, group in tasks.items():
         n = len(difficulty[task])
@@ -242,14 +257,18 @@ def write_score(
             summary = {"loss": {"value": mean, "stderr": 0.02, "higher_is_better": False}}
         else:
             luck = np.where(rng.random(n) < 0.5, difficulty[task], rng.random(n))
+            luck = luck[np.arange(n) // cluster_items * cluster_items]
             values = (luck < found[group]).astype(float)
             metrics = {"acc": values}
             summary = {"acc": {"value": float(values.mean()), "stderr": 0.04, "higher_is_better": True}}
+        alone = task == "heldout_loss" or cluster_items == 1
         for metric, numbers in metrics.items():
-            for name, column in zip(columns, ([task], [group], None, [metric], None, [""], [output])):
-                columns[name] += (
-                    column * n if column else [str(i) for i in range(n)] if name == "item" else numbers.tolist()
-                )
+            columns["item"] += [str(i) for i in range(n)]
+            columns["cluster"] += [""] * n if alone else [f"passage {i // cluster_items}" for i in range(n)]
+            columns["value"] += numbers.tolist()
+            for name, text in (("task", task), ("group", group), ("metric", metric), ("output", output)):
+                columns[name] += [text] * n
+            columns["prompt_sha256"] += [""] * n
         scores[task] = TaskScore(
             group=group,
             status="scored",

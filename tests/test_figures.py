@@ -8,8 +8,9 @@ from xml.etree import ElementTree
 import pytest
 
 from study import charts
-from study.charts import Curve, Point
+from study.charts import Point
 from study.figures import COLOURS, Styles, drawing, inline, save, spread_labels, svg_text
+from study.loss_chart import Curve, loss_curves, smoothed
 
 HOSTILE = """</text><script>alert(1)</script> id="x" style="display:none" $\\frac{1}{2}$ <!--"""
 
@@ -27,7 +28,7 @@ def test_twice_the_same_bytes(tmp_path: Path) -> None:
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         with drawing():
-            save(charts.loss_curves(some_curves()), tmp_path / folder, "loss")
+            save(loss_curves(some_curves()), tmp_path / folder, "loss")
     for name in ("loss.svg", "loss.png"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     assert b"<dc:date>" not in (tmp_path / "a/loss.svg").read_bytes()
@@ -36,7 +37,7 @@ def test_twice_the_same_bytes(tmp_path: Path) -> None:
 def test_two_inline_pictures_share_no_id_and_no_style() -> None:
     styles = Styles()
     with drawing():
-        document = svg_text(charts.loss_curves(some_curves()))
+        document = svg_text(loss_curves(some_curves()))
     first = inline(document, name="one", title="First", styles=styles)
     second = inline(document, name="two", title="Second", styles=styles)
     ids = re.findall(r'\bid="([^"]+)"', first + second)
@@ -50,7 +51,7 @@ def test_two_inline_pictures_share_no_id_and_no_style() -> None:
 def test_colours_become_variables() -> None:
     styles = Styles()
     with drawing():
-        inline(svg_text(charts.loss_curves(some_curves())), name="one", title="t", styles=styles)
+        inline(svg_text(loss_curves(some_curves())), name="one", title="t", styles=styles)
     css = styles.css()
     assert "var(--s0)" in css and "var(--grid)" in css and "DejaVu" not in css
     assert not [colour for colour in COLOURS.values() if colour in css]
@@ -60,7 +61,7 @@ def test_colours_become_variables() -> None:
 def test_hostile_text_stays_text() -> None:
     styles = Styles()
     with drawing():
-        picture = inline(svg_text(charts.loss_curves(some_curves(HOSTILE))), name="one", title=HOSTILE, styles=styles)
+        picture = inline(svg_text(loss_curves(some_curves(HOSTILE))), name="one", title=HOSTILE, styles=styles)
     tree = ElementTree.fromstring(picture)
     names = {element.tag.split("}")[-1] for element in tree.iter()}
     assert "script" not in names and "display:none" not in styles.css()
@@ -81,7 +82,26 @@ def test_every_chart_draws_one_and_many(share: bool) -> None:
             values = [("target", "s0", [point] * count), ("untrained", "s0", [None] * count)]
             svg_text(charts.scores_by_value(values, [str(i) for i in range(count)], 0, share=share, title="Scores"))
         svg_text(charts.histogram([0, 10, 20], [1, 2], 20))
-        svg_text(charts.loss_curves([Curve("nan", "s0", ([1.0], [float("nan")]), ([1.0], [float("nan")]))]))
+        svg_text(loss_curves([Curve("nan", "s0", ([1.0], [float("nan")]), ([1.0], [float("nan")]))]))
+
+
+def test_of_many_runs_the_front_alone_is_named() -> None:
+    rng = range(1000)
+    points = [(f"run {i}", Point("", i / 1000, 0, 1), Point("", -i / 1000, -1, 0), i > 996) for i in rng]
+    with drawing():
+        picture = svg_text(charts.trade_off(points, share=True, margin=0.02))
+    assert [name for name in re.findall(r">(run \d+)<", picture)] == ["run 997", "run 998", "run 999"]
+    assert picture.count("<use ") >= 1000 and len(picture) < 200_000
+
+
+def test_long_names_take_two_lines_and_leave_room() -> None:
+    rows = [("learning rate 0.008, rank 64, batch 1×1, seed 2", Point("", 0.5, 0.4, 0.6), None)]
+    with drawing():
+        picture = svg_text(
+            charts.differences(rows, ("Learned", "Kept"), share=True, note="the 1 largest gain of 9 runs")
+        )
+    assert ">learning rate 0.008, rank<" in picture and ">64, batch 1×1, seed 2<" in picture
+    assert ">the 1 largest gain of 9 runs<" in picture
 
 
 def test_labels_are_moved_apart_in_order() -> None:
@@ -91,5 +111,5 @@ def test_labels_are_moved_apart_in_order() -> None:
 
 
 def test_long_curves_are_thinned_to_means() -> None:
-    tokens, losses = charts.smoothed(([float(i) for i in range(1000)], [2.0] * 1000))
+    tokens, losses = smoothed(([float(i) for i in range(1000)], [2.0] * 1000))
     assert len(tokens) <= 60 and set(losses) == {2.0}

@@ -2,16 +2,22 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 
 from study.chat_template import inspect_template
 from study.errors import UserError
-from study.lm_eval_run import run_task
+from study.lm_eval_run import _cluster, run_task
 from study.lm_eval_tasks import find_tasks
 
 QUESTIONS = [
-    {"q": f"What is {i} plus {i + 1}?", "a": str(2 * i + 1), "choices": [str(2 * i + 1), str(3 * i)]}
+    {
+        "q": f"What is {i} plus {i + 1}?",
+        "a": str(2 * i + 1),
+        "choices": [str(2 * i + 1), str(3 * i)],
+        "passage": str(i // 6),
+    }
     for i in range(3, 40)
 ]
 HEAD = "dataset_path: json\ndataset_kwargs: {data_files: {test: questions.jsonl}}\ntest_split: test\n"
@@ -113,6 +119,25 @@ def test_every_item_has_a_value_whose_mean_is_the_score(results):
         assert results[name].metrics[metric]["value"] == pytest.approx(math.fsum(items.values()) / 30)
     bits = values(results["toy_rolling"], "bits_per_byte")
     assert len(bits) == 30 and all(6 < value < 10 for value in bits.values())  # near uniform over 263 byte tokens
+
+
+def test_items_on_one_passage_share_a_cluster(results):
+    clusters = {row["item"]: row["cluster"] for row in results["toy_choice"].items}
+    assert len(set(clusters.values())) == 6  # rows 3 to 32, six to a passage
+    assert clusters["0"] == clusters["2"] != clusters["3"]
+
+
+def test_a_task_file_may_name_its_cluster_field_or_none():
+    def cluster(metadata, doc):
+        return _cluster(SimpleNamespace(get_config=lambda _: metadata), doc)
+
+    doc = {"passage": "p", "lesson": 7}
+    assert (
+        cluster({"cluster_field": "lesson"}, doc) == cluster({"cluster_field": "lesson"}, doc | {"passage": "q"}) != ""
+    )
+    assert cluster({"cluster_field": None}, doc) == "" == cluster(None, {"lesson": 7})
+    with pytest.raises(ValueError, match="cluster_field 'page' is none of the document's fields: passage, lesson"):
+        cluster({"cluster_field": "page"}, doc)
 
 
 def test_primary_metric_is_the_named_one_or_the_first(results):

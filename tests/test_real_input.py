@@ -48,7 +48,7 @@ def test_a_real_llama_learns_alpaca_and_is_scored_on_blimp(real: Path, tmp_path:
     learned = comparisons[comparisons["task"] == "heldout_loss"]
     assert (learned["verdict"] == "better").any()
     participle = comparisons[comparisons["task"] == "blimp_irregular_past_participle_verbs"]
-    assert (participle["base_value"] > 0.8).all(), "the real base knows participles, far above chance"
+    assert (participle["reference_score"] > 0.8).all(), "the real base knows participles, far above chance"
     assert "TinyStories" in (tmp_path / "reports/short/report.html").read_text()
 
 

@@ -29,7 +29,7 @@ def build(folder: Path, *, study=None, **options):
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     folder = tmp_path_factory.mktemp("page")
-    return build(folder), folder
+    return build(folder, prompts=3), folder
 
 
 class Tags(html.parser.HTMLParser):
@@ -53,11 +53,23 @@ def parsed(text: str) -> Tags:
     return tags
 
 
+SECTIONS = ["What mattered", "Learned and forgotten", "Why", "Side by side", "Costs", "What others found", "Data"]
+SECTIONS += ["All runs", "How sure", "Provenance"]
+
+
 def test_sections_are_there_in_order(page) -> None:
-    headings = re.findall(r"<h2[^>]*>([^<]+)</h2>", page[0])
-    assert headings[:2] == ["What mattered", "Learned and forgotten"]
-    assert headings[-3:] == ["All runs", "How sure", "Provenance"]
-    assert {"Costs", "Data"} <= set(headings)
+    """With a search, which has its tests elsewhere, it stands before the costs."""
+    assert re.findall(r"<h2[^>]*>([^<]+)</h2>", page[0]) == SECTIONS
+    assert page[0].index("Did fine-tuning help?") < page[0].index("<h2")
+    links = re.findall(r'<li><a href="#[a-z]+">([^<]+)</a></li>', page[0])
+    assert links == SECTIONS
+
+
+def test_every_number_of_a_sortable_table_says_what_it_sorts_by(page) -> None:
+    for table in re.findall(r"<table[^>]*data-sortable>.*?</table>", page[0], re.DOTALL):
+        for cell, attributes in re.findall(r"(<td( [^>]*)?>)", table):
+            if 'class="n"' in attributes:
+                assert re.search(r' data-sort="-?[\d.e+-]*"', cell), cell
 
 
 def test_the_answer_is_drawn_from_the_numbers(page) -> None:
@@ -66,7 +78,9 @@ def test_the_answer_is_drawn_from_the_numbers(page) -> None:
     better = sum("running_plan" in row and row.endswith(",better") for row in rows)
     runs = sum("running_plan" in row for row in rows)
     assert f"{better} of {runs} scored runs beat their untrained base" in text
-    assert "Learning rate 0.001 scored" in text and "no effect was seen" in text
+    assert "earning rate 0.001 scored" in text and "No effect was proved for rank (with alpha) (" in text
+    assert "Rank (with alpha)</h3>" in text and "Compared with this caveat" in text
+    assert "corrected p &lt; 0.001). What this test would find with a chance of 80%: " in text
     assert "One seed per setting" in text
 
 
@@ -110,6 +124,7 @@ def test_failed_and_missing_runs_stay_with_reasons(tmp_path: Path) -> None:
     study = synthetic.make_study(tmp_path)
     runs = [cell.run for cell in expand(study)]
     text = build(tmp_path, study=study, faults=dict(zip(runs, ("diverged", "failed", "paused", "missing", "unscored"))))
+    assert "5 of 7 runs were not scored (1 diverged, 1 failed, 1 stopped early, 1 not run yet, 1 trained only)." in text
     for reason in ("loss is NaN at step 12", "needed 900 MiB", "SIGTERM at step 7", "not run yet", "not scored yet"):
         assert reason in text
 
@@ -124,8 +139,13 @@ def test_an_empty_study_makes_a_page(tmp_path: Path) -> None:
 def test_untrusted_text_is_shown_and_never_run(tmp_path: Path) -> None:
     study = synthetic.make_study(tmp_path, title=HOSTILE.replace("\u0000", ""))
     runs = [cell.run for cell in expand(study)]
-    synthetic.make_results(study, tmp_path / "results", faults={runs[1]: "failed"}, output=HOSTILE)
+    synthetic.make_results(study, tmp_path / "results", faults={runs[1]: "failed"}, output=HOSTILE, prompts=3)
     results = tmp_path / "results"
+    spoil_answers(results)
+    for record in (results / "train").glob("*/record.json"):
+        content = json.loads(record.read_text())
+        content["device"]["name"] = content["base_commit"] = content["versions"]["torch"] = HOSTILE
+        record.write_text(json.dumps(content | {"notes": [HOSTILE], "finished_at": HOSTILE}))
     (results / "train" / runs[1] / "failure.json").write_text(json.dumps({"message": HOSTILE}))
     for card in (results / "data").glob("*/card.json"):
         content = json.loads(card.read_text())
@@ -140,6 +160,23 @@ def test_untrusted_text_is_shown_and_never_run(tmp_path: Path) -> None:
     assert [tag for tag, _ in tags].count("script") == 1 and [tag for tag, _ in tags].count("style") == 1
     assert "\u202e" not in text and "\u0000" not in text and "[U+202E]" in text
     assert "<!--" not in text
+    side = re.search(r'<section id="side".*?</section>', text, re.DOTALL)[0]
+    for place in ("prompt", "original", "reference", "answer", "error"):
+        assert f"{place} &lt;script&gt;alert(1)&lt;/script&gt;" in side
+    assert "more characters]" in side and len(text) < 2_000_000  # an answer of a megabyte is cut
+    assert not [a for _, a in tags if "javascript:" in str(a.get("href"))]
+
+
+def spoil_answers(results: Path) -> None:
+    """Hostile text everywhere in the answers, one of a megabyte among them."""
+    for path in (results / "score").glob("*/answers.jsonl"):
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        for row in rows:
+            row["reference"] = f"reference {HOSTILE}\n```{HOSTILE}\ncode {HOSTILE}\n```"
+            for asked in ("prompt", "original"):
+                row[asked] |= {"question": f"{asked} {HOSTILE}", "answer": f"answer {HOSTILE}{'x' * 1_000_000}"}
+        rows[1]["prompt"]["error"] = f"error {HOSTILE}"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def test_compare_comes_first(tmp_path: Path) -> None:
@@ -200,7 +237,14 @@ def test_command_line(page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         (wording.change(-0.01, "share", words=True), "−1 point"),
         (wording.change(0.001, "share"), "0"),
         (wording.change(-1.4982, "plain"), "−1.50"),
+        (wording.change(0.004, "share", words=True, places=wording.decimals(0.001, 0.007)), "+0.40 points"),
+        (wording.change(0.004, "share", words=True, places=wording.decimals(-0.02, 0.03)), "+0.4 points"),
+        (wording.between(-0.02, 0.03, "share"), "−2.0 to +3.0"),
+        (wording.between(-0.2, 0.1, "share"), "−20 to +10"),
+        (wording.detectable(0.25, "share"), "25 points"),
+        (wording.detectable(float("nan"), "share"), "none of any size"),
         (wording.score(0.655, "share"), "66%"),
+        (wording.score(0.655, "share", 1), "65.5%"),
         (wording.number(0.00002), "2e−5"),
         (wording.number(123456), "123\u2009456"),
         (wording.number(float("nan")), "–"),

@@ -1,5 +1,6 @@
 """The page in a real browser: no console error, no request leaves, phone width, sort and filter, dark and light."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,8 @@ import pytest
 import compare
 import report
 import synthetic
+from study.grid import expand
+from study.wording import duration, mebibytes, setting
 
 CHROMIUM = Path("/usr/bin/chromium")
 OPTIONS = [
@@ -29,12 +32,23 @@ def browser():
         chromium.close()
 
 
+RATES = [0.00002, 0.0003, 0.01, 0.1]
+SECONDS = [8000.0, 14.2, 200.0, 95.0, 3600.0, 89.9, 0.4]
+MEBIBYTES = [3000.0, 700.0, 2047.0, 2049.0, 900.0, 10_000.0, 1.5]
+
+
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("browser")
     title = "A <b>made-up</b> study with a_rather_long_word_that_does_not_break_anywhere_at_all_if_nobody_tells_it_to"
-    study = synthetic.make_study(folder, title=title)
-    synthetic.make_results(study, folder / "results")
+    study = synthetic.make_study(folder, title=title, grid={"learning_rate": RATES, "batch": [synthetic.BATCH]})
+    synthetic.make_results(
+        study, folder / "results", prompts=4, output=f"A {'very' * 60}_long answer\n```\n{'x' * 300}\n```"
+    )
+    for number, cell in enumerate(expand(study)):
+        path = folder / "results/train" / cell.run / "record.json"
+        changes = {"train_seconds": SECONDS[number], "peak_rss_mib": MEBIBYTES[number]}
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
     compare.compare(study=study, results=folder / "results", out=folder / "results/compare")
     report.report(study=study, results=folder / "results", out=folder / "report.html")
     return (folder / "report.html").as_uri()
@@ -56,6 +70,7 @@ def open_page(browser, address: str, **options):
 def test_quiet_and_within_the_width(browser, address: str, width: int, scheme: str) -> None:
     page, trouble = open_page(browser, address, viewport={"width": width, "height": 800}, color_scheme=scheme)
     page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
+    assert page.locator("#side details.prompt .models").locator("visible=true").count() == 4
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert trouble == []
     assert page.locator("section").count() >= 6 and page.locator("figure svg").count() >= 8
@@ -91,22 +106,84 @@ def luminance(colour: str) -> float:
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
-def test_sort_and_filter(browser, address: str) -> None:
+def column(page, table: str, heading: str) -> list[str]:
+    """Sort a table by a column and return what the column says then."""
+    heads = page.locator(f"{table} thead th").all_inner_texts()
+    place = 1 + next(number for number, head in enumerate(heads) if " ".join(head.split()) == heading)
+    page.click(f"{table} thead th:nth-child({place}) button")
+    return page.locator(f"{table} tbody tr > :nth-child({place})").all_inner_texts()
+
+
+def test_numbers_sort_by_their_value_whatever_their_unit(browser, address: str) -> None:
     page, trouble = open_page(browser, address)
-    rows = page.locator("#runs-table tbody tr")
-    page.fill("#filter", "learning rate 0.1")
-    assert rows.locator("visible=true").count() == 1
-    assert "1 of" in page.inner_text("#filter-count")
-    page.fill("#filter", "")
-    page.click("#runs-table thead th:nth-child(3) button")
-    rates = page.locator("#runs-table tbody td:nth-child(3)").all_inner_texts()
-    numbers = [float(rate) for rate in rates if rate != "–"]
-    assert numbers == sorted(numbers)
-    page.click("#runs-table thead th:nth-child(3) button")
-    numbers = [float(t) for t in page.locator("#runs-table tbody td:nth-child(3)").all_inner_texts() if t != "–"]
-    assert numbers == sorted(numbers, reverse=True)
-    assert page.get_attribute("#runs-table thead th:nth-child(3)", "aria-sort") == "descending"
+    assert column(page, "#costs table", "Training") == [duration(value) for value in sorted(SECONDS)]
+    memory = [f"{mebibytes(value)} RAM" for value in sorted(MEBIBYTES)]
+    assert column(page, "#costs table", "Peak memory") == memory
+    assert column(page, "#costs table", "Peak memory") == memory[::-1]
+    assert page.locator("#costs th[aria-sort]").get_attribute("aria-sort") == "descending"
+    rates = sorted([setting(rate) for rate in RATES] + 3 * [setting(0.01)], key=lambda t: float(t.replace("−", "-")))
+    assert column(page, "#runs-table", "Learning rate") == [*rates, "–", "–"]
+    assert column(page, "#runs-table", "Learning rate") == [*rates[::-1], "–", "–"]  # what has no value stays last
     assert trouble == []
+    page.context.close()
+
+
+def test_filter(browser, address: str) -> None:
+    page, trouble = open_page(browser, address)
+    page.fill("#filter", "learning rate 0.1")
+    assert page.locator("#runs-table tbody tr").locator("visible=true").count() == 1
+    assert "1 of 9" in page.inner_text("#filter-count")
+    assert page.locator(".more").locator("visible=true").count() == 0
+    assert trouble == []
+    page.context.close()
+
+
+def test_a_long_table_shows_its_first_rows(browser) -> None:
+    body = "".join(f"<tr><th>{n}</th><td data-sort='{n}'>{n}</td></tr>" for n in range(250))
+    script = (Path(report.TEMPLATES) / "report.js").read_text()
+    table = f"<div><table data-sortable><thead><tr><th>a</th><th>b</th></tr></thead><tbody>{body}</tbody></table></div>"
+    style = "<style>.beyond { display: none }</style>"
+    page = browser.new_page()
+    page.set_content(f"<!doctype html>{style}{table}<script>{script}</script>")
+    rows = page.locator("tbody tr").locator("visible=true")
+    assert rows.count() == 100
+    page.click("thead th:nth-child(2) button")
+    page.click("thead th:nth-child(2) button")
+    assert rows.first.inner_text().split() == ["249", "249"] and rows.count() == 100
+    page.click("text=Show all 250 rows")
+    assert rows.count() == 250
+    page.close()
+
+
+def test_a_picture_opens_large_and_goes_back(browser, address: str) -> None:
+    page, trouble = open_page(browser, address, viewport={"width": 1280, "height": 800})
+    pictures = page.locator("figure svg").count()
+    page.locator(".enlarge").first.click()
+    assert page.locator("dialog svg").bounding_box()["width"] > 900
+    assert page.locator("figure svg").count() == pictures - 1
+    page.keyboard.press("Escape")
+    assert page.locator("dialog").is_hidden() and page.locator("figure svg").count() == pictures
+    assert trouble == []
+    page.context.close()
+
+
+@pytest.mark.parametrize("width, across", [(703, False), (1032, True)])  # A4 less its margins, upright and across
+def test_paper_shows_all_within_its_width(browser, address: str, width: int, across: bool) -> None:
+    page, _ = open_page(browser, address, viewport={"width": width, "height": 900})
+    page.emulate_media(media="print")
+    assert page.locator("details:not([open])").count() > 4
+    hidden = page.evaluate(
+        """() => [...document.querySelectorAll("details:not([open]) > :not(summary)")]
+                  .filter((one) => !one.checkVisibility({contentVisibilityAuto: true}) || one.offsetHeight === 0).length"""
+    )
+    assert hidden == 0
+    wide = page.evaluate(
+        """() => [...document.querySelectorAll(".scroll")].filter((box) => box.scrollWidth > box.clientWidth + 1)
+                  .map((box) => box.closest("section").id)"""
+    )
+    assert set(wide) <= (set() if across else {"costs", "runs"})
+    if across:
+        assert page.pdf(prefer_css_page_size=True).count(b"MediaBox [0 0 841.") >= 2
     page.context.close()
 
 

@@ -145,7 +145,7 @@ def test_everything_is_scored_and_recorded(study, alone, runs):
             "answer": ("target", 6, "exact_match"), "heldout_loss": ("target", 9, "loss"), "choice": ("retention", 6, "acc"),
         }  # fmt: skip
         table = pandas.read_parquet(subject.out / "items.parquet")
-        assert list(table) == ["task", "group", "item", "metric", "value", "prompt_sha256", "output"]
+        assert list(table) == ["task", "group", "item", "cluster", "metric", "value", "prompt_sha256", "output"]
         assert not table.duplicated(["task", "item", "metric"]).any()
         for name, task in record.tasks.items():
             values = table[(table.task == name) & (table.metric == task.primary_metric)].value

@@ -9,6 +9,7 @@ import compare
 import synthetic
 from study.errors import UserError
 from study.scorecard import LITERATURE, scorecard
+from study.wording import AXIS_NAMES
 
 
 def axis_row(axis: str, value: str, base: str, difference: float, half: float, verdict: str) -> dict:
@@ -24,19 +25,32 @@ def axis_row(axis: str, value: str, base: str, difference: float, half: float, v
     return row | bounds | {"verdict": verdict}
 
 
+NAMES = AXIS_NAMES | {"rank": "rank (with alpha)"}
+
+
 def result(rows: list[dict], claim: str, **options) -> tuple[str, str]:
     axes = pd.DataFrame(rows) if rows else pd.DataFrame(columns=["axis", "task", "verdict"])
-    found = scorecard(axes, options.get("outcomes", []), options.get("controls", []), "t", "share")
+    controls = pd.DataFrame(options.get("controls", []))
+    found = scorecard(axes, [], controls, "t", options.get("unit", "share"), NAMES)
     row = next(row for row in found if claim in row["claim"])
     return row["result"], row["why"]
 
 
 @pytest.mark.parametrize(
     "difference, half, verdict, wanted",
-    [(0.01, 0.03, "can't tell", "agrees"), (0.2, 0.1, "better", "disagrees"), (0.01, 0.2, "can't tell", "can't tell")],
+    [
+        (0.01, 0.03, "can't tell", "agrees"),
+        (0.03, 0.01, "better", "agrees"),  # proved, and little
+        (0.2, 0.1, "better", "disagrees"),
+        (0.07, 0.04, "better", "can't tell"),  # proved, and perhaps little
+        (0.01, 0.2, "can't tell", "can't tell"),
+    ],
 )
-def test_no_difference_proved_is_not_no_difference(difference, half, verdict, wanted) -> None:
-    assert result([axis_row("rank", "64", "16", difference, half, verdict)], "Rank matters little")[0] == wanted
+def test_little_is_what_lies_within_the_margin(difference, half, verdict, wanted) -> None:
+    row = axis_row("rank", "64", "16", difference, half, verdict)
+    found, why = result([row], "Rank matters little")
+    assert found == wanted and ("rank (with alpha) 64" in why or wanted == "agrees")
+    assert result([row], "Rank matters little", unit="plain")[0] == "can't tell"
 
 
 @pytest.mark.parametrize(
@@ -52,9 +66,9 @@ def test_larger_batches(value: str, verdict: str, wanted: str) -> None:
     assert result([axis_row("batch", value, "2×4", -0.2, 0.1, verdict)], "Larger batches")[0] == wanted
 
 
-def test_unequal_tokens_decide_nothing() -> None:
-    row = axis_row("batch", "4×8", "2×4", -0.2, 0.1, "worse") | {"token_ratio": 4.0}
-    assert result([row], "Larger batches")[0] == "can't tell"
+def test_what_could_not_be_compared_decides_nothing() -> None:
+    row = axis_row("batch", "4×8", "2×4", -0.2, 0.1, "") | {"reason": "not comparable: its runs trained on 4 times"}
+    assert result([row], "Larger batches") == ("can't tell", "not comparable: its runs trained on 4 times")
 
 
 def test_what_the_grid_does_not_hold_is_not_tested() -> None:
@@ -71,10 +85,20 @@ def test_what_the_grid_does_not_hold_is_not_tested() -> None:
 
 
 def test_precision() -> None:
-    control = {"worse": False, "low_bound": -0.01, "high_bound": 0.01, "text": "task"}
-    assert result([], "4-bit", controls=[control])[0] == "agrees"
-    assert result([], "4-bit", controls=[control | {"worse": True}])[0] == "disagrees"
-    assert result([], "4-bit", controls=[control | {"low_bound": -0.2}])[0] == "can't tell"
+    control = {
+        "task": "facts",
+        "unit": "share",
+        "verdict": "can't tell",
+        "low": -0.01,
+        "high": 0.01,
+        "precision": "4bit",
+    }
+    control |= {"difference": 0.0}
+    loss = control | {"unit": "plain", "low": -9.0, "high": -5.0, "verdict": "worse"}
+    assert result([], "4-bit", controls=[control, loss])[0] == "agrees"  # points are no measure of a loss
+    assert result([], "4-bit", controls=[loss])[0] == "not tested"
+    assert result([], "4-bit", controls=[control, control | {"low": -0.2, "high": -0.1}])[0] == "disagrees"
+    assert result([], "4-bit", controls=[control | {"low": -0.2}])[0] == "can't tell"
 
 
 @pytest.mark.parametrize("best_at_64, wanted", [(0.01, "agrees"), (0.001, "disagrees")])
@@ -99,8 +123,8 @@ def test_best_rate_at_every_rank(tmp_path: Path, best_at_64: float, wanted: str)
 
 
 def test_every_source_is_named_and_an_unknown_rule_refused(tmp_path: Path) -> None:
-    rows = scorecard(pd.DataFrame(), [], [], "t", "share")
+    rows = scorecard(pd.DataFrame(), [], pd.DataFrame(), "t", "share", NAMES)
     assert len(rows) >= 5 and all(source["title"] and source["where"] for row in rows for source in row["sources"])
     (tmp_path / "l.yaml").write_text(LITERATURE.read_text().replace("little_effect, axis", "magic, axis"))
     with pytest.raises(UserError, match="magic"):
-        scorecard(pd.DataFrame(), [], [], "t", "share", tmp_path / "l.yaml")
+        scorecard(pd.DataFrame(), [], pd.DataFrame(), "t", "share", NAMES, tmp_path / "l.yaml")

@@ -36,7 +36,29 @@ def test_base_and_chosen_runs_stand_beside_each_other(made) -> None:
     section = side_by_side(results, outcomes, summary["trade_offs"], case, labels, alpha=0.05)
     assert len(section["prompts"]) == 22
     assert next(answer["label"] for answer in section["prompts"][0]["answers"]).startswith("base-")
-    assert all("+5 points" in row["memory"] and "trained wording" in row["memory"] for row in section["means"])
+    base, *tuned = (row["memory"] for row in section["means"])
+    assert base == "+5 points before any training"
+    assert all(text.endswith(": can’t tell") for text in tuned)  # the trained wordings are as much easier for the base
+
+
+@pytest.mark.parametrize("gained, word", [(0.2, "memorised in part"), (-0.2, "the other wording gained more")])
+def test_memorised_is_what_the_base_does_not_show(made, tmp_path: Path, gained: float, word: str) -> None:
+    study, results, summary = made
+    outcomes = collect(study, results)
+    case = next(o.subject for o in outcomes if o.cell and not o.cell.departs)
+    rows = read_answers(results / "score" / case / "answers.jsonl")
+    for number, row in enumerate(rows):
+        row["original"]["similarity"] += gained + 0.01 * (number % 5)
+    (tmp_path / "score").mkdir()
+    for folder in (results / "score").iterdir():
+        (tmp_path / "score" / folder.name).mkdir()
+        text = (folder / "answers.jsonl").read_text()
+        if folder.name == case:
+            text = "".join(json.dumps(row) + "\n" for row in rows)
+        (tmp_path / "score" / folder.name / "answers.jsonl").write_text(text)
+    labels = {o.subject: o.subject for o in outcomes}
+    section = side_by_side(tmp_path, outcomes, summary["trade_offs"], (case,), labels, alpha=0.05)
+    assert word in next(row["memory"] for row in section["means"] if row["label"] == case)
 
 
 def test_answers_are_shown_as_text_and_code(made) -> None:

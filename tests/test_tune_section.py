@@ -14,6 +14,7 @@ from study.search_point import search_name
 from study.study_file import Study, load_study
 from study.tune_section import _edges, _honest
 from study.winner import read_search
+from test_report import SECTIONS
 from tune import write_result
 
 
@@ -27,7 +28,7 @@ def make(folder: Path, *, enabled: bool = True, trials: int = 24, scored: bool =
         "spaces": {"toy": space},
     }
     study, results = synthetic.make_study(folder, tune=tune), folder / "results"
-    synthetic.make_results(study, results, items=30)
+    synthetic.make_results(study, results, items=30, prompts=2)
     search = search_toys.work(results / "tune", tune=study.settings["tune"], name=search_name(study))
     found = write_result(study, search, results / "tune")
     if scored:
@@ -52,6 +53,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, dict, Path, s
     folder = tmp_path_factory.mktemp("searched")
     study, found = make(folder)
     return study, found, folder, build(study, folder)
+
+
+def test_the_section_stands_between_the_answers_and_the_costs(made: tuple[Study, dict, Path, str]) -> None:
+    headings = re.findall(r"<h2[^>]*>([^<]+)</h2>", made[3])
+    assert headings == [*SECTIONS[:4], "The search", *SECTIONS[4:]]
 
 
 def test_the_section_shows_every_trial_and_four_pictures(made: tuple[Study, dict, Path, str]) -> None:

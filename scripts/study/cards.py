@@ -80,7 +80,7 @@ def choose_device(plan: dict[str, Any]) -> Device:
             rate_from="no run has finished on this machine yet",
         )
     name, memory = here or (plan["card"], None)
-    row = plan["card"] if here is None else _match(name, cards)
+    row = plan["card"] if here is None else card_key(name)
     card = cards.get(row)
     told = [(plan["vram_mib"], "the study file"), (memory, "the driver"), (card and card["memory_mib"], "cards.yaml")]
     if here and card:  # torch can use a little less than the driver counts
@@ -100,10 +100,21 @@ def choose_device(plan: dict[str, Any]) -> Device:
     )
 
 
-def _match(name: str, cards: dict[str, dict[str, Any]]) -> str | None:
-    """The row whose longest name stands in the device's name."""
-    found = [(len(known), key) for key, card in cards.items() for known in card["names"] if known in name]
-    return max(found)[1] if found else None
+def card_key(name: str) -> str | None:
+    """The row of the card that a driver calls by this name: whole, since an RTX 3090 Ti is no RTX 3090, an L40S no L4, and a
+    MIG slice no whole card. Drivers before 2021 leave NVIDIA out."""
+    plain = _without_maker(name)
+    rows = (key for key, card in read_cards().items() if plain in map(_without_maker, card["names"]))
+    return next(rows, None)
+
+
+def find_card(name: str) -> dict[str, Any] | None:
+    """The card of that name, None where the table does not know it."""
+    return read_cards().get(card_key(name))
+
+
+def _without_maker(name: str) -> str:
+    return " ".join(name.lower().split()).removeprefix("nvidia ")
 
 
 def _rate(row: str | None, cards: dict[str, dict[str, Any]]) -> tuple[float | None, str]:

@@ -1,11 +1,12 @@
-"""The report's pictures. Each function takes plain values and returns a matplotlib figure of the page's width."""
+"""The report's pictures of scores, differences and lengths: plain values to a matplotlib figure of the page's width."""
 
 import math
 from dataclasses import dataclass
 from itertools import pairwise
+from textwrap import fill
 from typing import TYPE_CHECKING
 
-from study.figures import COLOURS, SERIES, new_figure, spread_labels
+from study.figures import COLOURS, label_ends, new_figure, spread_labels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -13,16 +14,7 @@ if TYPE_CHECKING:
 
 MARKER = 6.0
 MOST_LABELS = 16
-
-
-@dataclass(frozen=True)
-class Curve:
-    """Losses of one run against tokens. `train` and `heldout` are (tokens, loss) lists; `colour` a key of COLOURS."""
-
-    label: str
-    colour: str
-    train: tuple[list[float], list[float]]
-    heldout: tuple[list[float], list[float]]
+LONGEST_LINE = 28  # characters of a run's name
 
 
 @dataclass(frozen=True)
@@ -34,68 +26,6 @@ class Point:
     low: float
     high: float
     strong: bool = True
-
-
-def loss_curves(curves: list[Curve], x_label: str = "tokens seen in training") -> "Figure":
-    """Held-out loss (bold) and training loss (faint) against tokens seen, each run named at the end of its line."""
-    figure = new_figure(3.1)
-    axes = figure.subplots()
-    ends = []
-    for curve in curves:
-        colour = COLOURS[curve.colour]
-        axes.plot(*_finite(smoothed(curve.train)), color=colour, linewidth=0.9, alpha=0.35)
-        tokens, losses = _finite(curve.heldout)
-        axes.plot(tokens, losses, color=colour, linewidth=2.0, marker="o", markersize=2.6)
-        tokens, losses = (tokens, losses) if losses else _finite(smoothed(curve.train))
-        if losses:
-            ends.append((tokens[-1], losses[-1], curve.label, colour))
-    _fit_losses(axes, [_finite(curve.heldout)[1] for curve in curves])
-    last = max((tokens for tokens, *_ in ends), default=1)
-    axes.set_xlim(0, last * 1.0 or 1)
-    _label_ends(axes, ends, last)
-    axes.set_xlabel(x_label)
-    axes.set_title("Loss, nats per token")
-    axes.xaxis.set_major_formatter(lambda value, _: thousands(value))
-    axes.grid(axis="x", visible=False)
-    return figure
-
-
-def _fit_losses(axes: "Axes", heldout: list[list[float]]) -> None:
-    """Limits by the held-out losses: noisy training losses may leave the picture, and a diverging run would press all
-    others into a line, so what lies beyond twice the first loss does too."""
-    shown = [loss for losses in heldout for loss in losses]
-    if shown:
-        low, high = min(shown), max(shown)
-        room = max(high - low, 1e-6)
-        # A diverging run must not flatten the others, and no loss lies below zero.
-        top = min(high + 0.08 * room, 2 * max(losses[0] for losses in heldout if losses))
-        axes.set_ylim(max(0.0, low - 0.08 * min(room, top - low)), top)
-
-
-def _label_ends(axes: "Axes", ends: list[tuple[float, float, str, str]], last: float) -> None:
-    low, high = axes.get_ylim()
-    heights = spread_labels([min(loss, high) for _, loss, *_ in ends], (high - low) * 0.075)
-    for (_, _, label, colour), height in zip(ends, heights):
-        axes.annotate(
-            label,
-            (1.0, (height - low) / (high - low)),
-            xycoords="axes fraction",
-            xytext=(5, 0),
-            textcoords="offset points",
-            color=colour,
-            weight="bold",
-            fontsize=9,
-            verticalalignment="center",
-            annotation_clip=False,
-        )
-
-
-def smoothed(curve: tuple[list[float], list[float]], points: int = 30) -> tuple[list[float], list[float]]:
-    """A long noisy curve as means of equal stretches: at most `points` of them, so that pages stay small."""
-    tokens, losses = curve
-    stride = max(1, math.ceil(len(tokens) / points))
-    chunks = [slice(start, start + stride) for start in range(0, len(tokens), stride)]
-    return [_mean(tokens[chunk]) for chunk in chunks], [_mean(losses[chunk]) for chunk in chunks]
 
 
 def scores_by_value(
@@ -132,7 +62,7 @@ def scores_by_value(
         axes.yaxis.set_major_formatter(lambda value, _: f"{value * 100:.0f}%")
     axes.set_title(title)
     axes.grid(axis="x", visible=False)
-    _label_ends(axes, ends, len(labels))
+    label_ends(axes, ends)
     return figure
 
 
@@ -146,9 +76,10 @@ def _interval(axes: "Axes", at: float, point: Point, colour: str, *, vertical: b
 
 
 def differences(
-    rows: list[tuple[str, Point | None, Point | None]], titles: tuple[str, str], *, share: bool
+    rows: list[tuple[str, Point | None, Point | None]], titles: tuple[str, str], *, share: bool, note: str = ""
 ) -> "Figure":
-    """Two panels with a row per run: what it learned (left) and what it kept (right), as differences from its base."""
+    """Two panels with a row per run: what it learned (left) and what it kept (right), as differences from its base. Long
+    names take two lines, which leaves the panels room; `note` says which runs are shown where not all are."""
     figure = new_figure(0.75 + 0.36 * len(rows))
     left, right = figure.subplots(1, 2, sharey=True)
     figure.get_layout_engine().set(wspace=0.1)
@@ -161,7 +92,9 @@ def differences(
         axes.grid(axis="y", visible=False)
         if share or side == 2:
             axes.xaxis.set_major_formatter(signed_points)
-    left.set_yticks(range(len(rows)), [row[0] for row in reversed(rows)], color=COLOURS["ink"])
+    names = [fill(row[0], LONGEST_LINE, max_lines=2, placeholder="…") for row in reversed(rows)]
+    left.set_yticks(range(len(rows)), names, color=COLOURS["ink"])
+    left.set_xlabel(note)
     left.set_ylim(-0.6, len(rows) - 0.4)
     return figure
 
@@ -189,8 +122,8 @@ def signed_points(value: float, _place: int = 0) -> str:
 
 
 def trade_off(points: list[tuple[str, Point, Point, bool]], *, share: bool, margin: float) -> "Figure":
-    """Gain on the target (x) against the change in retention (y), with intervals; runs that no other beats in both are
-    filled and joined. The band at zero is the loss that the study accepts."""
+    """Gain on the target (x) against the change in retention (y); runs that no other beats in both are coloured and joined.
+    Few runs are drawn with intervals and names; of many, only those on the front. The band at zero is the accepted loss."""
     figure = new_figure(3.6)
     axes = figure.subplots()
     axes.axhline(0, color=COLOURS["muted"], linewidth=1)
@@ -198,13 +131,18 @@ def trade_off(points: list[tuple[str, Point, Point, bool]], *, share: bool, marg
     axes.axhspan(-margin, 0, color=COLOURS["s2"], alpha=0.15, linewidth=0)
     front = sorted((x.value, y.value) for _, x, y, best in points if best)
     axes.plot([x for x, _ in front], [y for _, y in front], color=COLOURS["s2"], linewidth=1.2, linestyle="--")
-    for _, x, y, best in points:
+    many = len(points) > MOST_LABELS
+    if many:
+        rest = [(x.value, y.value) for _, x, y, best in points if not best]
+        axes.plot(*zip(*rest), linestyle="", marker="o", markersize=2.5, color=COLOURS["base"], alpha=0.7)
+    told = [point for point in points if point[3] or not many]
+    for _, x, y, best in told:
         colour = COLOURS["s2"] if best else COLOURS["base"]
         axes.plot([x.low, x.high], [y.value, y.value], color=colour, linewidth=0.9, alpha=0.7)
         axes.plot([x.value, x.value], [y.low, y.high], color=colour, linewidth=0.9, alpha=0.7)
         axes.plot(x.value, y.value, marker="o", markersize=MARKER + 1, color=colour)
-    if len(points) <= MOST_LABELS:
-        _label_points(axes, points)
+    if len(told) <= MOST_LABELS:
+        _label_points(axes, told)
     axes.yaxis.set_major_formatter(signed_points)
     if share:
         axes.xaxis.set_major_formatter(signed_points)
@@ -253,25 +191,3 @@ def histogram(edges: list[float], counts: list[float], limit: float) -> "Figure"
     axes.set_title("Rows by length, tokens")
     axes.grid(axis="x", visible=False)
     return figure
-
-
-def thousands(value: float) -> str:
-    """A count on an axis: 500, 40k, 1.2M."""
-    for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= size:
-            return f"{value / size:g}{letter}"
-    return f"{value:g}"
-
-
-def series_colour(number: int) -> str:
-    """Colour key of the `number`-th line beside the base case, which has the first."""
-    return SERIES[1 + number % (len(SERIES) - 1)]
-
-
-def _finite(curve: tuple[list[float], list[float]]) -> tuple[list[float], list[float]]:
-    kept = [(x, y) for x, y in zip(*curve) if math.isfinite(x) and math.isfinite(y)]
-    return [x for x, _ in kept], [y for _, y in kept]
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)

@@ -1,4 +1,7 @@
-"""Which model is better: every run against its untrained base, every axis against the base case, item by item."""
+"""Which model is better: every setting against its untrained base, item by item; one precision against another.
+
+A setting is what cells that differ in nothing but the seed share: its runs are averaged, item by item.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,10 +14,8 @@ from study.durable import sha256_json
 from study.grid import Cell
 from study.item_tables import ItemTable
 from study.outcomes import Outcome
-
-AXES = ("learning_rate", "rank", "batch", "model")
-# Under so few shared items no test can find anything after correction; the pair is named as not compared.
-FEWEST_ITEMS = 5
+from study.power import fewest_units
+from study.study_file import Study
 
 
 @dataclass(frozen=True)
@@ -33,169 +34,113 @@ class Terms:
         return 1 - self.alpha
 
 
-def versus_base(outcomes: list[Outcome], tables: dict[str, ItemTable], terms: Terms) -> pd.DataFrame:
-    """One row per run and task: the run's score minus that of its own base, untrained, on the same items."""
-    rows = []
-    for table in tables.values():
-        for base in [outcome for outcome in outcomes if outcome.kind == "base"]:
-            runs = [o for o in outcomes if o.kind == "run" and o.base == base.subject and o.status == "scored"]
-            rows += _against(base.subject, [run.subject for run in runs], table, terms)
-    return pd.DataFrame(rows)
-
-
-def _against(base: str, runs: list[str], table: ItemTable, terms: Terms) -> list[dict[str, Any]]:
-    """Rows for the runs of one base on one task; runs that share the same items are tested in one go."""
-    head = {"task": table.task, "group": table.group, "metric": table.metric, "base": base}
-    together: dict[bytes, list[str]] = {}
-    rows = []
-    for run in runs:
-        if run not in table.values or base not in table.values:
-            who = "the base" if base not in table.values else "the run"
-            rows.append(head | {"run": run, "reason": f"{who} has no score on {table.task}"})
-            continue
-        mask = ~np.isnan(table.values[base]) & ~np.isnan(table.values[run])
-        together.setdefault(mask.tobytes(), []).append(run)
-    for key, members in together.items():
-        mask = np.frombuffer(key, dtype=bool)
-        b = np.stack([table.values[run][mask] for run in members]) if members else np.empty((0, 0))
-        found = _paired_rows(table, mask, table.values[base][mask], b, weights_of=base, terms=terms)
-        for run, row in zip(members, found):
-            row = {key.replace("a_value", "base_value").replace("b_value", "value"): v for key, v in row.items()}
-            rows.append(head | {"run": run} | row)
-    return rows
-
-
-def _paired_rows(
-    table: ItemTable, mask: np.ndarray, a: np.ndarray, b: np.ndarray, *, weights_of: str, terms: Terms
-) -> list[dict[str, Any]]:
-    """The numbers of `stats.compare_paired` as dicts; too few shared items give a reason and no numbers."""
-    units = len(np.unique(table.clusters[mask])) if table.clusters is not None else int(mask.sum())
-    if units < FEWEST_ITEMS:
-        return [{"items": int(mask.sum()), "reason": f"only {units} independent items in common"}] * len(b)
-    weights = table.weights[weights_of][mask] if table.weights else None
-    if weights is not None and np.isnan(weights).any():
-        weights = None
-    clusters = table.clusters[mask] if table.clusters is not None else None
-    a = np.broadcast_to(a, b.shape)
-    found = stats.compare_paired(
-        a,
-        b,
-        weights=weights,
-        clusters=clusters,
-        confidence=terms.confidence,
-        draws=terms.bootstrap_draws,
-        seed=terms.seed,
-    )
-    means = [np.average(values, axis=1, weights=weights) for values in (a, b)]
-    return [
-        {
-            "items": int(mask.sum()),
-            "units": found.units,
-            "binary": found.binary,
-            "a_value": means[0][i],
-            "b_value": means[1][i],
-            "difference": found.difference[i],
-            "low": found.low[i],
-            "high": found.high[i],
-            "stderr": found.stderr[i],
-            "spread": found.spread[i],
-            "p": found.p[i],
-            "method": found.method[i],
-        }
-        for i in range(len(b))
-    ]
-
-
 def setting_key(cell: Cell) -> str:
     """What cells that differ in nothing but the seed share."""
     return sha256_json({key: value for key, value in cell.identity.items() if key != "seed"} | {"base": cell.base})
 
 
-def _place(cell: Cell, without: str) -> tuple:
-    """The cell's settings apart from one axis and the seed; alpha moves with rank where the study says so."""
-    return tuple(str(getattr(cell, axis)) for axis in AXES if axis != without)
+def settings_of(outcomes: list[Outcome]) -> list[list[Outcome]]:
+    """The scored runs, those of one setting together, in the order of the grid."""
+    settings: dict[str, list[Outcome]] = {}
+    for outcome in outcomes:
+        if outcome.kind == "run" and outcome.status == "scored":
+            settings.setdefault(setting_key(outcome.cell), []).append(outcome)
+    return list(settings.values())
 
 
-def versus_base_case(
-    outcomes: list[Outcome],
-    tables: dict[str, ItemTable],
-    base_case: dict[str, Any],
-    terms: Terms,
-    *,
-    heldout: dict[str, str],
-) -> pd.DataFrame:
-    """One row per axis value and task: runs with that value minus runs with the base case's value, all else equal.
+def versus_base(outcomes: list[Outcome], tables: dict[str, ItemTable], terms: Terms) -> pd.DataFrame:
+    """One row per setting and task: its score minus that of its own base, untrained, on the same items.
 
-    Seeds of a setting are averaged item by item, and so are the pairs of a factorial grid. Where any setting was trained
-    under several seeds, the spread between seeds widens the interval. `heldout`: data id → fingerprint of the held-out
-    tokens; losses on different tokens are not compared, and the row says so. A search's winner, which leaves the base case
-    on several settings at once, is an axis of its own.
+    `run` is the setting's first run, which stands for it in other tables, `runs` all of them with spaces between.
     """
-    runs = [o for o in outcomes if o.kind == "run" and o.status == "scored"]
-    scored = [o for o in runs if "search" not in o.cell.departs]
-    rows = []
-    for axis in AXES:
-        default = tuple(base_case[axis]) if axis == "batch" else base_case[axis]
-        partners: dict[tuple, list[Outcome]] = {}
-        for outcome in scored:
-            if getattr(outcome.cell, axis) == default:
-                partners.setdefault(_place(outcome.cell, axis), []).append(outcome)
-        values: dict[Any, dict[tuple, list[Outcome]]] = {}
-        for outcome in scored:
-            if getattr(outcome.cell, axis) != default:
-                values.setdefault(getattr(outcome.cell, axis), {}).setdefault(_place(outcome.cell, axis), []).append(
-                    outcome
-                )
-        for value, places in sorted(values.items(), key=lambda item: _order(item[0])):
-            pairs = [(partners[place], members) for place, members in places.items() if place in partners]
-            if pairs:
-                head = {"axis": axis, "value": axis_text(axis, value), "base_case_value": axis_text(axis, default)}
-                rows += [head | _axis_row(pairs, table, terms, heldout) for table in tables.values()]
-    winner = [o for o in runs if "search" in o.cell.departs]
-    case = [o for o in scored if not o.cell.departs]
-    if winner and case:
-        head = {"axis": "search", "value": "winner", "base_case_value": "base case"}
-        rows += [head | _axis_row([(case, winner)], table, terms, heldout) for table in tables.values()]
+    settings, rows = settings_of(outcomes), []
+    for table in tables.values():
+        for base in [outcome.subject for outcome in outcomes if outcome.kind == "base"]:
+            rows += _against(base, [members for members in settings if members[0].base == base], table, terms)
     return pd.DataFrame(rows)
 
 
-def _order(value: Any) -> tuple:
-    return (0, value, "") if isinstance(value, int | float) else (1, 0, str(value))
+def _against(base: str, settings: list[list[Outcome]], table: ItemTable, terms: Terms) -> list[dict[str, Any]]:
+    """Rows for the settings of one base on one task; those that share the same items are tested in one go."""
+    rows: list[dict[str, Any]] = []
+    together: dict[bytes, list[tuple[dict[str, Any], np.ndarray]]] = {}
+    for members in settings:
+        runs = [run.subject for run in members]
+        head = {"task": table.task, "group": table.group, "metric": table.metric, "base": base}
+        head |= {"run": runs[0], "runs": " ".join(runs), "seeds": len(runs), "seed_share": 1 / len(runs)}
+        missing = [subject for subject in (base, *runs) if subject not in table.values]
+        if missing:
+            who = "the base" if missing[0] == base else "the run"
+            rows.append(head | {"reason": f"{who} has no score on {table.task}"})
+            continue
+        values = np.mean([table.values[run] for run in runs], axis=0)
+        mask = ~np.isnan(table.values[base]) & ~np.isnan(values)
+        together.setdefault(mask.tobytes(), []).append((head, values))
+    for key, group in together.items():
+        mask = np.frombuffer(key, dtype=bool)
+        weights = table.weights[base][mask] if table.weights else None
+        after = np.stack([values[mask] for _, values in group])
+        found = paired_rows(table, mask, table.values[base][mask], after, weights=weights, terms=terms)
+        rows += [head | row for (head, _), row in zip(group, found)]
+    return rows
 
 
-def axis_text(axis: str, value: Any) -> str:
-    """An axis value as text: 0.01, 16, 2×4, llama-s."""
-    if axis == "batch":
-        return f"{value[0]}×{value[1]}"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+def paired_rows(
+    table: ItemTable,
+    mask: np.ndarray,
+    before: np.ndarray,
+    after: np.ndarray,
+    *,
+    weights: np.ndarray | None,
+    terms: Terms,
+) -> list[dict[str, Any]]:
+    """The numbers of `stats.compare_paired` for `after` (R, n) against `before` (n,), both without the items that `mask`
+    leaves out, as dicts; with too few items for any test the reason and no numbers."""
+    clusters = table.clusters[mask] if table.clusters is not None else None
+    units = int(mask.sum()) if clusters is None else len(set(clusters))
+    if units < fewest_units(terms.alpha):
+        what = "items" if clusters is None else "clusters of items"
+        reason = f"only {units} independent {what} in common, too few for any difference to be proved"
+        return [{"items": int(mask.sum()), "units": units, "reason": reason}] * len(after)
+    before = np.broadcast_to(before, after.shape)
+    options = {"confidence": terms.confidence, "draws": terms.bootstrap_draws, "seed": terms.seed}
+    found = stats.compare_paired(before, after, weights=weights, clusters=clusters, **options)
+    means = [np.average(values, axis=1, weights=weights) for values in (before, after)]
+    columns = ("difference", "low", "high", "stderr", "test_stderr", "p", "method")
+    return [
+        {"items": int(mask.sum()), "units": found.units, "binary": found.binary}
+        | {"reference_score": means[0][i], "score": means[1][i]}
+        | {name: getattr(found, name)[i] for name in columns}
+        | {"df": found.df, "least_p": found.least_p}
+        for i in range(len(after))
+    ]
 
 
-def _axis_row(
-    pairs: list[tuple[list[Outcome], list[Outcome]]], table: ItemTable, terms: Terms, heldout: dict[str, str]
-) -> dict[str, Any]:
-    everyone = [o for pair in pairs for side in pair for o in side]
-    head = {
-        "task": table.task,
-        "group": table.group,
-        "metric": table.metric,
-        "pairs": len(pairs),
-        "seeds": min(len(side) for pair in pairs for side in pair),
-        "token_ratio": _tokens([o for _, side in pairs for o in side])
-        / _tokens([o for side, _ in pairs for o in side]),
-    }
-    missing = [o.subject for o in everyone if o.subject not in table.values]
-    if missing:
-        return head | {"reason": f"{missing[0]} has no score on {table.task}"}
-    if table.metric == "loss" and len({heldout.get(o.cell.data, o.cell.data) for o in everyone}) > 1:
-        return head | {"reason": "not comparable: losses on different tokens (another tokenizer or chat template)"}
-    a = np.mean([np.mean([table.values[o.subject] for o in side], axis=0) for side, _ in pairs], axis=0)
-    b = np.mean([np.mean([table.values[o.subject] for o in side], axis=0) for _, side in pairs], axis=0)
-    mask = ~np.isnan(a) & ~np.isnan(b)
-    row = _paired_rows(table, mask, a[mask], b[mask][None], weights_of=everyone[0].subject, terms=terms)[0]
-    row = {key.replace("a_value", "base_case_score").replace("b_value", "score"): value for key, value in row.items()}
-    share = sum(1 / len(side) for pair in pairs for side in pair) / len(pairs) ** 2
-    return head | row | {"seed_share": share}
+def versus_precision(study: Study, outcomes: list[Outcome], tables: dict[str, ItemTable], terms: Terms) -> pd.DataFrame:
+    """One row per task and pair of untrained bases that are one model in two precisions: the lower one's score minus the
+    higher one's, which is what fewer bits cost before any training."""
+    bases = [o for o in outcomes if o.kind == "base" and o.status == "scored"]
+    rows = []
+    for high in bases:
+        for low in bases:
+            if not _same_but_for_precision(study.settings["models"], high.model, low.model):
+                continue
+            for table in tables.values():
+                if high.subject in table.values and low.subject in table.values:
+                    head = {"task": table.task, "group": table.group, "metric": table.metric, "unit": table.unit}
+                    head |= {"high_model": high.model, "low_model": low.model, "precision": low.score.precision}
+                    before, after = table.values[high.subject], table.values[low.subject]
+                    mask = ~np.isnan(before) & ~np.isnan(after)
+                    weights = table.weights[high.subject][mask] if table.weights else None
+                    rows.append(
+                        head
+                        | paired_rows(table, mask, before[mask], after[mask][None], weights=weights, terms=terms)[0]
+                    )
+    return pd.DataFrame(rows)
 
 
-def _tokens(outcomes: list[Outcome]) -> float:
-    return float(np.mean([o.record.tokens for o in outcomes]))
+def _same_but_for_precision(models: dict[str, Any], high: str, low: str) -> bool:
+    """Whether two entries of `models` differ in their precision only, and the second's has fewer bits."""
+    a, b = ({key: value for key, value in models[name].items() if key != "precision"} for name in (high, low))
+    bits = [int(models[name]["precision"].removesuffix("bit")) for name in (high, low)]
+    return a == b and bits[1] < bits[0]

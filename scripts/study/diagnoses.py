@@ -11,8 +11,9 @@ from study.diagnosis import as_dicts, diagnose
 from study.item_tables import ItemTable
 from study.outcomes import Outcome
 from study.run_evidence import Evidence, gather_evidence
-from study.study_checks import base_faults, leaks, not_comparable, precision_controls
+from study.study_checks import base_faults, caveats, leaks, not_comparable
 from study.study_file import Study
+from study.wording import change, plain_name, visible
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ def diagnose_study(
     *,
     comparisons: pd.DataFrame,
     axes: pd.DataFrame,
+    controls: pd.DataFrame,
     heldout: dict[str, str],
     target: str | None,
     terms: Terms,
@@ -38,31 +40,32 @@ def diagnose_study(
     """Causes per run in the order of the grid; a run without any has an empty list: no fault found."""
     evidence = gather_evidence(outcomes, results)
     faults, leaking = base_faults(outcomes, tables, study, results, terms), leaks(results)
-    controls = precision_controls(study, tables, outcomes, terms)
     units = {table.task: table.unit for table in tables.values()}
     rows: dict[str, list[dict[str, Any]]] = {}
     for row in comparisons.to_dict("records"):
-        rows.setdefault(row["run"], []).append(row)
+        for run in row["runs"].split():
+            rows.setdefault(run, []).append(row)
+    lost = [] if controls.empty else controls[controls["verdict"] == "worse"].to_dict("records")
     causes = {}
     for run, found in evidence.items():
         own = diagnose(found, rows.get(run, []), units=units, target=target)
         own += [leaking[found.outcome.cell.data]] if found.outcome.cell.data in leaking else []
         own += [cause for cause in faults.get(found.outcome.base, []) if cause.cause == "broken_base"]
-        own_controls = [c for c in controls if c["low"] == found.outcome.model and c["worse"]]
-        causes[run] = as_dicts(own) + [_precision(control) for control in own_controls]
+        causes[run] = as_dicts(own) + [_precision(row) for row in lost if row["low_model"] == found.outcome.model]
     common = _equal_tokens(evidence)
     summary = {
         "diagnoses": causes,
         "base_faults": {base: as_dicts(found) for base, found in faults.items()},
-        "precision_controls": controls,
-        "not_comparable": not_comparable(study, outcomes, heldout, axes),
+        "not_comparable": not_comparable(outcomes, heldout, axes),
+        "caveats": caveats(study, outcomes),
         "equal_tokens": common,
     }
     return Diagnoses(summary, {run: _columns(found, common) for run, found in evidence.items()})
 
 
-def _precision(control: dict[str, Any]) -> dict[str, str]:
-    evidence = f"the untrained base: {control['text']}, against {control['high']}"
+def _precision(row: dict[str, Any]) -> dict[str, str]:
+    moved = f"{plain_name(row['task'])} {change(row['difference'], row['unit'], words=True)}"
+    evidence = f"the untrained base: {moved} in {row['precision']}, against {visible(row['high_model'])}"
     return {"cause": "precision", "name": "Precision", "evidence": evidence, "threshold": "a proved loss of the base"}
 
 

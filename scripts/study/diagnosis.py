@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from study.run_evidence import Evidence
-from study.wording import change, listed, number, plain_name, score, setting
+from study.wording import change, detectable, listed, number, plain_name, score, setting
 
 # ASSUME: a held-out loss differs from another when they are 3% and 0.02 nats apart.
 LOSS_SHARE, LOSS_NATS = 0.03, 0.02
@@ -40,7 +40,7 @@ NAMES = {
     "broken_base": "Broken base",
     "at_chance": "Base at chance",
     "leak": "Leak",
-    "noise": "Noise",
+    "noise": "Not proved",
 }
 
 
@@ -66,10 +66,10 @@ def diagnose(
         learning_rate,
         under_trained,
         overfitted,
-        collapsed,
         never_stops,
     )
     found = [cause for check in checks for cause in check(evidence)]
+    found += collapsed(evidence, {row["task"] for row in rows if row["verdict"] == "better"})
     return found + list(forgot(rows, units)) + list(noise(rows, units, target))
 
 
@@ -167,8 +167,9 @@ def overfitted(evidence: Evidence) -> Iterator[Cause]:
         yield Cause("overfitted", text, f"a rise of {MARGIN} with training loss falling")
 
 
-def collapsed(evidence: Evidence) -> Iterator[Cause]:
-    """Answers that loop, or have lost their variety against the base's answers to the same prompts."""
+def collapsed(evidence: Evidence, better: set[str]) -> Iterator[Cause]:
+    """Answers that loop, or have lost their variety against the base's answers to the same prompts. Answers in one form are
+    less varied than a base's rambling and yet what was asked for: on tasks in `better` variety says nothing."""
     for task, found in evidence.answers.items():
         base, name = evidence.base_answers.get(task, {}), plain_name(task)
         loops, before = found.get("repetition"), base.get("repetition", 0.0)
@@ -178,9 +179,11 @@ def collapsed(evidence: Evidence) -> Iterator[Cause]:
                 "collapsed", text, f"{REPETITION:.0%}, and {REPETITION_OVER_BASE * 100:.0f} points over the base"
             )
         variety, of_base = found.get("distinct_2"), base.get("distinct_2")
-        if variety is not None and of_base and variety < VARIETY_SHARE * of_base:
+        if task not in better and variety is not None and of_base and variety < VARIETY_SHARE * of_base:
             text = f"distinct bigrams in answers to {name} {score(variety, 'share')}, base {score(of_base, 'share')}"
-            yield Cause("collapsed", text, f"variety under {VARIETY_SHARE:.0%} of the base’s")
+            yield Cause(
+                "collapsed", text, f"variety under {VARIETY_SHARE:.0%} of the base’s, with a score that is not better"
+            )
 
 
 def never_stops(evidence: Evidence) -> Iterator[Cause]:
@@ -208,15 +211,22 @@ def forgot(rows: list[dict[str, Any]], units: dict[str, str]) -> Iterator[Cause]
     worse = [row for row in rows if row["group"] == "retention" and row["verdict"] == "worse"]
     if worse:
         parts = [f"{plain_name(r['task'])} {change(r['difference'], units[r['task']], words=True)}" for r in worse]
-        yield Cause("forgot", listed(parts), "a proved loss on a retention task")
+        yield Cause("forgot", listed(parts) + _seeds(worse[0]), "a proved loss on a retention task")
 
 
 def noise(rows: list[dict[str, Any]], units: dict[str, str], target: str | None) -> Iterator[Cause]:
     """The target's difference is within what the test can tell from chance."""
     for row in [row for row in rows if row["task"] == target and row["verdict"] == "can't tell"]:
         unit = units[row["task"]]
-        text = f"{plain_name(row['task'])} {change(row['difference'], unit, words=True)}"
-        yield Cause("noise", text, f"detectable from {change(row['detectable'], unit, words=True).lstrip('+')}")
+        text = f"no difference proved: {plain_name(row['task'])} {change(row['difference'], unit, words=True)}"
+        yield Cause(
+            "noise", text + _seeds(row), f"smallest difference it can find: {detectable(row['detectable'], unit)}"
+        )
+
+
+def _seeds(row: dict[str, Any]) -> str:
+    """A note where the row is a mean over the runs of several seeds."""
+    return f" (mean of {row['seeds']} seeds)" if row.get("seeds", 1) > 1 else ""
 
 
 def as_dicts(causes: list[Cause]) -> list[dict[str, Any]]:

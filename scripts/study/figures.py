@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from study.durable import write_bytes
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 # Light-mode colours and the CSS variables that stand for them in the page. The series are those of Okabe & Ito 2008,
@@ -154,3 +155,22 @@ def spread_labels(positions: list[float], gap: float) -> list[float]:
         placed[after] = max(placed[after], placed[before] + gap)
     shift = sum(placed[i] - positions[i] for i in order) / len(order) if order else 0.0
     return [value - shift for value in placed]
+
+
+def label_ends(axes: "Axes", ends: list[tuple[float, float, str, str]]) -> None:
+    """Names right of the plot, at the ends (x, y, name, colour) of lines, moved apart where they would touch."""
+    low, high = axes.get_ylim()
+    heights = spread_labels([min(loss, high) for _, loss, *_ in ends], (high - low) * 0.075)
+    for (_, _, label, colour), height in zip(ends, heights):
+        axes.annotate(
+            label,
+            (1.0, (height - low) / (high - low)),
+            xycoords="axes fraction",
+            xytext=(5, 0),
+            textcoords="offset points",
+            color=colour,
+            weight="bold",
+            fontsize=9,
+            verticalalignment="center",
+            annotation_clip=False,
+        )

@@ -1,24 +1,34 @@
 """The report's answers in sentences, each drawn from the tables and never saying more than its test could see."""
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
 from study.wording import (
-    AXIS_NAMES,
     axis_value,
     between,
     change,
+    decimals,
+    detectable,
     listed,
+    p_value,
     plain_name,
     plural,
-    points,
     score,
+    visible,
 )
 
 UNSURE = "can't tell"
+# status of a run that has no score → what the headline calls it
+NOT_SCORED = {
+    "diverged": "diverged",
+    "failed": "failed",
+    "paused": "stopped early",
+    "missing": "not run yet",
+    "trained": "trained only",
+    "unreadable": "unreadable",
+}
 
 
 @dataclass(frozen=True)
@@ -33,12 +43,14 @@ class Answer:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the sentences are drawn from: compare.json, its tables, and run → label."""
+    """What the sentences are drawn from: compare.json, its tables, run → label, and run → label of its setting, which
+    leaves the seed out."""
 
     summary: dict[str, Any]
     comparisons: pd.DataFrame
     axes: pd.DataFrame
     labels: dict[str, str]
+    setting_labels: dict[str, str]
     base_case_runs: tuple[str, ...]
 
     @property
@@ -57,128 +69,134 @@ class Evidence:
     def interval(self) -> str:
         return f"{round((1 - self.summary['terms']['alpha']) * 100)}% interval"
 
+    @property
+    def chance(self) -> str:
+        return f"{self.summary['terms']['power'] * 100:g}%"
 
-def answers(evidence: Evidence) -> list[Answer]:
-    """The three answers of the page's top: did it help, which setting mattered, what was lost."""
-    if evidence.target is None or evidence.comparisons.empty:
-        text = "No run has been scored beside its untrained base yet, so nothing can be said."
-        return [Answer("Did fine-tuning help?", "unsure", "Can't tell", text)]
-    return [did_it_help(evidence), what_mattered(evidence), what_was_lost(evidence)]
+    def axis(self, axis: str) -> str:
+        """What an axis is called: rank has alpha beside it."""
+        return self.summary["axis_names"][axis]
+
+    def noun(self, rows: pd.DataFrame) -> str:
+        """What a row of comparisons is: one run, or a setting whose seeds were averaged."""
+        return "scored run" if (rows["seeds"] == 1).all() else "setting"
+
+
+def difference(row: Any, unit: str) -> str:
+    """A row's difference in words, with the decimals that its interval deserves."""
+    return change(row["difference"], unit, words=True, places=decimals(row["low"], row["high"]))
+
+
+def not_scored(evidence: Evidence) -> str:
+    """A sentence on the runs that are in no comparison, or nothing."""
+    statuses = evidence.summary["statuses"]
+    without = {status: count for status, count in statuses.items() if status != "scored"}
+    if not without:
+        return ""
+    parts = ", ".join(f"{without[status]} {word}" for status, word in NOT_SCORED.items() if status in without)
+    count = sum(without.values())
+    return (
+        f" {count} of {plural(sum(statuses.values()), 'run')} {'was' if count == 1 else 'were'} not scored ({parts})."
+    )
 
 
 def did_it_help(evidence: Evidence) -> Answer:
-    """How many runs beat their base on the main target, and by how much the base case did."""
+    """How many settings beat their base on the main target, and by how much the base case did."""
     question = "Did fine-tuning help?"
     rows = evidence.comparisons[evidence.comparisons["task"] == evidence.target]
     rows = rows[rows["verdict"] != ""]
+    rest = not_scored(evidence)
     if rows.empty:
-        return Answer(question, "unsure", "Can't tell", "No run could be compared with its base on the target.")
+        text = f"No run could be compared with its base on the target.{rest}"
+        return Answer(question, "unsure", "Can't tell", text)
     better, worse = rows[rows["verdict"] == "better"], rows[rows["verdict"] == "worse"]
     name = f"“{plain_name(evidence.target)}”" + ("" if evidence.higher_is_better else " (lower is better)")
-    case = rows[rows["run"].isin(evidence.base_case_runs)]
-    shown = case.iloc[0] if len(case) else rows.loc[rows["improvement"].abs().idxmax()]
-    who = "the base case" if len(case) else evidence.labels[shown["run"]]
-    detail = (
-        f"{who} went from {score(shown['base_value'], evidence.unit)} to {score(shown['value'], evidence.unit)}, "
-        f"{change(shown['difference'], evidence.unit, words=True)} ({evidence.interval} "
-        f"{between(shown['low'], shown['high'], evidence.unit)}{'' if shown['verdict'] != UNSURE else '; can’t tell'})"
-    )
+    detail = _detail(rows, evidence)
+    all_ = plural(len(rows), evidence.noun(rows))
+    harm = f", {len(worse)} did worse" if len(worse) else ""
     if len(better):
         tone, short = ("good", "Yes") if not len(worse) else ("unsure", "It depends")
-        count = (
-            f"{len(better)} of {plural(len(rows), 'scored run')} beat {_their(len(better))} untrained base on {name}"
-        )
-        harm = f", {len(worse)} did worse" if len(worse) else ""
-        return Answer(question, tone, short, f"{count}{harm}. {_start(detail)}.")
+        count = f"{len(better)} of {all_} beat {'its' if len(better) == 1 else 'their'} untrained base on {name}"
+        return Answer(question, tone, short, f"{count}{harm}. {detail}{rest}")
     if len(worse):
-        count = f"none of {plural(len(rows), 'scored run')} beat its untrained base on {name}, {len(worse)} did worse"
-        return Answer(question, "bad", "No", f"{_start(count)}. {_start(detail)}.")
-    least = change(rows["detectable"].min(), evidence.unit).lstrip("+")
-    text = (
-        f"No run differs from its untrained base on {name} by more than chance explains. {_start(detail)}. "
-        f"A true difference under {least}{points(rows['detectable'].min(), evidence.unit)} would most likely have been missed."
-    )
+        text = f"None of {all_} beat its untrained base on {name}{harm}. {detail}{rest}"
+        return Answer(question, "bad", "No", text)
+    text = f"Of {all_} none differs from its untrained base on {name} by more than chance explains. {detail}{rest}"
     return Answer(question, "unsure", "Can't tell", text)
 
 
-def _start(sentence: str) -> str:
+def _detail(rows: pd.DataFrame, evidence: Evidence) -> str:
+    """The base case's row in full, or that of the largest change where the base case was not compared."""
+    case = rows[rows["run"].isin(evidence.base_case_runs)]
+    row = case.iloc[0] if len(case) else rows.loc[rows["improvement"].abs().idxmax()]
+    who = "The base case" if len(case) else start(evidence.setting_labels[row["run"]])
+    places = decimals(row["low"], row["high"])
+    before, after = (score(row[name], evidence.unit, places) for name in ("reference_score", "score"))
+    seeds = f" (mean of {row['seeds']} seeds)" if row["seeds"] > 1 else ""
+    unsure = "; can’t tell" if row["verdict"] == UNSURE else ""
+    return (
+        f"{who} went from {before} to {after}{seeds}, {difference(row, evidence.unit)} ({evidence.interval} "
+        f"{between(row['low'], row['high'], evidence.unit)}, corrected p {p_value(row['p_corrected'])}{unsure}). "
+        f"What this test would find with a chance of {evidence.chance}: {detectable(row['detectable'], evidence.unit)}"
+        + ("." if pd.isna(row["detectable"]) else " or more.")
+    )
+
+
+def start(sentence: str) -> str:
+    """The sentence with a capital letter."""
     return sentence[:1].upper() + sentence[1:]
-
-
-def _their(count: int) -> str:
-    return "its" if count == 1 else "their"
 
 
 def what_mattered(evidence: Evidence) -> Answer:
     """Which axes hold a value that differs from the base case's on the main target, and which show nothing."""
     question = "Which setting mattered?"
     axes = evidence.axes
-    if axes.empty or axes[(axes["task"] == evidence.target) & (axes["verdict"] != "")].empty:
-        return Answer(question, "unsure", "Can't tell", "No setting could be compared with the base case yet.")
-    rows = axes[(axes["task"] == evidence.target) & (axes["verdict"] != "")]
-    moved, still = [], []
+    rows = axes[axes["task"] == evidence.target] if not axes.empty else axes
+    if rows.empty or (rows["verdict"] == "").all():
+        reasons = "".join(f" {_not_compared(rows, axis, evidence)}." for axis in dict.fromkeys(rows.get("axis", ())))
+        text = f"No setting could be compared with the base case yet.{reasons}"
+        return Answer(question, "unsure", "Can't tell", text)
+    moved, parts, still, without = [], [], [], []
     for axis, of_axis in rows.groupby("axis", sort=False):
-        proved = of_axis[of_axis["verdict"] != UNSURE]
+        told = of_axis[of_axis["verdict"] != ""]
+        proved = told[told["verdict"] != UNSURE]
         if len(proved):
-            moved.append((AXIS_NAMES[axis], [_step(row, axis, evidence) for _, row in proved.iterrows()]))
+            ends = dict.fromkeys((proved["improvement"].idxmax(), proved["improvement"].idxmin()))
+            steps = listed([_step(proved.loc[index], axis, evidence) for index in ends])
+            moved.append(evidence.axis(axis))
+            parts.append(start(f"{steps}{_more(len(proved) - len(ends))}."))
+        elif len(told):
+            least = detectable(told["detectable"].max(skipna=False), evidence.unit)
+            still.append(f"{evidence.axis(axis)} ({least})")
         else:
-            still.append((AXIS_NAMES[axis], of_axis["detectable"].min()))
-    parts = [_start(f"{listed(steps)}.") for _, steps in moved]
+            without.append(f"{start(_not_compared(rows, axis, evidence))}.")
     if still:
-        names, least = listed([name for name, _ in still]), min(value for _, value in still)
         parts.append(
-            f"For {names} no effect was seen; one under {change(least, evidence.unit).lstrip('+')}"
-            f"{points(least, evidence.unit)} would most likely have been missed."
+            f"No effect was proved for {listed(still)}; in brackets, what would have been found with a chance of "
+            f"{evidence.chance} on each value."
         )
+    parts += without
     if evidence.target not in evidence.summary["noise"]:
         parts.append("One seed per setting: luck of the seed is in these differences.")
-    short = _start(listed([name for name, _ in moved])) if moved else "Can't tell"
+    short = start(listed(moved)) if moved else "Can't tell"
     return Answer(question, "good" if moved else "unsure", short, " ".join(parts))
 
 
+def _more(count: int) -> str:
+    return f" ({plural(count, 'value')} between)" if count > 0 else ""
+
+
+def _not_compared(rows: pd.DataFrame, axis: str, evidence: Evidence) -> str:
+    reason = rows.loc[rows["axis"] == axis, "reason"].iloc[0]
+    return f"{evidence.axis(axis)} was not compared: {visible(reason, 200).removeprefix('not comparable: ')}"
+
+
 def _step(row: pd.Series, axis: str, evidence: Evidence) -> str:
-    amount = change(abs(row["difference"]), evidence.unit, words=True).lstrip("+")
+    amount = difference(row, evidence.unit).lstrip("+−")
     direction = "higher" if row["difference"] > 0 else "lower"
     judged = "" if evidence.higher_is_better else f", which is {row['verdict']}"
     value, default = (axis_value(axis, row[key]) for key in ("value", "base_case_value"))
-    return f"{AXIS_NAMES[axis]} {value} scored {amount} {direction} than {default}{judged}"
-
-
-def what_was_lost(evidence: Evidence) -> Answer:
-    """What the base knew before and the runs lost, over the retention tasks."""
-    question = "What was forgotten?"
-    rows = evidence.comparisons
-    rows = rows[(rows["group"] == "retention") & (rows["verdict"] != "")]
-    if rows.empty:
-        text = "The study names no retention task, or none could be compared."
-        return Answer(question, "unsure", "Not measured", text)
-    proved = rows[rows["verdict"] == "worse"]
-    trades = [row for row in evidence.summary["trade_offs"] if row["kept"] is not None]
-    tasks = rows["task"].nunique()
-    over = f"over {plural(tasks, 'retention task')}"
-    parts, lost = [], None
-    if len(proved):
-        runs = list(dict.fromkeys(proved["run"]))
-        named = listed([f"“{evidence.labels[run]}”" for run in runs[:3]])
-        more = f" and {len(runs) - 3} more" if len(runs) > 3 else ""
-        parts.append(f"{plural(len(runs), 'run')} proved to forget: {named}{more}.")
-        lost = min((row for row in trades if row["run"] in runs), key=lambda row: row["kept"], default=None)
-        if lost:
-            parts.append(f"The largest loss {over} is {_kept(lost, evidence)}, by “{evidence.labels[lost['run']]}”.")
-    else:
-        parts.append("No run proved to have lost anything that its base could do.")
-    case = next((row for row in trades if row["run"] in evidence.base_case_runs), None)
-    if case and not (len(proved) and lost and lost["run"] == case["run"]):
-        parts.append(f"The base case changed by {_kept(case, evidence)} {over}.")
-    everyone = len(set(proved["run"])) == rows["run"].nunique()
-    tone, short = ("unsure", "Some runs forgot") if len(proved) else ("good", "Nothing proved")
-    if everyone:
-        tone, short = "bad", "All runs forgot"
-    return Answer(question, tone, short, " ".join(parts))
-
-
-def _kept(row: dict[str, Any], evidence: Evidence) -> str:
-    return f"{change(row['kept'], 'share', words=True)} ({between(row['kept_low'], row['kept_high'], 'share')})"
+    return f"{evidence.axis(axis)} {value} scored {amount} {direction} than {default}{judged}"
 
 
 def axis_finding(evidence: Evidence, axis: str) -> str:
@@ -190,36 +208,14 @@ def axis_finding(evidence: Evidence, axis: str) -> str:
     told = rows[rows["verdict"] != ""]
     if told.empty:
         reasons = [reason for reason in rows.get("reason", pd.Series(dtype=str)).dropna()]
-        return f"Not compared: {reasons[0]}." if reasons else "Nothing to compare yet."
+        return f"Not compared: {visible(reasons[0], 200)}." if reasons else "Nothing to compare yet."
     parts = []
     for _, row in told.iterrows():
-        amount = change(row["difference"], evidence.unit, words=True)
+        amount = difference(row, evidence.unit)
         value, default = (axis_value(axis, row[key]) for key in ("value", "base_case_value"))
-        if row["verdict"] == "can't tell":
-            least = change(row["detectable"], evidence.unit).lstrip("+") + points(row["detectable"], evidence.unit)
-            parts.append(f"{value} against {default}: can’t tell ({amount}; detectable from {least})")
+        if row["verdict"] == UNSURE:
+            least = detectable(row["detectable"], evidence.unit)
+            parts.append(f"{value} against {default}: can’t tell ({amount}; detectable: {least})")
         else:
             parts.append(f"{value} is {row['verdict']} than {default} ({amount})")
     return "; ".join(parts) + "."
-
-
-def ship_lines(evidence: Evidence) -> list[dict[str, Any]]:
-    """Per compared run: label, what it learned and kept, and the ship line with its reason."""
-    return [
-        {
-            "label": evidence.labels[row["run"]],
-            "gain": f"{change(row['gain'], evidence.unit, words=True)}",
-            "gain_interval": between(row["gain_low"], row["gain_high"], evidence.unit),
-            "kept": "–" if row["kept"] is None else change(row["kept"], "share", words=True),
-            "kept_interval": "" if row["kept"] is None else between(row["kept_low"], row["kept_high"], "share"),
-            "ship": row["ship"],
-            "reason": row["ship_reason"],
-            "pareto": row["pareto"],
-        }
-        for row in evidence.summary["trade_offs"]
-    ]
-
-
-def is_number(value: Any) -> bool:
-    """Whether a table's cell holds a number."""
-    return isinstance(value, int | float) and not math.isnan(value)

@@ -48,8 +48,9 @@ def memory_here(study: Study, cell: Cell, shape: Shape, device: Device, **change
     return Memory(**(vars(found) | {"overhead": found.overhead - CONTEXT_MIB}))
 
 
-def work_of(study: Study, cell: Cell, shape: Shape, data: DataSize, device: Device) -> Work:
-    """Updates, tokens and operations of a run, by the same rule as study/budget.py."""
+def work_of(study: Study, cell: Cell, shape: Shape, data: DataSize, *, recomputes: bool) -> Work:
+    """Updates, tokens and operations of a run, by the same rule as study/budget.py. `recomputes`: whether it computes its
+    activations twice, as training on a GPU does to save memory."""
     training, settings = study.settings["training"], study.settings["data"]
     steps = _steps(training["budget"], data, per_device=cell.batch[0], accumulation=cell.batch[1])
     if steps is None:
@@ -60,7 +61,7 @@ def work_of(study: Study, cell: Cell, shape: Shape, data: DataSize, device: Devi
         rank=cell.rank,
         target_modules=training["target_modules"],
         row_tokens=data.row_tokens,
-        checkpointing=device.kind == "cuda",
+        checkpointing=recomputes,
     )
     measurements = 1 + math.ceil(steps / training["evaluate_every_steps"])
     heldout = measurements * settings["heldout_rows"] * data.row_tokens
@@ -91,15 +92,15 @@ def rate_of(
         done = [c for c in cells if c.run in measured.runs and (c.model == cell.model or not same_model)]
         done = [c for c in done if works[c.run].total_flops]
         if done:
-            flops = sum(_done_flops(works[c.run], measured.runs[c.run]) for c in done)
+            flops = sum(done_flops(works[c.run], measured.runs[c.run]) for c in done)
             seconds = sum(measured.runs[c.run].train_seconds for c in done)
             whose = cell.model if same_model else "other models"
             return flops / seconds / 1e12, f"measured here on {len(done)} run{'s' * (len(done) > 1)} of {whose}"
     return device.rate_tflops, device.rate_from
 
 
-def _done_flops(work: Work, record: Any) -> float:
-    """A run that diverged did a part of its updates."""
+def done_flops(work: Work, record: Any) -> float:
+    """Operations of a run that has ended; one that diverged did a part of its updates."""
     return work.total_flops * min(1.0, record.steps / work.steps)
 
 

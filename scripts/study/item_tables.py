@@ -110,7 +110,9 @@ def _table(task: str, *, group: str, metric: str, higher: bool | None, parts: di
     pool = np.concatenate(list(values.values()))
     pool = pool[~np.isnan(pool)]
     higher = True if higher is None else higher
-    shared = all(cluster not in (None, "") for cluster in clusters) and len(clusters) > 0
+    # An item without a cluster (an older file has none at all) stands alone; where all do, there are no clusters.
+    names = np.array([f"item {item}" if cluster in (None, "") else cluster for item, cluster in zip(items, clusters)])
+    shared = len(set(names)) < len(names)
     return ItemTable(
         task=task,
         group=group,
@@ -119,7 +121,7 @@ def _table(task: str, *, group: str, metric: str, higher: bool | None, parts: di
         items=items,
         values=values,
         weights=weights if len(weights) == len(values) else None,
-        clusters=clusters.astype(str) if shared else None,
+        clusters=names if shared else None,
         unit="share" if higher and len(pool) and pool.min() >= 0 and pool.max() <= 1 else "plain",
         binary=bool(len(pool)) and bool(np.isin(pool, (0.0, 1.0)).all()),
     )

@@ -7,22 +7,19 @@ import numpy as np
 import pandas as pd
 
 from study import stats
-from study.comparisons import Terms, setting_key
+from study.comparisons import Terms, settings_of
 from study.item_tables import ItemTable
 from study.outcomes import Outcome
+from study.power import smallest_detectable
 
 
 def seed_noise(outcomes: list[Outcome], tables: dict[str, ItemTable]) -> dict[str, dict[str, Any]]:
     """Task → variance of a run's score between seeds, pooled over the settings that were trained under several."""
-    groups: dict[str, list[str]] = {}
-    for outcome in outcomes:
-        if outcome.kind == "run" and outcome.status == "scored":
-            groups.setdefault(setting_key(outcome.cell), []).append(outcome.subject)
-    noise = {}
+    settings, noise = settings_of(outcomes), {}
     for table in tables.values():
         scores = []
-        for members in groups.values():
-            means = [_mean(table, subject) for subject in members if subject in table.values]
+        for members in settings:
+            means = [_mean(table, run.subject) for run in members if run.subject in table.values]
             if len(means) > 1:
                 scores.append(np.array(means))
         variance, df = stats.pooled_seed_variance(scores)
@@ -43,28 +40,28 @@ def _mean(table: ItemTable, subject: str) -> float:
     return float(np.average(values[mask], weights=weights))
 
 
-def widen_by_seeds(axes: pd.DataFrame, noise: dict[str, dict[str, Any]], terms: Terms) -> pd.DataFrame:
-    """The axis rows with seed spread in interval and p where it was measured; `seed_noise` says whether it was."""
-    if axes.empty:
-        return axes
-    axes = axes.assign(seed_noise="not measured")
-    for index, row in axes.iterrows():
-        if row["task"] in noise and not np.isnan(row.get("difference", np.nan)):
-            known = noise[row["task"]]
-            wider = stats.with_seed_spread(
-                np.array([row["difference"]]),
-                np.array([row["stderr"]]),
-                units=int(row["units"]),
-                seed_variance=known["variance"],
-                seed_df=known["df"],
-                share=row["seed_share"],
-                confidence=terms.confidence,
-            )
-            for key in ("p", "low", "high", "stderr"):
-                axes.loc[index, key] = float(wider[key][0])
-            axes.loc[index, "spread"] = float(wider["stderr"][0] * np.sqrt(row["units"]))
-            axes.loc[index, "method"], axes.loc[index, "seed_noise"] = stats.SEEDS_T, "measured"
-    return axes
+def widen_by_seeds(frame: pd.DataFrame, noise: dict[str, dict[str, Any]], terms: Terms) -> pd.DataFrame:
+    """The rows with seed spread in interval and p where it was measured on their task; `seed_noise` says whether it was.
+
+    ASSUME: training under another seed moves the score of every setting alike, so that one setting's spread serves all.
+    """
+    if "difference" not in frame:
+        return frame
+    frame = frame.assign(seed_noise="not measured")
+    for task, known in noise.items():
+        rows = frame.index[(frame["task"] == task) & frame["difference"].notna()]
+        columns = ("difference", "stderr", "df")
+        wider = stats.with_seed_spread(
+            *(frame.loc[rows, name].to_numpy(float) for name in columns),
+            seed_variance=known["variance"],
+            seed_df=known["df"],
+            share=frame.loc[rows, "seed_share"].to_numpy(float),
+            confidence=terms.confidence,
+        )
+        for name, values in {**wider, "test_stderr": wider["stderr"], "least_p": 0.0, "binary": False}.items():
+            frame.loc[rows, name] = values
+        frame.loc[rows, "method"], frame.loc[rows, "seed_noise"] = stats.SEEDS_T, "measured"
+    return frame
 
 
 def judge(frames: Iterable[pd.DataFrame], tables: dict[str, ItemTable], terms: Terms) -> int:
@@ -74,7 +71,7 @@ def judge(frames: Iterable[pd.DataFrame], tables: dict[str, ItemTable], terms: T
     """
     frames = [frame for frame in frames if not frame.empty]
     for frame in frames:
-        for column in ("difference", "p", "spread", "units", "binary"):
+        for column in ("difference", "p", "low", "high", "test_stderr", "df", "least_p", "items", "binary"):
             if column not in frame:
                 frame[column] = np.nan
     if not frames:
@@ -98,7 +95,8 @@ def judge(frames: Iterable[pd.DataFrame], tables: dict[str, ItemTable], terms: T
 
 
 def _detectable(row: Any, alpha: float, power: float) -> float:
-    spread = np.array([row.spread])
-    return float(
-        stats.smallest_detectable(spread, units=int(row.units), alpha=alpha, power=power, binary=bool(row.binary))[0]
-    )
+    """NaN where the row's test can not give a p value as small as `alpha`, whatever the difference."""
+    if row.least_p >= alpha:
+        return float("nan")
+    items = int(row.items) if row.binary else None
+    return smallest_detectable(row.test_stderr, df=row.df, alpha=alpha, power=power, items=items)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 # lm-eval's metrics whose per-item value is no number but has a meaning of its own once aggregated over that one item.
 ONE_ITEM_AGGREGATES = ("word_perplexity", "byte_perplexity", "bits_per_byte", "brier_score")
+# Fields of lm-eval's stock tasks that hold what several questions are asked about (BoolQ, DROP, RACE, CoQA, MultiRC, SQuAD).
+PASSAGE_FIELDS = ("passage", "article", "story", "paragraph", "context")
 BOOTSTRAP_DRAWS = 1000  # only for metrics without a closed-form standard error; compare has its own tests
 
 
@@ -82,6 +84,7 @@ def _items(task: Any, samples: list[dict[str, Any]], several: bool, lm: "Watched
     for sample in samples:
         row = {
             "item": f"{task.task_name}/{sample['doc_id']}" if several else str(sample["doc_id"]),
+            "cluster": _cluster(task, sample["doc"]),
             "prompt_sha256": sha256_json([list(argument) for argument in sample["arguments"]]),
             "output": _output(task, sample),
         }
@@ -92,6 +95,19 @@ def _items(task: Any, samples: list[dict[str, Any]], several: bool, lm: "Watched
         if sample["filter"] == samples[0]["filter"]:  # each filter lists all documents again
             rows += [row | {"metric": name, "value": value} for name, value in _watched(sample, lm).items()]
     return rows
+
+
+def _cluster(task: Any, doc: dict[str, Any]) -> str:
+    """A name that the documents on one passage share: a digest of the field that `metadata: {cluster_field: …}` in the task's
+    file names (null: items stand alone), else of the stock tasks' passage; empty for a document without one."""
+    metadata = task.get_config("metadata") or {}
+    fields = PASSAGE_FIELDS
+    if "cluster_field" in metadata:
+        fields = (metadata["cluster_field"],) if metadata["cluster_field"] is not None else ()
+        if fields and fields[0] not in doc:
+            raise ValueError(f"cluster_field {fields[0]!r} is none of the document's fields: {', '.join(doc)}")
+    found = next((doc[field] for field in fields if doc.get(field)), None)
+    return "" if found is None else sha256_json(found)[:16]
 
 
 def _metric_name(metric: str, filter_name: str) -> str:

@@ -175,17 +175,23 @@ def _full_attention_layers(config: dict[str, Any], kind: str, layers: int) -> in
 
 
 def find_shape(entry: dict[str, Any], *, network: bool = False) -> Shape | None:
-    """The shape of a study file's model entry: from its `shape`, its folder's config.json, or the hub.
+    """The shape of a study file's model entry, from where `find_config` finds it; None when nothing tells it."""
+    found = find_config(entry, network=network)
+    return None if found is None else read_shape(*found)
 
-    Without `network` only what earlier downloads left is looked at; None when nothing tells the shape.
+
+def find_config(entry: dict[str, Any], *, network: bool = False) -> tuple[dict[str, Any], str] | None:
+    """What a study file's `shape`, a folder's config.json or the hub's says of a model entry, and where it stands.
+
+    Without `network` only what earlier downloads left is looked at; None when nothing is there.
     """
     if "path" in entry:
         file = Path(entry["path"]) / "config.json"
-        return read_shape(read_json(file), str(file))
+        return read_json(file), str(file)
     if entry["shape"] is not None:
-        return read_shape(entry["shape"], f"shape of {entry['hub']}")
+        return entry["shape"], f"shape of {entry['hub']}"
     file = _hub_config(entry["hub"], entry["revision"], network)
-    return None if file is None else read_shape(read_json(file), f"config.json of {entry['hub']}")
+    return None if file is None else (read_json(file), f"config.json of {entry['hub']}")
 
 
 @cache

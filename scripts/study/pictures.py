@@ -8,11 +8,13 @@ import numpy as np
 import pandas as pd
 
 from study import charts
-from study.charts import Curve, Point
-from study.comparisons import AXES, axis_text
+from study.axes import AXES, axis_text
+from study.charts import Point
 from study.figures import Styles, drawing, inline, save
+from study.loss_chart import loss_curves, path_curve, series_colour
 from study.outcomes import Outcome
 from study.page import Material
+from study.run_evidence import read_loss_path
 from study.wording import AXIS_NAMES, plain_name, setting, visible
 
 if TYPE_CHECKING:
@@ -57,6 +59,7 @@ def draw_differences(material: Material, pictures: Pictures) -> None:
     trades = material.evidence.summary["trade_offs"]
     if not trades:
         return
+    note = f"the {MOST_ROWS} largest gains of {len(trades)}" if len(trades) > MOST_ROWS else ""
     trades = trades if len(trades) <= MOST_ROWS else sorted(trades, key=lambda row: -row["gain"])[:MOST_ROWS]
     rows = []
     for row in trades:
@@ -65,19 +68,19 @@ def draw_differences(material: Material, pictures: Pictures) -> None:
         if row["kept"] is not None:
             clear = row["kept_low"] > 0 or row["kept_high"] < 0
             kept = Point("", row["kept"], row["kept_low"], row["kept_high"], clear)
-        rows.append((material.evidence.labels[row["run"]], gain, kept))
+        rows.append((material.evidence.setting_labels[row["run"]], gain, kept))
     share = material.evidence.unit == "share"
     titles = ("Learned, points" if share else "Learned", "Kept, points")
     target = plain_name(material.evidence.target)
     alt = f"What each run learned on {target} and kept on the retention tasks, as differences from its base"
-    pictures.add("differences", charts.differences(rows, titles, share=share), alt)
+    pictures.add("differences", charts.differences(rows, titles, share=share, note=note), alt)
 
 
 def draw_trade_off(material: Material, pictures: Pictures) -> None:
     """Learning against forgetting."""
     points = [
         (
-            material.evidence.labels[row["run"]],
+            material.evidence.setting_labels[row["run"]],
             Point("", row["gain"], row["gain_low"], row["gain_high"]),
             Point("", row["kept"], row["kept_low"], row["kept_high"]),
             row["pareto"],
@@ -85,7 +88,7 @@ def draw_trade_off(material: Material, pictures: Pictures) -> None:
         for row in material.evidence.summary["trade_offs"]
         if row["kept"] is not None
     ]
-    if len(points) < 2 or len(points) > 60:
+    if len(points) < 2:
         return
     margin = material.evidence.summary["terms"]["retention_margin"]
     figure = charts.trade_off(points, share=material.evidence.unit == "share", margin=margin)
@@ -119,23 +122,13 @@ def draw_losses(material: Material, pictures: Pictures, axis: str) -> None:
     for outcome in runs[:MOST_CURVES]:
         colour = "s0"
         if outcome.cell.departs:
-            colour, others = charts.series_colour(others), others + 1
-        losses = read_losses(material.results / "train" / outcome.subject / outcome.record.losses_file)
-        curves.append(Curve(value_text(axis, outcome), colour, losses["train"], losses["heldout"]))
+            colour, others = series_colour(others), others + 1
+        path = read_loss_path(material.results / "train" / outcome.subject / outcome.record.losses_file)
+        if path is not None:
+            curves.append(path_curve(value_text(axis, outcome), colour, path))
     if any(curve.heldout[0] for curve in curves):
         alt = f"Loss against training tokens by {AXIS_NAMES[axis]}: {', '.join(curve.label for curve in curves)}"
-        pictures.add(f"loss_{axis}", charts.loss_curves(curves), alt)
-
-
-def read_losses(path: Path) -> dict[str, tuple[list[float], list[float]]]:
-    """kind → (tokens, losses) of a losses.csv; empty where the file is not there."""
-    if not path.is_file():
-        return {"train": ([], []), "heldout": ([], [])}
-    table = pd.read_csv(path)
-    return {
-        kind: (table.loc[table["kind"] == kind, "tokens"].tolist(), table.loc[table["kind"] == kind, "loss"].tolist())
-        for kind in ("train", "heldout")
-    }
+        pictures.add(f"loss_{axis}", loss_curves(curves), alt)
 
 
 def draw_scores(material: Material, pictures: Pictures, axis: str) -> None:
@@ -147,18 +140,15 @@ def draw_scores(material: Material, pictures: Pictures, axis: str) -> None:
     share = material.evidence.unit == "share"
     retention = [name for name, task in tasks.items() if task["group"] == "retention" and task["unit"] == "share"]
     table = material.scores.set_index(["subject", "task"])
+    target, name = [material.evidence.target], plain_name(material.evidence.target)
     series = [
-        (
-            plain_name(material.evidence.target),
-            "s0",
-            [score_point(table, o.subject, [material.evidence.target]) for o in runs],
-        ),
-        ("untrained", "s0", [score_point(table, o.base, [material.evidence.target]) for o in runs]),
+        (name, "s0", [score_point(table, o.subject, target) for o in runs]),
+        (f"untrained, {name}", "s0", [score_point(table, o.base, target) for o in runs]),
     ]
     if share and retention:
         series += [
             ("retention", "s1", [score_point(table, o.subject, retention) for o in runs]),
-            ("untrained", "s1", [score_point(table, o.base, retention) for o in runs]),
+            ("untrained, retention", "s1", [score_point(table, o.base, retention) for o in runs]),
         ]
     marked = next((i for i, o in enumerate(runs) if not o.cell.departs), -1)
     title = "Scores" if share else plain_name(tasks[material.evidence.target]["metric"]).capitalize()

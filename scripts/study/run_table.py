@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from study import stats
 from study.item_tables import ItemTable
 from study.outcomes import Outcome
+from study.units import mean_interval
 
 FROM_RECORD = (
     "backend data_id data_fingerprint train_rows heldout_rows base_source base_commit base_sha256 steps planned_steps samples "
@@ -96,7 +96,8 @@ def score_rows(tables: dict[str, ItemTable], confidence: float) -> list[dict[str
             if not mask.any():
                 continue
             weights = table.weights[subject][mask] if table.weights else None
-            found = stats.mean_interval(values[mask], weights=weights, binary=table.binary, confidence=confidence)
+            clusters = table.clusters[mask] if table.clusters is not None else None
+            found = mean_interval(values[mask], weights=weights, clusters=clusters, confidence=confidence)
             head = {"subject": subject, "task": table.task, "group": table.group, "metric": table.metric}
             rows.append(head | {"items": int(mask.sum())} | found)
     return rows

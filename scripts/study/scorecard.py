@@ -4,88 +4,118 @@ The findings and their rules are data, `config/literature.yaml`; here is only ho
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import yaml
 
-from study.comparisons import AXES
+from study.axes import AXES
 from study.diagnosis import differs
 from study.errors import UserError
 from study.outcomes import Outcome
 from study.study_file import ROOT
-from study.wording import AXIS_NAMES, axis_value, between, change, listed, plural, points, setting
+from study.wording import AXIS_NAMES, axis_value, between, change, decimals, listed, plain_name, plural, setting
 
 LITERATURE = ROOT / "config" / "literature.yaml"
 NOT_TESTED, UNSURE, AGREES, DISAGREES = "not tested", "can't tell", "agrees", "disagrees"
 
 
+@dataclass(frozen=True)
+class Cells:
+    """What the rules look at: the axes' rows on the main target with its `unit`, all outcomes, the rows of bases in two
+    precisions, and what the report calls each axis."""
+
+    axes: pd.DataFrame
+    outcomes: list[Outcome]
+    controls: pd.DataFrame
+    unit: str
+    names: dict[str, str]
+
+    def of_axis(self, axis: str) -> pd.DataFrame:
+        """The judged rows of one axis."""
+        rows = self.axes
+        return rows[(rows["axis"] == axis) & (rows["verdict"] != "")] if not rows.empty else rows
+
+    def not_tested(self, axis: str) -> tuple[str, str]:
+        """The answer where an axis has no judged row: it was not varied, or why its values could not be compared."""
+        rows = self.axes[self.axes["axis"] == axis] if not self.axes.empty else self.axes
+        if rows.empty:
+            return NOT_TESTED, f"the {AXIS_NAMES[axis]} was not varied, or could not be compared"
+        return UNSURE, str(rows["reason"].iloc[0])
+
+    def words(self, row: pd.Series) -> str:
+        """A row in words."""
+        verdict = "can’t tell" if row["verdict"] == UNSURE else row["verdict"]
+        value, default = (axis_value(row["axis"], row[key]) for key in ("value", "base_case_value"))
+        amount = change(row["difference"], self.unit, words=True, places=decimals(row["low"], row["high"]))
+        return f"{self.names[row['axis']]} {value} against {default}: {amount}, {verdict}"
+
+
 def scorecard(
     axes: pd.DataFrame,
     outcomes: list[Outcome],
-    controls: list[dict[str, Any]],
+    controls: pd.DataFrame,
     target: str | None,
     unit: str,
+    names: dict[str, str],
     path: Path = LITERATURE,
 ) -> list[dict[str, Any]]:
     """Each finding with its sources, what this study says to it (`result`), and why."""
     literature = yaml.safe_load(path.read_text(encoding="utf-8"))
-    on_target = axes[(axes["task"] == target) & (axes["verdict"] != "")] if not axes.empty else axes
+    cells = Cells(axes[axes["task"] == target] if not axes.empty else axes, outcomes, controls, unit, names)
     rows = []
     for finding in literature["findings"]:
         rule = finding["rule"]
         if rule["kind"] not in RULES:
             raise UserError(f"{path.name}: rule kind {rule['kind']!r} is unknown: take one of {', '.join(RULES)}")
-        result, why = RULES[rule["kind"]](rule, on_target, outcomes, controls, unit)
+        result, why = RULES[rule["kind"]](rule, cells)
         sources = [literature["sources"][key] for key in finding["sources"]]
         rows.append({"claim": finding["claim"], "sources": sources, "result": result, "why": why})
     return rows
 
 
-def little_effect(rule: dict, axes: pd.DataFrame, _outcomes: list, _controls: list, unit: str) -> tuple[str, str]:
-    """Agrees only when every interval lies within the margin: no proof of a difference is no proof of equality."""
-    rows = _of_axis(axes, rule["axis"])
+def little_effect(rule: dict, cells: Cells) -> tuple[str, str]:
+    """An equivalence test by intervals: agrees only when all lie within the margin on both sides, disagrees only when one
+    lies wholly beyond it. A proved difference smaller than the margin is little, and no proof of one is no proof of little."""
+    rows = cells.of_axis(rule["axis"])
     if rows.empty:
-        return NOT_TESTED, f"the {AXIS_NAMES[rule['axis']]} was not varied, or could not be compared"
-    moved = rows[rows["verdict"] != UNSURE]
-    if len(moved):
-        return DISAGREES, listed([_words(row, unit) for _, row in moved.iterrows()])
+        return cells.not_tested(rule["axis"])
+    if cells.unit != "share":
+        return UNSURE, "the main target is no share of right answers, and the margin is in points"
     margin = rule["margin"]
-    widest = rows.loc[(rows["high"] - rows["low"]).idxmax()]
-    interval = f"interval {between(widest['low'], widest['high'], unit)} at {widest['value']}"
-    if unit == "share" and rows["low"].min() >= -margin and rows["high"].max() <= margin:
+    beyond = rows[(rows["low"] > margin) | (rows["high"] < -margin)]
+    if len(beyond):
+        return DISAGREES, listed([cells.words(row) for _, row in beyond.iterrows()])
+    widest = rows.loc[rows[["low", "high"]].abs().max(axis=1).idxmax()]
+    interval = f"interval {between(widest['low'], widest['high'], cells.unit)} at {cells.names[rule['axis']]} {widest['value']}"
+    if rows["low"].min() >= -margin and rows["high"].max() <= margin:
         return AGREES, f"all differences lie within {margin * 100:g} points ({interval})"
-    wanted = f"{margin * 100:g}{points(margin, unit)}" if unit == "share" else "the margin"
-    return UNSURE, f"no difference proved, and none under {wanted} excluded ({interval})"
+    return UNSURE, f"the interval reaches beyond ±{margin * 100:g} points ({interval})"
 
 
-def larger_is(rule: dict, axes: pd.DataFrame, _outcomes: list, _controls: list, unit: str) -> tuple[str, str]:
+def larger_is(rule: dict, cells: Cells) -> tuple[str, str]:
     """Agrees when at least one proved difference goes the finding's way and none the other."""
-    rows = _of_axis(axes, rule["axis"])
+    rows = cells.of_axis(rule["axis"])
     if rows.empty:
-        return NOT_TESTED, f"the {AXIS_NAMES[rule['axis']]} was not varied, or could not be compared"
-    unequal = rows[(rows["token_ratio"] - 1).abs() > 0.1]
-    if len(unequal):
-        return UNSURE, "the runs did not see the same number of tokens"
+        return cells.not_tested(rule["axis"])
     expected = {True: rule["direction"], False: "worse" if rule["direction"] == "better" else "better"}
     proved = rows[rows["verdict"] != UNSURE]
     if proved.empty:
-        return UNSURE, listed([_words(row, unit) for _, row in rows.iterrows()])
+        return UNSURE, listed([cells.words(row) for _, row in rows.iterrows()])
     right = [
         row["verdict"] == expected[_size(row["value"]) > _size(row["base_case_value"])] for _, row in proved.iterrows()
     ]
-    words = listed([_words(row, unit) for _, row in proved.iterrows()])
+    words = listed([cells.words(row) for _, row in proved.iterrows()])
     return (AGREES if all(right) else DISAGREES if not any(right) else UNSURE), words
 
 
-def same_best_rate(
-    rule: dict, _axes: pd.DataFrame, outcomes: list[Outcome], _controls: list, _unit: str
-) -> tuple[str, str]:
+def same_best_rate(rule: dict, cells: Cells) -> tuple[str, str]:
     """Per value of the axis the learning rate with the least held-out loss, where at least two rates were trained."""
     axis = rule["axis"]
     groups: dict[tuple, dict[Any, dict[float, float]]] = {}
-    for outcome in outcomes:
+    for outcome in cells.outcomes:
         if outcome.cell is None or outcome.record is None or outcome.record.final_heldout_loss is None:
             continue
         others = tuple(
@@ -107,18 +137,23 @@ def same_best_rate(
     return (AGREES if same else DISAGREES) if clear else UNSURE, why if clear else f"{why}; the runners-up are too near"
 
 
-def precision(
-    rule: dict, _axes: pd.DataFrame, _outcomes: list, controls: list[dict[str, Any]], _unit: str
-) -> tuple[str, str]:
-    """From the untrained bases in two precisions."""
-    if not controls:
-        return NOT_TESTED, "it takes one model in two precisions"
-    worse = [control["text"] for control in controls if control["worse"]]
-    if worse:
-        return DISAGREES, listed(worse)
-    if all(c["low_bound"] >= -rule["margin"] and c["high_bound"] <= rule["margin"] for c in controls):
-        return AGREES, f"all {plural(len(controls), 'task')} within {rule['margin'] * 100:g} points"
-    return UNSURE, "no loss proved, and none within the margin excluded"
+def precision(rule: dict, cells: Cells) -> tuple[str, str]:
+    """From the untrained bases in two precisions, on tasks that are shares of right answers: a loss beyond the margin on one
+    disagrees, all intervals above minus the margin agree."""
+    rows = cells.controls
+    rows = rows[(rows["unit"] == "share") & (rows["verdict"] != "")] if not rows.empty else rows
+    if rows.empty:
+        return NOT_TESTED, "it takes one model in two precisions, scored on shares of right answers"
+    margin = rule["margin"]
+    lost = rows[rows["high"] < -margin]
+    if len(lost):
+        parts = [f"{plain_name(r['task'])} {change(r['difference'], 'share', words=True)}" for _, r in lost.iterrows()]
+        return DISAGREES, f"in {listed(sorted(set(lost['precision'])))}: {listed(parts)}"
+    if (rows["low"] >= -margin).all():
+        return AGREES, f"no loss of more than {margin * 100:g} points on any of {plural(len(rows), 'task')}"
+    worst = rows.loc[rows["low"].idxmin()]
+    interval = f"{plain_name(worst['task'])} {between(worst['low'], worst['high'], 'share')}"
+    return UNSURE, f"the interval reaches beyond −{margin * 100:g} points ({interval})"
 
 
 def needs(rule: dict, *_: Any) -> tuple[str, str]:
@@ -133,16 +168,6 @@ RULES: dict[str, Callable[..., tuple[str, str]]] = {
     "precision": precision,
     "needs": needs,
 }
-
-
-def _of_axis(axes: pd.DataFrame, axis: str) -> pd.DataFrame:
-    return axes[axes["axis"] == axis] if not axes.empty else axes
-
-
-def _words(row: pd.Series, unit: str) -> str:
-    verdict = "can’t tell" if row["verdict"] == UNSURE else row["verdict"]
-    value, default = (axis_value(row["axis"], row[key]) for key in ("value", "base_case_value"))
-    return f"{value} against {default}: {change(row['difference'], unit, words=True)}, {verdict}"
 
 
 def _size(text: str) -> float:

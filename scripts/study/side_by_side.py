@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from study.outcomes import Outcome
+from study.power import fewest_units
 from study.stats import compare_paired
-from study.wording import between, change, number, score, visible
+from study.wording import between, change, decimals, score, visible
 
 WORDINGS = ("prompt", "original")
 MOST_CHARACTERS = 4000
@@ -72,7 +73,13 @@ def side_by_side(
         return None
     first = next(iter(answers.values()))
     prompts = [_prompt(id_, row, answers, labels) for id_, row in first.items()]
-    means = [_means(labels[subject], list(rows.values()), alpha) for subject, rows in answers.items()]
+    gaps = {subject: _gaps(rows) for subject, rows in answers.items()}
+    tuned = sum(subject != base for subject in answers)
+    means = [
+        _means(labels[subject], list(rows.values()))
+        | {"memory": _memory(gaps[subject], None if subject == base else gaps.get(base, {}), alpha / max(1, tuned))}
+        for subject, rows in answers.items()
+    ]
     return {"prompts": prompts, "means": means, "headings": [heading for heading, _ in MEASURES.values()]}
 
 
@@ -117,12 +124,12 @@ def pieces(text: str) -> list[dict[str, str]]:
     return [piece for piece in found if piece["text"]] or [{"kind": "text", "text": ""}]
 
 
-def _means(label: str, rows: list[dict[str, Any]], alpha: float) -> dict[str, Any]:
-    """Means over the prompts in both wordings, and how much better the model does on the wording it was trained on."""
+def _means(label: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Means over the prompts in both wordings."""
     wordings = [
         [_mean(rows, wording, measure, unit) for measure, (_, unit) in MEASURES.items()] for wording in WORDINGS
     ]
-    return {"label": label, "prompt": wordings[0], "original": wordings[1], "memory": _memory(rows, alpha)}
+    return {"label": label, "prompt": wordings[0], "original": wordings[1]}
 
 
 def _mean(rows: list[dict[str, Any]], wording: str, measure: str, unit: str) -> str:
@@ -130,17 +137,26 @@ def _mean(rows: list[dict[str, Any]], wording: str, measure: str, unit: str) -> 
     return score(sum(values) / len(values), unit) if values else "–"
 
 
-def _memory(rows: list[dict[str, Any]], alpha: float) -> str:
-    """Similarity on the original wording minus that on the rephrased one, paired by prompt, with its interval."""
-    pairs = [
-        (row["prompt"]["similarity"], row["original"]["similarity"])
-        for row in rows
-        if row["prompt"].get("similarity") is not None and row["original"].get("similarity") is not None
-    ]
-    if len(pairs) < 5:
-        return f"{number(len(pairs))} prompts: too few to tell"
-    a, b = np.array(pairs, dtype=float).T
-    found = compare_paired(a[None], b[None], confidence=1 - alpha, draws=2000, seed=0)
+def _gaps(rows: dict[str, dict[str, Any]]) -> dict[str, float]:
+    """Prompt → similarity on the original wording minus that on the rephrased one."""
+    pairs = {id_: [row[wording].get("similarity") for wording in WORDINGS] for id_, row in rows.items()}
+    return {
+        id_: round(original - prompt, 9) for id_, (prompt, original) in pairs.items() if None not in (prompt, original)
+    }
+
+
+def _memory(gaps: dict[str, float], base: dict[str, float] | None, alpha: float) -> str:
+    """How much more the trained wording gained in training than the other one: the difference of differences, paired by
+    prompt. The base's own gap, which no training explains, is shown without a word (`base` None)."""
+    if base is None:
+        mean = sum(gaps.values()) / len(gaps) if gaps else None
+        return f"{change(mean, 'share', words=True)} before any training"
+    shared = [id_ for id_ in gaps if id_ in base]
+    if len(shared) < fewest_units(alpha):
+        return f"{len(shared)} prompts beside the base’s: too few to tell"
+    before, after = (np.array([[found[id_] for id_ in shared]]) for found in (base, gaps))
+    found = compare_paired(before, after, confidence=1 - alpha, draws=2000, seed=0)
     low, high = float(found.low[0]), float(found.high[0])
-    word = "the trained wording is answered better" if low > 0 else "worse" if high < 0 else "no difference shown"
-    return f"{change(float(found.difference[0]), 'share', words=True)} ({between(low, high, 'share')}): {word}"
+    word = "memorised in part" if low > 0 else "the other wording gained more" if high < 0 else "can’t tell"
+    amount = change(float(found.difference[0]), "share", words=True, places=decimals(low, high))
+    return f"{amount} ({between(low, high, 'share')}): {word}"

@@ -1,4 +1,4 @@
-"""Faults that concern more than one run: a base that can do nothing, rows in training and held-out, precision, terms."""
+"""Faults that concern more than one run: a base that can do nothing, rows in training and held-out, unequal terms."""
 
 import json
 import math
@@ -11,19 +11,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from study import stats
 from study.comparisons import Terms
 from study.diagnosis import Cause, stops
 from study.item_tables import ItemTable
+from study.model_shape import find_config
 from study.outcomes import Outcome
 from study.run_evidence import answer_measures
 from study.study_file import Study
-from study.wording import change, listed, number, plain_name, plural, score, visible
+from study.subjects import HELDOUT
+from study.units import mean_interval
+from study.wording import AXIS_NAMES, listed, number, plain_name, plural, score, visible
 
 # ASSUME: a base whose held-out loss is within a tenth of that of guessing every token alike has learned no language.
 NEAR_UNIFORM = 0.9
-# ASSUME: cells whose training tokens differ by less than 2% were trained on equal terms.
-TOKEN_TOLERANCE = 0.02
 
 
 def base_faults(
@@ -42,21 +42,27 @@ def base_faults(
 
 
 def _near_uniform(base: Outcome, outcomes: list[Outcome], study: Study) -> Iterator[Cause]:
-    losses = [o.record.first_heldout_loss for o in outcomes if o.base == base.subject and o.record]
-    words = vocabulary(study.settings["models"][base.model])
-    if words and losses and losses[0] is not None and losses[0] >= NEAR_UNIFORM * math.log(words):
+    loss, words = untrained_loss(base, outcomes), vocabulary(study.settings["models"][base.model])
+    if loss is not None and words and loss >= NEAR_UNIFORM * math.log(words):
         even = number(math.log(words))
-        text = f"held-out loss {number(losses[0])} untrained; guessing evenly among {words:,} tokens gives {even}"
+        text = f"held-out loss {number(loss)} untrained; guessing evenly among {words:,} tokens gives {even}"
         yield Cause("broken_base", text, f"{NEAR_UNIFORM:.0%} of an even guess")
 
 
+def untrained_loss(base: Outcome, outcomes: list[Outcome]) -> float | None:
+    """Held-out loss of a base: its own score, else what its runs measured before their first update."""
+    scored = base.score.tasks.get(HELDOUT) if base.score else None
+    if scored is not None and scored.status == "scored":
+        return scored.metrics["loss"]["value"]
+    of_runs = (o.record.first_heldout_loss for o in outcomes if o.base == base.subject and o.record)
+    return next((loss for loss in of_runs if loss is not None), None)
+
+
 def vocabulary(entry: dict[str, Any]) -> int | None:
-    """Size of a local model's vocabulary; None for a hub model, whose configuration is not here."""
-    config = Path(entry.get("path", "")) / "config.json"
-    if "path" not in entry or not config.is_file():
-        return None
-    settings = json.loads(config.read_text(encoding="utf-8"))
-    return settings.get("vocab_size") or settings.get("text_config", {}).get("vocab_size")
+    """Size of a model's vocabulary, as far as its configuration is here or the study file holds its shape."""
+    found = find_config(entry)
+    config = {} if found is None else found[0]
+    return config.get("vocab_size") or (config.get("text_config") or {}).get("vocab_size")
 
 
 def _near_chance(base: Outcome, tables: dict[str, ItemTable], results: Path, terms: Terms) -> Iterator[Cause]:
@@ -69,7 +75,9 @@ def _near_chance(base: Outcome, tables: dict[str, ItemTable], results: Path, ter
         if table.group != "retention" or chance is None or values is None or not table.binary:
             continue
         asked += 1
-        found = stats.mean_interval(values[~np.isnan(values)], weights=None, binary=True, confidence=terms.confidence)
+        mask = ~np.isnan(values)
+        clusters = table.clusters[mask] if table.clusters is not None else None
+        found = mean_interval(values[mask], weights=None, clusters=clusters, confidence=terms.confidence)
         if found["low"] <= chance:
             guessed.append(
                 f"{plain_name(table.task)} {score(found['value'], 'share')}, by guessing {score(chance, 'share')}"
@@ -95,7 +103,8 @@ def chance_level(path: Path, task: str) -> float | None:
 
 
 def leaks(results: Path) -> dict[str, Cause]:
-    """Data id → cause, where held-out rows stand in the training rows too, token for token."""
+    """Data id → cause, where held-out rows stand in the training rows too, token for token. Near-equal rows are not looked
+    for again: the split keeps them apart (study/split.py), and this would take minutes on large data."""
     found = {}
     for folder in sorted((results / "data").glob("*")):
         train, heldout = folder / "train.parquet", folder / "heldout.parquet"
@@ -105,7 +114,9 @@ def leaks(results: Path) -> dict[str, Cause]:
         shared = len(kept & _row_digests(train))
         if shared:
             text = f"{plural(shared, 'held-out row')} of {len(kept)} stand in the training rows token for token"
-            found[folder.name] = Cause("leak", text, "any")
+            found[folder.name] = Cause(
+                "leak", text, "any equal row; near-equal ones are kept apart when the data are split"
+            )
     return found
 
 
@@ -125,49 +136,8 @@ def _row_digests(path: Path) -> set[bytes]:
     return digests
 
 
-def precision_controls(
-    study: Study, tables: dict[str, ItemTable], outcomes: list[Outcome], terms: Terms
-) -> list[dict[str, Any]]:
-    """Bases that are one model in two precisions, compared task by task: what 4 bits cost before any training."""
-    bases = [o for o in outcomes if o.kind == "base" and o.status == "scored"]
-    models = study.settings["models"]
-    rows = []
-    for low in bases:
-        for high in bases:
-            a, b = models[high.model], models[low.model]
-            same = {k: v for k, v in a.items() if k != "precision"} == {k: v for k, v in b.items() if k != "precision"}
-            if not same or a["precision"] == b["precision"] or int(a["precision"][:-3]) < int(b["precision"][:-3]):
-                continue
-            rows += [_control(table, high, low, terms) for table in tables.values()]
-    return [row for row in rows if row]
-
-
-def _control(table: ItemTable, high: Outcome, low: Outcome, terms: Terms) -> dict[str, Any] | None:
-    if high.subject not in table.values or low.subject not in table.values:
-        return None
-    a, b = table.values[high.subject], table.values[low.subject]
-    mask = ~np.isnan(a) & ~np.isnan(b)
-    if mask.sum() < 5:
-        return None
-    found = stats.compare_paired(
-        a[mask][None], b[mask][None], confidence=terms.confidence, draws=terms.bootstrap_draws, seed=terms.seed
-    )
-    sign = 1 if table.higher_is_better else -1
-    return {
-        "task": table.task,
-        "high": high.model,
-        "low": low.model,
-        "difference": float(found.difference[0]),
-        "low_bound": float(found.low[0]),
-        "high_bound": float(found.high[0]),
-        "p": float(found.p[0]),
-        "worse": bool(found.p[0] < terms.alpha and sign * found.difference[0] < 0),
-        "text": f"{plain_name(table.task)} {change(float(found.difference[0]), table.unit, words=True)} in {low.score.precision}",
-    }
-
-
-def not_comparable(study: Study, outcomes: list[Outcome], heldout: dict[str, str], axes: pd.DataFrame) -> list[str]:
-    """Sentences that name what the report does not compare, or compares only with a grain of salt."""
+def not_comparable(outcomes: list[Outcome], heldout: dict[str, str], axes: pd.DataFrame) -> list[str]:
+    """Sentences that name what the report does not compare."""
     runs = [o for o in outcomes if o.record]
     found = []
     if len({o.record.steps for o in runs}) > 1:
@@ -179,27 +149,32 @@ def not_comparable(study: Study, outcomes: list[Outcome], heldout: dict[str, str
         found.append(
             f"Losses across {models}: their tokenizers or templates differ, so a token is not the same thing in each."
         )
-    ranks = {o.cell.rank for o in runs}
-    if len(ranks) > 1 and study.settings["training"]["alpha"] == "rank":
+    unequal = axes[~axes["equal_tokens"].astype(bool)] if "equal_tokens" in axes else axes.iloc[:0]
+    for (axis, value), rows in unequal.groupby(["axis", "value"], sort=False) if len(unequal) else ():
         found.append(
-            "Rank alone: alpha moves with rank here (its factor alpha/rank stays 1), so the rank axis is rank and alpha together."
+            f"{AXIS_NAMES[axis].capitalize()} {visible(value)} with the base case: its runs saw "
+            f"{number(rows['token_ratio'].iloc[0], 2)} times the base case’s tokens. "
+            "The table of runs has the held-out loss of all at the same number of tokens."
         )
-    elif len(ranks) > 1:
-        found.append("Rank alone: alpha is fixed here, so the factor alpha/rank falls as rank grows.")
-    found += list(_unequal_terms(runs, axes))
     return found
 
 
-def _unequal_terms(runs: list[Outcome], axes: pd.DataFrame) -> Iterator[str]:
-    if not axes.empty and "token_ratio" in axes:
-        for (axis, value), rows in axes.groupby(["axis", "value"], sort=False):
-            ratio = rows["token_ratio"].iloc[0]
-            if abs(ratio - 1) > TOKEN_TOLERANCE:
-                name = axis.replace("_", " ").capitalize()
-                yield (
-                    f"{name} {visible(value)} at equal terms: its runs saw {number(ratio, 2)} times the base case’s tokens. "
-                    "The table of runs has the held-out loss of all at the same number of tokens."
-                )
+def axis_names(study: Study) -> dict[str, str]:
+    """Axis → what the report calls it. Alpha moves with rank or the factor alpha/rank does: rank is never changed alone."""
+    beside = "with alpha" if study.settings["training"]["alpha"] == "rank" else "at fixed alpha"
+    return AXIS_NAMES | {"rank": f"rank ({beside})"}
+
+
+def caveats(study: Study, outcomes: list[Outcome]) -> list[str]:
+    """Sentences that name what is compared although more than one thing differs."""
+    runs = [o for o in outcomes if o.record]
+    found = []
+    if len({o.cell.rank for o in runs}) > 1:
+        found.append(
+            "Rank: alpha moves with it here (the factor alpha/rank stays 1), so its axis is rank and alpha together."
+            if study.settings["training"]["alpha"] == "rank"
+            else "Rank: alpha is fixed here, so its axis is rank and a factor alpha/rank that falls as rank grows."
+        )
     for what, values in (
         ("library versions", {json.dumps(o.record.versions, sort_keys=True) for o in runs}),
         ("machines", {str(o.record.device.get("name")) for o in runs}),
@@ -208,4 +183,5 @@ def _unequal_terms(runs: list[Outcome], axes: pd.DataFrame) -> Iterator[str]:
         ("code versions", {o.record.code for o in runs}),
     ):
         if len(values) > 1:
-            yield f"Runs from different {what}: part of a difference between them may come from that."
+            found.append(f"Runs from different {what}: part of a difference between them may come from that.")
+    return found

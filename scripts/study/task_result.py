@@ -11,12 +11,13 @@ from study.durable import read_json, sha256_file, write_bytes, write_json
 if TYPE_CHECKING:
     import pandas
 
-COLUMNS = ("task", "group", "item", "metric", "value", "prompt_sha256", "output")
+COLUMNS = ("task", "group", "item", "cluster", "metric", "value", "prompt_sha256", "output")
 
 
 @dataclass(frozen=True)
 class TaskResult:
-    """One scored task. `items`: one dict per item and metric (item, metric, value, prompt_sha256, output).
+    """One scored task. `items`: one dict per item and metric (item, metric, value, prompt_sha256, output, and `cluster` where
+    items share something: a name that those of one passage have in common).
     `metrics`: name → {"value", "stderr", "higher_is_better"}; higher_is_better is None for evidence, which is no score.
     `lm_eval`: lm-eval's own results without what changes from run to run; None for a task that is not lm-eval's."""
 
@@ -36,11 +37,12 @@ def items_table(task: str, group: str, items: list[dict[str, Any]]) -> "pandas.D
     """The per-item table of one task, columns `COLUMNS`, sorted by item (numbers as numbers) and metric as they came."""
     import pandas
 
-    table = pandas.DataFrame(items, columns=["item", "metric", "value", "prompt_sha256", "output"])
-    table = table.astype({"item": str, "metric": str, "value": float, "prompt_sha256": str, "output": str})
+    table = pandas.DataFrame([{"cluster": ""} | item for item in items], columns=COLUMNS[2:])
+    texts = dict.fromkeys(("item", "cluster", "metric", "prompt_sha256", "output"), str)
+    table = table.astype(texts | {"value": float})
     table.insert(0, "task", task)
     table.insert(1, "group", group)
-    return table[list(COLUMNS)]
+    return table
 
 
 def write_table(path: Path, table: "pandas.DataFrame") -> None:

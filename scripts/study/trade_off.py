@@ -1,4 +1,4 @@
-"""What each run learned and what it forgot, and whether it should be shipped."""
+"""What each setting learned and what it forgot, and whether it should be shipped."""
 
 from typing import Any
 
@@ -7,75 +7,112 @@ import pandas as pd
 
 from study.comparisons import Terms
 from study.item_tables import ItemTable
+from study.wording import listed, plain_name
+
+Row = dict[str, Any]
 
 
-def trade_offs(
-    comparisons: pd.DataFrame, tables: dict[str, ItemTable], target: str | None, terms: Terms
-) -> list[dict[str, Any]]:
-    """Per compared run: gain on the target task, mean change over the retention tasks, both with intervals, whether any
-    other run is better in both (`pareto` False), and `ship` with its reason. Changes are positive where they are good."""
+def trade_offs(comparisons: pd.DataFrame, tables: dict[str, ItemTable], target: str | None, terms: Terms) -> list[Row]:
+    """Per compared setting: gain on the target task and change on the retention tasks, with intervals, whether any other
+    setting is better in both (`pareto` False), and `ship` with its reason. Changes are positive where they are good.
+
+    The mean change and the margin are for retention tasks that are shares of right answers; `unmargined` names the others.
+    """
     if comparisons.empty or target is None:
         return []
-    retention = [t.task for t in tables.values() if t.group == "retention" and t.unit == "share"]
-    by_run: dict[str, list[dict[str, Any]]] = {}
+    of_run: dict[str, list[Row]] = {}
     for row in comparisons.to_dict("records"):
-        by_run.setdefault(row["run"], []).append(row)
+        of_run.setdefault(row["run"], []).append(row)
     rows = []
-    for run, of_run in by_run.items():
-        gain = next((row for row in of_run if row["task"] == target), None)
+    for run, found in of_run.items():
+        gain = next((row for row in found if row["task"] == target), None)
         if gain is None or np.isnan(gain["difference"]):
             continue
-        sides = (gain["low"], gain["high"]) if tables[target].higher_is_better else (-gain["high"], -gain["low"])
-        row = {
-            "run": run,
-            "base": gain["base"],
-            "gain": gain["improvement"],
-            "gain_low": sides[0],
-            "gain_high": sides[1],
-            "gain_verdict": gain["verdict"],
-        }
-        kept = [row for row in of_run if row["task"] in retention and not np.isnan(row["difference"])]
-        rows.append(row | _kept(kept, len(retention), terms))
+        low, high = _improvement(gain, tables)
+        row = {"run": run, "runs": gain["runs"], "seeds": gain["seeds"], "base": gain["base"]}
+        row |= {"gain": gain["improvement"], "gain_low": low, "gain_high": high, "gain_verdict": gain["verdict"]}
+        row |= {"gain_p": gain["p_corrected"], "gain_detectable": gain["detectable"]}
+        row |= _kept(found, tables, terms)
+        row["ship"], row["ship_reason"] = _ship(row, found, tables, terms)
+        rows.append(row)
     for row in rows:
         row["pareto"] = row["kept"] is not None and not any(_dominates(other, row) for other in rows)
-        row["ship"], row["ship_reason"] = _ship(row, terms)
     return rows
 
 
-def _kept(rows: list[dict[str, Any]], tasks: int, terms: Terms) -> dict[str, Any]:
-    """Mean change over the retention tasks. Tasks have different items, so their variances add; degrees of freedom after
-    Satterthwaite 1946. None where a retention task is missing: a mean over other tasks would be another quantity."""
+def _improvement(row: Row, tables: dict[str, ItemTable]) -> tuple[float, float]:
+    """The row's interval, positive where it is good."""
+    return (row["low"], row["high"]) if tables[row["task"]].higher_is_better else (-row["high"], -row["low"])
+
+
+def _kept(found: list[Row], tables: dict[str, ItemTable], terms: Terms) -> Row:
+    """Mean change over the retention tasks that are shares, and the task with the worst one.
+
+    Tasks have different items, so their variances add; degrees of freedom after Satterthwaite 1946. None where such a task is
+    missing: a mean over the others would be another quantity.
+    """
     from scipy.stats import t as student
 
-    if tasks == 0 or len(rows) < tasks:
-        return {"kept": None, "kept_low": None, "kept_high": None, "retention_tasks": len(rows)}
-    variances = np.array([row["stderr"] for row in rows]) ** 2
-    units = np.array([row["units"] for row in rows])
-    total = variances.sum()
-    df = total**2 / (variances**2 / (units - 1)).sum() if total > 0 else 1.0
+    retention = [table for table in tables.values() if table.group == "retention"]
+    margined = [table.task for table in retention if table.unit == "share"]
+    scored = {row["task"] for row in found if not np.isnan(row["difference"])}
+    rows = [row for row in found if row["task"] in scored and row["task"] in margined]
+    head = {
+        "retention_tasks": len(rows),
+        "retention_missing": [table.task for table in retention if table.task not in scored],
+        "unmargined": [table.task for table in retention if table.unit != "share"],
+    }
+    worst = min(rows, key=lambda row: row["improvement"], default=None)
+    if worst is not None:
+        low, high = _improvement(worst, tables)
+        head |= {"worst_task": worst["task"], "worst": worst["improvement"], "worst_low": low, "worst_high": high}
+    if worst is None or len(rows) < len(margined):
+        return head | {"kept": None, "kept_low": None, "kept_high": None}
+    variances, df = (np.array([row[name] for row in rows], dtype=float) for name in ("stderr", "df"))
+    total = (variances := variances**2).sum()
+    df = total**2 / (variances**2 / df).sum() if total > 0 else 1.0
     mean = float(np.mean([row["improvement"] for row in rows]))
     half = float(student.ppf(0.5 + terms.confidence / 2, df) * np.sqrt(total) / len(rows))
-    return {"kept": mean, "kept_low": mean - half, "kept_high": mean + half, "retention_tasks": len(rows)}
+    return head | {"kept": mean, "kept_low": mean - half, "kept_high": mean + half}
 
 
-def _dominates(other: dict[str, Any], row: dict[str, Any]) -> bool:
+def _dominates(other: Row, row: Row) -> bool:
     if other["kept"] is None:
         return False
     at_least = other["gain"] >= row["gain"] and other["kept"] >= row["kept"]
     return at_least and (other["gain"] > row["gain"] or other["kept"] > row["kept"])
 
 
-def _ship(row: dict[str, Any], terms: Terms) -> tuple[str, str]:
-    """Ship when the gain is proved and the interval of the retention change lies above minus the margin; do not when the
-    gain's interval lies at or under zero, or that of retention under minus the margin; else it can not be told."""
+def _ship(row: Row, found: list[Row], tables: dict[str, ItemTable], terms: Terms) -> tuple[str, str]:
+    """Ship when the gain is proved and on every single retention task the interval ends above minus the margin; do not when
+    the gain's interval lies at or under zero, or that of any retention task under minus the margin; else it can not be told.
+
+    A task in another unit than shares has no margin: proved worse there, only a person can tell.
+    """
     if row["gain_verdict"] == "worse" or row["gain_high"] <= 0:
         return "don't ship", "no gain"
-    if row["kept"] is not None and row["kept_high"] < -terms.retention_margin:
-        return "don't ship", "forgot more than the margin"
+    retention = [r for r in found if r["group"] == "retention" and not np.isnan(r["difference"])]
+    intervals = {r["task"]: _improvement(r, tables) for r in retention if tables[r["task"]].unit == "share"}
+    lost = [task for task, (_, high) in intervals.items() if high < -terms.retention_margin]
+    if lost:
+        return "don't ship", f"lost more than the margin on {_names(lost)}"
     if row["gain_verdict"] != "better":
         return "can't tell", "gain not proved"
-    if row["kept"] is None:
-        return "can't tell", "retention not measured"
-    if row["kept_low"] >= -terms.retention_margin:
-        return "ship", "gain proved, nothing lost beyond the margin"
-    return "can't tell", "retention too uncertain"
+    if row["retention_missing"]:
+        return "can't tell", f"no score on {_names(row['retention_missing'])}"
+    if not intervals:
+        return "can't tell", f"no margin for {_names(row['unmargined'])}" if row[
+            "unmargined"
+        ] else "retention not measured"
+    worse = [r["task"] for r in retention if r["task"] in row["unmargined"] and r["verdict"] == "worse"]
+    if worse:
+        return "can't tell", f"worse on {_names(worse)}, for which no margin is set"
+    open_ = [task for task, (low, _) in intervals.items() if low < -terms.retention_margin]
+    if open_:
+        return "can't tell", f"a loss beyond the margin is not excluded on {_names(open_)}"
+    beside = f"; no margin for {_names(row['unmargined'])}, which is not proved worse" if row["unmargined"] else ""
+    return "ship", f"gain proved, no task lost more than the margin{beside}"
+
+
+def _names(tasks: list[str]) -> str:
+    return listed([plain_name(task) for task in tasks])

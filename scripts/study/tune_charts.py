@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from study.charts import thousands
 from study.figures import COLOURS, new_figure
+from study.loss_chart import thousands
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

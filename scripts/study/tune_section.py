@@ -3,11 +3,12 @@
 from typing import Any
 
 from study import tune_charts
+from study.comparison_tables import axis_rows
 from study.figures import drawing
 from study.findings import axis_finding
 from study.grid import expand
 from study.outcomes import Outcome
-from study.page import Material, axis_rows
+from study.page import Material
 from study.pictures import Pictures
 from study.search_space import coordinate
 from study.tune_charts import TrialLine
@@ -217,12 +218,17 @@ def _trial(row: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
     return {
         "slot": row["slot"],
         "best": bool(found["best"]) and row["slot"] == found["best"]["slot"],
-        "values": [_value(row["point"][name]) if name in row["point"] else "–" for name in space],
+        "values": [
+            {"text": _value(row["point"][name]), "sort": row["point"][name]}
+            if name in row["point"]
+            else {"text": "–", "sort": None}
+            for name in space
+        ],
         "outcome": OUTCOMES[row["outcome"]],
         "reason": visible(row["reason"] or "", 200),
         "part": f"{part}/{found['settings']['evaluations']}",
         "loss": number(row["loss"], 4),
-        "sort": row["loss"],
+        "sort": {"part": part, "loss": row["loss"], "tokens": row["tokens"], "seconds": row["seconds"]},
         "tokens": whole(row["tokens"]),
         "seconds": duration(row["seconds"]),
         "drawn": "model" if row["modelled"] else "random",

@@ -64,33 +64,51 @@ def setting(value: float) -> str:
     return f"{mantissa.rstrip('0').rstrip('.')}e{MINUS if int(exponent) < 0 else ''}{abs(int(exponent))}"
 
 
-def score(value: float | None, unit: str) -> str:
-    """A score: a share as percent, others as they are."""
-    if value is None or not math.isfinite(value):
-        return "–"
-    return f"{value * 100:.0f}%" if unit == "share" else number(value, 3)
+def decimals(low: float | None, high: float | None) -> int:
+    """Decimals that a share's points deserve beside an interval: none where it is 10 points wide or more, one under that, two
+    under one point."""
+    if low is None or high is None or not math.isfinite(high - low) or high <= low:
+        return 0
+    return min(2, max(0, -1 - math.floor(math.log10(high - low) + 1e-9)))
 
 
-def change(value: float | None, unit: str, *, words: bool = False) -> str:
-    """A signed difference: +52 points for shares, else a signed number."""
+def score(value: float | None, unit: str, places: int = 0) -> str:
+    """A score: a share as percent with so many decimals, others as they are."""
     if value is None or not math.isfinite(value):
         return "–"
-    text = f"{abs(value) * 100:.0f}" if unit == "share" else number(abs(value), 3)
+    return f"{value * 100:.{places}f}%" if unit == "share" else number(value, 3)
+
+
+def change(value: float | None, unit: str, *, words: bool = False, places: int = 0) -> str:
+    """A signed difference: +52 points for shares, with so many decimals, else a signed number."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    text = f"{abs(value) * 100:.{places}f}" if unit == "share" else number(abs(value), 3)
     sign = "" if float(re.sub(r"[^\d.]", "", text) or 0) == 0 else "+" if value > 0 else MINUS
-    return sign + text + (points(value, unit) if words else "")
+    return sign + text + (points(value, unit, places) if words else "")
 
 
-def points(value: float, unit: str) -> str:
+def points(value: float, unit: str, places: int = 0) -> str:
     """The unit of a difference, after its number."""
-    return "" if unit != "share" else " point" if round(abs(value) * 100) == 1 else " points"
+    return "" if unit != "share" else " point" if f"{abs(value) * 100:.{places}f}" == "1" else " points"
 
 
 def between(low: float | None, high: float | None, unit: str) -> str:
     """An interval of a difference: −7 to +9. Both ends get the same decimals, as many as the width deserves."""
-    if unit == "share" or low is None or high is None or not math.isfinite(high - low) or high <= low:
+    if low is None or high is None or not math.isfinite(high - low) or high <= low:
         return f"{change(low, unit)} to {change(high, unit)}"
-    decimals = max(0, 1 - math.floor(math.log10(high - low)))
-    return " to ".join(_minus(f"{end:+.{decimals}f}") for end in (low, high))
+    if unit == "share":
+        return " to ".join(change(end, unit, places=decimals(low, high)) for end in (low, high))
+    places = max(0, 1 - math.floor(math.log10(high - low)))
+    return " to ".join(_minus(f"{end:+.{places}f}") for end in (low, high))
+
+
+def detectable(value: float | None, unit: str) -> str:
+    """The smallest detectable difference in words; the test may be unable to prove any."""
+    if value is None or not math.isfinite(value):
+        return "none of any size"
+    places = 1 if unit == "share" and value < 0.1 else 0
+    return change(value, unit, places=places).lstrip("+") + points(value, unit, places)
 
 
 def axis_value(axis: str, text: str) -> str:

@@ -1,14 +1,46 @@
 "use strict";
-// Extras only: the page says everything without them. Sorts a table by a column and filters the table of runs.
+// Extras only: the page says everything without them. Sorts tables, filters the table of runs, shows pictures large.
 document.documentElement.classList.add("scripted");
-const value = (row, column) => row.cells[column].dataset.sort ?? row.cells[column].textContent.trim();
-const compare = (a, b) => {
-  const [x, y] = [parseFloat(a), parseFloat(b)];
-  if (!Number.isNaN(x) && !Number.isNaN(y)) return x - y;
-  if (Number.isNaN(x) !== Number.isNaN(y)) return Number.isNaN(x) ? 1 : -1;
-  return a.localeCompare(b);
+
+// Cells with data-sort hold the number they sort by, or nothing; others sort by their text.
+const value = (cell) => {
+  if (cell.dataset.sort === undefined) return cell.textContent.trim();
+  return cell.dataset.sort === "" ? null : Number(cell.dataset.sort);
 };
+const compare = (a, b) => (typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b)));
+const sort = (body, column, down) => {
+  const rows = [...body.rows].map((row) => [value(row.cells[column]), row]);
+  const [known, unknown] = [rows.filter(([found]) => found !== null), rows.filter(([found]) => found === null)];
+  known.sort(([a], [b]) => (down ? compare(b, a) : compare(a, b)));
+  body.append(...[...known, ...unknown].map(([, row]) => row)); // what has no value comes last, whichever way
+};
+// Of a long table the first rows are laid out, until all are asked for: a thousand rows take a second to sort otherwise.
+const MOST_ROWS = 100;
+const shorten = (table) => {
+  const more = document.createElement("button");
+  more.type = "button";
+  more.className = "more";
+  let most = MOST_ROWS;
+  const show = () => {
+    let matching = 0;
+    for (const row of table.tBodies[0].rows) {
+      matching += row.hidden ? 0 : 1;
+      row.classList.toggle("beyond", matching > most);
+    }
+    more.hidden = matching <= most;
+    more.textContent = `Show all ${matching} rows`;
+  };
+  more.addEventListener("click", () => {
+    most = Infinity;
+    show();
+  });
+  table.parentElement.after(more);
+  show();
+  return show;
+};
+const showRows = new Map();
 for (const table of document.querySelectorAll("table[data-sortable]")) {
+  showRows.set(table, shorten(table));
   const heads = [...table.tHead.rows[0].cells];
   heads.forEach((head, column) => {
     const button = document.createElement("button");
@@ -19,22 +51,53 @@ for (const table of document.querySelectorAll("table[data-sortable]")) {
       const down = head.getAttribute("aria-sort") === "ascending";
       heads.forEach((other) => other.removeAttribute("aria-sort"));
       head.setAttribute("aria-sort", down ? "descending" : "ascending");
-      const rows = [...table.tBodies[0].rows].sort((a, b) => compare(value(a, column), value(b, column)));
-      table.tBodies[0].append(...(down ? rows.reverse() : rows));
+      sort(table.tBodies[0], column, down);
+      showRows.get(table)();
     });
   });
 }
+
 for (const field of document.querySelectorAll("input[data-filters]")) {
-  const rows = [...document.getElementById(field.dataset.filters).tBodies[0].rows];
+  const table = document.getElementById(field.dataset.filters);
+  const rows = [...table.tBodies[0].rows].map((row) => [row, row.textContent.toLowerCase()]);
   const count = document.getElementById(field.getAttribute("aria-describedby"));
   field.addEventListener("input", () => {
     const wanted = field.value.toLowerCase().split(/\s+/).filter(Boolean);
-    let shown = 0;
-    for (const row of rows) {
-      const text = row.textContent.toLowerCase();
+    let matching = 0;
+    for (const [row, text] of rows) {
       row.hidden = !wanted.every((word) => text.includes(word));
-      shown += row.hidden ? 0 : 1;
+      matching += row.hidden ? 0 : 1;
     }
-    count.textContent = `${shown} of ${rows.length} rows`;
+    count.textContent = `${matching} of ${rows.length} rows match`;
+    showRows.get(table)();
   });
+}
+
+// A picture moves into the dialog and back: a copy would give every id of its drawing twice.
+const dialog = document.createElement("dialog");
+dialog.className = "large";
+const close = document.createElement("button");
+close.type = "button";
+close.textContent = "Close";
+close.addEventListener("click", () => dialog.close());
+dialog.append(close);
+document.body.append(dialog);
+for (const figure of document.querySelectorAll("figure")) {
+  const picture = figure.querySelector("svg");
+  const button = document.createElement("button");
+  button.type = "button";
+  button.className = "enlarge";
+  button.textContent = "Full size";
+  button.setAttribute("aria-describedby", picture.getAttribute("aria-labelledby"));
+  button.addEventListener("click", () => {
+    figure.style.minHeight = `${figure.offsetHeight}px`;
+    dialog.append(picture);
+    dialog.setAttribute("aria-labelledby", picture.getAttribute("aria-labelledby"));
+    dialog.addEventListener("close", () => {
+      figure.prepend(picture);
+      figure.style.minHeight = "";
+    }, { once: true });
+    dialog.showModal();
+  });
+  figure.append(button);
 }
