@@ -54,10 +54,11 @@ for turn, cell in enumerate(CELLS.values()):
 SEARCH_ENABLED = bool(STUDY.settings["tune"]) and STUDY.settings["tune"]["enabled"]
 SEARCH_RESULT = f"results/{STUDY.name}/tune/tune.json"
 
-# Where a job finds the scripts and this environment's python. They are no params: those of another checkout or another
-# session length would run everything again.
+# Where a job finds the scripts, the study and this environment's python. They are no params: another checkout, another way to
+# write the study file's path or another session length would run everything again. A job on another node sets them anew.
 os.environ.update(
     SCRIPTS=str(SCRIPTS),
+    STUDY=str(STUDY.path),
     PATH=os.pathsep.join((str(Path(sys.executable).parent), *os.get_exec_path())),
     SESSION=f"--session-minutes {config['session_minutes']}" if config.get("session_minutes") else "",
 )
@@ -88,8 +89,8 @@ def data_of(subject):
 
 
 def study_of(subject):
-    """The study file that holds a run or a base: this one, or the winner's."""
-    return config["study"] if subject in SUBJECT_DATA else f"results/{STUDY.name}/tune/winner/{STUDY.name}.yaml"
+    """The study file that holds a run or a base, for the shell: this one, or the winner's."""
+    return '"$STUDY"' if subject in SUBJECT_DATA else f"results/{STUDY.name}/tune/winner/{STUDY.name}.yaml"
 
 
 def vram_mib(stage, name):

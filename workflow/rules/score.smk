@@ -36,5 +36,5 @@ rule score:
         tasks=TASKS,
         code=code_digest("score"),
     shell:
-        "exec python $SCRIPTS/score.py --study {params.study:q} --subject {wildcards.subject} {params.trained}"
+        'exec python "$SCRIPTS/score.py" --study {params.study} --subject {wildcards.subject} {params.trained}'
         " --data {params.data:q} --out {params.out:q} --log {log:q}"
