@@ -13,13 +13,13 @@ sys.path.insert(0, str(SCRIPTS))
 from study.cards import choose_device, gpu_here
 from study.digest import code_digest
 from study.durable import sha256_file, sha256_json
-from study.errors import UserError
+from study.errors import UserError, one_line
 from study.forecast import misfits
 from study.grid import bases, data_sets, expand
 from study.job_memory import jobs_vram_mib
 from study.search_point import settings_sha256
 from study.study_file import load_study
-from study.tasks import tasks_digest
+from study.tasks import scoring_digest
 from study.warm import VARIABLE
 from study.winner import winner_cell
 
@@ -31,11 +31,11 @@ try:
     STUDY = load_study(config["study"])
     CELLS = {cell.run: cell for cell in expand(STUDY)}
     BASES = bases(STUDY)
-    TASKS = tasks_digest(STUDY.settings["scoring"])
+    SCORING = scoring_digest(STUDY)
     VRAM_MIB = jobs_vram_mib(STUDY, CELLS.values())
     SEARCH = sha256_json([settings_sha256(STUDY), STUDY.settings["tune"]["trials"]]) if STUDY.settings["tune"] else None
 except UserError as error:
-    print(f"error: {error}", file=sys.stderr)
+    print(f"error: {one_line(str(error))}", file=sys.stderr)
     raise SystemExit(2)
 
 # Data id of every subject that is scored; a base is scored on the held-out rows that its runs are.

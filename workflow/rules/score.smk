@@ -32,8 +32,7 @@ rule score:
         trained=lambda wildcards, input: (
             f"--record {input.record} --adapter {Path(input.record).parent / 'adapter'}" if input.record else ""
         ),
-        scoring=sha256_json(STUDY.settings["scoring"]),
-        tasks=TASKS,
+        scoring=SCORING,
         code=code_digest("score"),
     shell:
         'exec python "$SCRIPTS/score.py" --study {params.study} --subject {wildcards.subject} {params.trained}'
