@@ -123,7 +123,7 @@ def test_what_it_cannot_do_as_asked_is_refused(toy: Toy, monkeypatch: pytest.Mon
             backend.load(entry | {"precision": "4bit"}, recipe=recipe)
     with pytest.raises(UserError, match="stretch its positions"):
         backend.load(entry, recipe=replace(recipe, max_length_tokens=513))
-    with pytest.raises(UserError, match=r"no config\.json"):
+    with pytest.raises(UserError, match=r"config\.json cannot be read"):
         backend.load(entry | {"path": str(toy.data)}, recipe=recipe)
 
 

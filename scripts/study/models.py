@@ -128,18 +128,6 @@ def load_base(entry: dict[str, Any], *, device: str) -> "PreTrainedModel":
     return model.eval()
 
 
-def load_subject(entry: dict[str, Any], *, adapter: Path | None, device: str) -> "PreTrainedModel":
-    """What is scored: the base, or the base with a PEFT adapter on it (not merged: merging rounds in 16 and 4 bit)."""
-    base = load_base(entry, device=device)
-    if adapter is None:
-        return base
-    from peft import PeftModel
-
-    if not (adapter / "adapter_model.safetensors").is_file():
-        raise UserError(f"adapter folder {adapter} has no adapter_model.safetensors: train the run again")
-    return PeftModel.from_pretrained(base, adapter).eval()
-
-
 def choose_device() -> str:
     """ "cuda" where torch sees a GPU, else "cpu"."""
     import torch
@@ -168,8 +156,6 @@ def _check_folder(folder: Path) -> None:
     """Refuse what must not be loaded: a folder that is no model, one that asks for remote code, one with pickled weights only."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"model folder {folder} has no config.json: give a folder in Hugging Face form") from None
     except (OSError, ValueError) as error:
         raise UserError(f"model folder {folder}: config.json cannot be read ({error}): restore it") from None
     if not isinstance(config, dict) or "model_type" not in config:
