@@ -8,7 +8,7 @@ from pathlib import Path
 
 SCRIPTS = Path(__file__).resolve().parents[1]
 # Modules that only refuse: they decide whether a stage runs, never what it makes.
-NO_PART = ("study/study_rules.py",)
+NO_PART = ("study/packages.py", "study/study_rules.py")
 
 
 @cache

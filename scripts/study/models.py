@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from study.chat_template import without_clock
 from study.durable import sha256_file, sha256_json
 from study.errors import UserError
+from study.packages import check_precision
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -89,6 +90,18 @@ def _tokenizer_loader(folder: Path) -> Any:
     return AutoTokenizer
 
 
+def context_tokens(entry: dict[str, Any]) -> int | None:
+    """The longest row that the model has positions for, tokens; None where its configuration names no such length."""
+    from transformers import AutoConfig
+
+    folder, _ = resolve_folder(entry)
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"model folder {folder}: {_first_line(error)}: check its config.json") from None
+    return getattr(config.get_text_config(), "max_position_embeddings", None)
+
+
 def load_base(entry: dict[str, Any], *, device: str) -> "PreTrainedModel":
     """The frozen base in the entry's precision on `device` ("cpu" or "cuda"), evaluation mode.
 
@@ -98,6 +111,7 @@ def load_base(entry: dict[str, Any], *, device: str) -> "PreTrainedModel":
     import torch
     from transformers import AutoModelForCausalLM
 
+    check_precision(entry)
     folder, _ = resolve_folder(entry)
     _check_folder(folder)
     half = (
@@ -136,14 +150,8 @@ def choose_device() -> str:
 
 
 def _four_bit(compute_dtype: Any) -> Any:
-    from importlib.util import find_spec
-
     from transformers import BitsAndBytesConfig
 
-    if find_spec("bitsandbytes") is None:
-        raise UserError(
-            "precision 4bit needs bitsandbytes, which is not installed: pip install -r requirements-gpu.txt"
-        )
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",

@@ -16,7 +16,7 @@ from study.durable import sha256_file, sha256_json
 from study.errors import UserError, one_line
 from study.forecast import misfits
 from study.grid import bases, data_sets, expand
-from study.job_memory import jobs_vram_mib
+from study.job_memory import check_target_modules, jobs_vram_mib
 from study.search_point import settings_sha256
 from study.study_file import load_study
 from study.tasks import scoring_digest
@@ -32,6 +32,7 @@ try:
     CELLS = {cell.run: cell for cell in expand(STUDY)}
     BASES = bases(STUDY)
     SCORING = scoring_digest(STUDY)
+    check_target_modules(STUDY, CELLS.values())
     VRAM_MIB = jobs_vram_mib(STUDY, CELLS.values())
     SEARCH = sha256_json([settings_sha256(STUDY), STUDY.settings["tune"]["trials"]]) if STUDY.settings["tune"] else None
 except UserError as error:
