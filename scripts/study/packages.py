@@ -15,7 +15,7 @@ def check_packages(training: dict[str, Any], entry: dict[str, Any]) -> None:
     """Refuse to begin when a package that `training` or the model entry asks for is not installed: a one-line `UserError`."""
     optimizer, tracker = training["optimizer"], training["report_to"]
     if training["backend"] == "unsloth":
-        require("unsloth", "training.backend", install=ON_GPU, mend="set it to trl")
+        require("unsloth", "training.backend", install=ON_GPU, mend="set training.backend to trl")
     if "8bit" in optimizer:
         require("bitsandbytes", f"training.optimizer: {optimizer}", install=ON_GPU, mend="set it to adamw_torch")
     if tracker != "none":

@@ -99,7 +99,12 @@ def choose_backend(name: str, *, device: str, folder: Path | None = None) -> Bac
     if name == "auto":
         name = "unsloth" if device == "cuda" else "trl"
     if name == "unsloth":
-        require("unsloth", "training.backend (auto means unsloth on a CUDA GPU)", install=ON_GPU, mend="set it to trl")
+        require(
+            "unsloth",
+            "training.backend (auto means unsloth on a CUDA GPU)",
+            install=ON_GPU,
+            mend="set training.backend to trl",
+        )
         from study.backends.unsloth import UnslothBackend
 
         return UnslothBackend(folder)
