@@ -11,7 +11,7 @@ from study.comparisons import AXES, axis_text
 from study.durable import read_json
 from study.errors import UserError
 from study.findings import Evidence, axis_finding
-from study.outcomes import STATUSES, Outcome
+from study.outcomes import STATUSES, Outcome, data_cards
 from study.records import RunRecord
 from study.study_file import Study
 from study.wording import (
@@ -53,9 +53,10 @@ def gather(study: Study, results: Path, outcomes: list[Outcome]) -> Material:
     labels = {o.subject: label(o) for o in outcomes}
     case = tuple(o.subject for o in outcomes if o.cell and not set(o.cell.departs) - {"seed"})
     evidence = Evidence(summary, read_table(folder / "comparisons.csv"), read_table(folder / "axes.csv"), labels, case)
-    cards = {path.parent.name: read_json(path) for path in sorted((results / "data").glob("*/card.json"))}
     runs = read_table(folder / "runs.csv").set_index("subject")
-    return Material(study, results, outcomes, evidence, read_table(folder / "scores.csv"), runs, cards)
+    return Material(
+        study, results, outcomes, evidence, read_table(folder / "scores.csv"), runs, data_cards(study, results)
+    )
 
 
 def read_table(path: Path) -> pd.DataFrame:
