@@ -11,8 +11,11 @@ export OMP_NUM_THREADS ?= 1
 
 .PHONY: study app space test certify base-models clean
 
+# Snakemake says where the report is only when it ran something: here it is told to leave that to the line below.
 study: $(VENV)/.study
-	$(BIN)/snakemake --cores $(CORES)
+	REPORT_TOLD=1 $(BIN)/snakemake --cores $(CORES)
+	@study=$$(sed -n 's/^study: *\([^ #]*\).*/\1/p' config/config.yaml); \
+	echo "loragrid: the report is $(CURDIR)/reports/$$(basename "$${study%.yaml}")/report.html"
 
 app: $(VENV)/.app
 	$(BIN)/python scripts/app.py $(ARGS)

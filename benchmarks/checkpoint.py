@@ -41,7 +41,10 @@ def measure(study: str, *, intervals: list[int], repeats: int, folder: Path) -> 
 
     taken = in_turn({str(interval): lambda i=interval: whole(i) for interval in intervals}, repeats=repeats)
     longest = max(intervals)
-    kills = [_killed(command(longest, folder / f"killed{turn}"), folder / f"killed{turn}", longest) for turn in range(repeats)]
+    kills = [
+        _killed(command(longest, folder / f"killed{turn}"), folder / f"killed{turn}", longest)
+        for turn in range(repeats)
+    ]
     return {
         "study": Path(study).stem,
         "taken": taken,

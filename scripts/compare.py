@@ -20,11 +20,11 @@ from study.axes import versus_base_case
 from study.comparisons import Terms, versus_base, versus_precision
 from study.diagnoses import diagnose_study
 from study.digest import code_digest
-from study.durable import read_json, write_json, write_text
+from study.durable import write_json, write_text
 from study.errors import run_main
 from study.item_tables import ItemTable, load_items
 from study.judgement import judge, seed_noise, widen_by_seeds
-from study.outcomes import Outcome, collect
+from study.outcomes import Outcome, collect, data_cards
 from study.run_table import run_rows, score_rows
 from study.scorecard import scorecard
 from study.study_checks import axis_names
@@ -39,7 +39,7 @@ def compare(*, study: Study, results: Path, out: Path) -> dict[str, Any]:
     terms = Terms(**study.settings["compare"])
     outcomes = collect(study, results)
     tables = load_items(results, outcomes)
-    heldout, noise = heldout_fingerprints(results), seed_noise(outcomes, tables)
+    heldout, noise = heldout_fingerprints(study, results), seed_noise(outcomes, tables)
     comparisons = widen_by_seeds(versus_base(outcomes, tables, terms), noise, terms)
     axes = versus_base_case(outcomes, tables, study.settings["base_case"], terms, heldout=heldout)
     axes = widen_by_seeds(axes, noise, terms)
@@ -86,10 +86,10 @@ def compare(*, study: Study, results: Path, out: Path) -> dict[str, Any]:
     return summary
 
 
-def heldout_fingerprints(results: Path) -> dict[str, str]:
+def heldout_fingerprints(study: Study, results: Path) -> dict[str, str]:
     """Data id → fingerprint of its held-out tokens, from the data cards that are there."""
-    cards = {path.parent.name: read_json(path) for path in sorted((results / "data").glob("*/card.json"))}
-    return {data: card["heldout_fingerprint"] for data, card in cards.items() if card.get("heldout_fingerprint")}
+    cards = data_cards(study, results).items()
+    return {data: card["heldout_fingerprint"] for data, card in cards if card.get("heldout_fingerprint")}
 
 
 def primary_target(tables: dict[str, ItemTable]) -> str | None:

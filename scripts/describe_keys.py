@@ -9,7 +9,8 @@ from typing import Any
 
 from study.durable import write_text
 from study.errors import run_main
-from study.study_file import ROOT, read_schema
+from study.study_file import ROOT
+from study.study_rules import read_schema
 
 HEAD = """# Study files
 
@@ -17,9 +18,13 @@ HEAD = """# Study files
 with nothing, every key is written, and an unknown key is an error. Copy `studies/demo.yaml` and change what you want to know.
 
 Relative paths are looked up beside the study file first, then in the project. A number with an exponent needs a point:
-`2.0e-4`, since YAML reads `2e-4` as text. Runs are named after *all* that determines their result, so changing a setting
-makes a new run and adding a value trains only what is new. Not part of that identity: `save_steps`, `save_minutes`,
-`keep_checkpoints`, `session_minutes`, `threads` and `report_to`, which may be changed at any time, and all of `tune` and `plan`.
+`2.0e-4`, since YAML reads `2e-4` as text.
+
+A run is named after *all* that determines its adapter: a changed setting makes a new run, an added value trains only what is new.
+That identity is one cell of the grid with `data`, its entry of `models` and `training`. No part of it are `save_steps`,
+`save_minutes`, `keep_checkpoints`, `session_minutes` and `report_to` of `training`, the `shape` of a model, the place of a local
+file, and all of `title`, `scoring`, `compare`, `tune` and `plan`: they may be changed at any time, and no run is trained again. A
+change of `scoring` (but for its `threads`) scores again, one of `compare` compares again.
 
 This page is made from `workflow/schemas/study.schema.yaml` by `python scripts/describe_keys.py`.
 

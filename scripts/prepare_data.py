@@ -16,9 +16,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from study.chat import encode, loss_tokens, render
+from study.chat import Encoded, Rendered, encode, loss_tokens, render
 from study.chat_files import Source, open_source
-from study.chat_forms import BadRow, find_form, to_conversation
+from study.chat_forms import BadRow, Conversation, find_form, to_conversation
 from study.chat_template import Template, inspect_template
 from study.data_card import (
     CARD_SCHEMA,
@@ -33,7 +33,8 @@ from study.data_card import (
 from study.durable import fsync_folder, write_json
 from study.errors import UserError, run_main, tell
 from study.grid import data_sets
-from study.models import load_tokenizer
+from study.models import context_tokens, load_tokenizer
+from study.packages import check_packages
 from study.split import RowKeys, Split, drop_duplicates, keys_of, sample, split_rows
 from study.study_file import Study, load_study
 from study.token_rows import TokenRows
@@ -46,17 +47,22 @@ BATCH_ROWS = 256  # rows rendered and tokenised at a time
 def prepare_data(*, study: Study, data_id: str, out: Path) -> dict[str, Any]:
     """Make the data set `data_id` of a study in the folder `out` and return its card.
 
-    Errors: an unknown data id; a source that cannot be read, is in no known form or holds nothing to train on; a
-    held-out set that cannot be had; a model without a usable chat template. Then `out` is left as it was.
+    Errors: an unknown data id; what training needs and is not installed; a source that cannot be read, is in no known
+    form or holds nothing to train on; a held-out set that cannot be had; a model without a usable chat template or with
+    too short a context. Then `out` is left as it was.
     """
     settings, model = study.settings["data"], _model_of(study, data_id)
+    entry = study.settings["models"][model]
+    # Here and not only in train: this is a study's first job.
+    check_packages(study.settings["training"], entry)
     with _scratch_folder(out) as scratch:
         source = open_source(settings["source"], folder=scratch)
         survey = survey_rows(source)
         distinct, duplicates = drop_duplicates(survey.keys)
         keys = sample(distinct, max_rows=settings["max_rows"], seed=settings["split_seed"])
         split = split_rows(keys, heldout_rows=settings["heldout_rows"], seed=settings["split_seed"])
-        template = inspect_template(load_tokenizer(study.settings["models"][model]), model=model)
+        template = inspect_template(load_tokenizer(entry), model=model)
+        _check_length(settings["max_length_tokens"], entry, model)
         done = tokenise(
             source, survey=survey, keys=keys, split=split, template=template, settings=settings, out=scratch
         )
@@ -115,31 +121,46 @@ def tokenise(
     with TokenRows(out / "train.parquet") as train, TokenRows(out / "heldout.parquet") as held:
         done = Tokenised(template=template, train=train, heldout=held)
         while batch := list(itertools.islice(rows, BATCH_ROWS)):
-            texts = render(template, [conversation for _, conversation in batch])
-            kept = []
-            for (number, conversation), text in zip(batch, texts, strict=True):
-                if text is None:
+            for number, conversation, text, row in _encoded(batch, template, settings):
+                if row is None:
                     survey.dropped.add(REFUSED, number)
-                else:
-                    kept.append((number, conversation, text))
-            coded = encode(
-                template,
-                [text for *_, text in kept],
-                max_length_tokens=settings["max_length_tokens"],
-                loss_on=settings["loss_on"],
-            )
-            for (number, conversation, text), row in zip(kept, coded, strict=True):
-                if loss_tokens(row.labels) == 0:
+                elif loss_tokens(row.labels) == 0:
                     survey.dropped.add(NOTHING_LEFT, number)
-                    continue
-                (held if number in heldout else train).add(number, row)
-                done.note(number, conversation, text, row)
+                else:
+                    (held if number in heldout else train).add(number, row)
+                    done.note(number, conversation, text, row)
     for side, count in (("train on", train.rows), ("hold out", held.rows)):
         if count == 0:
             raise UserError(
                 f"data {source.name}: no row is left to {side} for model {template.model}: {survey.dropped}"
             )
     return done
+
+
+def _encoded(
+    batch: list[tuple[int, Conversation]], template: Template, settings: dict[str, Any]
+) -> Iterator[tuple[int, Conversation, Rendered | None, Encoded | None]]:
+    """Rows with their text and tokens; None for both where the template refuses a row."""
+    texts = render(template, [conversation for _, conversation in batch])
+    coded = encode(
+        template,
+        [text for text in texts if text is not None],
+        max_length_tokens=settings["max_length_tokens"],
+        loss_on=settings["loss_on"],
+    )
+    rest = iter(coded)
+    for (number, conversation), text in zip(batch, texts, strict=True):
+        yield number, conversation, text, None if text is None else next(rest)
+
+
+def _check_length(max_length_tokens: int, entry: dict[str, Any], model: str) -> None:
+    """Refuse rows that the model has no positions for: what they would be read at, nobody trained."""
+    context = context_tokens(entry)
+    if context is not None and max_length_tokens > context:
+        raise UserError(
+            f"data.max_length_tokens: {max_length_tokens} is longer than the context of model {model}, {context} tokens: "
+            "set it to that at most"
+        )
 
 
 def _model_of(study: Study, data_id: str) -> str:

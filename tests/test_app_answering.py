@@ -12,7 +12,7 @@ from study.app import answering
 from study.app.answering import Answer, Answerer, LongPrompt, Sampling
 from study.app.catalogue import Subject
 from study.errors import UserError
-from study.models import load_subject, load_tokenizer
+from study.models import load_base, load_tokenizer
 
 GREEDY = Sampling(seed=1, temperature=0.0, max_new_tokens=40)
 DRAWN = Sampling(seed=1, temperature=1.0, max_new_tokens=40)
@@ -30,9 +30,11 @@ def last(answerer: Answerer, subject: Subject, prompt: str = "Hello", sampling: 
 def alone(answerer: Answerer, subject: Subject) -> str:
     """The same answer by a model loaded for it alone."""
     import torch
+    from peft import PeftModel
 
     entry = answerer.catalogue.models[subject.model]
-    model = load_subject(entry, adapter=Path(subject.adapter) if subject.adapter else None, device="cpu")
+    model = load_base(entry, device="cpu")
+    model = PeftModel.from_pretrained(model, subject.adapter).eval() if subject.adapter else model
     tokenizer = load_tokenizer(entry)
     ids = torch.tensor([render(tokenizer, "Hello")])
     out = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=40, do_sample=False)

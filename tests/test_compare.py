@@ -13,7 +13,7 @@ import compare as stage
 import synthetic
 from study.errors import UserError
 from study.findings import axis_finding
-from study.grid import expand
+from study.grid import NOT_IDENTITY, expand
 from study.outcomes import collect
 from study.page import gather, run_rows
 from study.retention import answers
@@ -93,6 +93,19 @@ def test_what_is_missing_stays_with_its_reason(tmp_path: Path) -> None:
     assert rows.loc[runs[4], ["status", "reason"]].tolist() == ["diverged", "loss is NaN at step 12"]
     assert rows.loc[runs[5], ["status", "reason"]].tolist() == ["trained", "not scored yet"]
     assert rows.loc[runs[0], "status"] == "scored" and len(rows) == len(runs) + 2
+
+
+def test_every_setting_of_a_run_has_a_column(tmp_path: Path) -> None:
+    study = synthetic.make_study(tmp_path)
+    synthetic.make_results(study, tmp_path / "results")
+    stage.compare(study=study, results=tmp_path / "results", out=tmp_path / "results/compare")
+    row = table(tmp_path / "results", "runs").set_index("subject").loc[expand(study)[0].run]
+    assert row["training.budget.tokens"] == 80_000 and row["training.schedule"] == "linear"
+    assert row["training.target_modules"] == "all-linear" and row["alpha"] == 16
+    assert row["data.max_length_tokens"] == 384 and row["data.source.generator"] == "running_plans"
+    settings = study.settings["training"]
+    kept = {name.split(".")[1] for name in row.index if name.startswith("training.")} | {"alpha"}
+    assert kept == set(settings) - set(NOT_IDENTITY)
 
 
 def test_nothing_there_at_all(tmp_path: Path) -> None:

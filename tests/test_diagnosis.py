@@ -194,15 +194,16 @@ def test_a_leak_is_found_token_for_token(tmp_path: Path) -> None:
     rows = [[1, 2, 3], [4, 5], [6]]
     pq.write_table(pa.table({"input_ids": pa.array(rows, pa.list_(pa.int32()))}), folder / "train.parquet")
     pq.write_table(pa.table({"input_ids": pa.array([[4, 5], [9]], pa.list_(pa.int32()))}), folder / "heldout.parquet")
-    assert leaks(tmp_path / "results")["one"].evidence.startswith("1 held-out row of 2")
+    assert leaks(tmp_path / "results", ["one"])["one"].evidence.startswith("1 held-out row of 2")
+    assert leaks(tmp_path / "results", ["two"]) == {}  # what another form of the study left is none of it
     pq.write_table(pa.table({"input_ids": pa.array([[5], [9]], pa.list_(pa.int32()))}), folder / "heldout.parquet")
-    assert leaks(tmp_path / "results") == {}
+    assert leaks(tmp_path / "results", ["one"]) == {}
 
 
 def test_what_cannot_be_compared_is_named(tmp_path: Path) -> None:
     study, results = made_study(tmp_path, items=20)
-    heldout, outcomes = compare.heldout_fingerprints(results), collect(study, results)
-    axes = pd.DataFrame([{"axis": "batch", "value": "4×8", "token_ratio": 0.5, "equal_tokens": False}])
+    heldout, outcomes = compare.heldout_fingerprints(study, results), collect(study, results)
+    axes = pd.DataFrame([{"axis": "batch", "value": "4Ã8", "token_ratio": 0.5, "equal_tokens": False}])
     text = " ".join(not_comparable(outcomes, heldout, axes))
     for part in ("training loss of runs with different numbers", "Losses across gemma-s and llama-s", "0.50 times"):
         assert part in text

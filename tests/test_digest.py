@@ -39,3 +39,23 @@ def test_a_module_that_is_not_imported_does_not_count(scripts: Path) -> None:
     before = fresh()
     (scripts / "study" / "other.py").write_text("x = 2\n")
     assert fresh() == before
+
+
+def test_what_only_refuses_does_not_count_nor_what_it_imports(scripts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(digest, "NO_PART", ("study/rules.py",))
+    (scripts / "study" / "rules.py").write_text("from study.other import x\n")
+    (scripts / "train.py").write_text("from study import rules, sums\n")
+    before = fresh()
+    (scripts / "study" / "rules.py").write_text("from study.other import x\nx += 1\n")
+    (scripts / "study" / "other.py").write_text("x = 3\n")
+    assert fresh() == before
+    (scripts / "study" / "sums.py").write_text("def add(a, b):\n    return a - b\n")
+    assert fresh() != before
+
+
+@pytest.mark.parametrize("stage", ["prepare_data", "train", "score"])
+def test_what_only_a_search_uses_runs_no_other_stage_again(stage: str) -> None:
+    without = [digest.SCRIPTS / name for name in digest.NO_PART]
+    names = {path.name for path in digest.modules_of(digest.SCRIPTS / f"{stage}.py", without=without)}
+    assert f"{stage}.py" in names and "study_file.py" in names
+    assert names.isdisjoint({"search_space.py", "search.py", "study_rules.py", "tune.py"})

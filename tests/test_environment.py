@@ -41,6 +41,18 @@ def test_pyproject_and_requirements_agree() -> None:
         assert locked[name] == version
 
 
+def test_make_study_says_once_where_the_report_is(tmp_path: Path) -> None:
+    snakemake = tmp_path / "bin" / "snakemake"
+    snakemake.parent.mkdir()
+    snakemake.write_text("#!/bin/sh\necho snakemake $* ${REPORT_TOLD:+tells nothing}\n")
+    snakemake.chmod(0o755)
+    (tmp_path / ".study").touch()
+    command = ["make", "--silent", "study", f"VENV={tmp_path}", "CORES=2"]
+    said = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
+    page = f"loragrid: the report is {ROOT}/reports/demo/report.html"
+    assert [line for line in said if not line.startswith("make")] == ["snakemake --cores 2 tells nothing", page]
+
+
 def test_conda_environment_takes_the_same_pins() -> None:
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     pip = next(item["pip"] for item in environment["dependencies"] if isinstance(item, dict))

@@ -81,6 +81,7 @@ def test_adding_a_learning_rate_adds_one_run_and_renames_none(study: Study) -> N
         ("training", "backend", "unsloth"),
         ("training", "compute_dtype", "bf16"),
         ("training", "target_modules", ["q_proj"]),
+        ("training", "threads", 2),
         ("data", "heldout_rows", 7),
         ("data", "split_seed", 7),
         ("data", "max_length_tokens", 99),

@@ -72,6 +72,8 @@ def test_loss_is_weighted_by_tokens_and_every_row_is_there(model, tmp_path):
     assert result.metrics["loss"]["higher_is_better"] is False
     values = {row["item"]: row["value"] for row in result.items if row["metric"] == "loss"}
     assert values == pytest.approx({str(i): t / n for i, (t, n) in enumerate(sums)})
+    asked = {row["item"]: row["prompt_sha256"] for row in result.items}
+    assert len(set(asked.values())) == len(rows) and all(len(digest) == 64 for digest in asked.values())
 
 
 def test_standard_error_matches_a_bootstrap():

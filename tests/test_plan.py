@@ -176,6 +176,11 @@ def test_a_study_that_starts_says_what_will_hardly_fit(t4: Study, monkeypatch: p
     assert misfits(t4, expand(t4), choose_device(ASKED)) == []
     lines = misfits(with_settings(t4, training__backend="trl"), expand(t4), choose_device(ASKED))
     assert any("b4x8" in line and "Tesla T4 has 15,095" in line for line in lines)
+    monkeypatch.setattr(cards, "gpu_here", lambda: None)
+    fp16 = with_settings(t4, training__compute_dtype="fp16")
+    assert misfits(fp16, expand(fp16), choose_device(ASKED)) == []
+    (line,) = misfits(fp16, expand(fp16), choose_device(ASKED | {"card": None}))
+    assert line.startswith("training.compute_dtype: no GPU is here, and a CPU does not train in fp16")
 
 
 def test_every_card_tells_its_sources_and_the_t4_rate_follows_from_public_runs() -> None:

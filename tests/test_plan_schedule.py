@@ -11,7 +11,7 @@ import pytest
 
 from study.errors import UserError
 from study.grid import expand
-from study.job_memory import ROOM, WHOLE_CARD_MIB, jobs_vram_mib
+from study.job_memory import ROOM, WHOLE_CARD_MIB, check_target_modules, jobs_vram_mib
 from study.study_file import ROOT, load_study
 
 # Stands in for every stage: says when it began and ended, and leaves the file that its rule declares.
@@ -117,6 +117,19 @@ def test_an_unknown_card_is_named_when_the_workflow_is_read() -> None:
     study.settings["plan"]["card"] = "T5"
     with pytest.raises(UserError, match=r"'T5' is not in config/cards\.yaml"):
         jobs_vram_mib(study, expand(study))
+
+
+def test_target_modules_that_a_model_lacks_are_named_when_the_workflow_is_read() -> None:
+    study = load_study("t4")
+    check_target_modules(study, expand(study))
+    study.settings["training"]["target_modules"] = ["q_proj", "query"]
+    with pytest.raises(
+        UserError, match=r"training\.target_modules: a llama model has no module 'query': take some of q_proj"
+    ):
+        check_target_modules(study, expand(study))
+    for model in study.settings["models"].values():
+        model["shape"] = None  # nothing is known: the train stage says it
+    check_target_modules(study, expand(study))
 
 
 def test_reading_the_workflow_predicts_without_torch() -> None:

@@ -50,7 +50,7 @@ def study_of(source, model: Path, *, template=None, **data):
     point = {"model": "m", "learning_rate": 1e-3, "rank": 4, "batch": [2, 4], "seed": 1}
     grid = {"design": "one_factor"} | {axis: [value] for axis, value in point.items()}
     entry = {"path": str(model), "precision": "32bit", "chat_template": None if template is None else str(template)}
-    training = {"alpha": "rank", "backend": "trl"}
+    training = {"alpha": "rank", "backend": "trl", "optimizer": "adamw_torch", "report_to": "none"}
     everything = {"data": settings, "models": {"m": entry}, "base_case": point, "grid": grid, "training": training}
     return Study(name="x", path=Path("x.yaml"), settings=everything)
 
@@ -292,7 +292,7 @@ def test_other_mistakes(tmp_path, toy_llama):
 def test_generated_rows_are_kept_beside_the_data(tmp_path, toy_llama):
     pytest.importorskip("demo.plans")
     source = {"generator": "running_plans", "rows": 60, "seed": 3}
-    study = study_of(source, toy_llama, max_length_tokens=4000)
+    study = study_of(source, toy_llama, max_length_tokens=512)
     card = prepare(study, tmp_path / "a")
     lines = (tmp_path / "a" / "source.jsonl").read_text(encoding="utf-8").splitlines()
     assert len(lines) == card["rows_read"] == 60 and all("conversations" in json.loads(line) for line in lines)
@@ -346,3 +346,21 @@ def test_the_command_line_ends_in_one_line(tmp_path, root):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and done.stderr.startswith("error: study 'nosuch'")
     assert not out.exists()
+
+
+def test_a_length_beyond_the_model_s_context_is_refused(tmp_path, toy_llama):
+    rows = write(tmp_path / "rows.jsonl", good_rows())
+    assert prepare(study_of(rows, toy_llama, max_length_tokens=512), tmp_path / "out")["rows_kept"] == 40
+    with pytest.raises(
+        UserError, match=r"data\.max_length_tokens: 513 is longer than the context of model m, 512 tokens"
+    ):
+        prepare(study_of(rows, toy_llama, max_length_tokens=513), tmp_path / "longer")
+
+
+def test_what_training_will_miss_is_said_before_any_work(tmp_path, toy_llama, monkeypatch):
+    monkeypatch.setattr("study.packages.find_spec", lambda name: None)
+    study = study_of(write(tmp_path / "rows.jsonl", good_rows()), toy_llama)
+    study.settings["training"]["optimizer"] = "adamw_8bit"
+    with pytest.raises(UserError, match="adamw_8bit needs bitsandbytes, which is not installed: pip install"):
+        prepare(study, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

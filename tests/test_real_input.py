@@ -63,7 +63,7 @@ def test_conversations_with_tool_calls_are_trained_on(real: Path, tmp_path: Path
     )
     study = load_study(str(path))
     card = prepare(study, tmp_path / "data")
-    assert card["form"] == "sharegpt" if "form" in card else card["format"] == "sharegpt"
+    assert card["format"] == "sharegpt"
     assert card["rows_read"] == 300 and card["rows_kept"] > 200
     record = train_run(study=study, cell=expand(study)[0], data_folder=tmp_path / "data", out=tmp_path / "run")
     assert record.status == "finished" and record.steps == 3

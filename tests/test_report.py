@@ -1,9 +1,12 @@
 """The page: same bytes twice, nothing from outside, untrusted text shown and never run, sentences that match the tables."""
 
+import dataclasses
+import html
 import html.parser
 import json
 import re
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -12,8 +15,10 @@ import compare
 import report as stage
 import synthetic
 from study import wording
+from study.durable import sha256_file
 from study.errors import UserError
-from study.grid import expand
+from study.grid import data_sets, expand
+from study.page_origin import reproduce
 
 HOSTILE = '<script>alert(1)</script><!--<script> "onload="x javascript:alert(2) \u202egnirts\u0000 </style></title>'
 
@@ -150,7 +155,7 @@ def test_untrusted_text_is_shown_and_never_run(tmp_path: Path) -> None:
     for card in (results / "data").glob("*/card.json"):
         content = json.loads(card.read_text())
         content["dropped"] = {HOSTILE: {"count": 1, "first_rows": [1]}}
-        content["split"]["notes"] = [HOSTILE]
+        content["split"]["notes"] = content["notes"] = [HOSTILE]
         content["source"] = {"path": HOSTILE}
         card.write_text(json.dumps(content))
     compare.compare(study=study, results=results, out=results / "compare")
@@ -177,6 +182,39 @@ def spoil_answers(results: Path) -> None:
                 row[asked] |= {"question": f"{asked} {HOSTILE}", "answer": f"answer {HOSTILE}{'x' * 1_000_000}"}
         rows[1]["prompt"]["error"] = f"error {HOSTILE}"
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_the_data_card_is_told_whole_and_without_what_an_earlier_study_left(tmp_path: Path) -> None:
+    study = synthetic.make_study(tmp_path)
+    results = tmp_path / "results"
+    synthetic.write_card(results / "data/gone-00000000", "gone-00000000", 5)
+    first = results / "data" / min(data_sets(study)) / "card.json"
+    text = html.unescape(build(tmp_path, study=study))
+    assert "gone-00000000" not in text
+    facts = dict(re.findall(r'<tr><th scope="row">([^<]+)</th><td colspan="2">([^<]+)</td></tr>', text))
+    assert facts["Left out by the sample"] == "21" and facts["Cut after the last reply"] == "6"
+    assert facts["Tokens held out"] == "16\u2009000, 12\u2009500 of them carry loss"
+    assert facts["Rows kept on one side of it"] == "those with equal answers and equal prompts"
+    assert facts["With characters that were broken"] == "2"
+    assert "<p>The template has no system turn.</p>" in text
+
+    first.write_text(json.dumps(json.loads(first.read_text()) | {"notes": ["a token lies across"]}))
+    stage.report(study=study, results=results, out=tmp_path / "again.html")
+    assert f"<p>{first.parent.name}: A token lies across.</p>" in (tmp_path / "again.html").read_text()
+
+
+def test_the_commands_that_make_it_again_work_in_a_checkout(page) -> None:
+    study = page[1] / "made.yaml"
+    (commands,) = re.findall(r"<pre>(git checkout [^<]*)</pre>", page[0])
+    assert commands.splitlines() == [
+        f"git checkout {synthetic.GIT['commit']}",
+        "make .venv/.study  # the packages, as pinned",
+        ".venv/bin/snakemake --cores 1 --config study=made.yaml",
+        f"# made.yaml lies in this folder with the files that it names and has the SHA-256 {sha256_file(study)}",
+    ]
+    shipped = dataclasses.replace(stage.load_study("demo"), settings={})
+    material = types.SimpleNamespace(study=shipped, outcomes=[])
+    assert reproduce(material).splitlines()[1] == ".venv/bin/snakemake --cores 1 --config study=demo"
 
 
 def test_compare_comes_first(tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ import yaml
 
 from describe_keys import describe
 from study.errors import UserError
-from study.study_file import ROOT, load_study, read_schema
+from study.study_file import ROOT, load_study
+from study.study_rules import read_schema
 
 DEMO = yaml.safe_load((ROOT / "config" / "studies" / "demo.yaml").read_text())
 
@@ -61,12 +62,23 @@ def test_paths_are_looked_up_beside_the_study_file_before_the_project(load, tmp_
         ("base_case.learning_rate", float("nan"), "no finite number"),
         ("base_case.rank", 0, "base_case.rank: 0 is less than the minimum of 1"),
         ("base_case.rank", 16.0, "base_case.rank: 16.0 is not of type 'integer'"),
-        ("base_case.batch", [2.5, 4], "base_case.batch[0]: 2.5 is not of type 'integer'"),
+        (
+            "base_case.batch",
+            [2.5, 4],
+            "base_case.batch[0]: 2.5 is not of type 'integer' (A whole number, such as [2, 4].)",
+        ),
+        ("base_case.seed", 2**32, "base_case.seed: 4294967296 is greater than the maximum of 4294967295"),
         ("base_case.batch", [2], "base_case.batch: [2] is too short"),
         ("base_case.model", "llama", "base_case.model: 'llama' is no key of models: take one of llama-s"),
         ("grid.model", ["llama-s", "gpt"], "grid.model: 'gpt' is no key of models"),
         ("grid.rank", [], "grid.rank: is empty: give at least one value"),
         ("models", {}, "models: is empty"),
+        (
+            "models",
+            {"a b": {}},
+            "models: 'a b' does not match '^[A-Za-z0-9][A-Za-z0-9.-]*$' (A key names folders: letters",
+        ),
+        ("models.llama-s.path", "config", "/config has no config.json: give a model's folder in Hugging Face form"),
         ("models.llama-s.path", "no/such", "models.llama-s.path: folder no/such exists neither"),
         ("models.llama-s.precision", "8bit", "models.llama-s.precision: '8bit' is not one of"),
         ("data.source", {"path": "no.jsonl"}, "data.source.path: file no.jsonl exists neither"),
@@ -75,6 +87,13 @@ def test_paths_are_looked_up_beside_the_study_file_before_the_project(load, tmp_
         ("data.max_rows", 100, "more than half of max_rows"),
         ("training.budget", {"tokens": 5, "steps": 5}, "training.budget"),
         ("training.dropout", 1.0, "training.dropout: 1.0 is greater than or equal to the maximum"),
+        ("training.alpha", "rnk", "training.alpha: 'rnk' is none of its values (LoRA alpha; updates are scaled"),
+        ("training.alpha", "3e1", "training.alpha: '3e1' is text to YAML: write it as a number, 3.0e+1"),
+        ("training.alpha", 0, "training.alpha: 0 is less than or equal to the minimum of 0"),
+        ("training.target_modules", "all", "training.target_modules: 'all' is none of its values (Linear layers"),
+        ("training.target_modules", [], "training.target_modules: is empty"),
+        ("scoring.limit", "ten", "scoring.limit: 'ten' is none of its values (Most items per task"),
+        ("scoring.target", ["running_plan"] * 2, "scoring.target: holds 'running_plan' twice: keep it once"),
         ("training.optimizer", "adam", "training.optimizer: 'adam' is not one of"),
         ("scoring.retention", ["running_plan"], "task 'running_plan' is both target and retention"),
         ("scoring.qualitative", "no.jsonl", "scoring.qualitative: file no.jsonl exists neither"),
@@ -93,7 +112,8 @@ def test_a_bad_key_is_named_with_its_mend(load, key: str, value: object, said: s
     [
         ("", "holds no study"),
         ("- a\n- b\n", "holds no study"),
-        ("title: [unclosed", "cannot be read as YAML"),
+        ("title: [unclosed", r"mine\.yaml: cannot be read as YAML \(line 1, column 17: expected ',' or '\]', but got"),
+        ("? [a, b]\n: 1\n", r"\(line 1, column 3: a list or a map stands as a key\): mend it"),
         ("title: a\ntitle: b\n", "'title' is written twice"),
         ("title: !!python/object/apply:os.system [echo]\n", "cannot be read as YAML"),
     ],
@@ -117,6 +137,15 @@ def test_a_factorial_grid_must_hold_the_base_case(load) -> None:
     settings["grid"]["rank"] = [4, 64]
     with pytest.raises(UserError, match=r"grid\.rank: a factorial grid must hold the base case's 16"):
         load(settings)
+
+
+def test_a_task_file_has_the_limit_that_is_given_under_its_path(load, tmp_path: Path) -> None:
+    (tmp_path / "mine.task.yaml").write_text("task: mine\n")
+    settings = changed("scoring.retention", ["mine.task.yaml"])
+    settings["scoring"]["limit"] = {"mine.task.yaml": 7, "running_plan": 5, "others": None}
+    scoring = load(settings).settings["scoring"]
+    assert scoring["limit"] == {str(tmp_path / "mine.task.yaml"): 7, "running_plan": 5, "others": None}
+    assert scoring["retention"] == [str(tmp_path / "mine.task.yaml")]
 
 
 def test_every_key_of_the_schema_is_described_and_the_list_of_keys_is_current() -> None:

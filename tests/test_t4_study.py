@@ -8,7 +8,7 @@ import pytest
 from study.answers import read_prompts
 from study.grid import expand
 from study.study_file import load_study
-from study.tasks import tasks_digest
+from study.tasks import scoring_digest
 
 
 def test_the_study_is_the_original_one() -> None:
@@ -62,7 +62,7 @@ def test_the_prompts_are_rephrasings_of_their_own() -> None:
 
 def test_every_task_is_known() -> None:
     for name in ("t4", "t4_short"):
-        assert len(tasks_digest(load_study(name).settings["scoring"])) == 64
+        assert len(scoring_digest(load_study(name))) == 64
 
 
 def test_the_running_plan_task_reads_plans_of_any_layout() -> None:

@@ -231,7 +231,7 @@ def test_data_that_are_not_those_of_the_card(toy_llama: Path, tmp_path: Path, br
 
 
 def test_missing_library_is_a_line_and_never_a_fallback(toy_llama: Path, tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr("study.backends.find_spec", lambda name: None)
+    monkeypatch.setattr("study.packages.find_spec", lambda name: None)
     with pytest.raises(UserError, match="pip install"):
         choose_backend("unsloth", device="cpu")
     with pytest.raises(UserError, match="pip install"):
@@ -241,8 +241,17 @@ def test_missing_library_is_a_line_and_never_a_fallback(toy_llama: Path, tmp_pat
     with pytest.raises(UserError, match="bitsandbytes"):
         make_recipe(toy.study, toy.cell, device="cpu")
     toy = make_toy(tmp_path, toy_llama, training__report_to="wandb")
-    with pytest.raises(UserError, match="wandb is not installed"):
+    with pytest.raises(UserError, match="needs wandb, which is not installed: pip install wandb, or set it to none"):
         make_recipe(toy.study, toy.cell, device="cpu")
+
+
+def test_target_modules_that_the_model_lacks_are_named_with_those_it_has(toy_llama: Path, tmp_path: Path) -> None:
+    toy = make_toy(tmp_path, toy_llama, training__target_modules=["q_proj", "W_pack"])
+    with pytest.raises(UserError, match=r"no layer 'W_pack': take some of down_proj, .*, v_proj, or all-linear"):
+        toy.train(tmp_path / "run")
+    toy = make_toy(tmp_path, toy_llama, training__target_modules=["self_attn"])  # no layer of its own
+    with pytest.raises(UserError, match="no layer 'self_attn'"):
+        toy.train(tmp_path / "run")
 
 
 def test_compute_dtype() -> None:

@@ -362,7 +362,7 @@ def test_checkpoint_of_other_data_is_refused(toy: Toy, stopped: Path, tmp_path: 
         ({"training__dropout": 0.2}, "settings.training.dropout"),
         ({"training__compute_dtype": "bf16"}, "compute_dtype"),
         ({"training__budget": {"steps": 13}}, "planned_steps"),
-        ({"training__threads": 2}, "threads"),
+        ({"training__threads": 2}, "settings.training.threads"),
     ],
 )
 def test_checkpoint_of_another_run_is_refused_by_field(

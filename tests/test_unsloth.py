@@ -83,6 +83,6 @@ def test_missing_unsloth_is_a_line(toy_llama: Path, tmp_path: Path) -> None:
         with pytest.raises(UserError, match=r"pip install -r requirements-gpu\.txt, or set training\.backend to trl"):
             choose_backend(name, device=device)
     toy = make_toy(tmp_path, toy_llama, training__backend="unsloth")
-    with pytest.raises(UserError, match="unsloth is asked for"):
+    with pytest.raises(UserError, match="needs unsloth, which is not installed"):
         toy.train(tmp_path / "run")
     assert not (tmp_path / "run" / "record.json").exists()

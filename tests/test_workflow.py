@@ -115,6 +115,20 @@ def test_a_finished_study_has_nothing_to_do_even_after_a_comment_or_a_touch(fini
 
 
 @pytest.mark.slow
+def test_a_finished_study_is_finished_however_its_path_is_written_and_wherever_it_lies(
+    finished: Checkout, tmp_path: Path
+) -> None:
+    absolute = finished.study
+    finished.study = Path("toy.yaml")
+    assert finished.planned() == {}
+    finished.study = tmp_path / "toy.yaml"  # with the file that it names beside it, as before
+    for name in ("toy.yaml", "rows.json"):
+        shutil.copy(finished.folder / name, tmp_path)
+    assert finished.planned() == {}
+    finished.study = absolute
+
+
+@pytest.mark.slow
 def test_one_more_learning_rate_trains_and_scores_one_more_run(finished: Checkout) -> None:
     before = finished.settings
     after = finished.settings

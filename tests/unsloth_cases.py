@@ -121,9 +121,7 @@ def test_what_it_cannot_do_as_asked_is_refused(toy: Toy, monkeypatch: pytest.Mon
         patch.setattr("unsloth_zoo.cpu.loader.cpu_bnb_4bit_supported", lambda: False)
         with pytest.raises(UserError, match="precision is 4bit in the study file, and unsloth loaded it as bfloat16"):
             backend.load(entry | {"precision": "4bit"}, recipe=recipe)
-    with pytest.raises(UserError, match="stretch its positions"):
-        backend.load(entry, recipe=replace(recipe, max_length_tokens=513))
-    with pytest.raises(UserError, match=r"no config\.json"):
+    with pytest.raises(UserError, match=r"config\.json cannot be read"):
         backend.load(entry | {"path": str(toy.data)}, recipe=recipe)
 
 

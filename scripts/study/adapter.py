@@ -3,10 +3,12 @@
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from study.durable import fsync_folder, write_json
+from study.errors import UserError
 
 
 def save_adapter(model: Any, folder: Path) -> Path:
@@ -35,6 +37,21 @@ def write_peft_files(model: Any, folder: Path) -> None:
     config = json.loads(config_file.read_text(encoding="utf-8"))
     modules = config["target_modules"]
     write_json(config_file, config | {"target_modules": sorted(modules) if isinstance(modules, list) else modules})
+
+
+def check_target_modules(model: Any, asked: str | Sequence[str]) -> None:
+    """Refuse a name of `training.target_modules` that no layer of the model bears: PEFT leaves it out in silence, or raises
+    when it is the only one. A layer that takes an adapter has a matrix of weights, and is named in full or by its end."""
+    if isinstance(asked, str):
+        return
+    weights = ((name, getattr(part, "weight", None)) for name, part in model.named_modules())
+    layers = [name for name, weight in weights if weight is not None and weight.dim() == 2]
+    for name in asked:
+        if not any(layer == name or layer.endswith(f".{name}") for layer in layers):
+            known = ", ".join(sorted({layer.rpartition(".")[2] for layer in layers}))
+            raise UserError(
+                f"training.target_modules: the model has no layer {name!r}: take some of {known}, or all-linear"
+            )
 
 
 def sync_files(folder: Path) -> None:

@@ -8,6 +8,7 @@ import pandas as pd
 
 from study.comparisons import Terms
 from study.diagnosis import as_dicts, diagnose
+from study.grid import data_sets
 from study.item_tables import ItemTable
 from study.outcomes import Outcome
 from study.run_evidence import Evidence, gather_evidence
@@ -39,7 +40,7 @@ def diagnose_study(
 ) -> Diagnoses:
     """Causes per run in the order of the grid; a run without any has an empty list: no fault found."""
     evidence = gather_evidence(outcomes, results)
-    faults, leaking = base_faults(outcomes, tables, study, results, terms), leaks(results)
+    faults, leaking = base_faults(outcomes, tables, study, results, terms), leaks(results, data_sets(study))
     units = {table.task: table.unit for table in tables.values()}
     rows: dict[str, list[dict[str, Any]]] = {}
     for row in comparisons.to_dict("records"):

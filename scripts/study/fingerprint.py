@@ -17,11 +17,8 @@ def fingerprint(
 ) -> dict[str, Any]:
     """The fingerprint of a run on this machine, flat, so that what differs between two can be named."""
     versions = provenance.versions()
-    # Two threads add up a matrix product in another order than one: other last bits, on a CPU.
-    threads = {"threads": recipe.threads} if recipe.device == "cpu" else {}
     return (
-        threads
-        | {"run": cell.run, "backend": backend, "planned_steps": steps, "code": code_digest("train")}
+        {"run": cell.run, "backend": backend, "planned_steps": steps, "code": code_digest("train")}
         | {"device": recipe.device, "compute_dtype": recipe.compute_dtype, "base_sha256": base.sha256}
         | {"data": card["fingerprint"], "heldout_data": card["heldout_fingerprint"]}
         | {f"{package} version": versions.get(package) for package in DECIDING}

@@ -105,8 +105,15 @@ def done_flops(work: Work, record: Any) -> float:
 
 
 def misfits(study: Study, cells: Iterable[Cell], device: Device) -> list[str]:
-    """One line per cell that is predicted not to fit the card that is here; nothing where there is none."""
+    """One line per cell that is predicted not to fit the card that is here, and one for arithmetic that a CPU does not do.
+
+    Lines and no refusal: where a cluster runs the jobs, the card is not in this machine.
+    """
     lines = []
+    if device.kind == "cpu" and study.settings["training"]["compute_dtype"] == "fp16":
+        lines.append(
+            "training.compute_dtype: no GPU is here, and a CPU does not train in fp16: set it to fp32, bf16 or auto"
+        )
     for cell in cells if device.kind == "cuda" and device.found and device.vram_mib else ():
         try:
             shape = find_shape(study.settings["models"][cell.model])

@@ -11,8 +11,9 @@ from study.durable import sha256_file, sha256_json
 from study.errors import UserError
 from study.study_file import AXES, Study
 
-# Keys of `training` that do not change the finished adapter: where it is saved, how long a session lasts, who watches.
-NOT_IDENTITY = ("save_steps", "save_minutes", "keep_checkpoints", "session_minutes", "threads", "report_to")
+# Keys of `training` that do not change the finished adapter: when it is saved, how long a session lasts, who watches. Not
+# `threads`: two add up a gradient in another order than one, and their adapters differ.
+NOT_IDENTITY = ("save_steps", "save_minutes", "keep_checkpoints", "session_minutes", "report_to")
 WHOLE_FILE_BYTES = 64 * 2**20
 
 
@@ -143,8 +144,6 @@ def _folder_content(folder: str) -> str:
     """Digest of the files that make a model: configuration, tokenizer, template, weights; not of READMEs beside them."""
     kinds = {".json", ".safetensors", ".jinja", ".model", ".txt"}
     files = sorted(file for file in Path(folder).iterdir() if file.suffix in kinds)
-    if not any(file.name == "config.json" for file in files):
-        raise UserError(f"model folder {folder} has no config.json: give a folder in Hugging Face form")
     return sha256_json([[file.name, _content(str(file))] for file in files])
 
 

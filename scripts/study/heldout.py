@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from study.durable import sha256_json
 from study.errors import UserError
 from study.task_result import TaskResult
 
@@ -23,9 +24,11 @@ def heldout_loss(model: "PreTrainedModel", parquet: Path, *, batch_size: int) ->
     ids, rows = read_rows(parquet)
     sums = token_losses(model, rows, batch_size=batch_size)
     items = []
-    for item, (total, count) in zip(ids, sums, strict=True):
-        items.append({"item": item, "metric": "loss", "value": total / count, "prompt_sha256": "", "output": ""})
-        items.append({"item": item, "metric": "loss_tokens", "value": float(count), "prompt_sha256": "", "output": ""})
+    for item, row, (total, count) in zip(ids, rows, sums, strict=True):
+        # What is asked of the model is the row itself: its tokens, and which of them carry loss.
+        asked = {"item": item, "prompt_sha256": sha256_json(row), "output": ""}
+        items.append(asked | {"metric": "loss", "value": total / count})
+        items.append(asked | {"metric": "loss_tokens", "value": float(count)})
     loss, stderr = weighted_mean(sums)
     perplexity = math.exp(loss)
     return TaskResult(

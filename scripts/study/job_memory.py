@@ -4,6 +4,7 @@ Read whenever the workflow is parsed: shapes and arithmetic only, no torch, no n
 """
 
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 from study.cards import named_card
@@ -36,6 +37,16 @@ def jobs_vram_mib(study: Study, cells: Iterable[Cell]) -> dict[str, dict[str, in
             train[cell.run] = score[cell.run] = WHOLE_CARD_MIB
         score[cell.base] = max(score[cell.run], score.get(cell.base, 0))
     return {"train": train, "score": score}
+
+
+def check_target_modules(study: Study, cells: Iterable[Cell]) -> None:
+    """Refuse `training.target_modules` that a model of known shape does not have, hours before its training would."""
+    for model in dict.fromkeys(cell.model for cell in cells):
+        shape = None
+        with suppress(UserError):  # a shape that cannot be found is said by the plan
+            shape = find_shape(study.settings["models"][model])
+        if shape is not None:
+            shape.adapted(study.settings["training"]["target_modules"])
 
 
 def predict_training(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from study.chat_template import without_clock
 from study.durable import sha256_file, sha256_json
 from study.errors import UserError
+from study.packages import check_precision
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -89,6 +90,18 @@ def _tokenizer_loader(folder: Path) -> Any:
     return AutoTokenizer
 
 
+def context_tokens(entry: dict[str, Any]) -> int | None:
+    """The longest row that the model has positions for, tokens; None where its configuration names no such length."""
+    from transformers import AutoConfig
+
+    folder, _ = resolve_folder(entry)
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"model folder {folder}: {_first_line(error)}: check its config.json") from None
+    return getattr(config.get_text_config(), "max_position_embeddings", None)
+
+
 def load_base(entry: dict[str, Any], *, device: str) -> "PreTrainedModel":
     """The frozen base in the entry's precision on `device` ("cpu" or "cuda"), evaluation mode.
 
@@ -98,6 +111,7 @@ def load_base(entry: dict[str, Any], *, device: str) -> "PreTrainedModel":
     import torch
     from transformers import AutoModelForCausalLM
 
+    check_precision(entry)
     folder, _ = resolve_folder(entry)
     _check_folder(folder)
     half = (
@@ -128,18 +142,6 @@ def load_base(entry: dict[str, Any], *, device: str) -> "PreTrainedModel":
     return model.eval()
 
 
-def load_subject(entry: dict[str, Any], *, adapter: Path | None, device: str) -> "PreTrainedModel":
-    """What is scored: the base, or the base with a PEFT adapter on it (not merged: merging rounds in 16 and 4 bit)."""
-    base = load_base(entry, device=device)
-    if adapter is None:
-        return base
-    from peft import PeftModel
-
-    if not (adapter / "adapter_model.safetensors").is_file():
-        raise UserError(f"adapter folder {adapter} has no adapter_model.safetensors: train the run again")
-    return PeftModel.from_pretrained(base, adapter).eval()
-
-
 def choose_device() -> str:
     """ "cuda" where torch sees a GPU, else "cpu"."""
     import torch
@@ -148,14 +150,8 @@ def choose_device() -> str:
 
 
 def _four_bit(compute_dtype: Any) -> Any:
-    from importlib.util import find_spec
-
     from transformers import BitsAndBytesConfig
 
-    if find_spec("bitsandbytes") is None:
-        raise UserError(
-            "precision 4bit needs bitsandbytes, which is not installed: pip install -r requirements-gpu.txt"
-        )
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
@@ -168,8 +164,6 @@ def _check_folder(folder: Path) -> None:
     """Refuse what must not be loaded: a folder that is no model, one that asks for remote code, one with pickled weights only."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"model folder {folder} has no config.json: give a folder in Hugging Face form") from None
     except (OSError, ValueError) as error:
         raise UserError(f"model folder {folder}: config.json cannot be read ({error}): restore it") from None
     if not isinstance(config, dict) or "model_type" not in config:

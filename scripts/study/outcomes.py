@@ -7,7 +7,7 @@ from typing import Any
 
 from study.durable import read_json
 from study.errors import UserError, one_line
-from study.grid import Cell, bases, expand
+from study.grid import Cell, bases, data_sets, expand
 from study.records import RunRecord, ScoreRecord, read_record
 from study.study_file import Study
 from study.winner import winner_cell
@@ -45,6 +45,13 @@ def collect(study: Study, results: Path) -> list[Outcome]:
     winner = winner_cell(study, results)
     cells = expand(study) if winner is None else (*expand(study), winner)
     return found + [_run(results, cell) for cell in cells]
+
+
+def data_cards(study: Study, results: Path) -> dict[str, dict[str, Any]]:
+    """Data id → data card, of the study's data sets whose card is there; a search's winner has the base case's. What an
+    earlier form of the study left in the same folder is none of it."""
+    paths = {data: results / "data" / data / "card.json" for data in data_sets(study)}
+    return {data: read_json(path) for data, path in sorted(paths.items()) if path.is_file()}
 
 
 def _base(results: Path, subject: str, model: str) -> Outcome:

@@ -11,7 +11,7 @@ from study.axes import AXES, axis_text
 from study.durable import read_json
 from study.errors import UserError
 from study.findings import Evidence
-from study.outcomes import STATUSES, Outcome
+from study.outcomes import STATUSES, Outcome, data_cards
 from study.study_file import Study
 from study.wording import (
     AXIS_NAMES,
@@ -48,9 +48,10 @@ def gather(study: Study, results: Path, outcomes: list[Outcome]) -> Material:
     case = tuple(o.subject for o in outcomes if o.cell and not set(o.cell.departs) - {"seed"})
     tables = (read_table(folder / f"{name}.csv") for name in ("comparisons", "axes"))
     evidence = Evidence(summary, *tables, labels, setting_labels, case)
-    cards = {path.parent.name: read_json(path) for path in sorted((results / "data").glob("*/card.json"))}
     runs = read_table(folder / "runs.csv").set_index("subject")
-    return Material(study, results, outcomes, evidence, read_table(folder / "scores.csv"), runs, cards)
+    return Material(
+        study, results, outcomes, evidence, read_table(folder / "scores.csv"), runs, data_cards(study, results)
+    )
 
 
 def read_table(path: Path) -> pd.DataFrame:

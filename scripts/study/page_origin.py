@@ -1,8 +1,10 @@
 """The page's last sections: the data, the assumptions, where everything comes from, how to make it again."""
 
 import re
+import shlex
 from typing import Any
 
+from study.durable import sha256_file
 from study.page import Material
 from study.study_file import ROOT
 from study.wording import visible, whole
@@ -15,8 +17,16 @@ def data_facts(material: Material) -> dict[str, Any]:
     for name, texts in zip(FACTS, zip(*(_facts(card) for card in cards))):
         facts.append({"name": name, "texts": [texts[0]] if len(set(texts)) == 1 else list(texts)})
     dropped = {(reason, *_found(found)) for card in cards for reason, found in card.get("dropped", {}).items()}
-    notes = dict.fromkeys(visible(note, 300) for card in cards for note in card.get("split", {}).get("notes", []))
-    return {"names": list(material.cards), "facts": facts, "dropped": sorted(dropped), "notes": list(notes)}
+    return {"names": list(material.cards), "facts": facts, "dropped": sorted(dropped), "notes": _notes(material.cards)}
+
+
+def _notes(cards: dict[str, dict[str, Any]]) -> list[str]:
+    """What the cards have to say in sentences; before one that is not true of all data sets, the names of those it is true of."""
+    found: dict[str, list[str]] = {}
+    for name, card in cards.items():
+        for note in (*card.get("notes", []), *card.get("split", {}).get("notes", [])):
+            found.setdefault(_sentence(visible(note, 300)), []).append(name)
+    return [note if len(names) == len(cards) else f"{', '.join(names)}: {note}" for note, names in found.items()]
 
 
 FACTS = (
@@ -24,9 +34,14 @@ FACTS = (
     "Form",
     "Rows read and kept",
     "Exact duplicates removed",
+    "Left out by the sample",
     "Split",
-    "Tokens",
+    "Rows kept on one side of it",
+    "Tokens to train on",
+    "Tokens held out",
     "Cut at the longest length",
+    "Cut after the last reply",
+    "With characters that were broken",
     "Loss on",
     "Fingerprint",
 )
@@ -39,9 +54,16 @@ def _facts(card: dict[str, Any]) -> tuple[str, ...]:
         visible(card.get("format", "–"), 80),
         f"{whole(card.get('rows_read'))} read, {whole(card.get('rows_kept'))} kept",
         _count(card.get("duplicates_removed")),
+        whole(card.get("sampled_out")),
         f"{whole(split.get('train_rows'))} for training, {whole(split.get('heldout_rows'))} held out",
-        f"{whole(tokens.get('train'))} for training, {whole(tokens.get('train_loss'))} of them carry loss",
+        f"those with {visible(split['tied_by'], 80)}" if "tied_by" in split else "–",
+        *(
+            f"{whole(tokens.get(side))}, {whole(tokens.get(f'{side}_loss'))} of them carry loss"
+            for side in ("train", "heldout")
+        ),
         f"{_count(card.get('truncated'))}, at {whole(card.get('max_length_tokens'))} tokens",
+        _count(card.get("cut_after_last_reply")),
+        _count(card.get("broken_characters")),
         "the assistant’s replies" if card.get("loss_on") == "assistant" else "all tokens",
         str(card.get("fingerprint", "–"))[:16],
     )
@@ -126,8 +148,22 @@ def _commit(git: dict[str, Any]) -> str:
 
 
 def reproduce(material: Material) -> str:
-    """The command that makes this study again."""
-    path, shipped = material.study.path, ROOT / "config" / "studies"
-    if path.parent == shipped:
-        return f"snakemake --cores 1 --config study={material.study.name}"
-    return f"snakemake --cores 1 --config study={path.relative_to(ROOT) if path.is_relative_to(ROOT) else path.name}"
+    """The commands that make this study again, from the commit that most runs were trained at, and its file's digest."""
+    path, commits = material.study.path, [_commit_of(o.record.git) for o in material.outcomes if o.record]
+    commit = max(commits, key=commits.count) if commits else ""
+    shipped = path.parent == ROOT / "config" / "studies"
+    named = path.stem if shipped else path.relative_to(ROOT) if path.is_relative_to(ROOT) else path.name
+    beside = "" if path.is_relative_to(ROOT) else " lies in this folder with the files that it names and"
+    lines = [
+        commit,
+        "make .venv/.study  # the packages, as pinned",
+        f".venv/bin/snakemake --cores 1 --config {shlex.quote(f'study={visible(named)}')}",
+        f"# {path.name}{beside} has the SHA-256 {sha256_file(path)}",
+    ]
+    return "\n".join(line for line in lines if line)
+
+
+def _commit_of(git: dict[str, Any]) -> str:
+    if not git.get("commit"):
+        return ""
+    return f"git checkout {visible(git['commit'], 40)}" + ("  # and local changes" if git.get("dirty") else "")

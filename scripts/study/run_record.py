@@ -31,8 +31,6 @@ def make_record(
     diverged: str | None,
 ) -> RunRecord:
     """The run's record. `parameters` are trainable and all; `adapter` is None and `diverged` says how for a diverged run."""
-    seen, sessions = course.seen, history.sessions()
-    seconds = course.seconds()
     return RunRecord(
         study=study.name,
         run=cell.run,
@@ -48,24 +46,10 @@ def make_record(
         base_source=base.source,
         base_commit=base.commit,
         base_sha256=base.sha256,
-        losses_file=course.losses.path.name,
-        steps=seen.step,
-        planned_steps=course.planned_steps,
-        samples=seen.samples,
-        tokens=seen.tokens,
-        loss_tokens=seen.loss_tokens,
-        padding_share=1 - seen.tokens / seen.positions if seen.positions else 0.0,
-        train_seconds=sum(session.seconds for session in sessions),
-        tokens_per_second=seen.tokens / seconds if seconds else 0.0,
-        peak_vram_mib=_largest(history.told("peak_vram_mib")),
-        peak_rss_mib=_largest(history.told("peak_rss_mib")) or 0.0,
-        energy_joules=_total(history.told("energy_joules")),
+        **_way(course),
+        **_cost(course, history),
         trainable_parameters=parameters[0],
         total_parameters=parameters[1],
-        final_train_loss=_loss(course.losses.last("train")),
-        first_heldout_loss=_loss(course.losses.first("heldout")),
-        final_heldout_loss=_loss(course.losses.last("heldout")),
-        sessions=sessions,
         versions=versions(),
         git=git_state(),
         device=device_info(),
@@ -74,6 +58,36 @@ def make_record(
         finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
         notes=notes,
     )
+
+
+def _way(course: Course) -> dict[str, Any]:
+    """How far the run came, what it saw on the way, and its losses."""
+    seen, losses = course.seen, course.losses
+    return {
+        "losses_file": losses.path.name,
+        "steps": seen.step,
+        "planned_steps": course.planned_steps,
+        "samples": seen.samples,
+        "tokens": seen.tokens,
+        "loss_tokens": seen.loss_tokens,
+        "padding_share": 1 - seen.tokens / seen.positions if seen.positions else 0.0,
+        "final_train_loss": _loss(losses.last("train")),
+        "first_heldout_loss": _loss(losses.first("heldout")),
+        "final_heldout_loss": _loss(losses.last("heldout")),
+    }
+
+
+def _cost(course: Course, history: History) -> dict[str, Any]:
+    """What its sessions took in all: seconds, the largest memory, energy."""
+    sessions, seconds = history.sessions(), course.seconds()
+    return {
+        "sessions": sessions,
+        "train_seconds": sum(session.seconds for session in sessions),
+        "tokens_per_second": course.seen.tokens / seconds if seconds else 0.0,
+        "peak_vram_mib": _largest(history.told("peak_vram_mib")),
+        "peak_rss_mib": _largest(history.told("peak_rss_mib")) or 0.0,
+        "energy_joules": _total(history.told("energy_joules")),
+    }
 
 
 def _loss(row: Any) -> float | None:

@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from study.item_tables import ItemTable
 from study.outcomes import Outcome
@@ -29,8 +30,11 @@ def run_rows(outcomes: list[Outcome], more: dict[str, dict[str, Any]]) -> list[d
 
 
 def _settings(outcome: Outcome) -> dict[str, Any]:
+    """The axes under names of their own, and every other setting that determines a run, such as `training.budget.tokens`."""
     cell = outcome.cell
-    training = cell.identity["training"] if cell else {}
+    identity = {part: cell.identity[part] for part in ("data", "training")} if cell else {}
+    every = pd.json_normalize(identity).to_dict("records")[0] if cell else {}
+    alpha = every.pop("training.alpha", None)
     return {
         "subject": outcome.subject,
         "kind": outcome.kind,
@@ -40,13 +44,14 @@ def _settings(outcome: Outcome) -> dict[str, Any]:
         "model": outcome.model,
         "learning_rate": cell.learning_rate if cell else None,
         "rank": cell.rank if cell else None,
-        "alpha": training.get("alpha"),
+        "alpha": alpha,
         "per_device_batch": cell.batch[0] if cell else None,
         "accumulation": cell.batch[1] if cell else None,
         "effective_batch": cell.batch[0] * cell.batch[1] if cell else None,
         "seed": cell.seed if cell else None,
         "departs": ",".join(cell.departs) if cell else None,
         "precision": outcome.score.precision if outcome.score else None,
+        **{name: " ".join(value) if isinstance(value, list) else value for name, value in every.items()},
     }
 
 

@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -102,11 +102,11 @@ def chance_level(path: Path, task: str) -> float | None:
     return 1 / len(choices) if isinstance(choices, list) and len(choices) > 1 else None
 
 
-def leaks(results: Path) -> dict[str, Cause]:
-    """Data id → cause, where held-out rows stand in the training rows too, token for token. Near-equal rows are not looked
+def leaks(results: Path, data_sets: Iterable[str]) -> dict[str, Cause]:
+    """Data id â cause, where held-out rows stand in the training rows too, token for token. Near-equal rows are not looked
     for again: the split keeps them apart (study/split.py), and this would take minutes on large data."""
     found = {}
-    for folder in sorted((results / "data").glob("*")):
+    for folder in (results / "data" / data for data in sorted(data_sets)):
         train, heldout = folder / "train.parquet", folder / "heldout.parquet"
         if not train.is_file() or not heldout.is_file():
             continue

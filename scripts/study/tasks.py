@@ -5,11 +5,10 @@ import importlib.util
 import re
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from study.durable import sha256_file, sha256_json
 from study.errors import UserError
-from study.study_file import ROOT
+from study.study_file import ROOT, Study
 
 TASKS = ROOT / "config" / "tasks"
 HELDOUT_LOSS = "heldout_loss"
@@ -17,24 +16,34 @@ HELDOUT_LOSS = "heldout_loss"
 NAME = re.compile(rb"^[\"']?(?:task|group|tag)[\"']?:[ \t]*[\"']?([^\s\"'\[{#]+)[\"']?[ \t]*(?:#.*)?\r?$", re.MULTILINE)
 
 
-def tasks_digest(scoring: dict[str, Any]) -> str:
-    """Digest of the task files and prompts that the study's scoring names, so that editing one scores again.
+def scoring_digest(study: Study) -> str:
+    """Digest of all in the study file that determines a score: task names, limits, batch size (what is padded together), and
+    the content of prompts, task files and what lies beside these: editing one scores again, moving one does not. Threads
+    take no part, as a forward pass gives the same bits with any number.
 
     A name that is no file, none of config/tasks and none of lm-eval's is a `UserError`, hours before scoring starts.
     """
-    folders = set()
-    for name in (*scoring["target"], *scoring["retention"]):
-        if name == HELDOUT_LOSS:
-            continue
-        file = Path(name) if name.endswith((".yaml", ".yml")) else _names_in(TASKS).get(name)
-        if file is not None:
-            folders.add(file.parent)
-        elif name not in stock_tasks():
-            raise unknown_task(name)
-    files = sorted(file for folder in folders for file in folder.iterdir() if file.is_file())
-    if scoring["qualitative"] is not None:
-        files.append(Path(scoring["qualitative"]))
-    return sha256_json([[file.name, sha256_file(file)] for file in files])
+    scoring = study.settings["scoring"]
+    called, folders = {}, set()
+    for group in ("target", "retention"):
+        for index, name in enumerate(scoring[group]):
+            file = task_file(name)
+            if file is None and name != HELDOUT_LOSS and name not in stock_tasks():
+                raise unknown_task(name, where=f"{study.path.name}: scoring.{group}[{index}]")
+            called[name] = name if file is None else file.name
+            folders |= {file.parent} if file else set()
+    # What a task needs beside its file is not known without loading it; the study file may lie there and is no part of it.
+    files = [file for folder in folders for file in folder.iterdir() if file.is_file() and file != study.path]
+    files += [Path(scoring["qualitative"])] if scoring["qualitative"] else []
+    limit = scoring["limit"]
+    return sha256_json(
+        {
+            "tasks": {group: [called[name] for name in scoring[group]] for group in ("target", "retention")},
+            "limit": {called.get(key, key): most for key, most in limit.items()} if isinstance(limit, dict) else limit,
+            "batch_size": scoring["batch_size"],
+            "files": sorted([file.name, sha256_file(file)] for file in files),
+        }
+    )
 
 
 def item_limit(limit: int | dict[str, int | None] | None, task: str) -> int | None:
@@ -42,11 +51,11 @@ def item_limit(limit: int | dict[str, int | None] | None, task: str) -> int | No
     return limit.get(task, limit["others"]) if isinstance(limit, dict) else limit
 
 
-def unknown_task(name: str) -> UserError:
-    """The complaint about a task name that nobody knows, with names that are close to it."""
+def unknown_task(name: str, *, where: str = "scoring") -> UserError:
+    """The complaint about a task name that nobody knows, with names that are close to it; `where`: file and key it stands in."""
     close = difflib.get_close_matches(name, [*_names_in(TASKS), *stock_tasks(), HELDOUT_LOSS], n=3)
     hint = f"did you mean {' or '.join(close)}?" if close else "see `lm_eval ls tasks` for the stock tasks"
-    return UserError(f"scoring: task {name!r} is neither in config/tasks nor one of lm-eval's: {hint}")
+    return UserError(f"{where}: task {name!r} is neither in config/tasks nor one of lm-eval's: {hint}")
 
 
 def task_file(name: str) -> Path | None:

@@ -13,13 +13,13 @@ sys.path.insert(0, str(SCRIPTS))
 from study.cards import choose_device, gpu_here
 from study.digest import code_digest
 from study.durable import sha256_file, sha256_json
-from study.errors import UserError
+from study.errors import UserError, one_line
 from study.forecast import misfits
 from study.grid import bases, data_sets, expand
-from study.job_memory import jobs_vram_mib
+from study.job_memory import check_target_modules, jobs_vram_mib
 from study.search_point import settings_sha256
 from study.study_file import load_study
-from study.tasks import tasks_digest
+from study.tasks import scoring_digest
 from study.warm import VARIABLE
 from study.winner import winner_cell
 
@@ -31,11 +31,12 @@ try:
     STUDY = load_study(config["study"])
     CELLS = {cell.run: cell for cell in expand(STUDY)}
     BASES = bases(STUDY)
-    TASKS = tasks_digest(STUDY.settings["scoring"])
+    SCORING = scoring_digest(STUDY)
+    check_target_modules(STUDY, CELLS.values())
     VRAM_MIB = jobs_vram_mib(STUDY, CELLS.values())
     SEARCH = sha256_json([settings_sha256(STUDY), STUDY.settings["tune"]["trials"]]) if STUDY.settings["tune"] else None
 except UserError as error:
-    print(f"error: {error}", file=sys.stderr)
+    print(f"error: {one_line(str(error))}", file=sys.stderr)
     raise SystemExit(2)
 
 # Data id of every subject that is scored; a base is scored on the held-out rows that its runs are.
@@ -54,10 +55,11 @@ for turn, cell in enumerate(CELLS.values()):
 SEARCH_ENABLED = bool(STUDY.settings["tune"]) and STUDY.settings["tune"]["enabled"]
 SEARCH_RESULT = f"results/{STUDY.name}/tune/tune.json"
 
-# Where a job finds the scripts and this environment's python. They are no params: those of another checkout or another
-# session length would run everything again.
+# Where a job finds the scripts, the study and this environment's python. They are no params: another checkout, another way to
+# write the study file's path or another session length would run everything again. A job on another node sets them anew.
 os.environ.update(
     SCRIPTS=str(SCRIPTS),
+    STUDY=str(STUDY.path),
     PATH=os.pathsep.join((str(Path(sys.executable).parent), *os.get_exec_path())),
     SESSION=f"--session-minutes {config['session_minutes']}" if config.get("session_minutes") else "",
 )
@@ -88,8 +90,8 @@ def data_of(subject):
 
 
 def study_of(subject):
-    """The study file that holds a run or a base: this one, or the winner's."""
-    return config["study"] if subject in SUBJECT_DATA else f"results/{STUDY.name}/tune/winner/{STUDY.name}.yaml"
+    """The study file that holds a run or a base, for the shell: this one, or the winner's."""
+    return '"$STUDY"' if subject in SUBJECT_DATA else f"results/{STUDY.name}/tune/winner/{STUDY.name}.yaml"
 
 
 def vram_mib(stage, name):

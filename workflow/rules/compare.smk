@@ -17,7 +17,6 @@ rule compare:
     resources:
         mem_mb=2000,
     params:
-        study=config["study"],
         results=lambda wildcards, output: Path(output.comparison).parents[1],
         out=lambda wildcards, output: Path(output.comparison).parent,
         cells=sha256_json([*BASES, *CELLS]),
@@ -25,5 +24,5 @@ rule compare:
         literature=files_digest(ROOT / "config" / "literature.yaml"),
         code=code_digest("compare"),
     shell:
-        "exec python $SCRIPTS/compare.py --study {params.study:q} --results {params.results:q}"
+        'exec python "$SCRIPTS/compare.py" --study "$STUDY" --results {params.results:q}'
         " --out {params.out:q} --log {log:q}"

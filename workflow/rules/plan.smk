@@ -10,9 +10,8 @@ rule plan:
     conda:
         "../../environment.yml"
     params:
-        study=config["study"],
         results=f"results/{STUDY.name}",
         page=f"reports/{STUDY.name}/plan.html",
     shell:
-        "exec python $SCRIPTS/plan.py --study {params.study:q} --results {params.results:q}"
+        'exec python "$SCRIPTS/plan.py" --study "$STUDY" --results {params.results:q}'
         " --page {params.page:q} $SESSION --text {log:q}"

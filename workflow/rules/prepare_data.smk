@@ -17,9 +17,8 @@ rule prepare_data:
     resources:
         mem_mb=2000,
     params:
-        study=config["study"],
         out=lambda wildcards, output: Path(output.card).parent,
         code=code_digest("prepare_data"),
     shell:
-        "exec python $SCRIPTS/prepare_data.py --study {params.study:q} --data {wildcards.data}"
+        'exec python "$SCRIPTS/prepare_data.py" --study "$STUDY" --data {wildcards.data}'
         " --out {params.out:q} --log {log:q}"

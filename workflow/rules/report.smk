@@ -37,12 +37,11 @@ rule report:
     resources:
         mem_mb=2000,
     params:
-        study=config["study"],
         results=lambda wildcards, input: Path(input.comparison).parents[1],
         title=STUDY.settings["title"],
         search=search_beside(),
         templates=files_digest(*(SCRIPTS / "templates").glob("*")),
         code=code_digest("report"),
     shell:
-        "exec python $SCRIPTS/report.py --study {params.study:q} --results {params.results:q}"
+        'exec python "$SCRIPTS/report.py" --study "$STUDY" --results {params.results:q}'
         " --out {output.page:q} --log {log:q}"

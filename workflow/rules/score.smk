@@ -32,9 +32,8 @@ rule score:
         trained=lambda wildcards, input: (
             f"--record {input.record} --adapter {Path(input.record).parent / 'adapter'}" if input.record else ""
         ),
-        scoring=sha256_json(STUDY.settings["scoring"]),
-        tasks=TASKS,
+        scoring=SCORING,
         code=code_digest("score"),
     shell:
-        "exec python $SCRIPTS/score.py --study {params.study:q} --subject {wildcards.subject} {params.trained}"
+        'exec python "$SCRIPTS/score.py" --study {params.study} --subject {wildcards.subject} {params.trained}'
         " --data {params.data:q} --out {params.out:q} --log {log:q}"

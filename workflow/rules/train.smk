@@ -27,5 +27,5 @@ rule train:
         out=lambda wildcards, output: Path(output.record).parent,
         code=code_digest("train"),
     shell:
-        "exec python $SCRIPTS/train.py --study {params.study:q} --run {wildcards.run} --data {params.data:q}"
+        'exec python "$SCRIPTS/train.py" --study {params.study} --run {wildcards.run} --data {params.data:q}'
         " --out {params.out:q} $SESSION --log {log:q}"

@@ -20,11 +20,10 @@ checkpoint tune:
         mem_mb=2000 * (STUDY.settings["tune"] or {"workers": 1})["workers"],
         gpu=1,
     params:
-        study=config["study"],
         data=lambda wildcards, input: Path(input.card).parent,
         out=lambda wildcards, output: Path(output.result).parent,
         search=SEARCH,
         code=code_digest("tune"),
     shell:
-        "exec python $SCRIPTS/tune.py --study {params.study:q} --data {params.data:q} --out {params.out:q}"
+        'exec python "$SCRIPTS/tune.py" --study "$STUDY" --data {params.data:q} --out {params.out:q}'
         " --cores {threads} $SESSION --log {log:q}"

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -10,6 +9,7 @@ from study.base_facts import BaseFacts
 from study.checkpoint import CheckpointStore
 from study.course import Course
 from study.errors import UserError
+from study.packages import ON_GPU, check_packages, require
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -99,11 +99,12 @@ def choose_backend(name: str, *, device: str, folder: Path | None = None) -> Bac
     if name == "auto":
         name = "unsloth" if device == "cuda" else "trl"
     if name == "unsloth":
-        if find_spec("unsloth") is None:
-            raise UserError(
-                "training.backend: unsloth is asked for (auto means unsloth on a CUDA GPU) and is not installed: "
-                "pip install -r requirements-gpu.txt, or set training.backend to trl"
-            )
+        require(
+            "unsloth",
+            "training.backend (auto means unsloth on a CUDA GPU)",
+            install=ON_GPU,
+            mend="set training.backend to trl",
+        )
         from study.backends.unsloth import UnslothBackend
 
         return UnslothBackend(folder)
@@ -115,16 +116,7 @@ def choose_backend(name: str, *, device: str, folder: Path | None = None) -> Bac
 def make_recipe(study: "Study", cell: "Cell", *, device: str) -> Recipe:
     """The recipe of a cell on this machine; what the machine lacks for it is a `UserError`."""
     training, data = study.settings["training"], study.settings["data"]
-    if "8bit" in training["optimizer"] and find_spec("bitsandbytes") is None:
-        raise UserError(
-            f"training.optimizer: {training['optimizer']} needs bitsandbytes, which is not installed: "
-            "pip install -r requirements-gpu.txt, or set it to adamw_torch"
-        )
-    if training["report_to"] != "none" and find_spec(training["report_to"]) is None:
-        raise UserError(
-            f"training.report_to: {training['report_to']} is not installed: pip install {training['report_to']}, "
-            "or set it to none"
-        )
+    check_packages(training, study.settings["models"][cell.model])
     taken = ("dropout", "target_modules", "warmup_steps", "weight_decay", "schedule", "optimizer", "max_grad_norm")
     return Recipe(
         learning_rate=cell.learning_rate,

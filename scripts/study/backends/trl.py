@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from study.adapter import check_target_modules
 from study.backends import Base, Recipe
 from study.backends.followed import FollowedTrainer
 from study.base_facts import base_facts
@@ -41,6 +42,7 @@ class TrlBackend:
 
         set_seed(recipe.seed)
         modules = recipe.target_modules
+        check_target_modules(base.model, modules)
         config = LoraConfig(
             task_type="CAUSAL_LM",
             r=recipe.rank,

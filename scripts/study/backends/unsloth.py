@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from study.adapter import check_target_modules
 from study.backends import Base, Recipe
 from study.backends.followed import FollowedTrainer
 from study.backends.trl import TrlBackend, sft_settings
@@ -66,6 +67,7 @@ class UnslothBackend(TrlBackend):
         from unsloth import FastLanguageModel
 
         model = base.model or _load_model(base.entry, recipe)
+        check_target_modules(model, recipe.target_modules)
         modules = _linear_names(model) if recipe.target_modules == "all-linear" else list(recipe.target_modules)
         set_seed(recipe.seed)
         model = FastLanguageModel.get_peft_model(
@@ -149,7 +151,7 @@ def _load_model(entry: dict[str, Any], recipe: Recipe) -> Any:
     try:
         model, _ = FastLanguageModel.from_pretrained(
             str(folder),
-            max_seq_length=_positions(folder, recipe),
+            max_seq_length=recipe.max_length_tokens,
             dtype=dtype,
             load_in_4bit=entry["precision"] == "4bit",
             load_in_8bit=False,
@@ -183,19 +185,6 @@ def _base_dtype(precision: str, recipe: Recipe) -> Any:
     if recipe.compute_dtype == "fp16":
         return torch.float16
     return torch.bfloat16
-
-
-def _positions(folder: Path, recipe: Recipe) -> int:
-    """The longest row, tokens; one longer than the context is refused, since unsloth would stretch the positions for it."""
-    from transformers import AutoConfig
-
-    context = AutoConfig.from_pretrained(folder, trust_remote_code=False).get_text_config().max_position_embeddings
-    if recipe.max_length_tokens > context:
-        raise UserError(
-            f"data.max_length_tokens: {recipe.max_length_tokens} is longer than the context of {folder} ({context} tokens), "
-            "for which unsloth would stretch its positions: set it lower, or training.backend to trl"
-        )
-    return recipe.max_length_tokens
 
 
 def _checkpointing(recipe: Recipe) -> str | bool:
