@@ -105,7 +105,7 @@ def _last_step(out: Path) -> int:
     try:
         with open(out / "losses.csv", newline="") as file:
             return max((int(row["step"]) for row in csv.DictReader(file) if row["kind"] == "train"), default=0)
-    except (FileNotFoundError, ValueError, TypeError):
+    except (FileNotFoundError, KeyError, TypeError, ValueError):
         return 0  # being written
 
 

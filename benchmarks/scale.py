@@ -162,7 +162,7 @@ def measure_rows(rows: int, folder: Path) -> dict[str, Any]:
     with open(file, "w") as out:
         out.writelines(json.dumps(row) + "\n" for row in conversations(rows))
     settings = load_study("demo").settings
-    settings["data"] |= {"source": {"path": str(file)}, "max_length_tokens": 512}
+    settings["data"] |= {"source": {"path": str(file)}, "max_length_tokens": 512, "heldout_rows": min(80, rows // 10)}
     path = folder / "rows.yaml"
     path.write_text(yaml.safe_dump(settings))
     data = next(iter(data_sets(load_study(str(path)))))

@@ -128,7 +128,7 @@ def compare(ours: Path, theirs: Path) -> dict[str, Any]:
             task = file.stem.removeprefix("samples_").rsplit("_", 1)[0]
             for sample in map(json.loads, file.read_text().splitlines()):
                 for metric in sample["metrics"]:
-                    gap = abs(items[task, str(sample["doc_id"]), metric] - float(sample[metric]))
+                    gap = abs(float(items[task, str(sample["doc_id"]), metric]) - float(sample[metric]))
                     compared, different, largest = compared + 1, different + (gap > 0), max(largest, gap)
     return {"compared": compared, "different": different, "largest_difference": largest}
 

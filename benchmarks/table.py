@@ -1,0 +1,178 @@
+"""Writes benchmarks/README.md from the JSON files in benchmarks/results: medians with least and most, nothing typed by hand.
+
+python benchmarks/table.py
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from measuring import RESULTS
+
+README = Path(__file__).with_name("README.md")
+HEAD = """# Measured side by side
+
+Every line comes from a file in `results/`, written by the command beside it with machine, versions, commit and every repetition;
+this page is made from them by `python benchmarks/table.py`. `make bench` measures everything that a machine without a GPU can.
+Ratios are taken repetition by repetition: on a shared machine absolute seconds say little. *median (least to most)*.
+
+| what | figure | goal | command |
+|---|---|---|---|
+"""
+NOT_MEASURED = "not measured"
+Row = tuple[str, str, str]
+
+
+def spread(value: dict[str, float], form: str = ".2f") -> str:
+    """`median (least to most)` of a spread."""
+    return f"{value['median']:{form}} ({value['min']:{form}} to {value['max']:{form}})"
+
+
+def study(found: dict[str, Any]) -> Iterator[Row]:
+    """benchmarks/study.py"""
+    goals = {"one core to one process": "≤ 1.25", "two cores to one": "< 1"}
+    for name, value in found["ratios"].items():
+        yield f"Study `{found['study']}`, seconds: {name}", spread(value), goals.get(name, "")
+    for way, value in found["seconds"].items():
+        memory = spread(found["peak_pss_mib"][way], ".0f")
+        yield f"Study `{found['study']}`, {way}", f"{spread(value, '.0f')} s; all processes {memory} MiB", ""
+
+
+def training(found: dict[str, Any]) -> Iterator[Row]:
+    """benchmarks/training.py"""
+    goals = {"loragrid's pace to bare TRL's": "≥ 1.0", "bare TRL's process seconds to loragrid's": "≥ 1.0"}
+    goals["loragrid's packed pace to bare TRL's padded"] = "≥ 2.0 on a GPU"
+    for name, value in found["ratios"].items():
+        yield f"Training: {name}", spread(value), goals.get(name, "")
+
+
+def scoring(found: dict[str, Any]) -> Iterator[Row]:
+    """benchmarks/scoring.py"""
+    for name, value in found["ratios"].items():
+        yield (
+            f"Scoring {found['subjects']} subjects, seconds: {name}",
+            spread(value),
+            "≥ 2" if name.endswith("process") else "",
+        )
+    same = found["agreement"]
+    yield "Scoring: item values that differ from lm_eval's", f"{same['different']} of {same['compared']}", "0"
+
+
+def scale(found: dict[str, Any]) -> Iterator[Row]:
+    """benchmarks/scale.py"""
+    for size in found["snakemake"]:
+        for what in ("dry run", "nothing to do", "more cells, dry run"):
+            seconds = [one["seconds"] for one in size[what]["taken"]["loragrid"]]
+            took = f"{min(seconds):.1f} to {max(seconds):.1f} s"
+            ratio = f"{spread(size[what]['ratio'])} × the bare Snakefile's, {spread(size[what]['cpu_ratio'])} × in CPU"
+            yield f"{size['cells']:,} cells, {what}", f"{took}; {ratio}", "≤ 1.2"
+    for size in found["compare_and_report"]:
+        peak = max(size[stage]["peak_rss_mib"] for stage in ("compare", "report"))
+        cpu = sum(size[stage]["cpu_seconds"] for stage in ("compare", "report"))
+        figure = f"{size['seconds']} s ({cpu:.1f} s CPU), {peak:.0f} MiB, page {size['page_mb']} MB"
+        yield (
+            f"compare + report, {size['runs']:,} runs × 5 tasks × {size['items']} items",
+            figure,
+            _report_goal(size["runs"]),
+        )
+    for size in found["prepare_data"]:
+        figure = f"{size['seconds']:.1f} s ({size['cpu_seconds']:.1f} s CPU), {size['peak_pss_mib']:.0f} MiB, "
+        figure += f"{size['milliseconds_per_row']} ms a row, {size['tokens'] / 1e6:.1f} M tokens"
+        yield f"prepare_data, {size['rows']:,} conversations", figure, "≤ 120 s, ≤ 2 GiB" if size["rows"] >= 1e5 else ""
+
+
+def _report_goal(runs: int) -> str:
+    return "≤ 30 s, ≤ 2 GiB, ≤ 10 MB" if runs >= 1000 else ""
+
+
+def checkpoint(found: dict[str, Any]) -> Iterator[Row]:
+    """benchmarks/checkpoint.py"""
+    for interval, value in found["share_spent_saving"].items():
+        percent = {key: 100 * share for key, share in value.items()}
+        yield f"Training time spent saving every {interval} updates", f"{spread(percent)} %", "≤ 3 % at 40"
+    begin, resume = spread(found["seconds_to_begin"], ".1f"), spread(found["seconds_to_resume"], ".1f")
+    yield "From start to the first update: fresh; resumed", f"{begin} s; {resume} s", ""
+    yield "Updates made twice after a kill half-way between saves", spread(found["updates_replayed"], ".0f"), ""
+
+
+def tune(found: dict[str, Any]) -> Iterator[Row]:
+    """benchmarks/tune.py"""
+    if "pruning" in found:
+        pruning = found["pruning"]
+        searches = len(pruning["searches"])
+        yield f"Search: updates saved by pruning, mean of {searches}", f"{pruning['steps_saved_mean']:.0%}", "≥ 40 %"
+        same = f"{pruning['same_or_within_noise']} of {searches}"
+        yield "Search: winner the same as without pruning, or within noise", same, "all"
+    for name, value in found.get("pace", {}).get("times_the_plain_script_cpu", {}).items():
+        goal = {"reused": "≥ 1.5", "reloaded": "≥ 1.0"}.get(name, "")
+        if name != "plain":
+            yield f"Search: trials per CPU minute to a plain Optuna + TRL script's, base {name}", f"{value:.2f}", goal
+
+
+def certificate(found: dict[str, Any]) -> Iterator[Row]:
+    """scripts/certify.py"""
+    for one in found["variants"]:
+        kills = f"{one['bitwise_equal']} of {one['kills']} bitwise equal, {one['steps_replayed']} updates replayed"
+        yield f"Killed and resumed: {one['variant']}", kills, "all"
+
+
+def gpu(found: dict[str, Any]) -> Iterator[Row]:
+    """benchmarks/gpu.py"""
+    for row in found["rows"]:
+        shown = {key: row[key] for key in row if key not in ("step_seconds_all", "failed")}
+        name = ", ".join(
+            f"{key} {value}" for key, value in shown.items() if not isinstance(value, float | dict | None.__class__)
+        )
+        figures = "; ".join(f"{key} {value:.4g}" for key, value in shown.items() if isinstance(value, float))
+        yield f"GPU {found['piece']}: {name}", row.get("failed") or figures, ""
+
+
+SECTIONS = {"study": study, "training": training, "scoring": scoring, "scale": scale, "checkpoint": checkpoint}
+SECTIONS |= {"tune": tune, "certificate": certificate}
+GPU = ("train", "capped", "together", "resume")
+
+
+def table(results: Path) -> str:
+    """The whole page."""
+    lines, machines = [], {}
+    for name, section in SECTIONS.items():
+        command = {"certificate": "make certify"}.get(name, f"python benchmarks/{name}.py")
+        file = results / f"{name}.json"
+        if not file.exists():
+            lines.append(f"| {name} | {NOT_MEASURED} | | `{command}` |")
+            continue
+        found = json.loads(file.read_text())
+        lines += [f"| {what} | {figure} | {goal} | `{command}` |" for what, figure, goal in section(found)]
+        machines[name] = _machine(found)
+    for piece in GPU:
+        command, file = f"python benchmarks/gpu.py {piece}", results / f"gpu_{piece}.json"
+        found = json.loads(file.read_text()) if file.exists() else {"on": None}
+        if found["on"] != "cuda":
+            lines.append(f"| GPU: {piece} | {NOT_MEASURED} | | `{command}` |")
+            continue
+        lines += [f"| {what} | {figure} | {goal} | `{command}` |" for what, figure, goal in gpu(found)]
+        machines[f"gpu {piece}"] = _machine(found)
+    told = "\n".join(f"- {name}: {machine}" for name, machine in machines.items())
+    return HEAD + "\n".join(lines) + f"\n\n## On what\n\n{told}\n"
+
+
+def _machine(found: dict[str, Any]) -> str:
+    device, commit = found.get("device", {}), (found.get("git") or {}).get("commit")
+    versions = found.get("versions", {})
+    named = ", ".join(
+        f"{name} {versions[name]}"
+        for name in ("python", "torch", "transformers", "trl", "snakemake")
+        if name in versions
+    )
+    load = f", load {found['load']:.1f} at the end" if "load" in found else ""
+    return f"{device.get('name')} ({device.get('cpus')} cores){load}; {named}; commit {(commit or 'unknown')[:12]}"
+
+
+def main() -> None:
+    """Write the page."""
+    README.write_text(table(RESULTS))
+
+
+if __name__ == "__main__":
+    main()
