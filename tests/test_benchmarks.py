@@ -72,11 +72,12 @@ def test_a_made_up_finished_study_has_nothing_to_do_until_it_grows(tmp_path: Pat
     ]
 
     def planned(path: Path) -> str:
-        return subprocess.run([*command, f"study={path}"], capture_output=True, text=True, check=True).stdout
+        done = subprocess.run([*command, f"study={path}"], capture_output=True, text=True, check=True)
+        return done.stdout + done.stderr
 
     assert "Nothing to be done" in planned(study)
     told = planned(scale.grid_study(tmp_path, 100, added=True))
-    jobs = dict(re.findall(r"^(\w+) +(\d+)$", told, re.MULTILINE))
+    jobs = dict(re.findall(r"^(\w+) +(\d+) *$", told, re.MULTILINE))
     assert jobs == {"train": "10", "score": "10", "compare": "1", "report": "1", "all": "1", "total": "23"}
 
 
