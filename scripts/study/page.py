@@ -191,7 +191,7 @@ def run_rows(material: Material) -> list[dict[str, Any]]:
                 if outcome.status == "scored"
                 else outcome.status,
                 "reason": visible(outcome.reason or "", 300),
-                "notes": [visible(note, 300) for note in record.notes] if record else [],
+                "notes": [visible(note, 300) for made in (record, outcome.score) if made for note in made.notes],
                 "scores": found,
                 "equal": number(_cell(material.runs, outcome.subject, "heldout_loss_at_equal_tokens")),
                 "updates": whole(record.steps) if record else "–",
