@@ -77,7 +77,9 @@ def test_end_words_and_surroundings_are_the_jobs(owner, tmp_path: Path) -> None:
     for what, status in (("0", 0), ("2", 2), ("75", 75), ("bug", 1)):
         job = start(folder, what, tmp_path / what, cwd=tmp_path)
         _, said = job.communicate()
-        assert job.returncode == status and said.startswith("said\n") and (what == "bug") == ("ValueError: a bug" in said)
+        assert (
+            job.returncode == status and said.startswith("said\n") and (what == "bug") == ("ValueError: a bug" in said)
+        )
         twin, cwd, warm, group = (tmp_path / what).read_text().split()
         assert int(twin) != job.pid and (cwd, warm, group) == (str(tmp_path), "True", str(os.getpgrp()))
 
