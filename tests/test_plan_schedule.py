@@ -65,7 +65,7 @@ def most_at_once(jobs: list[tuple[str, str, float, float]]) -> int:
 
 @pytest.mark.slow
 def test_a_t4_runs_one_job_at_a_time(tmp_path: Path) -> None:
-    jobs = run_fake(tmp_path, "--cores", "4", "--resources", "vram_mib=15000", seconds=0.2)
+    jobs = run_fake(tmp_path, "--cores", "4", "--resources", "vram_mib=15000", seconds=0.05)
     assert (
         len([job for job in jobs if job[0] == "train"]) == 8 and len([job for job in jobs if job[0] == "score"]) == 11
     )
@@ -74,7 +74,7 @@ def test_a_t4_runs_one_job_at_a_time(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_large_card_runs_several_small_jobs_at_once(tmp_path: Path) -> None:
-    jobs = run_fake(tmp_path, "--cores", "8", "--resources", "vram_mib=80000", seconds=2)
+    jobs = run_fake(tmp_path, "--cores", "8", "--resources", "vram_mib=80000", seconds=1)
     assert most_at_once(jobs) >= 4
     study = load_study("t4")
     asked = asked_by(study)

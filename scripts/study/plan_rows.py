@@ -36,6 +36,7 @@ def describe_cell(cell: Cell) -> dict[str, Any]:
     """What a cell is; the other keys, None until they are known."""
     return {
         "run": cell.run,
+        "data": cell.data,
         "model": cell.model,
         "learning_rate": cell.learning_rate,
         "rank": cell.rank,
