@@ -17,6 +17,7 @@ from study.durable import write_json, write_text
 from study.errors import run_main
 from study.forecast import work_of
 from study.grid import expand
+from study.job_resources import session_length
 from study.measured import data_size, read_measured
 from study.plan_page import page, text_table
 from study.plan_rows import (
@@ -34,23 +35,19 @@ from study.study_file import Study, load_study
 SCHEMA = 1
 
 
-def make_plan(
-    *, study: Study, results: Path, session_minutes: float | None = None, network: bool = True
-) -> dict[str, Any]:
+def make_plan(*, study: Study, results: Path, session_minutes: float | None = None) -> dict[str, Any]:
     """The plan as plain values: `device`, `cells`, `subjects`, `tasks`, `totals`, `notes`."""
     cells = expand(study)
     device = choose_device(study.settings["plan"])
     measured = read_measured(study, cells, results, device)
-    shapes, unknown = find_shapes(study, cells, network=network)
+    shapes, unknown = find_shapes(study, cells)
     sizes = {cell.run: data_size(study, cell.data, results) for cell in cells}
     works = {
         cell.run: work_of(study, cell, shapes[cell.model], sizes[cell.run], recomputes=device.kind == "cuda")
         for cell in cells
         if cell.model in shapes
     }
-    minutes = (
-        session_minutes or study.settings["training"]["session_minutes"] or study.settings["plan"]["session_minutes"]
-    )
+    minutes = session_length(study, session_minutes)
     rows = []
     for cell in cells:
         row = describe_cell(cell)

@@ -33,7 +33,7 @@ from study.data_card import (
 from study.durable import fsync_folder, write_json
 from study.errors import UserError, run_main, tell
 from study.grid import data_sets
-from study.models import context_tokens, load_tokenizer
+from study.models import context_tokens, load_tokenizer, resolve_folder
 from study.packages import check_packages
 from study.split import RowKeys, Split, drop_duplicates, keys_of, sample, split_rows
 from study.study_file import Study, load_study
@@ -61,6 +61,8 @@ def prepare_data(*, study: Study, data_id: str, out: Path) -> dict[str, Any]:
         distinct, duplicates = drop_duplicates(survey.keys)
         keys = sample(distinct, max_rows=settings["max_rows"], seed=settings["split_seed"])
         split = split_rows(keys, heldout_rows=settings["heldout_rows"], seed=settings["split_seed"])
+        _, commit = resolve_folder(entry)  # a branch is looked up here and nowhere later (models.prepared_entry)
+        entry = entry | {"revision": commit}
         template = inspect_template(load_tokenizer(entry), model=model)
         _check_length(settings["max_length_tokens"], entry, model)
         done = tokenise(
@@ -70,6 +72,7 @@ def prepare_data(*, study: Study, data_id: str, out: Path) -> dict[str, Any]:
             "schema": CARD_SCHEMA,
             "data_id": data_id,
             "model": model,
+            "model_commit": commit,
             **source_facts(source, survey, duplicates, sampled_out=len(distinct) - len(keys)),
             **split_facts(keys, split, done),
             **token_facts(settings, done),

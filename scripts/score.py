@@ -22,6 +22,7 @@ from study import durable
 from study.answers import Prompt, answer_prompts, read_prompts, summarise
 from study.digest import code_digest
 from study.errors import UserError, one_line, run_main, tell
+from study.models import choose_device, precision_notes, prepared_entry
 from study.provenance import device_info, git_state, versions
 from study.records import ScoreRecord, TaskScore, write_record
 from study.study_file import Study, load_study
@@ -49,7 +50,9 @@ def score_subjects(*, study: Study, subjects: Sequence[Subject]) -> None:
     names = [name for name in (*scoring["target"], *scoring["retention"]) if name != HELDOUT]
     tasks = find_tasks(names, limit=scoring["limit"])
     for model in list(members):
-        workbench = Workbench(model, study.settings["models"][model], scoring=scoring)
+        # The model's subjects share its data, whose card names the commit that a branch stood for.
+        entry = prepared_entry(study.settings["models"][model], members[model][0][0].data)
+        workbench = Workbench(model, entry, scoring=scoring)
         for subject, identity in members.pop(model):
             workbench.wear(subject.adapter)
             score_subject(
@@ -87,6 +90,8 @@ def score_subject(
         chat_template_sha256=workbench.template.sha256,
         tasks=scores,
         seconds=round(time.monotonic() - started, 3),
+        base_commit=workbench.entry.get("revision"),
+        notes=precision_notes(workbench.entry, device=choose_device()),
     )
     write_record(subject.out / "score.json", record)
 

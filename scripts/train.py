@@ -28,7 +28,7 @@ from study.failures import failures_told
 from study.fingerprint import fingerprint
 from study.grid import Cell, find_cell
 from study.losses import LossTable, last_position
-from study.models import choose_device
+from study.models import choose_device, prepared_entry
 from study.records import RunRecord, read_record, write_record
 from study.run_lock import RunLock
 from study.run_record import make_record
@@ -96,7 +96,7 @@ def prepare(
     *, study: Study, cell: Cell, data_folder: Path, out: Path, clock: SessionClock, stop: StopSignals, lock: RunLock
 ) -> Work:
     """Load data and base, put adapters on, and find out how many updates the budget buys."""
-    training, entry = study.settings["training"], study.settings["models"][cell.model]
+    training, entry = study.settings["training"], prepared_entry(study.settings["models"][cell.model], data_folder)
     device = choose_device()
     backend = choose_backend(training["backend"], device=device, folder=out)
     recipe = make_recipe(study, cell, device=device)

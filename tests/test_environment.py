@@ -68,6 +68,12 @@ def test_a_cpu_machine_gets_no_cuda_package_by_name() -> None:
     assert {"unsloth", "unsloth-zoo", "xformers", "bitsandbytes"} <= set(pins("requirements-gpu.txt"))
 
 
+def test_the_uv_that_fetches_torch_is_the_one_that_resolves_the_gpu_pins() -> None:
+    script = (ROOT / "scripts" / "install_torch.sh").read_text()
+    assert f"uv='uv=={pins('requirements-test.txt')['uv']}'" in script
+    assert "uv pip compile --quiet --python-version 3.11 requirements-gpu.txt" in (ROOT / ".ci" / "run").read_text()
+
+
 FAKE_PYTHON = """#!/bin/sh
 echo "$*" >> {calls}
 case "$*" in

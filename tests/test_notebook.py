@@ -39,6 +39,7 @@ def test_plan_run_and_report(tmp_path: Path, toy_llama: Path) -> None:
     settings["grid"]["learning_rate"] = [1.0e-2]
     settings["data"]["source"] = {"path": str(checkout.folder / "rows.json")}
     settings["scoring"]["retention"] = []
+    settings["training"]["budget"] = {"steps": 4}
     checkout.write(settings)
     book = nbformat.read(NOTEBOOK, as_version=4)
     book.cells = [cell for cell in book.cells if "colab" not in tags(cell)]

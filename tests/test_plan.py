@@ -3,6 +3,7 @@
 import copy
 import csv
 import json
+import re
 import socket
 from dataclasses import replace
 from html import unescape
@@ -13,7 +14,7 @@ import pytest
 import yaml
 
 from plan import main, make_plan, write_plan
-from study import cards
+from study import cards, scoring_cost
 from study.cards import choose_device, read_cards
 from study.errors import UserError
 from study.forecast import misfits
@@ -117,10 +118,18 @@ def test_the_t4_study_fits_a_t4_and_scoring_costs_less_than_training(t4: Study, 
     assert wide["steps"] == 188 and wide["tokens"] == pytest.approx(base["tokens"], rel=0.01)
 
 
+@pytest.mark.parametrize("name", ["t4", "t4_short"])
+def test_scoring_is_cheaper_than_training_even_if_writing_takes_twice_as_long(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scoring_cost, "WRITE_SECONDS_PER_LAYER", 2 * scoring_cost.WRITE_SECONDS_PER_LAYER)
+    for row in make_plan(study=load_study(name), results=tmp_path)["cells"]:
+        assert row["score_hours"] < 0.8 * row["train_hours"], row["run"]
+
+
 def test_the_short_study_fits_a_session(tmp_path: Path) -> None:
     plan = make_plan(study=load_study("t4_short"), results=tmp_path)
-    assert plan["totals"]["hours"] * 60 < 50 and plan["totals"]["sessions"] == 1
-    assert all(row["score_hours"] < row["train_hours"] for row in plan["cells"])
+    assert plan["totals"]["hours"] * 60 < 45 and plan["totals"]["sessions"] == 1
 
 
 def test_an_epoch_is_what_the_study_file_says_it_is(t4: Study, tmp_path: Path) -> None:
@@ -261,6 +270,9 @@ def test_a_model_of_unknown_shape_is_named_and_the_others_are_planned(t4: Study,
     assert rows["gemma-270m"]["total_mib"] is None and rows["llama-1b"]["fits"]
     assert not plan["totals"]["complete"] and "not planned" in text_table(plan)
     assert "not planned" in page(plan)
+    done = next(cell for cell in expand(study) if cell.model == "gemma-270m")
+    a_record(study, tmp_path, done.run, seconds=100.0)  # of no use for the others' rate: its operations are not known
+    assert by_run(make_plan(study=study, results=tmp_path))[expand(study)[0].run]["train_from"].startswith("public")
 
 
 def test_a_cpu_is_planned_for_as_it_is(tmp_path: Path, toy_llama: Path) -> None:
@@ -293,6 +305,7 @@ def test_what_is_written(t4: Study, tmp_path: Path) -> None:
     assert "http" not in html.replace('http-equiv="Content-Security-Policy"', "")
     for row in rows:
         assert row["run"].rsplit("_", 1)[0] in html
+        assert f"<td>{float(row['weights_mib']):,.0f}</td><td>" in html
 
 
 def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
@@ -301,6 +314,9 @@ def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     monkeypatch.setattr("sys.argv", ["plan.py", *options, "--session-minutes", "10", "--text", str(text)])
     main()
     shown = capsys.readouterr().out
+    parts = r"predicted peak, MiB +weights +adapters +optimizer +activations +logits +overhead +total\n"
+    base = r"llama-1b_lr2e-4_r16_b2x4_s3407( +[\d,]+){7}\n"
+    assert re.search(parts + base, re.sub(r" +\n", "\n", shown))
     assert "llama-1b_lr2e-4_r16_b2x4_s3407" in shown and "sessions of 10 minutes" in shown
     assert "not measured" in shown.casefold() and text.read_text() in shown
 
@@ -308,15 +324,15 @@ def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
 def test_limits_of_tasks_and_the_error_bars_beside_them(t4: Study, tmp_path: Path) -> None:
     tasks = {task["task"]: task for task in make_plan(study=t4, results=tmp_path)["tasks"]}
     assert {name: task["items"] for name, task in tasks.items()} == {
-        "ifeval": 48,
-        "running_plan_general": 48,
+        "ifeval": 40,
+        "running_plan_general": 40,
         "hellaswag": 400,
         "arc_challenge": 400,
         "winogrande": 400,
     }
     assert tasks["hellaswag"]["half_width"] == pytest.approx(0.049)
     said = (ROOT / "config/studies/t4.yaml").read_text()
-    assert "400 items 4.9" in said and "48 items 14.1" in said.replace("\n# ", " ")
+    assert "400 items 4.9" in said and "40 items 15.5" in said.replace("\n# ", " ")
     everything = {
         task["task"]: task["items"]
         for task in make_plan(study=with_settings(t4, scoring__limit=None), results=tmp_path)["tasks"]

@@ -150,6 +150,12 @@ def t4_memory(model: str, **changes: Any) -> Any:
     return training_memory(find_shape(load_study("t4").settings["models"][model]), **(asked | changes))
 
 
+def t4_scoring(model: str, **changes: Any) -> Any:
+    asked = {"precision": "4bit", "adapters": 11_272_192, "batch_size": 16, "max_length_tokens": 2048}
+    shape = find_shape(load_study("t4").settings["models"][model])
+    return scoring_memory(shape, **(asked | {"compute_dtype": "fp16"} | changes))
+
+
 def test_the_peak_that_public_runs_report_is_explained() -> None:
     """Llama-3.2-3B, unsloth, T4, batch 2, 2048 tokens: 6.5 GiB reserved by torch, which the CUDA context is no part of."""
     memory = t4_memory("llama-3b")
@@ -183,12 +189,19 @@ def test_what_takes_memory_takes_it() -> None:
 
 
 def test_scoring_memory_grows_with_the_batch() -> None:
-    shape = find_shape(load_study("t4").settings["models"]["llama-1b"])
-    small, large = (
-        scoring_memory(shape, precision="4bit", adapters=11_272_192, batch_size=size, max_length_tokens=2048)
-        for size in (16, 64)
-    )
-    assert large.logits == 4 * small.logits and large.activations > small.activations and large.weights == small.weights
+    small, middle, large = (t4_scoring("llama-1b", batch_size=size) for size in (4, 16, 64))
+    assert small.logits < middle.logits and small.weights == middle.weights == large.weights
+    # Choices share no more logits than are allowed at once; from there on the answers' cache grows.
+    assert middle.logits == pytest.approx(8 * 16 * 256 * 128_256 / 2**20, rel=0.05)
+    assert large.activations > 64 * 2048 * 16 * 2 * 8 * 64 * 2 / 2**20 > middle.activations
+
+
+def test_gemma_is_scored_in_float32_where_there_is_no_bf16() -> None:
+    without, with_bf16 = (t4_scoring("gemma-270m", compute_dtype=dtype) for dtype in ("fp16", "bf16"))
+    embeddings = 2 * 262_144 * 640 / 2**20
+    assert without.weights - with_bf16.weights == pytest.approx(embeddings, rel=1e-2)
+    llama = (t4_scoring("llama-1b", compute_dtype=dtype) for dtype in ("fp16", "bf16"))
+    assert len(set(llama)) == 1
 
 
 def test_measuring_the_heldout_loss_takes_no_more_than_training() -> None:

@@ -1,6 +1,7 @@
 """The plan drives the scheduler: the project's own rules with stages that only sleep, under limits on the card's memory."""
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -9,10 +10,16 @@ from pathlib import Path
 
 import pytest
 
+from plan import make_plan
+from study import cards
+from study.cards import choose_device
 from study.errors import UserError
+from study.forecast import memory_here
 from study.grid import expand
-from study.job_memory import ROOM, WHOLE_CARD_MIB, check_target_modules, jobs_vram_mib
-from study.study_file import ROOT, load_study
+from study.job_memory import check_target_modules
+from study.job_resources import ROOM, START_MINUTES, WHOLE_CARD_MIB, jobs_resources
+from study.model_shape import find_shape
+from study.study_file import ROOT, Study, load_study
 
 # Stands in for every stage: says when it began and ended, and leaves the file that its rule declares.
 FAKE = """
@@ -59,7 +66,7 @@ def most_at_once(jobs: list[tuple[str, str, float, float]]) -> int:
 
 @pytest.mark.slow
 def test_a_t4_runs_one_job_at_a_time(tmp_path: Path) -> None:
-    jobs = run_fake(tmp_path, "--cores", "4", "--resources", "vram_mib=15000", seconds=0.2)
+    jobs = run_fake(tmp_path, "--cores", "4", "--resources", "vram_mib=15000", seconds=0.05)
     assert (
         len([job for job in jobs if job[0] == "train"]) == 8 and len([job for job in jobs if job[0] == "score"]) == 11
     )
@@ -68,13 +75,13 @@ def test_a_t4_runs_one_job_at_a_time(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_large_card_runs_several_small_jobs_at_once(tmp_path: Path) -> None:
-    jobs = run_fake(tmp_path, "--cores", "8", "--resources", "vram_mib=80000", seconds=2)
+    jobs = run_fake(tmp_path, "--cores", "8", "--resources", "vram_mib=80000", seconds=1)
     assert most_at_once(jobs) >= 4
     study = load_study("t4")
-    asked = jobs_vram_mib(study, expand(study))
+    asked = asked_by(study)
     work = [job for job in jobs if job[0] in ("train", "score")]
     for job in work:
-        beside = [asked[stage][name] for stage, name, start, end in work if start <= job[2] < end]
+        beside = [asked[stage][name]["vram_mib"] for stage, name, start, end in work if start <= job[2] < end]
         assert sum(beside) <= 80_000
 
 
@@ -94,29 +101,58 @@ def test_whatever_has_run_is_a_usable_study(tmp_path: Path) -> None:
     assert at["prepare_data", last.data] > at["score", cells[-2].run]
 
 
+def asked_by(study: Study, *, session_minutes: float | None = None, results: Path = Path("nowhere")) -> dict:
+    return jobs_resources(study, expand(study), results=results, session_minutes=session_minutes)
+
+
 def test_what_jobs_ask_for() -> None:
     study = load_study("t4")
     cells = expand(study)
-    asked = jobs_vram_mib(study, cells)
-    from study.cards import choose_device
-    from study.forecast import memory_here
-    from study.model_shape import find_shape
-
-    device = choose_device(study.settings["plan"])
+    asked = asked_by(study)
+    device = choose_device(study.settings["plan"], look=False)
     for cell in cells:
         memory = memory_here(study, cell, find_shape(study.settings["models"][cell.model]), device)
-        assert asked["train"][cell.run] == round(ROOM * memory.total_mib)
-        assert asked["score"][cell.base] >= asked["score"][cell.run] or cell.rank > 16
+        assert asked["train"][cell.run]["vram_mib"] == round(ROOM * memory.total_mib)
+        assert asked["score"][cell.base]["vram_mib"] >= asked["score"][cell.run]["vram_mib"]
+    # A search's trials take at most 4 rows at a time, as the widest cell does, and the base case's rank.
+    wide = next(cell for cell in cells if cell.batch == (4, 8))
+    assert asked["tune"]["tune"]["vram_mib"] == asked["train"][wide.run]["vram_mib"]
+    study.settings["tune"]["workers"] = 3
+    assert asked_by(study)["tune"]["tune"]["vram_mib"] == pytest.approx(3 * asked["tune"]["tune"]["vram_mib"], abs=3)
     study.settings["models"]["llama-3b"]["shape"] = None  # nothing is known: it gets the card to itself
-    asked = jobs_vram_mib(study, expand(study))
-    assert asked["train"][cells[-1].run] == WHOLE_CARD_MIB > max(asked["train"][cell.run] for cell in cells[:-1])
+    asked = asked_by(study)
+    largest = max(asked["train"][cell.run]["vram_mib"] for cell in cells[:-1])
+    assert asked["train"][cells[-1].run]["vram_mib"] == WHOLE_CARD_MIB > largest
+
+
+def test_jobs_ask_for_twice_the_planned_time_and_no_longer_than_a_session(tmp_path: Path) -> None:
+    study = load_study("t4")
+    cells, rows = expand(study), {row["run"]: row for row in make_plan(study=study, results=tmp_path)["cells"]}
+    study.settings["plan"]["session_minutes"] = None
+    long, short = asked_by(study), asked_by(study, session_minutes=55)
+    for stage in ("train", "score"):
+        for cell in cells:
+            minutes = START_MINUTES + 2 * 60 * rows[cell.run][f"{stage}_hours"]
+            assert long[stage][cell.run]["runtime"] == math.ceil(minutes)
+            assert short[stage][cell.run]["runtime"] == min(math.ceil(minutes), 55)
+    assert short["tune"]["tune"]["runtime"] == 55 and long["tune"]["tune"]["runtime"] == 240
+    of_model = {cell.model: long["train"][cell.run]["mem_mb"] for cell in cells}
+    assert of_model["gemma-270m"] < of_model["llama-1b"] < of_model["llama-3b"] < 20_000
+    study.settings["plan"]["card"] = None  # nothing is known of its speed
+    assert {request["runtime"] for request in asked_by(study)["train"].values()} == {240}
+
+
+def test_a_gpu_of_the_login_node_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = asked_by(load_study("t4"))
+    monkeypatch.setattr(cards, "gpu_here", lambda: ("NVIDIA H200", 143771))
+    assert asked_by(load_study("t4")) == before
 
 
 def test_an_unknown_card_is_named_when_the_workflow_is_read() -> None:
     study = load_study("t4")
     study.settings["plan"]["card"] = "T5"
     with pytest.raises(UserError, match=r"'T5' is not in config/cards\.yaml"):
-        jobs_vram_mib(study, expand(study))
+        asked_by(study)
 
 
 def test_target_modules_that_a_model_lacks_are_named_when_the_workflow_is_read() -> None:
@@ -134,8 +170,9 @@ def test_target_modules_that_a_model_lacks_are_named_when_the_workflow_is_read()
 
 def test_reading_the_workflow_predicts_without_torch() -> None:
     code = (
-        "import sys; from study.job_memory import jobs_vram_mib; from study.study_file import load_study; "
-        "from study.grid import expand; s = load_study('t4'); jobs_vram_mib(s, expand(s)); "
+        "import sys; from pathlib import Path; from study.job_resources import jobs_resources; "
+        "from study.study_file import load_study; from study.grid import expand; s = load_study('t4'); "
+        "jobs_resources(s, expand(s), results=Path('nowhere'), session_minutes=None); "
         "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT / "scripts").returncode == 0

@@ -1,4 +1,4 @@
-"""A study on a Slurm cluster set up by the test: time limit, failure, Ctrl-C, and the adapters of an undisturbed run."""
+"""The demo, shrunk, on a Slurm cluster of its own: time limit, failure, Ctrl-C, and the adapters of an undisturbed run."""
 
 import json
 import signal
@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from slurm.cluster import Cluster, why_not
 from study.grid import expand
-from study.study_file import load_study
+from study.job_resources import jobs_resources
+from study.study_file import ROOT, load_study
 from test_workflow import Checkout
 
 pytestmark = [
@@ -20,9 +22,9 @@ pytestmark = [
     pytest.mark.skipif(why_not() is not None, reason=str(why_not())),
 ]
 IMPATIENT = Path(__file__).parent / "slurm" / "impatient.py"
-STEPS = 80
+STEPS = 60
 # The copied trainer obeys two files beside the study: `slow/RUN` (a second per update, so that a time limit or a signal finds
-# it at work) and `broken/RUN` (it raises).
+# it at work) and `broken/RUN` (it raises before it loads anything).
 OBEY = """
 def _obey() -> None:
     import sys, time
@@ -32,10 +34,12 @@ def _obey() -> None:
     def slowly(self, step):
         if (room / "slow" / run).exists():
             time.sleep(1.0)
-        if (room / "broken" / run).exists():
-            raise RuntimeError("broken on purpose")
         return must_stop(self, step)
     Course.must_stop = slowly
+    def fail(**_):
+        raise RuntimeError("broken on purpose")
+    if (room / "broken" / run).exists():
+        globals()["prepare"] = fail
 
 
 if __name__ == "__main__":
@@ -44,35 +48,37 @@ if __name__ == "__main__":
 
 
 class Submitted(Checkout):
-    """A checkout whose snakemake submits to a cluster."""
+    """A checkout whose snakemake submits three runs of the demo to a cluster: its model, its generator, fewer rows, one task."""
 
     def __init__(self, folder: Path, model: Path, cluster: Cluster) -> None:
         super().__init__(folder, model)
         self.cluster = cluster
         self.process: subprocess.Popen | None = None
-        settings = self.settings
-        settings["grid"] |= {"learning_rate": [1.0e-2, 3.0e-3, 1.0e-3]}
-        settings["training"] |= {"budget": {"steps": STEPS}, "save_steps": 20, "evaluate_every_steps": 40}
-        settings["scoring"]["retention"] = []
+        self.study = folder / "demo.yaml"
+        settings = yaml.safe_load((ROOT / "config/studies/demo.yaml").read_text())
+        settings["data"] |= {"heldout_rows": 8}
+        settings["data"]["source"]["rows"] = 240
+        settings["base_case"]["batch"] = [2, 1]
+        axes = {"learning_rate": [1.0e-2, 3.0e-3, 1.0e-3], "rank": [16], "batch": [[2, 1]], "model": ["llama-s"]}
+        settings["grid"] |= axes
+        settings["training"] |= {"budget": {"steps": STEPS}, "save_steps": 20, "evaluate_every_steps": 30}
+        settings["scoring"] |= {"target": ["heldout_loss"], "retention": [], "qualitative": None}
         self.write(settings)
         self.runs = [cell.run for cell in expand(load_study(str(self.study)))]
         script = folder / "scripts" / "train.py"
         script.write_text(script.read_text().replace('\nif __name__ == "__main__":\n', OBEY))
+        # The shipped profile but for the seconds that TERM comes before the limit: Slurm counts limits in whole minutes.
+        self.profile = folder / "workflow" / "profiles" / "slurm"
+        settings_of_it = (self.profile / "config.yaml").read_text()
+        assert settings_of_it.count("TERM@120'") == 1
+        (self.profile / "config.yaml").write_text(settings_of_it.replace("TERM@120'", "TERM@45'"))
         for name in ("slow", "broken"):
             (folder / name).mkdir()
 
     def submit(self, *arguments: str) -> subprocess.Popen:
-        """Start snakemake with the shipped profile, TERM nearer to the limit; its words go to snakemake.txt."""
-        early = [f"{rule}:slurm_extra='--signal=TERM@20'" for rule in ("train", "score")]
-        command = [
-            sys.executable,
-            str(IMPATIENT),
-            "--workflow-profile",
-            "workflow/profiles/slurm",
-            "--latency-wait",
-            "5",
-        ]
-        command += ["--set-resources", *early, *arguments, "--config", f"study={self.study}"]
+        """Start snakemake with the profile; its words go to snakemake.txt."""
+        command = [sys.executable, str(IMPATIENT), "--workflow-profile", str(self.profile), *arguments]
+        command += ["--config", f"study={self.study}"]
         environment = self.cluster.environment | {"OMP_NUM_THREADS": "1"}
         with (self.folder / "snakemake.txt").open("w") as said:
             self.process = subprocess.Popen(command, cwd=self.folder, env=environment, stdout=said, stderr=said)
@@ -83,7 +89,7 @@ class Submitted(Checkout):
         return (self.folder / "snakemake.txt").read_text()
 
     def result(self, run: str, name: str = "record.json", *, stage: str = "train") -> Path:
-        return self.folder / "results/toy" / stage / run / name
+        return self.folder / "results/demo" / stage / run / name
 
     def sessions(self, run: str) -> list[tuple[int, int, str]]:
         record = json.loads(self.result(run).read_text())
@@ -99,8 +105,28 @@ class Submitted(Checkout):
         return max(
             number
             for number, (_, comment) in self.cluster.jobs().items()
-            if comment.endswith(f"train_wildcards_toy_{run}")
+            if comment.endswith(f"train_wildcards_demo_{run}")
         )
+
+    def told_to_stop(self, run: str) -> int:
+        """Sessions of a run that a signal has ended so far."""
+        history = self.result(run, "history.jsonl")
+        return history.read_text().count('"SIGTERM"') if history.exists() else 0
+
+    def adapter(self, run: str) -> bytes:
+        return self.result(run, "adapter/adapter_model.safetensors").read_bytes()
+
+
+def assert_request(submitted: Submitted, job: int, run: str) -> None:
+    """The job asks for what the plan predicts, and for a GPU."""
+    study = load_study(str(submitted.study))
+    planned = jobs_resources(study, expand(study), results=submitted.folder / "results/demo", session_minutes=None)[
+        "train"
+    ][run]
+    said = submitted.cluster.ask("scontrol", "show", "job", str(job))
+    hours, minutes = divmod(planned["runtime"], 60)
+    assert f"TimeLimit={hours:02d}:{minutes:02d}:00" in said and "gres:gpu:1" in said
+    assert f"mem={planned['mem_mb']}M" in said, said
 
 
 def wait_until(happened: Callable[[], object], process: subprocess.Popen, seconds: float = 600) -> None:
@@ -122,75 +148,63 @@ def submitted(tmp_path_factory: pytest.TempPathFactory, toy_llama: Path) -> Iter
             made.process.wait()
 
 
-def test_a_time_limit_and_a_failed_job(submitted: Submitted) -> None:
-    """One run is cut at its time limit and submitted again, one fails every time, one is left alone: two of three are scored."""
+def test_a_time_limit_a_failure_and_ctrl_c(submitted: Submitted) -> None:
+    """One run is cut at its time limit, submitted again and then cancelled; one fails every time; one is left alone."""
     limited, good, broken = submitted.runs
     (submitted.folder / "slow" / limited).touch()
     (submitted.folder / "broken" / broken).touch()
     process = submitted.submit("--retries", "1")
     wait_until(lambda: submitted.steps(limited) > 2, process)
     job = submitted.job(limited)
+    assert_request(submitted, job, limited)
     limit_minutes = submitted.cluster.seconds(job) // 60 + 1  # the next whole minute: Slurm counts in minutes
     submitted.cluster.ask("scontrol", "update", f"JobId={job}", f"TimeLimit={limit_minutes}")
-    history = submitted.result(limited, "history.jsonl")
-    wait_until(lambda: '"SIGTERM"' in history.read_text(), process)
-    (submitted.folder / "slow" / limited).unlink()
-    assert process.wait(timeout=600) == 1, submitted.said
-
-    assert submitted.sessions(good) == [(0, STEPS, "finished")]
-    (start, cut, ended), rest = submitted.sessions(limited)
-    assert (start, ended) == (0, "SIGTERM") and 0 < cut < STEPS
-    assert rest == (cut, STEPS, "finished")
-    log = submitted.folder / f".snakemake/slurm_logs/rule_train/toy_{limited}/{job}.log"
-    assert f"run {limited} paused at step {cut} of {STEPS} (SIGTERM)" in log.read_text()
-    assert not submitted.result(broken).exists()
-    assert "broken on purpose" in submitted.result(broken, "failure.json").read_text()
-    scored = [run for run in submitted.runs if submitted.result(run, "score.json", stage="score").exists()]
-    assert scored == [limited, good]
-    states = {number: state for number, (state, comment) in submitted.cluster.jobs().items() if "train" in comment}
-    assert states.pop(job) in ("FAILED", "TIMEOUT")  # the latter where the limit came before its snakemake had ended
-    assert sorted(states.values()) == ["COMPLETED", "COMPLETED", "FAILED", "FAILED"]
-
-
-def test_ctrl_c_cancels_and_the_same_command_goes_on(submitted: Submitted, tmp_path: Path) -> None:
-    """The run that failed, mended: cancelled at work, it goes on where it was; tables and page are made without a job."""
-    interrupted = submitted.runs[2]
-    (submitted.folder / "broken" / interrupted).unlink()
-    (submitted.folder / "slow" / interrupted).touch()
-    process = submitted.submit()
-    wait_until(lambda: submitted.steps(interrupted) > 2, process)
-    job = submitted.job(interrupted)
+    wait_until(lambda: submitted.told_to_stop(limited) == 1, process)
+    cut = submitted.steps(limited)
+    wait_until(lambda: submitted.steps(limited) > cut, process)  # submitted again, it goes on
+    wait_until(submitted.result(good, "score.json", stage="score").exists, process)
+    again = submitted.job(limited)
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=120) == 1
-    assert submitted.cluster.jobs()[job][0] in ("CANCELLED", "COMPLETING")
-    history = submitted.result(interrupted, "history.jsonl")
+
+    log = submitted.folder / f".snakemake/slurm_logs/rule_train/demo_{limited}/{job}.log"
+    assert f"run {limited} paused at step {cut} of {STEPS} (SIGTERM)" in log.read_text()
+    assert submitted.sessions(good) == [(0, STEPS, "finished")]
+    assert not submitted.result(broken).exists()
+    assert "broken on purpose" in submitted.result(broken, "failure.json").read_text()
+    states = {number: state for number, (state, comment) in submitted.cluster.jobs().items() if "train" in comment}
+    assert states.pop(job) in ("FAILED", "TIMEOUT")  # the latter where the limit came before its snakemake had ended
+    assert states.pop(again) in ("CANCELLED", "COMPLETING")
+    assert sorted(states.values()) == ["COMPLETED", "FAILED", "FAILED"]
     deadline = time.monotonic() + 60
-    while '"SIGTERM"' not in history.read_text():
+    while submitted.told_to_stop(limited) < 2:
         assert time.monotonic() < deadline
         time.sleep(0.2)
 
-    (submitted.folder / "slow" / interrupted).unlink()
+
+def test_the_same_command_goes_on(submitted: Submitted) -> None:
+    """All mended, the rest is done: every run and base scored, tables and page made without a job."""
+    limited, _, broken = submitted.runs
+    (submitted.folder / "slow" / limited).unlink()
+    (submitted.folder / "broken" / broken).unlink()
     assert submitted.submit().wait(timeout=600) == 0, submitted.said
-    *_, (_, cut, ended), rest = submitted.sessions(interrupted)
-    assert ended == "SIGTERM" and 0 < cut < STEPS and rest == (cut, STEPS, "finished")
-    assert "<html" in (submitted.folder / "reports/toy/report.html").read_text()
-    assert not [
-        comment for _, comment in submitted.cluster.jobs().values() if "compare" in comment or "report" in comment
-    ]
+    (start, cut, why), (again, later, why_again), rest = submitted.sessions(limited)
+    assert (start, why, why_again) == (0, "SIGTERM", "SIGTERM") and 0 < cut == again < later < STEPS
+    assert rest == (later, STEPS, "finished") and submitted.sessions(broken) == [(0, STEPS, "finished")]
+    assert len(list((submitted.folder / "results/demo/score").glob("*/score.json"))) == 4
+    assert "<html" in (submitted.folder / "reports/demo/report.html").read_text()
+    comments = [comment for _, comment in submitted.cluster.jobs().values()]
+    assert not [comment for comment in comments if "compare" in comment or "report" in comment]
 
 
-def test_adapters_are_those_of_an_undisturbed_run(submitted: Submitted, tmp_path: Path) -> None:
-    """Bit by bit, whatever became of the jobs."""
+def test_the_adapter_is_that_of_an_undisturbed_run(submitted: Submitted, tmp_path: Path) -> None:
+    """Bit by bit: of the run that met its time limit and was then cancelled."""
     from train import train_run
 
     study = load_study(str(submitted.study))
-    for cell in expand(study):
-        train_run(
-            study=study,
-            cell=cell,
-            data_folder=submitted.folder / "results/toy/data" / cell.data,
-            out=tmp_path / cell.run,
-        )
-    files = tmp_path.glob("*/adapter/adapter_model.safetensors")
-    assert submitted.adapters() == {file.parents[1].name: file.read_bytes() for file in files}
-    assert len(submitted.adapters()) == 3
+    cell = next(cell for cell in expand(study) if cell.run == submitted.runs[0])
+    train_run(
+        study=study, cell=cell, data_folder=submitted.folder / "results/demo/data" / cell.data, out=tmp_path / cell.run
+    )
+    undisturbed = tmp_path / cell.run / "adapter" / "adapter_model.safetensors"
+    assert submitted.adapter(cell.run) == undisturbed.read_bytes()

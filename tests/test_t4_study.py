@@ -20,16 +20,28 @@ def test_the_study_is_the_original_one() -> None:
         "batch": [2, 4],
         "seed": 3407,
     }
-    assert {entry["hub"] for entry in settings["models"].values()} == {
-        "unsloth/Llama-3.2-1B-Instruct",
-        "unsloth/Llama-3.2-3B-Instruct",
-        "unsloth/gemma-3-270m-it",
+    assert settings["grid"] == {
+        "design": "one_factor",
+        "learning_rate": [2.0e-5, 2.0e-4, 2.0e-3],
+        "rank": [16, 32, 64],
+        "batch": [[2, 4], [4, 8]],
+        "model": ["llama-1b", "llama-3b", "gemma-270m"],
+        "seed": [3407],
     }
-    assert settings["data"]["source"]["hub"] == "mlabonne/FineTome-100k"
+    models = {"Llama-3.2-1B-Instruct", "Llama-3.2-3B-Instruct", "gemma-3-270m-it"}
+    assert {entry["hub"] for entry in settings["models"].values()} == {f"unsloth/{name}" for name in models}
+    assert {entry["precision"] for entry in settings["models"].values()} == {"4bit"}
+    data = settings["data"]
+    assert data["source"] == {"hub": "mlabonne/FineTome-100k", "revision": "main", "split": "train"}
+    assert (data["max_length_tokens"], data["split_seed"], data["loss_on"]) == (2048, 3407, "assistant")
     training = settings["training"]
     wanted = {"warmup_steps": 5, "weight_decay": 0.01, "schedule": "linear", "optimizer": "adamw_8bit", "alpha": "rank"}
     wanted |= {"target_modules": "all-linear", "save_steps": 250, "save_minutes": 10, "keep_checkpoints": 2}
+    wanted |= {"backend": "auto", "compute_dtype": "auto", "packing": False, "dropout": 0.0}
     assert {key: training[key] for key in wanted} == wanted
+    scoring = settings["scoring"]
+    assert scoring["target"] == ["ifeval", "running_plan_general", "heldout_loss"]
+    assert scoring["retention"] == ["hellaswag", "arc_challenge", "winogrande"]
 
 
 def test_every_prefix_of_the_cells_is_balanced() -> None:

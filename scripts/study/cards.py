@@ -62,10 +62,11 @@ def named_card(plan: dict[str, Any]) -> dict[str, Any] | None:
     return cards.get(plan["card"])
 
 
-def choose_device(plan: dict[str, Any]) -> Device:
-    """The device of a study's `plan` section: the GPU that is here, else the card it names, else this CPU."""
+def choose_device(plan: dict[str, Any], *, look: bool = True) -> Device:
+    """The device of a study's `plan` section: the GPU that is here (without `look` none is), else the card it names, else
+    this CPU."""
     named_card(plan)
-    cards, here = read_cards(), gpu_here()
+    cards, here = read_cards(), gpu_here() if look else None
     if here is None and plan["card"] is None:
         cpu = cpu_name()
         return Device(

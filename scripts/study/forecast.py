@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from study.budget import updates
 from study.cards import Device, read_cards
 from study.errors import UserError
 from study.flops import forward_per_token, training_per_token
@@ -49,13 +50,20 @@ def memory_here(study: Study, cell: Cell, shape: Shape, device: Device, **change
 
 
 def work_of(study: Study, cell: Cell, shape: Shape, data: DataSize, *, recomputes: bool) -> Work:
-    """Updates, tokens and operations of a run, by the same rule as study/budget.py. `recomputes`: whether it computes its
-    activations twice, as training on a GPU does to save memory."""
+    """Updates, tokens and operations of a run. `recomputes`: whether it computes its activations twice, as training on a GPU
+    does to save memory."""
     training, settings = study.settings["training"], study.settings["data"]
-    steps = _steps(training["budget"], data, per_device=cell.batch[0], accumulation=cell.batch[1])
+    per_device, accumulation = cell.batch
+    steps = updates(
+        training["budget"],
+        rows=data.rows,
+        row_tokens=data.row_tokens,
+        per_device=per_device,
+        accumulation=accumulation,
+    )
     if steps is None:
         return Work(steps=None, tokens=None, flops={})
-    tokens = round(steps * cell.batch[0] * cell.batch[1] * data.row_tokens)
+    tokens = round(steps * per_device * accumulation * data.row_tokens)
     per_token = training_per_token(
         shape,
         rank=cell.rank,
@@ -73,16 +81,6 @@ def work_of(study: Study, cell: Cell, shape: Shape, data: DataSize, *, recompute
     )
 
 
-def _steps(budget: dict[str, Any], data: DataSize, *, per_device: int, accumulation: int) -> int | None:
-    if "steps" in budget:
-        return budget["steps"]
-    if "tokens" in budget:
-        return max(1, round(budget["tokens"] / (data.row_tokens * per_device * accumulation)))
-    if data.rows is None:
-        return None
-    return max(1, math.ceil(budget["epochs"] * math.ceil(math.ceil(data.rows / per_device) / accumulation)))
-
-
 def rate_of(
     cell: Cell, works: dict[str, Work], cells: tuple[Cell, ...], measured: Measured, device: Device
 ) -> tuple[float | None, str]:
@@ -90,7 +88,7 @@ def rate_of(
     device, else any runs, else the card's."""
     for same_model in (True, False):
         done = [c for c in cells if c.run in measured.runs and (c.model == cell.model or not same_model)]
-        done = [c for c in done if works[c.run].total_flops]
+        done = [c for c in done if c.run in works and works[c.run].total_flops]
         if done:
             flops = sum(done_flops(works[c.run], measured.runs[c.run]) for c in done)
             seconds = sum(measured.runs[c.run].train_seconds for c in done)

@@ -67,9 +67,11 @@ def _prepare(tasks: Iterable[Any]) -> None:
     """
     import numpy
     import torch
+    from langdetect import DetectorFactory
     from lm_eval.defaults import DEFAULT_OTHER_SEED, DEFAULT_RANDOM_SEED
 
     random.seed(DEFAULT_RANDOM_SEED)
+    DetectorFactory.seed = DEFAULT_RANDOM_SEED  # IFEval asks it for the language of an answer, and it draws lots
     numpy.random.seed(DEFAULT_OTHER_SEED)
     torch.manual_seed(DEFAULT_OTHER_SEED)
     for task in tasks:

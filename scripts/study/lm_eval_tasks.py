@@ -109,10 +109,27 @@ def _shipped(name: str, limit: int | None) -> Found:
         path = stock_tasks()[name]
         alone = load_yaml(path, resolve_func=False).get("task") == name
         loaded = _manager(all_tasks=not alone).load([str(path) if alone else name])
+        _check_sentence_rules(loaded)
         digest = _digest(loaded, limit, code=[])
         return Found(name=name, loaded=loaded, reason=None, digest=digest, limit=limit)
     except Exception as error:  # no network, a gated or moved data set, a missing optional package …
         return Found(name=name, loaded=None, reason=f"cannot be built: {_first_line(error)}", digest="", limit=limit)
+
+
+def _check_sentence_rules(loaded: dict[str, Any]) -> None:
+    """IFEval counts words and sentences by NLTK's punkt_tab. lm-eval tries to download it and goes on without it: then the
+    task would fail when its answers are written, which is most of its time."""
+    if not any("ifeval" in name for name in loaded["tasks"]):
+        return
+    import nltk
+
+    try:
+        nltk.data.find("tokenizers/punkt_tab/english/")
+    except LookupError:
+        raise LookupError(
+            "NLTK's punkt_tab is not on this machine and cannot be downloaded: where there is a network, run "
+            "python -m nltk.downloader punkt_tab"
+        ) from None
 
 
 def _beside(files: Any, path: Path) -> Any:

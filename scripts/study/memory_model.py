@@ -8,8 +8,8 @@ assumed, not measured: see ASSUME.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from study.heldout import LOGITS_PER_PASS, TOKENS_PER_PASS
-from study.model_shape import Shape
+from study.heldout import CHOICE_LOGITS_PER_PASS, LOGITS_PER_PASS, TOKENS_PER_PASS
+from study.model_shape import Shape, overflows_float16
 
 MIB = 2**20
 # NF4 with double quantisation: 4 bits, an 8-bit constant per 64 weights, a 32-bit one per 256 of those (QLoRA, Dettmers
@@ -66,11 +66,9 @@ def training_memory(
 ) -> Memory:
     """Of a training run: the larger of its training step, with every row as long as allowed, and its held-out pass."""
     tensors = shape.adapter_tensors(rank=rank, target_modules=target_modules)
-    # Gemma 3 overflows in fp16, so unsloth computes it in float32 on a card without bf16.
-    in_float32 = backend == "unsloth" and compute_dtype == "fp16" and shape.model_type == "gemma3_text"
-    kind = "fp32" if compute_dtype == "fp32" or in_float32 else "half"
+    kind = _kind(shape, compute_dtype)
     tokens = per_device * max_length_tokens
-    held = max(max_length_tokens, min(TOKENS_PER_PASS, LOGITS_PER_PASS // shape.vocab_size))
+    held = _heldout_tokens(shape, max_length_tokens)
     per_logit = (LOGIT_BYTES_UNSLOTH if backend == "unsloth" else LOGIT_BYTES)[kind]
     logits = shape.vocab_size * max(tokens * per_logit, held * LOGIT_BYTES_FORWARD[kind])
     stream = 2 if backend == "unsloth" and kind == "half" else 4
@@ -78,7 +76,7 @@ def training_memory(
     if precision == "4bit":  # one matrix at a time is unpacked
         activations += FULL_BYTES["16bit"] * max(a * b for a, b in shape.linears().values())
     return Memory(
-        weights=weight_bytes(shape, precision, backend=backend) / MIB,
+        weights=weight_bytes(shape, precision, backend=backend, kind=kind) / MIB,
         # The adapters themselves and their gradients, float32 both.
         adapters=8 * sum(tensors) / MIB,
         optimizer=sum(_optimizer_bytes(size, optimizer) for size in tensors) / MIB,
@@ -95,17 +93,24 @@ def scoring_memory(
     adapters: int,
     batch_size: int,
     max_length_tokens: int,
+    compute_dtype: str,
     answer_tokens: int = ANSWER_TOKENS,
 ) -> Memory:
     """Of scoring: the largest of its held-out pass, choices in one batch, and answers in one batch with their cache."""
-    held = max(max_length_tokens, min(TOKENS_PER_PASS, LOGITS_PER_PASS // shape.vocab_size))
-    choices = batch_size * CHOICE_TOKENS
-    logits = shape.vocab_size * max(held * LOGIT_BYTES_FORWARD["half"], choices * SCORE_LOGIT_BYTES)
-    cache = batch_size * answer_tokens * shape.layers * 2 * shape.kv_heads * shape.head_dim * 2
-    width = 2 * shape.intermediate_size + 4 * shape.hidden_size
-    activations = max(cache, 4 * width * max(held, choices))
+    kind = _kind(shape, compute_dtype)
+    held = _heldout_tokens(shape, max_length_tokens)
+    choices = min(batch_size * CHOICE_TOKENS, max(CHOICE_TOKENS, CHOICE_LOGITS_PER_PASS // shape.vocab_size))
+    cached = 2 * shape.layers * shape.kv_heads * shape.head_dim  # numbers per token: a key and a value in every layer
+    cache = batch_size * answer_tokens * cached * (4 if kind == "fp32" else 2)
+    per_token = 4 * (2 * shape.intermediate_size + 4 * shape.hidden_size)
+    at_once = (  # activations and logits of each of the three
+        (per_token * held, held * shape.vocab_size * LOGIT_BYTES_FORWARD[kind]),
+        (per_token * choices, choices * shape.vocab_size * SCORE_LOGIT_BYTES),
+        (per_token * batch_size * CHOICE_TOKENS + cache, batch_size * shape.vocab_size * SCORE_LOGIT_BYTES),
+    )
+    activations, logits = max(at_once, key=sum)
     return Memory(
-        weights=weight_bytes(shape, precision, backend="scoring") / MIB,
+        weights=weight_bytes(shape, precision, backend="scoring", kind=kind) / MIB,
         adapters=4 * adapters / MIB,
         optimizer=0.0,
         activations=activations / MIB,
@@ -114,13 +119,25 @@ def scoring_memory(
     )
 
 
-def weight_bytes(shape: Shape, precision: str, *, backend: str) -> float:
-    """The frozen base. In 4 bits only the layers' matrices are quantised; PEFT's preparation for the trl backend turns
-    the rest (embeddings, head, norms) into float32, unsloth and scoring leave it in 16 bits."""
+def weight_bytes(shape: Shape, precision: str, *, backend: str, kind: str = "half") -> float:
+    """The frozen base, computed in `kind`. In 4 bits only the layers' matrices are quantised; PEFT's preparation for the trl
+    backend turns the rest (embeddings, head, norms) into float32, unsloth leaves it in 16 bits, scoring in `kind`."""
+    in_float32 = kind == "fp32" and backend != "unsloth"
     if precision != "4bit":
-        return FULL_BYTES[precision] * shape.parameters()
+        return (4 if in_float32 else FULL_BYTES[precision]) * shape.parameters()
     rest = shape.parameters() - shape.linear_parameters()
-    return FOUR_BIT_BYTES * shape.linear_parameters() + (4 if backend == "trl" else 2) * rest
+    return FOUR_BIT_BYTES * shape.linear_parameters() + (4 if in_float32 or backend == "trl" else 2) * rest
+
+
+def _kind(shape: Shape, compute_dtype: str) -> str:
+    """ "fp32" or "half", as the model is really computed in where it overflows what was asked for."""
+    in_float32 = compute_dtype == "fp32" or (compute_dtype == "fp16" and overflows_float16(shape.model_type))
+    return "fp32" if in_float32 else "half"
+
+
+def _heldout_tokens(shape: Shape, max_length_tokens: int) -> int:
+    """Of one pass over held-out rows, at most."""
+    return max(max_length_tokens, min(TOKENS_PER_PASS, LOGITS_PER_PASS // shape.vocab_size))
 
 
 def _layers_bytes(shape: Shape, kind: str, *, stream: int, checkpointing: bool) -> float:

@@ -38,6 +38,12 @@ TIED_BY_DEFAULT = ("gemma", "gemma2", "gemma3_text")
 FULL_ATTENTION_EVERY = {"gemma2": 2, "gemma3_text": 6}
 
 
+def overflows_float16(model_type: str) -> bool:
+    """Gemma 3's activations grow past what float16 holds, and its answers become noise (https://unsloth.ai/blog/gemma3): where
+    there is no bfloat16, it is computed in float32."""
+    return model_type.startswith("gemma3")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Shape:
     """Sizes of a decoder. `full_attention_layers` see the whole context, the others only `sliding_window` tokens."""
@@ -196,15 +202,15 @@ def find_config(entry: dict[str, Any], *, network: bool = False) -> tuple[dict[s
 
 @cache
 def _hub_config(hub: str, revision: str, network: bool) -> Path | None:
+    import httpx
     import huggingface_hub
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    if not network:
-        found = huggingface_hub.try_to_load_from_cache(hub, "config.json", revision=revision)
-        return Path(found) if isinstance(found, str) else None
     try:
+        if not network:
+            found = huggingface_hub.try_to_load_from_cache(hub, "config.json", revision=revision)
+            return Path(found) if isinstance(found, str) else None
         return Path(huggingface_hub.hf_hub_download(hub, "config.json", revision=revision))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except (httpx.HTTPError, OSError, ValueError) as error:  # the hub's own errors are kinds of these
         first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(
             f"model {hub}: its config.json cannot be had from the hub ({first_line}): write its shape into the study file"

@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from study.chat_template import without_clock
-from study.durable import sha256_file, sha256_json
+from study.durable import read_json, sha256_file, sha256_json
 from study.errors import UserError
+from study.model_shape import overflows_float16
 from study.packages import check_precision
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 MODEL_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model"]
@@ -22,18 +24,24 @@ def resolve_folder(entry: dict[str, Any]) -> tuple[Path, str | None]:
     """
     if "path" in entry:
         return Path(entry["path"]), None
+    import httpx
     import huggingface_hub
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
         folder = huggingface_hub.snapshot_download(entry["hub"], revision=entry["revision"], allow_patterns=MODEL_FILES)
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        first_line = str(error).strip().splitlines()[0]
+    except (httpx.HTTPError, OSError, ValueError) as error:  # the hub's own errors are kinds of these
         raise UserError(
-            f"model {entry['hub']} at {entry['revision']} cannot be had from the hub ({first_line}): "
+            f"model {entry['hub']} at {entry['revision']} cannot be had from the hub ({_first_line(error)}): "
             "check the id, the revision and the network"
         ) from None
     return Path(folder), Path(folder).name
+
+
+def prepared_entry(entry: dict[str, Any], data_folder: Path) -> dict[str, Any]:
+    """The entry at the commit that its data were prepared with: a branch that moves on meanwhile changes no later stage."""
+    if "path" in entry:
+        return entry
+    return entry | {"revision": read_json(data_folder / "card.json")["model_commit"]}
 
 
 def weights_sha256(folder: Path) -> str:
@@ -105,20 +113,15 @@ def context_tokens(entry: dict[str, Any]) -> int | None:
 def load_base(entry: dict[str, Any], *, device: str) -> "PreTrainedModel":
     """The frozen base in the entry's precision on `device` ("cpu" or "cuda"), evaluation mode.
 
-    32bit is float32; 16bit is bfloat16 where the device computes in it, else float16; 4bit is NF4 with double
-    quantization (QLoRA, https://arxiv.org/abs/2305.14314).
+    32bit is float32; 16bit is the device's `half_dtype`; 4bit is NF4 with double quantization, computed in that
+    (QLoRA, https://arxiv.org/abs/2305.14314).
     """
     import torch
     from transformers import AutoModelForCausalLM
 
     check_precision(entry)
     folder, _ = resolve_folder(entry)
-    _check_folder(folder)
-    half = (
-        torch.float16
-        if device == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False)
-        else torch.bfloat16
-    )
+    half = half_dtype(_check_folder(folder), device=device)
     options: dict[str, Any] = {"dtype": torch.float32 if entry["precision"] == "32bit" else half}
     if entry["precision"] == "4bit":
         options["quantization_config"] = _four_bit(half)
@@ -142,6 +145,26 @@ def load_base(entry: dict[str, Any], *, device: str) -> "PreTrainedModel":
     return model.eval()
 
 
+def half_dtype(model_type: str, *, device: str) -> "torch.dtype":
+    """What 16-bit and 4-bit models are computed in: bfloat16 where the device has it, else float16, and float32 for a model
+    that overflows it."""
+    import torch
+
+    if device != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False):
+        return torch.bfloat16
+    return torch.float32 if overflows_float16(model_type) else torch.float16
+
+
+def precision_notes(entry: dict[str, Any], *, device: str) -> tuple[str, ...]:
+    """What a reader of a score must know of the precision: nothing, where it is the study file's."""
+    import torch
+
+    kind = _check_folder(resolve_folder(entry)[0])
+    if entry["precision"] == "32bit" or half_dtype(kind, device=device) != torch.float32:
+        return ()
+    return (f"computed in float32: a {kind} overflows float16, and this GPU has no bfloat16",)
+
+
 def choose_device() -> str:
     """ "cuda" where torch sees a GPU, else "cpu"."""
     import torch
@@ -160,8 +183,9 @@ def _four_bit(compute_dtype: Any) -> Any:
     )
 
 
-def _check_folder(folder: Path) -> None:
-    """Refuse what must not be loaded: a folder that is no model, one that asks for remote code, one with pickled weights only."""
+def _check_folder(folder: Path) -> str:
+    """The folder's model type. Refuse what must not be loaded: a folder that is no model, one that asks for remote code, one
+    with pickled weights only."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -177,6 +201,7 @@ def _check_folder(folder: Path) -> None:
         raise UserError(
             f"model folder {folder} has no .safetensors file: pickled weights are never loaded, convert them first"
         )
+    return config["model_type"]
 
 
 def _first_line(error: BaseException) -> str:

@@ -141,7 +141,7 @@ def run_rows(material: Material) -> list[dict[str, Any]]:
                 if outcome.status == "scored"
                 else outcome.status,
                 "reason": visible(outcome.reason or "", 300),
-                "notes": [visible(note, 300) for note in record.notes] if record else [],
+                "notes": [visible(note, 300) for made in (record, outcome.score) if made for note in made.notes],
                 "scores": found,
                 "equal": number(equal),
                 "updates": whole(record.steps) if record else "–",

@@ -22,19 +22,32 @@ COLUMNS = (
     "sessions",
     "scoring",
 )
+MEMORY_COLUMNS = ("predicted peak, MiB", *PARTS, "total")
 UNKNOWN = "?"
 
 
 def text_table(plan: dict[str, Any]) -> str:
-    """The plan as text: one line per cell, then what is wrong, what it adds up to, and where the figures come from."""
-    lines = [COLUMNS, *(_cells(row) for row in plan["cells"])]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(COLUMNS))]
-    table = [
+    """The plan as text: one line per cell, its memory by part, what is wrong, what it adds up to, and where the figures come
+    from."""
+    heading = f"Plan of study {plan['study']}, for {device_line(plan['device'])}"
+    cells = _aligned([COLUMNS, *(_cells(row) for row in plan["cells"])])
+    parts = _aligned([MEMORY_COLUMNS, *(_memory_cells(row) for row in plan["cells"])])
+    return "\n".join([heading, "", *cells, "", *parts, "", *problems(plan), *summary(plan), ""])
+
+
+def _aligned(lines: list[tuple[str, ...]]) -> list[str]:
+    """A table's lines, the first column to the left and the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    return [
         "  ".join([line[0].ljust(widths[0]), *(text.rjust(w) for text, w in zip(line[1:], widths[1:]))])
         for line in lines
     ]
-    heading = f"Plan of study {plan['study']}, for {device_line(plan['device'])}"
-    return "\n".join([heading, "", *table, "", *problems(plan), *summary(plan), ""])
+
+
+def _memory_cells(row: dict[str, Any]) -> tuple[str, ...]:
+    figures = [row[f"{part}_mib"] for part in (*PARTS, "total")]
+    name = row["run"].rsplit("_", 1)[0]
+    return (name, *(UNKNOWN if figure is None else f"{figure:,.0f}" for figure in figures))
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
@@ -140,6 +153,8 @@ def page(plan: dict[str, Any]) -> str:
         columns=COLUMNS,
         lines=[_cells(row) for row in plan["cells"]],
         bars=bars(plan),
+        memory_columns=MEMORY_COLUMNS,
+        memory_lines=[_memory_cells(row) for row in plan["cells"]],
         parts=PARTS,
         device=device_line(plan["device"]),
         problems=[line for line in problems(plan) if line],

@@ -21,12 +21,12 @@ FIGURES = (
 ).split()
 
 
-def find_shapes(study: Study, cells: tuple[Cell, ...], *, network: bool) -> tuple[dict[str, Shape], dict[str, str]]:
+def find_shapes(study: Study, cells: tuple[Cell, ...]) -> tuple[dict[str, Shape], dict[str, str]]:
     """Model → shape, and model → why its shape is not known."""
     shapes, unknown = {}, {}
     for model in dict.fromkeys(cell.model for cell in cells):
         try:
-            shapes[model] = find_shape(study.settings["models"][model], network=network)
+            shapes[model] = find_shape(study.settings["models"][model], network=True)
         except UserError as error:
             unknown[model] = str(error)
     return shapes, unknown
@@ -36,6 +36,7 @@ def describe_cell(cell: Cell) -> dict[str, Any]:
     """What a cell is; the other keys, None until they are known."""
     return {
         "run": cell.run,
+        "data": cell.data,
         "model": cell.model,
         "learning_rate": cell.learning_rate,
         "rank": cell.rank,
@@ -60,7 +61,7 @@ def describe_size(study: Study, cell: Cell, shape: Shape, device: Device, measur
         "measured_peak_mib": peak,
         "fits": fits,
         "fit_by": list(mends(study, cell, shape, device)) if fits is False else [],
-        "score_mib": (score_mib := predict_scoring(study, cell, shape).total_mib),
+        "score_mib": (score_mib := predict_scoring(study, cell, shape, bf16=device.bf16).total_mib),
         "score_fits": None if device.vram_mib is None else score_mib <= device.vram_mib,
     }
 

@@ -93,7 +93,8 @@ class TaskScore:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ScoreRecord:
-    """The scores of one subject: a run's adapter on its base, or an untrained base."""
+    """The scores of one subject: a run's adapter on its base, or an untrained base. `base_commit` is that of a hub model;
+    `notes` say where the precision is not the study file's."""
 
     study: str
     subject: str
@@ -112,6 +113,8 @@ class ScoreRecord:
     device: dict[str, Any]
     code: str
     finished_at: str
+    base_commit: str | None = None
+    notes: tuple[str, ...] = ()
     schema: int = RECORD_SCHEMA
 
 

@@ -88,6 +88,8 @@ def _origin(outcome: Outcome) -> dict[str, Any]:
         "train_finished_at": record.finished_at if record else None,
         "score_code": score.code if score else None,
         "score_commit": score.git.get("commit") if score else None,
+        "score_base_commit": score.base_commit if score else None,
+        "score_notes": "; ".join(score.notes) if score and score.notes else None,
         "score_finished_at": score.finished_at if score else None,
     }
 

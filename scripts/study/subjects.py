@@ -8,6 +8,7 @@ from study.digest import code_digest
 from study.durable import sha256_file, sha256_json
 from study.errors import UserError
 from study.grid import bases, find_cell, model_identity
+from study.models import prepared_entry
 from study.provenance import versions
 from study.records import RunRecord, read_record
 from study.study_file import Study
@@ -81,7 +82,7 @@ def _digest(study: Study, subject: Subject, model: str, adapter_sha256: str | No
         raise UserError(f"{heldout} is missing: run prepare_data again")
     return sha256_json(
         {
-            "model": model_identity(study.settings["models"][model]),
+            "model": model_identity(prepared_entry(study.settings["models"][model], subject.data)),
             "adapter": adapter_sha256,
             "adapter_config": sha256_file(subject.adapter / "adapter_config.json") if subject.adapter else None,
             "heldout": sha256_file(heldout) if scores_heldout else None,

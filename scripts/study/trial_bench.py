@@ -16,7 +16,7 @@ from study.errors import Failed, UserError
 from study.failures import disk_full, out_of_memory
 from study.grid import expand
 from study.losses import LossTable
-from study.models import choose_device
+from study.models import choose_device, prepared_entry
 from study.search_point import at_point
 from study.session import SessionClock, StopSignals
 from study.study_file import Study
@@ -87,13 +87,16 @@ class TrialBench:
         cell, _ = expand(at_point(self.study, {}))[0], self.data
         try:
             recipe = make_recipe(self.study, cell, device=self.device)
-            self._base = self._base or self.backend.load(self.study.settings["models"][cell.model], recipe=recipe)
+            self._base = self._base or self.backend.load(self._entry(cell.model), recipe=recipe)
         except (RuntimeError, MemoryError) as error:
             if (memory := out_of_memory(error)) is None:
                 raise
             raise Failed(
                 f"model {cell.model} does not fit: out of {memory['where']} memory; take a lower precision or a smaller model"
             ) from error
+
+    def _entry(self, model: str) -> dict[str, Any]:
+        return prepared_entry(self.study.settings["models"][model], self.data_folder)
 
     @property
     def data(self) -> TrainingData:
@@ -145,7 +148,7 @@ class TrialBench:
         cell = expand(study)[0]
         recipe = make_recipe(study, cell, device=self.device)
         if self._base is None:
-            self._base = self.backend.load(study.settings["models"][cell.model], recipe=recipe)
+            self._base = self.backend.load(self._entry(cell.model), recipe=recipe)
         model = self.backend.adapt(self._base, recipe=recipe)
         trainer = self.backend.trainer(
             model, base=self._base, recipe=recipe, train=self.data.train, heldout=self.data.heldout, folder=folder

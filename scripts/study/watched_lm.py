@@ -13,6 +13,7 @@ from lm_eval.models.utils import normalize_gen_kwargs
 
 from study.chat_template import Template, adapt
 from study.generation import AnswerMeter, Evidence
+from study.heldout import CHOICE_LOGITS_PER_PASS
 
 
 class WatchedLM(HFLM):
@@ -69,7 +70,13 @@ class WatchedLM(HFLM):
         for pair, context, continuation in requests:
             if len(context) + len(continuation) > self.max_length + 1:
                 self.cut.add(pair[0])
-        return super()._loglikelihood_tokens(requests, disable_tqdm=True, override_bs=override_bs)
+        asked, longest = self.batch_size_per_gpu, max((len(c) + len(more) for _, c, more in requests), default=1)
+        positions = CHOICE_LOGITS_PER_PASS // self.model.config.get_text_config().vocab_size
+        self.batch_size_per_gpu = max(1, min(asked, positions // longest))
+        try:
+            return super()._loglikelihood_tokens(requests, disable_tqdm=True, override_bs=override_bs)
+        finally:
+            self.batch_size_per_gpu = asked
 
     def _model_generate(self, context: torch.Tensor, max_length: int, stop: list[str], **settings: Any) -> torch.Tensor:
         # generate() ends a row at an end token by itself. Without its text among the stops, lm-eval need not decode

@@ -16,7 +16,8 @@ from study.durable import sha256_file, sha256_json
 from study.errors import UserError, one_line
 from study.forecast import misfits
 from study.grid import bases, data_sets, expand
-from study.job_memory import check_target_modules, jobs_vram_mib
+from study.job_memory import check_target_modules
+from study.job_resources import jobs_resources
 from study.search_point import settings_sha256
 from study.study_file import load_study
 from study.tasks import scoring_digest
@@ -33,7 +34,12 @@ try:
     BASES = bases(STUDY)
     SCORING = scoring_digest(STUDY)
     check_target_modules(STUDY, CELLS.values())
-    VRAM_MIB = jobs_vram_mib(STUDY, CELLS.values())
+    RESOURCES = jobs_resources(
+        STUDY,
+        CELLS.values(),
+        results=Path(f"results/{STUDY.name}"),
+        session_minutes=config.get("session_minutes"),
+    )
     SEARCH = sha256_json([settings_sha256(STUDY), STUDY.settings["tune"]["trials"]]) if STUDY.settings["tune"] else None
 except UserError as error:
     print(f"error: {one_line(str(error))}", file=sys.stderr)
@@ -94,9 +100,11 @@ def study_of(subject):
     return '"$STUDY"' if subject in SUBJECT_DATA else f"results/{STUDY.name}/tune/winner/{STUDY.name}.yaml"
 
 
-def vram_mib(stage, name):
-    """What a train or score job asks of the card; binds when a limit is given (`--resources vram_mib=…`)."""
-    return VRAM_MIB[stage].get(name, VRAM_MIB[stage][BASE_CASE.run])
+def asked(resource, stage, name=None):
+    """What a job asks for by the plan: `vram_mib` binds when a limit is given (`--resources vram_mib=…`), `runtime` and
+    `mem_mb` on a cluster. The search's winner, which is no cell of the study, asks as the base case does."""
+    requests = RESOURCES[stage]
+    return requests.get(name or stage, requests.get(BASE_CASE.run))[resource]
 
 
 def precedence(name, *, late=0):

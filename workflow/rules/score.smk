@@ -22,9 +22,10 @@ rule score:
         "../../environment.yml"
     threads: STUDY.settings["scoring"]["threads"]
     resources:
-        mem_mb=2000,
+        mem_mb=lambda wildcards: asked("mem_mb", "score", wildcards.subject),
+        runtime=lambda wildcards: asked("runtime", "score", wildcards.subject),
         gpu=1,
-        vram_mib=lambda wildcards: vram_mib("score", wildcards.subject),
+        vram_mib=lambda wildcards: asked("vram_mib", "score", wildcards.subject),
     params:
         study=lambda wildcards: study_of(wildcards.subject),
         data=lambda wildcards, input: Path(input.card).parent,

@@ -18,9 +18,10 @@ rule train:
         "../../environment.yml"
     threads: STUDY.settings["training"]["threads"]
     resources:
-        mem_mb=2000,
+        mem_mb=lambda wildcards: asked("mem_mb", "train", wildcards.run),
+        runtime=lambda wildcards: asked("runtime", "train", wildcards.run),
         gpu=1,
-        vram_mib=lambda wildcards: vram_mib("train", wildcards.run),
+        vram_mib=lambda wildcards: asked("vram_mib", "train", wildcards.run),
     params:
         study=lambda wildcards: study_of(wildcards.run),
         data=lambda wildcards, input: Path(input.card).parent,

@@ -17,8 +17,10 @@ checkpoint tune:
         "../../environment.yml"
     threads: STUDY.settings["training"]["threads"] * (STUDY.settings["tune"] or {"workers": 1})["workers"]
     resources:
-        mem_mb=2000 * (STUDY.settings["tune"] or {"workers": 1})["workers"],
+        mem_mb=lambda wildcards: asked("mem_mb", "tune"),
+        runtime=lambda wildcards: asked("runtime", "tune"),
         gpu=1,
+        vram_mib=lambda wildcards: asked("vram_mib", "tune"),
     params:
         data=lambda wildcards, input: Path(input.card).parent,
         out=lambda wildcards, output: Path(output.result).parent,

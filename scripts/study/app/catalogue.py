@@ -8,7 +8,8 @@ from typing import Any
 from study.answers import read_prompts
 from study.durable import read_json, sha256_file
 from study.errors import UserError
-from study.grid import Cell, bases, expand, find_cell, scientific
+from study.grid import Cell, bases, data_sets, expand, find_cell, scientific
+from study.models import prepared_entry
 from study.records import RunRecord, read_record
 from study.study_file import Study
 from study.subjects import check_adapter
@@ -72,7 +73,7 @@ def read_catalogue(
     qualitative = settings["scoring"]["qualitative"]
     return Catalogue(
         title=settings["title"],
-        models={subject.model: settings["models"][subject.model] for subject in untrained},
+        models={subject.model: _entry(study, subject.model, results) for subject in untrained},
         subjects=(*untrained, *tuned),
         start=start,
         prompts=tuple((f"{p.id}: {p.prompt}", p.prompt) for p in read_prompts(Path(qualitative)))
@@ -82,6 +83,14 @@ def read_catalogue(
         threads=settings["scoring"]["threads"],
         report=str(report) if report.is_file() else None,
     )
+
+
+def _entry(study: Study, model: str, results: Path) -> dict[str, Any]:
+    """The model's entry, at the commit that the study was made with if it has begun."""
+    entry = study.settings["models"][model]
+    folders = [results / "data" / data for data, name in data_sets(study).items() if name == model]
+    made = [folder for folder in folders if (folder / "card.json").is_file()]
+    return prepared_entry(entry, made[0]) if made else entry
 
 
 def finished_runs(study: Study, results: Path) -> list[Subject]:

@@ -11,6 +11,7 @@ from study.backends import Base, Recipe
 from study.backends.followed import FollowedTrainer
 from study.base_facts import base_facts
 from study.heldout import LOGITS_PER_PASS
+from study.model_shape import overflows_float16
 from study.models import load_base, load_tokenizer
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ class TrlBackend:
         self, model: Any, *, base: Base, recipe: Recipe, train: "Dataset", heldout: "Dataset", folder: Path
     ) -> FollowedTrainer:
         """An SFTTrainer on rows that are tokenised, labelled and cut already."""
+        recipe, notes = self.settle(recipe, model_type=base.model.config.model_type)
         trainer = self.trainer_class()(
             model=model,
             args=self.config(recipe, folder=folder),
@@ -80,7 +82,15 @@ class TrlBackend:
             pad_token_id=base.tokenizer.pad_token_id,
             positions=heldout_positions(recipe.device, base.model.config.get_text_config().vocab_size),
         )
+        trainer.notes = notes
         return trainer
+
+    def settle(self, recipe: Recipe, *, model_type: str) -> tuple[Recipe, tuple[str, ...]]:
+        """The recipe as this model can be trained, with a note where that is not what was asked for."""
+        if recipe.compute_dtype != "fp16" or not overflows_float16(model_type):
+            return recipe, ()
+        note = f"trained in float32 where fp16 was asked for: the activations of a {model_type} overflow float16"
+        return replace(recipe, compute_dtype="fp32"), (note,)
 
     def trainer_class(self) -> type:
         """The class of `trainer`."""

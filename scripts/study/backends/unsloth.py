@@ -102,6 +102,10 @@ class UnslothBackend(TrlBackend):
         trainer.notes = _notes(model, recipe, forced=forced)
         return trainer
 
+    def settle(self, recipe: Recipe, *, model_type: str) -> tuple[Recipe, tuple[str, ...]]:
+        """unsloth sees to the precision itself; its `_notes` say how."""
+        return recipe, ()
+
     def trainer_class(self) -> type:
         """The class of `trainer`."""
         return import_unsloth_trainer()
