@@ -150,7 +150,9 @@ def pause_if_late(subject: Subject, name: str, *, workbench: Workbench, clock: S
     how long that takes, the runs of the same study have told."""
     loading = 0.0
     if not workbench.loaded:
-        loading = least_told((subject.out.parents[1] / "train").glob("*/history.jsonl"), "loading_seconds") or 0.0
+        loading = (
+            least_told((subject.out.resolve().parents[1] / "train").glob("*/history.jsonl"), "loading_seconds") or 0.0
+        )
     if clock.too_late(loading=loading):
         raise Paused(
             f"scoring of {subject.name} paused before {name} ({clock.left():.0f} s of the session left), "
