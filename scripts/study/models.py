@@ -98,8 +98,8 @@ def context_tokens(entry: dict[str, Any]) -> int | None:
     folder, _ = resolve_folder(entry)
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"model folder {folder}: {_first_line(error)}: check its config.json") from None
+    except Exception as error:  # transformers says in many ways that it cannot use a configuration
+        raise UserError(f"model folder {folder}: {one_line(str(error))[:300]}: check its config.json") from None
     return getattr(config.get_text_config(), "max_position_embeddings", None)
 
 
