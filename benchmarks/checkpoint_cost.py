@@ -34,7 +34,8 @@ def checkpoint_cost(*, results: Path) -> dict[str, Any]:
 
 
 def _cost(history: Path) -> dict[str, Any]:
-    ends = [event for event in map(json.loads, history.read_text().splitlines()) if event["event"] == "end"]
+    """A killed session could not say how long it saved: it counts on neither side."""
+    ends = [event for event in map(json.loads, history.read_text().splitlines()) if "saving_seconds" in event]
     saving, seconds = (sum(end[key] for end in ends) for key in ("saving_seconds", "seconds"))
     return {"run": history.parent.name, "saving_seconds": saving, "seconds": seconds, "share": saving / seconds}
 

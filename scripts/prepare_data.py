@@ -100,7 +100,9 @@ def survey_rows(source: Source) -> Survey:
             survey.cut.add(number)
         survey.keys.append(keys_of(number, conversation))
     if not survey.keys:
-        raise UserError(f"data {source.name}: none of its {survey.rows_read} rows can be trained on: {survey.dropped}")
+        raise UserError(
+            f"data {source.name}: none of its {survey.rows_read} rows can be trained on ({survey.dropped}): mend them"
+        )
     return survey
 
 
@@ -135,7 +137,8 @@ def tokenise(
     for side, count in (("train on", train.rows), ("hold out", held.rows)):
         if count == 0:
             raise UserError(
-                f"data {source.name}: no row is left to {side} for model {template.model}: {survey.dropped}"
+                f"data {source.name}: no row is left to {side} for model {template.model} ({survey.dropped}): "
+                "give other rows, or raise data.max_length_tokens"
             )
     return done
 

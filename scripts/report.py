@@ -31,7 +31,7 @@ from study.page import (
     run_rows,
 )
 from study.page_costs import cost_table, total_cost
-from study.page_origin import assumptions, data_facts, provenance, reproduce
+from study.page_origin import assumptions, data_facts, provenance, reproduce, sessions
 from study.pictures import Pictures, draw_all, safe_id
 from study.retention import answers, ship_lines
 from study.side_by_side import side_by_side
@@ -142,6 +142,7 @@ def context(material: Material) -> dict[str, Any]:
         "data": data_facts(material),
         "equal_tokens": whole(evidence.summary["equal_tokens"]) if evidence.summary["equal_tokens"] else None,
         "runs": run_rows(material),
+        "sessions": sessions(material),
         "assumptions": assumptions(material),
         "provenance": provenance(material),
         "reproduce": reproduce(material),

@@ -1,6 +1,6 @@
 """Score subjects: a run's adapter on its base, or a base untrained. One task after another, each kept when it is done.
 
-    score.py --study FILE --subject SUBJECT [--adapter FOLDER --record FILE] --data FOLDER --out FOLDER
+    score.py --study FILE --subject SUBJECT [--adapter FOLDER --record FILE] --data FOLDER --out FOLDER [--session-minutes M]
     score.py --study FILE --list FILE    # many subjects, each base loaded once: one JSON object per line with the keys
                                          # subject, data, out and, for a run, adapter and record
 
@@ -21,20 +21,26 @@ from typing import Any
 from study import durable
 from study.answers import Prompt, answer_prompts, read_prompts, summarise
 from study.digest import code_digest
-from study.errors import UserError, one_line, run_main, tell
+from study.errors import Paused, UserError, one_line, run_main, tell
+from study.history import least_told
 from study.models import choose_device, precision_notes, prepared_entry
 from study.provenance import device_info, git_state, versions
 from study.records import ScoreRecord, TaskScore, write_record
+from study.session import SessionClock, add_session_options, session_end
 from study.study_file import Study, load_study
 from study.subjects import HELDOUT, Identity, Subject, as_subject, identify, read_list
-from study.task_result import file_name, items_table, load_task, save_task, write_table
+from study.task_result import items_table, load_task, save_task, write_tables
 from study.warm import hand_over
 from study.workbench import Workbench
 
 
-def score_subjects(*, study: Study, subjects: Sequence[Subject]) -> None:
-    """Score every subject; those of one model share the loaded base, and each one's adapter is taken off again."""
-    scoring = study.settings["scoring"]
+def score_subjects(*, study: Study, subjects: Sequence[Subject], session_ends: float | None = None) -> None:
+    """Score every subject; those of one model share the loaded base, and each one's adapter is taken off again.
+
+    `session_ends`: when the session ends, seconds of `time.monotonic()`; before a task that might outlive it, `Paused` is
+    raised, and what was scored is kept.
+    """
+    scoring, clock = study.settings["scoring"], SessionClock(session_ends)
     members: dict[str, list[tuple[Subject, Identity]]] = {}
     for subject in subjects:
         identity = identify(study, subject)
@@ -56,7 +62,13 @@ def score_subjects(*, study: Study, subjects: Sequence[Subject]) -> None:
         for subject, identity in members.pop(model):
             workbench.wear(subject.adapter)
             score_subject(
-                study=study, subject=subject, identity=identity, tasks=tasks, prompts=prompts, workbench=workbench
+                study=study,
+                subject=subject,
+                identity=identity,
+                tasks=tasks,
+                prompts=prompts,
+                workbench=workbench,
+                clock=clock,
             )
 
 
@@ -68,6 +80,7 @@ def score_subject(
     tasks: dict[str, Any],
     prompts: Sequence[Prompt],
     workbench: Workbench,
+    clock: SessionClock,
 ) -> None:
     """Score one subject on all tasks of the study, reusing what an interrupted job finished, and write its results."""
     started = time.monotonic()
@@ -76,12 +89,14 @@ def score_subject(
         for named in study.settings["scoring"][group]:
             task = tasks.get(named)
             name = task.name if task else HELDOUT
-            done = score_task(name, task=task, group=group, subject=subject, key=identity.digest, workbench=workbench)
+            done = score_task(
+                name, task=task, group=group, subject=subject, key=identity.digest, workbench=workbench, clock=clock
+            )
             scores[name] = TaskScore(**done["score"] | {"notes": tuple(done["score"]["notes"])})
             lm_eval_results[name] = done["lm_eval"]
             tables += [] if done["items"] is None else [done["items"]]
             report_progress(subject, name, scores[name])
-    write_answers(prompts, subject=subject, key=identity.digest, workbench=workbench)
+    write_answers(prompts, subject=subject, key=identity.digest, workbench=workbench, clock=clock)
     write_tables(subject.out, tables, lm_eval_results)
     record = ScoreRecord(
         **header(study, subject, identity),
@@ -96,7 +111,9 @@ def score_subject(
     write_record(subject.out / "score.json", record)
 
 
-def score_task(name: str, *, task: Any, group: str, subject: Subject, key: str, workbench: Workbench) -> dict[str, Any]:
+def score_task(
+    name: str, *, task: Any, group: str, subject: Subject, key: str, workbench: Workbench, clock: SessionClock
+) -> dict[str, Any]:
     """One task's "score", "lm_eval" and "items" (None if it failed): kept from an interrupted job, or scored now and kept.
 
     A task that raises is recorded as failed with its reason; it is tried again when the job is run again.
@@ -105,6 +122,7 @@ def score_task(name: str, *, task: Any, group: str, subject: Subject, key: str, 
     kept = load_task(folder, name, key=key)
     if kept is not None:
         return kept
+    pause_if_late(subject, name, workbench=workbench, clock=clock)
     workbench.prepare()  # a model that cannot be loaded is no task's failure, and its loading no task's time
     started = time.monotonic()
     result, reason = None, None
@@ -114,6 +132,7 @@ def score_task(name: str, *, task: Any, group: str, subject: Subject, key: str, 
         raise
     except Exception as error:  # one task's failure must not take the others with it; it is recorded, not hidden
         reason = one_line(f"{type(error).__name__}: {error}")[:500]
+    clock.took(step=time.monotonic() - started)
     items = items_table(name, group, result.items) if result else None
     score = TaskScore(
         group=group,
@@ -131,7 +150,24 @@ def score_task(name: str, *, task: Any, group: str, subject: Subject, key: str, 
     return content | {"items": items}
 
 
-def write_answers(prompts: Sequence[Prompt], *, subject: Subject, key: str, workbench: Workbench) -> None:
+def pause_if_late(subject: Subject, name: str, *, workbench: Workbench, clock: SessionClock) -> None:
+    """Raise `Paused` if another task as long as the longest so far might outlive the session, or loading the base before it:
+    how long that takes, the runs of the same study have told."""
+    loading = 0.0
+    if not workbench.loaded:
+        loading = (
+            least_told((subject.out.resolve().parents[1] / "train").glob("*/history.jsonl"), "loading_seconds") or 0.0
+        )
+    if clock.too_late(loading=loading):
+        raise Paused(
+            f"scoring of {subject.name} paused before {name} ({clock.left():.0f} s of the session left), "
+            "run the same command to go on"
+        )
+
+
+def write_answers(
+    prompts: Sequence[Prompt], *, subject: Subject, key: str, workbench: Workbench, clock: SessionClock
+) -> None:
     """Answers to the study's own prompts, both wordings, and their means; no files where the study names no prompts."""
     paths = subject.out / "answers.jsonl", subject.out / "answers_summary.json"
     if not prompts:
@@ -141,6 +177,7 @@ def write_answers(prompts: Sequence[Prompt], *, subject: Subject, key: str, work
     key = durable.sha256_json([key, [asdict(prompt) for prompt in prompts]])
     kept = load_task(subject.out / "tasks", "_answers", key=key)
     if kept is None:
+        pause_if_late(subject, "the answers to the study's prompts", workbench=workbench, clock=clock)
         batch_size = workbench.scoring["batch_size"]
         kept = {
             "answers": answer_prompts(workbench.model, workbench.template.tokenizer, prompts, batch_size=batch_size)
@@ -148,19 +185,6 @@ def write_answers(prompts: Sequence[Prompt], *, subject: Subject, key: str, work
         save_task(subject.out / "tasks", "_answers", key=key, content=kept, items=None)
     durable.write_text(paths[0], "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept["answers"]))
     durable.write_json(paths[1], summarise(kept["answers"]))
-
-
-def write_tables(out: Path, tables: list[Any], lm_eval_results: dict[str, Any]) -> None:
-    """items.parquet of all tasks and lm-eval's own results; those of tasks that the study no longer names are removed."""
-    import pandas
-
-    write_table(out / "items.parquet", pandas.concat(tables) if tables else items_table("", "", []))
-    named = {f"{file_name(task)}.json": results for task, results in lm_eval_results.items() if results is not None}
-    for stale in (out / "lm_eval").glob("*.json"):
-        if stale.name not in named:
-            stale.unlink()
-    for name, results in named.items():
-        durable.write_json(out / "lm_eval" / name, results)
 
 
 def write_not_scored(*, study: Study, subject: Subject, identity: Identity) -> None:
@@ -225,13 +249,18 @@ def main() -> None:
     )
     for name in ("adapter", "record", "data", "out"):
         parser.add_argument(f"--{name}")
+    add_session_options(parser)
     options = parser.parse_args()
     if options.subject and not (options.data and options.out):
         parser.error("--subject needs --data and --out")
     study = load_study(options.study)
     one = as_subject(options.subject, options.adapter, options.record, options.data or "", options.out or "")
     set_up_process(study.settings["scoring"]["threads"])
-    score_subjects(study=study, subjects=read_list(options.list) if options.list else [one])
+    score_subjects(
+        study=study,
+        subjects=read_list(options.list) if options.list else [one],
+        session_ends=session_end(options, study.settings["training"]),
+    )
 
 
 if __name__ == "__main__":

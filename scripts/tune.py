@@ -25,11 +25,12 @@ from study.digest import code_digest
 from study.durable import write_json, write_text
 from study.errors import Paused, UserError, run_main, tell
 from study.failures import failures_told
+from study.history import least_told
 from study.provenance import device_info, git_state, versions
 from study.search import Claim, Search
 from study.search_point import search_name, settings_sha256
 from study.search_result import findings, importance, trial_rows
-from study.session import SessionClock, StopSignals
+from study.session import SessionClock, StopSignals, add_session_options, session_end
 from study.study_file import Study, load_study
 from study.trial_bench import TrialBench
 from study.winner import write_winner
@@ -38,20 +39,25 @@ SCHEMA = 1
 POLL_SECONDS = 0.5
 
 
-def tune(*, study: Study, data_folder: Path, out: Path, session_minutes: float | None = None) -> dict[str, Any]:
+def tune(*, study: Study, data_folder: Path, out: Path, session_ends: float | None = None) -> dict[str, Any]:
     """Work on the search until every trial is settled, by this worker or others, and write and return its result.
 
-    Raises `Paused` when a signal or the session's limit came first; the trial that was running is then tried again.
+    `session_ends`: when the session ends, seconds of `time.monotonic()`. Raises `Paused` when a signal or that moment
+    came first; the trial that was running is then tried again.
     """
     settings = study.settings["tune"]
     if settings is None:
         raise UserError(f"{study.path.name}: tune is null: write a search there, as config/studies/demo.yaml does")
     _set_threads(study.settings["training"]["threads"])
-    limit = study.settings["training"]["session_minutes"] if session_minutes is None else session_minutes
+    clock = SessionClock(session_ends)
     with failures_told(out, run="tune"), StopSignals() as stop:
         (out / "failure.json").unlink(missing_ok=True)
         search = Search(out, name=search_name(study), tune=settings)
-        work(search, TrialBench(study, data_folder), stop=stop, clock=SessionClock(limit))
+        # What loading a base took the runs of the same study is all that can be known before it is loaded here.
+        loading = least_told((out.parent / "train").glob("*/history.jsonl"), "loading_seconds") or 0.0
+        if search.settled() < settings["trials"] and clock.too_late(loading=loading):
+            stop.request("paused: session_minutes")
+        work(search, TrialBench(study, data_folder), stop=stop, clock=clock)
         if stop.requested:
             done = f"{search.settled()} of {settings['trials']} trials"
             raise Paused(f"search paused after {done} ({stop.requested}), run the same command to go on")
@@ -61,7 +67,7 @@ def tune(*, study: Study, data_folder: Path, out: Path, session_minutes: float |
 def work(search: Search, bench: TrialBench, *, stop: StopSignals, clock: SessionClock) -> None:
     """Take one trial after another; wait while the last ones are others', since those may die and leave them."""
     total = search.tune["trials"]
-    if search.settled() < total:
+    if search.settled() < total and not stop.requested:
         bench.ready()
     waiting = False
     while not stop.requested and search.settled() < total:
@@ -186,20 +192,21 @@ def main() -> None:
     )
     parser.add_argument("--out", required=True, type=Path, help="the search's folder")
     parser.add_argument("--cores", type=int, default=1, help="CPU cores to use, by at most the study's tune.workers")
-    parser.add_argument("--session-minutes", type=float, help="pause in time for a session of that length")
+    add_session_options(parser)
     arguments = parser.parse_args()
     os.environ |= {
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }
-    study, limit = load_study(arguments.study), arguments.session_minutes
+    study = load_study(arguments.study)
+    ends = session_end(arguments, study.settings["training"])
     passed = ["--study", arguments.study, "--data", str(arguments.data), "--out", str(arguments.out)]
-    passed += ["--session-minutes", str(limit)] if limit is not None else []
+    passed += ["--session-ends", str(ends)] if ends is not None else []
     settings = study.settings["tune"] or {"workers": 1}
     workers = min(settings["workers"], max(1, arguments.cores // study.settings["training"]["threads"]))
     with helpers(workers - 1, passed):
-        tune(study=study, data_folder=arguments.data, out=arguments.out, session_minutes=limit)
+        tune(study=study, data_folder=arguments.data, out=arguments.out, session_ends=ends)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import yaml
 
 from study.durable import sha256_json
 from study.grid import Cell, bases, data_sets, expand
+from study.history import History
 from study.records import RunRecord, ScoreRecord, Session, TaskScore, write_record
 from study.study_file import Study, load_study
 from study.task_result import COLUMNS
@@ -119,7 +120,11 @@ def make_results(
             (folder / "failure.json").write_text(json.dumps(failure))
             continue
         if fault == "paused":
-            (folder / "history.jsonl").write_text(json.dumps({"event": "end", "step": 7, "ended": "SIGTERM"}) + "\n")
+            history, same = History(folder / "history.jsonl"), {"device": "a <card>", "fingerprint_sha256": "f"}
+            history.start(step=0, seconds_before=0.0, **same)
+            history.close_killed(last_step=9, last_seconds=50.0)
+            history.start(step=5, seconds_before=30.0, **same)
+            history.end(step=7, seconds=40.0, ended="SIGTERM")
             continue
         ability_of = effect(cell)
         write_run(study, folder, cell, ability_of, diverged=fault == "diverged", rng=rng, losses=losses)

@@ -1,9 +1,10 @@
-"""Sixty-odd mistakes a user can make: each ends in one line that names the place and the mend, and spoils nothing."""
+"""Ninety-odd mistakes a user can make: each ends in one line that names the place and the mend, and spoils nothing."""
 
 import hashlib
 import importlib
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -103,9 +104,15 @@ def check(
     lines = [line for line in stderr.splitlines() if line.strip()]
     assert status == 2, stderr
     assert len(lines) == 1 and lines[0].startswith("error: "), stderr
-    assert [word for word in said if word not in lines[0]] == [], lines[0]
-    assert ": " in lines[0].removeprefix("error: "), "no mend is given"
+    assert said and [word for word in said if word not in lines[0]] == [], lines[0]
+    assert MEND.search(lines[0]), f"no mend is given: {lines[0]}"
     assert desk.digest() == before
+
+
+# What to do stands behind a colon or semicolon and begins with a verb, or asks what was meant.
+MEND = re.compile(
+    r"[:;] (convert|set|give|take|write|keep|lower|raise|check|mend|restore|fetch|use|delete|run|pip install|did you mean) ?"
+)
 
 
 def setting(key: str, value: object) -> Callable[[Desk], None]:
@@ -218,7 +225,7 @@ DATA = {
     "no replies": (rows(turns(("human", "a"))), ["rows.json", "none of its 20 rows"]),
     "unknown roles": (rows(turns(("man", "a"), ("machine", "b"))), ["rows.json", "none of its 20 rows"]),
     "replies that are numbers": (rows(turns(("human", "a"), ("gpt", 7))), ["rows.json", "none of its 20 rows"]),
-    "one row": (rows(GOOD_ROWS[:1]), ["a split needs at least two"]),
+    "one row": (rows(GOOD_ROWS[:1]), ["data", "a split needs at least two"]),
     "too few to hold out": (rows(GOOD_ROWS[:9]), ["data.heldout_rows", "lower it"]),
     "one answer": (rows(ONE_ANSWER), ["data.heldout_rows"]),
     "rows cut to nothing": (setting("data.max_length_tokens", 8), ["toy", "no row is left"]),
@@ -248,12 +255,15 @@ MODELS = {
     "no configuration": (in_model(lambda f: (f / "config.json").unlink()), ["config.json"]),
     "half a configuration": (in_model(lambda f: (f / "config.json").write_text("{")), ["config.json"]),
     "no model type": (config(model_type=None), ["config.json", "model_type"]),
-    "an unknown model type": (config(model_type="nonsense"), ["model"]),
+    "an unknown model type": (config(model_type="nonsense"), ["model", "config.json", "nonsense"]),
     "code of its own": (config(auto_map={"AutoModelForCausalLM": "mine.Model"}), ["auto_map", "never"]),
     "no weights": (in_model(lambda f: (f / "model.safetensors").unlink()), ["safetensors"]),
     "pickled weights": (in_model(lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin")), ["pickled", "convert"]),
     "half the weights": (in_model(lambda f: os.truncate(f / "model.safetensors", 999)), ["safetensors"]),
-    "weights of another shape": (config(hidden_size=64), ["model"]),
+    "weights of another shape": (config(hidden_size=64), ["model", "config.json"]),
+    "heads that do not divide": (config(num_attention_heads=3), ["model", "config.json", "attention heads"]),
+    "a number in words": (config(num_hidden_layers="two"), ["model", "config.json", "num_hidden_layers"]),
+    "no key heads": (config(num_key_value_heads=0), ["model", "config.json", "ZeroDivisionError"]),
 }  # fmt: skip
 TOKENIZERS = {
     "no tokenizer": (in_model(lambda f: [p.unlink() for p in f.glob("tokenizer*")]), ["model", "tokenizer"]),
@@ -261,11 +271,15 @@ TOKENIZERS = {
     "no chat template": (in_model(lambda f: (f / "chat_template.jinja").unlink()), ["chat_template", "chatml"]),
     "a template that is no Jinja": (
         in_model(lambda f: (f / "chat_template.jinja").write_text("{% for %}")),
-        ["template"],
+        ["toy", "chat_template"],
+    ),
+    "a template that divides by zero": (
+        in_model(lambda f: (f / "chat_template.jinja").write_text("{{ 1/0 }}")),
+        ["toy", "chat_template"],
     ),
     "a template that prints no turns": (
         in_model(lambda f: (f / "chat_template.jinja").write_text("hello")),
-        ["template"],
+        ["toy", "chat_template"],
     ),
 }
 
@@ -329,8 +343,44 @@ def test_a_task_file(desk: Desk, monkeypatch: pytest.MonkeyPatch, capfd: pytest.
     check("score", desk, monkeypatch, capfd, said)
 
 
+def in_data(name: str, change: Callable[[Path], object]) -> Callable[[Desk], None]:
+    return lambda desk: change(desk.folder / "data" / name)
+
+
+TRAINING = {
+    "no data": (lambda desk: shutil.rmtree(desk.folder / "data"), ["card.json"]),
+    "no card": (in_data("card.json", lambda f: f.unlink()), ["card.json"]),
+    "half a card": (in_data("card.json", lambda f: f.write_text("{")), ["card.json"]),
+    "a card that is a list": (in_data("card.json", lambda f: f.write_text("[]")), ["card.json"]),
+    "a card of other rows": (
+        in_data("card.json", lambda f: f.write_text(json.dumps(json.loads(f.read_text()) | {"fingerprint": "x"}))),
+        ["train.parquet", "fingerprint"],
+    ),
+    "no rows": (in_data("train.parquet", lambda f: f.unlink()), ["train.parquet"]),
+    "half the rows": (in_data("heldout.parquet", lambda f: os.truncate(f, 99)), ["heldout.parquet"]),
+    "a library that is not installed": (setting("training.report_to", "trackio"), ["training.report_to", "trackio"]),
+    "a precision that no CPU trains in": (setting("training.compute_dtype", "fp16"), ["training.compute_dtype"]),
+    "no base": (in_model(lambda f: (f / "model.safetensors").unlink()), ["model", "safetensors"]),
+    "half a base": (in_model(lambda f: os.truncate(f / "model.safetensors", 999)), ["model", "safetensors"]),
+    "a base with a number in words": (config(num_hidden_layers="two"), ["model", "config.json", "num_hidden_layers"]),
+    "a base with code of its own": (config(auto_map={"AutoModelForCausalLM": "mine.Model"}), ["auto_map"]),
+    "a base without a tokenizer": (in_model(lambda f: [p.unlink() for p in f.glob("tokenizer*")]), ["tokenizer"]),
+    "a session that is over before it begins": (setting("training.session_minutes", -1), ["training.session_minutes"]),
+}
+
+
+@pytest.mark.parametrize("mistake", TRAINING)
+def test_training(desk: Desk, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture, mistake: str) -> None:
+    """The run's folder is not even made."""
+    spoil, said = TRAINING[mistake]
+    _prepare(desk)
+    spoil(desk)
+    check("train", desk, monkeypatch, capfd, said)
+    assert not (desk.folder / "results/mine/new").exists()
+
+
 def test_there_are_sixty() -> None:
-    assert len(STUDIES) + len(DATA) + len(MODELS) + len(TOKENIZERS) + len(TASKS) >= 60
+    assert len(STUDIES) + len(DATA) + len(MODELS) + len(TOKENIZERS) + len(TASKS) + len(TRAINING) >= 60
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from study import checkpoint
 from study.checkpoint import MANIFEST, REQUIRED, STATE, BrokenCheckpoint, CheckpointStore, verify
 from study.durable import sha256_file, sha256_json
 from study.errors import Failed, UserError
@@ -111,6 +112,35 @@ def test_unknown_file_sets_the_checkpoint_aside(saved: Path) -> None:
     assert newest(saved)[0] == 5
 
 
+def test_file_that_no_trainer_writes_is_refused_even_if_the_manifest_lists_it(saved: Path) -> None:
+    (saved / "checkpoint-10" / "training_args.bin").write_bytes(b"x")
+    _reseal(saved / "checkpoint-10")
+    step, lines = newest(saved)
+    assert step == 5 and "training_args.bin" in lines[0]
+
+
+def test_loss_scale_of_fp16_belongs_to_a_checkpoint(saved: Path) -> None:
+    def with_scaler(folder: Path) -> None:
+        write(folder)
+        (folder / "scaler.pt").write_bytes((folder / "scheduler.pt").read_bytes())
+
+    store(saved).save(step=15, state={}, write=with_scaler)
+    assert newest(saved) == (15, [])
+
+
+def test_file_that_cannot_be_read_sets_the_checkpoint_aside(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bad sector must not block the run for good."""
+
+    def bad_sector(path: Path) -> str:
+        if path == saved / "checkpoint-10" / "optimizer.pt":
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return sha256_file(path)
+
+    monkeypatch.setattr(checkpoint, "sha256_file", bad_sector)
+    step, lines = newest(saved)
+    assert step == 5 and "Input/output error" in lines[0]
+
+
 def test_checkpoint_renamed_to_another_step_is_broken(saved: Path) -> None:
     os.rename(saved / "checkpoint-10", saved / "checkpoint-99")
     assert newest(saved)[0] == 5
@@ -158,7 +188,7 @@ def test_malicious_file_beside_the_others_is_never_opened(saved: Path) -> None:
     assert newest(saved)[0] == 5 and not trace.exists()
 
 
-@pytest.mark.parametrize("manifest", ["[]", "{}", '{"schema": 1}', "\xff", "null"])
+@pytest.mark.parametrize("manifest", ["[]", "{}", '{"schema": 1}', "\xff", "null", "[" * 200_000])
 def test_malformed_manifest_is_broken(saved: Path, manifest: str) -> None:
     (saved / "checkpoint-10" / MANIFEST).write_text(manifest)
     with pytest.raises(BrokenCheckpoint):

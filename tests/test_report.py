@@ -18,7 +18,9 @@ from study import wording
 from study.durable import sha256_file
 from study.errors import UserError
 from study.grid import data_sets, expand
-from study.page_origin import reproduce
+from study.outcomes import collect
+from study.page import gather
+from study.page_origin import reproduce, sessions
 
 HOSTILE = '<script>alert(1)</script><!--<script> "onload="x javascript:alert(2) \u202egnirts\u0000 </style></title>'
 
@@ -132,6 +134,17 @@ def test_failed_and_missing_runs_stay_with_reasons(tmp_path: Path) -> None:
     assert "5 of 7 runs were not scored (1 diverged, 1 failed, 1 stopped early, 1 not run yet, 1 trained only)." in text
     for reason in ("loss is NaN at step 12", "needed 900 MiB", "SIGTERM at step 7", "not run yet", "not scored yet"):
         assert reason in text
+    # Sessions of finished runs by their record, of others by their history; the time is the sum over all of them.
+    outcomes = collect(study, tmp_path / "results")
+    found = sessions(gather(study, tmp_path / "results", outcomes))
+    told = [
+        (row["start"], row["end"], row["seconds"], row["ended"]) for row in found["rows"] if "card" in row["device"]
+    ]
+    assert told == [("0", "9", "50 s", "killed"), ("5", "7", "40 s", "SIGTERM")]
+    trained = sum(outcome.record.train_seconds for outcome in outcomes if outcome.record)
+    assert found["total"] == wording.duration(trained + 90)
+    assert f"<summary>Sessions: {len(found['rows'])}, {found['total']} of training</summary>" in text
+    assert "a &lt;card&gt;" in text
 
 
 def test_an_empty_study_makes_a_page(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import yaml
 
 import score
 from study.durable import sha256_file
-from study.errors import Failed, UserError
+from study.errors import Failed, Paused, UserError
 from study.grid import expand
 from study.records import RunRecord, ScoreRecord, read_record, write_record
 from study.study_file import load_study
@@ -211,6 +211,29 @@ def test_a_killed_job_goes_on_task_by_task(study, data, runs, alone, tmp_path, m
     assert contents(tmp_path) == contents(alone[1].out)
     score.score_subjects(study=study, subjects=[subject])
     assert len(scored) == 4  # nothing left to score, nothing loaded
+
+
+def test_a_session_that_is_over_ends_scoring_between_tasks(study, data, runs, alone, tmp_path, monkeypatch):
+    """What was scored is kept; a job that begins too late loads no base, and the next session scores the rest."""
+    subject, now, run = as_run(runs[0], data, tmp_path), [time.monotonic()], Workbench.run
+
+    def long(self, task, *, data):
+        result = run(self, task, data=data)
+        now[0] += 60
+        return result
+
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "monotonic", lambda: now[0])
+        patch.setattr(Workbench, "run", long)
+        with pytest.raises(Paused, match=r"paused before choice .* run the same command to go on"):
+            score.score_subjects(study=study, subjects=[subject], session_ends=now[0] + 170)
+    assert (tmp_path / "tasks/heldout_loss.json").exists() and not (tmp_path / "score.json").exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(Workbench, "prepare", lambda self: pytest.fail("the base was loaded"))
+        with pytest.raises(Paused, match="paused before choice"):
+            score.score_subjects(study=study, subjects=[subject], session_ends=time.monotonic())
+    score.score_subjects(study=study, subjects=[subject], session_ends=time.monotonic() + 600)
+    assert contents(tmp_path) == contents(alone[1].out)
 
 
 def test_sigkill_in_the_middle_loses_one_task_at_most(study, data, runs, alone, tmp_path, root):

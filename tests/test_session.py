@@ -1,5 +1,7 @@
 """Sessions: signals, the time limit, the lock, the history, and what the course decides."""
 
+import argparse
+import errno
 import fcntl
 import json
 import math
@@ -8,18 +10,20 @@ import platform
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from study import run_lock
 from study.course import Course, Diverged
 from study.errors import Paused, UserError
 from study.history import History
 from study.losses import COLUMNS, LossTable, last_position
 from study.run_lock import STALE_SECONDS, RunLock
-from study.session import SessionClock, StopSignals
+from study.session import SessionClock, StopSignals, add_session_options, session_end, session_seconds
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 
@@ -38,15 +42,36 @@ def test_signal_becomes_a_wish_and_the_old_handler_comes_back(number: int) -> No
 def test_session_limit_leaves_time_to_save(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    clock = SessionClock(1.0)
+    clock = SessionClock(now + 60)
     clock.took(step=10.0, save=4.0)
     now += 40  # 40 + 12 + 6 + 1 < 60
-    assert not clock.too_late(with_evaluation=False)
+    assert (clock.elapsed(), clock.left()) == (40, 20)
+    assert not clock.too_late(with_evaluation=False) and clock.too_late(loading=1.5)
     clock.took(evaluation=5.0)
     assert clock.too_late(with_evaluation=True) and not clock.too_late(with_evaluation=False)
     clock.took(save=20.0)
     assert clock.too_late(with_evaluation=False)
-    assert not SessionClock(None).too_late(with_evaluation=True)
+    assert not SessionClock(None).too_late(with_evaluation=True, loading=1e9)
+
+
+@pytest.mark.parametrize("minutes", ["abc", "nan", math.nan, math.inf, 0, -5, True, "55"])
+def test_a_session_s_length_is_a_number_of_minutes(minutes: Any) -> None:
+    with pytest.raises(UserError, match=r"session_minutes: .* is no number of minutes above 0: set it"):
+        session_seconds(minutes, key="session_minutes")
+
+
+@pytest.mark.parametrize(
+    ("given", "study", "left"),
+    [([], None, None), ([], 2, 120), (["--session-minutes", "1.5"], 2, 90), (["--session-ends", "1007"], 2, 7)],
+)
+def test_when_a_session_ends(
+    monkeypatch: pytest.MonkeyPatch, given: list[str], study: float | None, left: float | None
+) -> None:
+    monkeypatch.setattr(time, "monotonic", lambda: 1000.0)
+    parser = argparse.ArgumentParser()
+    add_session_options(parser)
+    ends = session_end(parser.parse_args(given), {"session_minutes": study})
+    assert ends == (None if left is None else 1000 + left)
 
 
 # --- lock
@@ -102,14 +127,83 @@ def test_silent_lock_of_another_machine_is_taken_over(tmp_path: Path) -> None:
         lock.check()
 
 
-def test_file_system_without_flock_still_has_the_sign_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def without_flock(monkeypatch: pytest.MonkeyPatch) -> None:
     def without(*_: Any) -> None:
         raise OSError(38, "Function not implemented")
 
     monkeypatch.setattr(fcntl, "flock", without)
+
+
+def test_file_system_without_flock_still_has_the_sign_of_life(tmp_path: Path, without_flock: None) -> None:
     _held_elsewhere(tmp_path, seconds_ago=1)
     with pytest.raises(Paused), RunLock(tmp_path, run="r"):
         pass
+
+
+def test_without_flock_a_live_process_of_this_machine_keeps_the_lock(tmp_path: Path, without_flock: None) -> None:
+    with RunLock(tmp_path, run="r") as first:
+        with pytest.raises(Paused, match="is being trained already"), RunLock(tmp_path, run="r"):
+            pass
+        first.check()
+
+
+def test_without_flock_a_dead_process_of_this_machine_does_not(tmp_path: Path, without_flock: None) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        gone.wait()
+    holder = {"host": platform.node(), "pid": gone.pid, "token": "t", "since": "noon"}
+    (tmp_path / "trainer.lock").write_text(json.dumps(holder))
+    with RunLock(tmp_path, run="r") as lock:
+        lock.check()
+
+
+def failing(times: int, error: OSError, call: Any) -> Any:
+    """`call`, but its first calls raise."""
+    left = iter(range(times))
+
+    def maybe(*arguments: Any, **named: Any) -> Any:
+        if next(left, None) is not None:
+            raise error
+        return call(*arguments, **named)
+
+    return maybe
+
+
+def test_a_drive_that_hiccups_costs_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The heart goes on beating, a lock that cannot be read is not lost, and a save goes through."""
+    stale, lost = OSError(errno.ESTALE, "Stale file handle"), []
+    monkeypatch.setattr(run_lock, "HEARTBEAT_SECONDS", 0.01)
+    monkeypatch.setattr(run_lock, "READ_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(os, "utime", failing(3, stale, os.utime))
+    with RunLock(tmp_path, run="r", on_loss=lost.append) as lock:
+        read = Path.read_bytes
+        monkeypatch.setattr(Path, "read_bytes", failing(10**9, stale, read))
+        assert not lock.lost()
+        lock.check()
+        monkeypatch.setattr(Path, "read_bytes", failing(2, stale, read))
+        lock.check()
+        before = lock.path.stat().st_mtime_ns
+        deadline = time.monotonic() + 10
+        while lock.path.stat().st_mtime_ns == before:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    assert lost == [] and (tmp_path / "trainer.lock").read_bytes() == b""
+
+
+@pytest.mark.parametrize("clear", [False, True])
+def test_a_sign_of_life_finds_the_lock_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clear: bool) -> None:
+    """Taken over, or deleted by hand for another trainer: this one is asked to stop."""
+    monkeypatch.setattr(run_lock, "HEARTBEAT_SECONDS", 0.01)
+    lost = threading.Event()
+    with RunLock(tmp_path, run="r", on_loss=lambda reason: lost.set()) as lock:
+        lock.path.unlink() if clear else _held_elsewhere(tmp_path, seconds_ago=0)
+        assert lost.wait(10) and lock.lost()
+
+
+def test_a_mistake_of_the_user_leaves_no_lock_file(tmp_path: Path) -> None:
+    with pytest.raises(UserError), RunLock(tmp_path, run="r"):
+        raise UserError("mend it")
+    assert not list(tmp_path.iterdir())
 
 
 def test_holder_that_was_taken_over_finds_out(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def test_budget_in_updates(budget: dict, expected: int) -> None:
 
 def test_leaves_what_it_says_and_nothing_else(trained: Path) -> None:
     names = {path.name for path in trained.iterdir()}
-    assert names == {"adapter", "losses.csv", "history.jsonl", "record.json", "trainer.lock"}
+    assert names == {"adapter", "losses.csv", "history.jsonl", "finished.json", "record.json", "trainer.lock"}
     assert {path.name for path in (trained / "adapter").iterdir()} == {
         "adapter_config.json",
         "adapter_model.safetensors",
@@ -227,7 +227,7 @@ def test_data_that_are_not_those_of_the_card(toy_llama: Path, tmp_path: Path, br
     break_it(toy.data)
     with pytest.raises(UserError, match=named):
         toy.train(tmp_path / "run")
-    assert not (tmp_path / "run" / "record.json").exists()
+    assert not (tmp_path / "run").exists()
 
 
 def test_missing_library_is_a_line_and_never_a_fallback(toy_llama: Path, tmp_path: Path, monkeypatch: Any) -> None:

@@ -13,10 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from study.errors import Failed, Paused, UserError
+from study.failures import out_of_memory
+from study.grid import expand
+from study.outcomes import collect
 from study.records import RunRecord, read_record
-from train_toys import Toy, make_toy, rows_of
+from study.session import SessionClock
+from study.study_file import load_study
+from train_toys import Toy, make_toy, rows_of, write_study
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 
@@ -138,15 +144,31 @@ def test_asked_in_the_middle_of_an_evaluation(
 
 
 def test_session_limit_pauses_in_time_and_any_number_of_sessions_finish(
-    toy: Toy, reference: Path, tmp_path: Path
+    toy: Toy, reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However short: a session makes at least one update."""
-    for step in (1, 2, 3):
-        with pytest.raises(Paused, match=rf"step {step} of 12 \(session_minutes\)"):
-            toy.train(tmp_path / "run", session_minutes=0.001)
-    record = toy.train(tmp_path / "run", session_minutes=10)
+    """However little is left after loading: a job that began within the session makes at least one update."""
+    with monkeypatch.context() as patch:
+        patch.setattr(SessionClock, "left", lambda self: 9.0 if self.elapsed() < 0.1 else 0.0)
+        for step in (1, 2, 3):
+            with pytest.raises(Paused, match=rf"step {step} of 12 \(session_minutes\)"):
+                toy.train(tmp_path / "run")
+    record = toy.train(tmp_path / "run", session_ends=time.monotonic() + 600)
     assert [s.ended for s in record.sessions] == ["paused: session_minutes"] * 3 + ["finished"]
     assert_equal(tmp_path / "run", reference)
+
+
+def test_a_job_that_begins_too_late_loads_nothing(toy: Toy, reference: Path, tmp_path: Path) -> None:
+    """Its own sessions, or else the runs beside it, have told how long loading and an update take; nothing is left behind."""
+    shutil.copytree(reference, tmp_path / "beside")
+    ends = [json.loads(line) for line in (reference / "history.jsonl").read_text().splitlines()][1::2]
+    loading, step = ends[0]["loading_seconds"], ends[0]["step_seconds"]
+    assert loading > 0 and step > 0
+    clock = SessionClock(time.monotonic() + loading + step)
+    with pytest.raises(Paused, match=r"paused before it began .* run the same command to go on"):
+        toy.train(tmp_path / "run", session_ends=time.monotonic() + loading + step)
+    assert clock.left() > 0.5 * (loading + step) and not (tmp_path / "run").exists()
+    with pytest.raises(Paused, match="paused before it began"):
+        toy.train(tmp_path / "alone" / "run", session_ends=time.monotonic() - 1)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -256,6 +278,43 @@ def test_a_bug_keeps_its_traceback_and_leaves_a_reason(
         toy.train(tmp_path / "run")
     failure = json.loads((tmp_path / "run" / "failure.json").read_text())
     assert (failure["reason"], failure["error"], failure["message"]) == ("error", "ZeroDivisionError", "a bug")
+
+
+def test_other_cells_go_on_after_one_ran_out_of_memory(
+    toy: Toy, toy_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the tables the one is failed, with the reason, and the other trained."""
+    path = write_study(tmp_path, toy_llama)
+    settings = yaml.safe_load(path.read_text())
+    settings["grid"]["learning_rate"] = [1.0e-2, 1.0e-3]
+    path.write_text(yaml.safe_dump(settings))
+    study = load_study(str(path))
+    first, second = expand(study)
+    folder = tmp_path / "results" / "train"
+    with monkeypatch.context() as patch:
+        lose(patch, 7, _cuda_error())
+        with pytest.raises(Failed, match="out of GPU memory"):
+            Toy(study=study, cell=first, data=toy.data).train(folder / first.run)
+    Toy(study=study, cell=second, data=toy.data).train(folder / second.run)
+    outcomes = {outcome.subject: outcome for outcome in collect(study, tmp_path / "results")}
+    assert (outcomes[first.run].status, outcomes[second.run].status) == ("failed", "trained")
+    assert "2560.0 MiB more needed" in outcomes[first.run].reason
+
+
+def test_numpy_s_words_for_memory_are_understood() -> None:
+    import numpy as np
+
+    with pytest.raises(MemoryError) as error:
+        np.empty(2**60, dtype=np.uint8)
+    assert out_of_memory(error.value)["needed_mib"] == 2.0**40
+    assert out_of_memory(MemoryError("Unable to allocate 1.50 TiB for an array"))["needed_mib"] == 1.5 * 2**20
+
+
+def test_a_failure_keeps_its_own_reason(toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lose(monkeypatch, 7, Failed("the card fell off"))
+    with pytest.raises(Failed, match="fell off"):
+        toy.train(tmp_path / "run")
+    assert json.loads((tmp_path / "run" / "failure.json").read_text())["reason"] == "failed"
 
 
 # --- 7, 16: disks
@@ -434,6 +493,81 @@ def test_goes_on_in_another_place_after_the_machine_was_wiped(
     """The run's folder is all that is needed: copied elsewhere, it goes on there."""
     out = shutil.copytree(stopped, tmp_path / "elsewhere" / "run")
     assert toy.train(out).sessions[-1].start_step == 11
+    assert_equal(out, reference)
+
+
+def test_trainer_that_lost_the_run_writes_no_final_file(
+    toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It slept through its last updates: the other's checkpoints, history and losses stay as they are."""
+    from study.course import Course
+
+    out, updated = tmp_path / "run", Course.updated
+
+    def and_sleep(self: Course, **what: Any) -> None:
+        updated(self, **what)
+        if self.seen.step == self.planned_steps:
+            other = {"host": "elsewhere", "pid": 7, "token": "t", "since": "noon"}
+            (out / "trainer.lock").write_text(json.dumps(other))
+
+    monkeypatch.setattr(Course, "updated", and_sleep)
+    with pytest.raises(UserError, match=r"taken over .*process 7 on elsewhere since noon"):
+        toy.train(out)
+    assert {path.name for path in (out / "checkpoints").iterdir()} == {"checkpoint-5", "checkpoint-10"}
+    names = {path.name for path in out.iterdir()}
+    assert names == {"checkpoints", "losses.csv", "history.jsonl", "trainer.lock"}
+    assert [json.loads(line)["event"] for line in (out / "history.jsonl").read_text().splitlines()] == ["start"]
+
+
+def test_record_that_was_written_while_the_lock_was_awaited_is_the_end(
+    toy: Toy, reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from study.run_lock import RunLock
+
+    out, enter = tmp_path / "run", RunLock.__enter__
+
+    def after_another(self: RunLock) -> RunLock:
+        shutil.copytree(reference, out, dirs_exist_ok=True)
+        return enter(self)
+
+    monkeypatch.setattr(RunLock, "__enter__", after_another)
+    record = toy.train(out)
+    assert record == read_record(reference / "record.json", RunRecord)
+
+
+# --- 4: an orphan that came to the end; Snakemake deletes its record before the job runs again
+
+
+def without_record(reference: Path, out: Path) -> Path:
+    shutil.copytree(reference, out)
+    (out / "record.json").unlink()
+    return out
+
+
+def test_finished_run_whose_record_was_deleted_is_not_trained_again(toy: Toy, reference: Path, tmp_path: Path) -> None:
+    out = without_record(reference, tmp_path / "run")
+    before = {path.name: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    assert toy.train(out) == read_record(reference / "record.json", RunRecord)
+    assert (out / "record.json").read_bytes() == (reference / "record.json").read_bytes()
+    after = {path.name: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    assert after | {"record.json": b""} == before | {"record.json": b""}
+
+
+@pytest.mark.parametrize("changed", ["code", "adapter", "losses", "copy"])
+def test_finished_run_that_is_not_what_it_was_is_trained_again(
+    toy: Toy, reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: str
+) -> None:
+    """An edit of the training code runs it again, as Snakemake wants it; so does any damage."""
+    out = without_record(reference, tmp_path / "run")
+    file = {"adapter": "adapter/adapter_model.safetensors", "losses": "losses.csv", "copy": "finished.json"}.get(
+        changed
+    )
+    if file:
+        (out / file).write_bytes((out / file).read_bytes()[:-2])
+    else:
+        monkeypatch.setattr("study.fingerprint.code_digest", lambda stage: "edited")
+    record = toy.train(out)
+    assert len((out / "history.jsonl").read_text().splitlines()) == 4 and len(record.sessions) == 1
     assert_equal(out, reference)
 
 

@@ -266,7 +266,7 @@ def test_stopped_in_a_trial_the_command_pauses_and_goes_on(toy: Toy, tuned: Path
 
 def test_a_session_s_limit_pauses(toy: Toy, tmp_path: Path) -> None:
     with pytest.raises(Paused, match=r"paused after 0 of 5 trials \(paused: session_minutes\)"):
-        tune(study=toy.study, data_folder=toy.data, out=tmp_path, session_minutes=0.001)
+        tune(study=toy.study, data_folder=toy.data, out=tmp_path, session_ends=time.monotonic())
 
 
 def test_a_diverged_trial_teaches_the_sampler(toy: Toy, tmp_path: Path) -> None:

@@ -175,6 +175,42 @@ def test_one_run_through_signals_a_kill_a_second_snakemake_and_a_wiped_machine(w
     assert_undisturbed(work, tmp_path / "undisturbed")
 
 
+@pytest.mark.slow
+def test_a_run_that_an_orphan_finishes_is_not_trained_again(work: Workplace) -> None:
+    """Fault 4: Snakemake takes its record for half written and deletes it before the job runs again."""
+    snakemake = work.start()
+    work.wait_for_more(2)
+    os.kill(snakemake.pid, signal.SIGKILL)
+    snakemake.wait()
+    (work.folder / "slow").unlink()
+    work.wait_for(lambda: (work.run / "record.json").exists() and not (work.run / "trainer.lock").read_text())
+    history, record = (work.run / "history.jsonl").read_text(), (work.run / "record.json").read_bytes()
+    adapter = (work.run / "adapter/adapter_model.safetensors").stat().st_mtime_ns
+
+    target = str((work.run / "record.json").relative_to(work.drive))
+    assert subprocess.run(work.command("--unlock"), cwd=work.folder, capture_output=True).returncode == 0
+    done = subprocess.run(work.command(target), cwd=work.folder, capture_output=True, text=True)
+    assert done.returncode == 0 and "its record is written again" in done.stderr
+    assert (work.run / "history.jsonl").read_text() == history and (work.run / "record.json").read_bytes() == record
+    assert (work.run / "adapter/adapter_model.safetensors").stat().st_mtime_ns == adapter
+
+
+@pytest.mark.slow
+def test_a_session_ends_for_all_jobs_of_a_call(work: Workplace) -> None:
+    """Two cells: the first pauses at a checkpoint, and the second, whose session it was too, does not begin."""
+    settings = work.settings
+    settings["grid"]["learning_rate"] = [1.0e-2, 1.0e-3]
+    work.write(settings)
+    first, second = (work.drive / "results/toy/train" / cell.run for cell in expand(load_study(str(work.study))))
+    assert subprocess.run(work.command("--until", "prepare_data"), cwd=work.folder).returncode == 0
+    command = [*work.command("--until", "train"), "session_minutes=0.4"]
+    done = subprocess.run(command, cwd=work.folder, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert f"run {first.name} paused at step" in done.stderr
+    assert f"run {second.name} paused before it began" in done.stderr
+    assert list(first.glob("checkpoints/checkpoint-*")) and not list(second.glob("*"))
+
+
 def assert_undisturbed(work: Workplace, out: Path) -> None:
     """The adapter is, bit by bit, that of the run trained in one go."""
     from train import train_run
@@ -189,18 +225,31 @@ def assert_undisturbed(work: Workplace, out: Path) -> None:
 # --- 16: read-only results folder
 
 
-def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
-    folder = tmp_path / "disk"
-    folder.mkdir()
+@pytest.mark.parametrize("inside", ["", "results", "reports", ".snakemake"])
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path, inside: str) -> None:
+    """The working directory, or only one of the folders in it that are written to."""
+    place = tmp_path / "disk"
+    folder = place / inside
+    folder.mkdir(parents=True)
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "none", str(folder)], capture_output=True).returncode:
         pytest.skip("only root may mount a read-only file system")
     try:
-        command = [sys.executable, "-m", "snakemake", "--cores", "1", "--directory", str(folder)]
+        command = [sys.executable, "-m", "snakemake", "--cores", "1", "--directory", str(place)]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     finally:
         subprocess.run(["umount", str(folder)], check=True)
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert f"error: {folder} cannot be written: choose another folder by --directory" in done.stderr
+
+
+def test_a_session_of_no_length_is_one_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "snakemake", "--dry-run", "--quiet", "--directory", str(tmp_path)]
+    done = subprocess.run([*command, "--config", "session_minutes=abc"], cwd=ROOT, capture_output=True, text=True)
+    lines = [
+        line for line in done.stderr.splitlines() if not line.startswith(("Using workflow specific", "Config file"))
+    ]
+    assert done.returncode == 2 and len(lines) == 1
+    assert lines[0].startswith("error: session_minutes: abc is no number of minutes above 0: set it")
 
 
 # --- 18: killed while writing

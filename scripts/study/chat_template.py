@@ -127,12 +127,10 @@ def apply(
 def _render(
     tokenizer: Any, text: str, chats: list[list[dict[str, str]]], *, prompt: bool, tools: list | None = None
 ) -> list[str | None]:
-    import jinja2
-
     options = {"chat_template": text, "tools": tools, "tokenize": False, "add_generation_prompt": prompt}
     try:
         return tokenizer.apply_chat_template(chats, **options) if chats else []
-    except (jinja2.TemplateError, TypeError, ValueError, KeyError):
+    except Exception:  # a template is its author's program: what it raises, on purpose or not, is no rendering
         if len(chats) == 1:
             return [None]
         return [_render(tokenizer, text, [chat], prompt=prompt, tools=tools)[0] for chat in chats]

@@ -27,6 +27,7 @@ REQUIRED = frozenset(
     {"adapter_model.safetensors", "adapter_config.json", "optimizer.pt", "scheduler.pt", "rng_state.pth"}
     | {"trainer_state.json", STATE}
 )
+OPTIONAL = frozenset({"scaler.pt"})  # the loss scale of fp16
 UNFINISHED = ".saving-"
 BROKEN = "broken-"
 
@@ -73,8 +74,6 @@ class CheckpointStore:
             (temporary / STATE).write_text(json.dumps(state), encoding="utf-8")
             sync_files(temporary)
             write_json(temporary / MANIFEST, self._manifest(temporary, step))
-            if final.exists():  # left from a longer session and set back by a broken newer one: the same step again
-                shutil.rmtree(final)
             os.rename(temporary, final)
             fsync_folder(self.folder)
         except BaseException as error:
@@ -83,7 +82,8 @@ class CheckpointStore:
             if full:
                 raise Failed(
                     f"the disk of {self.folder} is full: the checkpoint of step {step} was not saved, older ones are "
-                    "as they were; make room and run the same command to go on"
+                    "as they were; make room and run the same command to go on",
+                    reason="disk_full",
                 ) from error
             raise
         self._prune(newest=final)
@@ -156,6 +156,8 @@ def verify(path: Path) -> Checkpoint:
         return _verify(path)
     except (KeyError, TypeError, AttributeError) as error:
         raise BrokenCheckpoint(f"{MANIFEST} is malformed ({type(error).__name__}: {error})") from None
+    except OSError as error:  # a bad sector or a drive that fails: an older one may still be read
+        raise BrokenCheckpoint(f"it cannot be read ({error})") from None
 
 
 def _verify(path: Path) -> Checkpoint:
@@ -163,6 +165,8 @@ def _verify(path: Path) -> Checkpoint:
     files = manifest["files"]
     if missing := sorted(REQUIRED - files.keys()):
         raise BrokenCheckpoint(f"its manifest lists no {missing[0]}")
+    if foreign := sorted(files.keys() - REQUIRED - OPTIONAL):
+        raise BrokenCheckpoint(f"its manifest lists {foreign[0]}, which no trainer here writes")
     found = {entry.name for entry in path.iterdir()} - {MANIFEST}
     if unknown := sorted(found - files.keys()):
         raise BrokenCheckpoint(f"it holds {unknown[0]}, which its manifest does not list")
@@ -206,7 +210,7 @@ def _read_object(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise BrokenCheckpoint(f"{path.name} is missing") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BrokenCheckpoint(f"{path.name} cannot be read ({error})") from None
     if not isinstance(value, dict):
         raise BrokenCheckpoint(f"{path.name} holds no object")

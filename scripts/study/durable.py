@@ -1,5 +1,6 @@
 """Files that are whole or not there: written beside their place, fsynced, renamed. And their digests."""
 
+import errno
 import hashlib
 import json
 import os
@@ -8,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from study.errors import UserError
+
+NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
 def write_bytes(path: Path | str, content: bytes) -> None:
@@ -38,6 +41,14 @@ def write_json(path: Path | str, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
+def check_writable(folder: Path) -> None:
+    """Raise `UserError` if nothing can be written in `folder`, or where it would have to be made."""
+    while not folder.exists():
+        folder = folder.parent
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(f"{folder} cannot be written: choose another folder by --directory, or mend its permissions")
+
+
 def read_json(path: Path | str) -> Any:
     """Read a JSON file; a missing or broken one is a `UserError` that names it."""
     try:
@@ -60,10 +71,16 @@ def sha256_json(value: Any) -> str:
 
 
 def fsync_folder(folder: Path | str) -> None:
-    """Make a rename inside `folder` survive a power cut (POSIX: a folder's entries are synced on their own)."""
+    """Make a rename inside `folder` survive a power cut (POSIX: a folder's entries are synced on their own).
+
+    Some mounted drives know no such call for folders and say so; they get what they can give.
+    """
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in NO_FOLDER_SYNC:
+            raise
     finally:
         os.close(descriptor)
 

@@ -19,7 +19,14 @@ class UserError(Exception):
 
 
 class Failed(Exception):
-    """The work cannot be finished for a reason outside the code: out of memory, disk full. One line."""
+    """The work cannot be finished for a reason outside the code: out of memory, disk full. One line.
+
+    `reason` is that in one word, as failure.json keeps it.
+    """
+
+    def __init__(self, line: str, *, reason: str = "failed") -> None:
+        super().__init__(line)
+        self.reason = reason
 
 
 class Paused(Exception):

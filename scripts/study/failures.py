@@ -16,7 +16,8 @@ from study.losses import last_position
 SCHEMA = 1
 NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 TORCH_WRITES = ("iostream error", "inline_container", "PytorchStreamWriter")
-UNITS_MIB = {"bytes": 2**-20, "kib": 2**-10, "mib": 1.0, "gib": 2.0**10}
+UNITS_MIB = {"bytes": 2**-20, "kib": 2**-10, "mib": 1.0, "gib": 2.0**10, "tib": 2.0**20, "pib": 2.0**30, "eib": 2.0**40}
+WANTED = "(?:tried|Tried|Unable) to allocate AMOUNT"  # torch's words, and numpy's
 
 
 def out_of_memory(error: BaseException) -> dict[str, Any] | None:
@@ -25,9 +26,10 @@ def out_of_memory(error: BaseException) -> dict[str, Any] | None:
         text = str(cause)
         kind = type(cause).__name__
         if kind == "OutOfMemoryError" or "CUDA out of memory" in text:
-            return {"where": "GPU", "needed_mib": _tried_mib(text), "available_mib": _free_vram_mib(text)}
+            free = _mib(text, "of which AMOUNT is free")
+            return {"where": "GPU", "needed_mib": _mib(text, WANTED), "available_mib": free}
         if isinstance(cause, MemoryError) or "can't allocate memory" in text or "not enough memory" in text:
-            return {"where": "host", "needed_mib": _tried_mib(text), "available_mib": _free_host_mib()}
+            return {"where": "host", "needed_mib": _mib(text, WANTED), "available_mib": _free_host_mib()}
     return None
 
 
@@ -45,11 +47,20 @@ def disk_full(error: BaseException, folder: Path) -> bool:
 
 @contextmanager
 def failures_told(out: Path, *, run: str) -> Iterator[None]:
-    """Make the folder; turn what goes wrong into one line, and leave failure.json where the run can not go on by itself."""
+    """Make the folder; turn what goes wrong into one line, and leave failure.json where the run can not go on by itself.
+
+    A mistake of the user leaves no new folder: nothing was done in it.
+    """
+    new = not out.exists()
     try:
         out.mkdir(parents=True, exist_ok=True)
         yield
-    except (UserError, Paused):
+    except Paused:
+        raise
+    except UserError:
+        if new:
+            with suppress(OSError):  # not empty: a mistake that was found late
+                out.rmdir()
         raise
     except Exception as error:
         failure, reason, more = _explain(error, out=out, run=run)
@@ -71,7 +82,7 @@ def write_failure(folder: Path, *, run: str, reason: str, message: str, step: in
 
 def _explain(error: Exception, *, out: Path, run: str) -> tuple[Exception, str, dict[str, Any]]:
     if isinstance(error, Failed):
-        return error, "disk_full", {}
+        return error, error.reason, {}
     if memory := out_of_memory(error):
         shown = {
             key: "an unknown amount" if memory[key] is None else f"{memory[key]} MiB"
@@ -81,9 +92,10 @@ def _explain(error: Exception, *, out: Path, run: str) -> tuple[Exception, str, 
             f"run {run} is out of {memory['where']} memory: {shown['needed_mib']} more needed, "
             f"{shown['available_mib']} available; lower its batch or max_length_tokens, or use a larger machine"
         )
-        return Failed(line), "out_of_memory", memory
+        return Failed(line, reason="out_of_memory"), "out_of_memory", memory
     if disk_full(error, out):
-        return Failed(f"the disk of {out} is full: make room and run the same command to go on"), "disk_full", {}
+        line = f"the disk of {out} is full: make room and run the same command to go on"
+        return Failed(line, reason="disk_full"), "disk_full", {}
     if isinstance(error, OSError) and error.errno in NOT_WRITABLE:
         reason = os.strerror(error.errno)
         return (
@@ -92,10 +104,6 @@ def _explain(error: Exception, *, out: Path, run: str) -> tuple[Exception, str, 
             {},
         )
     return error, "error", {"error": type(error).__name__}
-
-
-def _mib(value: float | None) -> str:
-    return "an unknown amount" if value is None else f"{value:.0f} MiB"
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
@@ -107,13 +115,9 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         cause = cause.__cause__ or cause.__context__
 
 
-def _tried_mib(text: str) -> float | None:
-    found = re.search(r"ried to allocate ([\d.]+) (bytes|[KMG]iB)", text)
-    return round(float(found[1]) * UNITS_MIB[found[2].lower()], 1) if found else None
-
-
-def _free_vram_mib(text: str) -> float | None:
-    found = re.search(r"of which ([\d.]+) (bytes|[KMG]iB) is free", text)
+def _mib(text: str, around: str) -> float | None:
+    """The amount of memory that stands in `text` where `around` has its AMOUNT."""
+    found = re.search(around.replace("AMOUNT", r"([\d.]+) (bytes|[KMGTPE]iB)"), text)
     return round(float(found[1]) * UNITS_MIB[found[2].lower()], 1) if found else None
 
 

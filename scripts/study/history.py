@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,12 @@ class History:
     def _ends_whole(file: Any) -> bool:
         file.seek(-1, os.SEEK_END)
         return file.read(1) == b"\n"
+
+
+def least_told(histories: Iterable[Path], key: str) -> float | None:
+    """The least value that any session of these files tells under `key`; None where none does."""
+    told = [value for path in histories for value in History(path).told(key) if value is not None]
+    return min(told, default=None)
 
 
 def _begins_anew(last_start: dict[str, Any], last_end: dict[str, Any], start: dict[str, Any]) -> bool:

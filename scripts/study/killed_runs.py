@@ -22,7 +22,6 @@ from study.checkpoint import UNFINISHED
 from study.durable import sha256_file
 from study.errors import Failed
 from study.history import History
-from study.losses import last_position
 
 PARTS = ("adapter", "loss_rows", "learning_rates", "sample_order", "random_states")
 POLL_SECONDS = 0.0005
@@ -34,11 +33,13 @@ Train = Callable[[Path], None]
 
 @dataclass
 class Tally:
-    """What the kills did. `replayed`: steps that each kill made be done again. `outside_training`: kills that came while
-    the base was loading or the finished run was being put down."""
+    """What the kills did. `in_training`: kills that ended a session in its history; the others came while the base was
+    loading or the finished run was being put down. `replayed`: updates that were made again, per session that began
+    after one that was killed."""
 
+    kills: int = 0
     in_a_save: int = 0
-    outside_training: int = 0
+    in_training: int = 0
     replayed: list[int] = field(default_factory=list)
 
 
@@ -52,20 +53,21 @@ def certify_resume(
     session_seconds = time.monotonic() - began
     expected = evidence(reference)
     draw, tally, different, runs = random.Random(seed), Tally(), {part: 0 for part in PARTS}, 0
-    while len(tally.replayed) < kills:
+    while tally.kills < kills:
         out = work / f"run-{runs}"
         _train_with_kills(train, out, kills=kills, draw=draw, session_seconds=session_seconds, tally=tally)
+        tally.replayed += replays(History(out / "history.jsonl").lines())
         runs += 1
         found = evidence(out)
         for part in PARTS:
             different[part] += found[part] != expected[part]
-        say(f"{len(tally.replayed)} of {kills} kills, {runs} runs ended, different: {sum(different.values())}")
+        say(f"{tally.kills} of {kills} kills, {runs} runs ended, different: {sum(different.values())}")
         shutil.rmtree(out)
     most = max(tally.replayed, default=0)
     return {
-        "kills": len(tally.replayed),
+        "kills": tally.kills,
         "kills_in_a_save": tally.in_a_save,
-        "kills_outside_training": tally.outside_training,
+        "kills_outside_training": tally.kills - tally.in_training,
         "runs": runs,
         "steps_replayed": sum(tally.replayed),
         "most_steps_replayed": most,
@@ -75,6 +77,14 @@ def certify_resume(
         "reference_seconds": round(session_seconds, 3),
         "seconds": round(time.monotonic() - began, 3),
     }
+
+
+def replays(lines: list[dict[str, Any]]) -> list[int]:
+    """Updates made again by each session after the first, from a history's lines: where the session before it ended
+    less where it began. A trainer that does not go on from its checkpoints begins at 0 and shows here."""
+    ends = [line["step"] for line in lines if line["event"] == "end"]
+    starts = [line["step"] for line in lines if line["event"] == "start"]
+    return [max(0, ended - began) for ended, began in zip(ends, starts[1:], strict=False)]
 
 
 def evidence(out: Path) -> dict[str, Any]:
@@ -94,45 +104,52 @@ def evidence(out: Path) -> dict[str, Any]:
 def _train_with_kills(
     train: Train, out: Path, *, kills: int, draw: random.Random, session_seconds: float, tally: Tally
 ) -> None:
-    """One run to its end. Drawn moments that come after the end hit nothing and are not counted."""
+    """One run to its end. Drawn moments that come after the end hit nothing and are not counted.
+
+    Every kill in training must be in the history afterwards: without it nobody could tell what was replayed.
+    """
+    hit = set()  # sessions that a kill ended, by their number; one killed while the base was loading had not begun
     while True:
+        begun = _sessions_begun(out)
         child = _fork(train, out)
-        if len(tally.replayed) >= kills:
+        if tally.kills >= kills:
             _wait(child, out)
             break
-        began = time.monotonic()
-        if draw.random() < 0.5:
-            moment, in_a_save = began + draw.uniform(0, session_seconds), False
-            alive = _sleep_while(child, out, lambda moment=moment: time.monotonic() < moment)
-        else:
-            pause, in_a_save = draw.uniform(0, LONGEST_SAVE_SECONDS), True
-            skipped = draw.randrange(3)  # which of the next saves
-            alive = _until_save(child, out, skipped=skipped)
-            moment = time.monotonic() + pause
-            alive = alive and _sleep_while(child, out, lambda moment=moment: time.monotonic() < moment)
-        if not alive:
+        in_a_save = draw.random() >= 0.5
+        longest = LONGEST_SAVE_SECONDS if in_a_save else session_seconds
+        pause, skipped = draw.uniform(0, longest), draw.randrange(3) if in_a_save else 0
+        if in_a_save and not _until_save(child, out, begun=begun, skipped=skipped):
+            break
+        moment = time.monotonic() + pause
+        if not _sleep_while(child, out, lambda moment=moment: time.monotonic() < moment):
             break
         os.killpg(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
         if not os.WIFSIGNALED(status):  # it ended in the instant before
             _check(status, out)
             break
+        tally.kills += 1
         tally.in_a_save += in_a_save and _is_saving(out)
-        _note_kill(out, tally)
+        lines = History(out / "history.jsonl").lines()
+        if lines and lines[-1]["event"] == "start":
+            hit.add(_sessions_begun(out))
+    tally.in_training += len(hit)
+    told = sum(line.get("ended") == "killed" for line in History(out / "history.jsonl").lines())
+    if told != len(hit):
+        raise Failed(f"{out}: its history tells of {told} kills in training, not {len(hit)}")
 
 
-def _note_kill(out: Path, tally: Tally) -> None:
-    """Count the steps that the next session will replay: those after the newest checkpoint."""
-    lines = History(out / "history.jsonl").lines()
-    training = bool(lines) and lines[-1]["event"] == "start"
-    step = last_position(out / "losses.csv")[0] if training else 0
-    saved = [int(path.name.removeprefix("checkpoint-")) for path in (out / "checkpoints").glob("checkpoint-*")]
-    tally.outside_training += not training
-    tally.replayed.append(max(0, step - max(saved, default=0)) if training else 0)
+def _sessions_begun(out: Path) -> int:
+    return sum(line["event"] == "start" for line in History(out / "history.jsonl").lines())
 
 
-def _until_save(child: int, out: Path, *, skipped: int) -> bool:
-    """Wait for the beginning of a save, after letting `skipped` pass; False if the session ended first."""
+def _until_save(child: int, out: Path, *, begun: int, skipped: int) -> bool:
+    """Wait for the beginning of a save, after letting `skipped` pass; False if the session ended first.
+
+    Until its session, the one after `begun` others, has begun, what a killed save left behind still looks like a save.
+    """
+    if not _sleep_while(child, out, lambda: _sessions_begun(out) == begun):
+        return False
     for turn in range(skipped + 1):
         if not _sleep_while(child, out, lambda: not _is_saving(out)):
             return False

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from study.chat_template import without_clock
 from study.durable import read_json, sha256_file, sha256_json
-from study.errors import UserError
+from study.errors import UserError, one_line
+from study.failures import out_of_memory
 from study.model_shape import overflows_float16
 from study.packages import check_precision
 
@@ -105,8 +106,8 @@ def context_tokens(entry: dict[str, Any]) -> int | None:
     folder, _ = resolve_folder(entry)
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"model folder {folder}: {_first_line(error)}: check its config.json") from None
+    except Exception as error:  # transformers says in many ways that it cannot use a configuration
+        raise UserError(f"model folder {folder}: {one_line(str(error))[:300]}: check its config.json") from None
     return getattr(config.get_text_config(), "max_position_embeddings", None)
 
 
@@ -128,17 +129,16 @@ def load_base(entry: dict[str, Any], *, device: str) -> "PreTrainedModel":
         options["device_map"] = {"": device}
     try:
         model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False, use_safetensors=True, **options)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "out of memory" in str(error):
+    except Exception as error:  # a folder's mistakes make the libraries raise anything, up to a division by zero
+        if isinstance(error, ImportError) or out_of_memory(error):
             raise
+        if type(error).__module__.split(".")[0] in ("safetensors", "safetensors_rust"):
+            raise UserError(
+                f"model folder {folder}: its safetensors file is broken ({_first_line(error)}): fetch it again"
+            ) from None
+        reason = one_line(f"{type(error).__name__}: {error}")[:300]
         raise UserError(
-            f"model folder {folder} cannot be loaded ({_first_line(error)}): check its config.json and safetensors files"
-        ) from None
-    except Exception as error:
-        if type(error).__module__.split(".")[0] not in ("safetensors", "safetensors_rust"):
-            raise
-        raise UserError(
-            f"model folder {folder}: its safetensors file is broken ({_first_line(error)}): fetch it again"
+            f"model folder {folder} cannot be loaded ({reason}): check its config.json and safetensors files"
         ) from None
     if entry["precision"] != "4bit":
         model.to(device)
@@ -199,7 +199,7 @@ def _check_folder(folder: Path) -> str:
         )
     if not any(folder.glob("*.safetensors")):
         raise UserError(
-            f"model folder {folder} has no .safetensors file: pickled weights are never loaded, convert them first"
+            f"model folder {folder} has no .safetensors file, and pickled weights are never loaded: convert them first"
         )
     return config["model_type"]
 

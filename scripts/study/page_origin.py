@@ -5,9 +5,10 @@ import shlex
 from typing import Any
 
 from study.durable import sha256_file
+from study.history import History
 from study.page import Material
 from study.study_file import ROOT
-from study.wording import visible, whole
+from study.wording import duration, visible, whole
 
 
 def data_facts(material: Material) -> dict[str, Any]:
@@ -101,6 +102,30 @@ def assumptions(material: Material) -> list[dict[str, str]]:
             where = path.name if path == material.study.path else str(path.relative_to(ROOT))
             found.append({"where": where, "text": _sentence(" ".join(text))})
     return found
+
+
+def sessions(material: Material) -> dict[str, Any]:
+    """Every stretch of every run's training, also of those that are not finished, and the training time of them all."""
+    rows, seconds = [], 0.0
+    for outcome in material.outcomes:
+        if outcome.cell is None:
+            continue
+        history = History(material.results / "train" / outcome.subject / "history.jsonl")
+        found = outcome.record.sessions if outcome.record else history.sessions()
+        seconds += sum(session.seconds for session in found)
+        rows += [
+            {
+                "label": material.evidence.labels[outcome.subject],
+                "start": whole(session.start_step),
+                "end": whole(session.end_step),
+                "seconds": duration(session.seconds),
+                "host": visible(session.host, 80),
+                "device": visible(session.device, 80),
+                "ended": visible(session.ended, 200),
+            }
+            for session in found
+        ]
+    return {"rows": rows, "total": duration(seconds)}
 
 
 def _sentence(text: str) -> str:

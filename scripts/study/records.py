@@ -128,7 +128,11 @@ def write_record(path: Path | str, record: RunRecord | ScoreRecord) -> None:
 
 def read_record(path: Path | str, kind: type[Record]) -> Record:
     """Read a record of `kind`; one that is missing, broken or of another schema is a `UserError` that names it."""
-    value = read_json(path)
+    return as_record(read_json(path), kind, path)
+
+
+def as_record(value: Any, kind: type[Record], path: Path | str) -> Record:
+    """A record of `kind` from the JSON that `path` holds."""
     if not isinstance(value, dict) or value.get("schema") != RECORD_SCHEMA:
         raise UserError(f"{path} is no record of schema {RECORD_SCHEMA}: delete it and run its stage again")
     try:

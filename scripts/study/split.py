@@ -104,7 +104,7 @@ def split_rows(keys: Sequence[RowKeys], *, heldout_rows: int, seed: int) -> Spli
     rows into one group. Errors: `heldout_rows` above half of the rows, or no whole groups that come to it.
     """
     if len(keys) < 2:
-        raise UserError(f"the data holds {len(keys)} usable row: a split needs at least two")
+        raise UserError(f"the data holds {len(keys)} usable row, and a split needs at least two: give more rows")
     if heldout_rows > len(keys) // 2:
         raise UserError(
             f"data.heldout_rows: {heldout_rows} is more than half of the {len(keys)} usable rows: "

@@ -73,7 +73,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read as YAML ({_where(error)}): mend it") from None
     if not isinstance(settings, dict):
-        raise UserError(f"{path}: holds no study: a study file is a map of keys, see config/README.md")
+        raise UserError(f"{path}: holds no study: write the keys that config/README.md lists")
     return settings
 
 

@@ -58,6 +58,20 @@ def _of_another_kind(child: jsonschema.ValidationError, error: jsonschema.Valida
     return child.validator in ("type", "const") and child.absolute_path == error.absolute_path
 
 
+MENDS = {
+    "type": "give one of that type",
+    "enum": "take one of them",
+    "oneOf": "give one of them",
+    "minimum": "give a larger one",
+    "exclusiveMinimum": "give a larger one",
+    "maximum": "give a smaller one",
+    "exclusiveMaximum": "give a smaller one",
+    "minItems": "give more",
+    "maxItems": "give fewer",
+    "maxProperties": "give only one",
+}
+
+
 def _explain(error: jsonschema.ValidationError) -> str:
     """One line: the key, what is wrong with it, and the mend."""
     key = _key(error.absolute_path)
@@ -65,13 +79,11 @@ def _explain(error: jsonschema.ValidationError) -> str:
         known = sorted(error.schema.get("properties", {}))
         unknown = sorted(str(name) for name in error.instance if name not in known)[0]
         close = difflib.get_close_matches(unknown, known, n=1)
-        mend = f"did you mean {close[0]!r}?" if close else f"known keys are {', '.join(known)}"
+        mend = f"did you mean {close[0]!r}?" if close else f"take one of {', '.join(known)}"
         return f"unknown key {_key([*error.absolute_path, unknown])!r}: {mend}"
     if error.validator == "required":
         missing = next(name for name in error.validator_value if name not in error.instance)
-        return (
-            f"key {_key([*error.absolute_path, missing])!r} is missing: a study file is complete, see config/README.md"
-        )
+        return f"key {_key([*error.absolute_path, missing])!r} is missing: write it, as config/README.md says"
     if error.validator in ("type", "oneOf") and isinstance(error.instance, str) and _is_number(error.instance):
         return f"{key}: {error.instance!r} is text to YAML: write it as a number, {_as_yaml_number(error.instance)}"
     if error.validator in ("minItems", "minProperties") and not error.instance:
@@ -82,7 +94,7 @@ def _explain(error: jsonschema.ValidationError) -> str:
     said = f"{error.instance!r} is none of its values" if error.validator == "oneOf" else error.message
     description = error.schema.get("description", "") if isinstance(error.schema, dict) else ""
     hint = f" ({' '.join(description.split())})" if description else ""
-    return f"{key}: {said[:300]}{hint}"
+    return f"{key}: {said[:300]}: {MENDS.get(error.validator, 'mend it')}{hint}"
 
 
 def _key(parts: Any) -> str:

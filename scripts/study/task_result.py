@@ -52,6 +52,19 @@ def write_table(path: Path, table: "pandas.DataFrame") -> None:
     write_bytes(path, buffer.getvalue())
 
 
+def write_tables(out: Path, tables: list[Any], lm_eval_results: dict[str, Any]) -> None:
+    """items.parquet of all tasks and lm-eval's own results; those of tasks that the study no longer names are removed."""
+    import pandas
+
+    write_table(out / "items.parquet", pandas.concat(tables) if tables else items_table("", "", []))
+    named = {f"{file_name(task)}.json": results for task, results in lm_eval_results.items() if results is not None}
+    for stale in (out / "lm_eval").glob("*.json"):
+        if stale.name not in named:
+            stale.unlink()
+    for name, results in named.items():
+        write_json(out / "lm_eval" / name, results)
+
+
 def save_task(folder: Path, name: str, *, key: str, content: dict[str, Any], items: "pandas.DataFrame | None") -> None:
     """Keep a finished task under `folder`: its items first, then the JSON file that makes it count."""
     path = folder / f"{file_name(name)}.json"

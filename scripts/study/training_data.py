@@ -29,6 +29,8 @@ def load_training_data(folder: Path) -> TrainingData:
     from datasets import Dataset
 
     card = read_json(folder / "card.json")
+    if not isinstance(card, dict):
+        raise UserError(f"{folder / 'card.json'} is no data card: delete it and run prepare_data again")
     tables = {}
     for name, field in (("train", "fingerprint"), ("heldout", "heldout_fingerprint")):
         path = folder / f"{name}.parquet"

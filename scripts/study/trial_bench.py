@@ -92,7 +92,8 @@ class TrialBench:
             if (memory := out_of_memory(error)) is None:
                 raise
             raise Failed(
-                f"model {cell.model} does not fit: out of {memory['where']} memory; take a lower precision or a smaller model"
+                f"model {cell.model} does not fit: out of {memory['where']} memory; take a lower precision or a smaller model",
+                reason="out_of_memory",
             ) from error
 
     def _entry(self, model: str) -> dict[str, Any]:

@@ -29,6 +29,11 @@ class Workbench:
             self._model.unload()  # gives the base its own layers back; a test compares weights and scores bit by bit
         self._adapter, self._model, self._lm = adapter, None, None
 
+    @property
+    def loaded(self) -> bool:
+        """Whether the base is in memory."""
+        return "base" in vars(self)
+
     @cached_property
     def template(self) -> Template:
         """The tokenizer and chat template, with the same fixed date as in training."""
@@ -63,7 +68,8 @@ class Workbench:
                 raise
             raise Failed(
                 f"model {self.name} does not fit: out of {short['where']} memory (needed {short['needed_mib']} MiB, "
-                f"available {short['available_mib']} MiB): take a lower precision or a smaller model"
+                f"available {short['available_mib']} MiB): take a lower precision or a smaller model",
+                reason="out_of_memory",
             ) from error
 
     def run(self, task: Any, *, data: Path) -> TaskResult:

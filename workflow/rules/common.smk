@@ -4,7 +4,10 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 from pathlib import Path
+
+from snakemake.settings.types import ExecMode
 
 ROOT = Path(workflow.basedir).parent
 SCRIPTS = ROOT / "scripts"
@@ -12,24 +15,26 @@ sys.path.insert(0, str(SCRIPTS))
 
 from study.cards import choose_device, gpu_here
 from study.digest import code_digest
-from study.durable import sha256_file, sha256_json
+from study.durable import check_writable, sha256_file, sha256_json
 from study.errors import UserError, one_line
 from study.forecast import misfits
 from study.grid import bases, data_sets, expand
 from study.job_memory import check_target_modules
 from study.job_resources import jobs_resources
 from study.search_point import settings_sha256
+from study.session import session_seconds
 from study.study_file import load_study
 from study.tasks import scoring_digest
 from study.warm import VARIABLE
 from study.winner import winner_cell
 
 try:
-    if not os.access(".", os.W_OK):
-        raise UserError(
-            f"{os.getcwd()} cannot be written: choose another folder by --directory, or mend its permissions"
-        )
     STUDY = load_study(config["study"])
+    for place in (".snakemake", f"results/{STUDY.name}", f"reports/{STUDY.name}"):
+        check_writable(Path.cwd() / place)
+    SESSION_SECONDS = session_seconds(
+        config.get("session_minutes", STUDY.settings["training"]["session_minutes"]), key="session_minutes"
+    )
     CELLS = {cell.run: cell for cell in expand(STUDY)}
     BASES = bases(STUDY)
     SCORING = scoring_digest(STUDY)
@@ -67,8 +72,12 @@ os.environ.update(
     SCRIPTS=str(SCRIPTS),
     STUDY=str(STUDY.path),
     PATH=os.pathsep.join((str(Path(sys.executable).parent), *os.get_exec_path())),
-    SESSION=f"--session-minutes {config['session_minutes']}" if config.get("session_minutes") else "",
+    SESSION=f"--session-minutes {SESSION_SECONDS / 60}" if SESSION_SECONDS else "",
 )
+# One end for all jobs of this call: what an earlier job took is gone for a later one. A cluster's job is a session of its own,
+# on another machine, where Snakemake reads this file again; only one that runs a job for its parent keeps the parent's end.
+if workflow.exec_mode != ExecMode.SUBPROCESS:
+    os.environ["SESSION_ENDS"] = f"--session-ends {time.monotonic() + SESSION_SECONDS}" if SESSION_SECONDS else ""
 
 
 wildcard_constraints:

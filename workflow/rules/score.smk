@@ -37,4 +37,4 @@ rule score:
         code=code_digest("score"),
     shell:
         'exec python "$SCRIPTS/score.py" --study {params.study} --subject {wildcards.subject} {params.trained}'
-        " --data {params.data:q} --out {params.out:q} --log {log:q}"
+        " --data {params.data:q} --out {params.out:q} $SESSION_ENDS --log {log:q}"

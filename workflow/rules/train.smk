@@ -29,4 +29,4 @@ rule train:
         code=code_digest("train"),
     shell:
         'exec python "$SCRIPTS/train.py" --study {params.study} --run {wildcards.run} --data {params.data:q}'
-        " --out {params.out:q} $SESSION --log {log:q}"
+        " --out {params.out:q} $SESSION_ENDS --log {log:q}"

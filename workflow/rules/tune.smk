@@ -28,4 +28,4 @@ checkpoint tune:
         code=code_digest("tune"),
     shell:
         'exec python "$SCRIPTS/tune.py" --study "$STUDY" --data {params.data:q} --out {params.out:q}'
-        " --cores {threads} $SESSION --log {log:q}"
+        " --cores {threads} $SESSION_ENDS --log {log:q}"

@@ -157,11 +157,13 @@ def _count(batches: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def random_state_sha256() -> str:
-    """Digest of the states of Python's, numpy's and torch's random number generators."""
+    """Digest of the states of Python's, numpy's and torch's random number generators, those of all GPUs included."""
     import numpy as np
     import torch
 
-    digest = sha256(repr(random.getstate()).encode())
-    digest.update(np.random.get_state()[1].tobytes())
-    digest.update(torch.random.get_rng_state().numpy().tobytes())
+    _, key, *position = np.random.get_state()  # how far into the key, and a normal number kept for the next call
+    digest = sha256(repr((random.getstate(), position)).encode())
+    digest.update(key.tobytes())
+    for state in (torch.random.get_rng_state(), *torch.cuda.get_rng_state_all()):
+        digest.update(state.numpy().tobytes())
     return digest.hexdigest()
