@@ -2,6 +2,7 @@
 # make app     use what was trained: a page on this machine, Ctrl-C ends it (ARGS="--run RUN" starts with another run)
 # make space   a folder with the app that runs on a Hugging Face Space
 # make test    the same with the test tools, then the whole test suite
+# make bench   measure the claims side by side with what one would use instead
 
 PYTHON ?= python3
 VENV := .venv
@@ -9,7 +10,7 @@ BIN := $(VENV)/bin
 CORES ?= 1
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: study app space test certify base-models clean
+.PHONY: study app space test certify bench base-models clean
 
 # Snakemake says where the report is only when it ran something: here it is told to leave that to the line below.
 study: $(VENV)/.study
@@ -28,6 +29,13 @@ test: $(VENV)/.test
 
 certify: $(VENV)/.test
 	$(BIN)/python scripts/certify.py
+
+# Every benchmark that needs no GPU, one after another, about two hours on two quiet cores; the page is benchmarks/README.md.
+bench: $(VENV)/.test
+	cd benchmarks && for what in study training scoring scale checkpoint; do ../$(BIN)/python $$what.py || exit 1; done
+	$(BIN)/snakemake --cores 1 --until prepare_data
+	$(BIN)/python benchmarks/tune.py --data "$$(ls -d results/demo/data/llama-s-*)" --out benchmarks/results/tune.json
+	$(BIN)/python benchmarks/table.py
 
 # Rebuilds the demo's base models and scoring items from their seeds, half an hour on one core.
 base-models: $(VENV)/.study

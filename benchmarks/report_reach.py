@@ -7,15 +7,11 @@ Prints seconds and peak memory of both stages and the size of the page, and writ
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "tests")]
+from measuring import RESULTS, ROOT, run, write
 
 # learning rates × ranks × batches × seeds; runs beyond those asked for are left out as seeds
 RATES, RANKS, BATCHES = 10, 5, 4
@@ -43,21 +39,6 @@ def make(folder: Path, *, runs: int, items: int) -> Path:
     return study.path
 
 
-def timed(command: list[str]) -> dict[str, float]:
-    """Seconds, CPU seconds and peak resident MiB of one process."""
-    before = time.monotonic()
-    child = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    _, status, usage = os.wait4(child.pid, 0)
-    if status:
-        raise SystemExit(f"{command[1]} failed with status {status}")
-    cpu = usage.ru_utime + usage.ru_stime
-    return {
-        "seconds": round(time.monotonic() - before, 2),
-        "cpu_seconds": round(cpu, 2),
-        "peak_rss_mib": round(usage.ru_maxrss / 1024, 1),
-    }
-
-
 def measure(folder: Path, *, runs: int, items: int) -> dict:
     """Make the study, run both stages on it, and say what they took."""
     study = make(folder, runs=runs, items=items)
@@ -66,7 +47,7 @@ def measure(folder: Path, *, runs: int, items: int) -> dict:
     found = {}
     for name, out in (("compare", results / "compare"), ("report", page)):
         stage[1] = str(ROOT / "scripts" / f"{name}.py")
-        found[name] = timed([*stage, str(out)])
+        found[name] = run([*stage, str(out)])
     total = found["compare"]["seconds"] + found["report"]["seconds"]
     cells = len(list((results / "train").iterdir()))
     found |= {"runs": cells, "items": items, "seconds": round(total, 2), "page_mb": round(page.stat().st_size / 1e6, 2)}
@@ -79,15 +60,11 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=1000)
     parser.add_argument("--items", type=int, default=200)
     parser.add_argument("--folder", type=Path, help="where to make the study, kept; a temporary folder otherwise")
-    parser.add_argument("--out", type=Path, default=Path("results/benchmarks/report_reach.json"))
+    parser.add_argument("--out", type=Path, default=RESULTS / "report_reach.json")
     options = parser.parse_args()
-    from study.durable import write_json
-    from study.provenance import git_state, versions
-
     with tempfile.TemporaryDirectory() as temporary:
         found = measure(options.folder or Path(temporary), runs=options.runs, items=options.items)
-    found |= {"cpus": os.cpu_count(), "load": os.getloadavg()[0], "versions": versions(), "git": git_state()}
-    write_json(options.out, found)
+    write(options.out, found)
     print(json.dumps({key: found[key] for key in ("runs", "items", "compare", "report", "seconds", "page_mb")}))
 
 

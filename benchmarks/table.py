@@ -68,7 +68,7 @@ def scale(found: dict[str, Any]) -> Iterator[Row]:
             ratio = f"{spread(size[what]['ratio'])} × the bare Snakefile's, {spread(size[what]['cpu_ratio'])} × in CPU"
             yield f"{size['cells']:,} cells, {what}", f"{took}; {ratio}", "≤ 1.2"
     for size in found["compare_and_report"]:
-        peak = max(size[stage]["peak_rss_mib"] for stage in ("compare", "report"))
+        peak = max(size[stage]["peak_pss_mib"] for stage in ("compare", "report"))
         cpu = sum(size[stage]["cpu_seconds"] for stage in ("compare", "report"))
         figure = f"{size['seconds']} s ({cpu:.1f} s CPU), {peak:.0f} MiB, page {size['page_mb']} MB"
         yield (
