@@ -43,6 +43,12 @@ def read_search(study: Study, results: Path) -> dict[str, Any] | None:
     return found if found.get("settings_sha256") == settings_sha256(study) else None
 
 
+def cells_with_winner(study: Study, results: Path) -> tuple[Cell, ...]:
+    """The grid's cells and, last, the search's winner where the study has one."""
+    winner = winner_cell(study, results)
+    return expand(study) if winner is None else (*expand(study), winner)
+
+
 def winner_cell(study: Study, results: Path) -> Cell | None:
     """The winner as a further cell, where the search is part of the study and done; None too if the grid has that very run."""
     if study.settings["tune"] is None or not study.settings["tune"]["enabled"]:
