@@ -33,9 +33,8 @@ from study.search_result import findings, importance, trial_rows
 from study.session import SessionClock, StopSignals, add_session_options, session_end
 from study.study_file import Study, load_study
 from study.trial_bench import TrialBench
-from study.winner import write_winner
+from study.winner import SCHEMA, write_winner
 
-SCHEMA = 1
 POLL_SECONDS = 0.5
 
 

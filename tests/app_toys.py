@@ -24,7 +24,7 @@ from study.grid import Cell, expand
 from study.records import RunRecord, write_record
 from study.search_point import settings_sha256
 from study.study_file import ROOT, Study, load_study
-from study.winner import winner_cell
+from study.winner import SCHEMA, winner_cell
 
 PLAN = "10K plan, beginner, in km\nWeek 1: Tue easy 4, Thu steady 3, Sun long 6\nWeek 2: Tue easy 4, Thu steady 3, Sun long 7"
 HOSTILE = (
@@ -69,7 +69,7 @@ def finished_winner(study: Study, model: Path) -> tuple[Study, str]:
     settings = study.settings | {"tune": study.settings["tune"] | {"enabled": True}}
     study, results = dataclasses.replace(study, settings=settings), study.path.parent / "results"
     best = {"point": {"learning_rate": 0.003, "rank": 64}}
-    found = {"settings_sha256": settings_sha256(study), "best": best}
+    found = {"schema": SCHEMA, "settings_sha256": settings_sha256(study), "best": best}
     write_json(results / "tune" / "tune.json", found)
     cell = winner_cell(study, results)
     finished_run(results / "train" / cell.run, cell, model, seed=9)

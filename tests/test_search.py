@@ -14,6 +14,7 @@ from optuna.trial import TrialState
 
 import search_toys
 from search_toys import TUNE
+from study import search_result
 from study.brackets import make_pruner, turns
 from study.search import MOST_KILLS, Search, is_settled
 from study.search_journal import cut_torn_line
@@ -236,8 +237,21 @@ def test_importance_is_the_same_again_and_silent_where_there_is_too_little(searc
     found = importance(searched)
     assert found == importance(searched)
     assert next(iter(found["shares"])) == "learning_rate" and sum(found["shares"].values()) == pytest.approx(1)
+    assert found["at"] == "end"
     few = search_toys.work(tmp_path, tune=TUNE | {"trials": 2})
-    assert importance(few) == {"trials": 2, "shares": None}
+    assert importance(few) == {"at": "first", "trials": 2, "shares": None}
+
+
+def test_where_too_few_trials_are_complete_importance_is_told_from_the_first_losses(
+    searched: Search, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search_result, "FEWEST_TRIALS", 15)
+    rows = trial_rows(searched)
+    found, told = findings(rows, searched.space), importance(searched)
+    assert 0 < found["outcomes"]["complete"] < 15 and found["median_complete_loss"] is None
+    assert (told["at"], told["trials"]) == ("first", 24) and next(iter(told["shares"])) == "learning_rate"
+    first = sorted(search_toys.loss(row["point"], 1) for row in rows)
+    assert found["median_first_loss"] == pytest.approx((first[11] + first[12]) / 2)
 
 
 def test_brackets_take_turns_in_their_shares() -> None:
