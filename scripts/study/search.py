@@ -5,6 +5,7 @@ is marked failed and its slot tried again with the same parameters. What a slot 
 results before it, so one worker makes the same search however often it is killed.
 """
 
+import os
 import platform
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -142,7 +143,7 @@ class Search:
                 f"trial {slot} was asked for and {trial.user_attrs['slot']} came: the journal was changed"
             )
         trial.set_user_attr("modelled", bool(trial.relative_params))
-        trial.set_user_attr("worker", platform.node())
+        trial.set_user_attr("worker", f"{platform.node()}:{os.getpid()}")
         folder = self.trial_folder(slot)
         return Claim(slot, readable(trial.params, self.space), trial, folder, RunLock(folder, run=f"trial {slot}"))
 
