@@ -150,7 +150,7 @@ class Searching:
 
 
 def measure_large_base(study: Study, data: Path, folder: Path, *, trials: int) -> dict[str, Any]:
-    """The pace where loading costs something: a random Llama of 113 M parameters, trials of about 400 tokens, measured once.
+    """The pace where loading costs something: a random Llama of 115 M parameters, trials of about 400 tokens, measured once.
 
     Made up to show what reusing the base saves; such short trials are nobody's search.
     """
@@ -208,7 +208,7 @@ def main() -> None:
         if options.paced:
             result["pace"] = measure_pace(study, options.data, Path(folder) / "pace", trials=options.paced)
         if options.large:
-            result["large_base"] = measure_large_base(study, options.data, Path(folder), trials=options.large)
+            result["large_base"] = measure_large_base(study, options.data, Path(folder) / "large", trials=options.large)
     print(json.dumps({key: result[key] for key in ("pruning", "pace", "large_base") if key in result}, indent=2))
     if options.out:
         write_json(options.out, result)
