@@ -32,7 +32,9 @@ def test_mistakes_are_one_line(monkeypatch: pytest.MonkeyPatch, study, tmp_path:
         ),
         ((*here, "--run", "nonsense"), "holds no run nonsense"),
         ((*here, "--model", "toy"), "--model says what --adapter belongs to"),
-        ((*here, "--host", "0.0.0.0"), "lets other machines in: name who may with --login FILE"),
+        ((*here, "--host", "0.0.0.0"), "--host 0.0.0.0 lets others in: name who may with --login FILE"),
+        ((*here, "--host", "::"), r"--host \[::\] lets others in: name who may with --login FILE"),
+        ((*here, "--share"), "--share lets others in: name who may with --login FILE"),
         ((*here, "--login", tmp_path / "none"), "cannot be read"),
         (("--study", "nonsense"), "study 'nonsense' is unknown"),
     ):
