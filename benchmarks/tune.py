@@ -1,15 +1,16 @@
 """What the search's pruning saves and costs, and its pace beside Optuna with a plain TRL script.
 
-    python benchmarks/tune.py --study FILE --data FOLDER [--seeds 5] [--trials 20] [--paced 6] [--out FILE.json]
+    python benchmarks/tune.py --study FILE --data FOLDER [--seeds 5] [--trials 20] [--paced 6] [--large 4] [--out FILE.json]
 
 Pruning: for each sampler seed a search as the study file has it, then every pruned trial again in full. Saved are the
 updates that were not made; the winner is compared with the trial that would have won without pruning, and their gap with
 the noise, the spread of that trial's loss over three training seeds. Pace: the first trials of one search, in full, by
-the search and by `plain_trl` (base loaded for each trial, SFTTrainer's own evaluation and pruning callback), both in this
+the search and by `tune_peer` (base loaded for each trial, SFTTrainer's own evaluation and pruning callback), both in this
 process, imports not counted, in turn (CPU seconds beside wall seconds: other work on the machine slows both).
 """
 
 import argparse
+import gc
 import json
 import os
 import statistics
@@ -32,7 +33,7 @@ from study.search_result import findings, trial_rows  # noqa: E402
 from study.session import SessionClock, StopSignals  # noqa: E402
 from study.study_file import Study, load_study  # noqa: E402
 from study.trial_bench import TrialBench, TrialResult  # noqa: E402
-from tune import work  # noqa: E402
+from tune import run_trial, work  # noqa: E402
 
 NOISE_SEEDS = 3
 
@@ -104,40 +105,69 @@ def _spread(study: Study, bench: TrialBench, point: dict[str, Any], folder: Path
 
 
 def measure_pace(study: Study, data: Path, folder: Path, *, trials: int) -> dict[str, Any]:
-    """Trials per minute of the search and of the plain script, on the same points, in full, taking turns."""
+    """Trials per minute of the search, claim and record included, and of the plain script: same settings, in full, in turn."""
     from tune_peer import Peer
 
-    folder.mkdir(parents=True, exist_ok=True)
-    search = Search(folder, name="paced", tune=study.settings["tune"] | {"trials": trials, "pruner": None})
-    bench, peer = TrialBench(study, data), Peer(study, data, folder)
-    reloading = TrialBench(study, data)
-    points = []
-    for _ in range(trials):
-        with search.next() as claim:
-            points.append(claim.point)
-            search.finish(claim, outcome="failed", reason="only drawn")
-    ways: dict[str, Callable[[dict[str, Any]], Any]] = {
-        "reused": lambda point: full(bench, point, folder),
-        "reloaded": lambda point: _reloaded(reloading, point, folder),
-        "plain": lambda point: peer.run(point),
-    }
-    bench.ready()
+    unpruned = with_tune(study, trials=trials, pruner=None)
+    ways = {name: Searching(unpruned, data, folder / name) for name in ("reused", "reloaded")}
+    peer = Peer(unpruned, data, folder)
     for way in ways.values():
-        way(points[0])  # what is imported and compiled once
-    spent: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
-    losses: dict[str, list[float]] = {name: [] for name in ways}
-    for point in points:
-        for name, way in ways.items():
-            began, cpu = time.monotonic(), time.process_time()
-            losses[name].append(way(point).loss)
-            spent[name].append((time.monotonic() - began, time.process_time() - cpu))
+        full(way.bench, {}, folder)  # what is imported and compiled once
+    peer.run({})
+    spent: dict[str, list[tuple[float, float]]] = {name: [] for name in (*ways, "plain")}
+    losses: dict[str, list[float]] = {name: [] for name in spent}
+
+    def timed(name: str, run: Callable[[], float]) -> None:
+        began, cpu = time.monotonic(), time.process_time()
+        losses[name].append(run())
+        spent[name].append((time.monotonic() - began, time.process_time() - cpu))
+
+    for _ in range(trials):
+        gc.freeze()  # as in a process that does nothing but search; a plain script has nothing frozen
+        timed("reused", ways["reused"].trial)
+        timed("reloaded", lambda: ways["reloaded"].trial(reload=True))
+        gc.unfreeze()
+        timed("plain", lambda: peer.run(ways["reused"].point).loss)
     return _paces(spent, losses)
 
 
-def _reloaded(bench: TrialBench, point: dict[str, Any], folder: Path) -> TrialResult:
-    """A trial that loads the base anew."""
-    bench._base = None
-    return full(bench, point, folder)
+class Searching:
+    """A search with its bench, one trial after another."""
+
+    def __init__(self, study: Study, data: Path, folder: Path) -> None:
+        folder.mkdir(parents=True)
+        self.search, self.bench = Search(folder, name="paced", tune=study.settings["tune"]), TrialBench(study, data)
+        self.point: dict[str, Any] = {}
+
+    def trial(self, *, reload: bool = False) -> float:
+        """The search's next trial from claim to record, on a base loaded anew if `reload`; its final loss."""
+        if reload:
+            self.bench.drop_base()
+        with self.search.next() as claim:
+            run_trial(self.search, claim, self.bench, stop=StopSignals(), clock=SessionClock(None))
+        self.point = claim.point
+        return trial_rows(self.search)[claim.slot]["loss"]
+
+
+def measure_large_base(study: Study, data: Path, folder: Path, *, trials: int) -> dict[str, Any]:
+    """The pace where loading costs something: a random Llama of 115 M parameters, trials of about 400 tokens, measured once.
+
+    Made up to show what reusing the base saves; such short trials are nobody's search.
+    """
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    settings, key = study.settings, study.settings["base_case"]["model"]
+    tokenizer = AutoTokenizer.from_pretrained(settings["models"][key]["path"])
+    sizes = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, **sizes))
+    model.save_pretrained(folder / "base")
+    tokenizer.save_pretrained(folder / "base")
+    models = {key: settings["models"][key] | {"path": str(folder / "base")}}
+    large = replace(study, settings=settings | {"models": models})
+    tiny = {"budget": {"tokens": 400}, "evaluations": 1, "heldout_rows": 2}
+    facts = {"parameters": model.num_parameters(), "bytes": sum(p.numel() * 4 for p in model.parameters())} | tiny
+    del model
+    return facts | measure_pace(with_tune(large, **tiny), data, folder / "pace", trials=trials)
 
 
 def _paces(spent: dict[str, list[tuple[float, float]]], losses: dict[str, list[float]]) -> dict[str, Any]:
@@ -163,6 +193,7 @@ def main() -> None:
     )
     parser.add_argument("--trials", type=int, help="trials per search; the study's without it")
     parser.add_argument("--paced", type=int, default=6, help="trials to measure the pace on; 0 for none")
+    parser.add_argument("--large", type=int, default=4, help="trials on a base that takes time to load; 0 for none")
     parser.add_argument("--out", type=Path, help="JSON file")
     options = parser.parse_args()
     import torch
@@ -176,7 +207,9 @@ def main() -> None:
             result["pruning"] = measure_pruning(study, options.data, Path(folder), seeds=options.seeds)
         if options.paced:
             result["pace"] = measure_pace(study, options.data, Path(folder) / "pace", trials=options.paced)
-    print(json.dumps({key: result[key] for key in ("pruning", "pace") if key in result}, indent=2))
+        if options.large:
+            result["large_base"] = measure_large_base(study, options.data, Path(folder) / "large", trials=options.large)
+    print(json.dumps({key: result[key] for key in ("pruning", "pace", "large_base") if key in result}, indent=2))
     if options.out:
         write_json(options.out, result)
 

@@ -1,7 +1,8 @@
 """The peer: what one writes with Optuna, TRL and PEFT alone. The same trials, but nothing of loragrid trains them.
 
 Base and tokenizer loaded for each trial, SFTTrainer's own evaluation at the same updates on the same held-out rows, a
-callback that reports to Optuna. Rows come tokenised, so that only training is compared.
+callback that reports to Optuna. Rows come tokenised and settings drawn, so that only trials are compared; Optuna keeps
+them in memory.
 """
 
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ class Peer:
         chosen = spread_rows(len(rows.heldout), self.tune["heldout_rows"])
         self.train = rows.train.select_columns(["input_ids", "labels"])
         self.heldout = rows.heldout.select(chosen).select_columns(["input_ids", "labels"])
+        self.evaluations = 0  # of the last trial
         self.optuna = optuna.create_study(direction="minimize", pruner=optuna.pruners.NopPruner())
 
     def run(self, point: dict[str, Any]) -> PeerResult:
@@ -57,7 +59,13 @@ class Peer:
             accumulation=cell.batch[1],
         )
 
+        parts = self.tune["evaluations"]
+
         class Report(TrainerCallback):
+            def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+                done = state.global_step
+                control.should_evaluate = done * parts // steps > (done - 1) * parts // steps
+
             def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **_: Any) -> None:
                 trial.report(metrics["eval_loss"], state.global_step)
                 if trial.should_prune():
@@ -88,8 +96,7 @@ class Peer:
                 max_grad_norm=training["max_grad_norm"],
                 optim=training["optimizer"],
                 seed=cell.seed,
-                eval_strategy="steps",
-                eval_steps=-(-steps // self.tune["evaluations"]),
+                eval_strategy="no",  # the callback says when
                 logging_steps=1,
                 save_strategy="no",
                 report_to="none",
@@ -106,7 +113,8 @@ class Peer:
         )
         trainer.train()
         measured = [row for row in trainer.state.log_history if "eval_loss" in row]
-        return measured[-1]["eval_loss"] if measured[-1]["step"] == steps else trainer.evaluate()["eval_loss"]
+        self.evaluations = len(measured)
+        return measured[-1]["eval_loss"]
 
     def _settings(self, point: dict[str, Any]) -> tuple[dict[str, Any], Any]:
         study = at_point(self.study, point, budget=self.tune["budget"])

@@ -17,8 +17,10 @@ from study.errors import UserError, run_main
 def run_app(catalogue: Catalogue, *, host: str, port: int | None, share: bool, login: Path | None) -> None:
     """Load the starting model and serve the app until it is stopped."""
     users = read_login(login) if login else ()
-    if host not in LOOPBACK and not users:
-        raise UserError(f"--host {host} lets other machines in: name who may with --login FILE, or leave it out")
+    host = f"[{host}]" if ":" in host and not host.startswith("[") else host  # IPv6, as it stands in an address
+    if (share or host not in LOOPBACK) and not users:
+        option = "--share" if share else f"--host {host}"
+        raise UserError(f"{option} lets others in: name who may with --login FILE, or leave it out")
     from study.app.running import run_catalogue
     from study.app.server import Serving
 
@@ -45,7 +47,9 @@ def main() -> None:
         "--host", default="127.0.0.1", help="address to listen on; another than this machine's needs --login"
     )
     parser.add_argument("--port", type=int, help="port to listen on; the first free one from 7860 on if left out")
-    parser.add_argument("--share", action="store_true", help="also open a public link through Gradio's servers")
+    parser.add_argument(
+        "--share", action="store_true", help="also open a public link through Gradio's servers; needs --login"
+    )
     parser.add_argument("--login", type=Path, help="file of name:password lines; only these users may enter")
     options = parser.parse_args()
     _, catalogue = catalogue_of(options)

@@ -23,7 +23,7 @@ from typing import Any
 
 from study.digest import code_digest
 from study.durable import write_json, write_text
-from study.errors import Paused, UserError, run_main, tell
+from study.errors import Paused, UserError, run_main, tell, where_output_goes
 from study.failures import failures_told
 from study.history import least_told
 from study.provenance import device_info, git_state, versions
@@ -33,14 +33,15 @@ from study.search_result import findings, importance, trial_rows
 from study.session import SessionClock, StopSignals, add_session_options, session_end
 from study.study_file import Study, load_study
 from study.trial_bench import TrialBench
-from study.winner import write_winner
+from study.winner import SCHEMA, write_winner
 
-SCHEMA = 1
 POLL_SECONDS = 0.5
 
 
-def tune(*, study: Study, data_folder: Path, out: Path, session_ends: float | None = None) -> dict[str, Any]:
-    """Work on the search until every trial is settled, by this worker or others, and write and return its result.
+def tune(
+    *, study: Study, data_folder: Path, out: Path, session_ends: float | None = None, sums_up: bool = True
+) -> dict[str, Any] | None:
+    """Work on the search until every trial is settled, by this worker or others; write and return its result if `sums_up`.
 
     `session_ends`: when the session ends, seconds of `time.monotonic()`. Raises `Paused` when a signal or that moment
     came first; the trial that was running is then tried again.
@@ -61,7 +62,7 @@ def tune(*, study: Study, data_folder: Path, out: Path, session_ends: float | No
         if stop.requested:
             done = f"{search.settled()} of {settings['trials']} trials"
             raise Paused(f"search paused after {done} ({stop.requested}), run the same command to go on")
-        return write_result(study, search, out)
+        return write_result(study, search, out) if sums_up else None
 
 
 def work(search: Search, bench: TrialBench, *, stop: StopSignals, clock: SessionClock) -> None:
@@ -166,9 +167,10 @@ def _flat(row: dict[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def helpers(count: int, arguments: list[str]) -> Iterator[None]:
-    """Further workers on this machine, each this command with one worker. They end with the search, or are told to stop."""
-    command = [sys.executable, str(Path(__file__).resolve()), *arguments, "--cores", "1"]
-    processes = [subprocess.Popen(command, stdin=subprocess.DEVNULL) for _ in range(count)]
+    """Further workers on this machine, each this command as a helper. They end with the search, or are told to stop."""
+    output, terminal = where_output_goes()
+    command = [sys.executable, str(Path(__file__).resolve()), *arguments, "--helper", *output]
+    processes = [subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=terminal) for _ in range(count)]
     try:
         yield
     finally:
@@ -193,6 +195,9 @@ def main() -> None:
     parser.add_argument("--out", required=True, type=Path, help="the search's folder")
     parser.add_argument("--cores", type=int, default=1, help="CPU cores to use, by at most the study's tune.workers")
     add_session_options(parser)
+    parser.add_argument(
+        "--helper", action="store_true", help="one worker that leaves summing up to the command that started it"
+    )
     arguments = parser.parse_args()
     os.environ |= {
         "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -205,8 +210,14 @@ def main() -> None:
     passed += ["--session-ends", str(ends)] if ends is not None else []
     settings = study.settings["tune"] or {"workers": 1}
     workers = min(settings["workers"], max(1, arguments.cores // study.settings["training"]["threads"]))
-    with helpers(workers - 1, passed):
-        tune(study=study, data_folder=arguments.data, out=arguments.out, session_ends=ends)
+    with helpers(0 if arguments.helper else workers - 1, passed):
+        tune(
+            study=study,
+            data_folder=arguments.data,
+            out=arguments.out,
+            session_ends=ends,
+            sums_up=not arguments.helper,
+        )
 
 
 if __name__ == "__main__":

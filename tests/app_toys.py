@@ -19,10 +19,12 @@ import yaml
 
 from study.app.answering import Answer, Answerer
 from study.app.catalogue import Catalogue, read_catalogue
-from study.durable import sha256_file
+from study.durable import sha256_file, write_json
 from study.grid import Cell, expand
 from study.records import RunRecord, write_record
+from study.search_point import settings_sha256
 from study.study_file import ROOT, Study, load_study
+from study.winner import SCHEMA, winner_cell
 
 PLAN = "10K plan, beginner, in km\nWeek 1: Tue easy 4, Thu steady 3, Sun long 6\nWeek 2: Tue easy 4, Thu steady 3, Sun long 7"
 HOSTILE = (
@@ -60,6 +62,18 @@ def finished_study(folder: Path, **models: Path) -> Study:
     summary.write_text(json.dumps({"trade_offs": compared}))
     (folder / "report.html").write_text(REPORT)
     return study
+
+
+def finished_winner(study: Study, model: Path) -> tuple[Study, str]:
+    """The study with its search enabled, done and its winner trained; the winner's run id."""
+    settings = study.settings | {"tune": study.settings["tune"] | {"enabled": True}}
+    study, results = dataclasses.replace(study, settings=settings), study.path.parent / "results"
+    best = {"point": {"learning_rate": 0.003, "rank": 64}}
+    found = {"schema": SCHEMA, "settings_sha256": settings_sha256(study), "best": best}
+    write_json(results / "tune" / "tune.json", found)
+    cell = winner_cell(study, results)
+    finished_run(results / "train" / cell.run, cell, model, seed=9)
+    return study, cell.run
 
 
 def trade_off(run: str, *, gain: float, ship: str = "ship", verdict: str = "better") -> dict[str, Any]:

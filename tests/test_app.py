@@ -10,6 +10,7 @@ import pytest
 
 import app
 from app_toys import finished_study, free_port, running, wait_for
+from study.app import running as running_app
 from study.errors import UserError
 
 
@@ -32,12 +33,24 @@ def test_mistakes_are_one_line(monkeypatch: pytest.MonkeyPatch, study, tmp_path:
         ),
         ((*here, "--run", "nonsense"), "holds no run nonsense"),
         ((*here, "--model", "toy"), "--model says what --adapter belongs to"),
-        ((*here, "--host", "0.0.0.0"), "lets other machines in: name who may with --login FILE"),
+        ((*here, "--host", "0.0.0.0"), "--host 0.0.0.0 lets others in: name who may with --login FILE"),
+        ((*here, "--host", "::"), r"--host \[::\] lets others in: name who may with --login FILE"),
+        ((*here, "--share"), "--share lets others in: name who may with --login FILE"),
         ((*here, "--login", tmp_path / "none"), "cannot be read"),
         (("--study", "nonsense"), "study 'nonsense' is unknown"),
     ):
         with pytest.raises(UserError, match=message):
             run_main(monkeypatch, *arguments)
+
+
+def test_both_forms_of_this_machine_s_ipv6_address_are_taken(
+    monkeypatch: pytest.MonkeyPatch, study, tmp_path: Path
+) -> None:
+    served = []
+    monkeypatch.setattr(running_app, "run_catalogue", lambda catalogue, serving: served.append(serving.host))
+    for host in ("::1", "[::1]", "localhost"):
+        run_main(monkeypatch, "--study", study.path, "--results", tmp_path / "results", "--host", host)
+    assert served == ["[::1]", "[::1]", "localhost"]
 
 
 @pytest.mark.parametrize("text", ["", "ada", "ada:", ":x", "ada:x\nben"])

@@ -8,7 +8,11 @@ import pytest
 from icalendar import Calendar
 
 from app_toys import HOSTILE, PLAN, Scripted, finished_study, serving, toy_catalogue
-from study.app.answering import Answerer
+from study.app.answering import MOST_NEW_TOKENS, Answerer, Sampling
+from study.app.catalogue import Subject
+from study.app.plan_tab import FIRST_SEED, TEMPERATURE, PlanTab
+from study.app.requests import Stops
+from study.wording import visible
 
 CHROMIUM = Path("/usr/bin/chromium")
 OPTIONS = (
@@ -238,19 +242,28 @@ def test_a_prompt_too_long_for_the_model_is_told(browser, study) -> None:
 
 
 def test_two_users_at_once_see_their_own(browser, study) -> None:
-    address, served = serving(Answerer(toy_catalogue(study)))
+    answerer = Answerer(toy_catalogue(study))
+    tab = PlanTab(answerer, Stops())
+
+    def alone(subject: Subject, request: str) -> str:
+        return list(answerer.stream(subject, request, Sampling(FIRST_SEED, TEMPERATURE, MOST_NEW_TOKENS)))[-1].text
+
+    address, served = serving(answerer)
     try:
-        pages = [open_page(browser, address)[0] for _ in range(2)]
-        for page, name in zip(pages, ("Ada", "Ben")):
-            fill(page, name=name, weeks=len(name), days=4 + (name == "Ben"))
+        users = (("Ada", 3, 4), ("Benedict", 8, 5))
+        pages = [open_page(browser, address)[0] for _ in users]
+        for page, (name, weeks, days) in zip(pages, users):
+            fill(page, name=name, weeks=weeks, days=days)
         for page in pages:
             page.click("#write")
-        for page, name, days in zip(pages, ("Ada", "Ben"), (4, 5)):
+        for page, (name, weeks, days) in zip(pages, users):
             page.wait_for_selector("#base_line .adherence", timeout=60_000)
-            assert name in page.inner_text("#summary") and f"asked 3 weeks × {days} days" in page.inner_text(
-                "#tuned_line"
-            )
-            assert shown(page, "tuned") and shown(page, "base") and shown(page, "tuned") != shown(page, "base")
+            assert name in page.inner_text("#summary")
+            assert f"asked {weeks} weeks × {days} days" in page.inner_text("#tuned_line")
+            request = page.locator("#summary details p").text_content()
+            assert f"{weeks} weeks" in request
+            for box, subject in (("tuned", tab.subject), ("base", tab.base)):
+                assert shown(page, box) == visible(alone(subject, request))
     finally:
         served.close(verbose=False)
 

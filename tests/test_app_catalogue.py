@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from app_toys import finished_study, toy_catalogue, trade_off, write_adapter
+from app_toys import finished_study, finished_winner, toy_catalogue, trade_off, write_adapter
 from study.app.catalogue import best_run, from_json, given_adapter, to_json
 from study.errors import UserError
 from study.grid import expand
@@ -52,6 +52,18 @@ def test_best_is_the_largest_gain_that_may_be_shipped(study: Study) -> None:
     assert best_run(results, tuned) == first
     (results / "compare" / "compare.json").unlink()
     assert best_run(results, tuned) == first
+
+
+def test_the_search_s_winner_can_be_used_and_may_be_the_best(study: Study, toy_llama: Path) -> None:
+    searched, winner = finished_winner(study, toy_llama)
+    assert winner not in [s.name for s in toy_catalogue(study).subjects], "the search is not part of this study"
+    catalogue = toy_catalogue(searched)
+    assert catalogue.subjects[-1].name == winner
+    assert catalogue.subjects[-1].label == "search winner: toy, lr 3e-3, rank 64, 2×4"
+    first = catalogue.subjects[1].name
+    compared(study, trade_off(first, gain=0.3), trade_off(winner, gain=0.4))
+    assert toy_catalogue(searched).start == winner == toy_catalogue(searched, run=winner).start
+    assert toy_catalogue(searched, run=first).start == first
 
 
 def test_without_a_finished_run_the_mend_is_said(study: Study, tmp_path: Path) -> None:

@@ -10,11 +10,14 @@ import httpx
 import pytest
 
 from app_toys import PLAN, Scripted, finished_study, serving, toy_catalogue
+from study.app import server
 from study.app.answering import Answerer, Sampling
 from study.app.compare_tab import NOBODY
+from study.app.guard import LOOPBACK, MOST_BODY_BYTES
 from study.errors import UserError
 from study.wording import visible
 
+gradio_client = pytest.importorskip("gradio_client")
 MARK = "Zyxwvut-4711"
 
 
@@ -52,7 +55,6 @@ def ask_plan(client, **options) -> tuple[str, str, list]:
 
 
 def client_of(address: str, **options):
-    gradio_client = pytest.importorskip("gradio_client")
     return gradio_client.Client(address, verbose=False, download_files=False, httpx_kwargs={"timeout": 120}, **options)
 
 
@@ -94,30 +96,68 @@ def test_a_taken_port_is_one_line(address: str, study) -> None:
 def test_listens_on_this_machine_only_and_to_its_own_name(address: str) -> None:
     assert address.startswith("http://127.0.0.1:")
     assert httpx.get(address, headers={"host": "rebound.example"}).status_code == 400
+    for name in LOOPBACK:
+        assert httpx.get(address, headers={"host": f"{name}:7860"}).status_code == 200
 
 
 @pytest.mark.parametrize("stated", [True, False])
 def test_long_requests_are_refused(address: str, stated: bool) -> None:
-    body = b'{"data": ["' + b"x" * 400_000 + b'"]}'
+    body = b'{"data": ["' + b"x" * (MOST_BODY_BYTES + 400_000) + b'"]}'
     content = body if stated else (body[i : i + 65536] for i in range(0, len(body), 65536))
     try:
         answer = httpx.post(
             f"{address}/gradio_api/call/plan", content=content, headers={"content-type": "application/json"}
         )
         assert answer.status_code in (400, 413, 422)
+        assert not stated or answer.json() == {"detail": "This is too long: 1 MiB of text are the most."}
     except httpx.HTTPError:  # hung up on
         assert not stated
     assert httpx.get(address).status_code == 200
 
 
 @pytest.mark.parametrize(
-    "bad",
-    [{"weeks": 0}, {"weeks": 60}, {"weeks": "eight"}, {"days": None}, {"details": "x" * 100_000}, {"race": "100K"}],
+    ("bad", "sentence"),
+    [
+        ({"weeks": 0}, "The weeks must be from 1 to 52, not 0."),
+        ({"weeks": 60}, "The weeks must be from 1 to 52, not 60."),
+        ({"weeks": "eight"}, "The weeks must be a number from 1 to 52."),
+        ({"days": None}, "Please give the days per week as a number from 1 to 7."),
+        ({"details": "é" * 100_000}, "This has 100,000 characters; 1,000 are the most."),
+        ({"details": "é" * 150_000}, "This has 150,000 characters; 1,000 are the most."),
+    ],
 )
-def test_bad_input_from_a_program_gets_a_sentence_and_no_traceback(address: str, bad: dict) -> None:
-    with pytest.raises(Exception) as caught:
-        ask_plan(client_of(address), **bad)
+def test_bad_input_from_a_program_gets_a_sentence_and_no_traceback(address: str, bad: dict, sentence: str) -> None:
+    client = client_of(address)
+    with pytest.raises(gradio_client.exceptions.ValidationError) as caught:
+        ask_plan(client, **bad)
+    assert sentence in str(caught.value)
     assert "Traceback" not in str(caught.value) and ".py" not in str(caught.value)
+
+
+def test_what_is_not_on_a_list_is_refused_by_gradio_itself(address: str) -> None:
+    joined = {"data": [*plan_inputs(race="100K"), None], "fn_index": 0, "session_hash": "x"}
+    answer = httpx.post(f"{address}/gradio_api/queue/join", json=joined)
+    assert answer.status_code == 400 and "100K is not in the list of choices" in answer.text
+    assert "Traceback" not in answer.text and ".py" not in answer.text
+
+
+def test_a_full_queue_says_so_and_answers_those_in_it(study, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "MOST_WAITING", 2)
+    slow = Scripted(toy_catalogue(study), tuned=PLAN, base="", pause=0.2)
+    address, page = serving(slow)
+    try:
+        client = client_of(address)
+        jobs = [client.submit(*plan_inputs(), api_name="/plan") for _ in range(3)]
+        while sum(job.status().code.name == "IN_QUEUE" for job in jobs) < 2:
+            time.sleep(0.02)
+        with pytest.raises(gradio_client.utils.QueueError, match="Queue is full"):
+            ask_plan(client)
+        slow.pause = 0.0
+        for job in jobs:
+            job.result(timeout=60)
+            assert "Plan generated" in job.outputs()[-1][0]
+    finally:
+        page.close(verbose=False)
 
 
 def test_a_bug_is_not_shown(study, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture) -> None:

@@ -2,18 +2,21 @@
 
 import os
 import signal
-import sys
+import venv
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 
 import httpx
 import pytest
 import yaml
+from packaging.utils import canonicalize_name
 
 from app_toys import finished_study, free_port, running, toy_catalogue, wait_for
 from make_space import closure, make_space, readme
 from study.app.catalogue import Catalogue, from_json
 from study.errors import UserError
+from test_app_server import ask_plan, client_of
 
 
 @pytest.fixture(scope="module")
@@ -81,16 +84,35 @@ def test_a_base_from_the_hub_stays_there(catalogue: Catalogue, tmp_path: Path) -
     )
 
 
+def clean_python(requirements: Path, folder: Path) -> Path:
+    """The interpreter of a new environment that holds the packages of `requirements`, linked from this one's, and no others."""
+    venv.create(folder, with_pip=False, symlinks=True)
+    site = next(folder.glob("lib/*/site-packages"))
+    wanted = {canonicalize_name(line.split("==")[0]) for line in requirements.read_text().splitlines() if "==" in line}
+    for distribution in metadata.distributions():
+        if canonicalize_name(distribution.name) in wanted:
+            for top in {Path(file).parts[0] for file in distribution.files or ()} - {"..", "__pycache__"}:
+                if not (site / top).exists():
+                    (site / top).symlink_to(Path(distribution.locate_file(top)).resolve())
+    return folder / "bin" / "python"
+
+
 def test_starts_on_its_own_as_the_hub_starts_it(space: Path, tmp_path: Path) -> None:
+    """With the packages that the folder asks for and no others."""
+    python = clean_python(space / "requirements.txt", tmp_path / "environment")
+    assert not list((tmp_path / "environment").glob("lib/*/site-packages/optuna"))
+    work = tmp_path / "work"
+    work.mkdir()
     address = f"http://127.0.0.1:{(port := free_port())}/"
-    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "GRADIO_SERVER_PORT": str(port)}
-    environment |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "GRADIO_TEMP_DIR": str(tmp_path)}
+    environment = {"PATH": os.environ["PATH"], "HOME": str(work), "GRADIO_SERVER_PORT": str(port)}
+    environment |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "GRADIO_TEMP_DIR": str(work)}
     environment |= {"SPACE_ID": "someone/space", "SYSTEM": "spaces", "GRADIO_SERVER_NAME": "0.0.0.0"}
-    command = [sys.executable, "-I", str(space / "app.py")]
-    with running(command, ended_by=signal.SIGTERM, cwd=tmp_path, env=environment) as process:
+    command = [str(python), "-I", "-B", str(space / "app.py")]
+    with running(command, ended_by=signal.SIGTERM, cwd=work, env=environment) as process:
         page = wait_for(address, process)
         assert page.status_code == 200 and "lr 2e-2, rank 4" in page.text
         assert httpx.get(address, headers={"host": "someone-space.hf.space"}).status_code == 200
         assert "https://huggingface.co" in page.headers["content-security-policy"]
+        assert "seed 3407" in ask_plan(client_of(address))[0]
     assert "app: ended" in process.said and "Traceback" not in process.said
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    assert [path for path in work.rglob("*") if path.is_file()] == []

@@ -14,9 +14,10 @@ from optuna.trial import TrialState
 
 import search_toys
 from search_toys import TUNE
+from study import search_result
 from study.brackets import make_pruner, turns
 from study.search import MOST_KILLS, Search, is_settled
-from study.search_journal import cut_torn_line, open_journal
+from study.search_journal import cut_torn_line
 from study.search_result import findings, importance, trial_rows
 
 WORKER = str(Path(search_toys.__file__))
@@ -163,15 +164,46 @@ def test_the_storage_opens_with_optuna_alone(searched: Search) -> None:
     assert pruned and all(trial.intermediate_values for trial in pruned)
 
 
+TORN = b'{"op_code": 4, "worker'
+
+
 def test_a_torn_last_line_is_cut_off(tmp_path: Path) -> None:
     search_toys.work(tmp_path, tune=TUNE | {"trials": 2})
     journal = tmp_path / "journal.log"
     whole = journal.read_bytes()
-    journal.write_bytes(whole + b'{"op_code": 4, "worker')
+    journal.write_bytes(whole + TORN)
     assert search_toys.work(tmp_path, tune=TUNE | {"trials": 3}).settled() == 3
-    assert journal.read_bytes().startswith(whole)
-    cut_torn_line(tmp_path / "absent")
-    assert len(open_journal(journal).get_all_studies()) == 1
+    assert journal.read_bytes().startswith(whole) and TORN + b"{" not in journal.read_bytes()
+    journal.write_bytes(TORN)
+    cut_torn_line(journal)
+    assert journal.read_bytes() == b""
+
+
+def test_a_line_that_one_worker_tears_is_mended_by_those_that_go_on(tmp_path: Path) -> None:
+    living = Search(tmp_path, name="toy", tune=TUNE | {"trials": 3})
+    with living.next() as claim, open(tmp_path / "journal.log", "ab") as journal:
+        journal.write(TORN)
+        journal.flush()
+        search_toys.train(living, claim)
+    resumed = search_toys.work(tmp_path, tune=TUNE | {"trials": 3})
+    assert living.settled() == resumed.settled() == 3 and results(living) == results(resumed)
+
+
+@pytest.mark.parametrize("trials", [3, 1])
+def test_a_worker_killed_as_it_claims_leaves_a_trial_that_the_next_one_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trials: int
+) -> None:
+    """Slot 1 is enqueued and never asked for, while slot 0 is another worker's, who then leaves it; the search may have been
+    made shorter than slot 1 in the meantime."""
+    first, dying = (Search(tmp_path, name="toy", tune=TUNE | {"trials": 3}) for _ in range(2))
+    with first.next() as claim:
+        monkeypatch.setattr(dying._study, "ask", lambda **_: pytest.exit("killed"))
+        with pytest.raises(pytest.exit.Exception), dying.next():
+            pass
+        first.finish(claim, outcome="SIGTERM", steps=1, planned_steps=18)
+    resumed = search_toys.work(tmp_path, tune=TUNE | {"trials": trials})
+    assert resumed.settled() == trials
+    assert [len(slot) for slot in resumed.by_slot()] == ([2, 1, 1] if trials == 3 else [2, 1])
 
 
 def test_pruning_saves_steps_and_keeps_the_good(searched: Search) -> None:
@@ -205,8 +237,21 @@ def test_importance_is_the_same_again_and_silent_where_there_is_too_little(searc
     found = importance(searched)
     assert found == importance(searched)
     assert next(iter(found["shares"])) == "learning_rate" and sum(found["shares"].values()) == pytest.approx(1)
+    assert found["at"] == "end"
     few = search_toys.work(tmp_path, tune=TUNE | {"trials": 2})
-    assert importance(few) == {"trials": 2, "shares": None}
+    assert importance(few) == {"at": "first", "trials": 2, "shares": None}
+
+
+def test_where_too_few_trials_are_complete_importance_is_told_from_the_first_losses(
+    searched: Search, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search_result, "FEWEST_TRIALS", 15)
+    rows = trial_rows(searched)
+    found, told = findings(rows, searched.space), importance(searched)
+    assert 0 < found["outcomes"]["complete"] < 15 and found["median_complete_loss"] is None
+    assert (told["at"], told["trials"]) == ("first", 24) and next(iter(told["shares"])) == "learning_rate"
+    first = sorted(search_toys.loss(row["point"], 1) for row in rows)
+    assert found["median_first_loss"] == pytest.approx((first[11] + first[12]) / 2)
 
 
 def test_brackets_take_turns_in_their_shares() -> None:

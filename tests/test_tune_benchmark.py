@@ -12,8 +12,10 @@ from train_toys import make_toy
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 
-def test_pruning_and_pace_are_measured(tmp_path: Path, toy_llama: Path) -> None:
+def test_pruning_and_pace_are_measured(tmp_path: Path, toy_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import importlib.util
+
+    from tune_peer import Peer
 
     # benchmarks/tune.py bears the stage's name, as everything of one stage does, so it is loaded by its path.
     spec = importlib.util.spec_from_file_location("benchmark_of_tune", ROOT / "benchmarks/tune.py")
@@ -26,7 +28,10 @@ def test_pruning_and_pace_are_measured(tmp_path: Path, toy_llama: Path) -> None:
     assert found["steps_saved_mean"] == row["steps_saved"] and sum(row["outcomes"].values()) == 4
     assert row["gap"] >= 0 and row["noise"] > 0 and row["same_winner"] == (row["gap"] == 0)
 
+    peers = []
+    monkeypatch.setattr(Peer, "run", lambda self, point, run=Peer.run: peers.append(self) or run(self, point))
     pace = benchmark.measure_pace(toy.study, toy.data, tmp_path / "pace", trials=2)
+    assert peers[-1].evaluations == TUNE["evaluations"], "the peer is measured as often as a trial"
     assert set(pace["trials_per_minute_wall"]) == {"reused", "reloaded", "plain"} and pace["trials"] == 2
     # SFTTrainer's own evaluation averages over batches and not over tokens: near, not equal.
     assert pace["largest_loss_difference_to_plain"] == pytest.approx(0, abs=0.05)

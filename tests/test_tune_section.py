@@ -12,7 +12,7 @@ import search_toys
 import synthetic
 from study.search_point import search_name
 from study.study_file import Study, load_study
-from study.tune_section import _edges, _honest
+from study.tune_section import _edges, _honest, _importance
 from study.winner import read_search
 from test_report import SECTIONS
 from tune import write_result
@@ -69,7 +69,7 @@ def test_the_section_shows_every_trial_and_four_pictures(made: tuple[Study, dict
         assert f'id="figure-tune_{name}"' in text and (folder / f"reports/figures/tune_{name}.svg").is_file()
     assert f"{found['steps_saved']:.0%} of the updates" in text
     assert f"model of the space for {found['modelled']} of 24 trials" in text
-    assert "compared at equal tokens" in text
+    assert "compared at equal tokens" in text and re.search(r"under the median of \d+ complete trials", text)
 
 
 def test_the_winner_is_compared_with_the_base_case_like_any_run(made: tuple[Study, dict, Path, str]) -> None:
@@ -96,7 +96,12 @@ def test_a_search_that_is_not_part_of_the_study_is_shown_without_a_run(tmp_path:
     study, found = make(tmp_path, enabled=False, trials=6, scored=False)
     text = section(build(study, tmp_path))
     assert "set tune.enabled to true" in text and found["winner"]["run"] not in text
-    assert "nothing can be said about which setting mattered" in text
+    # Four complete trials have no median worth telling: the winner and the settings are told from where all were measured.
+    assert re.search(r"which 6 trials reached, the later winner was the best of them, 0\.6\d under the median\.", text)
+    assert "the best of 4 complete trials" in text
+    assert 'id="figure-tune_importance"' in text and "losses of 6 trials at the first of 9 measurements" in text
+    few = _importance({"at": "first", "trials": 4, "shares": None}, 9)
+    assert few.startswith("With 4 trials to compare, nothing can be said")
 
 
 def test_without_a_search_or_with_another_one_s_result_there_is_no_section(tmp_path: Path) -> None:

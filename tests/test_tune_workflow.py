@@ -1,15 +1,19 @@
 """The search in the plan of jobs: first of all where it is part of the study, and its winner a run like any other."""
 
+import json
 import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import search_toys
 from study.grid import expand
 from study.search_point import search_name
 from study.study_file import ROOT, Study, load_study
+from test_workflow import Checkout
 from train_toys import write_study
 from tune import write_result
 
@@ -55,3 +59,31 @@ def test_a_search_beside_the_study_runs_only_when_asked_for(tmp_path: Path, toy_
     assert planned(study, tmp_path, "tune") == {"prepare_data": 1, "tune": 1}
     finish_search(study, tmp_path)
     assert planned(study, tmp_path) == {"train": 1, "score": 2, "compare": 1, "report": 1}
+
+
+@pytest.mark.slow
+def test_a_search_that_is_part_of_the_study_runs_to_a_compared_winner(tmp_path: Path, toy_llama: Path) -> None:
+    """For real, with two workers at once: the page shows a winner that was trained and scored like any run."""
+    checkout = Checkout(tmp_path, toy_llama)
+    settings = checkout.settings
+    settings["grid"]["learning_rate"] = [1.0e-2]
+    settings["training"]["budget"] = {"steps": 8}
+    small = {"trials": 6, "budget": {"steps": 9}, "evaluations": 3, "heldout_rows": 4, "enabled": True, "workers": 2}
+    space = {"learning_rate": {"low": 1.0e-4, "high": 1.0e-1, "log": True}, "rank": {"choices": [2, 4]}}
+    pruner = {"min_evaluations": 1, "reduction_factor": 2}
+    settings["tune"] |= small | {"space": "toy", "spaces": {"toy": space}, "pruner": pruner}
+    checkout.write(settings)
+    done = checkout.snakemake("--cores", "2")
+    assert done.returncode == 0, done.stderr[-3000:]
+    results = tmp_path / "results/toy"
+    found = json.loads((results / "tune/tune.json").read_text())
+    run = found["winner"]["run"]
+    assert sum(found["outcomes"].values()) == 6 and {row["attempts"] for row in found["rows"]} == {1}
+    assert len({str(row["point"]) for row in found["rows"]}) == 6
+    told = [line for line in done.stderr.splitlines() if re.match(r"\[tune\] trial \d+: ", line)]
+    assert len(told) == 6, "a worker's line did not reach the terminal"
+    assert done.stderr.count("[tune] best: ") == 1, "the search was summed up by every worker"
+    assert json.loads((results / "train" / run / "record.json").read_text())["status"] == "finished"
+    assert json.loads((results / "score" / run / "score.json").read_text())["status"] == "scored"
+    page = (tmp_path / "reports/toy/report.html").read_text()
+    assert 'id="search"' in page and "search winner" in page and run in page

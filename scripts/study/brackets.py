@@ -26,8 +26,8 @@ def pruner_class() -> type:
         """Optuna's Hyperband (https://jmlr.org/papers/v18/16-558.html), with three differences.
 
         A trial's bracket follows from its `slot`, not from a hash of Optuna's own number, which a retry changes. The brackets
-        exist from the start: Optuna makes them at the first pruning decision, until when the sampler of a resumed search would
-        look at other trials. And a trial that a killed worker left does not compete, since its retry does.
+        exist from the start, as slots are given theirs before any is pruned. And a trial that a killed worker left does not
+        compete, since its retry does.
         """
 
         def __init__(self, *, min_resource: int, max_resource: int, reduction_factor: int) -> None:

@@ -46,8 +46,8 @@ class Seen:
 class Course:
     """Told by the trainer what happened, tells it what to do next.
 
-    `listen` is called with (step, held-out loss) after each measurement and may return a reason to stop, as a search
-    that prunes does. `saving_seconds` and `evaluating_seconds` are this session's.
+    `listen` is called with (step, held-out loss) after each measurement; it may raise, as a search that prunes does.
+    `saving_seconds` and `evaluating_seconds` are this session's.
     """
 
     run: str
@@ -58,7 +58,7 @@ class Course:
     losses: LossTable
     clock: SessionClock
     stop: StopSignals
-    listen: Callable[[int, float], str | None] | None = None
+    listen: Callable[[int, float], None] | None = None
     seen: Seen = field(default_factory=Seen)
     stopped: str | None = None
     saving_seconds: float = 0.0
@@ -129,8 +129,8 @@ class Course:
         self.report(final=step >= self.planned_steps)
         if not math.isfinite(loss):
             raise Diverged(step, f"the held-out loss became {loss}")
-        if self.listen is not None and (reason := self.listen(step, loss)):
-            self.stop.request(reason)
+        if self.listen is not None:
+            self.listen(step, loss)
 
     def saved(self, seconds: float) -> None:
         """Note that a checkpoint was written."""

@@ -12,6 +12,7 @@ EXIT_USER_ERROR = 2
 EXIT_PAUSED = 75  # EX_TEMPFAIL of sysexits.h: try the same command again
 
 _terminal: TextIO | None = None
+_log: Path | None = None
 
 
 class UserError(Exception):
@@ -65,6 +66,11 @@ def tell(line: str) -> None:
         print(line, file=_terminal, flush=True)
 
 
+def where_output_goes() -> tuple[list[str], TextIO | None]:
+    """Command-line options and stderr for a further process of this job, so that its output goes where this one's goes."""
+    return (["--log", str(_log)] if _log else []), _terminal
+
+
 def one_line(text: str) -> str:
     """Fold a message into a single line without control characters, so that untrusted text cannot forge a second one."""
     return "".join(ch if ch.isprintable() else " " for ch in " ".join(text.split()))
@@ -87,7 +93,8 @@ def _take_log_option() -> Path | None:
 def _redirect(log: Path) -> None:
     """Send file descriptors 1 and 2 to the log, keeping the terminal for `tell`. Done here and not by a shell pipe to
     `tee`, which a signal to the process group would end before the trainer has written its checkpoint."""
-    global _terminal
+    global _terminal, _log
+    _log = log
     log.parent.mkdir(parents=True, exist_ok=True)
     _terminal = os.fdopen(os.dup(2), "w", encoding="utf-8", errors="replace")
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)

@@ -7,10 +7,10 @@ from typing import Any
 
 from study.durable import read_json
 from study.errors import UserError, one_line
-from study.grid import Cell, bases, data_sets, expand
+from study.grid import Cell, bases, data_sets
 from study.records import RunRecord, ScoreRecord, read_record
 from study.study_file import Study
-from study.winner import winner_cell
+from study.winner import cells_with_winner
 
 # status → what it means, in the report's words
 STATUSES = {
@@ -42,9 +42,7 @@ class Outcome:
 def collect(study: Study, results: Path) -> list[Outcome]:
     """Outcomes of the bases and then of the cells, in the grid's order, whatever of them is there."""
     found = [_base(results, subject, model) for subject, model in bases(study).items()]
-    winner = winner_cell(study, results)
-    cells = expand(study) if winner is None else (*expand(study), winner)
-    return found + [_run(results, cell) for cell in cells]
+    return found + [_run(results, cell) for cell in cells_with_winner(study, results)]
 
 
 def data_cards(study: Study, results: Path) -> dict[str, dict[str, Any]]:

@@ -5,6 +5,7 @@ is marked failed and its slot tried again with the same parameters. What a slot 
 results before it, so one worker makes the same search however often it is killed.
 """
 
+import os
 import platform
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -88,12 +89,17 @@ class Search:
             yield claim
 
     def _open_slots(self) -> list[int]:
-        """Slots to be tried, lowest first. Trials whose worker is gone are marked failed here, and only here."""
+        """Slots to be tried, lowest first; before all others one whose trial was enqueued by a worker that died before it
+        could ask for it, since Optuna gives that trial to whoever asks next.
+
+        Trials whose worker is gone are marked failed here, and only here.
+        """
         from optuna.trial import TrialState
 
-        found = []
-        for slot, trials in enumerate(self.by_slot()[: self.tune["trials"]]):
-            if is_settled(trials):
+        enqueued, others = [], []
+        for slot, trials in enumerate(self.by_slot()):
+            waits = any(trial.state == TrialState.WAITING for trial in trials)
+            if is_settled(trials) or (slot >= self.tune["trials"] and not waits):
                 continue
             running = [trial for trial in trials if trial.state == TrialState.RUNNING]
             if running and self._alive(slot):
@@ -102,8 +108,8 @@ class Search:
                 self._study.tell(trial.number, state=TrialState.FAIL)
                 tell(f"[tune] trial {slot} was left by its worker")
             if kills(trials) + len(running) < MOST_KILLS:
-                found.append(slot)
-        return found
+                (enqueued if waits else others).append(slot)
+        return enqueued + others
 
     def _alive(self, slot: int) -> bool:
         """Whether a worker holds the slot's lock."""
@@ -137,7 +143,7 @@ class Search:
                 f"trial {slot} was asked for and {trial.user_attrs['slot']} came: the journal was changed"
             )
         trial.set_user_attr("modelled", bool(trial.relative_params))
-        trial.set_user_attr("worker", platform.node())
+        trial.set_user_attr("worker", f"{platform.node()}:{os.getpid()}")
         folder = self.trial_folder(slot)
         return Claim(slot, readable(trial.params, self.space), trial, folder, RunLock(folder, run=f"trial {slot}"))
 

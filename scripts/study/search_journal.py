@@ -11,31 +11,35 @@ if TYPE_CHECKING:
 
 
 def open_journal(path: Path) -> "JournalStorage":
-    """Optuna's `JournalStorage` on a file. Mends a last line that a power cut or a full disk tore.
+    """Optuna's `JournalStorage` on a file.
 
     Its lock is the kernel's instead of Optuna's, which is a file: after a SIGKILL that one is held on to for 30 seconds.
     """
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
-    lock = JournalLock(path.with_name(f"{path.name}.flock"))
-    lock.acquire()
-    try:
-        cut_torn_line(path)
-    finally:
-        lock.release()
-    return JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
+    return JournalStorage(JournalFileBackend(str(path), lock_obj=JournalLock(path)))
 
 
 class JournalLock:
-    """`KernelLock` by the two names that Optuna's journal calls."""
+    """`KernelLock` beside a journal, by the two names that Optuna calls before and after it appends.
 
-    def __init__(self, path: Path) -> None:
-        self._lock = KernelLock(path)
+    Who holds it first mends a last line that another writer's power cut or full disk tore: appended to, that line would be
+    one that nobody can read, and so the whole journal.
+    """
+
+    def __init__(self, journal: Path) -> None:
+        self._journal = journal
+        self._lock = KernelLock(journal.with_name(f"{journal.name}.flock"))
 
     def acquire(self) -> bool:
         """Wait for the lock."""
         self._lock.__enter__()
+        try:
+            cut_torn_line(self._journal)
+        except BaseException:
+            self.release()
+            raise
         return True
 
     def release(self) -> None:
@@ -44,12 +48,13 @@ class JournalLock:
 
 
 def cut_torn_line(path: Path) -> None:
-    """Cut the file back to its last whole line: Optuna would append to a torn one and never read the journal again."""
-    if not path.is_file():
-        return
-    content = path.read_bytes()
-    whole = content.rfind(b"\n") + 1
-    if whole < len(content):
-        with open(path, "r+b") as file:
-            file.truncate(whole)
-            os.fsync(file.fileno())
+    """Cut the file back to its last whole line. Whole files cost the reading of one byte."""
+    with open(path, "r+b") as file:
+        if (size := file.seek(0, os.SEEK_END)) == 0:
+            return
+        file.seek(size - 1)
+        if file.read(1) == b"\n":
+            return
+        file.seek(0)
+        file.truncate(file.read().rfind(b"\n") + 1)
+        os.fsync(file.fileno())

@@ -1,5 +1,6 @@
 """What a search came to: its trials as rows, the best with its neighbours, and how much the search itself had to do with it."""
 
+import math
 import statistics
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +11,8 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 NEIGHBOURS = 3
-# Under so few complete trials a forest of regression trees over the parameters tells nothing.
-FEWEST_FOR_IMPORTANCE = 5
+# Under so few trials neither a median nor a forest of regression trees over the parameters tells anything.
+FEWEST_TRIALS = 5
 FACTS = ("outcome", "reason", "bracket", "modelled", "steps", "planned_steps", "samples", "tokens", "seconds", "worker")
 
 
@@ -36,7 +37,7 @@ def _row(slot: int, trials: list["FrozenTrial"], space: dict[str, dict[str, Any]
 
 
 def findings(rows: list[dict[str, Any]], space: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Counts, the best trial with its neighbours, the median, and the steps that pruning saved."""
+    """Counts, the best trial with its neighbours, medians (at the end only of enough trials), and the steps saved."""
     complete = sorted((row for row in rows if row["outcome"] == "complete"), key=lambda row: (row["loss"], row["slot"]))
     measured = [row for row in rows if row["curve"]]
     begun = [row for row in rows if row["planned_steps"]]
@@ -50,7 +51,9 @@ def findings(rows: list[dict[str, Any]], space: dict[str, dict[str, Any]]) -> di
         "steps_saved": 1 - sum(row["steps"] for row in begun) / planned if planned else None,
         "trial_seconds": sum(row["seconds"] for row in begun),
         "best": _best(complete[0], measured, space) if complete else None,
-        "median_complete_loss": statistics.median(row["loss"] for row in complete) if complete else None,
+        "median_complete_loss": statistics.median(row["loss"] for row in complete)
+        if len(complete) >= FEWEST_TRIALS
+        else None,
         "median_first_loss": statistics.median(row["curve"][0][3] for row in measured) if measured else None,
     }
 
@@ -88,20 +91,34 @@ def _neighbour(best: dict[str, Any], row: dict[str, Any], space: dict[str, dict[
 
 
 def importance(search: Search) -> dict[str, Any]:
-    """Share of the variance of complete trials' losses that each parameter explains (fANOVA, Hutter et al. 2014).
+    """Share of the variance of trials' losses that each parameter explains (fANOVA, Hutter et al. 2014).
 
-    {"trials": complete trials, "shares": parameter → share or None where there are too few to say}.
+    {"at", "trials", "shares"}: "end" for the final losses of complete trials or, where pruning left too few of these, "first"
+    for the losses at the first measurement, which pruned trials have too; the number of trials; parameter → share, None where
+    there are too few to say.
     """
     import optuna
     from optuna.importance import FanovaImportanceEvaluator
-    from optuna.trial import TrialState
 
-    within = [trial for trial in search.trials() if trial.user_attrs["slot"] < search.tune["trials"]]
-    complete = [trial for trial in within if trial.state == TrialState.COMPLETE]
-    if len(complete) < FEWEST_FOR_IMPORTANCE or len({trial.value for trial in complete}) < 2:
-        return {"trials": len(complete), "shares": None}
+    at, losses = _losses_told(search)
+    told = {"at": at, "trials": len(losses)}
+    if len(losses) < FEWEST_TRIALS or len({loss for _, loss in losses}) < 2:
+        return told | {"shares": None}
     study = optuna.create_study(direction="minimize")
-    study.add_trials(complete)
+    for trial, loss in losses:
+        study.add_trial(optuna.create_trial(params=trial.params, distributions=trial.distributions, value=loss))
     evaluator = FanovaImportanceEvaluator(seed=search.tune["seed"] % 2**32)
     shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
-    return {"trials": len(complete), "shares": dict(sorted(shares.items(), key=lambda item: (-item[1], item[0])))}
+    return told | {"shares": dict(sorted(shares.items(), key=lambda item: (-item[1], item[0])))}
+
+
+def _losses_told(search: Search) -> tuple[str, list[tuple["FrozenTrial", float]]]:
+    """The trials that count with the losses to compare them by: final ones where there are enough, else the first ones."""
+    from optuna.trial import TrialState
+
+    counting = [trials[-1] for trials in search.by_slot()[: search.tune["trials"]] if trials]
+    complete = [(trial, trial.value) for trial in counting if trial.state == TrialState.COMPLETE]
+    if len(complete) >= FEWEST_TRIALS:
+        return "end", complete
+    first = [(trial, trial.intermediate_values.get(1, math.nan)) for trial in counting]
+    return "first", [(trial, loss) for trial, loss in first if math.isfinite(loss)]

@@ -50,7 +50,7 @@ def tune_section(material: Material) -> dict[str, Any] | None:
         "parameters": [_name(name) for name in found["settings"]["parameters"]],
         "trials": [_trial(row, found) for row in _by_loss(found["rows"])],
         "neighbours": _neighbours(found),
-        "importance": _importance(found["importance"]),
+        "importance": _importance(found["importance"], found["settings"]["evaluations"]),
         "name": visible(found["search"], 80),
     }
 
@@ -153,16 +153,22 @@ def _honest(found: dict[str, Any]) -> list[str]:
     best = found["best"]
     if best is None:
         return [random, "No trial was completed, so there is no winner."]
-    complete = found["outcomes"]["complete"]
-    gap = found["median_complete_loss"] - best["loss"]
+    complete = plural(found["outcomes"]["complete"], "complete trial")
     place = "the best" if best["place_at_first"] == 1 else f"number {best['place_at_first']}"
+    early = _beside_median(found["median_first_loss"], best["first_loss"])
+    median = found["median_complete_loss"]
+    late = f"{_beside_median(median, best['loss'])} of {complete}" if median is not None else f"the best of {complete}"
     return [
         random,
-        f"The winner ended at {number(best['loss'], 4)}, {number(gap, 2)} under the median of the {complete} complete trials. "
-        f"At the first measurement, which {best['measured']} trials reached, it was {place} of them.",
+        f"At the first measurement, which {plural(best['measured'], 'trial')} reached, the later winner was {place} of them, "
+        f"{early}. At the end it stood at {number(best['loss'], 4)}, {late}.",
         "Short trials favour high learning rates, since those fall fastest at first; and the winner was picked by its loss on "
         "held-out rows, so that very loss flatters it a little. What counts is its run at the full budget.",
     ]
+
+
+def _beside_median(median: float, loss: float) -> str:
+    return f"{number(abs(median - loss), 2)} {'under' if loss <= median else 'over'} the median"
 
 
 def _winner(material: Material, found: dict[str, Any]) -> str:
@@ -253,8 +259,14 @@ def _neighbours(found: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _importance(told: dict[str, Any]) -> str:
+def _importance(told: dict[str, Any], evaluations: int) -> str:
+    trials = plural(told["trials"], "trial")
     if told["shares"] is None:
-        return f"With {plural(told['trials'], 'complete trial')} nothing can be said about which setting mattered in the search."
+        return f"With {trials} to compare, nothing can be said about which setting mattered in the search."
     few = " With so few trials, take it as a hint." if told["trials"] < 30 else ""
-    return f"By fANOVA over the {told['trials']} complete trials; pruned ones have no final loss and are left out.{few}"
+    if told["at"] == "end":
+        return f"By fANOVA over the {told['trials']} complete trials; pruned ones have no final loss and are left out.{few}"
+    return (
+        f"By fANOVA over the losses of {trials} at the first of {plural(evaluations, 'measurement')}, since pruning left too few "
+        f"final losses: what mattered early on.{few}"
+    )

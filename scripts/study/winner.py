@@ -11,6 +11,7 @@ from study.grid import Cell, expand
 from study.search_point import at_point, cell_at, settings_sha256
 from study.study_file import Study
 
+SCHEMA = 2  # of tune.json
 HEAD = """# The best setting that the search of study {name} found, as a complete study of one run at the grid's full budget.
 # Made by the tune stage; to keep it, copy it to config/studies/.
 """
@@ -35,12 +36,19 @@ def write_winner(study: Study, point: dict[str, Any], out: Path) -> tuple[Path, 
 
 
 def read_search(study: Study, results: Path) -> dict[str, Any] | None:
-    """tune.json of the study's search; None if it is not there or was made under other settings of the search."""
+    """tune.json of the study's search; None if it is not there, of another form, or made under other settings of the search."""
     path = results / "tune" / "tune.json"
     if study.settings["tune"] is None or not path.is_file():
         return None
     found = read_json(path)
-    return found if found.get("settings_sha256") == settings_sha256(study) else None
+    right = found.get("schema") == SCHEMA and found.get("settings_sha256") == settings_sha256(study)
+    return found if right else None
+
+
+def cells_with_winner(study: Study, results: Path) -> tuple[Cell, ...]:
+    """The grid's cells and, last, the search's winner where the study has one."""
+    winner = winner_cell(study, results)
+    return expand(study) if winner is None else (*expand(study), winner)
 
 
 def winner_cell(study: Study, results: Path) -> Cell | None:

@@ -8,11 +8,12 @@ from typing import Any
 from study.answers import read_prompts
 from study.durable import read_json, sha256_file
 from study.errors import UserError
-from study.grid import Cell, bases, data_sets, expand, find_cell, scientific
+from study.grid import Cell, bases, data_sets, find_cell, scientific
 from study.models import prepared_entry
 from study.records import RunRecord, read_record
 from study.study_file import Study
 from study.subjects import check_adapter
+from study.winner import cells_with_winner
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
@@ -94,9 +95,10 @@ def _entry(study: Study, model: str, results: Path) -> dict[str, Any]:
 
 
 def finished_runs(study: Study, results: Path) -> list[Subject]:
-    """Every run of the study whose adapter is there and is the one that its record was written for, in grid order."""
+    """Every run of the study, its search's winner too, whose adapter is there and is the one that its record was written
+    for, in grid order."""
     found = []
-    cells = expand(study)
+    cells = cells_with_winner(study, results)
     for cell in cells:
         folder = results / "train" / cell.run
         if (folder / "record.json").is_file():
@@ -110,7 +112,7 @@ def finished_runs(study: Study, results: Path) -> list[Subject]:
 def run_label(cell: Cell, cells: tuple[Cell, ...]) -> str:
     """A run in the words of its settings; its seed only where the study has several."""
     parts = [
-        cell.model,
+        f"search winner: {cell.model}" if "search" in cell.departs else cell.model,
         f"lr {scientific(cell.learning_rate)}",
         f"rank {cell.rank}",
         f"{cell.batch[0]}×{cell.batch[1]}",

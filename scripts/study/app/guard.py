@@ -1,10 +1,12 @@
 """What the app's server lets in and out: its own pages and events, short requests, nothing from elsewhere."""
 
+import json
 import re
 from typing import Any
 
-# A request's body, bytes: the longest filled-in form is a tenth of it.
-MOST_BODY_BYTES = 256 * 1024
+# A request's body, bytes: a hundred times the longest right form, so that who pastes a book is told so beside the field.
+MOST_BODY_BYTES = 2**20
+# This machine's own names, as they stand in addresses.
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 # All that the page needs of Gradio's server. What else it offers (uploads, files, saved states, a proxy) stays shut.
 OPEN_PATHS = re.compile(
@@ -35,9 +37,9 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
         elif not OPEN_PATHS.fullmatch(scope["path"].removeprefix(scope.get("root_path", ""))):
-            await _refuse(send, 404, b"Not found")
+            await _refuse(send, 404, "Not found.")
         elif _stated_length(scope) > MOST_BODY_BYTES:
-            await _refuse(send, 413, b"Too long")
+            await _refuse(send, 413, f"This is too long: {MOST_BODY_BYTES // 2**20} MiB of text are the most.")
         else:
             await self.app(scope, _counted(receive), self._with_headers(send))
 
@@ -68,6 +70,7 @@ def _counted(receive: Any) -> Any:
     return receiving
 
 
-async def _refuse(send: Any, status: int, body: bytes) -> None:
-    await send({"type": "http.response.start", "status": status, "headers": [(b"content-type", b"text/plain")]})
-    await send({"type": "http.response.body", "body": body})
+async def _refuse(send: Any, status: int, sentence: str) -> None:
+    """Answer with a sentence in the form in which Gradio's page and client read errors."""
+    await send({"type": "http.response.start", "status": status, "headers": [(b"content-type", b"application/json")]})
+    await send({"type": "http.response.body", "body": json.dumps({"detail": sentence}).encode()})

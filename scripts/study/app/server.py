@@ -62,7 +62,7 @@ def serve(page: gr.Blocks, serving: Serving) -> str:
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
     public = serving.share or serving.on_hub or serving.host not in LOOPBACK
-    hosts = ["*"] if public else ["127.0.0.1", "localhost", "::1"]
+    hosts = ["*"] if public else list(LOOPBACK)
     guard = Middleware(Guard, ancestors=HUB_PAGES if serving.on_hub else "'self'")
     try:
         _, address, _ = page.launch(
