@@ -46,7 +46,7 @@ def first_run(material: Material):
     [
         ("Tesla T4", "T4"),
         ("NVIDIA L4", "L4"),
-        ("NVIDIA L40S", None),
+        ("NVIDIA L400", None),
         ("NVIDIA L40", None),
         ("NVIDIA GeForce RTX 3090", "RTX-3090"),
         ("NVIDIA GeForce RTX 3090 Ti", None),
@@ -101,7 +101,7 @@ def test_the_plan_says_the_same_of_a_finished_run(material: Material) -> None:
 
 def test_share_of_the_cards_peak() -> None:
     assert share_of_peak(6.5e12, T4) == pytest.approx(0.1)
-    assert share_of_peak(6.5e12, T4 | {"name": "NVIDIA L40S"}) is None
+    assert share_of_peak(6.5e12, T4 | {"name": "NVIDIA L400"}) is None
     assert share_of_peak(6.5e12, synthetic.DEVICE) is None
 
 

@@ -258,7 +258,7 @@ BAD_FILES = {
     ),
     "useless.jsonl": (
         b'{"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": ""}]}\n' * 2,
-        r"useless\.jsonl: none of its 2 rows can be trained on: 2 empty reply \(rows 1, 2\)",
+        r"useless\.jsonl: none of its 2 rows can be trained on \(2 empty reply \(rows 1, 2\)\): mend them",
     ),
 }
 
@@ -283,7 +283,7 @@ def test_other_mistakes(tmp_path, toy_llama):
         open_source({"path": str(tmp_path / "none.json")}, folder=tmp_path)
     with pytest.raises(UserError, match="heldout_rows: 5 is more than half of the 8 usable rows"):
         prepare(study_of(path, toy_llama), tmp_path / "out")
-    with pytest.raises(UserError, match=r"no row is left to train on for model m: 8 nothing left after truncation"):
+    with pytest.raises(UserError, match=r"no row is left to train on for model m \(8 nothing left after truncation"):
         prepare(study_of(path, toy_llama, heldout_rows=2, max_length_tokens=8), tmp_path / "out")
     with pytest.raises(UserError, match="holds no data set m-0000"):
         prepare_data(study=study_of(path, toy_llama), data_id="m-0000", out=tmp_path / "out")
