@@ -110,6 +110,15 @@ def tune(found: dict[str, Any]) -> Iterator[Row]:
             yield what, spread(value), {"reused": "≥ 1.5", "reloaded": "≥ 1.0"}[name]
 
 
+def app(found: dict[str, Any]) -> Iterator[Row]:
+    """benchmarks/app.py"""
+    yield "App: seconds from request to the plan's last word", spread(found["answer_seconds"]), "≤ 1"
+    yield "App: seconds to switch adapters", spread(found["switch_seconds"], ".3f"), "≤ 1"
+    queue = found["queue"]
+    figure = f"{queue['right']} in {queue['seconds']:.0f} s"
+    yield f"App: of {queue['requests']} plan requests at once, answered as if asked alone", figure, "all"
+
+
 def certificate(found: dict[str, Any]) -> Iterator[Row]:
     """scripts/certify.py"""
     for one in found["variants"]:
@@ -129,7 +138,7 @@ def gpu(found: dict[str, Any]) -> Iterator[Row]:
 
 
 SECTIONS = {"study": study, "training": training, "scoring": scoring, "scale": scale, "checkpoint": checkpoint}
-SECTIONS |= {"tune": tune, "certificate": certificate}
+SECTIONS |= {"tune": tune, "app": app, "certificate": certificate}
 GPU = ("train", "capped", "together", "resume")
 
 
