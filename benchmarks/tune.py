@@ -1,6 +1,6 @@
 """What the search's pruning saves and costs, and its pace beside Optuna with a plain TRL script.
 
-    python benchmarks/tune.py --study FILE --data FOLDER [--seeds 5] [--trials 20] [--paced 6] [--large 4] [--out FILE.json]
+    python benchmarks/tune.py [--study demo] [--seeds 5] [--trials 20] [--paced 6] [--large 4] [--out FILE.json]
 
 Pruning: for each sampler seed a search as the study file has it, then every pruned trial again in full. Saved are the
 updates that were not made; the winner is compared with the trial that would have won without pruning, and their gap with
@@ -22,18 +22,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "scripts"))
-os.environ |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
+from measuring import ONE_THREAD, RESULTS, spread, write
+from training import prepare
 
-from study.durable import write_json  # noqa: E402
-from study.provenance import device_info, versions  # noqa: E402
-from study.search import Search  # noqa: E402
-from study.search_result import findings, trial_rows  # noqa: E402
-from study.session import SessionClock, StopSignals  # noqa: E402
-from study.study_file import Study, load_study  # noqa: E402
-from study.trial_bench import TrialBench, TrialResult  # noqa: E402
-from tune import run_trial, work  # noqa: E402
+os.environ |= ONE_THREAD  # before torch is imported
+
+from study.search import Search
+from study.search_result import findings, trial_rows
+from study.session import SessionClock, StopSignals
+from study.study_file import Study, load_study
+from study.trial_bench import TrialBench, TrialResult
+from tune import run_trial, work
 
 NOISE_SEEDS = 3
 
@@ -171,12 +170,15 @@ def measure_large_base(study: Study, data: Path, folder: Path, *, trials: int) -
 
 
 def _paces(spent: dict[str, list[tuple[float, float]]], losses: dict[str, list[float]]) -> dict[str, Any]:
-    cpu = {name: sum(cpu for _, cpu in times) for name, times in spent.items()}
+    """`spent`: per way (wall seconds, CPU seconds) of every trial."""
+    ratio = {
+        name: [plain / ours for (_, plain), (_, ours) in zip(spent["plain"], spent[name])]
+        for name in ("reused", "reloaded")
+    }
     return {
         "trials": len(spent["plain"]),
-        "trials_per_minute_wall": {name: 60 * len(t) / sum(wall for wall, _ in t) for name, t in spent.items()},
-        "trials_per_minute_cpu": {name: 60 * len(spent[name]) / cpu[name] for name in spent},
-        "times_the_plain_script_cpu": {name: cpu["plain"] / cpu[name] for name in spent},
+        "seconds_and_cpu_seconds": {name: [[round(x, 3) for x in pair] for pair in spent[name]] for name in spent},
+        "plain_script_cpu_seconds_to_ours": {name: spread(values) for name, values in ratio.items()},
         "largest_loss_difference_to_plain": max(abs(a - b) for a, b in zip(losses["reused"], losses["plain"])),
     }
 
@@ -186,32 +188,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--study", default="demo")
     parser.add_argument(
-        "--data", required=True, type=Path, help="folder that prepare_data left for the base case's model"
-    )
-    parser.add_argument(
         "--seeds", type=int, default=5, help="searches, each with a sampler seed of its own; 0 for none"
     )
     parser.add_argument("--trials", type=int, help="trials per search; the study's without it")
     parser.add_argument("--paced", type=int, default=6, help="trials to measure the pace on; 0 for none")
     parser.add_argument("--large", type=int, default=4, help="trials on a base that takes time to load; 0 for none")
-    parser.add_argument("--out", type=Path, help="JSON file")
+    parser.add_argument("--out", type=Path, default=RESULTS / "tune.json")
     options = parser.parse_args()
     import torch
 
     torch.set_num_threads(1)
     study = load_study(options.study)
     study = with_tune(study, trials=options.trials) if options.trials else study
-    result: dict[str, Any] = {"study": study.name, "device": device_info(), "versions": versions()}
-    with tempfile.TemporaryDirectory() as folder:
+    result: dict[str, Any] = {"study": study.name}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        data = prepare(study.path, folder / "data")
         if options.seeds:
-            result["pruning"] = measure_pruning(study, options.data, Path(folder), seeds=options.seeds)
+            result["pruning"] = measure_pruning(study, data, folder / "pruning", seeds=options.seeds)
         if options.paced:
-            result["pace"] = measure_pace(study, options.data, Path(folder) / "pace", trials=options.paced)
+            result["pace"] = measure_pace(study, data, folder / "pace", trials=options.paced)
         if options.large:
-            result["large_base"] = measure_large_base(study, options.data, Path(folder) / "large", trials=options.large)
-    print(json.dumps({key: result[key] for key in ("pruning", "pace", "large_base") if key in result}, indent=2))
-    if options.out:
-        write_json(options.out, result)
+            result["large_base"] = measure_large_base(study, data, folder / "large", trials=options.large)
+    write(options.out, result)
 
 
 if __name__ == "__main__":

@@ -12,10 +12,11 @@ from types import ModuleType
 import pandas as pd
 import pytest
 
+from app_toys import finished_study, toy_catalogue
 from study.study_file import ROOT
 
 BENCHMARKS = ROOT / "benchmarks"
-sys.path.insert(0, str(BENCHMARKS))
+sys.path.append(str(BENCHMARKS))  # behind scripts: two benchmarks bear the name of a stage or package there
 
 
 def load(name: str) -> ModuleType:
@@ -138,3 +139,16 @@ def test_gpu_rows_in_small_on_this_cpu(tmp_path: Path) -> None:
         assert row["useful_tokens_per_second"] < row["tokens_per_second"] and row["peak_vram_mib"] is None
     broken = bench.speed(runs.replace(setting, dtype="fp16"), "loragrid, trl")
     assert "fp16" in broken["failed"]
+
+
+def test_the_app_is_measured_and_its_queue_mixes_nothing_up(tmp_path: Path, toy_llama: Path) -> None:
+    pytest.importorskip("gradio")
+    app, study = load("app"), finished_study(tmp_path, toy=toy_llama)
+    answerer, loading = app.measure_loading(toy_catalogue(study))
+    assert loading["adapters"] == 2 and loading["switch_seconds"]["max"] < 1
+    asked = app.forms(2)
+    assert asked[0] != asked[1] and asked == app.forms(2)
+    alone, answers = app.measure_answers(answerer, asked)
+    assert answers["first_word_seconds"]["max"] < answers["answer_seconds"]["max"]
+    queue = app.measure_queue(answerer, asked, [alone[0], "another answer"])
+    assert (queue["right"], queue["requests"]) == (1, 2) and queue["wait"]["max"] == queue["seconds"]

@@ -90,7 +90,7 @@ def cells(plan: Plan) -> dict[int, dict[str, str]]:
 
 
 def table_html(text: str) -> str:
-    """The plan in `text` as a table, weeks down and days across; a sentence where none can be read."""
+    """The tuned model's plan in `text` as a table, weeks down and days across; a sentence where none can be read."""
     plan = parse_plan(text)
     if not plan.table:
         return '<p class="hint">No weeks and days can be read from this text, so there is no table of it.</p>'
@@ -103,6 +103,7 @@ def table_html(text: str) -> str:
         for week, row in cells(plan).items()
     )
     return (
+        '<p class="hint">The tuned model’s plan, week by week</p>'
         '<div class="scroll" tabindex="0" role="region" aria-label="The plan as a table"><table class="plan">'
         f'<thead><tr><th scope="col">Week</th>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
     )

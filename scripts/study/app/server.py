@@ -95,7 +95,7 @@ def theme() -> gr.themes.Base:
     sans = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif"]
     mono = ["ui-monospace", "Menlo", "Consolas", "Noto Sans Mono", "monospace"]
     base = gr.themes.Base(primary_hue="teal", neutral_hue="slate", font=sans, font_mono=mono, radius_size="sm")
-    # Gradio's own subdued grey is too pale to be read by everybody (contrast under 4.5).
+    # Gradio's own subdued grey, and white on its own teal, are too pale to be read by everybody (contrast under 4.5).
     return base.set(
         body_text_color_subdued="*neutral_600",
         body_text_color_subdued_dark="*neutral_300",
@@ -103,6 +103,10 @@ def theme() -> gr.themes.Base:
         block_info_text_color_dark="*neutral_300",
         block_label_text_color="*neutral_700",
         block_title_text_color="*neutral_700",
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_dark="*primary_700",
+        button_primary_background_fill_hover="*primary_800",
+        button_primary_background_fill_hover_dark="*primary_800",
         link_text_color="*primary_700",
         link_text_color_dark="*primary_300",
     )
