@@ -122,8 +122,14 @@ def app(found: dict[str, Any]) -> Iterator[Row]:
 def certificate(found: dict[str, Any]) -> Iterator[Row]:
     """scripts/certify.py"""
     for one in found["variants"]:
-        kills = f"{one['bitwise_equal']} of {one['kills']} bitwise equal, {one['steps_replayed']} updates replayed"
-        yield f"Killed and resumed: {one['variant']}", kills, "all"
+        outcome = "all bitwise equal" if one["holds"] else "NOT equal"
+        replayed = f"{one['steps_replayed']} updates made twice, at most {one['most_steps_replayed']} by one kill"
+        figure = f"{one['kills']} kills, {one['kills_in_a_save']} in a save: {outcome}; {replayed}"
+        yield (
+            f"Killed and resumed: {one['variant']}, save interval {one['save_steps']}",
+            figure,
+            "all equal, ≤ the interval",
+        )
 
 
 def gpu(found: dict[str, Any]) -> Iterator[Row]:
