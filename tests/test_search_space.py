@@ -47,7 +47,7 @@ def load(tmp_path: Path):
         ("tune.pruner.reduction_factor", 1, "tune.pruner.reduction_factor: 1 is less than the minimum of 2"),
         ("tune.trials", 0, "tune.trials: 0 is less than the minimum of 1"),
         ("tune.objective", "accuracy", "tune.objective: 'accuracy' is not one of"),
-        ("tune", {"enabled": False}, "is missing: a study file is complete"),
+        ("tune", {"enabled": False}, "key 'tune.trials' is missing: write it, as config/README.md says"),
     ],
 )
 def test_a_bad_key_is_named_with_its_mend(load, key: str, value: object, said: str) -> None:
