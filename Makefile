@@ -25,7 +25,7 @@ space: $(VENV)/.app
 	$(BIN)/python scripts/make_space.py $(ARGS)
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 certify: $(VENV)/.test
 	$(BIN)/python scripts/certify.py
