@@ -26,13 +26,13 @@ RESULTS = ROOT / "benchmarks" / "results"
 sys.path[:0] = [str(SCRIPTS), str(ROOT / "tests")]
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
 PR_SET_CHILD_SUBREAPER = 36
-SAMPLE_SECONDS = 0.5
+SAMPLE_SECONDS = 1.0
 
 
 def run(command: Sequence[str | Path], *, cwd: Path = ROOT, log: Path | None = None) -> dict[str, float]:
     """Run a command to its end: `seconds`, `cpu_seconds` and `peak_pss_mib` of it and all that it started.
 
-    Memory is the largest sum, sampled twice a second, of the processes' proportional set sizes: a page that several
+    Memory is the largest sum, sampled once a second, of the processes' proportional set sizes: a page that several
     share counts once. What the command leaves running is waited for. A status other than 0 stops the benchmark with
     the command and the last lines of what it said.
     """
