@@ -21,14 +21,24 @@ from study.study_file import ROOT, load_study
 from test_workflow import Checkout
 
 STEPS = 120
-# The copied trainer takes a second per update while a file `slow` lies beside the study: a signal finds it at work.
+# The copied trainer takes a second per update while a file `slow` lies beside the study: a signal finds it at work. It notes in
+# a file `ends` until when its session lasts, which is over once a file `over` lies there.
 SLOWLY = """
 def _go_slowly() -> None:
     import time
     from study.course import Course
+    from study.session import SessionClock
+    here = Path(__file__).parents[1]
+    begin, left = SessionClock.__init__, SessionClock.left
+    def noted(self, ends):
+        begin(self, ends)
+        with open(here / "ends", "a") as file:
+            print(ends, file=file)
+    SessionClock.__init__ = noted
+    SessionClock.left = lambda self: 0.0 if (here / "over").exists() else left(self)
     must_stop = Course.must_stop
     def slowly(self, step):
-        if (Path(__file__).parents[1] / "slow").exists():
+        if (here / "slow").exists():
             time.sleep(1.0)
         return must_stop(self, step)
     Course.must_stop = slowly
@@ -202,13 +212,18 @@ def test_a_session_ends_for_all_jobs_of_a_call(work: Workplace) -> None:
     settings["grid"]["learning_rate"] = [1.0e-2, 1.0e-3]
     work.write(settings)
     first, second = (work.drive / "results/toy/train" / cell.run for cell in expand(load_study(str(work.study))))
-    assert subprocess.run(work.command("--until", "prepare_data"), cwd=work.folder).returncode == 0
-    command = [*work.command("--until", "train"), "session_minutes=0.4"]
-    done = subprocess.run(command, cwd=work.folder, capture_output=True, text=True)
-    assert done.returncode == 1
-    assert f"run {first.name} paused at step" in done.stderr
-    assert f"run {second.name} paused before it began" in done.stderr
+    command = [*work.command("--until", "train"), "session_minutes=30"]
+    said = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    snakemake = subprocess.Popen(command, cwd=work.folder, start_new_session=True, **said)
+    work.started.append(snakemake)
+    work.wait_for(lambda: (first / "losses.csv").exists() and ",train," in (first / "losses.csv").read_text())
+    (work.folder / "over").touch()
+    words, _ = snakemake.communicate(timeout=300)
+    assert snakemake.returncode == 1 and f"run {first.name} paused at step" in words, words
+    assert f"run {second.name} paused before it began" in words
     assert list(first.glob("checkpoints/checkpoint-*")) and not list(second.glob("*"))
+    ends = (work.folder / "ends").read_text().split()
+    assert len(ends) == 2 and len(set(ends)) == 1 and float(ends[0]) > time.monotonic()
 
 
 def assert_undisturbed(work: Workplace, out: Path) -> None:
