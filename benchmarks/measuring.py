@@ -4,6 +4,7 @@ Times are compared by ratios within one run: on a shared machine absolute ones m
 seconds, since other work on the machine lengthens the latter.
 """
 
+import contextlib
 import ctypes
 import json
 import os
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -36,17 +37,16 @@ def run(command: Sequence[str | Path], *, cwd: Path = ROOT, log: Path | None = N
     share counts once. What the command leaves running is waited for. A status other than 0 stops the benchmark with
     the command and the last lines of what it said.
     """
-    # Processes that outlive their parent become ours, so that their CPU time is counted.
-    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    others = {process.pid for process in psutil.Process().children()}
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-    with open(log or os.devnull, "w+b") as output:
+    with open(log or os.devnull, "w+b") as output, _adopting_orphans():
         process = subprocess.Popen(
             [str(part) for part in command], cwd=cwd, env=os.environ | ONE_THREAD, stdout=output, stderr=output
         )
         memory = _Memory()
         status = process.wait()
         seconds = time.monotonic() - began
-        _wait_for_orphans()
+        _wait_for_orphans(others)
         memory.stop()
         if status:
             output.seek(0)
@@ -82,12 +82,20 @@ class _Memory:
             self.peak = max(self.peak, total / 2**20)
 
 
-def _wait_for_orphans() -> None:
-    while True:
-        try:
-            os.wait()
-        except ChildProcessError:
-            return
+@contextlib.contextmanager
+def _adopting_orphans() -> Iterator[None]:
+    """Processes that outlive their parent become ours meanwhile, so that their CPU time is counted."""
+    prctl = ctypes.CDLL(None).prctl
+    prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    try:
+        yield
+    finally:
+        prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+
+
+def _wait_for_orphans(others: set[int]) -> None:
+    while orphans := [process.pid for process in psutil.Process().children() if process.pid not in others]:
+        os.waitpid(orphans[0], 0)
 
 
 def in_turn(ways: dict[str, Callable[[], dict[str, Any]]], *, repeats: int) -> dict[str, list[dict[str, Any]]]:
