@@ -63,7 +63,8 @@ def test_a_fresh_process_makes_the_same_adapter(toy: Toy, trained: Path, tmp_pat
     assert adapters[0].read_bytes() == adapters[1].read_bytes()
     assert {path.name for path in (tmp_path / "run").iterdir()} == {path.name for path in trained.iterdir()}
     assert {path.name for path in trained.iterdir()} == {
-        *("adapter", "losses.csv", "history.jsonl", "record.json", "trainer.lock")
+        "finished.json",
+        *("adapter", "losses.csv", "history.jsonl", "record.json", "trainer.lock"),
     }
 
 
