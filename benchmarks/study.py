@@ -1,6 +1,6 @@
 """A whole study by loragrid, beside what one would write instead: the same cells by TRL, PEFT and lm-eval alone.
 
-    python benchmarks/study.py [--study demo] [--repeats 2] [--out FILE.json]
+    python benchmarks/study.py [--study demo] [--repeats 2] [--ways WAY …] [--out FILE.json]
 
 Ways, in turn: `snakemake --cores 1` and `--cores 2` (a fresh folder each time), the same at one core without the warm
 interpreter (`--config warm=false`), a single-process loop (`study_peer.py`), and that script once per subject
@@ -12,6 +12,7 @@ import argparse
 import csv
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,26 @@ from measuring import RESULTS, ROOT, in_turn, ratios, run, spread, write
 HERE = Path(__file__).resolve().parent
 
 
-def measure(study: str, *, repeats: int, folder: Path) -> dict[str, Any]:
-    """All ways, `repeats` times each, and how loragrid's stand to the others'."""
+WAYS = ("one", "peer", "two", "peers", "cold")
+NAMES = {
+    "one": "snakemake --cores 1",
+    "peer": "one process",
+    "two": "snakemake --cores 2",
+    "peers": "one process per subject",
+    "cold": "snakemake --cores 1, not warm",
+}
+# What stands to what, and by which figure.
+RATIOS = {
+    "one core to one process": ("one", "peer", "seconds"),
+    "one core to one process, CPU": ("one", "peer", "cpu_seconds"),
+    "one core to one process per subject": ("one", "peers", "seconds"),
+    "two cores to one": ("two", "one", "seconds"),
+    "warm to not warm": ("one", "cold", "seconds"),
+}
+
+
+def measure(study: str, *, repeats: int, folder: Path, ways: Sequence[str] = WAYS) -> dict[str, Any]:
+    """The ways, `repeats` times each, and how loragrid's stand to the others'."""
     numbers = iter(range(10_000))
 
     def fresh() -> Path:
@@ -40,25 +59,21 @@ def measure(study: str, *, repeats: int, folder: Path) -> dict[str, Any]:
         place = fresh()
         return run([*command, "--study", study, "--out", place], log=place / "log")
 
-    taken = in_turn(
-        {
-            "snakemake --cores 1": lambda: snakemake(1),
-            "one process": lambda: peer([sys.executable, HERE / "study_peer.py"]),
-            "snakemake --cores 2": lambda: snakemake(2),
-            "one process per subject": lambda: peer(["sh", HERE / "study_peer.sh", sys.executable]),
-            "snakemake --cores 1, not warm": lambda: snakemake(1, warm="false"),
-        },
-        repeats=repeats,
-    )
+    run_by = {
+        "one": lambda: snakemake(1),
+        "peer": lambda: peer([sys.executable, HERE / "study_peer.py"]),
+        "two": lambda: snakemake(2),
+        "peers": lambda: peer(["sh", HERE / "study_peer.sh", sys.executable]),
+        "cold": lambda: snakemake(1, warm="false"),
+    }
+    taken = in_turn({NAMES[way]: run_by[way] for way in ways}, repeats=repeats)
     return {
         "study": Path(study).stem,
         "taken": taken,
         "ratios": {
-            "one core to one process": ratios(taken, "snakemake --cores 1", "one process"),
-            "one core to one process, CPU": ratios(taken, "snakemake --cores 1", "one process", key="cpu_seconds"),
-            "one core to one process per subject": ratios(taken, "snakemake --cores 1", "one process per subject"),
-            "two cores to one": ratios(taken, "snakemake --cores 2", "snakemake --cores 1"),
-            "warm to not warm": ratios(taken, "snakemake --cores 1", "snakemake --cores 1, not warm"),
+            what: ratios(taken, NAMES[way], NAMES[other], key=key)
+            for what, (way, other, key) in RATIOS.items()
+            if {way, other} <= set(ways)
         },
         "seconds": {way: spread([one["seconds"] for one in times]) for way, times in taken.items()},
         "peak_pss_mib": {way: spread([one["peak_pss_mib"] for one in times]) for way, times in taken.items()},
@@ -82,10 +97,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--study", default="demo")
     parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--ways", nargs="*", choices=WAYS, default=WAYS)
     parser.add_argument("--out", type=Path, default=RESULTS / "study.json")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        write(options.out, measure(options.study, repeats=options.repeats, folder=Path(folder)))
+        write(options.out, measure(options.study, repeats=options.repeats, folder=Path(folder), ways=options.ways))
 
 
 if __name__ == "__main__":
