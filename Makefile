@@ -25,7 +25,8 @@ space: $(VENV)/.app
 	$(BIN)/python scripts/make_space.py $(ARGS)
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --ignore tests/test_slurm.py
+	$(BIN)/python -m pytest tests/test_slurm.py  # its jobs have time limits: nothing beside them
 
 certify: $(VENV)/.test
 	$(BIN)/python scripts/certify.py
