@@ -22,7 +22,7 @@ pytestmark = [
     pytest.mark.skipif(why_not() is not None, reason=str(why_not())),
 ]
 IMPATIENT = Path(__file__).parent / "slurm" / "impatient.py"
-STEPS = 60
+STEPS = 120  # a second each while slow: the run that was submitted again is still at it when Ctrl-C comes
 # The copied trainer obeys two files beside the study: `slow/RUN` (a second per update, so that a time limit or a signal finds
 # it at work) and `broken/RUN` (it raises before it loads anything).
 OBEY = """
