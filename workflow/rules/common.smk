@@ -77,7 +77,7 @@ os.environ.update(
 # One end for all jobs of this call: what an earlier job took is gone for a later one. A cluster's job is a session of its own,
 # on another machine, where Snakemake reads this file again; only one that runs a job for its parent keeps the parent's end.
 if workflow.exec_mode != ExecMode.SUBPROCESS:
-    os.environ["SESSION_ENDS"] = f"--session-ends {time.monotonic() + SESSION_SECONDS}" if SESSION_SECONDS else ""
+    os.environ.update(SESSION_ENDS=f"--session-ends {time.monotonic() + SESSION_SECONDS}" if SESSION_SECONDS else "")
 
 
 wildcard_constraints:
