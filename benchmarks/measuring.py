@@ -41,7 +41,7 @@ def run(command: Sequence[str | Path], *, cwd: Path = ROOT, log: Path | None = N
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     with open(log or os.devnull, "w+b") as output, _adopting_orphans():
         process = subprocess.Popen(
-            [str(part) for part in command], cwd=cwd, env=os.environ | ONE_THREAD, stdout=output, stderr=output
+            [str(part) for part in command], cwd=cwd, env=_environment(), stdout=output, stderr=output
         )
         memory = _Memory()
         status = process.wait()
@@ -55,6 +55,11 @@ def run(command: Sequence[str | Path], *, cwd: Path = ROOT, log: Path | None = N
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return {"seconds": round(seconds, 3), "cpu_seconds": round(cpu, 3), "peak_pss_mib": round(memory.peak, 1)}
+
+
+def _environment() -> dict[str, str]:
+    """This one, with one thread, and with Python keeping what it compiled, as it does unless somebody forbade it."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"} | ONE_THREAD
 
 
 class _Memory:

@@ -1,3 +1,5 @@
+import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -6,18 +8,22 @@ from study import digest
 
 
 @pytest.fixture
-def scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(digest, "SCRIPTS", tmp_path)
     (tmp_path / "study").mkdir()
     (tmp_path / "study" / "__init__.py").write_text("")
     (tmp_path / "study" / "sums.py").write_text("def add(a, b):\n    return a + b\n")
     (tmp_path / "study" / "other.py").write_text("x = 1\n")
     (tmp_path / "train.py").write_text("def main():\n    from study.sums import add\n    return add(1, 2)\n")
-    return tmp_path
+    monkeypatch.setattr(digest, "_cache_file", lambda: tmp_path / "kept.json")
+    monkeypatch.setattr(digest.sys, "dont_write_bytecode", False)
+    yield tmp_path
+    digest._known.cache_clear()
 
 
 def fresh(stage: str = "train") -> str:
     digest.code_digest.cache_clear()
+    digest._known.cache_clear()
     return digest.code_digest(stage)
 
 
@@ -51,6 +57,29 @@ def test_what_only_refuses_does_not_count_nor_what_it_imports(scripts: Path, mon
     assert fresh() == before
     (scripts / "study" / "sums.py").write_text("def add(a, b):\n    return a - b\n")
     assert fresh() != before
+
+
+def test_a_second_call_parses_nothing_and_finds_the_same(scripts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = fresh()
+    with monkeypatch.context() as patch:
+        patch.setattr(digest.ast, "parse", lambda content: pytest.fail("parsed again"))
+        assert fresh() == before
+    (scripts / "study" / "sums.py").write_text("def add(a, b):\n    return a - b\n")
+    assert fresh() != before
+
+
+@pytest.mark.parametrize("kept", ["", "[]", "{", "\x00"])
+def test_a_torn_cache_is_made_anew(scripts: Path, kept: str) -> None:
+    before = fresh()
+    (scripts / "kept.json").write_text(kept)
+    assert fresh() == before
+    assert json.loads((scripts / "kept.json").read_text())
+
+
+def test_without_a_place_to_write_nothing_is_kept(scripts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = fresh()
+    monkeypatch.setattr(digest, "_cache_file", lambda: scripts / "train.py" / "kept.json")
+    assert fresh() == before
 
 
 @pytest.mark.parametrize("stage", ["prepare_data", "train", "score"])
