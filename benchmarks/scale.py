@@ -3,52 +3,25 @@
     python benchmarks/scale.py [--cells 100 …] [--runs 10 …] [--rows 1000 …] [--repeats 2] [--out FILE.json]
 
 Snakemake: a dry run of everything, a run with nothing to do, and a dry run with one more learning rate in a finished study. The
-bare Snakefile has the same jobs and files, with `touch` in the place of every stage and no study file behind it. Finished studies
+bare Snakefile has the same jobs and files, with `touch` in the place of every stage and no study file behind it; it is timed as
+the least that runs, and with the directives that a linted rule for a cluster has. Finished studies
 are made of empty files, in the order that the stages would write them; they lack the provenance by which Snakemake sees that a
 study has grown, so there compare is forced.
 """
 
 import argparse
 import json
-import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
+from bare_grid import bare_snakefile, finish_bare, touch
 from measuring import RESULTS, ROOT, SCRIPTS, in_turn, ratios, run, write
 
-BARE = """
-RUNS = {runs!r}
-rule all:
-    input: "reports/report.html"
-rule prepare_data:
-    output: "results/data/card.json"
-    shell: "touch {{output}}"
-rule train:
-    input: "results/data/card.json"
-    output: "results/train/{{run}}/record.json"
-    shell: "touch {{output}}"
-rule score_base:
-    input: "results/data/card.json"
-    output: "results/score/base/score.json"
-    shell: "touch {{output}}"
-rule score:
-    input: "results/data/card.json", "results/train/{{run}}/record.json"
-    output: "results/score/{{run}}/score.json"
-    shell: "touch {{output}}"
-rule compare:
-    input: "results/score/base/score.json", expand("results/score/{{run}}/score.json", run=RUNS)
-    output: "results/compare/compare.json"
-    shell: "touch {{output}}"
-rule report:
-    input: "results/compare/compare.json"
-    output: "reports/report.html"
-    shell: "touch {{output}}"
-"""
 WORDS_PER_TURN = 60
 
 
@@ -94,64 +67,55 @@ def finish(folder: Path, study: Path) -> None:
             reports / "tables" / ".snakemake_timestamp",
         ],
     ]
-    _touch(steps)
-
-
-def finish_bare(folder: Path, runs: Sequence[str]) -> None:
-    """The same for the bare Snakefile."""
-    results = folder / "results"
-    steps = [
-        [results / "data" / "card.json"],
-        [results / "train" / name / "record.json" for name in runs],
-        [results / "score" / name / "score.json" for name in ("base", *runs)],
-        [results / "compare" / "compare.json"],
-        [folder / "reports" / "report.html"],
-    ]
-    _touch(steps)
-
-
-def _touch(steps: list[list[Path]]) -> None:
-    for age, files in enumerate(steps):
-        for file in files:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.touch()
-            for path in (file, file.parent):
-                os.utime(path, (1.7e9 + 10 * age, 1.7e9 + 10 * age))
+    touch(steps)
 
 
 def measure_snakemake(cells: int, *, repeats: int, folder: Path) -> dict[str, Any]:
-    """Dry run, no-op and growth of both workflows."""
-    from study.grid import expand
-    from study.study_file import load_study
-
+    """Dry run, no-op and growth of all three workflows."""
     found: dict[str, Any] = {"cells": cells}
     for what in ("dry run", "nothing to do", "more cells, dry run"):
-        ours, bare = (folder / f"{what}-{name}-{cells}" for name in ("ours", "bare"))
-        ours.mkdir(parents=True), bare.mkdir(parents=True)
-        study = grid_study(ours, cells)
-        runs = [cell.run for cell in expand(load_study(str(study)))]
-        if what != "dry run":
-            finish(ours, study), finish_bare(bare, runs)
-        if what.startswith("more"):
-            study = grid_study(ours, cells, added=True)
-            runs = [cell.run for cell in expand(load_study(str(study)))]
-        (bare / "Snakefile").write_text(BARE.format(runs=runs))
-        dry = [] if what == "nothing to do" else ["--dry-run"]
-        dry += ["--forcerun", "compare"] if what.startswith("more") else []
-        greedy = ["--scheduler", "greedy"] if cells > 500 else []
-        common = [sys.executable, "-m", "snakemake", "--cores", "1", "--quiet", *dry, *greedy]
+        options = [] if what == "nothing to do" else ["--dry-run"]
+        options += ["--forcerun", "compare"] if what.startswith("more") else []
+        options += ["--scheduler", "greedy"] if cells > 500 else []
+        places = _places(what, cells, folder)
         taken = in_turn(
             {
-                "loragrid": lambda common=common, ours=ours, study=study: run(
-                    [*common, "-s", ROOT / "workflow" / "Snakefile", "-d", ours, "--config", f"study={study}"]
-                ),
-                "bare": lambda common=common, bare=bare: run([*common, "-s", bare / "Snakefile", "-d", bare]),
+                name: lambda place=place, options=options: run(
+                    [sys.executable, "-m", "snakemake", "--cores", "1", "--quiet", *options, *place]
+                )
+                for name, place in places.items()
             },
             repeats=repeats,
         )
-        found[what] = {"taken": taken, "ratio": ratios(taken, "loragrid", "bare")}
-        found[what]["cpu_ratio"] = ratios(taken, "loragrid", "bare", key="cpu_seconds")
+        found[what] = {"taken": taken}
+        for key, to in (("ratio", "bare"), ("linted_ratio", "linted")):
+            found[what][key] = ratios(taken, "loragrid", to)
+            found[what][f"cpu_{key}"] = ratios(taken, "loragrid", to, key="cpu_seconds")
     return found
+
+
+def _places(what: str, cells: int, folder: Path) -> dict[str, list[Any]]:
+    """Folders in which that can be timed, as options of Snakemake: ours, the bare grid's, and that with more directives."""
+    from study.grid import expand
+    from study.study_file import load_study
+
+    ours, bare, linted = (folder / f"{what}-{name}-{cells}" for name in ("ours", "bare", "linted"))
+    for place in (ours, bare, linted):
+        place.mkdir(parents=True)
+    study = grid_study(ours, cells)
+    runs = [cell.run for cell in expand(load_study(str(study)))]
+    if what != "dry run":
+        finish(ours, study), finish_bare(bare, runs), finish_bare(linted, runs)
+    if what.startswith("more"):
+        study = grid_study(ours, cells, added=True)
+        runs = [cell.run for cell in expand(load_study(str(study)))]
+    for place in (bare, linted):
+        (place / "Snakefile").write_text(bare_snakefile(runs, linted=place == linted))
+    return {
+        "loragrid": ["-s", ROOT / "workflow" / "Snakefile", "-d", ours, "--config", f"study={study}"],
+        "bare": ["-s", bare / "Snakefile", "-d", bare],
+        "linted": ["-s", linted / "Snakefile", "-d", linted],
+    }
 
 
 def measure_rows(rows: int, folder: Path) -> dict[str, Any]:

@@ -65,8 +65,11 @@ def scale(found: dict[str, Any]) -> Iterator[Row]:
         for what in ("dry run", "nothing to do", "more cells, dry run"):
             seconds = [one["seconds"] for one in size[what]["taken"]["loragrid"]]
             took = f"{min(seconds):.1f} to {max(seconds):.1f} s"
-            ratio = f"{spread(size[what]['ratio'])} × the bare Snakefile's, {spread(size[what]['cpu_ratio'])} × in CPU"
-            yield f"{size['cells']:,} cells, {what}", f"{took}; {ratio}", "≤ 1.2"
+            ratios = [
+                f"{spread(size[what][ratio])} × {whose}'s, {spread(size[what][f'cpu_{ratio}'])} × in CPU"
+                for ratio, whose in (("ratio", "the bare Snakefile"), ("linted_ratio", "a linted one"))
+            ]
+            yield f"{size['cells']:,} cells, {what}", "; ".join((took, *ratios)), "≤ 1.2 × the bare one's"
     for size in found["compare_and_report"]:
         peak = max(size[stage]["peak_pss_mib"] for stage in ("compare", "report"))
         cpu = sum(size[stage]["cpu_seconds"] for stage in ("compare", "report"))

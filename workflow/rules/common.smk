@@ -18,7 +18,7 @@ from study.digest import code_digest
 from study.durable import check_writable, sha256_file, sha256_json
 from study.errors import UserError, one_line
 from study.forecast import misfits
-from study.grid import bases, data_sets, expand
+from study.grid import expand
 from study.job_memory import check_target_modules
 from study.job_resources import jobs_resources
 from study.search_point import settings_sha256
@@ -36,7 +36,7 @@ try:
         config.get("session_minutes", STUDY.settings["training"]["session_minutes"]), key="session_minutes"
     )
     CELLS = {cell.run: cell for cell in expand(STUDY)}
-    BASES = bases(STUDY)
+    BASES = {cell.base: cell.model for cell in CELLS.values()}
     SCORING = scoring_digest(STUDY)
     check_target_modules(STUDY, CELLS.values())
     RESOURCES = jobs_resources(

@@ -28,8 +28,6 @@ rule score:
         vram_mib=lambda wildcards: asked("vram_mib", "score", wildcards.subject),
     params:
         study=lambda wildcards: study_of(wildcards.subject),
-        data=lambda wildcards, input: Path(input.card).parent,
-        out=lambda wildcards, output: Path(output.score).parent,
         trained=lambda wildcards, input: (
             f"--record {input.record} --adapter {Path(input.record).parent / 'adapter'}" if input.record else ""
         ),
@@ -37,4 +35,4 @@ rule score:
         code=code_digest("score"),
     shell:
         'exec python "$SCRIPTS/score.py" --study {params.study} --subject {wildcards.subject} {params.trained}'
-        " --data {params.data:q} --out {params.out:q} $SESSION_ENDS --log {log:q}"
+        " --data $(dirname {input.card}) --out $(dirname {output.score}) $SESSION_ENDS --log {log:q}"

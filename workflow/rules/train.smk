@@ -24,9 +24,7 @@ rule train:
         vram_mib=lambda wildcards: asked("vram_mib", "train", wildcards.run),
     params:
         study=lambda wildcards: study_of(wildcards.run),
-        data=lambda wildcards, input: Path(input.card).parent,
-        out=lambda wildcards, output: Path(output.record).parent,
         code=code_digest("train"),
     shell:
-        'exec python "$SCRIPTS/train.py" --study {params.study} --run {wildcards.run} --data {params.data:q}'
-        " --out {params.out:q} $SESSION_ENDS --log {log:q}"
+        'exec python "$SCRIPTS/train.py" --study {params.study} --run {wildcards.run} --data $(dirname {input.card})'
+        " --out $(dirname {output.record}) $SESSION_ENDS --log {log:q}"
