@@ -33,9 +33,9 @@ certify: $(VENV)/.test
 
 # Every benchmark that needs no GPU, one after another, about two hours on two quiet cores; the page is benchmarks/README.md.
 bench: $(VENV)/.test
-	cd benchmarks && for what in study training scoring scale checkpoint; do ../$(BIN)/python $$what.py || exit 1; done
-	$(BIN)/snakemake --cores 1 --until prepare_data
-	$(BIN)/python benchmarks/tune.py --data "$$(ls -d results/demo/data/llama-s-*)" --out benchmarks/results/tune.json
+	cd benchmarks && for what in study training scoring scale checkpoint tune; do ../$(BIN)/python $$what.py || exit 1; done
+	$(BIN)/snakemake --cores 1
+	$(BIN)/python benchmarks/app.py
 	$(BIN)/python benchmarks/table.py
 
 # Rebuilds the demo's base models and scoring items from their seeds, half an hour on one core.

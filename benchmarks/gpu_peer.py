@@ -66,64 +66,78 @@ def train(library: str, settings: dict[str, Any], folder: Path) -> dict[str, Any
     model, tokenizer = load_unsloth(settings) if library == "unsloth" else load_trl(settings)
     import torch
     from datasets import Dataset
-    from transformers import TrainerCallback
-    from trl import SFTConfig, SFTTrainer, pack_dataset
+    from trl import SFTTrainer, pack_dataset
 
     rows = Dataset.from_parquet(f"{settings['data']}/train.parquet", cache_dir=str(folder))
     rows = rows.select_columns(["input_ids", "labels"])
     if settings["packing"]:
         rows = pack_dataset(rows, settings["most_tokens"], "bfd")
-    cuda = torch.cuda.is_available()
     seconds: list[float] = []
-
-    class Clock(TrainerCallback):
-        def on_step_begin(self, *_: Any, **__: Any) -> None:
-            self.began = time.monotonic()
-
-        def on_step_end(self, *_: Any, **__: Any) -> None:
-            if cuda:
-                torch.cuda.synchronize()
-            seconds.append(time.monotonic() - self.began)
-
     trainer = SFTTrainer(
         model=model,
         processing_class=tokenizer,
         train_dataset=rows,
-        callbacks=[Clock()],
-        args=SFTConfig(
-            output_dir=str(folder),
-            max_steps=settings["steps"],
-            per_device_train_batch_size=settings["per_device"],
-            gradient_accumulation_steps=settings["accumulation"],
-            learning_rate=2e-4,
-            warmup_steps=5,
-            weight_decay=0.01,
-            lr_scheduler_type="linear",
-            optim=settings["optimizer"],
-            seed=3407,
-            fp16=settings["dtype"] == "fp16",
-            bf16=settings["dtype"] == "bf16",
-            packing=settings["packing"],
-            padding_free=settings["packing"],
-            gradient_checkpointing=cuda,
-            dataset_kwargs={"skip_prepare_dataset": True},
-            max_length=None,
-            loss_type="nll",
-            save_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-            use_cpu=not cuda,
-        ),
+        callbacks=[clock(seconds)],
+        args=original_config(settings, folder),
     )
     tokens, loss_tokens = counted(trainer, settings)
     trainer.train()
-    peak = torch.cuda.max_memory_reserved() / 2**20 if cuda else None
+    peak = torch.cuda.max_memory_reserved() / 2**20 if torch.cuda.is_available() else None
     return {
         "step_seconds": seconds,
         "tokens_per_step": tokens,
         "loss_tokens_per_step": loss_tokens,
         "peak_vram_mib": peak,
     }
+
+
+def clock(seconds: list[float]) -> Any:
+    """A callback that appends what every step took, the card's work included."""
+    import torch
+    from transformers import TrainerCallback
+
+    class Clock(TrainerCallback):
+        def on_step_begin(self, *_: Any, **__: Any) -> None:
+            self.began = time.monotonic()
+
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            seconds.append(time.monotonic() - self.began)
+
+    return Clock()
+
+
+def original_config(settings: dict[str, Any], folder: Path) -> Any:
+    """The original study's settings, for TRL."""
+    import torch
+    from trl import SFTConfig
+
+    cuda = torch.cuda.is_available()
+    return SFTConfig(
+        output_dir=str(folder),
+        max_steps=settings["steps"],
+        per_device_train_batch_size=settings["per_device"],
+        gradient_accumulation_steps=settings["accumulation"],
+        learning_rate=2e-4,
+        warmup_steps=5,
+        weight_decay=0.01,
+        lr_scheduler_type="linear",
+        optim=settings["optimizer"],
+        seed=3407,
+        fp16=settings["dtype"] == "fp16",
+        bf16=settings["dtype"] == "bf16",
+        packing=settings["packing"],
+        padding_free=settings["packing"],
+        gradient_checkpointing=cuda,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        max_length=None,
+        loss_type="nll",
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        use_cpu=not cuda,
+    )
 
 
 def counted(trainer: Any, settings: dict[str, Any]) -> tuple[float, float]:

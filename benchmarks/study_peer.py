@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from measuring import ROOT
+from plain_trl import make_trainer
 
 
 def tokenised(study: Any, tokenizer: Any) -> tuple[Any, Any]:
@@ -39,61 +40,27 @@ def tokenised(study: Any, tokenizer: Any) -> tuple[Any, Any]:
     return Dataset.from_list(rows[heldout:]), Dataset.from_list(rows[:heldout])
 
 
-def make_trainer(study: Any, cell: Any, folder: Path, *, rows: tuple[Any, Any], tokenizer: Any, adapters: bool) -> Any:
-    """TRL's trainer with the cell's settings."""
-    from peft import LoraConfig
-    from transformers import AutoModelForCausalLM, set_seed
-    from trl import SFTConfig, SFTTrainer
-
-    training, entry = study.settings["training"], study.settings["models"][cell.model]
-    set_seed(cell.seed)
-    train, heldout = rows
+def study_trainer(study: Any, cell: Any, folder: Path, *, rows: tuple[Any, Any], tokenizer: Any, adapters: bool) -> Any:
+    """TRL's trainer with the cell's settings, its budget, evaluations and checkpoints."""
+    training = study.settings["training"]
+    train, _ = rows
     mean_tokens = sum(map(len, train["input_ids"])) / len(train)
     budget = training["budget"]
-    steps = budget.get("steps") or round(budget["tokens"] / (mean_tokens * cell.batch[0] * cell.batch[1]))
-    lora = LoraConfig(
-        task_type="CAUSAL_LM",
-        r=cell.rank,
-        lora_alpha=cell.identity["training"]["alpha"],
-        lora_dropout=training["dropout"],
-        target_modules=training["target_modules"],
-    )
-    return SFTTrainer(
-        model=AutoModelForCausalLM.from_pretrained(entry["path"], dtype="float32"),
-        processing_class=tokenizer,
-        train_dataset=train,
-        eval_dataset=heldout,
-        peft_config=lora if adapters else None,
-        args=SFTConfig(
-            output_dir=str(folder),
-            max_steps=steps,
-            per_device_train_batch_size=cell.batch[0],
-            gradient_accumulation_steps=cell.batch[1],
-            per_device_eval_batch_size=16,
-            learning_rate=cell.learning_rate,
-            lr_scheduler_type=training["schedule"],
-            warmup_steps=training["warmup_steps"],
-            weight_decay=training["weight_decay"],
-            max_grad_norm=training["max_grad_norm"],
-            optim=training["optimizer"],
-            seed=cell.seed,
-            eval_strategy="steps",
-            eval_steps=training["evaluate_every_steps"],
-            eval_on_start=True,
-            logging_steps=1,
-            save_strategy="steps",
-            save_steps=training["save_steps"],
-            save_total_limit=training["keep_checkpoints"],
-            report_to="none",
-            loss_type="nll",
-            dataset_kwargs={"skip_prepare_dataset": True},
-            gradient_checkpointing=False,
-            bf16=False,
-            use_cpu=True,
-            max_length=None,
-            disable_tqdm=True,
-            dataloader_pin_memory=False,
-        ),
+    return make_trainer(
+        study.settings,
+        cell,
+        folder,
+        rows=rows,
+        tokenizer=tokenizer,
+        adapters=adapters,
+        steps=budget.get("steps") or round(budget["tokens"] / (mean_tokens * cell.batch[0] * cell.batch[1])),
+        per_device_eval_batch_size=16,
+        eval_strategy="steps",
+        eval_steps=training["evaluate_every_steps"],
+        eval_on_start=True,
+        save_strategy="steps",
+        save_steps=training["save_steps"],
+        save_total_limit=training["keep_checkpoints"],
     )
 
 
@@ -155,7 +122,7 @@ def do_subject(study: Any, cell: Any, out: Path, *, train: bool, cache: dict[str
         tokenizer = AutoTokenizer.from_pretrained(study.settings["models"][cell.model]["path"])
         cache[cell.model] = (tokenizer, tokenised(study, tokenizer))
     tokenizer, rows = cache[cell.model]
-    trainer = make_trainer(study, cell, out, rows=rows, tokenizer=tokenizer, adapters=train)
+    trainer = study_trainer(study, cell, out, rows=rows, tokenizer=tokenizer, adapters=train)
     if train:
         trainer.train()
         trainer.save_model(str(out / "adapter"))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from measuring import ROOT  # noqa: F401  (puts the project's modules on the path)
-from study_peer import make_trainer
+from study_peer import study_trainer
 
 
 def train(study_path: str, data: Path, out: Path) -> dict[str, float]:
@@ -31,7 +31,7 @@ def train(study_path: str, data: Path, out: Path) -> dict[str, float]:
     rows = [Dataset.from_parquet(str(data / f"{name}.parquet"), cache_dir=str(out)) for name in ("train", "heldout")]
     rows = [part.select_columns(["input_ids", "labels"]) for part in rows]
     tokenizer = AutoTokenizer.from_pretrained(study.settings["models"][cell.model]["path"])
-    trainer = make_trainer(study, cell, out, rows=tuple(rows), tokenizer=tokenizer, adapters=True)
+    trainer = study_trainer(study, cell, out, rows=tuple(rows), tokenizer=tokenizer, adapters=True)
     began = time.monotonic()
     trainer.train()
     seconds = time.monotonic() - began

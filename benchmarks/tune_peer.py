@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from plain_trl import make_trainer
 
 from study.budget import plan_steps
 from study.grid import expand
@@ -45,71 +46,26 @@ class Peer:
         return PeerResult(self.optuna.trials[-1].value)
 
     def _objective(self, trial: optuna.Trial) -> float:
-        from peft import LoraConfig
-        from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback, set_seed
-        from trl import SFTConfig, SFTTrainer
+        from transformers import AutoTokenizer
 
         settings, cell = self._settings(trial.user_attrs["point"])
-        training, entry = settings["training"], settings["models"][cell.model]
-        set_seed(cell.seed)
         steps = plan_steps(
             self.tune["budget"],
             lengths_tokens=[len(row) for row in self.train["input_ids"]],
             per_device=cell.batch[0],
             accumulation=cell.batch[1],
         )
-
-        parts = self.tune["evaluations"]
-
-        class Report(TrainerCallback):
-            def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-                done = state.global_step
-                control.should_evaluate = done * parts // steps > (done - 1) * parts // steps
-
-            def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **_: Any) -> None:
-                trial.report(metrics["eval_loss"], state.global_step)
-                if trial.should_prune():
-                    control.should_training_stop = True
-
-        trainer = SFTTrainer(
-            model=AutoModelForCausalLM.from_pretrained(entry["path"], dtype="float32"),
-            processing_class=AutoTokenizer.from_pretrained(entry["path"]),
-            train_dataset=self.train,
-            eval_dataset=self.heldout,
-            peft_config=LoraConfig(
-                task_type="CAUSAL_LM",
-                r=cell.rank,
-                lora_alpha=cell.identity["training"]["alpha"],
-                lora_dropout=training["dropout"],
-                target_modules=training["target_modules"],
-            ),
-            args=SFTConfig(
-                output_dir=str(self.folder),
-                max_steps=steps,
-                per_device_train_batch_size=cell.batch[0],
-                gradient_accumulation_steps=cell.batch[1],
-                per_device_eval_batch_size=8,
-                learning_rate=cell.learning_rate,
-                lr_scheduler_type=training["schedule"],
-                warmup_steps=training["warmup_steps"],
-                weight_decay=training["weight_decay"],
-                max_grad_norm=training["max_grad_norm"],
-                optim=training["optimizer"],
-                seed=cell.seed,
-                eval_strategy="no",  # the callback says when
-                logging_steps=1,
-                save_strategy="no",
-                report_to="none",
-                loss_type="nll",
-                dataset_kwargs={"skip_prepare_dataset": True},
-                gradient_checkpointing=False,
-                bf16=False,
-                use_cpu=True,
-                max_length=None,
-                disable_tqdm=True,
-                dataloader_pin_memory=False,
-            ),
-            callbacks=[Report()],
+        trainer = make_trainer(
+            settings,
+            cell,
+            self.folder,
+            rows=(self.train, self.heldout),
+            tokenizer=AutoTokenizer.from_pretrained(settings["models"][cell.model]["path"]),
+            steps=steps,
+            callbacks=(reporting(trial, steps=steps, parts=self.tune["evaluations"]),),
+            per_device_eval_batch_size=8,
+            eval_strategy="no",  # the callback says when
+            save_strategy="no",
         )
         trainer.train()
         measured = [row for row in trainer.state.log_history if "eval_loss" in row]
@@ -119,3 +75,20 @@ class Peer:
     def _settings(self, point: dict[str, Any]) -> tuple[dict[str, Any], Any]:
         study = at_point(self.study, point, budget=self.tune["budget"])
         return study.settings, expand(study)[0]
+
+
+def reporting(trial: optuna.Trial, *, steps: int, parts: int) -> Any:
+    """A callback that evaluates at the ends of so many equal parts of the steps, tells Optuna, and stops where it prunes."""
+    from transformers import TrainerCallback
+
+    class Report(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            done = state.global_step
+            control.should_evaluate = done * parts // steps > (done - 1) * parts // steps
+
+        def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **_: Any) -> None:
+            trial.report(metrics["eval_loss"], state.global_step)
+            if trial.should_prune():
+                control.should_training_stop = True
+
+    return Report()

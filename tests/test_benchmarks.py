@@ -56,6 +56,16 @@ def test_the_page_says_what_is_not_measured(tmp_path: Path) -> None:
     assert all(table.NOT_MEASURED in line for line in lines[1:])
 
 
+def test_make_bench_makes_every_line_of_the_page_that_needs_no_gpu() -> None:
+    table = load("table")
+    named = subprocess.run(["make", "--dry-run", "bench"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    looped = re.search(r"for what in ([\w ]+);", named).group(1).split()
+    assert {*looped, *re.findall(r"benchmarks/(\w+)\.py$", named, re.MULTILINE)} == {
+        *(set(table.SECTIONS) - {"certificate"}),
+        "table",
+    }
+
+
 def test_a_made_up_finished_study_has_nothing_to_do_until_it_grows(tmp_path: Path) -> None:
     scale = load("scale")
     study = scale.grid_study(tmp_path, 100)

@@ -1,0 +1,71 @@
+"""What the peers on a CPU share: a cell of a study, handed to TRL and PEFT as their documentation does."""
+
+from pathlib import Path
+from typing import Any
+
+
+def make_trainer(
+    settings: dict[str, Any],
+    cell: Any,
+    folder: Path,
+    *,
+    rows: tuple[Any, Any],
+    tokenizer: Any,
+    steps: int,
+    adapters: bool = True,
+    callbacks: tuple[Any, ...] = (),
+    **options: Any,
+) -> Any:
+    """TRL's trainer of a freshly loaded base with a cell's settings; `options` go to SFTConfig as they are."""
+    from peft import LoraConfig
+    from transformers import AutoModelForCausalLM, set_seed
+    from trl import SFTTrainer
+
+    training = settings["training"]
+    set_seed(cell.seed)
+    lora = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=cell.rank,
+        lora_alpha=cell.identity["training"]["alpha"],
+        lora_dropout=training["dropout"],
+        target_modules=training["target_modules"],
+    )
+    train, heldout = rows
+    return SFTTrainer(
+        model=AutoModelForCausalLM.from_pretrained(settings["models"][cell.model]["path"], dtype="float32"),
+        processing_class=tokenizer,
+        train_dataset=train,
+        eval_dataset=heldout,
+        peft_config=lora if adapters else None,
+        args=_config(training, cell, folder, steps=steps, **options),
+        callbacks=list(callbacks),
+    )
+
+
+def _config(training: dict[str, Any], cell: Any, folder: Path, *, steps: int, **options: Any) -> Any:
+    from trl import SFTConfig
+
+    return SFTConfig(
+        output_dir=str(folder),
+        max_steps=steps,
+        per_device_train_batch_size=cell.batch[0],
+        gradient_accumulation_steps=cell.batch[1],
+        learning_rate=cell.learning_rate,
+        lr_scheduler_type=training["schedule"],
+        warmup_steps=training["warmup_steps"],
+        weight_decay=training["weight_decay"],
+        max_grad_norm=training["max_grad_norm"],
+        optim=training["optimizer"],
+        seed=cell.seed,
+        logging_steps=1,
+        report_to="none",
+        loss_type="nll",
+        dataset_kwargs={"skip_prepare_dataset": True},
+        gradient_checkpointing=False,
+        bf16=False,
+        use_cpu=True,
+        max_length=None,
+        disable_tqdm=True,
+        dataloader_pin_memory=False,
+        **options,
+    )
