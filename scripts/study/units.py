@@ -33,17 +33,19 @@ def ratio_error(units: Units) -> tuple[np.ndarray, np.ndarray, float]:
     The unit is what was sampled. With few units of unequal size the usual linearised error of a ratio is too small, and
     K - 1 degrees of freedom are too many: its 95% intervals may hold 80%. Hence the bias-reduced error (CR2) and the degrees
     of freedom of Bell & McCaffrey 2002, Survey Methodology 28:169, as recommended by Imbens & Kolesár 2016, Review of
-    Economics and Statistics 98:701, written out for a regression on a constant. For equal sizes both are those of the t test.
+    Economics and Statistics 98:701, written out for a regression on a constant: each unit's squared residual is scaled to what
+    it would be without the part of the mean that is its own. For equal sizes both are those of the t test.
     """
-    sizes, total = units.sizes, units.sizes.sum()
+    sizes, total, variances = units.sizes, units.sizes.sum(), units.variances
     mean = units.sums.sum(axis=1) / total
-    scale = 1 / (1 - sizes / total)
+    left = variances * (1 - 2 * sizes / total) + variances.sum() * (sizes / total) ** 2
+    scale = np.divide(variances, left, out=np.ones_like(left), where=left > 0)
     residuals = units.sums - mean[:, None] * sizes
     stderr = np.sqrt((scale * residuals**2).sum(axis=1)) / total
     # The squared error is a quadratic form with the matrix M = D - pq' - qp' + V pp' under the working model; matching its
     # first two moments to a chi-square gives trace(M)^2 / trace(M^2). Written out, so that no K x K matrix is formed.
-    p, q = np.sqrt(scale) * sizes / total, np.sqrt(scale) * units.variances
-    d, v = scale * units.variances, units.variances.sum()
+    p, q = np.sqrt(scale) * sizes / total, np.sqrt(scale) * variances
+    d, v = scale * variances, variances.sum()
     pp, pq, qq = p @ p, p @ q, q @ q
     trace = d.sum() - 2 * pq + v * pp
     square = d @ d + 2 * (v * (d * p) @ p - 2 * (d * p) @ q) + 2 * (pq**2 + pp * qq) - 4 * v * pp * pq + (v * pp) ** 2
