@@ -326,11 +326,13 @@ def test_limits_of_tasks_and_the_error_bars_beside_them(t4: Study, tmp_path: Pat
     assert {name: task["items"] for name, task in tasks.items()} == {
         "ifeval": 40,
         "running_plan_general": 40,
+        "rephrased_prompts": 24,
         "hellaswag": 400,
         "arc_challenge": 400,
         "winogrande": 400,
     }
     assert tasks["hellaswag"]["half_width"] == pytest.approx(0.049)
+    assert tasks["rephrased_prompts"]["half_width"] is None  # no share of right answers
     said = (ROOT / "config/studies/t4.yaml").read_text()
     assert "400 items 4.9" in said and "40 items 15.5" in said.replace("\n# ", " ")
     everything = {

@@ -1,5 +1,6 @@
 """The stock tasks of the t4 studies, built and run as they ship; only their rows, which come from the hub, are made up."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,10 @@ def test_every_stock_task_of_the_t4_study_is_built_and_scored(
     from study.watched_lm import WatchedLM
 
     scoring = load_study("t4").settings["scoring"]
-    assert {*STOCK, "running_plan_general", "heldout_loss"} == {*scoring["target"], *scoring["retention"]}
+    assert {*STOCK, "running_plan_general", "rephrased_prompts", "heldout_loss"} == {
+        *scoring["target"],
+        *scoring["retention"],
+    }
     rules = nltk_data / "tokenizers" / "punkt_tab" / "english"
     rules.mkdir(parents=True)
     save_punkt_params(PunktParameters(), str(rules))
@@ -87,6 +91,31 @@ def test_every_stock_task_of_the_t4_study_is_built_and_scored(
         assert len(items) == (2 if name == "ifeval" else 4) and result.notes == ()
     assert primary == dict.fromkeys(STOCK, "acc") | {"ifeval": "prompt_level_strict_acc"}
     assert DetectorFactory.seed == 0  # else the same answer is German today and Dutch tomorrow
+
+
+def test_rephrased_prompts_score_the_reference_by_the_byte(toy_llama: Path) -> None:
+    from study.answers import answer_prompts, read_prompts
+    from study.watched_lm import WatchedLM
+
+    entry = {"path": str(toy_llama), "precision": "32bit", "chat_template": None}
+    template = inspect_template(load_tokenizer(entry), model="toy")
+    model = load_base(entry, device="cpu")
+    task = find_tasks(["rephrased_prompts"], limit=None)["rephrased_prompts"]
+    rows = task.loaded["tasks"]["rephrased_prompts"].eval_docs
+    assert len(rows) == 24
+    result = run_task(WatchedLM(model, template, batch_size=4), task, limit=None)
+    assert result.metrics["reference_bits_per_byte"]["higher_is_better"] is False
+    values = {row["item"]: row["value"] for row in result.items if row["metric"] == result.primary_metric}
+    prompts = read_prompts(Path(load_study("t4").settings["scoring"]["qualitative"]))
+    template.tokenizer.chat_template = template.text
+    fitting = 0
+    for index, answer in enumerate(answer_prompts(model, template.tokenizer, prompts, batch_size=4)):
+        nats_per_token = answer["prompt"]["reference_log_likelihood"]
+        if nats_per_token is not None:  # the toy's context holds prompt and reference
+            fitting += 1
+            bits = -nats_per_token * answer["reference_tokens"] / math.log(2)
+            assert values[str(index)] == pytest.approx(bits / len(prompts[index].reference.encode()), rel=1e-3)
+    assert fitting > 0
 
 
 def test_ifeval_without_its_sentence_rules_is_one_clear_line(rows_instead_of_the_hub: None, nltk_data: Path) -> None:

@@ -40,7 +40,7 @@ def test_the_study_is_the_original_one() -> None:
     wanted |= {"backend": "auto", "compute_dtype": "auto", "packing": False, "dropout": 0.0}
     assert {key: training[key] for key in wanted} == wanted
     scoring = settings["scoring"]
-    assert scoring["target"] == ["ifeval", "running_plan_general", "heldout_loss"]
+    assert scoring["target"] == ["ifeval", "running_plan_general", "rephrased_prompts", "heldout_loss"]
     assert scoring["retention"] == ["hellaswag", "arc_challenge", "winogrande"]
 
 

@@ -57,6 +57,16 @@ def test_a_study_is_scored_the_same_wherever_it_lies(folder: Path, tmp_path: Pat
     assert digest(moved) != digest(folder)
 
 
+def test_items_that_a_task_names_from_elsewhere_count(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "items.jsonl").write_text("{}\n")
+    (folder / "task.yaml").write_text(
+        "task: mine\ndataset_kwargs: {file: ../items.jsonl}\ndoc_to_text: !function m.ask\n"
+    )
+    before = digest(folder)
+    (tmp_path / "items.jsonl").write_text("{}\n{}\n")
+    assert digest(folder) != before
+
+
 def test_an_unknown_task_is_named_with_its_place(folder: Path) -> None:
     write(folder, retention=["task.yaml", "arc_eazy"])
     with pytest.raises(

@@ -12,7 +12,7 @@ import yaml
 from study.flops import forward_per_token
 from study.model_shape import Shape
 from study.study_file import ROOT
-from study.tasks import HELDOUT_LOSS, item_limit, task_file
+from study.tasks import HELDOUT_LOSS, item_limit, items_file, read_task, task_file
 
 SIZES = ROOT / "config" / "task_sizes.yaml"
 # ASSUME: writing a token takes 2.5 ms per layer whatever the batch: a pass over a small batch waits for the launch of its
@@ -31,11 +31,12 @@ class TaskSize:
     requests: int
     request_tokens: float
     answer_tokens: int
+    share: bool = True  # its score is one of right answers
 
     @property
     def half_width(self) -> float | None:
         """Half the 95 % interval of a share of right answers at its widest (binomial at one half), as a share."""
-        return 1.96 * math.sqrt(0.25 / self.items) if self.items else None
+        return 1.96 * math.sqrt(0.25 / self.items) if self.items and self.share else None
 
 
 def task_sizes(scoring: dict[str, Any]) -> dict[str, TaskSize | None]:
@@ -85,22 +86,13 @@ def _stock() -> dict[str, dict[str, Any]]:
     return yaml.safe_load(SIZES.read_text(encoding="utf-8"))
 
 
-class _Loader(yaml.SafeLoader):
-    """Reads a task file without running what it names."""
-
-
-_Loader.add_constructor("!function", lambda loader, node: None)
-
-
 def _from_file(file: Path | None) -> dict[str, Any] | None:
     """The size of a task of one's own, from its YAML and the item file that it names beside itself."""
-    if file is None:
+    named = items_file(file) if file is not None else None
+    if named is None:
         return None
-    task = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)
-    named = (task.get("dataset_kwargs") or {}).get("file")
-    if named is None or not (file.parent / named).is_file():
-        return None
-    items = [json.loads(line) for line in (file.parent / named).read_text(encoding="utf-8").splitlines()]
+    task, lines = read_task(file), named.read_text(encoding="utf-8").splitlines()
+    items = [json.loads(line) for line in lines if line.strip()]
     choices = items[0].get("choices") if items else None
     generated = task.get("output_type") == "generate_until"
     asked = [str(item.get("prompt") or item.get("question") or item) for item in items]
@@ -109,4 +101,5 @@ def _from_file(file: Path | None) -> dict[str, Any] | None:
         "requests": len(choices) if isinstance(choices, list) and not generated else 1,
         "request_tokens": TEMPLATE_TOKENS + sum(map(len, asked)) / max(1, len(asked)) / BYTES_PER_TOKEN,
         "answer_tokens": (task.get("generation_kwargs") or {}).get("max_gen_toks", 256) if generated else 0,
+        "share": task.get("output_type") != "loglikelihood",
     }

@@ -5,6 +5,9 @@ import importlib.util
 import re
 from functools import cache
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from study.durable import sha256_file, sha256_json
 from study.errors import UserError
@@ -24,24 +27,28 @@ def scoring_digest(study: Study) -> str:
     A name that is no file, none of config/tasks and none of lm-eval's is a `UserError`, hours before scoring starts.
     """
     scoring = study.settings["scoring"]
-    called, folders = {}, set()
+    called, folders, elsewhere = {}, set(), set()
     for group in ("target", "retention"):
         for index, name in enumerate(scoring[group]):
             file = task_file(name)
             if file is None and name != HELDOUT_LOSS and name not in stock_tasks():
                 raise unknown_task(name, where=f"{study.path.name}: scoring.{group}[{index}]")
             called[name] = name if file is None else file.name
-            folders |= {file.parent} if file else set()
+            if file is not None:
+                folders.add(file.parent)
+                elsewhere |= {items_file(file)} - {None}
     # What a task needs beside its file is not known without loading it; the study file may lie there and is no part of it.
-    files = [file for folder in folders for file in folder.iterdir() if file.is_file() and file != study.path]
-    files += [Path(scoring["qualitative"])] if scoring["qualitative"] else []
+    files = {
+        file for folder in folders for file in folder.iterdir() if file.is_file() and file != study.path
+    } | elsewhere
     limit = scoring["limit"]
     return sha256_json(
         {
             "tasks": {group: [called[name] for name in scoring[group]] for group in ("target", "retention")},
             "limit": {called.get(key, key): most for key, most in limit.items()} if isinstance(limit, dict) else limit,
             "batch_size": scoring["batch_size"],
-            "files": sorted([file.name, sha256_file(file)] for file in files),
+            "qualitative": sha256_file(scoring["qualitative"]) if scoring["qualitative"] else None,
+            "files": sorted({(file.name, sha256_file(file)) for file in files}),
         }
     )
 
@@ -69,6 +76,27 @@ def stock_tasks() -> dict[str, Path]:
     if spec is None or not spec.submodule_search_locations:
         raise UserError("lm-eval is not installed: set the environment up with `make study`")
     return _names_in(Path(spec.submodule_search_locations[0]) / "tasks")
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads a task file without running what it names."""
+
+
+_Loader.add_constructor("!function", lambda loader, node: None)
+
+
+def read_task(file: Path) -> dict[str, Any]:
+    """A task file's settings, its functions left out."""
+    return yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)
+
+
+def items_file(file: Path) -> Path | None:
+    """The file of items that a task file names by a path of its own (`dataset_kwargs: {file: …}`), where it is there."""
+    try:
+        named = file.parent / read_task(file)["dataset_kwargs"]["file"]
+    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError):
+        return None  # names none so, or is refused with a better line when the task is built
+    return named.resolve() if named.is_file() else None
 
 
 @cache
