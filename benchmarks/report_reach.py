@@ -1,20 +1,30 @@
-"""How far compare and report reach: a made-up study of 1,000 runs × 5 tasks × 200 items, timed in processes of their own.
+"""How far compare and report reach: made-up studies of up to 1,000 runs × 5 tasks × 200 items, timed in processes of their own.
 
-    python benchmarks/report_reach.py [--runs 1000] [--items 200] [--folder FOLDER] [--out FILE.json]
+    python benchmarks/report_reach.py [--runs 10 100 1000] [--items 200] [--folder FOLDER] [--out FILE.json]
 
-Prints seconds and peak memory of both stages and the size of the page, and writes them as JSON with machine and versions.
+Seconds and peak memory of both stages, size of the page, and how the page of the largest study opens and scrolls in a headless
+Chromium that draws by the CPU (needs playwright and Chromium; left out where they are missing).
 """
 
 import argparse
-import json
 import sys
 import tempfile
+import time
 from pathlib import Path
+from typing import Any
 
-from measuring import RESULTS, ROOT, run, write
+from measuring import RESULTS, ROOT, run, spread, write
 
 # learning rates × ranks × batches × seeds; runs beyond those asked for are left out as seeds
 RATES, RANKS, BATCHES = 10, 5, 4
+CHROMIUM = Path("/usr/bin/chromium")
+# A reader's wheel: so many notches of so many pixels, one every 50 ms, and meanwhile the time between two drawn frames.
+NOTCHES, NOTCH_PX, NOTCH_MS = 120, 300, 50
+WATCH_FRAMES = """
+window.frames_ms = [];
+let before = performance.now();
+requestAnimationFrame(function tick(now) { frames_ms.push(now - before); before = now; requestAnimationFrame(tick); });
+"""
 
 
 def make(folder: Path, *, runs: int, items: int) -> Path:
@@ -54,18 +64,46 @@ def measure(folder: Path, *, runs: int, items: int) -> dict:
     return found
 
 
+def scroll(page: Path) -> dict[str, Any] | None:
+    """Open the page, all its details too, and turn the wheel: seconds to open, milliseconds between frames; None where there
+    is no browser."""
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        return None
+    if not CHROMIUM.exists():
+        return None
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-gpu"])
+        shown = browser.new_page(viewport={"width": 1280, "height": 800})
+        began = time.monotonic()
+        shown.goto(page.as_uri())
+        opened = time.monotonic() - began
+        shown.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+        shown.mouse.move(640, 400)
+        shown.evaluate(WATCH_FRAMES)
+        for _ in range(NOTCHES):
+            shown.mouse.wheel(0, NOTCH_PX)
+            shown.wait_for_timeout(NOTCH_MS)
+        frames, reached = shown.evaluate("[frames_ms, scrollY]")
+        browser.close()
+    late = sum(frame > 50 for frame in frames) / len(frames)
+    return {"open_seconds": opened, "scrolled_px": reached, "frame_ms": spread(frames), "share_over_50_ms": late}
+
+
 def main() -> None:
     """Map the command line to `measure` and write what came out."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--runs", type=int, default=1000)
+    parser.add_argument("--runs", type=int, nargs="*", default=[10, 100, 1000])
     parser.add_argument("--items", type=int, default=200)
-    parser.add_argument("--folder", type=Path, help="where to make the study, kept; a temporary folder otherwise")
+    parser.add_argument("--folder", type=Path, help="where to make the studies, kept; a temporary folder otherwise")
     parser.add_argument("--out", type=Path, default=RESULTS / "report_reach.json")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        found = measure(options.folder or Path(temporary), runs=options.runs, items=options.items)
-    write(options.out, found)
-    print(json.dumps({key: found[key] for key in ("runs", "items", "compare", "report", "seconds", "page_mb")}))
+        folder = options.folder or Path(temporary)
+        found = [measure(folder / f"runs{runs}", runs=runs, items=options.items) for runs in options.runs]
+        scrolled = scroll(folder / f"runs{options.runs[-1]}" / "reports" / "report.html")
+    write(options.out, {"compare_and_report": found, "scroll": scrolled})
 
 
 if __name__ == "__main__":

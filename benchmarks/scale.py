@@ -1,6 +1,6 @@
-"""How loragrid grows: Snakemake on 100 to 10,000 cells beside a bare grid Snakefile, tables and page, preparing many rows.
+"""How loragrid grows: Snakemake on 100 to 10,000 cells beside a bare grid Snakefile, and preparing many rows.
 
-    python benchmarks/scale.py [--cells 100 …] [--runs 10 …] [--rows 1000 …] [--repeats 2] [--out FILE.json]
+    python benchmarks/scale.py [--cells 100 …] [--rows 1000 …] [--repeats 2] [--out FILE.json]
 
 Snakemake: a dry run of everything, a run with nothing to do, and a dry run with one more learning rate in a finished study. The
 bare Snakefile has the same jobs and files, with `touch` in the place of every stage and no study file behind it; it is timed as
@@ -161,20 +161,14 @@ def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cells", type=int, nargs="*", default=[100, 1000, 10_000])
-    parser.add_argument("--runs", type=int, nargs="*", default=[10, 100, 1000])
     parser.add_argument("--rows", type=int, nargs="*", default=[1000, 10_000, 100_000])
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--out", type=Path, default=RESULTS / "scale.json")
     options = parser.parse_args()
-    import report_reach
-
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         found = {
             "snakemake": [measure_snakemake(cells, repeats=options.repeats, folder=folder) for cells in options.cells],
-            "compare_and_report": [
-                report_reach.measure(folder / f"runs{runs}", runs=runs, items=200) for runs in options.runs
-            ],
             "prepare_data": [measure_rows(rows, folder / f"rows{rows}") for rows in options.rows],
         }
     write(options.out, found)

@@ -70,6 +70,14 @@ def scale(found: dict[str, Any]) -> Iterator[Row]:
                 for ratio, whose in (("ratio", "the bare Snakefile"), ("linted_ratio", "a linted one"))
             ]
             yield f"{size['cells']:,} cells, {what}", "; ".join((took, *ratios)), "≤ 1.2 × the bare one's"
+    for size in found["prepare_data"]:
+        figure = f"{size['seconds']:.1f} s ({size['cpu_seconds']:.1f} s CPU), {size['peak_pss_mib']:.0f} MiB, "
+        figure += f"{size['milliseconds_per_row']} ms a row, {size['tokens'] / 1e6:.1f} M tokens"
+        yield f"prepare_data, {size['rows']:,} conversations", figure, "≤ 120 s, ≤ 2 GiB" if size["rows"] >= 1e5 else ""
+
+
+def report_reach(found: dict[str, Any]) -> Iterator[Row]:
+    """benchmarks/report_reach.py"""
     for size in found["compare_and_report"]:
         peak = max(size[stage]["peak_pss_mib"] for stage in ("compare", "report"))
         cpu = sum(size[stage]["cpu_seconds"] for stage in ("compare", "report"))
@@ -79,10 +87,14 @@ def scale(found: dict[str, Any]) -> Iterator[Row]:
             figure,
             _report_goal(size["runs"]),
         )
-    for size in found["prepare_data"]:
-        figure = f"{size['seconds']:.1f} s ({size['cpu_seconds']:.1f} s CPU), {size['peak_pss_mib']:.0f} MiB, "
-        figure += f"{size['milliseconds_per_row']} ms a row, {size['tokens'] / 1e6:.1f} M tokens"
-        yield f"prepare_data, {size['rows']:,} conversations", figure, "≤ 120 s, ≤ 2 GiB" if size["rows"] >= 1e5 else ""
+    if found["scroll"]:
+        scroll = found["scroll"]
+        frames = f"{spread(scroll['frame_ms'], '.0f')} ms between frames, {scroll['share_over_50_ms']:.1%} over 50 ms"
+        yield (
+            "Its page in Chromium, drawn by the CPU",
+            f"opens in {scroll['open_seconds']:.1f} s; scrolled, {frames}",
+            "",
+        )
 
 
 def _report_goal(runs: int) -> str:
@@ -146,7 +158,8 @@ def gpu(found: dict[str, Any]) -> Iterator[Row]:
         yield f"GPU {found['piece']}: {name}", row.get("failed") or figures, ""
 
 
-SECTIONS = {"study": study, "training": training, "scoring": scoring, "scale": scale, "checkpoint": checkpoint}
+SECTIONS = {"study": study, "training": training, "scoring": scoring, "scale": scale}
+SECTIONS |= {"report_reach": report_reach, "checkpoint": checkpoint}
 SECTIONS |= {"tune": tune, "app": app, "certificate": certificate}
 GPU = ("train", "capped", "together", "resume")
 

@@ -162,3 +162,13 @@ def test_the_app_is_measured_and_its_queue_mixes_nothing_up(tmp_path: Path, toy_
     assert answers["first_word_seconds"]["max"] < answers["answer_seconds"]["max"]
     queue = app.measure_queue(answerer, asked, [alone[0], "another answer"])
     assert (queue["right"], queue["requests"]) == (1, 2) and queue["wait"]["max"] == queue["seconds"]
+
+
+def test_the_reports_reach_is_measured_and_its_page_scrolled(tmp_path: Path) -> None:
+    reach = load("report_reach")
+    found = reach.measure(tmp_path, runs=10, items=20)
+    assert found["runs"] >= 10 and found["compare"]["seconds"] > 0 and found["report"]["peak_pss_mib"] > 0
+    scrolled = reach.scroll(tmp_path / "reports" / "report.html")
+    if scrolled is None:
+        pytest.skip("no Chromium, or no playwright")
+    assert scrolled["scrolled_px"] > 1000 and scrolled["frame_ms"]["median"] > 0
