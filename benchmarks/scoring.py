@@ -118,18 +118,26 @@ def lm_eval(path: Path, subject: dict[str, str], out: Path) -> list[Any]:
 
 
 def compare(ours: Path, theirs: Path) -> dict[str, Any]:
-    """Items and metrics that both ways scored, how many differ, and the largest difference."""
+    """Items and metrics that both ways scored, how many differ, and the largest difference. One way without an item that the
+    other scored stops the benchmark."""
     import pandas
 
     compared, different, largest = 0, 0, 0.0
     for folder in sorted(ours.iterdir()):
-        items = pandas.read_parquet(folder / "items.parquet").set_index(["task", "item", "metric"])["value"]
+        table = pandas.read_parquet(folder / "items.parquet")
+        items, seen = table.set_index(["task", "item", "metric"])["value"], set()
         for file in sorted((theirs / folder.name).rglob("samples_*.jsonl")):
             task = file.stem.removeprefix("samples_").rsplit("_", 1)[0]
             for sample in map(json.loads, file.read_text().splitlines()):
+                seen.add((task, str(sample["doc_id"])))
                 for metric in sample["metrics"]:
                     gap = abs(float(items[task, str(sample["doc_id"]), metric]) - float(sample[metric]))
                     compared, different, largest = compared + 1, different + (gap > 0), max(largest, gap)
+        wanted = set(zip(table["task"], table["item"]))
+        if seen != wanted or not seen:
+            raise SystemExit(
+                f"{folder.name}: {len(seen)} items of lm_eval's beside {len(wanted)} of ours: not the same"
+            )
     return {"compared": compared, "different": different, "largest_difference": largest}
 
 

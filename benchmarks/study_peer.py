@@ -9,6 +9,7 @@ and checkpoints, lm-eval's `simple_evaluate`, `generate` for the study's prompts
 import argparse
 import json
 import random
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -64,17 +65,24 @@ def study_trainer(study: Any, cell: Any, folder: Path, *, rows: tuple[Any, Any],
     )
 
 
+@cache
+def task_manager() -> Any:
+    """lm-eval's index of tasks: seconds to build, so once."""
+    from lm_eval.tasks import TaskManager
+
+    return TaskManager(include_path=str(ROOT / "config" / "tasks"))
+
+
 def score(study: Any, model: Any, tokenizer: Any) -> dict[str, Any]:
     """Every lm-eval task of the study, items logged."""
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
-    from lm_eval.tasks import TaskManager
 
     scoring = study.settings["scoring"]
     found = simple_evaluate(
         model=HFLM(pretrained=model, tokenizer=tokenizer, batch_size=scoring["batch_size"], device="cpu"),
         tasks=[task for task in (*scoring["target"], *scoring["retention"]) if task != "heldout_loss"],
-        task_manager=TaskManager(include_path=str(ROOT / "config" / "tasks")),
+        task_manager=task_manager(),
         limit=scoring["limit"],
         apply_chat_template=True,
         log_samples=True,

@@ -172,13 +172,18 @@ def measure_large_base(study: Study, data: Path, folder: Path, *, trials: int) -
 def _paces(spent: dict[str, list[tuple[float, float]]], losses: dict[str, list[float]]) -> dict[str, Any]:
     """`spent`: per way (wall seconds, CPU seconds) of every trial."""
     ratio = {
-        name: [plain / ours for (_, plain), (_, ours) in zip(spent["plain"], spent[name])]
-        for name in ("reused", "reloaded")
+        unit: {
+            name: [plain[place] / ours[place] for plain, ours in zip(spent["plain"], spent[name])]
+            for name in ("reused", "reloaded")
+        }
+        for place, unit in enumerate(("seconds", "cpu_seconds"))
     }
     return {
         "trials": len(spent["plain"]),
         "seconds_and_cpu_seconds": {name: [[round(x, 3) for x in pair] for pair in spent[name]] for name in spent},
-        "plain_script_cpu_seconds_to_ours": {name: spread(values) for name, values in ratio.items()},
+        "plain_script_to_ours": {
+            unit: {name: spread(values) for name, values in of_unit.items()} for unit, of_unit in ratio.items()
+        },
         "largest_loss_difference_to_plain": max(abs(a - b) for a, b in zip(losses["reused"], losses["plain"])),
     }
 

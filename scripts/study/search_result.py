@@ -41,14 +41,16 @@ def findings(rows: list[dict[str, Any]], space: dict[str, dict[str, Any]]) -> di
     complete = sorted((row for row in rows if row["outcome"] == "complete"), key=lambda row: (row["loss"], row["slot"]))
     measured = [row for row in rows if row["curve"]]
     begun = [row for row in rows if row["planned_steps"]]
-    planned = sum(row["planned_steps"] for row in begun)
+    # A trial that diverged or failed was cut short too, but not by the pruner.
+    judged = [row for row in begun if row["outcome"] in ("complete", "pruned")]
+    planned = sum(row["planned_steps"] for row in judged)
     outcomes = [row["outcome"] for row in rows]
     return {
         "outcomes": {name: outcomes.count(name) for name in sorted(set(outcomes))},
         "modelled": sum(bool(row["modelled"]) for row in rows),
         "steps": sum(row["steps"] for row in begun),
         "steps_in_full": planned,
-        "steps_saved": 1 - sum(row["steps"] for row in begun) / planned if planned else None,
+        "steps_saved": 1 - sum(row["steps"] for row in judged) / planned if planned else None,
         "trial_seconds": sum(row["seconds"] for row in begun),
         "best": _best(complete[0], measured, space) if complete else None,
         "median_complete_loss": statistics.median(row["loss"] for row in complete)
