@@ -12,7 +12,7 @@ import pytest
 
 import compare
 import synthetic
-from study.diagnosis import diagnose
+from study.diagnosis import diagnose, unmade
 from study.grid import expand
 from study.outcomes import collect
 from study.run_evidence import Evidence, LossPath, adapter_distance, gather_evidence
@@ -141,6 +141,38 @@ def test_neighbours_differ_in_the_learning_rate_only(tmp_path: Path) -> None:
     assert rates[next(c.run for c in expand(study) if c.rank == 64)] == []
 
 
+def test_a_run_that_diverged_is_nobodys_neighbour(tmp_path: Path) -> None:
+    """Its last finite loss is the untrained model's, and would make every rate look too low or too high."""
+    study = synthetic.make_study(tmp_path)
+    high = next(c.run for c in expand(study) if c.learning_rate == 0.1)
+    synthetic.make_results(study, tmp_path / "results", items=10, faults={high: "diverged"})
+    found = gather_evidence(collect(study, tmp_path / "results"), tmp_path / "results")
+    case = next(c.run for c in expand(study) if not c.departs)
+    assert [rate for rate, *_ in found[case].neighbours] == [0.001]
+
+
+def test_a_winner_of_a_search_is_no_neighbour_by_its_rate_alone(tmp_path: Path) -> None:
+    study = synthetic.make_study(tmp_path)
+    synthetic.make_results(study, tmp_path / "results", items=10)
+    outcomes = collect(study, tmp_path / "results")
+    low = next(o for o in outcomes if o.cell and o.cell.learning_rate == 0.001)
+    training = low.cell.identity["training"] | {"warmup_steps": 99}
+    cell = dataclasses.replace(low.cell, identity=low.cell.identity | {"training": training}, departs={"search": "1"})
+    others = [o for o in outcomes if o is not low]
+    found = gather_evidence([*others, dataclasses.replace(low, cell=cell)], tmp_path / "results")
+    case = next(c.run for c in expand(study) if not c.departs)
+    assert [rate for rate, *_ in found[case].neighbours] == [0.1] and found[low.subject].neighbours == []
+
+
+def test_what_was_measured_too_seldom_is_named(outcome) -> None:
+    def told(*heldout: float) -> str | None:
+        return unmade(Evidence(outcome, path(np.array(heldout)), 0.5, {}, {}, None))
+
+    assert told(2.6, 2.0, 1.8, 1.7) is None
+    assert told(2.6, 2.0, 1.8) == "not checked for under-training: 2 held-out measurements after its start"
+    assert told(2.6, 2.0) == "not checked for overfitting and under-training: 1 held-out measurement after its start"
+
+
 def test_distance_is_the_norm_of_the_product(tmp_path: Path) -> None:
     from safetensors.numpy import save_file
 
@@ -203,7 +235,7 @@ def test_a_leak_is_found_token_for_token(tmp_path: Path) -> None:
 def test_what_cannot_be_compared_is_named(tmp_path: Path) -> None:
     study, results = made_study(tmp_path, items=20)
     heldout, outcomes = compare.heldout_fingerprints(study, results), collect(study, results)
-    axes = pd.DataFrame([{"axis": "batch", "value": "4Ã8", "token_ratio": 0.5, "equal_tokens": False}])
+    axes = pd.DataFrame([{"axis": "batch", "value": "4×8", "token_ratio": 0.5, "equal_tokens": False}])
     text = " ".join(not_comparable(outcomes, heldout, axes))
     for part in ("training loss of runs with different numbers", "Losses across gemma-s and llama-s", "0.50 times"):
         assert part in text

@@ -10,6 +10,7 @@ import report
 from study.errors import UserError
 from study.foreign import read_foreign
 from study.foreign_judge import find_base, judge, missing_parts
+from study.foreign_page import foreign_context
 
 TODAY = {
     "results": {
@@ -47,6 +48,30 @@ def trainer_state(heldout: list[float], *, tokens: bool = False) -> dict:
         row = {"step": 100 * number // (len(heldout) - 1), "eval_loss": loss, "eval_runtime": 1.0}
         history.append(row | ({"num_input_tokens_seen": row["step"] * 1000} if tokens else {}))
     return {"global_step": 100, "max_steps": 100, "num_train_epochs": 2, "train_batch_size": 2, "log_history": history}
+
+
+@pytest.mark.parametrize(
+    "heldout, rising, cause",
+    [
+        ([1.20, 1.26, 1.41], False, "Overfitted"),
+        ([1.20, 1.10, 1.05, 1.12, 1.30], False, "Overfitted"),
+        ([1.20, 1.10, 1.05], False, None),
+        ([1.20, 1.26, 1.41], True, "Diverged"),
+    ],
+)
+def test_evaluations_that_begin_after_an_epoch_are_not_taken_for_the_untrained_model(
+    tmp_path: Path, heldout: list[float], rising: bool, cause: str | None
+) -> None:
+    """What a Trainer leaves that evaluates after every epoch, and not before the first."""
+    state = trainer_state([])
+    for row in state["log_history"]:
+        row["loss"] = 0.6 + 0.02 * row["step"] if rising else row["loss"]
+    for number, loss in enumerate(heldout, start=1):
+        state["log_history"].append({"step": 100 * number // len(heldout), "eval_loss": loss})
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "trainer_state.json").write_text(json.dumps(state))
+    causes = foreign_context(read_foreign(tmp_path / "run"), None, "t", tmp_path)["causes"]
+    assert [found["name"] for row in causes for found in row["causes"]] == ([cause] if cause else [])
 
 
 @pytest.fixture

@@ -63,18 +63,18 @@ def test_little_is_what_lies_within_the_margin(difference, half, verdict, wanted
     ],
 )
 def test_larger_batches(value: str, verdict: str, wanted: str) -> None:
-    assert result([axis_row("batch", value, "2×4", -0.2, 0.1, verdict)], "Larger batches")[0] == wanted
+    assert result([axis_row("batch", value, "2×4", -0.2, 0.1, verdict)], "Large batches")[0] == wanted
 
 
 def test_what_could_not_be_compared_decides_nothing() -> None:
     row = axis_row("batch", "4×8", "2×4", -0.2, 0.1, "") | {"reason": "not comparable: its runs trained on 4 times"}
-    assert result([row], "Larger batches") == ("can't tell", "not comparable: its runs trained on 4 times")
+    assert result([row], "Large batches") == ("can't tell", "not comparable: its runs trained on 4 times")
 
 
 def test_what_the_grid_does_not_hold_is_not_tested() -> None:
     for claim in (
         "Rank matters",
-        "Larger batches",
+        "Large batches",
         "nearly the same at every rank",
         "ten times",
         "attention alone",
@@ -101,8 +101,11 @@ def test_precision() -> None:
     assert result([], "4-bit", controls=[control | {"low": -0.2}])[0] == "can't tell"
 
 
-@pytest.mark.parametrize("best_at_64, wanted", [(0.01, "agrees"), (0.001, "disagrees")])
-def test_best_rate_at_every_rank(tmp_path: Path, best_at_64: float, wanted: str) -> None:
+@pytest.mark.parametrize(
+    "best_at_64, alpha, wanted",
+    [(0.01, 16, "agrees"), (0.001, 16, "disagrees"), (0.01, "rank", "not tested")],
+)
+def test_best_rate_at_every_rank(tmp_path: Path, best_at_64: float, alpha: int | str, wanted: str) -> None:
     def effect(cell):
         best = 0.01 if cell is None or cell.rank == 16 else best_at_64
         loss = 2.6 if cell is None else 1.0 + 0.5 * (cell.learning_rate != best)
@@ -115,7 +118,7 @@ def test_best_rate_at_every_rank(tmp_path: Path, best_at_64: float, wanted: str)
         "batch": [[2, 4]],
         "model": ["llama-s"],
     }
-    study = synthetic.make_study(tmp_path, grid=grid)
+    study = synthetic.make_study(tmp_path, grid=grid, training={"alpha": alpha})
     synthetic.make_results(study, tmp_path / "results", items=20, effect=effect)
     summary = compare.compare(study=study, results=tmp_path / "results", out=tmp_path / "out")
     row = next(row for row in summary["scorecard"] if "every rank" in row["claim"])

@@ -44,6 +44,7 @@ FINE = row("facts", -0.03, 0.05), row("sums", -0.04, 0.04)
     [
         (row("lists", -0.02, 0.06), "ship", "gain proved, no task lost more than the margin"),
         (row("lists", -0.085, -0.055, "worse"), "don't ship", "lost more than the margin on lists"),
+        (row("lists", -0.085, -0.055), "can't tell", "a loss beyond the margin is likely, not proved, on lists"),
         (row("lists", -0.09, 0.03), "can't tell", "a loss beyond the margin is not excluded on lists"),
     ],
 )
@@ -58,6 +59,9 @@ def test_no_gain_is_not_shipped_and_an_unproved_one_is_not_told() -> None:
     lists = row("lists", -0.02, 0.02)
     assert found(*FINE, lists, gain=row("plan", -0.2, -0.1, "worse"))["ship"] == "don't ship"
     assert found(*FINE, lists, gain=row("plan", -0.1, 0.3))["ship_reason"] == "gain not proved"
+    assert (
+        found(*FINE, lists, gain=row("plan", -0.2, -0.01))["ship"] == "can't tell"
+    )  # a loss that is not proved either
 
 
 def test_a_task_in_another_unit_is_named_and_never_averaged() -> None:

@@ -25,7 +25,8 @@ REPETITION, REPETITION_OVER_BASE, VARIETY_SHARE = 0.5, 0.2, 0.5
 STOPPED, SPECIAL_TOKENS = 0.5, 0.05
 # ASSUME: a gradient norm that is 20 times the median is a jump; one in twenty such updates is an unstable run.
 GRADIENT_JUMP, GRADIENT_JUMP_SHARE = 20.0, 0.05
-FEWEST_MEASUREMENTS = 4
+# Held-out measurements after training began: a turn shows in two, a slowing fall in three.
+FEWEST_FOR_TURN, FEWEST_FOR_FALL = 2, 3
 
 NAMES = {
     "diverged": "Diverged",
@@ -91,9 +92,17 @@ def diverged(evidence: Evidence) -> Iterator[Cause]:
     if lost or skipped:
         text = f"{lost} updates with a loss that is no number, {skipped} with an infinite gradient (skipped in fp16)"
         yield Cause("diverged", text, "any")
-    if len(path.heldout) > 1 and differs(path.heldout[-1], path.heldout[0]):
+    if path.from_untrained and differs(path.heldout[-1], path.heldout[0]):
         text = f"held-out loss rose from {number(path.heldout[0])} untrained to {number(path.heldout[-1])}"
         yield Cause("diverged", text, f"a rise of {MARGIN} over the untrained model")
+    width = max(3, len(path.train) // 10)
+    if (
+        not path.from_untrained and len(path.train) >= 10
+    ):  # nothing untrained to compare with, as in most logs from elsewhere
+        first, last = np.nanmean(path.train[:width]), np.nanmean(path.train[-width:])
+        if differs(last, first):
+            text = f"training loss rose from {number(first)} to {number(last)}"
+            yield Cause("diverged", text, f"a rise of {MARGIN} over its first updates")
     norms = path.grad_norm[np.isfinite(path.grad_norm)]
     if len(norms) >= 20 and np.median(norms) > 0:
         jumps = float((norms > GRADIENT_JUMP * np.median(norms)).mean())
@@ -132,7 +141,7 @@ def learning_rate(evidence: Evidence) -> Iterator[Cause]:
 def under_trained(evidence: Evidence) -> Iterator[Cause]:
     """Still getting better when it ended."""
     path = evidence.path
-    if path is None or len(path.heldout) < FEWEST_MEASUREMENTS:
+    if path is None or not path.from_untrained or path.trained_measurements < FEWEST_FOR_FALL:
         return
     end = path.heldout_tokens[-1]
     fall = path.heldout[0] - path.heldout[-1]
@@ -145,12 +154,14 @@ def under_trained(evidence: Evidence) -> Iterator[Cause]:
 
 
 def overfitted(evidence: Evidence) -> Iterator[Cause]:
-    """Held-out loss turned up while training loss went on falling."""
+    """Held-out loss turned up while training loss went on falling. A loss that rose from the untrained model's on is none."""
     path = evidence.path
-    if path is None or len(path.heldout) < FEWEST_MEASUREMENTS or len(path.train) < 10:
+    if path is None or path.trained_measurements < FEWEST_FOR_TURN or len(path.train) < 10:
+        return
+    if np.isnan(path.heldout).all():
         return
     low = int(np.nanargmin(path.heldout))
-    if low in (0, len(path.heldout) - 1) or not differs(path.heldout[-1], path.heldout[low]):
+    if path.heldout_tokens[low] == 0 or not differs(path.heldout[-1], path.heldout[low]):
         return
     at, width = path.heldout_tokens[low], max(3, len(path.train) // 10)
     middle = int(np.searchsorted(path.train_tokens, at))
@@ -165,6 +176,20 @@ def overfitted(evidence: Evidence) -> Iterator[Cause]:
             f"loss fell from {number(before)} to {number(after)}{repeats}"
         )
         yield Cause("overfitted", text, f"a rise of {MARGIN} with training loss falling")
+
+
+def unmade(evidence: Evidence) -> str | None:
+    """Which checks of the loss path could not be made for want of measurements; None where all were."""
+    path = evidence.path
+    count = 0 if path is None else path.trained_measurements
+    missing = [
+        name
+        for name, fewest in (("overfitting", FEWEST_FOR_TURN), ("under-training", FEWEST_FOR_FALL))
+        if count < fewest
+    ]
+    if not missing:
+        return None
+    return f"not checked for {listed(missing)}: {count} held-out measurement{'' if count == 1 else 's'} after its start"
 
 
 def collapsed(evidence: Evidence, better: set[str]) -> Iterator[Cause]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from study.durable import sha256_json
 from study.outcomes import Outcome
 
 ANSWER_MEASURES = ("new_tokens", "stopped", "repetition", "special_tokens", "distinct_2")
@@ -23,6 +24,16 @@ class LossPath:
     grad_norm: np.ndarray
     heldout_tokens: np.ndarray
     heldout: np.ndarray
+
+    @property
+    def from_untrained(self) -> bool:
+        """Whether held-out loss was measured before the first update too, and after it."""
+        return len(self.heldout) > 1 and self.heldout_tokens[0] == 0
+
+    @property
+    def trained_measurements(self) -> int:
+        """Held-out measurements after training began."""
+        return int((self.heldout_tokens > 0).sum())
 
     def heldout_at(self, tokens: float) -> float:
         """Held-out loss at a number of tokens, between measurements on the straight line; NaN beyond the last."""
@@ -127,11 +138,13 @@ def gather_evidence(outcomes: list[Outcome], results: Path) -> dict[str, Evidenc
 
 
 def _add_neighbours(found: dict[str, Evidence]) -> None:
-    """Give each run the runs that differ from it in nothing but the learning rate."""
-    groups: dict[tuple, list[Evidence]] = {}
+    """Give each run the finished runs that differ from it in nothing but the learning rate. The last loss of one that diverged
+    was measured before it did, and says nothing about its rate."""
+    groups: dict[str, list[Evidence]] = {}
     for evidence in found.values():
         cell = evidence.outcome.cell
-        groups.setdefault((cell.base, cell.rank, cell.batch, cell.seed), []).append(evidence)
+        rest = {name: value for name, value in cell.identity.items() if name != "learning_rate"}
+        groups.setdefault(sha256_json(rest | {"base": cell.base}), []).append(evidence)
     for members in groups.values():
         known = [(e.outcome.cell.learning_rate, _final_loss(e), e.distance or float("nan")) for e in members]
         for evidence in members:
@@ -141,5 +154,6 @@ def _add_neighbours(found: dict[str, Evidence]) -> None:
 
 
 def _final_loss(evidence: Evidence) -> float:
-    value = evidence.outcome.record.final_heldout_loss
+    record = evidence.outcome.record
+    value = record.final_heldout_loss if record.status == "finished" else None
     return float("nan") if value is None else value

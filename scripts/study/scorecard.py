@@ -108,16 +108,21 @@ def larger_is(rule: dict, cells: Cells) -> tuple[str, str]:
         row["verdict"] == expected[_size(row["value"]) > _size(row["base_case_value"])] for _, row in proved.iterrows()
     ]
     words = listed([cells.words(row) for _, row in proved.iterrows()])
-    return (AGREES if all(right) else DISAGREES if not any(right) else UNSURE), words
+    beside = f" ({rule['beside']})" if "beside" in rule else ""
+    return (AGREES if all(right) else DISAGREES if not any(right) else UNSURE), words + beside
 
 
 def same_best_rate(rule: dict, cells: Cells) -> tuple[str, str]:
-    """Per value of the axis the learning rate with the least held-out loss, where at least two rates were trained."""
+    """Per value of the axis the learning rate with the least held-out loss, where at least two rates were trained. The finding
+    holds for one alpha at every value: the factor on the adapters is alpha/rank, and one that does not shrink with the rank
+    moves the best rate."""
     axis = rule["axis"]
     groups: dict[tuple, dict[Any, dict[float, float]]] = {}
+    alphas = set()
     for outcome in cells.outcomes:
-        if outcome.cell is None or outcome.record is None or outcome.record.final_heldout_loss is None:
+        if not _is_finished(outcome) or "search" in outcome.cell.departs:
             continue
+        alphas.add(outcome.cell.identity["training"]["alpha"])
         others = tuple(
             str(getattr(outcome.cell, name)) for name in (*AXES, "seed") if name not in (axis, "learning_rate")
         )
@@ -127,6 +132,8 @@ def same_best_rate(rule: dict, cells: Cells) -> tuple[str, str]:
     tested = [values for values in tested if len(values) > 1]
     if not tested:
         return NOT_TESTED, f"it takes several learning rates at several values of {AXIS_NAMES[axis]} (a factorial grid)"
+    if len(alphas) > 1:
+        return NOT_TESTED, f"it takes one alpha at every {AXIS_NAMES[axis]}, and here alpha moves with it"
     words, same, clear = [], True, True
     for values in tested:
         best = {value: min(rates, key=rates.get) for value, rates in values.items()}
@@ -168,6 +175,17 @@ RULES: dict[str, Callable[..., tuple[str, str]]] = {
     "precision": precision,
     "needs": needs,
 }
+
+
+def _is_finished(outcome: Outcome) -> bool:
+    """A run with a last loss of its own: that of one that diverged is from before it did."""
+    record = outcome.record
+    return (
+        outcome.cell is not None
+        and record is not None
+        and record.status == "finished"
+        and record.final_heldout_loss is not None
+    )
 
 
 def _size(text: str) -> float:

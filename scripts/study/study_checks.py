@@ -103,7 +103,7 @@ def chance_level(path: Path, task: str) -> float | None:
 
 
 def leaks(results: Path, data_sets: Iterable[str]) -> dict[str, Cause]:
-    """Data id â cause, where held-out rows stand in the training rows too, token for token. Near-equal rows are not looked
+    """Data id → cause, where held-out rows stand in the training rows too, token for token. Near-equal rows are not looked
     for again: the split keeps them apart (study/split.py), and this would take minutes on large data."""
     found = {}
     for folder in (results / "data" / data for data in sorted(data_sets)):

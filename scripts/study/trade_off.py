@@ -85,16 +85,18 @@ def _dominates(other: Row, row: Row) -> bool:
 
 def _ship(row: Row, found: list[Row], tables: dict[str, ItemTable], terms: Terms) -> tuple[str, str]:
     """Ship when the gain is proved and on every single retention task the interval ends above minus the margin; do not when
-    the gain's interval lies at or under zero, or that of any retention task under minus the margin; else it can not be told.
+    a loss on the target is proved, or one on a retention task whose interval lies under minus the margin; else it can not be
+    told. Proved is what stands after the correction for all comparisons, as everywhere on the page.
 
     A task in another unit than shares has no margin: proved worse there, only a person can tell.
     """
-    if row["gain_verdict"] == "worse" or row["gain_high"] <= 0:
-        return "don't ship", "no gain"
+    if row["gain_verdict"] == "worse":
+        return "don't ship", "worse on the target"
     retention = [r for r in found if r["group"] == "retention" and not np.isnan(r["difference"])]
     intervals = {r["task"]: _improvement(r, tables) for r in retention if tables[r["task"]].unit == "share"}
-    lost = [task for task, (_, high) in intervals.items() if high < -terms.retention_margin]
-    if lost:
+    beyond = [task for task, (_, high) in intervals.items() if high < -terms.retention_margin]
+    worse = {r["task"] for r in retention if r["verdict"] == "worse"}
+    if lost := [task for task in beyond if task in worse]:
         return "don't ship", f"lost more than the margin on {_names(lost)}"
     if row["gain_verdict"] != "better":
         return "can't tell", "gain not proved"
@@ -104,9 +106,10 @@ def _ship(row: Row, found: list[Row], tables: dict[str, ItemTable], terms: Terms
         return "can't tell", f"no margin for {_names(row['unmargined'])}" if row[
             "unmargined"
         ] else "retention not measured"
-    worse = [r["task"] for r in retention if r["task"] in row["unmargined"] and r["verdict"] == "worse"]
-    if worse:
-        return "can't tell", f"worse on {_names(worse)}, for which no margin is set"
+    if unlimited := [task for task in row["unmargined"] if task in worse]:
+        return "can't tell", f"worse on {_names(unlimited)}, for which no margin is set"
+    if beyond:
+        return "can't tell", f"a loss beyond the margin is likely, not proved, on {_names(beyond)}"
     open_ = [task for task, (low, _) in intervals.items() if low < -terms.retention_margin]
     if open_:
         return "can't tell", f"a loss beyond the margin is not excluded on {_names(open_)}"
