@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from study.comparison_tables import axis_sections, base_rows, control_rows, noise_floor, task_notes
+from study.comparison_tables import axis_sections, base_rows, control_rows, noise_floor, task_notes, methods_used
 from study.durable import write_bytes, write_text
 from study.errors import run_main
 from study.foreign import read_foreign
@@ -113,6 +113,7 @@ def context(material: Material) -> dict[str, Any]:
         "terms": evidence.summary["terms"],
         "family": evidence.summary["family"],
         "noise": noise_floor(material),
+        "methods_used": methods_used(evidence),
         **task_notes(material),
         "case_seed": material.study.settings["base_case"]["seed"],
         "seeds": evidence.summary["seeds"],

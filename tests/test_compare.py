@@ -11,6 +11,7 @@ import scipy.stats
 
 import compare as stage
 import synthetic
+from study.comparison_tables import methods_used
 from study.errors import UserError
 from study.findings import axis_finding
 from study.grid import NOT_IDENTITY, expand
@@ -211,7 +212,7 @@ def test_no_sentence_compares_runs_on_unequal_tokens(tmp_path: Path) -> None:
     text = " ".join(answer.text for answer in answers(evidence))
     assert "4×8" not in text and "Batch was not compared: its runs trained on 3.89 times" in text
     assert axis_finding(evidence, "batch").startswith("Not compared: ")
-    batch = next(row for row in summary["scorecard"] if "Larger batches" in row["claim"])
+    batch = next(row for row in summary["scorecard"] if "Large batches" in row["claim"])
     assert batch["result"] == "can't tell" and "3.89 times" in batch["why"]
 
 
@@ -332,3 +333,25 @@ def test_items_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     path.write_bytes(b"no parquet")
     with pytest.raises(UserError, match=r"items\.parquet"):
         stage.compare(study=study, results=tmp_path / "results", out=tmp_path / "out")
+
+
+def test_what_an_axis_does_on_other_tasks_is_said_and_one_gain_of_many_is_no_yes(tmp_path: Path) -> None:
+    """Rank 64 forgets and changes nothing on the target; one learning rate alone gains."""
+
+    def effect(cell):
+        target = 0.9 if cell and cell.learning_rate == 0.1 else 0.2
+        return {"target": target, "retention": 0.2 if cell and cell.rank == 64 else 0.9, "loss": 2.0}
+
+    study = synthetic.make_study(tmp_path)
+    synthetic.make_results(study, tmp_path / "results", effect=effect)
+    summary = stage.compare(study=study, results=tmp_path / "results", out=tmp_path / "results/compare")
+    evidence = gather(study, tmp_path / "results", collect(study, tmp_path / "results")).evidence
+    helped, mattered, _ = answers(evidence)
+    assert helped.short == "Some settings did" and helped.text.startswith("1 of 7 ")
+    assert mattered.text.startswith("On running plan: learning rate 0.1 scored")
+    assert "On other tasks: rank (with alpha) 64 is worse than 16 on" in mattered.text
+    assert axis_finding(evidence, "rank").startswith("On running plan: 4 against 16: can’t tell")
+    assert "Rank (with alpha) 64 is worse than 16 on" in axis_finding(evidence, "rank")
+    told = " ".join(methods_used(evidence))
+    assert "McNemar" in told and "flips of the signs" in told and "seeds" not in told
+    assert summary["unmade_checks"].keys() <= summary["diagnoses"].keys()

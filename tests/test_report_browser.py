@@ -78,11 +78,14 @@ def test_quiet_and_within_the_width(browser, address: str, width: int, scheme: s
 
 
 def test_colours_follow_the_scheme_with_contrast(browser, address: str) -> None:
+    behind = {}
     for scheme in ("light", "dark"):
         page, _ = open_page(browser, address, color_scheme=scheme)
+        behind[scheme] = luminance(page.evaluate("getComputedStyle(document.body).backgroundColor"))
         for selector in ("body", "figcaption", ".answers p", "thead th", "summary"):
             assert contrast(page, selector) >= 4.5, (scheme, selector)
         page.context.close()
+    assert behind["light"] > 0.8 and behind["dark"] < 0.1
 
 
 def contrast(page, selector: str) -> float:

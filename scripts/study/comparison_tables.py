@@ -5,8 +5,10 @@ from typing import Any
 import pandas as pd
 
 from study.axes import AXES
-from study.findings import axis_finding, start
+from study.findings import Evidence, axis_finding, start
 from study.page import Material
+from study.sign_flips import DRAWN, EXACT, TAIL
+from study.stats import MCNEMAR, SEEDS_T
 from study.wording import (
     axis_value,
     between,
@@ -98,6 +100,25 @@ def noise_floor(material: Material) -> list[str]:
         amount = change(known["sd"], unit, words=True, places=1).lstrip("+")
         found.append(f"{plain_name(task)} (standard deviation {amount}, {known['df']} degrees of freedom)")
     return found
+
+
+# Methods as the tables name them → what the page says of them.
+TESTS = {
+    MCNEMAR: "Right-or-wrong items are tested by the exact McNemar test.",
+    EXACT: "Items that are not right or wrong, few in number, are tested by all flips of the signs of their differences.",
+    DRAWN: "Items that are not right or wrong are tested by random flips of the signs of their differences.",
+    TAIL: "Where no random flip reaches what was seen, the p value is that of the paired t test, which leans on there being many "
+    "items: no number of flips that can be drawn gives one small enough to survive the correction.",
+    SEEDS_T: "Where the spread between seeds was measured, a t test on the variances of items and seeds together takes the place "
+    "of the tests on items alone.",
+}
+
+
+def methods_used(evidence: Evidence) -> list[str]:
+    """One sentence per method that the verdicts of this page rest on."""
+    frames = (evidence.comparisons, evidence.axes)
+    used = {method for frame in frames if "method" in frame for method in frame["method"].dropna()}
+    return [sentence for method, sentence in TESTS.items() if method in used]
 
 
 def task_notes(material: Material) -> dict[str, list[str]]:

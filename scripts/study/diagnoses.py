@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from study.comparisons import Terms
-from study.diagnosis import as_dicts, diagnose
+from study.diagnosis import as_dicts, diagnose, unmade
 from study.grid import data_sets
 from study.item_tables import ItemTable
 from study.outcomes import Outcome
@@ -56,6 +56,7 @@ def diagnose_study(
     common = _equal_tokens(evidence)
     summary = {
         "diagnoses": causes,
+        "unmade_checks": {run: told for run, found in evidence.items() if (told := unmade(found))},
         "base_faults": {base: as_dicts(found) for base, found in faults.items()},
         "not_comparable": not_comparable(outcomes, heldout, axes),
         "caveats": caveats(study, outcomes),

@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from study.axes import AXES
 from study.wording import (
     axis_value,
     between,
@@ -20,6 +21,7 @@ from study.wording import (
 )
 
 UNSURE = "can't tell"
+MOST_ELSEWHERE = 3  # findings on other tasks in the page's first answers; the tables have all
 # status of a run that has no score → what the headline calls it
 NOT_SCORED = {
     "diverged": "diverged",
@@ -115,7 +117,7 @@ def did_it_help(evidence: Evidence) -> Answer:
     all_ = plural(len(rows), evidence.noun(rows))
     harm = f", {len(worse)} did worse" if len(worse) else ""
     if len(better):
-        tone, short = ("good", "Yes") if not len(worse) else ("unsure", "It depends")
+        tone, short = ("good", _how_often(better, rows, evidence)) if not len(worse) else ("unsure", "It depends")
         count = f"{len(better)} of {all_} beat {'its' if len(better) == 1 else 'their'} untrained base on {name}"
         return Answer(question, tone, short, f"{count}{harm}. {detail}{rest}")
     if len(worse):
@@ -123,6 +125,12 @@ def did_it_help(evidence: Evidence) -> Answer:
         return Answer(question, "bad", "No", text)
     text = f"Of {all_} none differs from its untrained base on {name} by more than chance explains. {detail}{rest}"
     return Answer(question, "unsure", "Can't tell", text)
+
+
+def _how_often(better: pd.DataFrame, rows: pd.DataFrame, evidence: Evidence) -> str:
+    """Yes where the base case or most settings gained; a single one among many is not what the question means."""
+    case = better["run"].isin(evidence.base_case_runs).any()
+    return "Yes" if case or 2 * len(better) > len(rows) else "Some settings did"
 
 
 def _detail(rows: pd.DataFrame, evidence: Evidence) -> str:
@@ -156,7 +164,7 @@ def what_mattered(evidence: Evidence) -> Answer:
         reasons = "".join(f" {_not_compared(rows, axis, evidence)}." for axis in dict.fromkeys(rows.get("axis", ())))
         text = f"No setting could be compared with the base case yet.{reasons}"
         return Answer(question, "unsure", "Can't tell", text)
-    moved, parts, still, without = [], [], [], []
+    moved, parts, still, without, elsewhere = [], [], [], [], []
     for axis, of_axis in rows.groupby("axis", sort=False):
         told = of_axis[of_axis["verdict"] != ""]
         proved = told[told["verdict"] != UNSURE]
@@ -168,18 +176,36 @@ def what_mattered(evidence: Evidence) -> Answer:
         elif len(told):
             least = detectable(told["detectable"].max(skipna=False), evidence.unit)
             still.append(f"{evidence.axis(axis)} ({least})")
+            elsewhere += proved_elsewhere(evidence, axis)
         else:
             without.append(f"{start(_not_compared(rows, axis, evidence))}.")
+    name = plain_name(evidence.target)
+    if parts:
+        parts[0] = f"On {name}: {parts[0][:1].lower()}{parts[0][1:]}"
     if still:
         parts.append(
-            f"No effect was proved for {listed(still)}; in brackets, what would have been found with a chance of "
+            f"No effect on {name} was proved for {listed(still)}; in brackets, what would have been found with a chance of "
             f"{evidence.chance} on each value."
         )
+    if elsewhere:
+        more = f"; {plural(len(elsewhere) - MOST_ELSEWHERE, 'more')}" if len(elsewhere) > MOST_ELSEWHERE else ""
+        parts.append(f"On other tasks: {'; '.join(elsewhere[:MOST_ELSEWHERE])}{more}.")
     parts += without
     if evidence.target not in evidence.summary["noise"]:
         parts.append("One seed per setting: luck of the seed is in these differences.")
     short = start(listed(moved)) if moved else "Can't tell"
     return Answer(question, "good" if moved else "unsure", short, " ".join(parts))
+
+
+def proved_elsewhere(evidence: Evidence, axis: str) -> list[str]:
+    """What an axis's values are proved to do on tasks other than the main target, as clauses."""
+    rows = evidence.axes
+    rows = rows[(rows["axis"] == axis) & (rows["task"] != evidence.target) & ~rows["verdict"].isin(["", UNSURE])]
+    return [
+        f"{evidence.axis(axis)} {axis_value(axis, row['value'])} is {row['verdict']} than "
+        f"{axis_value(axis, row['base_case_value'])} on {plain_name(row['task'])}"
+        for _, row in rows.iterrows()
+    ]
 
 
 def _more(count: int) -> str:
@@ -218,4 +244,5 @@ def axis_finding(evidence: Evidence, axis: str) -> str:
             parts.append(f"{value} against {default}: can’t tell ({amount}; detectable: {least})")
         else:
             parts.append(f"{value} is {row['verdict']} than {default} ({amount})")
-    return "; ".join(parts) + "."
+    elsewhere = "".join(f" {start(one)}." for one in proved_elsewhere(evidence, axis)) if axis in AXES else ""
+    return f"On {plain_name(evidence.target)}: {'; '.join(parts)}.{elsewhere}"

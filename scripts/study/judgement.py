@@ -41,10 +41,8 @@ def _mean(table: ItemTable, subject: str) -> float:
 
 
 def widen_by_seeds(frame: pd.DataFrame, noise: dict[str, dict[str, Any]], terms: Terms) -> pd.DataFrame:
-    """The rows with seed spread in interval and p where it was measured on their task; `seed_noise` says whether it was.
-
-    ASSUME: training under another seed moves the score of every setting alike, so that one setting's spread serves all.
-    """
+    """The rows with seed spread in interval and p where it was measured on their task; `seed_noise` says whether it was."""
+    # ASSUME: training under another seed moves the score of every setting alike, so that one setting's spread serves all.
     if "difference" not in frame:
         return frame
     frame = frame.assign(seed_noise="not measured")

@@ -179,10 +179,12 @@ def diagnosis_rows(material: Material) -> list[dict[str, Any]]:
 
 
 def healthy_runs(material: Material) -> list[str]:
-    """Labels of the trained runs in which no fault was found."""
-    labels = material.evidence.labels
+    """Labels of the trained runs in which no fault was found, with the checks that could not be made."""
+    labels, unmade = material.evidence.labels, material.evidence.summary["unmade_checks"]
     return [
-        labels[run] for run, causes in material.evidence.summary["diagnoses"].items() if not causes and run in labels
+        f"{labels[run]} ({unmade[run]})" if run in unmade else labels[run]
+        for run, causes in material.evidence.summary["diagnoses"].items()
+        if not causes and run in labels
     ]
 
 

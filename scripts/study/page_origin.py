@@ -4,6 +4,7 @@ import re
 import shlex
 from typing import Any
 
+from study.digest import SCRIPTS, modules_of
 from study.durable import sha256_file
 from study.history import History
 from study.page import Material
@@ -78,15 +79,15 @@ def _count(found: dict[str, Any] | None) -> str:
     return whole(found["count"]) if found else "–"
 
 
+DECIDING = ("prepare_data", "train", "score", "compare")
+
+
 def assumptions(material: Material) -> list[dict[str, str]]:
-    """The study choices marked `# ASSUME:` in scripts and configuration, with the lines that go on below them."""
+    """The choices marked `# ASSUME:` in the study file and in the code that the page's figures come from, with the lines that go
+    on below them."""
     found = []
-    files = [
-        *(ROOT / "scripts").rglob("*.py"),
-        *(ROOT / "config").glob("*.yaml"),
-        *(ROOT / "config" / "tasks").rglob("*.yaml"),
-    ]
-    files = [*sorted(files), material.study.path]
+    code = {module for stage in DECIDING for module in modules_of(SCRIPTS / f"{stage}.py")}
+    files = [*sorted(code), *sorted((ROOT / "config" / "tasks").rglob("*.yaml")), material.study.path]
     for path in files:
         lines = path.read_text(encoding="utf-8").splitlines()
         for number_, line in enumerate(lines):

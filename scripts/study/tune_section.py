@@ -182,7 +182,7 @@ def _winner(material: Material, found: dict[str, Any]) -> str:
     outcome = next((o for o in material.outcomes if o.subject == run), None)
     if outcome is None:
         return f"{what} It was not trained at the full budget: set tune.enabled to true in the study file for that."
-    verdict = f" On the main target: {axis_finding(material.evidence, 'search')}" if outcome.status == "scored" else ""
+    verdict = f" {axis_finding(material.evidence, 'search')}" if outcome.status == "scored" else ""
     return f"{what} {_at_full_budget(outcome)}{verdict}"
 
 
