@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from study.comparison_tables import axis_sections, base_rows, control_rows, noise_floor, task_notes, methods_used
+from study.comparison_tables import axis_sections, base_rows, control_rows, methods_used, noise_floor, task_notes
 from study.durable import write_bytes, write_text
 from study.errors import run_main
 from study.foreign import read_foreign

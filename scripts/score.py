@@ -30,6 +30,7 @@ from study.session import SessionClock, add_session_options, session_end
 from study.study_file import Study, load_study
 from study.subjects import HELDOUT, Identity, Subject, as_subject, identify, read_list
 from study.task_result import items_table, load_task, save_task, write_tables
+from study.trained_prompts import in_training
 from study.warm import hand_over
 from study.workbench import Workbench
 
@@ -178,10 +179,10 @@ def write_answers(
     kept = load_task(subject.out / "tasks", "_answers", key=key)
     if kept is None:
         pause_if_late(subject, "the answers to the study's prompts", workbench=workbench, clock=clock)
-        batch_size = workbench.scoring["batch_size"]
-        kept = {
-            "answers": answer_prompts(workbench.model, workbench.template.tokenizer, prompts, batch_size=batch_size)
-        }
+        tokenizer, batch_size = workbench.template.tokenizer, workbench.scoring["batch_size"]
+        trained = in_training(tokenizer, prompts, subject.data / "train.parquet")
+        rows = answer_prompts(workbench.model, tokenizer, prompts, batch_size=batch_size)
+        kept = {"answers": [row | {"in_training": known} for row, known in zip(rows, trained, strict=True)]}
         save_task(subject.out / "tasks", "_answers", key=key, content=kept, items=None)
     durable.write_text(paths[0], "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept["answers"]))
     durable.write_json(paths[1], summarise(kept["answers"]))

@@ -328,6 +328,7 @@ def answer_row(number: int, output: str, ability_of: float) -> dict[str, Any]:
         "id": f"plan-{number}",
         "reference": "Week 1\n```python\nrun(5)\n```\nrest",
         "reference_tokens": 12,
+        "in_training": True,
     }
     for wording, better in (("prompt", 0.0), ("original", 0.05)):
         row[wording] = {

@@ -1,9 +1,15 @@
 import json
+from pathlib import Path
 
+import pandas
 import pytest
 
+from prepare_data import prepare_data
 from study.answers import Prompt, answer_prompts, read_prompts, summarise
 from study.errors import UserError
+from study.grid import data_sets
+from study.study_file import load_study
+from study.trained_prompts import in_training
 
 
 @pytest.fixture(scope="module", params=["toy_llama", "toy_gemma"])
@@ -100,3 +106,33 @@ def test_a_bad_prompt_file_is_named_with_its_line(tmp_path, text, message):
     (tmp_path / "prompts.jsonl").write_text(text)
     with pytest.raises(UserError, match=f"prompts.jsonl.*{message}"):
         read_prompts(tmp_path / "prompts.jsonl")
+
+
+def test_which_prompts_are_rows_of_the_training_data(model, tmp_path):
+    """One whole, one cut in its answer, one cut in its question, one with another answer, one not there."""
+    _, tokenizer = model
+
+    def tokens(question: str, answer: str) -> list[int]:
+        turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+        return tokenizer(tokenizer.apply_chat_template(turns, tokenize=False), add_special_tokens=False).input_ids
+
+    prompts = [Prompt(name, "in other words", f"Question {name}", f"The answer is {name}.") for name in "abcde"]
+    whole = [tokens(prompt.original, prompt.reference) for prompt in prompts]
+    asked = len(tokenizer("Question c").input_ids)
+    rows = [[1, 2], whole[0], whole[1][:-4], whole[2][:asked], tokens("Question d", "Another."), tokens("Hello", "you")]
+    pandas.DataFrame({"input_ids": rows}).to_parquet(tmp_path / "train.parquet")
+    assert in_training(tokenizer, prompts, tmp_path / "train.parquet") == [True, True, False, False, False]
+    with pytest.raises(UserError, match="run prepare_data again"):
+        in_training(tokenizer, prompts, tmp_path / "none.parquet")
+
+
+def test_the_demos_prompts_are_rows_of_its_data(tmp_path):
+    from study.chat_template import inspect_template
+    from study.models import load_tokenizer
+
+    study = load_study("demo")
+    prepare_data(study=study, data_id=next(iter(data_sets(study))), out=tmp_path)
+    template = inspect_template(load_tokenizer(study.settings["models"]["llama-s"]), model="llama-s")
+    template.tokenizer.chat_template = template.text
+    prompts = read_prompts(Path(study.settings["scoring"]["qualitative"]))
+    assert all(in_training(template.tokenizer, prompts, tmp_path / "train.parquet"))

@@ -70,6 +70,7 @@ def data(tmp_path_factory):
     ids = [[rng.randrange(7, 200) for _ in range(rng.randint(6, 30))] for _ in range(9)]
     labels = [[-100] * 3 + row[3:] for row in ids]
     pandas.DataFrame({"row": range(9), "input_ids": ids, "labels": labels}).to_parquet(folder / "heldout.parquet")
+    pandas.DataFrame({"row": range(9), "input_ids": ids, "labels": labels}).to_parquet(folder / "train.parquet")
     return folder
 
 

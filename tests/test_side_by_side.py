@@ -38,7 +38,24 @@ def test_base_and_chosen_runs_stand_beside_each_other(made) -> None:
     assert next(answer["label"] for answer in section["prompts"][0]["answers"]).startswith("base-")
     base, *tuned = (row["memory"] for row in section["means"])
     assert base == "+5 points before any training"
-    assert all(text.endswith(": can’t tell") for text in tuned)  # the trained wordings are as much easier for the base
+    assert all(": can’t tell" in text for text in tuned)  # the trained wordings are as much easier for the base
+
+
+@pytest.mark.parametrize("trained", [0, 10])
+def test_only_what_was_trained_on_can_be_memorised(made, tmp_path: Path, trained: int) -> None:
+    study, results, summary = made
+    outcomes = collect(study, results)
+    for folder in (results / "score").iterdir():
+        rows = read_answers(folder / "answers.jsonl")
+        rows = [row | {"in_training": number < trained} for number, row in enumerate(rows)]
+        (tmp_path / "score" / folder.name).mkdir(parents=True)
+        (tmp_path / "score" / folder.name / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    labels = {o.subject: o.subject for o in outcomes}
+    case = tuple(o.subject for o in outcomes if o.cell and not o.cell.departs)
+    section = side_by_side(tmp_path, outcomes, summary["trade_offs"], case, labels, alpha=0.05)
+    assert section["trained"] == trained == sum(prompt["trained"] for prompt in section["prompts"])
+    memory = [row["memory"] for row in section["means"]]
+    assert all(text == "–" for text in memory) if not trained else memory[0].startswith("+5 points")
 
 
 @pytest.mark.parametrize("gained, word", [(0.2, "memorised in part"), (-0.2, "the other wording gained more")])

@@ -35,7 +35,7 @@ def read_answers(path: Path) -> list[dict[str, Any]]:
             row = json.loads(line)
         except json.JSONDecodeError:
             continue
-        if isinstance(row, dict) and {"id", "reference", *WORDINGS} <= set(row):
+        if isinstance(row, dict) and {"id", "reference", "in_training", *WORDINGS} <= set(row):
             rows.append(row)
     return rows
 
@@ -60,7 +60,8 @@ def side_by_side(
     *,
     alpha: float,
 ) -> dict[str, Any] | None:
-    """The section's content: subjects, their means over all prompts, and the prompts with all answers. None without answers."""
+    """The section's content: subjects, their means over all prompts, and the prompts with all answers, `trained` of which
+    stand in the training rows. None without answers."""
     runs = choose(outcomes, trades, case)
     base = next((o.base for o in outcomes if o.subject in runs), None)
     subjects = [subject for subject in (base, *runs) if subject]
@@ -75,12 +76,22 @@ def side_by_side(
     prompts = [_prompt(id_, row, answers, labels) for id_, row in first.items()]
     gaps = {subject: _gaps(rows) for subject, rows in answers.items()}
     tuned = sum(subject != base for subject in answers)
+    seen = {o.subject: o.record.samples / o.record.train_rows for o in outcomes if o.record and o.record.train_rows}
     means = [
         _means(labels[subject], list(rows.values()))
-        | {"memory": _memory(gaps[subject], None if subject == base else gaps.get(base, {}), alpha / max(1, tuned))}
+        | {
+            "memory": _memory(
+                gaps[subject],
+                None if subject == base else gaps.get(base, {}),
+                alpha / max(1, tuned),
+                seen=seen.get(subject),
+            )
+        }
         for subject, rows in answers.items()
     ]
-    return {"prompts": prompts, "means": means, "headings": [heading for heading, _ in MEASURES.values()]}
+    trained = sum(row["in_training"] for row in first.values())
+    headings = [heading for heading, _ in MEASURES.values()]
+    return {"prompts": prompts, "means": means, "headings": headings, "trained": trained}
 
 
 def _prompt(
@@ -92,6 +103,7 @@ def _prompt(
             shown.append({"label": labels[subject], "wordings": [_answer(rows[id_][wording]) for wording in WORDINGS]})
     return {
         "id": visible(id_, 80),
+        "trained": row["in_training"],
         "question": visible(row["prompt"]["question"], MOST_CHARACTERS),
         "original": visible(row["original"]["question"], MOST_CHARACTERS),
         "reference": pieces(row["reference"]),
@@ -138,16 +150,20 @@ def _mean(rows: list[dict[str, Any]], wording: str, measure: str, unit: str) -> 
 
 
 def _gaps(rows: dict[str, dict[str, Any]]) -> dict[str, float]:
-    """Prompt → similarity on the original wording minus that on the rephrased one."""
-    pairs = {id_: [row[wording].get("similarity") for wording in WORDINGS] for id_, row in rows.items()}
+    """Prompt of the training rows → similarity on the original wording minus that on the rephrased one."""
+    trained = {id_: row for id_, row in rows.items() if row["in_training"]}
+    pairs = {id_: [row[wording].get("similarity") for wording in WORDINGS] for id_, row in trained.items()}
     return {
         id_: round(original - prompt, 9) for id_, (prompt, original) in pairs.items() if None not in (prompt, original)
     }
 
 
-def _memory(gaps: dict[str, float], base: dict[str, float] | None, alpha: float) -> str:
+def _memory(gaps: dict[str, float], base: dict[str, float] | None, alpha: float, *, seen: float | None) -> str:
     """How much more the trained wording gained in training than the other one: the difference of differences, paired by
-    prompt. The base's own gap, which no training explains, is shown without a word (`base` None)."""
+    prompt. The base's own gap, which no training explains, is shown without a word (`base` None). `seen`: epochs; of less
+    than one a share of the prompts was not trained on, which can only hide memorising."""
+    if not gaps:
+        return "–"
     if base is None:
         mean = sum(gaps.values()) / len(gaps) if gaps else None
         return f"{change(mean, 'share', words=True)} before any training"
@@ -158,5 +174,7 @@ def _memory(gaps: dict[str, float], base: dict[str, float] | None, alpha: float)
     found = compare_paired(before, after, confidence=1 - alpha, draws=2000, seed=0)
     low, high = float(found.low[0]), float(found.high[0])
     word = "memorised in part" if low > 0 else "the other wording gained more" if high < 0 else "can’t tell"
+    if low <= 0 and seen is not None and seen < 1:
+        word += f"; it saw {score(seen, 'share')} of the rows"
     amount = change(float(found.difference[0]), "share", words=True, places=decimals(low, high))
     return f"{amount} ({between(low, high, 'share')}): {word}"
