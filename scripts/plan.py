@@ -15,7 +15,7 @@ from typing import Any
 from study.cards import choose_device
 from study.durable import write_json, write_text
 from study.errors import run_main
-from study.forecast import work_of
+from study.forecast import device_for, work_of
 from study.grid import expand
 from study.job_resources import session_length
 from study.measured import data_size, read_measured
@@ -54,7 +54,8 @@ def make_plan(*, study: Study, results: Path, session_minutes: float | None = No
         if cell.model in shapes:
             shape = shapes[cell.model]
             row |= describe_size(study, cell, shape, device, measured)
-            row |= describe_time(cell, cells, works, measured, device, minutes)
+            used = device_for(study, shape, device)
+            row |= describe_time(cell, cells, works, measured, used, minutes)
             row |= describe_scoring(
                 study, cell.run, cell.model, shape, sizes[cell.run].row_tokens, row["tflops"], measured
             )

@@ -146,6 +146,11 @@ def write_result(study: Study, search: Search, out: Path) -> dict[str, Any]:
         tell(
             f"[tune] best: trial {found['best']['slot']}, held-out {found['best']['loss']:.4f}; {saved}; {out / 'tune.json'}"
         )
+        if not study.settings["tune"]["enabled"]:
+            tell(
+                f"[tune] to train it at the full budget and compare it with the grid: tune.enabled: true in {study.path}, "
+                "and `snakemake` again"
+            )
     else:
         tell(f"[tune] no trial was completed ({found['outcomes']}): see {out / 'trials.csv'} for the reasons")
     return result

@@ -56,6 +56,8 @@ def test_factorial_is_the_product_with_the_base_case_first(study: Study) -> None
     cells = expand(with_setting(study, "grid", "design", "factorial"))
     assert len(cells) == 3 * 3 * 2 * 3
     assert cells[0].departs == {}
+    assert [cell.run for cell in cells[:8]] == runs(study)  # every single departure before any on two axes
+    assert [len(cell.departs) for cell in cells] == sorted(len(cell.departs) for cell in cells)
 
 
 def test_duplicates_collapse(study: Study) -> None:

@@ -1,4 +1,4 @@
-"""The Colab notebook, run as it stands on a toy study, without the cells that only Colab can run."""
+"""The Colab notebook, run as it stands on the demo, shrunk, without the cells that only Colab can run."""
 
 import re
 import sys
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import yaml
 from nbclient import NotebookClient
 
 from study.study_file import ROOT
@@ -35,11 +36,12 @@ def test_it_is_kept_without_outputs_and_says_what_is_for_colab_only() -> None:
 @pytest.mark.slow
 def test_plan_run_and_report(tmp_path: Path, toy_llama: Path) -> None:
     checkout = Checkout(tmp_path / "code", toy_llama)
-    settings = checkout.settings
-    settings["grid"]["learning_rate"] = [1.0e-2]
-    settings["data"]["source"] = {"path": str(checkout.folder / "rows.json")}
-    settings["scoring"]["retention"] = []
-    settings["training"]["budget"] = {"steps": 4}
+    checkout.study = checkout.folder / "demo.yaml"
+    settings = yaml.safe_load((ROOT / "config/studies/demo.yaml").read_text())
+    settings["data"]["heldout_rows"], settings["data"]["source"]["rows"] = 8, 240
+    settings["grid"] |= {"learning_rate": [1.0e-2], "rank": [16], "batch": [[2, 4]], "model": ["llama-s"]}
+    settings["training"] |= {"budget": {"steps": 4}, "evaluate_every_steps": 2}
+    settings["scoring"] |= {"limit": 4, "retention": ["world_sums"], "qualitative": None}
     checkout.write(settings)
     book = nbformat.read(NOTEBOOK, as_version=4)
     book.cells = [cell for cell in book.cells if "colab" not in tags(cell)]
@@ -55,7 +57,7 @@ def test_plan_run_and_report(tmp_path: Path, toy_llama: Path) -> None:
 
     NotebookClient(book, timeout=600, resources={"metadata": {"path": str(checkout.folder)}}).execute()
 
-    assert "sessions" in text_of(cells["plan"]) and "toy" in text_of(cells["plan"])
+    assert "sessions" in text_of(cells["plan"]) and "llama-s_lr1e-2" in text_of(cells["plan"])
     assert "the report is" in text_of(cells["run"])
     assert "&lt;html" in cells["report"].outputs[-1]["data"]["text/html"]
-    assert (tmp_path / "drive/reports/toy/report.html").exists()
+    assert (tmp_path / "drive/reports/demo/report.html").exists()

@@ -358,3 +358,14 @@ def test_planning_changes_no_run(t4: Study) -> None:
     for entry in other.settings["models"].values():
         entry["shape"] = None
     assert [cell.run for cell in expand(other)] == [cell.run for cell in expand(t4)]
+
+
+def test_a_model_in_float32_is_reckoned_by_the_cards_float32(t4: Study, tmp_path: Path) -> None:
+    """Gemma 3 overflows float16, and a T4 has no bfloat16; an L4 has."""
+    of_model = {row["model"]: row for row in make_plan(study=t4, results=tmp_path)["cells"]}
+    assert of_model["gemma-270m"]["tflops"] == pytest.approx(8.1 / 2) and of_model["llama-1b"]["tflops"] == 11.5
+    assert "float32 peak of 8.1" in of_model["gemma-270m"]["train_from"]
+    rows = make_plan(study=with_settings(t4, plan__card="L4"), results=tmp_path)["cells"]
+    assert len({row["tflops"] for row in rows}) == 1
+    rows = make_plan(study=with_settings(t4, training__compute_dtype="fp32"), results=tmp_path)["cells"]
+    assert [row["tflops"] for row in rows] == pytest.approx([8.1 / 2] * len(rows))

@@ -69,6 +69,18 @@ def test_killed_at_random_and_resumed_the_search_is_the_same(searched: Search, t
     assert all(any(t.user_attrs.get("retry_of") == trial.number for t in search.trials()) for trial in left)
 
 
+def test_a_trial_that_its_worker_is_still_leaving_is_not_claimed(tmp_path: Path) -> None:
+    """Between the word that a trial was left and the release of its lock another worker may poll."""
+    one, other = (Search(tmp_path, name="toy", tune=TUNE) for _ in range(2))
+    with one.next() as claim:
+        one.finish(claim, outcome="SIGTERM")
+        with other.next() as second:
+            assert second.slot != claim.slot
+            other.finish(second, outcome="complete", loss=1.0)
+    with other.next() as again:
+        assert again.slot == claim.slot
+
+
 def test_several_workers_lose_and_repeat_no_trial(tmp_path: Path) -> None:
     workers = [start(tmp_path, pause=0.003) for _ in range(3)]
     assert [worker.wait(timeout=60) for worker in workers] == [0, 0, 0]

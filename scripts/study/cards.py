@@ -1,7 +1,7 @@
 """The card that a plan is made for: the one that is here, or the one that the study file names. Imports no torch."""
 
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -11,9 +11,12 @@ from study.errors import UserError
 from study.provenance import cpu_name
 from study.study_file import ROOT
 
+# ASSUME: training in float32 reaches at most this share of a card's float32 peak; none was measured.
+FP32_SHARE = 0.5
 CARDS = ROOT / "config" / "cards.yaml"
 REFERENCE = "T4"  # whose share of its peak is taken for a card that nobody has told a rate of
-KEYS = {"names", "memory_mib", "memory_from", "peak_tflops", "peak_from", "bf16", "training_tflops", "training_from"}
+KEYS = {"names", "memory_mib", "memory_from", "peak_tflops", "peak_from", "fp32_tflops", "bf16"}
+KEYS |= {"training_tflops", "training_from"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +32,16 @@ class Device:
     bf16: bool
     rate_tflops: float | None
     rate_from: str
+    fp32_tflops: float | None = None  # its peak there, None where nothing is known
+    slowdown: float = 1.0  # of a model in float32, to others on this device
+
+    def in_float32(self) -> "Device":
+        """The same device for a model that it computes in float32: no faster than a share of its peak there."""
+        if self.rate_tflops is None or self.fp32_tflops is None or self.rate_tflops <= FP32_SHARE * self.fp32_tflops:
+            return self
+        told = f"not measured: {FP32_SHARE:.0%} of its float32 peak of {self.fp32_tflops} TFLOPS"
+        rate = FP32_SHARE * self.fp32_tflops
+        return replace(self, rate_tflops=rate, rate_from=told, slowdown=rate / self.rate_tflops)
 
 
 @cache
@@ -98,6 +111,7 @@ def choose_device(plan: dict[str, Any], *, look: bool = True) -> Device:
         bf16=card["bf16"] if card else True,
         rate_tflops=rate,
         rate_from=rate_from,
+        fp32_tflops=card["fp32_tflops"] if card else None,
     )
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from study.budget import updates
@@ -12,7 +12,7 @@ from study.flops import forward_per_token, training_per_token
 from study.grid import Cell
 from study.job_memory import gpu_backend, gpu_dtype, predict_training
 from study.measured import DataSize, Measured
-from study.memory_model import CONTEXT_MIB, Memory
+from study.memory_model import CONTEXT_MIB, Memory, computed_in
 from study.model_shape import Shape, find_shape
 from study.study_file import Study
 
@@ -30,6 +30,15 @@ class Work:
     def total_flops(self) -> float | None:
         """All operations of the run."""
         return sum(self.flops.values()) if self.flops else None
+
+
+def device_for(study: Study, shape: Shape, device: Device) -> Device:
+    """The device as that model uses it: in float32 where the model overflows float16 and the device has no bfloat16."""
+    dtype = gpu_dtype(study, bf16=device.bf16)
+    if device.kind != "cuda" or computed_in(shape, dtype) != "fp32":
+        return device
+    slow = device.in_float32()
+    return replace(slow, slowdown=1.0) if dtype == "fp32" else slow  # where all models are, none is slower than others
 
 
 def memory_here(study: Study, cell: Cell, shape: Shape, device: Device, **changes: Any) -> Memory:
@@ -93,7 +102,11 @@ def rate_of(
             flops = sum(done_flops(works[c.run], measured.runs[c.run]) for c in done)
             seconds = sum(measured.runs[c.run].train_seconds for c in done)
             whose = cell.model if same_model else "other models"
-            return flops / seconds / 1e12, f"measured here on {len(done)} run{'s' * (len(done) > 1)} of {whose}"
+            slowdown = 1.0 if same_model or device is None else device.slowdown
+            return (
+                slowdown * flops / seconds / 1e12,
+                f"measured here on {len(done)} run{'s' * (len(done) > 1)} of {whose}",
+            )
     return device.rate_tflops, device.rate_from
 
 

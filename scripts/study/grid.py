@@ -34,13 +34,15 @@ class Cell:
 
 
 def expand(study: Study) -> tuple[Cell, ...]:
-    """The study's cells, each once, in an order whose every prefix is a usable study: base case, then each axis' ends."""
+    """The study's cells, each once, in an order whose every prefix is a usable study: base case, then each axis' ends; of a
+    factorial grid then what leaves the base case on two axes, and so on."""
     grid, base = study.settings["grid"], study.settings["base_case"]
-    if grid["design"] == "one_factor":
-        points = [base, *_departures(base, grid)]
-    else:
-        points = [dict(zip(AXES, values)) for values in itertools.product(*(grid[axis] for axis in AXES))]
-        points.sort(key=lambda point: sum(point[axis] != base[axis] for axis in AXES))
+    points = [base, *_departures(base, grid)]
+    if grid["design"] == "factorial":
+        ends_first = (_ends_first(grid[axis], axis) for axis in AXES)
+        product = [dict(zip(AXES, values)) for values in itertools.product(*ends_first)]
+        product.sort(key=lambda point: sum(point[axis] != base[axis] for axis in AXES))
+        points = [point for point in points if point in product] + product
     cells = {cell.run: cell for cell in (_cell(study, point) for point in points)}
     return tuple(cells.values())
 
@@ -67,16 +69,17 @@ def bases(study: Study) -> dict[str, str]:
 
 def _departures(base: dict[str, Any], grid: dict[str, Any]) -> list[dict[str, Any]]:
     """Every single departure from the base case; axes take turns, each giving the values at its ends first."""
-    by_axis = []
-    for axis in AXES:
-        values = (
-            sorted(grid[axis], key=lambda v: (v[0] * v[1], v) if axis == "batch" else v)
-            if axis != "model"
-            else grid[axis]
-        )
-        ends_first = [values[i // 2] if i % 2 == 0 else values[-1 - i // 2] for i in range(len(values))]
-        by_axis.append([base | {axis: value} for value in ends_first if value != base[axis]])
+    by_axis = [
+        [base | {axis: value} for value in _ends_first(grid[axis], axis) if value != base[axis]] for axis in AXES
+    ]
     return [point for turn in itertools.zip_longest(*by_axis) for point in turn if point is not None]
+
+
+def _ends_first(values: list[Any], axis: str) -> list[Any]:
+    """An axis' values: least, largest, next to least …; models as they are written."""
+    if axis != "model":
+        values = sorted(values, key=lambda value: (value[0] * value[1], value) if axis == "batch" else value)
+    return [values[i // 2] if i % 2 == 0 else values[-1 - i // 2] for i in range(len(values))]
 
 
 def _cell(study: Study, point: dict[str, Any]) -> Cell:

@@ -11,7 +11,7 @@ from typing import Any
 
 from study.cards import Device, choose_device
 from study.errors import UserError
-from study.forecast import memory_here, work_of
+from study.forecast import device_for, memory_here, work_of
 from study.grid import Cell
 from study.job_memory import card_has_bf16, gpu_backend, gpu_dtype, predict_scoring, predict_training
 from study.measured import data_size
@@ -94,6 +94,7 @@ def _host_mib(study: Study, cell: Cell, shape: Shape, device: Device) -> int:
 
 def _hours(study: Study, cell: Cell, shape: Shape, device: Device, results: Path) -> tuple[float | None, float | None]:
     """Of training and of scoring; None where no rate or no number of rows is known."""
+    device = device_for(study, shape, device)
     if device.rate_tflops is None:
         return None, None
     data = data_size(study, cell.data, results)

@@ -66,7 +66,7 @@ def training_memory(
 ) -> Memory:
     """Of a training run: the larger of its training step, with every row as long as allowed, and its held-out pass."""
     tensors = shape.adapter_tensors(rank=rank, target_modules=target_modules)
-    kind = _kind(shape, compute_dtype)
+    kind = computed_in(shape, compute_dtype)
     tokens = per_device * max_length_tokens
     held = _heldout_tokens(shape, max_length_tokens)
     per_logit = (LOGIT_BYTES_UNSLOTH if backend == "unsloth" else LOGIT_BYTES)[kind]
@@ -97,7 +97,7 @@ def scoring_memory(
     answer_tokens: int = ANSWER_TOKENS,
 ) -> Memory:
     """Of scoring: the largest of its held-out pass, choices in one batch, and answers in one batch with their cache."""
-    kind = _kind(shape, compute_dtype)
+    kind = computed_in(shape, compute_dtype)
     held = _heldout_tokens(shape, max_length_tokens)
     choices = min(batch_size * CHOICE_TOKENS, max(CHOICE_TOKENS, CHOICE_LOGITS_PER_PASS // shape.vocab_size))
     cached = 2 * shape.layers * shape.kv_heads * shape.head_dim  # numbers per token: a key and a value in every layer
@@ -129,7 +129,7 @@ def weight_bytes(shape: Shape, precision: str, *, backend: str, kind: str = "hal
     return FOUR_BIT_BYTES * shape.linear_parameters() + (4 if in_float32 or backend == "trl" else 2) * rest
 
 
-def _kind(shape: Shape, compute_dtype: str) -> str:
+def computed_in(shape: Shape, compute_dtype: str) -> str:
     """ "fp32" or "half", as the model is really computed in where it overflows what was asked for."""
     in_float32 = compute_dtype == "fp32" or (compute_dtype == "fp16" and overflows_float16(shape.model_type))
     return "fp32" if in_float32 else "half"

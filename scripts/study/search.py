@@ -102,7 +102,7 @@ class Search:
             if is_settled(trials) or (slot >= self.tune["trials"] and not waits):
                 continue
             running = [trial for trial in trials if trial.state == TrialState.RUNNING]
-            if running and self._alive(slot):
+            if trials and self._alive(slot):  # at work, or about to let go of what it has just left
                 continue
             for trial in running:
                 self._study.tell(trial.number, state=TrialState.FAIL)

@@ -53,7 +53,8 @@ def build(answerer: Answerer) -> gr.Blocks:
             stops.of(request.session_hash).set()
 
         page.unload(leave)
-    return page.queue(max_size=MOST_WAITING, default_concurrency_limit=4)
+    # Without a way past the queue: `api_open` would answer a request at once, whoever waits.
+    return page.queue(max_size=MOST_WAITING, default_concurrency_limit=4, api_open=False)
 
 
 def serve(page: gr.Blocks, serving: Serving) -> str:
