@@ -80,13 +80,14 @@ def train(library: str, settings: dict[str, Any], folder: Path) -> dict[str, Any
         callbacks=[clock(seconds)],
         args=original_config(settings, folder),
     )
-    tokens, loss_tokens = counted(trainer, settings)
+    batches = counting(trainer)
     trainer.train()
+    del batches[settings["steps"] * settings["accumulation"] :]  # what was drawn ahead and never trained on
     peak = torch.cuda.max_memory_reserved() / 2**20 if torch.cuda.is_available() else None
     return {
         "step_seconds": seconds,
-        "tokens_per_step": tokens,
-        "loss_tokens_per_step": loss_tokens,
+        "tokens_per_step": sum(tokens for tokens, _ in batches) / settings["steps"],
+        "loss_tokens_per_step": sum(with_loss for _, with_loss in batches) / settings["steps"],
         "peak_vram_mib": peak,
     }
 
@@ -140,12 +141,18 @@ def original_config(settings: dict[str, Any], folder: Path) -> Any:
     )
 
 
-def counted(trainer: Any, settings: dict[str, Any]) -> tuple[float, float]:
-    """Mean tokens, and tokens with loss, of an update."""
-    rows = trainer.train_dataset
-    labels = sum(sum(label != -100 for label in row) for row in rows["labels"])
-    per_update = settings["per_device"] * settings["accumulation"] / len(rows)
-    return sum(map(len, rows["input_ids"])) * per_update, labels * per_update
+def counting(trainer: Any) -> list[tuple[int, int]]:
+    """A list that grows by every batch's tokens, and those with loss, as the trainer draws them."""
+    batches, collate = [], trainer.data_collator
+
+    def count(rows: list[dict[str, Any]]) -> Any:
+        labels = [row["labels"] for row in rows]
+        with_loss = sum(int(label) != -100 for row in labels for label in row)
+        batches.append((sum(len(row) for row in labels), with_loss))
+        return collate(rows)
+
+    trainer.data_collator = count
+    return batches
 
 
 def main() -> None:

@@ -4,41 +4,27 @@ import csv
 import itertools
 import json
 import os
+import shutil
 import signal
 import statistics
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import yaml
+from gpu_reckoned import MEAN_TOKENS, MOST_TOKENS, Setting, predicted_mib, utilisation
 from measuring import ONE_THREAD, ROOT, SCRIPTS
 from shapes import make_model, make_rows
 
+from study.memory_model import CONTEXT_MIB
+
 HERE = Path(__file__).resolve().parent
-MOST_TOKENS = 2048
 DTYPES = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Setting:
-    """What is trained: shape of the base, precision, and the cell's own settings."""
-
-    shape: str
-    precision: str
-    per_device: int
-    packing: bool
-    dtype: str
-    rank: int = 16
-    accumulation: int = 4
-
-    def with_cell(self, *, rank: int, accumulation: int) -> "Setting":
-        """Another rank and accumulation."""
-        return replace(self, rank=rank, accumulation=accumulation)
 
 
 class Bench:
@@ -67,39 +53,65 @@ class Bench:
         return Setting(shape=shape, precision=precision, per_device=2, packing=False, dtype=self.dtype)
 
     def speed(self, setting: Setting, way: str) -> dict[str, Any]:
-        """Useful tokens per second, step time, peak memory and FLOP utilisation; or why there are none."""
-        row = {"way": way, **vars(setting)}
+        """Useful tokens per second, step time, peak memory and FLOP utilisation. RuntimeError for a run that fails."""
         name = way.removeprefix("loragrid, ")
-        try:
-            told = self.ours(setting, name) if way.startswith("loragrid") else self.peer(setting, name)
-        except RuntimeError as error:
-            return row | {"failed": str(error)}
+        told = self.ours(setting, name) if way.startswith("loragrid") else self.peer(setting, name)
         seconds = statistics.median(told["step_seconds"][self.steps // 4 :])
-        row |= {"step_seconds": seconds, "step_seconds_all": told["step_seconds"]}
+        row = {"step_seconds": seconds, "step_seconds_all": told["step_seconds"]}
         row |= {"useful_tokens_per_second": told["loss_tokens_per_step"] / seconds}
         row |= {"tokens_per_second": told["tokens_per_step"] / seconds, "peak_vram_mib": told["peak_vram_mib"]}
-        return row | {"flop_utilisation": self._utilisation(setting, told["tokens_per_step"] / seconds)}
+        return row | {"flop_utilisation": utilisation(self._model(setting), setting, told["tokens_per_step"] / seconds)}
 
     def fit(self, setting: Setting, backend: str, *, cap_mib: int) -> dict[str, Any]:
         """Whether a run fits under the cap with every row as long as allowed, its peak, and what the plan says."""
-        row = {"backend": backend, "cap_mib": cap_mib, **vars(setting)}
-        row |= {"predicted_mib": round(self._predicted(setting, backend))}
+        predicted = predicted_mib(
+            self._model(setting), setting, backend, optimizer=self._optimizer(), most_tokens=self._most_tokens
+        )
+        row = {"predicted_mib": round(predicted)}
         try:
             peak = self.ours(setting, backend, cap_mib=cap_mib, mean_tokens=50 * self._most_tokens)["peak_vram_mib"]
         except RuntimeError as error:
-            return row | {"fits": False, "failed": str(error)}
-        return row | {"fits": True, "peak_vram_mib": peak, "off": row["predicted_mib"] / peak - 1 if peak else None}
+            if "out of" not in str(error) or "memory" not in str(error):
+                raise
+            return row | {"fits": False, "because": str(error)}
+        # The plan counts the CUDA context, torch does not.
+        return row | {
+            "fits": True,
+            "peak_vram_mib": peak,
+            "off": predicted / (peak + CONTEXT_MIB) - 1 if peak else None,
+        }
 
-    def several(self, setting: Setting, number: int, *, beside: bool) -> float:
-        """Seconds of that many equal runs."""
-        began, running = time.monotonic(), []
-        for _ in range(number):
-            running.append(self._start(setting, "trl")[0])
-            if not beside:
-                running[-1].wait()
-        if any(process.wait() for process in running):
-            raise RuntimeError("a run failed")
-        return time.monotonic() - began
+    def several(self, setting: Setting, number: int, *, beside: bool) -> dict[str, Any]:
+        """Seconds of the train stage for that many equal runs under seeds of their own, by Snakemake, with `vram_mib` for all
+        of them or for one."""
+        from study.grid import expand
+        from study.job_resources import jobs_resources
+        from study.study_file import load_study
+
+        path = self._study(setting, "trl", save_steps=10_000, seeds=range(number))
+        study, place = load_study(str(path)), self._new_folder()
+        results = place / "results" / study.name
+        cells = expand(study)
+        shutil.copytree(self._rows(), results / "data" / cells[0].data)
+        asked = jobs_resources(study, cells, results=results, session_minutes=None)["train"][cells[0].run]["vram_mib"]
+        command = [
+            sys.executable,
+            "-m",
+            "snakemake",
+            "--snakefile",
+            ROOT / "workflow" / "Snakefile",
+            "--until",
+            "train",
+        ]
+        command += ["--cores", number, "--resources", f"vram_mib={asked * (number if beside else 1)}"]
+        command += ["--directory", place, "--config", f"study={path}", "warm=false"]
+        began = time.monotonic()
+        _wait(self._spawn(command, place), place)
+        seconds = time.monotonic() - began
+        done = len(list(results.glob("train/*/record.json")))
+        if done != number:
+            raise RuntimeError(f"{done} of {number} runs were trained")
+        return {"seconds": seconds, "vram_mib_asked": asked}
 
     def resume(self, setting: Setting, backend: str) -> dict[str, Any]:
         """Largest absolute difference of any adapter weight to that of a first run: of a second, and of a killed one."""
@@ -115,7 +127,7 @@ class Bench:
         if again.wait():
             raise RuntimeError((out / "said").read_text()[-500:])
         difference = {"second run": _difference(first, second), "killed and resumed": _difference(first, out)}
-        return {"backend": backend, **vars(setting), "killed": killed, "largest_difference": difference}
+        return {"killed": killed, "largest_difference": difference}
 
     def ours(self, setting: Setting, backend: str, **options: Any) -> dict[str, Any]:
         """What a run by the train stage took."""
@@ -171,13 +183,14 @@ class Bench:
                 [str(part) for part in command], env=os.environ | ONE_THREAD, stdout=said, stderr=said
             )
 
-    def _study(self, setting: Setting, backend: str, *, save_steps: int) -> Path:
+    def _study(self, setting: Setting, backend: str, *, save_steps: int, seeds: Sequence[int] = (3407,)) -> Path:
         settings = yaml.safe_load((ROOT / "config" / "studies" / "t4.yaml").read_text())
         entry = {"path": str(self._model(setting)), "precision": setting.precision, "chat_template": None}
-        case = {"model": "random", "learning_rate": 2.0e-4, "rank": setting.rank, "seed": 3407}
+        case = {"model": "random", "learning_rate": 2.0e-4, "rank": setting.rank, "seed": seeds[0]}
         case["batch"] = [setting.per_device, setting.accumulation]
         settings |= {"models": {"random": entry}, "base_case": case}
         settings["grid"] = {"design": "one_factor"} | {axis: [value] for axis, value in case.items()}
+        settings["grid"]["seed"] = list(seeds)
         settings["data"] |= {"max_length_tokens": self._most_tokens}
         settings["training"] |= {
             **{"backend": backend, "budget": {"steps": self.steps}, "packing": setting.packing},
@@ -199,7 +212,7 @@ class Bench:
 
     @cache  # noqa: B019  (one bench lives as long as the process)
     def _rows(self, mean_tokens: int | None = None) -> Path:
-        options = {"mean_tokens": mean_tokens or (550 if self.cuda else 40)}
+        options = {"mean_tokens": mean_tokens or (MEAN_TOKENS if self.cuda else 40)}
         return make_rows(self._new_folder() / "data", rows=500, heldout=4, most_tokens=self._most_tokens, **options)
 
     def _model(self, setting: Setting) -> Path:
@@ -208,46 +221,6 @@ class Bench:
     @cache  # noqa: B019
     def _made(self, shape: str, dtype: str) -> Path:
         return make_model(shape, self._new_folder() / "model", dtype=dtype)
-
-    def _shape(self, setting: Setting) -> Any:
-        from study.model_shape import find_shape
-
-        return find_shape({"path": str(self._model(setting))})
-
-    def _predicted(self, setting: Setting, backend: str) -> float:
-        from study.memory_model import training_memory
-
-        return training_memory(
-            self._shape(setting),
-            precision=setting.precision,
-            rank=setting.rank,
-            target_modules="all-linear",
-            optimizer=self._optimizer(),
-            per_device=setting.per_device,
-            max_length_tokens=self._most_tokens,
-            compute_dtype=setting.dtype,
-            backend=backend,
-            checkpointing=self.cuda,
-        ).total_mib
-
-    def _utilisation(self, setting: Setting, tokens_per_second: float) -> float | None:
-        """Operations that the result needs (no recomputation) over the card's peak; None without a known card."""
-        from study.cards import gpu_here, read_cards
-        from study.flops import training_per_token
-
-        here = gpu_here()
-        peaks = [card["peak_tflops"] for card in read_cards().values() if here and here[0] in card["names"]]
-        if not peaks:
-            return None
-        row_tokens = MOST_TOKENS if setting.packing else 550
-        needed = training_per_token(
-            self._shape(setting),
-            rank=setting.rank,
-            target_modules="all-linear",
-            row_tokens=row_tokens,
-            checkpointing=False,
-        )
-        return sum(needed.values()) * tokens_per_second / (peaks[0] * 1e12)
 
 
 def _wait(process: subprocess.Popen, out: Path) -> None:

@@ -75,7 +75,7 @@ def make_rows(folder: Path, *, rows: int, heldout: int, most_tokens: int, mean_t
 
     random = np.random.default_rng(3407)
     folder.mkdir(parents=True)
-    digests = {}
+    digests, tokens = {}, {}
     for name, count in (("train", rows), ("heldout", heldout)):
         lengths = np.clip(random.lognormal(np.log(mean_tokens) - SPREAD**2 / 2, SPREAD, count), 16, most_tokens)
         ids = [random.integers(16, 2000, size=int(length)).tolist() for length in lengths]
@@ -86,8 +86,8 @@ def make_rows(folder: Path, *, rows: int, heldout: int, most_tokens: int, mean_t
         }
         table = pa.table(columns)
         pq.write_table(table, folder / f"{name}.parquet")
-        digests[name] = rows_sha256(table)
+        digests[name], tokens[name] = rows_sha256(table), sum(map(len, ids))
     card = {"schema": 1, "fingerprint": digests["train"], "heldout_fingerprint": digests["heldout"]}
-    card |= {"split": {"train_rows": rows, "heldout_rows": heldout}}
+    card |= {"tokens": tokens, "split": {"train_rows": rows, "heldout_rows": heldout}}
     (folder / "card.json").write_text(json.dumps(card))
     return folder

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from gpu_table import gpu_rows
 from measuring import RESULTS
 
 README = Path(__file__).with_name("README.md")
@@ -149,17 +150,6 @@ def certificate(found: dict[str, Any]) -> Iterator[Row]:
         )
 
 
-def gpu(found: dict[str, Any]) -> Iterator[Row]:
-    """benchmarks/gpu.py"""
-    for row in found["rows"]:
-        shown = {key: row[key] for key in row if key not in ("step_seconds_all", "failed")}
-        name = ", ".join(
-            f"{key} {value}" for key, value in shown.items() if not isinstance(value, float | dict | None.__class__)
-        )
-        figures = "; ".join(f"{key} {value:.4g}" for key, value in shown.items() if isinstance(value, float))
-        yield f"GPU {found['piece']}: {name}", row.get("failed") or figures, ""
-
-
 SECTIONS = {"study": study, "training": training, "scoring": scoring, "scale": scale}
 SECTIONS |= {"report_reach": report_reach, "checkpoint": checkpoint}
 SECTIONS |= {"tune": tune, "app": app, "certificate": certificate}
@@ -184,7 +174,7 @@ def table(results: Path) -> str:
         if found["on"] != "cuda":
             lines.append(f"| GPU: {piece} | {NOT_MEASURED} | | `{command}` |")
             continue
-        lines += [f"| {what} | {figure} | {goal} | `{command}` |" for what, figure, goal in gpu(found)]
+        lines += [f"| {what} | {figure} | {goal} | `{command}` |" for what, figure, goal in gpu_rows(found)]
         machines[f"gpu {piece}"] = _machine(found)
     told = "\n".join(f"- {name}: {machine}" for name, machine in machines.items())
     return HEAD + "\n".join(lines) + f"\n\n## On what\n\n{told}\n"

@@ -2,10 +2,12 @@
 
 import csv
 import importlib.util
+import itertools
 import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -137,18 +139,58 @@ def test_updates_made_twice_after_a_kill(tmp_path: Path) -> None:
         assert [int(row["step"]) for row in csv.DictReader(file)] == list(range(1, 31))
 
 
-@pytest.mark.slow
-def test_gpu_rows_in_small_on_this_cpu(tmp_path: Path) -> None:
-    runs = load("gpu_runs")
-    bench = runs.Bench(tmp_path, steps=4)
-    if bench.cuda:
+@pytest.fixture
+def small_gpu(tmp_path: Path) -> Callable[..., dict]:
+    """Measure a piece of the GPU benchmark on the CPU, in tiny shapes, one more row with every call."""
+    gpu, numbers = load("gpu"), itertools.count()
+
+    def measure(piece: str, **options: object) -> dict:
+        folder = tmp_path / str(next(numbers))
+        return gpu.measure(piece, shapes=["tiny"], steps=4, minutes=0, folder=folder, **options)
+
+    if gpu.Bench(tmp_path, steps=4).cuda:
         pytest.skip("with a GPU here: run benchmarks/gpu.py instead")
-    setting = bench.plain("tiny")
-    ours, alone = (bench.speed(setting, way) for way in ("loragrid, trl", "trl"))
-    for row in (ours, alone):
-        assert row["useful_tokens_per_second"] < row["tokens_per_second"] and row["peak_vram_mib"] is None
-    broken = bench.speed(runs.replace(setting, dtype="fp16"), "loragrid, trl")
-    assert "fp16" in broken["failed"]
+    return measure
+
+
+@pytest.mark.slow
+def test_gpu_speed_in_small_row_by_row(small_gpu: Callable[..., dict]) -> None:
+    first = small_gpu("train")
+    both = small_gpu("train", known=first["rows"])
+    assert [row["way"] for row in both["rows"]] == ["loragrid, trl", "trl"] and not both["complete"]
+    assert both["rows"][0] == first["rows"][0]
+    for row in both["rows"]:
+        assert 0 < row["useful_tokens_per_second"] < row["tokens_per_second"] and row["peak_vram_mib"] is None
+    lines = dict((what, figure) for what, figure, _ in load("gpu_table").gpu_rows(both))
+    (ratio,) = [float(figure) for what, figure in lines.items() if "to trl alone, both padded" in what]
+    assert ratio == pytest.approx(
+        both["rows"][0]["useful_tokens_per_second"] / both["rows"][1]["useful_tokens_per_second"], abs=0.01
+    )
+    assert all("incomplete" in what for what in lines)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("piece", ["capped", "together", "resume"])
+def test_every_gpu_piece_in_small(small_gpu: Callable[..., dict], piece: str) -> None:
+    found = small_gpu(piece)
+    (row,) = found["rows"]
+    assert "failed" not in row, row["failed"]
+    if piece == "capped":
+        assert row["fits"] and row["predicted_mib"] > 0
+    if piece == "together":
+        assert row["seconds"] > 0 and row["vram_mib_asked"] > 0
+    if piece == "resume":
+        assert row["killed"] and row["largest_difference"] == {"second run": 0.0, "killed and resumed": 0.0}
+    assert all(figure for _, figure, _ in load("gpu_table").gpu_rows(found) if piece != "capped")
+
+
+def test_a_gpu_row_that_fails_says_why_and_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = load("gpu")
+    monkeypatch.setattr(gpu.Bench, "resume", lambda *_: (_ for _ in ()).throw(RuntimeError("out of luck")))
+    found = gpu.measure("resume", shapes=["tiny"], steps=4, minutes=0, folder=tmp_path)
+    assert [row["failed"] for row in found["rows"]] == ["out of luck"] * len(found["rows"])
+    gpu.write(tmp_path / "gpu_resume.json", found)
+    assert gpu.read_known(tmp_path / "gpu_resume.json") == []
 
 
 def test_the_app_is_measured_and_its_queue_mixes_nothing_up(tmp_path: Path, toy_llama: Path) -> None:

@@ -119,5 +119,5 @@ def _facts_of_process() -> dict[str, Any]:
 
     from study.backends.followed import random_state_sha256
 
-    vram = torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else None
+    vram = torch.cuda.max_memory_reserved() / 2**20 if torch.cuda.is_available() else None
     return {"peak_vram_mib": vram, "peak_rss_mib": provenance.peak_rss_mib(), "random_sha256": random_state_sha256()}

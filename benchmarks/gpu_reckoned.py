@@ -1,0 +1,64 @@
+"""What a GPU run should take: its setting, the memory that the plan predicts, the share of the card's peak that it reached."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from measuring import ROOT  # noqa: F401  (puts the project's modules on the path)
+
+MOST_TOKENS, MEAN_TOKENS = 2048, 550
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What is trained: shape of the base, precision, and the cell's own settings."""
+
+    shape: str
+    precision: str
+    per_device: int
+    packing: bool
+    dtype: str
+    rank: int = 16
+    accumulation: int = 4
+
+    def with_cell(self, *, rank: int, accumulation: int) -> "Setting":
+        """Another rank and accumulation."""
+        return replace(self, rank=rank, accumulation=accumulation)
+
+
+def predicted_mib(model: Path, setting: Setting, backend: str, *, optimizer: str, most_tokens: int) -> float:
+    """The plan's peak for that run, MiB, CUDA context included."""
+    from study.memory_model import training_memory
+    from study.model_shape import find_shape
+
+    return training_memory(
+        find_shape({"path": str(model)}),
+        precision=setting.precision,
+        rank=setting.rank,
+        target_modules="all-linear",
+        optimizer=optimizer,
+        per_device=setting.per_device,
+        max_length_tokens=most_tokens,
+        compute_dtype=setting.dtype,
+        backend=backend,
+        checkpointing=setting.dtype != "fp32",
+    ).total_mib
+
+
+def utilisation(model: Path, setting: Setting, tokens_per_second: float) -> float | None:
+    """Operations that the result needs (no recomputation) over the card's peak; None without a known card."""
+    from study.cards import find_card, gpu_here
+    from study.flops import training_per_token
+    from study.model_shape import find_shape
+
+    here = gpu_here()
+    card = find_card(here[0]) if here else None
+    if card is None:
+        return None
+    needed = training_per_token(
+        find_shape({"path": str(model)}),
+        rank=setting.rank,
+        target_modules="all-linear",
+        row_tokens=MOST_TOKENS if setting.packing else MEAN_TOKENS,
+        checkpointing=False,
+    )
+    return sum(needed.values()) * tokens_per_second / (card["peak_tflops"] * 1e12)
