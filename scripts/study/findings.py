@@ -176,7 +176,10 @@ def what_mattered(evidence: Evidence) -> Answer:
         elif len(told):
             least = detectable(told["detectable"].max(skipna=False), evidence.unit)
             still.append(f"{evidence.axis(axis)} ({least})")
-            elsewhere += proved_elsewhere(evidence, axis)
+            elsewhere += [
+                f"{evidence.axis(axis)} {value} is {verdict} than {default} on {tasks}"
+                for value, verdict, default, tasks in proved_elsewhere(evidence, axis)
+            ]
         else:
             without.append(f"{start(_not_compared(rows, axis, evidence))}.")
     name = plain_name(evidence.target)
@@ -197,14 +200,18 @@ def what_mattered(evidence: Evidence) -> Answer:
     return Answer(question, "good" if moved else "unsure", short, " ".join(parts))
 
 
-def proved_elsewhere(evidence: Evidence, axis: str) -> list[str]:
-    """What an axis's values are proved to do on tasks other than the main target, as clauses."""
+def proved_elsewhere(evidence: Evidence, axis: str) -> list[tuple[str, str, str, str]]:
+    """What an axis's values are proved to do on tasks other than the main target: (value, verdict, base case's value, tasks)."""
     rows = evidence.axes
     rows = rows[(rows["axis"] == axis) & (rows["task"] != evidence.target) & ~rows["verdict"].isin(["", UNSURE])]
     return [
-        f"{evidence.axis(axis)} {axis_value(axis, row['value'])} is {row['verdict']} than "
-        f"{axis_value(axis, row['base_case_value'])} on {plain_name(row['task'])}"
-        for _, row in rows.iterrows()
+        (
+            axis_value(axis, value),
+            verdict,
+            axis_value(axis, default),
+            listed([plain_name(task) for task in found["task"]]),
+        )
+        for (value, verdict, default), found in rows.groupby(["value", "verdict", "base_case_value"], sort=False)
     ]
 
 
@@ -244,5 +251,6 @@ def axis_finding(evidence: Evidence, axis: str) -> str:
             parts.append(f"{value} against {default}: can’t tell ({amount}; detectable: {least})")
         else:
             parts.append(f"{value} is {row['verdict']} than {default} ({amount})")
-    elsewhere = "".join(f" {start(one)}." for one in proved_elsewhere(evidence, axis)) if axis in AXES else ""
-    return f"On {plain_name(evidence.target)}: {'; '.join(parts)}.{elsewhere}"
+    elsewhere = [f"{value} is {verdict} on {tasks}" for value, verdict, _, tasks in proved_elsewhere(evidence, axis)]
+    more = f" On other tasks: {'; '.join(elsewhere)}." if elsewhere and axis in AXES else ""
+    return f"On {plain_name(evidence.target)}: {'; '.join(parts)}.{more}"
