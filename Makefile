@@ -34,6 +34,7 @@ certify: $(VENV)/.test
 # Every benchmark that needs no GPU, one after another, about two hours on two quiet cores; the page is benchmarks/README.md.
 bench: $(VENV)/.test
 	cd benchmarks && for what in study training scoring scale report_reach checkpoint tune; do ../$(BIN)/python $$what.py || exit 1; done
+	$(BIN)/python benchmarks/study.py --ways one cold --out benchmarks/results/warm.json
 	$(BIN)/snakemake --cores 1
 	$(BIN)/python benchmarks/app.py
 	$(BIN)/python benchmarks/table.py

@@ -2,10 +2,10 @@
 
     python benchmarks/study.py [--study demo] [--repeats 2] [--ways WAY …] [--out FILE.json]
 
-Ways, in turn: `snakemake --cores 1` and `--cores 2` (a fresh folder each time), the same at one core without the warm
-interpreter (`--config warm=false`), a single-process loop (`study_peer.py`), and that script once per subject
-(`study_peer.sh`). The peers neither check the rows nor split them by answer, save no verified checkpoints, and compare and report
-nothing: what that costs is in loragrid's figures.
+Ways, in turn: `snakemake --cores 1` and `--cores 2` (a fresh folder each time), a single-process loop (`study_peer.py`), and
+that script once per subject (`study_peer.sh`); if asked for, one core without the warm interpreter (`--config warm=false`).
+The peers neither check the rows nor split them by answer, save no verified checkpoints, and compare and report nothing: what
+that costs is in loragrid's figures.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from measuring import RESULTS, ROOT, in_turn, ratios, run, spread, write
 HERE = Path(__file__).resolve().parent
 
 
-WAYS = ("one", "peer", "two", "peers", "cold")
+WAYS = ("one", "peer", "two", "peers")
 NAMES = {
     "one": "snakemake --cores 1",
     "peer": "one process",
@@ -97,7 +97,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--study", default="demo")
     parser.add_argument("--repeats", type=int, default=2)
-    parser.add_argument("--ways", nargs="*", choices=WAYS, default=WAYS)
+    parser.add_argument("--ways", nargs="*", choices=[*WAYS, "cold"], default=WAYS)
     parser.add_argument("--out", type=Path, default=RESULTS / "study.json")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

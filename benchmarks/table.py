@@ -152,7 +152,11 @@ def certificate(found: dict[str, Any]) -> Iterator[Row]:
 
 SECTIONS = {"study": study, "training": training, "scoring": scoring, "scale": scale}
 SECTIONS |= {"report_reach": report_reach, "checkpoint": checkpoint}
-SECTIONS |= {"tune": tune, "app": app, "certificate": certificate}
+SECTIONS |= {"warm": study, "tune": tune, "app": app, "certificate": certificate}
+COMMANDS = {
+    "certificate": "make certify",
+    "warm": "python benchmarks/study.py --ways one cold --out benchmarks/results/warm.json",
+}
 GPU = ("train", "capped", "together", "resume")
 
 
@@ -160,7 +164,7 @@ def table(results: Path) -> str:
     """The whole page."""
     lines, machines = [], {}
     for name, section in SECTIONS.items():
-        command = {"certificate": "make certify"}.get(name, f"python benchmarks/{name}.py")
+        command = COMMANDS.get(name, f"python benchmarks/{name}.py")
         file = results / f"{name}.json"
         if not file.exists():
             lines.append(f"| {name} | {NOT_MEASURED} | | `{command}` |")

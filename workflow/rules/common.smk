@@ -24,6 +24,7 @@ from study.job_resources import jobs_resources
 from study.search_point import settings_sha256
 from study.session import session_seconds
 from study.study_file import load_study
+from study.switches import switch
 from study.tasks import scoring_digest
 from study.warm import VARIABLE
 from study.winner import winner_cell
@@ -32,6 +33,7 @@ try:
     STUDY = load_study(config["study"])
     for place in (".snakemake", f"results/{STUDY.name}", f"reports/{STUDY.name}"):
         check_writable(Path.cwd() / place)
+    PARTIAL, WARM = switch(config, "partial", default=False), switch(config, "warm", default=True)
     SESSION_SECONDS = session_seconds(
         config.get("session_minutes", STUDY.settings["training"]["session_minutes"]), key="session_minutes"
     )
@@ -91,7 +93,7 @@ def winners():
     """The run id of the search's winner, if the search is part of the study and the grid lacks that run; makes it come first."""
     if not SEARCH_ENABLED:
         return []
-    if not config.get("partial"):
+    if not PARTIAL:
         checkpoints.tune.get()
     cell = winner_cell(STUDY, Path(f"results/{STUDY.name}"))
     return [cell.run] if cell else []
@@ -123,7 +125,7 @@ def precedence(name, *, late=0):
 
 def search_input(wildcards):
     """The search's result where the search is part of the study."""
-    return [SEARCH_RESULT] if SEARCH_ENABLED and not config.get("partial") else []
+    return [SEARCH_RESULT] if SEARCH_ENABLED and not PARTIAL else []
 
 
 def search_beside():
@@ -134,7 +136,7 @@ def search_beside():
 def score_inputs(wildcards):
     """The score record of every base and run; with `--config partial=true` only of those already scored."""
     files = [f"results/{wildcards.study}/score/{subject}/score.json" for subject in (*BASES, *CELLS, *winners())]
-    return [file for file in files if Path(file).exists()] if config.get("partial") else files
+    return [file for file in files if Path(file).exists()] if PARTIAL else files
 
 
 def files_digest(*files):

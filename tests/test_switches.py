@@ -1,0 +1,17 @@
+import pytest
+
+from study.errors import UserError
+from study.switches import switch
+
+
+@pytest.mark.parametrize(
+    "given, wanted", [({}, True), ({"warm": "false"}, False), ({"warm": False}, False), ({"warm": "True"}, True)]
+)
+def test_true_and_false_as_snakemake_passes_them(given: dict, wanted: bool) -> None:
+    assert switch(given, "warm", default=True) is wanted
+
+
+@pytest.mark.parametrize("value", ["off", 1, "", None])
+def test_anything_else_is_one_line_that_names_it(value: object) -> None:
+    with pytest.raises(UserError, match=r"^--config warm=.*: write warm=true or warm=false$"):
+        switch({"warm": value}, "warm", default=True)
