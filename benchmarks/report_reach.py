@@ -15,8 +15,7 @@ from typing import Any
 
 from measuring import RESULTS, ROOT, run, spread, write
 
-# learning rates × ranks × batches × seeds; runs beyond those asked for are left out as seeds
-RATES, RANKS, BATCHES = 10, 5, 4
+RATES, RANKS, BATCHES = 10, [16, 4, 8, 32, 64], [[2, 4], [1, 1], [4, 4], [4, 8]]
 CHROMIUM = Path("/usr/bin/chromium")
 # A reader's wheel: so many notches of so many pixels, one every 50 ms, and meanwhile the time between two drawn frames.
 NOTCHES, NOTCH_PX, NOTCH_MS = 120, 300, 50
@@ -28,19 +27,22 @@ requestAnimationFrame(function tick(now) { frames_ms.push(now - before); before 
 
 
 def make(folder: Path, *, runs: int, items: int) -> Path:
-    """The made-up study and its results; returns the study file."""
+    """The made-up study and its results; returns the study file. `runs`: learning rates × ranks × batches × seeds, as many of
+    each in turn as the number takes, so a multiple of ten."""
     import synthetic
 
-    seeds = max(1, runs // (RATES * RANKS * BATCHES))
+    ranks = RANKS[: max(1, runs // RATES)]
+    batches = BATCHES[: max(1, runs // (RATES * len(ranks)))]
+    seeds = runs // (RATES * len(ranks) * len(batches))
     rates = [0.0005 * 2**power for power in range(RATES - 1)] + [0.01]
     study = synthetic.make_study(
         folder,
         title=f"{runs} made-up runs",
         grid={
-            "design": "factorial" if runs >= RATES * RANKS * BATCHES else "one_factor",
+            "design": "factorial",
             "learning_rate": rates,
-            "rank": [4, 8, 16, 32, 64],
-            "batch": [[2, 4], [1, 1], [4, 4], [4, 8]],
+            "rank": ranks,
+            "batch": batches,
             "model": ["llama-s"],
             "seed": list(range(1, seeds + 1)),
         },
