@@ -118,7 +118,13 @@ def tune(found: dict[str, Any]) -> Iterator[Row]:
         pruning = found["pruning"]
         searches = len(pruning["searches"])
         yield f"Search: updates saved by pruning, mean of {searches}", f"{pruning['steps_saved_mean']:.0%}", "≥ 40 %"
-        same = f"{pruning['same_or_within_noise']} of {searches}"
+        near = sum(row["gap"] <= pruning["noise_95"] for row in pruning["searches"])
+        same = (
+            f"same in {pruning['same_winner']} of {searches}, or within one standard deviation of the seeds' noise in "
+        )
+        same += (
+            f"{pruning['same_or_within_noise']}, within its 95 % interval ({pruning['noise_95']:.3f} nats) in {near}"
+        )
         yield "Search: winner the same as without pruning, or within noise", same, "all"
     for key, where in (("pace", found["study"]), ("large_base", "a random base of 115 M parameters, tiny trials")):
         ratios = found.get(key, {}).get("plain_script_to_ours")

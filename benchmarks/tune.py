@@ -63,7 +63,16 @@ def measure_pruning(study: Study, data: Path, folder: Path, *, seeds: int) -> di
         "steps_saved_mean": statistics.mean(row["steps_saved"] for row in rows),
         "same_winner": sum(row["same_winner"] for row in rows),
         "same_or_within_noise": sum(row["same_winner"] or row["gap"] <= row["noise"] for row in rows),
+        "noise_95": noise_95(rows),
     }
+
+
+def noise_95(rows: list[dict[str, Any]]) -> float:
+    """The gap of two equally good trials that luck of the seed exceeds once in twenty: the searches' noise, pooled, times t."""
+    from scipy.stats import t
+
+    pooled = statistics.fmean(row["noise"] ** 2 for row in rows) ** 0.5
+    return float(t.ppf(0.975, (NOISE_SEEDS - 1) * len(rows)) * pooled)
 
 
 def _one_search(study: Study, bench: TrialBench, folder: Path) -> dict[str, Any]:
