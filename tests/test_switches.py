@@ -1,7 +1,7 @@
 import pytest
 
 from study.errors import UserError
-from study.switches import switch
+from study.switches import check_names, switch
 
 
 @pytest.mark.parametrize(
@@ -15,3 +15,11 @@ def test_true_and_false_as_snakemake_passes_them(given: dict, wanted: bool) -> N
 def test_anything_else_is_one_line_that_names_it(value: object) -> None:
     with pytest.raises(UserError, match=r"^--config warm=.*: write warm=true or warm=false$"):
         switch({"warm": value}, "warm", default=True)
+
+
+def test_a_misspelt_name_is_not_passed_over() -> None:
+    check_names({"study": "demo", "session_minutes": 5, "partial": "true", "warm": False})
+    with pytest.raises(UserError, match=r"^--config partail=true: is unknown: did you mean partial\?$"):
+        check_names({"study": "demo", "partail": "true"})
+    with pytest.raises(UserError, match="known are study, session_minutes"):
+        check_names({"x": 1})

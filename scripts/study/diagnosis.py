@@ -38,7 +38,7 @@ NAMES = {
     "collapsed": "Collapsed",
     "template": "Template or end of text",
     "precision": "Precision",
-    "broken_base": "Broken base",
+    "broken_base": "Broken base, or not for this text",
     "at_chance": "Base at chance",
     "leak": "Leak",
     "noise": "Not proved",
@@ -244,9 +244,7 @@ def noise(rows: list[dict[str, Any]], units: dict[str, str], target: str | None)
     for row in [row for row in rows if row["task"] == target and row["verdict"] == "can't tell"]:
         unit = units[row["task"]]
         text = f"no difference proved: {plain_name(row['task'])} {change(row['difference'], unit, words=True)}"
-        yield Cause(
-            "noise", text + _seeds(row), f"smallest difference it can find: {detectable(row['detectable'], unit)}"
-        )
+        yield Cause("noise", text + _seeds(row), f"reliably found, see How sure: {detectable(row['detectable'], unit)}")
 
 
 def _seeds(row: dict[str, Any]) -> str:

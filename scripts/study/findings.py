@@ -119,12 +119,24 @@ def did_it_help(evidence: Evidence) -> Answer:
     if len(better):
         tone, short = ("good", _how_often(better, rows, evidence)) if not len(worse) else ("unsure", "It depends")
         count = f"{len(better)} of {all_} beat {'its' if len(better) == 1 else 'their'} untrained base on {name}"
-        return Answer(question, tone, short, f"{count}{harm}. {detail}{rest}")
+        return Answer(question, tone, short, f"{count}{harm}. {detail}{_other_targets(evidence)}{rest}")
     if len(worse):
         text = f"None of {all_} beat its untrained base on {name}{harm}. {detail}{rest}"
         return Answer(question, "bad", "No", text)
-    text = f"Of {all_} none differs from its untrained base on {name} by more than chance explains. {detail}{rest}"
+    text = f"Of {all_} none differs from its untrained base on {name} by more than chance explains. {detail}"
+    text += f"{_other_targets(evidence)}{rest}"
     return Answer(question, "unsure", "Can't tell", text)
+
+
+def _other_targets(evidence: Evidence) -> str:
+    """How many settings are proved better on the other tasks that training should improve."""
+    rows = evidence.comparisons
+    rows = rows[(rows["group"] == "target") & (rows["task"] != evidence.target) & (rows["verdict"] != "")]
+    parts = [
+        f"{plain_name(task)}: {(found['verdict'] == 'better').sum()} of {len(found)} better"
+        for task, found in rows.groupby("task", sort=False)
+    ]
+    return f" On other targets, {listed(parts)}." if parts else ""
 
 
 def _how_often(better: pd.DataFrame, rows: pd.DataFrame, evidence: Evidence) -> str:

@@ -81,7 +81,11 @@ def _means(runs: list[str], evidence: Evidence) -> list[str]:
     if lost:
         parts.append(f"The largest mean loss {over} is {_kept(lost)}, by “{evidence.setting_labels[lost['run']]}”.")
     if case and case is not lost:
-        parts.append(f"The base case changed by {_kept(case)}{'' if lost else f' {over}'}.")
+        unproved = ", not proved on any single task" if case["kept_high"] < 0 and case["run"] not in runs else ""
+        parts.append(f"The base case changed by {_kept(case)}{'' if lost else f' {over}'}{unproved}.")
+    ships = sum(row["ship"] == "ship" for row in evidence.summary["trade_offs"])
+    count = len(evidence.summary["trade_offs"])
+    parts.append(f"Fit to ship on this evidence: {ships or 'none'} of {count}.")
     return parts
 
 

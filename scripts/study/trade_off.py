@@ -10,6 +10,7 @@ from study.item_tables import ItemTable
 from study.wording import listed, plain_name
 
 Row = dict[str, Any]
+LIKELY_LOSS = "a loss beyond the margin is likely"
 
 
 def trade_offs(comparisons: pd.DataFrame, tables: dict[str, ItemTable], target: str | None, terms: Terms) -> list[Row]:
@@ -109,7 +110,7 @@ def _ship(row: Row, found: list[Row], tables: dict[str, ItemTable], terms: Terms
     if unlimited := [task for task in row["unmargined"] if task in worse]:
         return "can't tell", f"worse on {_names(unlimited)}, for which no margin is set"
     if beyond:
-        return "can't tell", f"a loss beyond the margin is likely, not proved, on {_names(beyond)}"
+        return "can't tell", f"{LIKELY_LOSS}, not proved, on {_names(beyond)}"
     open_ = [task for task, (low, _) in intervals.items() if low < -terms.retention_margin]
     if open_:
         return "can't tell", f"a loss beyond the margin is not excluded on {_names(open_)}"

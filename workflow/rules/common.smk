@@ -24,12 +24,13 @@ from study.job_resources import jobs_resources
 from study.search_point import settings_sha256
 from study.session import session_seconds
 from study.study_file import load_study
-from study.switches import switch
+from study.switches import check_names, switch
 from study.tasks import scoring_digest
 from study.warm import VARIABLE
 from study.winner import winner_cell
 
 try:
+    check_names(config)
     STUDY = load_study(config["study"])
     for place in (".snakemake", f"results/{STUDY.name}", f"reports/{STUDY.name}"):
         check_writable(Path.cwd() / place)
