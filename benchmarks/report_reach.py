@@ -21,8 +21,12 @@ CHROMIUM = Path("/usr/bin/chromium")
 NOTCHES, NOTCH_PX, NOTCH_MS = 120, 300, 50
 WATCH_FRAMES = """
 window.frames_ms = [];
-let before = performance.now();
-requestAnimationFrame(function tick(now) { frames_ms.push(now - before); before = now; requestAnimationFrame(tick); });
+let before = null;
+requestAnimationFrame(function tick(now) {
+  if (before !== null) frames_ms.push(now - before);
+  before = now;
+  requestAnimationFrame(tick);
+});
 """
 
 
