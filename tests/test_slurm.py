@@ -22,8 +22,8 @@ pytestmark = [
     pytest.mark.skipif(why_not() is not None, reason=str(why_not())),
 ]
 IMPATIENT = Path(__file__).parent / "slurm" / "impatient.py"
-STEPS = 120  # a second each while slow: the run that was submitted again is still at it when Ctrl-C comes
-# The copied trainer obeys two files beside the study: `slow/RUN` (a second per update, so that a time limit or a signal finds
+STEPS = 120
+# The copied trainer obeys two files beside the study: `slow/RUN` (seconds per update, so that a time limit or a signal finds
 # it at work) and `broken/RUN` (it raises before it loads anything).
 OBEY = """
 def _obey() -> None:
@@ -33,7 +33,7 @@ def _obey() -> None:
     must_stop = Course.must_stop
     def slowly(self, step):
         if (room / "slow" / run).exists():
-            time.sleep(1.0)
+            time.sleep(float((room / "slow" / run).read_text()))
         return must_stop(self, step)
     Course.must_stop = slowly
     def fail(**_):
@@ -156,7 +156,7 @@ def submitted(tmp_path_factory: pytest.TempPathFactory, toy_llama: Path) -> Iter
 def test_a_time_limit_a_failure_and_ctrl_c(submitted: Submitted) -> None:
     """One run fails every time; the other goes on beside it, is cut at its time limit, submitted again and then cancelled."""
     limited, broken = submitted.runs
-    (submitted.folder / "slow" / limited).touch()
+    (submitted.folder / "slow" / limited).write_text("1")
     (submitted.folder / "broken" / broken).touch()
     process = submitted.submit("--retries", "1")
     wait_until(lambda: submitted.steps(limited) > 2, process)
@@ -166,6 +166,7 @@ def test_a_time_limit_a_failure_and_ctrl_c(submitted: Submitted) -> None:
     submitted.cluster.ask("scontrol", "update", f"JobId={job}", f"TimeLimit={limit_minutes}")
     wait_until(lambda: submitted.told_to_stop(limited) == 1, process)
     cut = submitted.steps(limited)
+    (submitted.folder / "slow" / limited).write_text("5")  # submitted again, it outlasts the other's second failure
     wait_until(lambda: submitted.ended(broken) == ["FAILED", "FAILED"], process)
     wait_until(lambda: submitted.steps(limited) > cut, process)  # submitted again, it goes on
     again = submitted.job(limited)
