@@ -96,9 +96,8 @@ def diverged(evidence: Evidence) -> Iterator[Cause]:
         text = f"held-out loss rose from {number(path.heldout[0])} untrained to {number(path.heldout[-1])}"
         yield Cause("diverged", text, f"a rise of {MARGIN} over the untrained model")
     width = max(3, len(path.train) // 10)
-    if (
-        not path.from_untrained and len(path.train) >= 10
-    ):  # nothing untrained to compare with, as in most logs from elsewhere
+    # Nothing untrained to compare with, as in most logs from elsewhere.
+    if not path.from_untrained and len(path.train) >= 10:
         first, last = np.nanmean(path.train[:width]), np.nanmean(path.train[-width:])
         if differs(last, first):
             text = f"training loss rose from {number(first)} to {number(last)}"

@@ -10,6 +10,7 @@ from study.errors import UserError
 from study.task_result import TaskResult
 
 if TYPE_CHECKING:
+    import pyarrow
     from transformers import PreTrainedModel
 
 IGNORED = -100  # the label that carries no loss, as in torch's cross_entropy
@@ -52,14 +53,7 @@ def heldout_loss(model: "PreTrainedModel", parquet: Path, *, batch_size: int) ->
 
 def read_rows(parquet: Path) -> tuple[list[str], list[Row]]:
     """Row ids and (input_ids, labels) of a tokenised data set; a file that is missing or of another form is a `UserError`."""
-    import pyarrow.parquet
-
-    try:
-        table = pyarrow.parquet.read_table(parquet, columns=["row", "input_ids", "labels"]).to_pydict()
-    except (OSError, pyarrow.ArrowException, KeyError) as error:
-        raise UserError(
-            f"{parquet} cannot be read as a tokenised data set ({str(error).splitlines()[0]}): run prepare_data again"
-        ) from None
+    table = read_columns(parquet, ["row", "input_ids", "labels"]).to_pydict()
     rows = list(zip(table["input_ids"], table["labels"], strict=True))
     if not rows:
         raise UserError(f"{parquet} holds no row: set data.heldout_rows higher and run prepare_data again")
@@ -67,6 +61,18 @@ def read_rows(parquet: Path) -> tuple[list[str], list[Row]]:
         if len(ids) != len(labels) or all(label == IGNORED for label in labels[1:]):
             raise UserError(f"{parquet}: row {row} carries no loss: run prepare_data again")
     return [str(row) for row in table["row"]], rows
+
+
+def read_columns(parquet: Path, columns: list[str]) -> "pyarrow.Table":
+    """Columns of a tokenised data set; a file that is missing or of another form is a `UserError`."""
+    import pyarrow.parquet
+
+    try:
+        return pyarrow.parquet.read_table(parquet, columns=columns).select(columns)
+    except (OSError, pyarrow.ArrowException, KeyError) as error:
+        raise UserError(
+            f"{parquet} cannot be read as a tokenised data set ({str(error).splitlines()[0]}): run prepare_data again"
+        ) from None
 
 
 def token_losses(model: "PreTrainedModel", rows: Sequence[Row], *, batch_size: int) -> list[tuple[float, int]]:

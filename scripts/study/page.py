@@ -13,7 +13,6 @@ from study.errors import UserError
 from study.findings import Evidence
 from study.outcomes import STATUSES, Outcome, data_cards
 from study.study_file import Study
-from study.trade_off import LIKELY_LOSS
 from study.wording import (
     AXIS_NAMES,
     duration,
@@ -183,8 +182,9 @@ def healthy_runs(material: Material) -> list[str]:
     """Labels of the trained runs in which no fault was found, with the checks that could not be made."""
     labels, notes = material.evidence.labels, dict(material.evidence.summary["unmade_checks"])
     for row in material.evidence.summary["trade_offs"]:
-        if row["ship_reason"].startswith(LIKELY_LOSS):
-            notes |= {run: "; ".join(filter(None, (notes.get(run), row["ship_reason"]))) for run in row["runs"].split()}
+        if row["likely_lost"]:
+            told = f"a loss beyond the margin is likely on {listed([plain_name(task) for task in row['likely_lost']])}"
+            notes |= {run: "; ".join(filter(None, (notes.get(run), told))) for run in row["runs"].split()}
     return [
         f"{labels[run]} ({notes[run]})" if run in notes else labels[run]
         for run, causes in material.evidence.summary["diagnoses"].items()

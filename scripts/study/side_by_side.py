@@ -165,7 +165,7 @@ def _memory(gaps: dict[str, float], base: dict[str, float] | None, alpha: float,
     if not gaps:
         return "–"
     if base is None:
-        mean = sum(gaps.values()) / len(gaps) if gaps else None
+        mean = sum(gaps.values()) / len(gaps)
         return f"{change(mean, 'share', words=True)} before any training"
     shared = [id_ for id_ in gaps if id_ in base]
     if len(shared) < fewest_units(alpha):

@@ -10,7 +10,6 @@ from study.item_tables import ItemTable
 from study.wording import listed, plain_name
 
 Row = dict[str, Any]
-LIKELY_LOSS = "a loss beyond the margin is likely"
 
 
 def trade_offs(comparisons: pd.DataFrame, tables: dict[str, ItemTable], target: str | None, terms: Terms) -> list[Row]:
@@ -34,6 +33,7 @@ def trade_offs(comparisons: pd.DataFrame, tables: dict[str, ItemTable], target: 
         row |= {"gain": gain["improvement"], "gain_low": low, "gain_high": high, "gain_verdict": gain["verdict"]}
         row |= {"gain_p": gain["p_corrected"], "gain_detectable": gain["detectable"]}
         row |= _kept(found, tables, terms)
+        row["likely_lost"] = _likely_lost(found, tables, terms)
         row["ship"], row["ship_reason"] = _ship(row, found, tables, terms)
         rows.append(row)
     for row in rows:
@@ -84,6 +84,18 @@ def _dominates(other: Row, row: Row) -> bool:
     return at_least and (other["gain"] > row["gain"] or other["kept"] > row["kept"])
 
 
+def _likely_lost(found: list[Row], tables: dict[str, ItemTable], terms: Terms) -> list[str]:
+    """Retention tasks, shares of right answers, whose interval lies under minus the margin without a proof after correction."""
+    return [
+        row["task"]
+        for row in found
+        if row["group"] == "retention"
+        and tables[row["task"]].unit == "share"
+        and row["verdict"] == "can't tell"
+        and _improvement(row, tables)[1] < -terms.retention_margin
+    ]
+
+
 def _ship(row: Row, found: list[Row], tables: dict[str, ItemTable], terms: Terms) -> tuple[str, str]:
     """Ship when the gain is proved and on every single retention task the interval ends above minus the margin; do not when
     a loss on the target is proved, or one on a retention task whose interval lies under minus the margin; else it can not be
@@ -95,9 +107,8 @@ def _ship(row: Row, found: list[Row], tables: dict[str, ItemTable], terms: Terms
         return "don't ship", "worse on the target"
     retention = [r for r in found if r["group"] == "retention" and not np.isnan(r["difference"])]
     intervals = {r["task"]: _improvement(r, tables) for r in retention if tables[r["task"]].unit == "share"}
-    beyond = [task for task, (_, high) in intervals.items() if high < -terms.retention_margin]
     worse = {r["task"] for r in retention if r["verdict"] == "worse"}
-    if lost := [task for task in beyond if task in worse]:
+    if lost := [task for task, (_, high) in intervals.items() if high < -terms.retention_margin and task in worse]:
         return "don't ship", f"lost more than the margin on {_names(lost)}"
     if row["gain_verdict"] != "better":
         return "can't tell", "gain not proved"
@@ -109,8 +120,8 @@ def _ship(row: Row, found: list[Row], tables: dict[str, ItemTable], terms: Terms
         ] else "retention not measured"
     if unlimited := [task for task in row["unmargined"] if task in worse]:
         return "can't tell", f"worse on {_names(unlimited)}, for which no margin is set"
-    if beyond:
-        return "can't tell", f"{LIKELY_LOSS}, not proved, on {_names(beyond)}"
+    if row["likely_lost"]:
+        return "can't tell", f"a loss beyond the margin is likely, not proved, on {_names(row['likely_lost'])}"
     open_ = [task for task, (low, _) in intervals.items() if low < -terms.retention_margin]
     if open_:
         return "can't tell", f"a loss beyond the margin is not excluded on {_names(open_)}"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from study.answers import Prompt, render
-from study.errors import UserError
+from study.heldout import read_columns
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -16,14 +16,7 @@ if TYPE_CHECKING:
 def in_training(tokenizer: "PreTrainedTokenizerBase", prompts: Sequence[Prompt], parquet: Path) -> list[bool]:
     """Per prompt whether some row of `train.parquet` begins with its original wording and reference, token for token; a row
     that was cut need only hold what fits. Which rows a run of less than an epoch drew is not looked at."""
-    import pyarrow.parquet
-
-    try:
-        column = pyarrow.parquet.read_table(parquet, columns=["input_ids"]).column("input_ids").combine_chunks()
-    except (OSError, pyarrow.ArrowException, KeyError) as error:
-        raise UserError(
-            f"{parquet} cannot be read as a tokenised data set ({str(error).splitlines()[0]}): run prepare_data again"
-        ) from None
+    column = read_columns(parquet, ["input_ids"]).column("input_ids").combine_chunks()
     starts, tokens = column.offsets.to_numpy(), column.values.to_numpy()
     asked = [render(tokenizer, prompt.original) for prompt in prompts]
     answers = [tokenizer(prompt.reference.strip(), add_special_tokens=False).input_ids for prompt in prompts]
