@@ -88,8 +88,10 @@ def _requests(study: Study, cell: Cell, device: Device, *, results: Path, longes
 
 def _host_mib(study: Study, cell: Cell, shape: Shape, device: Device) -> int:
     if device.kind == "cuda":
-        return round(CUDA_HOST_MIB + 2 * weight_bytes(shape, "16bit", backend="trl") / 2**20)
-    return CPU_HOST_MIB + memory_here(study, cell, shape, device).total_mib
+        needed = CUDA_HOST_MIB + 2 * weight_bytes(shape, "16bit", backend="trl") / 2**20
+    else:
+        needed = CPU_HOST_MIB + memory_here(study, cell, shape, device).total_mib
+    return 100 * math.ceil(needed / 100)  # no better known, and cells that differ in a few MiB ask for the same
 
 
 def _hours(study: Study, cell: Cell, shape: Shape, device: Device, results: Path) -> tuple[float | None, float | None]:

@@ -7,11 +7,11 @@ rule compare:
     input:
         scores=score_inputs,
     output:
-        comparison="results/{study}/compare/compare.json",
+        comparison="<results>/compare/compare.json",
     log:
-        "results/{study}/logs/compare.log",
+        "<logs>/compare.log",
     benchmark:
-        "results/{study}/benchmarks/compare.tsv"
+        "<benchmarks>/compare.tsv"
     conda:
         "../../environment.yml"
     resources:

@@ -6,12 +6,12 @@
 
 rule plan:
     log:
-        f"results/{STUDY.name}/logs/plan.log",
+        "<logs>/plan.log",
     conda:
         "../../environment.yml"
     params:
-        results=f"results/{STUDY.name}",
-        page=f"reports/{STUDY.name}/plan.html",
+        results=RESULTS,
+        page=f"{REPORTS}/plan.html",
     shell:
         'exec python "$SCRIPTS/plan.py" --study "$STUDY" --results {params.results:q}'
         " --page {params.page:q} $SESSION --text {log:q}"

@@ -5,12 +5,12 @@
 
 rule prepare_data:
     output:
-        card="results/{study}/data/{data}/card.json",
+        card="<results>/data/{data}/card.json",
     log:
-        "results/{study}/logs/prepare_data/{data}.log",
+        "<logs>/prepare_data/{data}.log",
     benchmark:
-        "results/{study}/benchmarks/prepare_data/{data}.tsv"
-    priority: lambda wildcards: precedence(wildcards.data)
+        "<benchmarks>/prepare_data/{data}.tsv"
+    priority: by("data", precedence)
     conda:
         "../../environment.yml"
     threads: 1

@@ -6,32 +6,32 @@
 
 rule report:
     input:
-        comparison="results/{study}/compare/compare.json",
+        comparison="<results>/compare/compare.json",
         search=search_input,
     output:
         page=report(
-            "reports/{study}/report.html",
+            "<reports>/report.html",
             caption="../report/page.rst",
             category="Report",
         ),
         figures=report(
-            directory("reports/{study}/figures"),
+            directory("<reports>/figures"),
             patterns=["{picture}.svg"],
             caption="../report/figure.rst",
             category="Pictures",
             labels={"picture": "{picture}"},
         ),
         tables=report(
-            directory("reports/{study}/tables"),
+            directory("<reports>/tables"),
             patterns=["{table}.csv"],
             caption="../report/table.rst",
             category="Tables",
             labels={"table": "{table}"},
         ),
     log:
-        "results/{study}/logs/report.log",
+        "<logs>/report.log",
     benchmark:
-        "results/{study}/benchmarks/report.tsv"
+        "<benchmarks>/report.tsv"
     conda:
         "../../environment.yml"
     resources:

@@ -5,32 +5,26 @@
 
 rule score:
     input:
-        card=lambda wildcards: f"results/{wildcards.study}/data/{data_of(wildcards.subject)}/card.json",
-        record=lambda wildcards: (
-            f"results/{wildcards.study}/train/{wildcards.subject}/record.json"
-            if wildcards.subject not in BASES
-            else []
-        ),
+        card=by("subject", card_of, among=SUBJECT_DATA),
+        record=by("subject", record_of),
     output:
-        score="results/{study}/score/{subject}/score.json",
+        score="<results>/score/{subject}/score.json",
     log:
-        "results/{study}/logs/score/{subject}.log",
+        "<logs>/score/{subject}.log",
     benchmark:
-        "results/{study}/benchmarks/score/{subject}.tsv"
-    priority: lambda wildcards: precedence(wildcards.subject)
+        "<benchmarks>/score/{subject}.tsv"
+    priority: by("subject", precedence)
     conda:
         "../../environment.yml"
     threads: STUDY.settings["scoring"]["threads"]
     resources:
-        mem_mb=lambda wildcards: asked("mem_mb", "score", wildcards.subject),
-        runtime=lambda wildcards: asked("runtime", "score", wildcards.subject),
+        mem_mb=asked("mem_mb", "score", "subject"),
+        runtime=asked("runtime", "score", "subject"),
         gpu=1,
-        vram_mib=lambda wildcards: asked("vram_mib", "score", wildcards.subject),
+        vram_mib=asked("vram_mib", "score", "subject"),
     params:
-        study=lambda wildcards: study_of(wildcards.subject),
-        trained=lambda wildcards, input: (
-            f"--record {input.record} --adapter {Path(input.record).parent / 'adapter'}" if input.record else ""
-        ),
+        study=by("subject", study_of, among=() if SEARCH_ENABLED else SUBJECT_DATA),
+        trained=by("subject", trained),
         scoring=SCORING,
         code=code_digest("score"),
     shell:

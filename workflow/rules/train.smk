@@ -6,24 +6,24 @@
 
 rule train:
     input:
-        card=lambda wildcards: f"results/{wildcards.study}/data/{data_of(wildcards.run)}/card.json",
+        card=by("run", card_of, among=SUBJECT_DATA),
     output:
-        record="results/{study}/train/{run}/record.json",
+        record="<results>/train/{run}/record.json",
     log:
-        "results/{study}/logs/train/{run}.log",
+        "<logs>/train/{run}.log",
     benchmark:
-        "results/{study}/benchmarks/train/{run}.tsv"
-    priority: lambda wildcards: precedence(wildcards.run, late=1)
+        "<benchmarks>/train/{run}.tsv"
+    priority: by("run", lambda run: precedence(run, late=1))
     conda:
         "../../environment.yml"
     threads: STUDY.settings["training"]["threads"]
     resources:
-        mem_mb=lambda wildcards: asked("mem_mb", "train", wildcards.run),
-        runtime=lambda wildcards: asked("runtime", "train", wildcards.run),
+        mem_mb=asked("mem_mb", "train", "run"),
+        runtime=asked("runtime", "train", "run"),
         gpu=1,
-        vram_mib=lambda wildcards: asked("vram_mib", "train", wildcards.run),
+        vram_mib=asked("vram_mib", "train", "run"),
     params:
-        study=lambda wildcards: study_of(wildcards.run),
+        study=by("run", study_of, among=() if SEARCH_ENABLED else SUBJECT_DATA),
         code=code_digest("train"),
     shell:
         'exec python "$SCRIPTS/train.py" --study {params.study} --run {wildcards.run} --data $(dirname {input.card})'

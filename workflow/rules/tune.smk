@@ -6,21 +6,21 @@
 
 checkpoint tune:
     input:
-        card=f"results/{STUDY.name}/data/{BASE_CASE.data}/card.json",
+        card=card_of(BASE_CASE.run),
     output:
         result=SEARCH_RESULT,
     log:
-        f"results/{STUDY.name}/logs/tune.log",
+        "<logs>/tune.log",
     benchmark:
-        f"results/{STUDY.name}/benchmarks/tune.tsv"
+        "<benchmarks>/tune.tsv"
     conda:
         "../../environment.yml"
     threads: STUDY.settings["training"]["threads"] * (STUDY.settings["tune"] or {"workers": 1})["workers"]
     resources:
-        mem_mb=lambda wildcards: asked("mem_mb", "tune"),
-        runtime=lambda wildcards: asked("runtime", "tune"),
+        mem_mb=RESOURCES["tune"]["tune"]["mem_mb"],
+        runtime=RESOURCES["tune"]["tune"]["runtime"],
         gpu=1,
-        vram_mib=lambda wildcards: asked("vram_mib", "tune"),
+        vram_mib=RESOURCES["tune"]["tune"]["vram_mib"],
     params:
         data=lambda wildcards, input: Path(input.card).parent,
         out=lambda wildcards, output: Path(output.result).parent,
