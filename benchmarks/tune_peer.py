@@ -1,10 +1,11 @@
 """The peer: what one writes with Optuna, TRL and PEFT alone. The same trials, but nothing of loragrid trains them.
 
 Base and tokenizer loaded for each trial, SFTTrainer's own evaluation at the same updates on the same held-out rows, a
-callback that reports to Optuna. Rows come tokenised and settings drawn, so that only trials are compared; Optuna keeps
-them in memory.
+callback that reports to Optuna. Rows come tokenised and settings drawn, and each trial ends where the search's ended, so
+that only trials are compared; Optuna keeps them in memory.
 """
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,17 @@ from study.trial_bench import spread_rows
 
 @dataclass(frozen=True)
 class PeerResult:
-    """Held-out loss at the end of a trial."""
+    """A trial's last held-out loss, and how often it was measured."""
 
     loss: float
+    evaluations: int
+
+
+class EndsWhereTold(optuna.pruners.BasePruner):
+    """Prunes at the measurement at which the search pruned the same trial (`measurements` in the trial's attributes)."""
+
+    def prune(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> bool:
+        return len(trial.intermediate_values) >= trial.user_attrs["measurements"]
 
 
 class Peer:
@@ -36,14 +45,14 @@ class Peer:
         chosen = spread_rows(len(rows.heldout), self.tune["heldout_rows"])
         self.train = rows.train.select_columns(["input_ids", "labels"])
         self.heldout = rows.heldout.select(chosen).select_columns(["input_ids", "labels"])
-        self.evaluations = 0  # of the last trial
-        self.optuna = optuna.create_study(direction="minimize", pruner=optuna.pruners.NopPruner())
+        self.optuna = optuna.create_study(direction="minimize", pruner=EndsWhereTold())
 
-    def run(self, point: dict[str, Any]) -> PeerResult:
-        """One trial by `study.optimize`."""
-        self.optuna.enqueue_trial({}, user_attrs={"point": point})
+    def run(self, point: dict[str, Any], *, measurements: float = math.inf) -> PeerResult:
+        """One trial by `study.optimize`, pruned after so many measurements."""
+        self.optuna.enqueue_trial({}, user_attrs={"point": point, "measurements": measurements})
         self.optuna.optimize(self._objective, n_trials=1)
-        return PeerResult(self.optuna.trials[-1].value)
+        values = self.optuna.trials[-1].intermediate_values
+        return PeerResult(values[max(values)], len(values))
 
     def _objective(self, trial: optuna.Trial) -> float:
         from transformers import AutoTokenizer
@@ -68,9 +77,7 @@ class Peer:
             save_strategy="no",
         )
         trainer.train()
-        measured = [row for row in trainer.state.log_history if "eval_loss" in row]
-        self.evaluations = len(measured)
-        return measured[-1]["eval_loss"]
+        return trainer.state.log_history[-2]["eval_loss"]  # the last row sums the training up
 
     def _settings(self, point: dict[str, Any]) -> tuple[dict[str, Any], Any]:
         study = at_point(self.study, point, budget=self.tune["budget"])
@@ -78,7 +85,7 @@ class Peer:
 
 
 def reporting(trial: optuna.Trial, *, steps: int, parts: int) -> Any:
-    """A callback that evaluates at the ends of so many equal parts of the steps, tells Optuna, and stops where it prunes."""
+    """A callback that evaluates at the ends of so many equal parts of the steps and tells Optuna, which may end the trial."""
     from transformers import TrainerCallback
 
     class Report(TrainerCallback):
@@ -88,7 +95,7 @@ def reporting(trial: optuna.Trial, *, steps: int, parts: int) -> Any:
 
         def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **_: Any) -> None:
             trial.report(metrics["eval_loss"], state.global_step)
-            if trial.should_prune():
-                control.should_training_stop = True
+            if state.global_step < steps and trial.should_prune():
+                raise optuna.TrialPruned
 
     return Report()

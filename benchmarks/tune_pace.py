@@ -1,0 +1,135 @@
+"""The pace of a search beside the plain script's: whole searches, the same trials, in turn. See benchmarks/tune.py."""
+
+import gc
+import json
+import math
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from measuring import spread
+
+from study.search import Search
+from study.search_result import trial_rows
+from study.session import SessionClock, StopSignals
+from study.study_file import Study
+from study.trial_bench import TrialBench, TrialResult
+from tune import run_trial
+
+UNITS = ("seconds", "cpu_seconds")
+
+
+def with_tune(study: Study, **changes: Any) -> Study:
+    """The study with other values in `tune`, its search on."""
+    return replace(study, settings=study.settings | {"tune": study.settings["tune"] | changes})
+
+
+def full(bench: TrialBench, point: dict[str, Any], folder: Path) -> TrialResult:
+    """A trial without pruning."""
+    return bench.run(
+        point, name="full", folder=folder, stop=StopSignals(), clock=SessionClock(None), listen=lambda part, loss: False
+    )
+
+
+def measure_pace(study: Study, data: Path, folder: Path, *, searches: int) -> dict[str, Any]:
+    """Trials per minute of whole searches, claim and record included, and of the plain script, one row per sampler seed."""
+    rows = [_one_pace(with_tune(study, seed=seed), data, folder / f"{seed}") for seed in range(searches)]
+    return {
+        "searches": rows,
+        "plain_script_to_ours": {
+            unit: {name: spread([row["ratio"][unit][name] for row in rows]) for name in ("reused", "reloaded")}
+            for unit in UNITS
+        },
+        "largest_loss_difference_to_plain": max(row["largest_loss_difference_to_plain"] for row in rows),
+    }
+
+
+def _one_pace(study: Study, data: Path, folder: Path) -> dict[str, Any]:
+    from tune_peer import Peer
+
+    ways = {name: Searching(study, data, folder / name) for name in ("reused", "reloaded")}
+    peer = Peer(study, data, folder)
+    for way in ways.values():
+        full(way.bench, {}, folder)  # what is imported and compiled once
+    peer.run({})
+    spent: dict[str, list[tuple[float, float]]] = {name: [] for name in (*ways, "plain")}
+    apart = []
+
+    def timed(name: str, run: Callable[..., Any], *given: Any, **named: Any) -> Any:
+        began, cpu = time.monotonic(), time.process_time()
+        result = run(*given, **named)
+        spent[name].append((time.monotonic() - began, time.process_time() - cpu))
+        return result
+
+    for _ in range(study.settings["tune"]["trials"]):
+        gc.freeze()  # as in a process that does nothing but search; a plain script has nothing frozen
+        row = timed("reused", ways["reused"].trial)
+        again = timed("reloaded", ways["reloaded"].trial, reload=True)
+        gc.unfreeze()
+        if (row["point"], row["curve"]) != (again["point"], again["curve"]):
+            raise RuntimeError(f"trial {row['slot']} on a base loaded anew is another trial")
+        if row["outcome"] not in ("complete", "pruned"):
+            raise RuntimeError(f"trial {row['slot']}: {row['outcome']}; a plain script's would not end there")
+        until = len(row["curve"]) if row["outcome"] == "pruned" else math.inf
+        theirs = timed("plain", peer.run, row["point"], measurements=until)
+        if theirs.evaluations != len(row["curve"]):
+            raise RuntimeError(
+                f"trial {row['slot']}: measured {len(row['curve'])} times, by the plain script {theirs.evaluations} times"
+            )
+        apart.append(abs(row["loss"] - theirs.loss))
+    found = _pace(spent) | {"seed": study.settings["tune"]["seed"], "largest_loss_difference_to_plain": max(apart)}
+    print(json.dumps(found), file=sys.stderr, flush=True)
+    return found
+
+
+class Searching:
+    """A search with its bench, one trial after another."""
+
+    def __init__(self, study: Study, data: Path, folder: Path) -> None:
+        folder.mkdir(parents=True)
+        self.search, self.bench = Search(folder, name="paced", tune=study.settings["tune"]), TrialBench(study, data)
+
+    def trial(self, *, reload: bool = False) -> dict[str, Any]:
+        """The search's next trial from claim to record, on a base loaded anew if `reload`; its row."""
+        if reload:
+            self.bench.drop_base()
+        with self.search.next() as claim:
+            run_trial(self.search, claim, self.bench, stop=StopSignals(), clock=SessionClock(None))
+        return trial_rows(self.search)[claim.slot]
+
+
+def measure_large_base(study: Study, data: Path, folder: Path, *, trials: int) -> dict[str, Any]:
+    """The pace where loading costs something: a random Llama of 115 M parameters, trials of about 400 tokens, measured once.
+
+    Made up to show what reusing the base saves; such short trials are nobody's search.
+    """
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    settings, key = study.settings, study.settings["base_case"]["model"]
+    tokenizer = AutoTokenizer.from_pretrained(settings["models"][key]["path"])
+    sizes = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, **sizes))
+    model.save_pretrained(folder / "base")
+    tokenizer.save_pretrained(folder / "base")
+    models = {key: settings["models"][key] | {"path": str(folder / "base")}}
+    large = replace(study, settings=settings | {"models": models})
+    tiny = {"budget": {"tokens": 400}, "evaluations": 1, "heldout_rows": 2, "trials": trials, "pruner": None}
+    facts = {"parameters": model.num_parameters(), "bytes": sum(p.numel() * 4 for p in model.parameters())} | tiny
+    del model
+    return facts | measure_pace(with_tune(large, **tiny), data, folder / "pace", searches=1)
+
+
+def _pace(spent: dict[str, list[tuple[float, float]]]) -> dict[str, Any]:
+    """`spent`: per way (wall seconds, CPU seconds) of every trial. The ratio is that of the searches, all trials together."""
+    total = {
+        unit: {name: sum(pair[place] for pair in spent[name]) for name in spent} for place, unit in enumerate(UNITS)
+    }
+    return {
+        "ratio": {
+            unit: {name: total[unit]["plain"] / total[unit][name] for name in ("reused", "reloaded")} for unit in UNITS
+        },
+        "seconds_and_cpu_seconds": {name: [[round(x, 3) for x in pair] for pair in spent[name]] for name in spent},
+    }
