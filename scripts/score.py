@@ -28,8 +28,9 @@ from study.provenance import device_info, git_state, versions
 from study.records import ScoreRecord, TaskScore, write_record
 from study.session import SessionClock, add_session_options, session_end
 from study.study_file import Study, load_study
-from study.subjects import HELDOUT, Identity, Subject, as_subject, identify, read_list
+from study.subjects import Identity, Subject, as_subject, identify, read_list
 from study.task_result import items_table, load_task, save_task, write_tables
+from study.tasks import HELDOUT_LOSS
 from study.trained_prompts import in_training
 from study.warm import hand_over
 from study.workbench import Workbench
@@ -54,7 +55,7 @@ def score_subjects(*, study: Study, subjects: Sequence[Subject], session_ends: f
     from study.lm_eval_tasks import find_tasks
 
     prompts = read_prompts(Path(scoring["qualitative"])) if scoring["qualitative"] else []
-    names = [name for name in (*scoring["target"], *scoring["retention"]) if name != HELDOUT]
+    names = [name for name in (*scoring["target"], *scoring["retention"]) if name != HELDOUT_LOSS]
     tasks = find_tasks(names, limit=scoring["limit"])
     for model in list(members):
         # The model's subjects share its data, whose card names the commit that a branch stood for.
@@ -89,7 +90,7 @@ def score_subject(
     for group in ("target", "retention"):
         for named in study.settings["scoring"][group]:
             task = tasks.get(named)
-            name = task.name if task else HELDOUT
+            name = task.name if task else HELDOUT_LOSS
             done = score_task(
                 name, task=task, group=group, subject=subject, key=identity.digest, workbench=workbench, clock=clock
             )

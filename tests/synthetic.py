@@ -215,7 +215,7 @@ def write_run(
         total_parameters=600_000,
         final_train_loss=None if diverged else found["loss"] - 0.05,
         first_heldout_loss=2.6,
-        final_heldout_loss=2.6 if diverged else found["loss"],  # the last that is finite is from before training
+        final_heldout_loss=None if diverged else found["loss"],
         sessions=(
             Session(start_step=0, end_step=steps, seconds=seconds, host="made-up", device="cpu", ended="finished"),
         ),

@@ -199,7 +199,9 @@ def test_signal_to_the_command(toy_llama: Path, tmp_path: Path, number: int) -> 
 def test_divergence_is_a_result(toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float) -> None:
     lose(monkeypatch, 7, value)
     record = toy.train(tmp_path / "run")
-    assert (record.status, record.steps, record.adapter_sha256, record.final_train_loss) == ("diverged", 7, None, None)
+    assert (record.status, record.steps, record.adapter_sha256) == ("diverged", 7, None)
+    # The losses that its file holds are from before it diverged: no final ones.
+    assert record.final_train_loss is record.final_heldout_loss is None and record.first_heldout_loss is not None
     assert "step 7" in record.reason and record.sessions[-1].ended == "diverged"
     last = rows_of(tmp_path / "run")[-1]
     assert (last["step"], float(last["loss"])) == ("7", pytest.approx(value, nan_ok=True))

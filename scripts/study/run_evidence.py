@@ -138,8 +138,7 @@ def gather_evidence(outcomes: list[Outcome], results: Path) -> dict[str, Evidenc
 
 
 def _add_neighbours(found: dict[str, Evidence]) -> None:
-    """Give each run the finished runs that differ from it in nothing but the learning rate. The last loss of one that diverged
-    was measured before it did, and says nothing about its rate."""
+    """Give each run the finished runs that differ from it in nothing but the learning rate."""
     groups: dict[str, list[Evidence]] = {}
     for evidence in found.values():
         cell = evidence.outcome.cell
@@ -154,6 +153,5 @@ def _add_neighbours(found: dict[str, Evidence]) -> None:
 
 
 def _final_loss(evidence: Evidence) -> float:
-    record = evidence.outcome.record
-    value = record.final_heldout_loss if record.status == "finished" else None
+    value = evidence.outcome.record.final_heldout_loss  # None of a run that diverged
     return float("nan") if value is None else value

@@ -46,7 +46,7 @@ def make_record(
         base_source=base.source,
         base_commit=base.commit,
         base_sha256=base.sha256,
-        **_way(course),
+        **_way(course, diverged=bool(diverged)),
         **_cost(course, history),
         trainable_parameters=parameters[0],
         total_parameters=parameters[1],
@@ -60,8 +60,9 @@ def make_record(
     )
 
 
-def _way(course: Course) -> dict[str, Any]:
-    """How far the run came, what it saw on the way, and its losses."""
+def _way(course: Course, *, diverged: bool) -> dict[str, Any]:
+    """How far the run came, what it saw on the way, and its losses. One that diverged has no final loss: the last that its
+    file holds are from before it did."""
     seen, losses = course.seen, course.losses
     return {
         "losses_file": losses.path.name,
@@ -71,9 +72,9 @@ def _way(course: Course) -> dict[str, Any]:
         "tokens": seen.tokens,
         "loss_tokens": seen.loss_tokens,
         "padding_share": 1 - seen.tokens / seen.positions if seen.positions else 0.0,
-        "final_train_loss": _loss(losses.last("train")),
+        "final_train_loss": None if diverged else _loss(losses.last("train")),
         "first_heldout_loss": _loss(losses.first("heldout")),
-        "final_heldout_loss": _loss(losses.last("heldout")),
+        "final_heldout_loss": None if diverged else _loss(losses.last("heldout")),
     }
 
 

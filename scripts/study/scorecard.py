@@ -178,14 +178,9 @@ RULES: dict[str, Callable[..., tuple[str, str]]] = {
 
 
 def _is_finished(outcome: Outcome) -> bool:
-    """A run with a last loss of its own: that of one that diverged is from before it did."""
+    """A run with a final loss: one that diverged has none."""
     record = outcome.record
-    return (
-        outcome.cell is not None
-        and record is not None
-        and record.status == "finished"
-        and record.final_heldout_loss is not None
-    )
+    return outcome.cell is not None and record is not None and record.final_heldout_loss is not None
 
 
 def _size(text: str) -> float:

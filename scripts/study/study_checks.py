@@ -18,7 +18,7 @@ from study.model_shape import find_config
 from study.outcomes import Outcome
 from study.run_evidence import answer_measures
 from study.study_file import Study
-from study.subjects import HELDOUT
+from study.tasks import HELDOUT_LOSS
 from study.units import mean_interval
 from study.wording import AXIS_NAMES, listed, number, plain_name, plural, score, visible
 
@@ -51,7 +51,7 @@ def _near_uniform(base: Outcome, outcomes: list[Outcome], study: Study) -> Itera
 
 def untrained_loss(base: Outcome, outcomes: list[Outcome]) -> float | None:
     """Held-out loss of a base: its own score, else what its runs measured before their first update."""
-    scored = base.score.tasks.get(HELDOUT) if base.score else None
+    scored = base.score.tasks.get(HELDOUT_LOSS) if base.score else None
     if scored is not None and scored.status == "scored":
         return scored.metrics["loss"]["value"]
     of_runs = (o.record.first_heldout_loss for o in outcomes if o.base == base.subject and o.record)

@@ -58,8 +58,17 @@ def _of_another_kind(child: jsonschema.ValidationError, error: jsonschema.Valida
     return child.validator in ("type", "const") and child.absolute_path == error.absolute_path
 
 
+KINDS = {
+    "integer": "a whole number",
+    "number": "a number",
+    "string": "text",
+    "boolean": "true or false",
+    "array": "a list, such as [1, 2]",
+    "object": "a map of keys to values",
+    "null": "null",
+}
 MENDS = {
-    "type": "give one of that type",
+    "type": "give that",
     "enum": "take one of them",
     "oneOf": "give one of them",
     "minimum": "give a larger one",
@@ -91,10 +100,20 @@ def _explain(error: jsonschema.ValidationError) -> str:
     if error.validator == "uniqueItems":
         twice = next(item for item in error.instance if error.instance.count(item) > 1)
         return f"{key}: holds {twice!r} twice: keep it once"
-    said = f"{error.instance!r} is none of its values" if error.validator == "oneOf" else error.message
+    if error.validator == "oneOf":
+        said = f"{error.instance!r} is none of its values"
+    else:
+        said = _of_kind(error) if error.validator == "type" else error.message
     description = error.schema.get("description", "") if isinstance(error.schema, dict) else ""
     hint = f" ({' '.join(description.split())})" if description else ""
     return f"{key}: {said[:300]}: {MENDS.get(error.validator, 'mend it')}{hint}"
+
+
+def _of_kind(error: jsonschema.ValidationError) -> str:
+    """Of which kind a value is not, in YAML's words."""
+    kinds = [error.validator_value] if isinstance(error.validator_value, str) else error.validator_value
+    found = "null" if error.instance is None else repr(error.instance)
+    return f"{found} is not {' or '.join(KINDS[kind] for kind in kinds)}"
 
 
 def _key(parts: Any) -> str:

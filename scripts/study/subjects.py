@@ -12,8 +12,8 @@ from study.models import prepared_entry
 from study.provenance import versions
 from study.records import RunRecord, read_record
 from study.study_file import Study
+from study.tasks import HELDOUT_LOSS
 
-HELDOUT = "heldout_loss"
 # Packages whose version can change a score; a task kept by an interrupted job is scored again when one changed.
 DECIDING = ("torch", "transformers", "peft", "lm_eval", "tokenizers", "bitsandbytes")
 
@@ -77,7 +77,7 @@ def check_adapter(adapter: Path, record: RunRecord) -> None:
 
 def _digest(study: Study, subject: Subject, model: str, adapter_sha256: str | None) -> str:
     scoring, heldout = study.settings["scoring"], subject.data / "heldout.parquet"
-    scores_heldout = HELDOUT in (*scoring["target"], *scoring["retention"])
+    scores_heldout = HELDOUT_LOSS in (*scoring["target"], *scoring["retention"])
     if scores_heldout and not heldout.is_file():
         raise UserError(f"{heldout} is missing: run prepare_data again")
     return sha256_json(
