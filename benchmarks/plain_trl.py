@@ -18,7 +18,7 @@ def make_trainer(
 ) -> Any:
     """TRL's trainer of a freshly loaded base with a cell's settings; `options` go to SFTConfig as they are."""
     from peft import LoraConfig
-    from transformers import AutoModelForCausalLM, set_seed
+    from transformers import set_seed
     from trl import SFTTrainer
 
     training = settings["training"]
@@ -32,7 +32,7 @@ def make_trainer(
     )
     train, heldout = rows
     return SFTTrainer(
-        model=AutoModelForCausalLM.from_pretrained(settings["models"][cell.model]["path"], dtype="float32"),
+        model=_load(settings["models"][cell.model]),
         processing_class=tokenizer,
         train_dataset=train,
         eval_dataset=heldout,
@@ -40,6 +40,24 @@ def make_trainer(
         args=_config(training, cell, folder, steps=steps, **options),
         callbacks=list(callbacks),
     )
+
+
+def _load(entry: dict[str, Any]) -> Any:
+    """The base in 32 bits or, as in QLoRA's examples, in 4."""
+    import torch
+    from peft import prepare_model_for_kbit_training
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    if entry["precision"] != "4bit":
+        return AutoModelForCausalLM.from_pretrained(entry["path"], dtype="float32")
+    four_bit = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+    model = AutoModelForCausalLM.from_pretrained(entry["path"], dtype=torch.bfloat16, quantization_config=four_bit)
+    return prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
 
 
 def _config(training: dict[str, Any], cell: Any, folder: Path, *, steps: int, **options: Any) -> Any:

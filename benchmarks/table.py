@@ -126,7 +126,10 @@ def tune(found: dict[str, Any]) -> Iterator[Row]:
             f"{pruning['same_or_within_noise']}, within its 95 % interval ({pruning['noise_95']:.3f} nats) in {near}"
         )
         yield "Search: winner the same as without pruning, or within noise", same, "all"
-    for key, where in (("pace", found["study"]), ("large_base", "a random base of 115 M parameters, tiny trials")):
+    for key, where in (
+        ("pace", found["study"]),
+        ("large_base", "a random base of 115 M parameters in 4 bits, trials of 400 tokens"),
+    ):
         ratios = found.get(key, {}).get("plain_script_to_ours")
         for name in ratios["seconds"] if ratios else ():
             what = f"Search, {where}: trials per minute to a plain Optuna + TRL script's, base {name}"

@@ -12,6 +12,8 @@ from typing import Any
 
 from measuring import spread
 
+from study.backends import Base
+from study.backends.trl import TrlBackend
 from study.search import Search
 from study.search_result import trial_rows
 from study.session import SessionClock, StopSignals
@@ -50,7 +52,7 @@ def measure_pace(study: Study, data: Path, folder: Path, *, searches: int) -> di
 def _one_pace(study: Study, data: Path, folder: Path) -> dict[str, Any]:
     from tune_peer import Peer
 
-    ways = {name: Searching(study, data, folder / name) for name in ("reused", "reloaded")}
+    ways = {name: Searching(study, data, folder / name, reloads=name == "reloaded") for name in ("reused", "reloaded")}
     peer = Peer(study, data, folder)
     for way in ways.values():
         full(way.bench, {}, folder)  # what is imported and compiled once
@@ -67,7 +69,7 @@ def _one_pace(study: Study, data: Path, folder: Path) -> dict[str, Any]:
     for _ in range(study.settings["tune"]["trials"]):
         gc.freeze()  # as in a process that does nothing but search; a plain script has nothing frozen
         row = timed("reused", ways["reused"].trial)
-        again = timed("reloaded", ways["reloaded"].trial, reload=True)
+        again = timed("reloaded", ways["reloaded"].trial)
         gc.unfreeze()
         if (row["point"], row["curve"]) != (again["point"], again["curve"]):
             raise RuntimeError(f"trial {row['slot']} on a base loaded anew is another trial")
@@ -85,39 +87,49 @@ def _one_pace(study: Study, data: Path, folder: Path) -> dict[str, Any]:
     return found
 
 
-class Searching:
-    """A search with its bench, one trial after another."""
+class LoadsAnew(TrlBackend):
+    """A backend that cannot take its adapters off, as unsloth cannot: every trial loads the base anew."""
 
-    def __init__(self, study: Study, data: Path, folder: Path) -> None:
+    def release(self, base: Base, model: Any) -> None:
+        """No base to go on with."""
+
+
+class Searching:
+    """A search with its bench, one trial after another, on one base or on one that is loaded for each."""
+
+    def __init__(self, study: Study, data: Path, folder: Path, *, reloads: bool) -> None:
         folder.mkdir(parents=True)
         self.search, self.bench = Search(folder, name="paced", tune=study.settings["tune"]), TrialBench(study, data)
+        if reloads:
+            self.bench.backend = LoadsAnew()
 
-    def trial(self, *, reload: bool = False) -> dict[str, Any]:
-        """The search's next trial from claim to record, on a base loaded anew if `reload`; its row."""
-        if reload:
-            self.bench.drop_base()
+    def trial(self) -> dict[str, Any]:
+        """The search's next trial from claim to record; its row."""
         with self.search.next() as claim:
             run_trial(self.search, claim, self.bench, stop=StopSignals(), clock=SessionClock(None))
         return trial_rows(self.search)[claim.slot]
 
 
 def measure_large_base(study: Study, data: Path, folder: Path, *, trials: int) -> dict[str, Any]:
-    """The pace where loading costs something: a random Llama of 115 M parameters, trials of about 400 tokens, measured once.
+    """The pace where loading costs something: a random Llama of 115 M parameters in 4 bits, as the original's bases are, to which
+    every loading quantises it; trials of about 400 tokens, two updates, measured once.
 
     Made up to show what reusing the base saves; such short trials are nobody's search.
     """
+    import torch
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
     settings, key = study.settings, study.settings["base_case"]["model"]
     tokenizer = AutoTokenizer.from_pretrained(settings["models"][key]["path"])
     sizes = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
-    model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, **sizes))
+    config = LlamaConfig(vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, **sizes)
+    model = LlamaForCausalLM(config).to(torch.bfloat16)
     model.save_pretrained(folder / "base")
     tokenizer.save_pretrained(folder / "base")
-    models = {key: settings["models"][key] | {"path": str(folder / "base")}}
+    models = {key: settings["models"][key] | {"path": str(folder / "base"), "precision": "4bit"}}
     large = replace(study, settings=settings | {"models": models})
     tiny = {"budget": {"tokens": 400}, "evaluations": 1, "heldout_rows": 2, "trials": trials, "pruner": None}
-    facts = {"parameters": model.num_parameters(), "bytes": sum(p.numel() * 4 for p in model.parameters())} | tiny
+    facts = {"parameters": model.num_parameters(), "precision": "4bit"} | tiny
     del model
     return facts | measure_pace(with_tune(large, **tiny), data, folder / "pace", searches=1)
 

@@ -175,6 +175,26 @@ def test_other_settings_train_too(toy_llama: Path, tmp_path: Path, changes: dict
     assert toy.train(tmp_path / "run").status == "finished"
 
 
+def test_a_base_in_4_bits_trains_the_same_however_often_it_is_measured(toy_llama: Path, tmp_path: Path) -> None:
+    """bitsandbytes packs layers anew at a forward pass without gradients, on some CPUs, after which none flow through them."""
+    pytest.importorskip("bitsandbytes")
+    import torch
+    from safetensors.torch import load_file
+
+    adapters = []
+    for every in (1, 1000):
+        toy = make_toy(
+            tmp_path / f"toy{every}",
+            toy_llama,
+            models__toy__precision="4bit",
+            training__compute_dtype="bf16",
+            training__evaluate_every_steps=every,
+        )
+        toy.train(tmp_path / f"run{every}")
+        adapters.append(load_file(tmp_path / f"run{every}" / "adapter" / "adapter_model.safetensors"))
+    assert all(torch.equal(tensor, adapters[1][name]) for name, tensor in adapters[0].items())
+
+
 def test_packing_does_not_let_rows_see_each_other(toy_llama: Path, tmp_path: Path) -> None:
     """Packed rows share a sequence; the loss of the first update, made before anything is learned, must be the one
     that the same rows have one by one. An epoch of one update sees all rows in both forms."""

@@ -140,9 +140,22 @@ def load_base(entry: dict[str, Any], *, device: str) -> "PreTrainedModel":
         raise UserError(
             f"model folder {folder} cannot be loaded ({reason}): check its config.json and safetensors files"
         ) from None
-    if entry["precision"] != "4bit":
+    if entry["precision"] == "4bit":
+        keep_unpacked(model)
+    else:
         model.to(device)
     return model.eval()
+
+
+def keep_unpacked(model: "PreTrainedModel") -> None:
+    """Keep bitsandbytes from packing 4-bit layers anew for inference, as it does on a CPU with AVX512-BF16.
+
+    It packs in place, at the first forward pass in evaluation mode, and a packed layer passes no gradient on: a run that is
+    measured on its way would train on without them, and nobody would tell (bitsandbytes 0.50.2, `matmul_4bit`).
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def half_dtype(model_type: str, *, device: str) -> "torch.dtype":

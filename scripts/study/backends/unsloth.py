@@ -22,7 +22,7 @@ from study.backends.trl import TrlBackend, sft_settings
 from study.base_facts import base_facts
 from study.errors import UserError
 from study.failures import out_of_memory
-from study.models import load_tokenizer, resolve_folder
+from study.models import keep_unpacked, load_tokenizer, resolve_folder
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -177,6 +177,7 @@ def _load_model(entry: dict[str, Any], recipe: Recipe) -> Any:
             "files, or set training.backend to trl"
         ) from error
     _refuse_other_precision(model, entry["precision"], dtype, folder)
+    keep_unpacked(model)
     return model
 
 
