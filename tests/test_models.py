@@ -97,7 +97,7 @@ def test_so_it_is_loaded_and_its_score_says_so(
 
     def load(folder: Path, **options: Any) -> Any:
         asked.append(options)
-        return SimpleNamespace(eval=lambda: None, to=lambda device: None)
+        return SimpleNamespace(eval=lambda: None, to=lambda device: None, modules=list)
 
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", load)
     for folder, wanted in ((toy_gemma, torch.float32), (toy_llama, torch.float16)):
