@@ -43,12 +43,16 @@ def make_trainer(
 
 
 def _load(entry: dict[str, Any]) -> Any:
-    """The base in 32 bits or, as in QLoRA's examples, in 4."""
+    """The base in 32 bits or, as in QLoRA's examples, in 4, spared what would stop its gradients (`study.models`)."""
     import torch
     from peft import prepare_model_for_kbit_training
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-    if entry["precision"] != "4bit":
+    from study.models import keep_unpacked
+
+    if entry["precision"] not in ("32bit", "4bit"):
+        raise ValueError(f"the plain script knows no {entry['precision']}")
+    if entry["precision"] == "32bit":
         return AutoModelForCausalLM.from_pretrained(entry["path"], dtype="float32")
     four_bit = BitsAndBytesConfig(
         load_in_4bit=True,
@@ -57,6 +61,7 @@ def _load(entry: dict[str, Any]) -> Any:
         bnb_4bit_compute_dtype=torch.bfloat16,
     )
     model = AutoModelForCausalLM.from_pretrained(entry["path"], dtype=torch.bfloat16, quantization_config=four_bit)
+    keep_unpacked(model)
     return prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
 
 

@@ -126,15 +126,36 @@ def tune(found: dict[str, Any]) -> Iterator[Row]:
             f"{pruning['same_or_within_noise']}, within its 95 % interval ({pruning['noise_95']:.3f} nats) in {near}"
         )
         yield "Search: winner the same as without pruning, or within noise", same, "all"
-    for key, where in (
-        ("pace", found["study"]),
-        ("large_base", "a random base of 115 M parameters in 4 bits, trials of 400 tokens"),
-    ):
-        ratios = found.get(key, {}).get("plain_script_to_ours")
-        for name in ratios["seconds"] if ratios else ():
-            what = f"Search, {where}: trials per minute to a plain Optuna + TRL script's, base {name}"
-            figure = f"{spread(ratios['seconds'][name])}; by CPU seconds {spread(ratios['cpu_seconds'][name])}"
-            yield what, figure, {"reused": "≥ 1.5", "reloaded": "≥ 1.0"}[name]
+    for key in ("pace", "large_32bit", "large_4bit"):
+        if key in found:
+            yield from _pace(found[key], found["study"])
+
+
+def _pace(found: dict[str, Any], study: str) -> Iterator[Row]:
+    searches = found["searches"]
+    trials = sum(sum(row["outcomes"].values()) for row in searches)
+    pruned = sum(row["outcomes"].get("pruned", 0) for row in searches)
+    where = f"{study}, {len(searches)} searches of {trials} trials in all, {pruned} pruned"
+    if "precision" in found:
+        size, tokens = (
+            f"{found['parameters'] / 1e6:.0f} M parameters in {found['precision']}",
+            found["budget"]["tokens"],
+        )
+        where = f"a made-up base of {size}, one search of {trials} trials of {tokens} tokens"
+    ratios = found["plain_script_to_ours"]
+    for name in ratios["seconds"]:
+        what = f"Search, {where}: trials per minute to a plain Optuna + TRL script's, base {name}"
+        shown = [
+            spread(ratios[unit][name]) if len(searches) > 1 else f"{ratios[unit][name]['median']:.2f}"
+            for unit in ("seconds", "cpu_seconds")
+        ]
+        yield what, f"{shown[0]}; by CPU seconds {shown[1]}", {"reused": "≥ 1.5", "reloaded": "≥ 1.0"}[name]
+    far = found["largest_loss_difference_to_plain"]
+    yield (
+        f"Search, {where}: largest difference to the plain script's held-out loss, which averages batches",
+        f"{far:.3f} nats",
+        "",
+    )
 
 
 def app(found: dict[str, Any]) -> Iterator[Row]:

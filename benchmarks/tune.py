@@ -6,8 +6,8 @@ Pruning: for each sampler seed a search as the study file has it, then every pru
 updates that were not made; the winner is compared with the trial that would have won without pruning, and their gap with
 the noise, the spread of that trial's loss over three training seeds. Pace: whole searches, trial by trial in turn by the
 search, by the search on a base loaded anew, and by `tune_peer` (base loaded for each trial, SFTTrainer's own evaluation and
-pruning callback, pruned where the search pruned), all in this process, imports not counted (CPU seconds beside wall
-seconds: other work on the machine slows all).
+pruning callback, pruned where the search pruned), all in this process, imports not counted, the base's one loading counted
+(CPU seconds beside wall seconds: other work on the machine slows all).
 """
 
 import argparse
@@ -17,6 +17,7 @@ import statistics
 import sys
 import tempfile
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,9 @@ from training import prepare
 
 os.environ |= ONE_THREAD  # before torch is imported
 
-from tune_pace import full, measure_large_base, measure_pace, with_tune
+from tune_pace import FIRST_SEED, full, measure_large_base, measure_pace, with_tune
 
+from study.provenance import git_state
 from study.search import Search
 from study.search_result import findings, trial_rows
 from study.session import SessionClock, StopSignals
@@ -35,6 +37,7 @@ from study.trial_bench import TrialBench
 from tune import work
 
 NOISE_SEEDS = 3
+PARTS = ("pruning", "pace", "large_32bit", "large_4bit")
 
 
 def with_seed(study: Study, seed: int) -> Study:
@@ -45,7 +48,8 @@ def with_seed(study: Study, seed: int) -> Study:
 def measure_pruning(study: Study, data: Path, folder: Path, *, seeds: int) -> dict[str, Any]:
     """One row per sampler seed, and what they come to."""
     bench = TrialBench(study, data)
-    rows = [_one_search(with_tune(study, seed=seed), bench, folder / f"{seed}") for seed in range(seeds)]
+    numbers = range(FIRST_SEED, FIRST_SEED + seeds)
+    rows = [_one_search(with_tune(study, seed=seed), bench, folder / f"{seed}") for seed in numbers]
     return {
         "searches": rows,
         "steps_saved_mean": statistics.mean(row["steps_saved"] for row in rows),
@@ -104,12 +108,10 @@ def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--study", default="demo")
-    parser.add_argument(
-        "--seeds", type=int, default=5, help="searches, each with a sampler seed of its own; 0 for none"
-    )
+    parser.add_argument("--seeds", type=int, default=5, help="searches that show what pruning saves")
     parser.add_argument("--trials", type=int, help="trials per search; the study's without it")
-    parser.add_argument("--paced", type=int, default=3, help="searches to measure the pace on; 0 for none")
-    parser.add_argument("--large", type=int, default=4, help="trials on a base that takes time to load; 0 for none")
+    parser.add_argument("--paced", type=int, default=3, help="searches to measure the pace on")
+    parser.add_argument("--large", type=int, default=4, help="trials on a base that takes time to load")
     parser.add_argument("--out", type=Path, default=RESULTS / "tune.json")
     options = parser.parse_args()
     import torch
@@ -117,17 +119,27 @@ def main() -> None:
     torch.set_num_threads(1)
     study = load_study(options.study)
     study = with_tune(study, trials=options.trials) if options.trials else study
-    result: dict[str, Any] = {"study": study.name}
+    result = {"study": study.name, **_kept(options.out)}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         data = prepare(study.path, folder / "data")
-        if options.seeds:
-            result["pruning"] = measure_pruning(study, data, folder / "pruning", seeds=options.seeds)
-        if options.paced:
-            result["pace"] = measure_pace(study, data, folder / "pace", searches=options.paced)
-        if options.large:
-            result["large_base"] = measure_large_base(study, data, folder / "large", trials=options.large)
-    write(options.out, result)
+        parts = {
+            "pruning": (options.seeds, lambda: measure_pruning(study, data, folder / "pruning", seeds=options.seeds)),
+            "pace": (options.paced, lambda: measure_pace(study, data, folder / "pace", searches=options.paced)),
+        }
+        for precision in ("32bit", "4bit"):
+            large = partial(measure_large_base, precision=precision, trials=options.large)
+            parts[f"large_{precision}"] = (options.large, partial(large, study, data, folder / precision))
+        for part, (wanted, measure) in parts.items():
+            if wanted:
+                result[part] = {"commit": git_state()["commit"]} | measure()
+                write(options.out, result)
+
+
+def _kept(path: Path) -> dict[str, Any]:
+    """The parts that an earlier call measured, each with its commit: 0 for one of the options leaves them as they are."""
+    found = json.loads(path.read_text()) if path.exists() else {}
+    return {part: found[part] for part in PARTS if part in found}
 
 
 if __name__ == "__main__":

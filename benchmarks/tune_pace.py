@@ -5,6 +5,7 @@ import json
 import math
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -22,10 +23,12 @@ from study.trial_bench import TrialBench, TrialResult
 from tune import run_trial
 
 UNITS = ("seconds", "cpu_seconds")
+# Other seeds than those that the demo's pruner was chosen on (0 to 4).
+FIRST_SEED = 100
 
 
 def with_tune(study: Study, **changes: Any) -> Study:
-    """The study with other values in `tune`, its search on."""
+    """The study with other values in `tune`."""
     return replace(study, settings=study.settings | {"tune": study.settings["tune"] | changes})
 
 
@@ -37,8 +40,10 @@ def full(bench: TrialBench, point: dict[str, Any], folder: Path) -> TrialResult:
 
 
 def measure_pace(study: Study, data: Path, folder: Path, *, searches: int) -> dict[str, Any]:
-    """Trials per minute of whole searches, claim and record included, and of the plain script, one row per sampler seed."""
-    rows = [_one_pace(with_tune(study, seed=seed), data, folder / f"{seed}") for seed in range(searches)]
+    """Trials per minute of whole searches, claim and record and the base's loading included, and of the plain script, one row
+    per sampler seed."""
+    seeds = range(FIRST_SEED, FIRST_SEED + searches)
+    rows = [_one_pace(with_tune(study, seed=seed), data, folder / f"{seed}") for seed in seeds]
     return {
         "searches": rows,
         "plain_script_to_ours": {
@@ -52,13 +57,13 @@ def measure_pace(study: Study, data: Path, folder: Path, *, searches: int) -> di
 def _one_pace(study: Study, data: Path, folder: Path) -> dict[str, Any]:
     from tune_peer import Peer
 
-    ways = {name: Searching(study, data, folder / name, reloads=name == "reloaded") for name in ("reused", "reloaded")}
     peer = Peer(study, data, folder)
-    for way in ways.values():
-        full(way.bench, {}, folder)  # what is imported and compiled once
+    full(TrialBench(study, data), {}, folder)  # what is imported and compiled once
     peer.run({})
+    gc.collect()
+    gc.freeze()  # the libraries' objects, for all three alike
+    ways = {name: Searching(study, data, folder / name, reloads=name == "reloaded") for name in ("reused", "reloaded")}
     spent: dict[str, list[tuple[float, float]]] = {name: [] for name in (*ways, "plain")}
-    apart = []
 
     def timed(name: str, run: Callable[..., Any], *given: Any, **named: Any) -> Any:
         began, cpu = time.monotonic(), time.process_time()
@@ -66,15 +71,18 @@ def _one_pace(study: Study, data: Path, folder: Path) -> dict[str, Any]:
         spent[name].append((time.monotonic() - began, time.process_time() - cpu))
         return result
 
+    timed("reused", ways["reused"].bench.ready)
+    apart, outcomes = [], Counter()
     for _ in range(study.settings["tune"]["trials"]):
-        gc.freeze()  # as in a process that does nothing but search; a plain script has nothing frozen
         row = timed("reused", ways["reused"].trial)
         again = timed("reloaded", ways["reloaded"].trial)
-        gc.unfreeze()
+        outcomes[row["outcome"]] += 1
         if (row["point"], row["curve"]) != (again["point"], again["curve"]):
             raise RuntimeError(f"trial {row['slot']} on a base loaded anew is another trial")
         if row["outcome"] not in ("complete", "pruned"):
-            raise RuntimeError(f"trial {row['slot']}: {row['outcome']}; a plain script's would not end there")
+            for name in ways:
+                spent[name].pop()  # a plain script's would not end there
+            continue
         until = len(row["curve"]) if row["outcome"] == "pruned" else math.inf
         theirs = timed("plain", peer.run, row["point"], measurements=until)
         if theirs.evaluations != len(row["curve"]):
@@ -82,7 +90,8 @@ def _one_pace(study: Study, data: Path, folder: Path) -> dict[str, Any]:
                 f"trial {row['slot']}: measured {len(row['curve'])} times, by the plain script {theirs.evaluations} times"
             )
         apart.append(abs(row["loss"] - theirs.loss))
-    found = _pace(spent) | {"seed": study.settings["tune"]["seed"], "largest_loss_difference_to_plain": max(apart)}
+    found = {"seed": study.settings["tune"]["seed"], "outcomes": dict(outcomes), **_pace(spent)}
+    found["largest_loss_difference_to_plain"] = max(apart)
     print(json.dumps(found), file=sys.stderr, flush=True)
     return found
 
@@ -110,11 +119,11 @@ class Searching:
         return trial_rows(self.search)[claim.slot]
 
 
-def measure_large_base(study: Study, data: Path, folder: Path, *, trials: int) -> dict[str, Any]:
-    """The pace where loading costs something: a random Llama of 115 M parameters in 4 bits, as the original's bases are, to which
-    every loading quantises it; trials of about 400 tokens, two updates, measured once.
+def measure_large_base(study: Study, data: Path, folder: Path, *, precision: str, trials: int) -> dict[str, Any]:
+    """The pace where loading may cost something: a random Llama of 115 M parameters, trials of about 400 tokens, one search.
 
-    Made up to show what reusing the base saves; such short trials are nobody's search.
+    In 32 bits the weights are mapped into memory and load at once; in 4, as the original's bases are, every loading
+    quantises them. Made up to show what reusing the base can save; such short trials are nobody's search.
     """
     import torch
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
@@ -123,15 +132,16 @@ def measure_large_base(study: Study, data: Path, folder: Path, *, trials: int) -
     tokenizer = AutoTokenizer.from_pretrained(settings["models"][key]["path"])
     sizes = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
     config = LlamaConfig(vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, **sizes)
-    model = LlamaForCausalLM(config).to(torch.bfloat16)
+    model = LlamaForCausalLM(config).to(torch.float32 if precision == "32bit" else torch.bfloat16)
+    facts = {"parameters": model.num_parameters(), "precision": precision}
     model.save_pretrained(folder / "base")
     tokenizer.save_pretrained(folder / "base")
-    models = {key: settings["models"][key] | {"path": str(folder / "base"), "precision": "4bit"}}
+    del model
+    models = {key: settings["models"][key] | {"path": str(folder / "base"), "precision": precision}}
     large = replace(study, settings=settings | {"models": models})
     tiny = {"budget": {"tokens": 400}, "evaluations": 1, "heldout_rows": 2, "trials": trials, "pruner": None}
-    facts = {"parameters": model.num_parameters(), "precision": "4bit"} | tiny
-    del model
-    return facts | measure_pace(with_tune(large, **tiny), data, folder / "pace", searches=1)
+    pace = measure_pace(with_tune(large, **tiny), data, folder / "pace", searches=1)
+    return facts | tiny | pace
 
 
 def _pace(spent: dict[str, list[tuple[float, float]]]) -> dict[str, Any]:

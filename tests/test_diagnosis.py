@@ -142,13 +142,16 @@ def test_neighbours_differ_in_the_learning_rate_only(tmp_path: Path) -> None:
 
 
 def test_a_run_that_diverged_is_nobodys_neighbour(tmp_path: Path) -> None:
-    """Its last finite loss is the untrained model's, and would make every rate look too low or too high."""
+    """It has no final loss, and a record that held one, from before it diverged, would not count either."""
     study = synthetic.make_study(tmp_path)
     high = next(c.run for c in expand(study) if c.learning_rate == 0.1)
     synthetic.make_results(study, tmp_path / "results", items=10, faults={high: "diverged"})
-    found = gather_evidence(collect(study, tmp_path / "results"), tmp_path / "results")
     case = next(c.run for c in expand(study) if not c.departs)
-    assert [rate for rate, *_ in found[case].neighbours] == [0.001]
+    record = tmp_path / "results" / "train" / high / "record.json"
+    for loss in (None, 2.6):
+        record.write_text(json.dumps(json.loads(record.read_text()) | {"final_heldout_loss": loss}))
+        found = gather_evidence(collect(study, tmp_path / "results"), tmp_path / "results")
+        assert [rate for rate, *_ in found[case].neighbours] == [0.001]
 
 
 def test_a_winner_of_a_search_is_no_neighbour_by_its_rate_alone(tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ class Submitted(Checkout):
 
     def jobs(self, run: str) -> dict[int, str]:
         """The jobs that train a run, in their order, and their states."""
-        of_run = f"train_wildcards_demo_{run}"
+        of_run = f"train_wildcards_{run}"
         return {number: state for number, (state, what) in sorted(self.cluster.jobs().items()) if what.endswith(of_run)}
 
     def job(self, run: str) -> int:
@@ -173,7 +173,7 @@ def test_a_time_limit_a_failure_and_ctrl_c(submitted: Submitted) -> None:
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=120) == 1
 
-    log = submitted.folder / f".snakemake/slurm_logs/rule_train/demo_{limited}/{job}.log"
+    log = submitted.folder / f".snakemake/slurm_logs/rule_train/{limited}/{job}.log"
     assert f"run {limited} paused at step {cut} of {STEPS} (SIGTERM)" in log.read_text()
     assert not submitted.result(broken).exists()
     assert "broken on purpose" in submitted.result(broken, "failure.json").read_text()

@@ -31,7 +31,11 @@ def test_pruning_and_pace_are_measured(tmp_path: Path, toy_llama: Path) -> None:
     # That the peer is measured as often as the search, pruned trials too, measure_pace itself demands.
     pace = benchmark.measure_pace(toy.study, toy.data, tmp_path / "pace", searches=1)
     assert set(pace["plain_script_to_ours"]["seconds"]) == {"reused", "reloaded"}
-    assert [len(taken) for taken in pace["searches"][0]["seconds_and_cpu_seconds"].values()] == [4, 4, 4]
+    assert [len(taken) for taken in pace["searches"][0]["seconds_and_cpu_seconds"].values()] == [
+        5,
+        4,
+        4,
+    ]  # loading, and four trials
     peer = Peer(toy.study, toy.data, tmp_path)
     assert peer.run({}, measurements=1).evaluations == 1 and peer.run({}).evaluations == TUNE["evaluations"]
     # SFTTrainer's own evaluation averages over batches and not over tokens: near, not equal.

@@ -151,7 +151,8 @@ def keep_unpacked(model: "PreTrainedModel") -> None:
     """Keep bitsandbytes from packing 4-bit layers anew for inference, as it does on a CPU with AVX512-BF16.
 
     It packs in place, at the first forward pass in evaluation mode, and a packed layer passes no gradient on: a run that is
-    measured on its way would train on without them, and nobody would tell (bitsandbytes 0.50.2, `matmul_4bit`).
+    measured on its way would train on without them, and nobody would tell (bitsandbytes 0.50.2, `matmul_4bit`). Scoring
+    does without it too, so that a held-out loss is the same in training and after it.
     """
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):

@@ -153,5 +153,6 @@ def _add_neighbours(found: dict[str, Evidence]) -> None:
 
 
 def _final_loss(evidence: Evidence) -> float:
-    value = evidence.outcome.record.final_heldout_loss  # None of a run that diverged
+    record = evidence.outcome.record
+    value = record.final_heldout_loss if record.status == "finished" else None
     return float("nan") if value is None else value

@@ -180,7 +180,8 @@ RULES: dict[str, Callable[..., tuple[str, str]]] = {
 def _is_finished(outcome: Outcome) -> bool:
     """A run with a final loss: one that diverged has none."""
     record = outcome.record
-    return outcome.cell is not None and record is not None and record.final_heldout_loss is not None
+    finished = record is not None and record.status == "finished"
+    return outcome.cell is not None and finished and record.final_heldout_loss is not None
 
 
 def _size(text: str) -> float:

@@ -4,6 +4,7 @@ Only judges and changes nothing, so that `study.digest` leaves this module out o
 """
 
 import difflib
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -61,14 +62,14 @@ def _of_another_kind(child: jsonschema.ValidationError, error: jsonschema.Valida
 KINDS = {
     "integer": "a whole number",
     "number": "a number",
-    "string": "text",
+    "string": "a text",
     "boolean": "true or false",
     "array": "a list, such as [1, 2]",
     "object": "a map of keys to values",
     "null": "null",
 }
 MENDS = {
-    "type": "give that",
+    "type": "give one",
     "enum": "take one of them",
     "oneOf": "give one of them",
     "minimum": "give a larger one",
@@ -95,6 +96,10 @@ def _explain(error: jsonschema.ValidationError) -> str:
         return f"key {_key([*error.absolute_path, missing])!r} is missing: write it, as config/README.md says"
     if error.validator in ("type", "oneOf") and isinstance(error.instance, str) and _is_number(error.instance):
         return f"{key}: {error.instance!r} is text to YAML: write it as a number, {_as_yaml_number(error.instance)}"
+    if error.validator_value == "integer" and isinstance(error.instance, float) and error.instance.is_integer():
+        return (
+            f"{key}: {error.instance!r} has a decimal point where a whole number is needed: write {error.instance:.0f}"
+        )
     if error.validator in ("minItems", "minProperties") and not error.instance:
         return f"{key}: is empty: give at least one value"
     if error.validator == "uniqueItems":
@@ -112,7 +117,8 @@ def _explain(error: jsonschema.ValidationError) -> str:
 def _of_kind(error: jsonschema.ValidationError) -> str:
     """Of which kind a value is not, in YAML's words."""
     kinds = [error.validator_value] if isinstance(error.validator_value, str) else error.validator_value
-    found = "null" if error.instance is None else repr(error.instance)
+    value = error.instance
+    found = repr(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
     return f"{found} is not {' or '.join(KINDS[kind] for kind in kinds)}"
 
 

@@ -80,6 +80,8 @@ for turn, cell in enumerate(CELLS.values()):
 
 SEARCH_ENABLED = bool(STUDY.settings["tune"]) and STUDY.settings["tune"]["enabled"]
 SEARCH_RESULT = f"{RESULTS}/tune/tune.json"
+# For whom a rule may hold one value in the place of a function of the wildcards; a winner is known when the search is done.
+KNOWN = () if SEARCH_ENABLED else SUBJECT_DATA
 
 # Where a job finds the scripts, the study and this environment's python. They are no params: another checkout, another way to
 # write the study file's path or another session length would run everything again. A job on another node sets them anew.

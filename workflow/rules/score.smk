@@ -5,7 +5,7 @@
 
 rule score:
     input:
-        card=by("subject", card_of, among=SUBJECT_DATA),
+        card=by("subject", card_of, among=KNOWN),
         record=by("subject", record_of),
     output:
         score="<results>/score/{subject}/score.json",
@@ -23,7 +23,7 @@ rule score:
         gpu=1,
         vram_mib=asked("vram_mib", "score", "subject"),
     params:
-        study=by("subject", study_of, among=() if SEARCH_ENABLED else SUBJECT_DATA),
+        study=by("subject", study_of, among=KNOWN),
         trained=by("subject", trained),
         scoring=SCORING,
         code=code_digest("score"),

@@ -6,7 +6,7 @@
 
 rule train:
     input:
-        card=by("run", card_of, among=SUBJECT_DATA),
+        card=by("run", card_of, among=KNOWN),
     output:
         record="<results>/train/{run}/record.json",
     log:
@@ -23,7 +23,7 @@ rule train:
         gpu=1,
         vram_mib=asked("vram_mib", "train", "run"),
     params:
-        study=by("run", study_of, among=() if SEARCH_ENABLED else SUBJECT_DATA),
+        study=by("run", study_of, among=KNOWN),
         code=code_digest("train"),
     shell:
         'exec python "$SCRIPTS/train.py" --study {params.study} --run {wildcards.run} --data $(dirname {input.card})'
