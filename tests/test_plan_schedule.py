@@ -138,6 +138,7 @@ def test_jobs_ask_for_twice_the_planned_time_and_no_longer_than_a_session(tmp_pa
     assert short["tune"]["tune"]["runtime"] == 55 and long["tune"]["tune"]["runtime"] == 240
     of_model = {cell.model: long["train"][cell.run]["mem_mb"] for cell in cells}
     assert of_model["gemma-270m"] < of_model["llama-1b"] < of_model["llama-3b"] < 20_000
+    assert not any(amount % 100 for amount in of_model.values())
     study.settings["plan"]["card"] = None  # nothing is known of its speed
     assert {request["runtime"] for request in asked_by(study)["train"].values()} == {240}
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 import search_toys
 from study.grid import expand
@@ -18,10 +19,10 @@ from train_toys import write_study
 from tune import write_result
 
 
-def planned(study: Study, folder: Path, *arguments: str) -> dict[str, int]:
+def planned(study: Study, folder: Path, *arguments: str, config: tuple[str, ...] = ()) -> dict[str, int]:
     """Jobs per rule that snakemake would run now."""
     command = [sys.executable, "-m", "snakemake", "-s", str(ROOT / "workflow/Snakefile"), "--cores", "1", "--dry-run"]
-    command += ["--directory", str(folder), *arguments, "--config", f"study={study.path}"]
+    command += ["--directory", str(folder), *arguments, "--config", f"study={study.path}", *config]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     found = dict(re.findall(r"^(\w+)\s+(\d+)$", done.stdout + done.stderr, re.MULTILINE))
@@ -52,6 +53,24 @@ def test_a_search_that_is_part_of_the_study_comes_first_and_adds_its_winner(tmp_
     assert run not in {cell.run for cell in expand(study)}
     assert planned(study, tmp_path) == {"train": 2, "score": 3, "compare": 1, "report": 1}
     assert planned(study, tmp_path, f"results/toy/train/{run}/record.json") == {"train": 1}
+
+
+def test_the_winner_of_a_study_of_several_models(tmp_path: Path, toy_llama: Path, toy_gemma: Path) -> None:
+    """It shares the base case's model and data; a partial report takes what is scored and waits for nothing."""
+    path = make(tmp_path, toy_llama).path
+    settings = yaml.safe_load(path.read_text())
+    settings["models"]["other"] = settings["models"]["toy"] | {"path": str(toy_gemma)}
+    settings["grid"]["model"] = ["toy", "other"]
+    path.write_text(yaml.safe_dump(settings))
+    study = load_study(str(path))
+    run = finish_search(study, tmp_path)
+    everything = {"prepare_data": 1, "train": 3, "score": 5, "compare": 1, "report": 1}
+    assert planned(study, tmp_path) == everything, (
+        "two cells, their bases and the winner; the base case's data are there"
+    )
+    assert planned(study, tmp_path, f"results/toy/train/{run}/record.json") == {"train": 1}
+    assert planned(study, tmp_path, f"results/toy/score/{run}/score.json") == {"train": 1, "score": 1}
+    assert planned(study, tmp_path, config=("partial=true",)) == {"compare": 1, "report": 1}
 
 
 def test_a_search_beside_the_study_runs_only_when_asked_for(tmp_path: Path, toy_llama: Path) -> None:
