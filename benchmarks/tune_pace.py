@@ -61,7 +61,7 @@ def _one_pace(study: Study, data: Path, folder: Path) -> dict[str, Any]:
     full(TrialBench(study, data), {}, folder)  # what is imported and compiled once
     peer.run({})
     gc.collect()
-    gc.freeze()  # the libraries' objects, for all three alike
+    gc.freeze()  # the libraries' objects, for all three alike, though a plain script would look through them at every trial
     ways = {name: Searching(study, data, folder / name, reloads=name == "reloaded") for name in ("reused", "reloaded")}
     spent: dict[str, list[tuple[float, float]]] = {name: [] for name in (*ways, "plain")}
 

@@ -1,7 +1,7 @@
 import pytest
 
 from study.errors import UserError
-from study.switches import check_names, switch
+from study.switches import check_names, check_targets, switch
 
 
 @pytest.mark.parametrize(
@@ -23,3 +23,20 @@ def test_a_misspelt_name_is_not_passed_over() -> None:
         check_names({"study": "demo", "partail": "true"})
     with pytest.raises(UserError, match="known are study, session_minutes"):
         check_names({"x": 1})
+
+
+def test_a_file_of_a_run_that_the_study_lacks_is_one_line() -> None:
+    known = {"data": {"d1"}, "train": {"llama_lr1e-3"}, "score": {"llama_lr1e-3", "base"}}
+    asked = [
+        "report",
+        "results/s/train/llama_lr1e-3/record.json",
+        "./results/s/score/base/score.json",
+        "results/s/plan/x/y",
+    ]
+    check_targets(asked, results="results/s", known=known)
+    with pytest.raises(
+        UserError, match=r"^results/s/train/llama_lr1e-2/record.json: the study has no llama_lr1e-2 to train: "
+    ):
+        check_targets(["results/s/train/llama_lr1e-2/record.json"], results="results/s", known=known)
+    with pytest.raises(UserError, match="the study has no nosuch to score: the nearest is"):
+        check_targets(["results/s/score/nosuch/score.json"], results="results/s", known=known)

@@ -92,6 +92,19 @@ def problems(plan: dict[str, Any]) -> list[str]:
     return [*lines, ""] if lines else []
 
 
+def _sources(what: str, cells: list[dict[str, Any]], column: str) -> list[str]:
+    """Where a figure of the cells comes from, a line per source, with its models where they are not all of one source."""
+    models: dict[str, list[str]] = {}
+    for row in cells:
+        if row[column]:
+            models.setdefault(row[column], []).append(row["model"])
+    several = len(models) > 1
+    return [
+        f"{what}{' of ' + ', '.join(dict.fromkeys(names)) if several else ''}: {source}"
+        for source, names in models.items()
+    ]
+
+
 def summary(plan: dict[str, Any]) -> list[str]:
     """Totals, error bars of the scores, and the sources of rates and sizes."""
     total, device = plan["totals"], plan["device"]
@@ -104,10 +117,7 @@ def summary(plan: dict[str, Any]) -> list[str]:
     widths = [f"{t['task']} {t['items']} items ±{100 * t['half_width']:.1f}" for t in plan["tasks"] if t["half_width"]]
     if widths:
         lines.append("Scores, with half a 95 % interval in points, at its widest: " + ", ".join(widths))
-    lines += [f"Rate: {source}" for source in dict.fromkeys(r["train_from"] for r in plan["cells"] if r["train_from"])]
-    lines += [
-        f"Scoring: {source}" for source in dict.fromkeys(r["score_from"] for r in plan["cells"] if r["score_from"])
-    ]
+    lines += _sources("Training rate", plan["cells"], "train_from") + _sources("Scoring", plan["cells"], "score_from")
     counted = {size["counted"] for size in plan["data"].values()}
     if False in counted:
         lines.append("Tokens per row: assumed in the study file (plan.row_tokens) until the data are prepared")

@@ -80,7 +80,7 @@ def describe_time(
     flops = work.total_flops
     hours = flops / (tflops * 1e12) / 3600 if flops and tflops else None
     if record is not None:
-        hours, source = record.train_seconds / 3600, f"measured: {record.status}"
+        hours, source = record.train_seconds / 3600, f"measured on the run itself, which {record.status}"
     sessions = (
         None if hours is None else 1 if session_minutes is None else max(1, math.ceil(hours * 60 / session_minutes))
     )

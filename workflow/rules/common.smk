@@ -25,7 +25,7 @@ from study.job_resources import jobs_resources
 from study.search_point import settings_sha256
 from study.session import session_seconds
 from study.study_file import load_study
-from study.switches import check_names, switch
+from study.switches import check_names, check_targets, switch
 from study.tasks import scoring_digest
 from study.warm import VARIABLE
 from study.winner import winner_cell
@@ -45,6 +45,14 @@ try:
     BASES = {cell.base: cell.model for cell in CELLS.values()}
     SCORING = scoring_digest(STUDY)
     check_target_modules(STUDY, CELLS.values())
+    SEARCH_ENABLED = bool(STUDY.settings["tune"]) and STUDY.settings["tune"]["enabled"]
+    WINNER = winner_cell(STUDY, Path(RESULTS)) if SEARCH_ENABLED else None
+    runs = {*CELLS, WINNER.run} if WINNER else set(CELLS)
+    check_targets(
+        sys.argv[1:],  # what Snakemake takes as targets is not known yet when this is read
+        results=RESULTS,
+        known={"data": {cell.data for cell in CELLS.values()}, "train": runs, "score": runs | set(BASES)},
+    )
     RESOURCES = jobs_resources(
         STUDY,
         CELLS.values(),
@@ -78,7 +86,6 @@ for turn, cell in enumerate(CELLS.values()):
     for name in (cell.run, cell.base, cell.data):
         TURNS.setdefault(name, turn)
 
-SEARCH_ENABLED = bool(STUDY.settings["tune"]) and STUDY.settings["tune"]["enabled"]
 SEARCH_RESULT = f"{RESULTS}/tune/tune.json"
 # For whom a rule may hold one value in the place of a function of the wildcards; a winner is known when the search is done.
 KNOWN = () if SEARCH_ENABLED else SUBJECT_DATA
