@@ -6,7 +6,8 @@ Snakemake: a dry run of everything, a run with nothing to do, and a dry run with
 bare Snakefile has the same jobs and files, with `touch` in the place of every stage and no study file behind it; it is timed as
 the least that runs, and with the directives that a linted rule for a cluster has. Finished studies
 are made of empty files, in the order that the stages would write them; they lack the provenance by which Snakemake sees that a
-study has grown, so there compare is forced.
+study has grown, so there compare is forced. The grid is of one model and one batch; in one of several models what a job asks for
+differs, and reading that takes a little longer. Without values, `--cells` and `--rows` leave what the file holds.
 """
 
 import argparse
@@ -171,7 +172,8 @@ def main() -> None:
             "snakemake": [measure_snakemake(cells, repeats=options.repeats, folder=folder) for cells in options.cells],
             "prepare_data": [measure_rows(rows, folder / f"rows{rows}") for rows in options.rows],
         }
-    write(options.out, found)
+    kept = json.loads(options.out.read_text()) if options.out.exists() else {}
+    write(options.out, {part: values or kept.get(part, []) for part, values in found.items()})
 
 
 if __name__ == "__main__":
