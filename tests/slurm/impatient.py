@@ -1,5 +1,6 @@
 """snakemake, but asking Slurm every two seconds: the executor plugin asks ever more seldom, ten seconds more each time."""
 
+import signal
 import sys
 
 from snakemake.cli import main
@@ -17,4 +18,6 @@ async def _check_often(self: Executor, active_jobs: list):
 
 if __name__ == "__main__":
     Executor.check_active_jobs = _check_often
+    # Ctrl-C reaches it also where the tests were started in the background, whose processes a shell tells to ignore it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(main())

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from study.adapter import check_target_modules
 from study.backends import Base, Recipe
+from study.backends.by_sample import take_samples_one_by_one, takes_samples_one_by_one, where_loss_is
 from study.backends.followed import FollowedTrainer
 from study.base_facts import base_facts
 from study.heldout import LOGITS_PER_PASS
@@ -29,6 +30,8 @@ class TrlBackend:
     def load(self, entry: dict[str, Any], *, recipe: Recipe) -> Base:
         """The base in its precision; a 4-bit one is made ready for adapters (norms in float32, input gradients)."""
         model = load_base(entry, device=recipe.device)
+        if recipe.device == "cpu":
+            take_samples_one_by_one(model)
         if entry["precision"] == "4bit":
             from peft import prepare_model_for_kbit_training
 
@@ -77,9 +80,11 @@ class TrlBackend:
         for parameter in model.parameters():
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
-        trainer.heldout = padded_batches(
+        if takes_samples_one_by_one(base.model):
+            trainer.data_collator.padding_free = True
+        trainer.heldout = heldout_batches(
             heldout,
-            pad_token_id=base.tokenizer.pad_token_id,
+            collate=trainer.data_collator if ,
             positions=heldout_positions(recipe.device, base.model.config.get_text_config().vocab_size),
         )
         trainer.notes = notes
