@@ -7,7 +7,9 @@ updates that were not made; the winner is compared with the trial that would hav
 the noise, the spread of that trial's loss over three training seeds. Pace: whole searches, trial by trial in turn by the
 search, by the search on a base loaded anew, and by `tune_peer` (base loaded for each trial, SFTTrainer's own evaluation and
 pruning callback, pruned where the search pruned), all in this process, imports not counted, the base's one loading counted
-(CPU seconds beside wall seconds: other work on the machine slows all).
+(CPU seconds beside wall seconds: other work on the machine slows all). A plain script has half a million objects of its
+libraries looked through by the garbage collector in every trial, a search takes them out of its sight: each is measured as
+it is, and once more without the time of these collections.
 """
 
 import argparse

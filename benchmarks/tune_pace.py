@@ -6,7 +6,8 @@ import math
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ from study.study_file import Study
 from study.trial_bench import TrialBench, TrialResult
 from tune import run_trial
 
-UNITS = ("seconds", "cpu_seconds")
+UNITS = ("seconds", "cpu_seconds", "cpu_seconds_but_garbage")
+Spent = tuple[float, float, float]  # wall, CPU and garbage collection's CPU seconds of a trial
 # Other seeds than those that the demo's pruner was chosen on (0 to 4).
 FIRST_SEED = 100
 
@@ -61,14 +63,22 @@ def _one_pace(study: Study, data: Path, folder: Path) -> dict[str, Any]:
     full(TrialBench(study, data), {}, folder)  # what is imported and compiled once
     peer.run({})
     gc.collect()
-    gc.freeze()  # the libraries' objects, for all three alike, though a plain script would look through them at every trial
+    gc.freeze()  # the libraries' objects, as a search does after its first trial
     ways = {name: Searching(study, data, folder / name, reloads=name == "reloaded") for name in ("reused", "reloaded")}
-    spent: dict[str, list[tuple[float, float]]] = {name: [] for name in (*ways, "plain")}
+    spent: dict[str, list[Spent]] = {name: [] for name in (*ways, "plain")}
 
     def timed(name: str, run: Callable[..., Any], *given: Any, **named: Any) -> Any:
-        began, cpu = time.monotonic(), time.process_time()
-        result = run(*given, **named)
-        spent[name].append((time.monotonic() - began, time.process_time() - cpu))
+        with _garbage_seconds() as garbage:
+            began, cpu = time.monotonic(), time.process_time()
+            result = run(*given, **named)
+            spent[name].append((time.monotonic() - began, time.process_time() - cpu, sum(garbage)))
+        return result
+
+    def plainly(*given: Any, **named: Any) -> Any:
+        gc.unfreeze()
+        result = timed("plain", peer.run, *given, **named)
+        gc.collect()
+        gc.freeze()
         return result
 
     timed("reused", ways["reused"].bench.ready)
@@ -84,7 +94,7 @@ def _one_pace(study: Study, data: Path, folder: Path) -> dict[str, Any]:
                 spent[name].pop()  # a plain script's would not end there
             continue
         until = len(row["curve"]) if row["outcome"] == "pruned" else math.inf
-        theirs = timed("plain", peer.run, row["point"], measurements=until)
+        theirs = plainly(row["point"], measurements=until)
         if theirs.evaluations != len(row["curve"]):
             raise RuntimeError(
                 f"trial {row['slot']}: measured {len(row['curve'])} times, by the plain script {theirs.evaluations} times"
@@ -144,14 +154,37 @@ def measure_large_base(study: Study, data: Path, folder: Path, *, precision: str
     return facts | tiny | pace
 
 
-def _pace(spent: dict[str, list[tuple[float, float]]]) -> dict[str, Any]:
-    """`spent`: per way (wall seconds, CPU seconds) of every trial. The ratio is that of the searches, all trials together."""
-    total = {
-        unit: {name: sum(pair[place] for pair in spent[name]) for name in spent} for place, unit in enumerate(UNITS)
+@contextmanager
+def _garbage_seconds() -> Iterator[list[float]]:
+    """CPU seconds of the garbage collections that happen in the block."""
+    seconds: list[float] = []
+
+    def watch(phase: str, _: Any) -> None:
+        nonlocal began
+        if phase == "start":
+            began = time.process_time()
+        else:
+            seconds.append(time.process_time() - began)
+
+    began = 0.0
+    gc.callbacks.append(watch)
+    try:
+        yield seconds
+    finally:
+        gc.callbacks.remove(watch)
+
+
+def _pace(spent: dict[str, list[Spent]]) -> dict[str, Any]:
+    """The ratios are those of the searches, all trials together; the last one is of CPU seconds without garbage collection."""
+    total = {name: [sum(part) for part in zip(*trials, strict=True)] for name, trials in spent.items()}
+    costs = {
+        "seconds": {name: wall for name, (wall, _, _) in total.items()},
+        "cpu_seconds": {name: cpu for name, (_, cpu, _) in total.items()},
+        "cpu_seconds_but_garbage": {name: cpu - garbage for name, (_, cpu, garbage) in total.items()},
     }
     return {
         "ratio": {
-            unit: {name: total[unit]["plain"] / total[unit][name] for name in ("reused", "reloaded")} for unit in UNITS
+            unit: {name: cost["plain"] / cost[name] for name in ("reused", "reloaded")} for unit, cost in costs.items()
         },
-        "seconds_and_cpu_seconds": {name: [[round(x, 3) for x in pair] for pair in spent[name]] for name in spent},
+        "seconds_cpu_and_garbage": {name: [[round(x, 3) for x in trial] for trial in spent[name]] for name in spent},
     }

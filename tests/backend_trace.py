@@ -3,6 +3,7 @@ process of its own, since unsloth changes the libraries for both."""
 
 from contextlib import contextmanager
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,15 @@ from study.backends import choose_backend, make_recipe
 from train_toys import make_toy, rows_of
 
 VARIANTS: dict[str, dict[str, Any]] = {
-    "padded": {},
+    # Dropout is drawn for padding too, of which one of the backends has none.
+    "padded": {"training__dropout": 0.0},
     "packed": {"training__packing": True},
     "8-bit optimizer, bf16": {"training__optimizer": "adamw_8bit", "training__compute_dtype": "bf16"},
-    "two kinds of layers": {"training__target_modules": ["q_proj", "v_proj"], "training__alpha": 32},
+    "two kinds of layers": {
+        "training__target_modules": ["q_proj", "v_proj"],
+        "training__alpha": 32,
+        "training__dropout": 0.0,
+    },
 }
 
 
@@ -27,10 +33,22 @@ def trace(backend: str, variant: str, *, model: Path, folder: Path) -> dict[str,
     toy = make_toy(folder, model, training__backend=backend, **VARIANTS[variant])
     with _watched() as seen:
         record = toy.train(folder / "run")
-    counts = {key: getattr(record, key) for key in ("steps", "samples", "tokens", "loss_tokens", "padding_share")}
+    counts = {key: getattr(record, key) for key in ("steps", "samples", "tokens", "loss_tokens")}
     counts["trainable_parameters"] = record.trainable_parameters
     losses = [float(row["loss"]) for row in rows_of(folder / "run")]
     return seen | {"losses": losses, "counts": counts, "adapter": _fresh_adapter(toy, backend)}
+
+
+def _samples(batch: dict[str, Any]) -> list[tuple[list[int], list[int]]]:
+    """Tokens and labels of each sample, without padding; a first token is never predicted, so it has no label."""
+    if "attention_mask" in batch:
+        cuts = [(row, slice(0, length)) for row, length in enumerate(batch["attention_mask"].sum(dim=1).tolist())]
+    else:
+        ends = [*(batch["position_ids"][0] == 0).nonzero()[:, 0].tolist(), batch["position_ids"].shape[1]]
+        cuts = [(0, slice(start, end)) for start, end in pairwise(ends)]
+    return [
+        (batch["input_ids"][row, cut].tolist(), [-100, *batch["labels"][row, cut].tolist()[1:]]) for row, cut in cuts
+    ]
 
 
 @contextmanager
@@ -45,7 +63,7 @@ def _watched() -> Any:
     def sampled(trainer: Any, *arguments: Any) -> Any:
         batches, items = sample(trainer, *arguments)
         if batches:
-            fed = [[batch["input_ids"].tolist(), batch["labels"].tolist()] for batch in batches]
+            fed = [_samples(batch) for batch in batches]
             seen["updates"].append({"batches": fed, "divisor": int(items)})
         return batches, items
 

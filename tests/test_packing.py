@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from study.backends import make_recipe
+from study.backends.by_sample import NAME, take_samples_one_by_one
 from study.backends.trl import training_rows
 from train_toys import Toy, make_toy, rows_of
 
@@ -61,7 +62,7 @@ def test_packing_keeps_every_sample_whole(packed: Any, toy: Toy) -> None:
     assert samples == sorted((row["input_ids"], row["labels"]) for row in given)
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("attention", ["sdpa", "eager", NAME])
 @pytest.mark.parametrize("family", ["toy_llama", "toy_gemma"])
 def test_a_sample_in_a_packed_batch_has_the_losses_that_it_has_alone(
     packed: Any, family: str, attention: str, request: pytest.FixtureRequest
@@ -70,7 +71,9 @@ def test_a_sample_in_a_packed_batch_has_the_losses_that_it_has_alone(
     import torch
     from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-    model = load(request.getfixturevalue(family), attention)
+    model = load(request.getfixturevalue(family), attention.replace(NAME, "sdpa"))
+    if attention == NAME:
+        take_samples_one_by_one(model)
     rows = [packed[index] for index in range(3)]
     batch = DataCollatorForLanguageModeling(pad_token_id=0, padding_free=True)(rows)
     assert set(batch) == {"input_ids", "labels", "position_ids"} and batch["input_ids"].shape[0] == 1
@@ -81,22 +84,22 @@ def test_a_sample_in_a_packed_batch_has_the_losses_that_it_has_alone(
         alone += [torch.zeros(1), token_losses(model, torch.tensor([ids]), torch.tensor([labels]))]
     assert torch.allclose(together, torch.cat(alone)[1:].to(together), atol=1e-5)
     assert (together > 0).sum() > 40
-    leaking = token_losses(model, batch["input_ids"], batch["labels"])
+    one_sample = {"position_ids": torch.arange(batch["input_ids"].shape[1])[None]}
+    leaking = token_losses(model, batch["input_ids"], batch["labels"], **one_sample)
     assert not torch.allclose(leaking, together, atol=1e-3)
 
 
-def test_packed_and_padded_runs_record_what_makes_them_comparable(toy_llama: Path, tmp_path: Path) -> None:
-    """At the same batch setting and equal tokens a packed run makes fewer, larger updates, and computes no padding."""
+def test_packed_and_unpacked_runs_record_what_makes_them_comparable(toy_llama: Path, tmp_path: Path) -> None:
+    """At the same batch setting and equal tokens a packed run makes fewer, larger updates."""
     budget = {"training__budget": {"tokens": 2400}, "training__evaluate_every_steps": 1000}
     runs = [make_toy(tmp_path / str(on), toy_llama, training__packing=on, **budget) for on in (False, True)]
-    padded, packed = (toy.train(tmp_path / str(on) / "run") for on, toy in zip((False, True), runs))
-    assert packed.run != padded.run
-    assert packed.tokens == pytest.approx(padded.tokens, rel=0.1) and packed.samples == pytest.approx(
-        padded.samples, rel=0.1
+    loose, packed = (toy.train(tmp_path / str(on) / "run") for on, toy in zip((False, True), runs))
+    assert packed.run != loose.run
+    assert packed.tokens == pytest.approx(loose.tokens, rel=0.1) and packed.samples == pytest.approx(
+        loose.samples, rel=0.1
     )
-    assert packed.loss_tokens == pytest.approx(padded.loss_tokens, rel=0.1)
-    assert packed.steps < 0.7 * padded.steps
-    assert packed.padding_share == 0.0 and 0.1 < padded.padding_share < 0.5
+    assert packed.loss_tokens == pytest.approx(loose.loss_tokens, rel=0.1)
+    assert packed.steps < 0.7 * loose.steps
     last = rows_of(tmp_path / "True" / "run")[-1]
     assert (int(last["samples"]), int(last["tokens"])) == (packed.samples, packed.tokens)
 

@@ -31,7 +31,7 @@ def test_pruning_and_pace_are_measured(tmp_path: Path, toy_llama: Path) -> None:
     # That the peer is measured as often as the search, pruned trials too, measure_pace itself demands.
     pace = benchmark.measure_pace(toy.study, toy.data, tmp_path / "pace", searches=1)
     assert set(pace["plain_script_to_ours"]["seconds"]) == {"reused", "reloaded"}
-    assert [len(taken) for taken in pace["searches"][0]["seconds_and_cpu_seconds"].values()] == [
+    assert [len(taken) for taken in pace["searches"][0]["seconds_cpu_and_garbage"].values()] == [
         5,
         4,
         4,

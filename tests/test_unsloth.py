@@ -71,10 +71,9 @@ def test_both_backends_train_the_same(
         assert its[part] == ours[part]
     assert len(its["updates"]) == 12 and its["updates"] == ours["updates"]
     for update in its["updates"]:
-        labels = [label for _, rows in update["batches"] for row in rows for label in row[1:]]
+        labels = [label for batch in update["batches"] for _, row in batch for label in row[1:]]
         assert -100 in labels and update["divisor"] == sum(label != -100 for label in labels)
     assert its["losses"] == pytest.approx(ours["losses"], rel=1e-3 if "bf16" in variant else 1e-5)
-    assert (its["counts"]["padding_share"] == 0.0) is (variant == "packed")
 
 
 @pytest.mark.skipif(find_spec("unsloth") is not None, reason="unsloth is installed here")

@@ -1,6 +1,6 @@
 """Backend `trl`: TRL's SFTTrainer with PEFT LoRA, on a CPU or a CUDA GPU."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -80,11 +80,11 @@ class TrlBackend:
         for parameter in model.parameters():
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
-        if takes_samples_one_by_one(base.model):
-            trainer.data_collator.padding_free = True
+        trainer.by_sample = takes_samples_one_by_one(base.model)
+        trainer.data_collator.padding_free |= trainer.by_sample
         trainer.heldout = heldout_batches(
             heldout,
-            collate=trainer.data_collator if ,
+            collate=replace(trainer.data_collator, padding_free=trainer.by_sample),
             positions=heldout_positions(recipe.device, base.model.config.get_text_config().vocab_size),
         )
         trainer.notes = notes
@@ -177,11 +177,10 @@ def heldout_positions(device: str, vocabulary: int) -> int:
     return min(HELDOUT_POSITIONS[device], LOGITS_PER_PASS // vocabulary)
 
 
-def padded_batches(rows: "Dataset", *, pad_token_id: int, positions: int) -> list[dict[str, Any]]:
-    """The rows in order of length, in batches of at most `positions` (or one row), padded; the same always."""
-    from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
-
-    collate = DataCollatorForLanguageModeling(pad_token_id=pad_token_id, padding_free=False)
+def heldout_batches(
+    rows: "Dataset", *, collate: Callable[[list[dict[str, Any]]], dict[str, Any]], positions: int
+) -> list[dict[str, Any]]:
+    """The rows in order of length, in batches of at most `positions` (or one row); the same always."""
     examples = sorted(rows.select_columns(["input_ids", "labels"]), key=lambda row: len(row["input_ids"]))
     return [collate(batch) for batch in _by_positions(examples, positions)]
 
@@ -204,6 +203,8 @@ def import_trainer() -> type:
     from trl import SFTTrainer
 
     class TrlTrainer(FollowedTrainer, SFTTrainer):
+        by_sample = False
+
         def __init__(self, **arguments: Any) -> None:
             super().__init__(**arguments)
             self.remove_callback(PrinterCallback)
@@ -212,6 +213,8 @@ def import_trainer() -> type:
             # TRL's own also takes the entropy and the accuracy of every token, in float32 over the whole vocabulary,
             # which nothing here reports: the loss is transformers' either way.
             inputs["use_cache"] = False
+            if self.by_sample:
+                inputs |= where_loss_is(inputs["labels"])
             return Trainer.compute_loss(self, model, inputs, return_outputs=return_outputs, **named)
 
     return TrlTrainer
