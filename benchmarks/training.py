@@ -22,8 +22,8 @@ HERE = Path(__file__).resolve().parent
 
 def measure(study: str, *, tokens: int | None, repeats: int, folder: Path) -> dict[str, Any]:
     """All ways, `repeats` times each."""
-    padded, packed = (_variant(study, folder, tokens=tokens, packing=packing) for packing in (False, True))
-    data = prepare(padded, folder / "data")
+    loose, packed = (_variant(study, folder, tokens=tokens, packing=packing) for packing in (False, True))
+    data = prepare(loose, folder / "data")
     numbers = iter(range(10_000))
 
     def ours(path: Path) -> dict[str, Any]:
@@ -35,12 +35,12 @@ def measure(study: str, *, tokens: int | None, repeats: int, folder: Path) -> di
 
     def peer() -> dict[str, Any]:
         out = folder / str(next(numbers))
-        taken = run([sys.executable, HERE / "training_peer.py", "--study", padded, "--data", data, "--out", out])
+        taken = run([sys.executable, HERE / "training_peer.py", "--study", loose, "--data", data, "--out", out])
         told = json.loads((out / "told.json").read_text())
         return taken | _pace(told["loss_tokens"], told["train_seconds"]) | {"steps": told["steps"]}
 
     taken = in_turn(
-        {"loragrid": lambda: ours(padded), "bare TRL": peer, "loragrid, packed": lambda: ours(packed)}, repeats=repeats
+        {"loragrid": lambda: ours(loose), "bare TRL": peer, "loragrid, packed": lambda: ours(packed)}, repeats=repeats
     )
     pace = "loss_tokens_per_second"
     return {
@@ -66,7 +66,7 @@ def _variant(study: str, folder: Path, *, tokens: int | None, packing: bool) -> 
 
     settings = load_study(study).settings
     settings["training"] |= {"packing": packing} | ({"budget": {"tokens": tokens}} if tokens else {})
-    path = folder / ("packed.yaml" if packing else "padded.yaml")
+    path = folder / ("packed.yaml" if packing else "loose.yaml")
     path.write_text(yaml.safe_dump(settings))
     return path
 

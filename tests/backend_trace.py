@@ -14,7 +14,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
     # Dropout is drawn for padding too, of which one of the backends has none.
     "padded": {"training__dropout": 0.0},
     "packed": {"training__packing": True},
-    "8-bit optimizer, bf16": {"training__optimizer": "adamw_8bit", "training__compute_dtype": "bf16"},
+    "8-bit optimizer, bf16": {
+        "training__optimizer": "adamw_8bit",
+        "training__compute_dtype": "bf16",
+        "training__dropout": 0.0,
+    },
     "two kinds of layers": {
         "training__target_modules": ["q_proj", "v_proj"],
         "training__alpha": 32,

@@ -60,21 +60,35 @@ def test_a_run_is_that_of_padded_batches(toy_llama: Path, tmp_path: Path, monkey
     assert unpadded.padding_share == 0.0 and 0.1 < padded.padding_share < 0.5
 
 
-def test_a_model_that_mixes_tokens_in_other_ways_is_padded() -> None:
-    """A convolution, a recurrent state or positions counted along the row would let one sample see the one before it."""
-    from transformers import GPT2Config, GPT2LMHeadModel, Lfm2Config, Lfm2ForCausalLM, MambaConfig, MambaForCausalLM
+def test_a_model_that_does_not_allow_it_is_padded() -> None:
+    """A convolution, a recurrent state, samples or a window that attention is not told of, attention in both directions, and
+    attention that is asked to be another: one sample would see the one before it, or no sample what it should."""
+    import transformers as t
 
-    sizes = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 2}
-    heads = {"intermediate_size": 16, "num_attention_heads": 2, "num_key_value_heads": 1}
+    heads = {"intermediate_size": 16, "num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 64}
+    sizes = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 2, "pad_token_id": 0}
+    gemma = sizes | heads | {"head_dim": 8}
     others = (
-        Lfm2ForCausalLM(Lfm2Config(**sizes, **heads, layer_types=["conv", "full_attention"])),
-        MambaForCausalLM(MambaConfig(**sizes)),
-        GPT2LMHeadModel(GPT2Config(vocab_size=50, n_embd=16, n_layer=1, n_head=2)),
+        t.Lfm2ForCausalLM(t.Lfm2Config(**sizes, **heads, layer_types=["conv", "full_attention"])),
+        t.MambaForCausalLM(t.MambaConfig(**sizes)),
+        t.Ministral3ForCausalLM(t.Ministral3Config(**sizes, **heads, head_dim=8)),
+        t.PhimoeForCausalLM(t.PhimoeConfig(**sizes, **heads, sliding_window=16, num_local_experts=2)),
+        t.Gemma3ForCausalLM(t.Gemma3TextConfig(**gemma, use_bidirectional_attention=True)),
+        t.LlamaForCausalLM._from_config(t.LlamaConfig(**sizes, **heads), attn_implementation="eager"),
     )
     for model in others:
         before = model.config._attn_implementation
-        take_samples_one_by_one(model)
-        assert model.config._attn_implementation == before and not takes_samples_one_by_one(model)
+        take_samples_one_by_one(model.eval())
+        assert model.config._attn_implementation == before and not takes_samples_one_by_one(model), type(model)
+    for model in (
+        t.LlamaForCausalLM(t.LlamaConfig(**sizes, **heads)),
+        t.Qwen3ForCausalLM(t.Qwen3Config(**sizes, **heads, head_dim=8)),
+        t.MistralForCausalLM(t.MistralConfig(**sizes, **heads, sliding_window=4)),
+        t.Gemma3ForCausalLM(t.Gemma3TextConfig(**gemma)),
+        t.GPT2LMHeadModel(t.GPT2Config(vocab_size=50, n_embd=16, n_layer=1, n_head=2)),
+    ):
+        take_samples_one_by_one(model.eval())
+        assert takes_samples_one_by_one(model), type(model)
 
 
 def test_attention_that_is_not_told_where_samples_begin_is_refused(toy_llama: Path) -> None:
@@ -82,8 +96,9 @@ def test_attention_that_is_not_told_where_samples_begin_is_refused(toy_llama: Pa
     padded, _ = batches()
     model = load(toy_llama, "sdpa")
     take_samples_one_by_one(model)
-    with pytest.raises(RuntimeError, match="where samples begin"):
-        model(**padded)
+    for refused in (padded, {"input_ids": padded["input_ids"], "position_ids": None}):
+        with pytest.raises(RuntimeError, match="where samples begin"):
+            model(**refused)
 
 
 def test_a_base_on_a_gpu_is_left_as_it_is(toy_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

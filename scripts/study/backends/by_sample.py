@@ -5,7 +5,7 @@ length. Flash Attention's variable-length kernels do the same on a GPU that has 
 but for rounding (tests/test_by_sample.py).
 """
 
-import inspect
+import math
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -14,15 +14,30 @@ if TYPE_CHECKING:
 
 NAME = "by_sample"
 ATTENTIONS = {"full_attention", "sliding_attention"}
+# Two samples, a third without loss; of a vocabulary, however small.
+PROBE = ([1, 5, 2, 7, 3, 6], [1, 3, 7, 2])
+ROUNDING = {"torch.float32": 1e-4}
+COARSE_ROUNDING = 0.05  # 16 and 4 bits
 
 
 def take_samples_one_by_one(model: "PreTrainedModel") -> None:
-    """Let a model that allows it attend by sample; any other, such as one with a recurrent state, is left as it is."""
+    """Let a model that allows it attend by sample; any other, such as one with a recurrent state, is left as it is.
+
+    Whether it does is tried out on two samples: their loss in one row must be the one that each has alone.
+    """
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-    if _only_attention_mixes_tokens(model):
-        ALL_ATTENTION_FUNCTIONS.register(NAME, attend_by_sample)
-        model.set_attn_implementation(NAME)
+    if not _may_take(model):
+        return
+    alone = _probe(model, [[sample] for sample in PROBE])
+    ALL_ATTENTION_FUNCTIONS.register(NAME, attend_by_sample)
+    model.set_attn_implementation(NAME)
+    try:
+        together = _probe(model, [list(PROBE)])
+    except Exception:  # whatever a model's code says of arguments and shapes that it does not know
+        together = math.inf
+    if not abs(together - alone) <= ROUNDING.get(str(model.dtype), COARSE_ROUNDING) * alone:
+        model.set_attn_implementation("sdpa")
 
 
 def takes_samples_one_by_one(model: "PreTrainedModel") -> bool:
@@ -30,17 +45,35 @@ def takes_samples_one_by_one(model: "PreTrainedModel") -> bool:
     return model.config.get_text_config()._attn_implementation == NAME
 
 
-def _only_attention_mixes_tokens(model: "PreTrainedModel") -> bool:
+def _may_take(model: "PreTrainedModel") -> bool:
+    """Not a model that mixes tokens in other ways than attention, which the probe might not see in few bits."""
     config = model.config.get_text_config()
-    return (
-        config._attn_implementation == "sdpa"
-        and bool(
-            getattr(config, "rope_parameters", None)
-        )  # positions begin anew by position_ids, not by place in the row
-        and not model._is_stateful
-        and set(getattr(config, "layer_types", None) or ()) <= ATTENTIONS
-        and "logits_to_keep" in inspect.signature(model.forward).parameters
-    )
+    kinds = set(getattr(config, "layer_types", None) or ())
+    return config._attn_implementation == "sdpa" and not model._is_stateful and kinds <= ATTENTIONS
+
+
+def _probe(model: "PreTrainedModel", rows: list[list[list[int]]]) -> float:
+    """Mean loss of the samples, nats per token, each of `rows` a pass of its own; two or more samples make one row."""
+    import torch
+
+    total, count = 0.0, 0
+    for samples in rows:
+        ids, labels, positions = [], [], []
+        for sample in samples:
+            ids += sample
+            labels += [-100, -100, *sample[2:]]
+            positions += range(len(sample))
+        tensors = {
+            name: torch.tensor([values], device=model.device)
+            for name, values in (("input_ids", ids), ("labels", labels))
+        }
+        if len(samples) > 1:
+            tensors |= {"position_ids": torch.tensor([positions]), **where_loss_is(tensors["labels"])}
+        with torch.no_grad():
+            loss = model(**tensors, use_cache=False).loss.item()
+        tokens = sum(label != -100 for label in labels)
+        total, count = total + loss * tokens, count + tokens
+    return total / count
 
 
 def attend_by_sample(
@@ -51,7 +84,6 @@ def attend_by_sample(
     attention_mask: None,
     *,
     position_ids: "torch.Tensor | None" = None,
-    sliding_window: int | None = None,
     **more: Any,
 ) -> tuple["torch.Tensor", None]:
     """transformers' `sdpa` on each sample of the only row, causal; shapes (1, heads, tokens, head size), and (1, tokens,
@@ -64,12 +96,19 @@ def attend_by_sample(
         raise RuntimeError(
             f"{type(module).__name__} does not tell its attention where samples begin: {NAME} cannot be used"
         )
+    if "sliding_window" not in more and _has_window(module.config):
+        raise RuntimeError(f"{type(module).__name__} does not tell its attention its window: {NAME} cannot be used")
+    sliding_window = more.pop("sliding_window", None)
     lengths = _lengths(position_ids)
     parts = []
     for q, k, v in zip(*(states.split(lengths, dim=2) for states in (query, key, value)), strict=True):
         band = _band(q.shape[2], sliding_window)
         parts.append(sdpa_attention_forward(module, q, k, v, band, is_causal=True, **more)[0])
     return torch.cat(parts, dim=1), None
+
+
+def _has_window(config: Any) -> bool:
+    return bool(getattr(config, "sliding_window", None)) and getattr(config, "use_sliding_window", True)
 
 
 def _lengths(position_ids: "torch.Tensor") -> list[int]:

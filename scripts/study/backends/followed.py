@@ -24,6 +24,7 @@ class FollowedTrainer:
     store: CheckpointStore
     heldout: list[dict[str, Any]]
     notes: tuple[str, ...] = ()
+    by_sample = False  # whether a batch is one row of samples (study.backends.by_sample)
 
     def lengths_tokens(self) -> list[int]:
         """Tokens of each training row, after packing if there is any."""

@@ -1,6 +1,6 @@
 """Backend `trl`: TRL's SFTTrainer with PEFT LoRA, on a CPU or a CUDA GPU."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -18,7 +18,7 @@ from study.models import load_base, load_tokenizer
 if TYPE_CHECKING:
     from datasets import Dataset
 
-# Small enough for a CPU's caches (fastest of 256 to 8192 on two cores), enough to fill a GPU.
+# Small enough for a CPU's caches, enough to fill a GPU.
 HELDOUT_POSITIONS = {"cpu": 2048, "cuda": 8192}
 
 
@@ -68,7 +68,8 @@ class TrlBackend:
         self, model: Any, *, base: Base, recipe: Recipe, train: "Dataset", heldout: "Dataset", folder: Path
     ) -> FollowedTrainer:
         """An SFTTrainer on rows that are tokenised, labelled and cut already."""
-        recipe, notes = self.settle(recipe, model_type=base.model.config.model_type)
+        network = model.get_base_model()  # that of `base` where one is lent, a new one where each run loads its own
+        recipe, notes = self.settle(recipe, model_type=network.config.model_type)
         trainer = self.trainer_class()(
             model=model,
             args=self.config(recipe, folder=folder),
@@ -80,12 +81,13 @@ class TrlBackend:
         for parameter in model.parameters():
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
-        trainer.by_sample = takes_samples_one_by_one(base.model)
-        trainer.data_collator.padding_free |= trainer.by_sample
+        if takes_samples_one_by_one(network):
+            trainer.by_sample = trainer.data_collator.padding_free = True  # instead of what `sft_settings` says
         trainer.heldout = heldout_batches(
             heldout,
-            collate=replace(trainer.data_collator, padding_free=trainer.by_sample),
-            positions=heldout_positions(recipe.device, base.model.config.get_text_config().vocab_size),
+            pad_token_id=base.tokenizer.pad_token_id,
+            positions=heldout_positions(recipe.device, network.config.get_text_config().vocab_size),
+            padding_free=trainer.by_sample,
         )
         trainer.notes = notes
         return trainer
@@ -161,7 +163,7 @@ def training_rows(rows: "Dataset", recipe: Recipe) -> "Dataset":
     """Columns input_ids and labels; packed, several samples a row, with their lengths in a third column, seq_lengths.
 
     A packed batch becomes one long row whose position ids begin anew with each sample: from those transformers builds a
-    mask that keeps the samples apart in every implementation of attention (tests hold it to that).
+    mask that keeps the samples apart, and `by_sample` cuts the row (tests hold both to that).
     """
     rows = rows.select_columns(["input_ids", "labels"])
     if not recipe.packing:
@@ -177,10 +179,12 @@ def heldout_positions(device: str, vocabulary: int) -> int:
     return min(HELDOUT_POSITIONS[device], LOGITS_PER_PASS // vocabulary)
 
 
-def heldout_batches(
-    rows: "Dataset", *, collate: Callable[[list[dict[str, Any]]], dict[str, Any]], positions: int
-) -> list[dict[str, Any]]:
-    """The rows in order of length, in batches of at most `positions` (or one row); the same always."""
+def heldout_batches(rows: "Dataset", *, pad_token_id: int, positions: int, padding_free: bool) -> list[dict[str, Any]]:
+    """The rows in order of length, in batches of at most `positions` (or one row), padded or put into one row; the same
+    always."""
+    from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+
+    collate = DataCollatorForLanguageModeling(pad_token_id=pad_token_id, padding_free=padding_free)
     examples = sorted(rows.select_columns(["input_ids", "labels"]), key=lambda row: len(row["input_ids"]))
     return [collate(batch) for batch in _by_positions(examples, positions)]
 
@@ -203,8 +207,6 @@ def import_trainer() -> type:
     from trl import SFTTrainer
 
     class TrlTrainer(FollowedTrainer, SFTTrainer):
-        by_sample = False
-
         def __init__(self, **arguments: Any) -> None:
             super().__init__(**arguments)
             self.remove_callback(PrinterCallback)

@@ -114,7 +114,7 @@ class UnslothBackend(TrlBackend):
         """unsloth's form of the settings, and on a CPU the study's again where that form replaced them.
 
         There it takes another AdamW (the fused one, also for an 8-bit one) and turns packing off, fearing attention across
-        samples: with this version of transformers samples are kept apart, as the backend `trl` relies on.
+        samples: with this version of transformers its mask keeps them apart (tests).
         """
         from transformers.training_args import OptimizerNames
 
