@@ -65,45 +65,68 @@ def _one_pace(study: Study, data: Path, folder: Path) -> dict[str, Any]:
     gc.collect()
     gc.freeze()  # the libraries' objects, as a search does after its first trial
     ways = {name: Searching(study, data, folder / name, reloads=name == "reloaded") for name in ("reused", "reloaded")}
-    spent: dict[str, list[Spent]] = {name: [] for name in (*ways, "plain")}
-
-    def timed(name: str, run: Callable[..., Any], *given: Any, **named: Any) -> Any:
-        with _garbage_seconds() as garbage:
-            began, cpu = time.monotonic(), time.process_time()
-            result = run(*given, **named)
-            spent[name].append((time.monotonic() - began, time.process_time() - cpu, sum(garbage)))
-        return result
-
-    def plainly(*given: Any, **named: Any) -> Any:
-        gc.unfreeze()
-        result = timed("plain", peer.run, *given, **named)
-        gc.collect()
-        gc.freeze()
-        return result
-
-    timed("reused", ways["reused"].bench.ready)
+    watch = Stopwatch(*ways, "plain")
+    watch.timed("reused", ways["reused"].bench.ready)
     apart, outcomes = [], Counter()
     for _ in range(study.settings["tune"]["trials"]):
-        row = timed("reused", ways["reused"].trial)
-        again = timed("reloaded", ways["reloaded"].trial)
+        row = watch.timed("reused", ways["reused"].trial)
+        again = watch.timed("reloaded", ways["reloaded"].trial)
         outcomes[row["outcome"]] += 1
         if (row["point"], row["curve"]) != (again["point"], again["curve"]):
             raise RuntimeError(f"trial {row['slot']} on a base loaded anew is another trial")
         if row["outcome"] not in ("complete", "pruned"):
             for name in ways:
-                spent[name].pop()  # a plain script's would not end there
+                watch.spent[name].pop()  # a plain script's would not end there
             continue
         until = len(row["curve"]) if row["outcome"] == "pruned" else math.inf
-        theirs = plainly(row["point"], measurements=until)
+        gc.unfreeze()  # a plain script has all objects looked through
+        theirs = watch.timed("plain", peer.run, row["point"], measurements=until)
+        gc.collect()
+        gc.freeze()
         if theirs.evaluations != len(row["curve"]):
             raise RuntimeError(
                 f"trial {row['slot']}: measured {len(row['curve'])} times, by the plain script {theirs.evaluations} times"
             )
         apart.append(abs(row["loss"] - theirs.loss))
-    found = {"seed": study.settings["tune"]["seed"], "outcomes": dict(outcomes), **_pace(spent)}
+    found = {"seed": study.settings["tune"]["seed"], "outcomes": dict(outcomes), **_pace(watch.spent)}
     found["largest_loss_difference_to_plain"] = max(apart)
     print(json.dumps(found), file=sys.stderr, flush=True)
     return found
+
+
+class Stopwatch:
+    """What each way has spent, trial by trial."""
+
+    def __init__(self, *ways: str) -> None:
+        self.spent: dict[str, list[Spent]] = {name: [] for name in ways}
+
+    def timed(self, way: str, run: Callable[..., Any], *given: Any, **named: Any) -> Any:
+        """What `run` returns."""
+        with _garbage_seconds() as garbage:
+            began, cpu = time.monotonic(), time.process_time()
+            result = run(*given, **named)
+            self.spent[way].append((time.monotonic() - began, time.process_time() - cpu, sum(garbage)))
+        return result
+
+
+@contextmanager
+def _garbage_seconds() -> Iterator[list[float]]:
+    """CPU seconds of the garbage collections that happen in the block."""
+    seconds: list[float] = []
+
+    def watch(phase: str, _: Any) -> None:
+        nonlocal began
+        if phase == "start":
+            began = time.process_time()
+        else:
+            seconds.append(time.process_time() - began)
+
+    began = 0.0
+    gc.callbacks.append(watch)
+    try:
+        yield seconds
+    finally:
+        gc.callbacks.remove(watch)
 
 
 class LoadsAnew(TrlBackend):
@@ -152,26 +175,6 @@ def measure_large_base(study: Study, data: Path, folder: Path, *, precision: str
     tiny = {"budget": {"tokens": 400}, "evaluations": 1, "heldout_rows": 2, "trials": trials, "pruner": None}
     pace = measure_pace(with_tune(large, **tiny), data, folder / "pace", searches=1)
     return facts | tiny | pace
-
-
-@contextmanager
-def _garbage_seconds() -> Iterator[list[float]]:
-    """CPU seconds of the garbage collections that happen in the block."""
-    seconds: list[float] = []
-
-    def watch(phase: str, _: Any) -> None:
-        nonlocal began
-        if phase == "start":
-            began = time.process_time()
-        else:
-            seconds.append(time.process_time() - began)
-
-    began = 0.0
-    gc.callbacks.append(watch)
-    try:
-        yield seconds
-    finally:
-        gc.callbacks.remove(watch)
 
 
 def _pace(spent: dict[str, list[Spent]]) -> dict[str, Any]:

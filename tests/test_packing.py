@@ -104,13 +104,18 @@ def test_packed_and_unpacked_runs_record_what_makes_them_comparable(toy_llama: P
     assert (int(last["samples"]), int(last["tokens"])) == (packed.samples, packed.tokens)
 
 
-def test_a_packed_run_that_was_paused_is_the_run_that_was_not(
-    toy_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("packing", [True, False])
+@pytest.mark.parametrize("by_sample", [True, False])
+def test_a_run_that_was_paused_is_the_run_that_was_not(
+    toy_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_sample: bool, packing: bool
 ) -> None:
+    """Packed or not, on a CPU and with the batches of a GPU."""
     from study.course import Course
     from study.errors import Paused
 
-    toy = make_toy(tmp_path, toy_llama, training__packing=True, training__budget={"steps": 6})
+    if not by_sample:
+        monkeypatch.setattr("study.backends.trl.take_samples_one_by_one", lambda model: None)
+    toy = make_toy(tmp_path, toy_llama, training__packing=packing, training__budget={"steps": 6})
     toy.train(tmp_path / "whole")
     updated = Course.updated
 

@@ -36,6 +36,11 @@ def test_pruning_and_pace_are_measured(tmp_path: Path, toy_llama: Path) -> None:
         4,
         4,
     ]  # loading, and four trials
+    costs = [trial for way in pace["searches"][0]["seconds_cpu_and_garbage"].values() for trial in way]
+    assert all(0 <= garbage <= cpu for _, cpu, garbage in costs)
+    assert (
+        pace["searches"][0]["seconds_cpu_and_garbage"]["plain"][-1][2] > 0
+    )  # accelerate collects at the end of training
     peer = Peer(toy.study, toy.data, tmp_path)
     assert peer.run({}, measurements=1).evaluations == 1 and peer.run({}).evaluations == TUNE["evaluations"]
     # SFTTrainer's own evaluation averages over batches and not over tokens: near, not equal.
