@@ -51,7 +51,7 @@ def test_a_search_that_is_part_of_the_study_comes_first_and_adds_its_winner(tmp_
     )
     run = finish_search(study, tmp_path)
     assert run not in {cell.run for cell in expand(study)}
-    assert planned(study, tmp_path) == {"train": 2, "score": 3, "compare": 1, "report": 1}
+    assert planned(study, tmp_path) == {"train": 2, "score": 2, "score_base": 1, "compare": 1, "report": 1}
     assert planned(study, tmp_path, f"results/toy/train/{run}/record.json") == {"train": 1}
 
 
@@ -64,7 +64,7 @@ def test_the_winner_of_a_study_of_several_models(tmp_path: Path, toy_llama: Path
     path.write_text(yaml.safe_dump(settings))
     study = load_study(str(path))
     run = finish_search(study, tmp_path)
-    everything = {"prepare_data": 1, "train": 3, "score": 5, "compare": 1, "report": 1}
+    everything = {"prepare_data": 1, "train": 3, "score": 3, "score_base": 2, "compare": 1, "report": 1}
     assert planned(study, tmp_path) == everything, (
         "two cells, their bases and the winner; the base case's data are there"
     )
@@ -77,7 +77,7 @@ def test_a_search_beside_the_study_runs_only_when_asked_for(tmp_path: Path, toy_
     study = make(tmp_path, toy_llama, enabled=False)
     assert planned(study, tmp_path, "tune") == {"prepare_data": 1, "tune": 1}
     finish_search(study, tmp_path)
-    assert planned(study, tmp_path) == {"train": 1, "score": 2, "compare": 1, "report": 1}
+    assert planned(study, tmp_path) == {"train": 1, "score": 1, "score_base": 1, "compare": 1, "report": 1}
 
 
 @pytest.mark.slow

@@ -43,7 +43,8 @@ def expand(study: Study) -> tuple[Cell, ...]:
         product = [dict(zip(AXES, values)) for values in itertools.product(*ends_first)]
         product.sort(key=lambda point: sum(point[axis] != base[axis] for axis in AXES))
         points = [point for point in points if point in product] + product
-    cells = {cell.run: cell for cell in (_cell(study, point) for point in points)}
+    identities = {model: _model_and_data(study, model) for model in {point["model"] for point in points}}
+    cells = {cell.run: cell for cell in (_cell(study, point, *identities[point["model"]]) for point in points)}
     return tuple(cells.values())
 
 
@@ -82,22 +83,26 @@ def _ends_first(values: list[Any], axis: str) -> list[Any]:
     return [values[i // 2] if i % 2 == 0 else values[-1 - i // 2] for i in range(len(values))]
 
 
-def _cell(study: Study, point: dict[str, Any]) -> Cell:
+def _model_and_data(study: Study, model: str) -> tuple[dict[str, Any], str]:
+    """The part of their identity that cells of one model share, and its digest."""
+    shared = {
+        "model": model_identity(study.settings["models"][model]),
+        "data": data_identity(study.settings["data"]),
+    }
+    return shared, sha256_json(shared)[:8]
+
+
+def _cell(study: Study, point: dict[str, Any], shared: dict[str, Any], digest: str) -> Cell:
     settings, model = study.settings, point["model"]
-    entry = settings["models"][model]
     training = {key: value for key, value in settings["training"].items() if key not in NOT_IDENTITY}
     alpha = point["rank"] if training["alpha"] == "rank" else training["alpha"]
-    data = data_identity(settings["data"])
-    identity = {
-        "model": model_identity(entry),
-        "data": data,
+    identity = shared | {
         "learning_rate": float(point["learning_rate"]),
         "rank": point["rank"],
         "batch": {"per_device": point["batch"][0], "accumulation": point["batch"][1]},
         "seed": point["seed"],
         "training": training | {"alpha": alpha},
     }
-    subject = {"model": identity["model"], "data": data}
     per_device, accumulation = point["batch"]
     name = (
         f"{model}_lr{scientific(point['learning_rate'])}_r{point['rank']}_b{per_device}x{accumulation}_s{point['seed']}"
@@ -109,8 +114,8 @@ def _cell(study: Study, point: dict[str, Any]) -> Cell:
         rank=point["rank"],
         batch=(per_device, accumulation),
         seed=point["seed"],
-        data=f"{model}-{sha256_json(subject)[:8]}",
-        base=f"base-{model}-{sha256_json(subject)[:8]}",
+        data=f"{model}-{digest}",
+        base=f"base-{model}-{digest}",
         identity=identity,
         departs={axis: point[axis] for axis in AXES if point[axis] != settings["base_case"][axis]},
     )

@@ -26,7 +26,7 @@ def check_study(settings: dict[str, Any], path: Path) -> None:
 
 def read_schema() -> dict[str, Any]:
     """The closed JSON schema of a study file."""
-    return yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))
+    return yaml.load(SCHEMA.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
 def _check_schema(settings: dict[str, Any], path: Path) -> None:

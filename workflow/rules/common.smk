@@ -1,5 +1,6 @@
 # What all rules share: the study, its cells, and where the scripts are. Of the results only the search's is read, for its winner.
 import atexit
+import gc
 import inspect
 import os
 import shutil
@@ -9,6 +10,9 @@ import time
 from pathlib import Path
 
 from snakemake.settings.types import ExecMode
+
+# What planning makes stays until the end: Python's collector would look through millions of objects over and over.
+gc.set_threshold(50_000, 20, 100)
 
 ROOT = Path(workflow.basedir).parent
 SCRIPTS = ROOT / "scripts"
@@ -104,10 +108,13 @@ if workflow.exec_mode != ExecMode.SUBPROCESS:
     os.environ.update(SESSION_ENDS=f"--session-ends {time.monotonic() + SESSION_SECONDS}" if SESSION_SECONDS else "")
 
 
+# How a run's id ends, and a base's.
+RUN_ID, BASE_ID = "[^/]+_[0-9a-f]{8}", "base-[^/]+-[0-9a-f]{8}"
+
+
 wildcard_constraints:
     data="[^/]+",
-    run="[^/]+",
-    subject="[^/]+",
+    run=RUN_ID,
 
 
 def winners():
@@ -140,16 +147,6 @@ def card_of(subject):
     if subject not in SUBJECT_DATA and subject in winners():
         subject = BASE_CASE.run
     return f"{RESULTS}/data/{SUBJECT_DATA[subject]}/card.json"
-
-
-def record_of(subject):
-    """The record of a run; a base has none."""
-    return [] if subject in BASES else f"{RESULTS}/train/{subject}/record.json"
-
-
-def trained(subject):
-    """What score.py is told of a run, and not of a base: its record and its adapter."""
-    return "" if subject in BASES else f"--record {record_of(subject)} --adapter {RESULTS}/train/{subject}/adapter"
 
 
 def study_of(subject):

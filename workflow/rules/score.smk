@@ -6,13 +6,15 @@
 rule score:
     input:
         card=by("subject", card_of, among=KNOWN),
-        record=by("subject", record_of),
+        record="<results>/train/{subject}/record.json",
     output:
         score="<results>/score/{subject}/score.json",
     log:
         "<logs>/score/{subject}.log",
     benchmark:
         "<benchmarks>/score/{subject}.tsv"
+    wildcard_constraints:
+        subject=RUN_ID,
     priority: by("subject", precedence)
     conda:
         "../../environment.yml"
@@ -24,9 +26,22 @@ rule score:
         vram_mib=asked("vram_mib", "score", "subject"),
     params:
         study=by("subject", study_of, among=KNOWN),
-        trained=by("subject", trained),
+        trained=f"--record {RESULTS}/train/{{subject}}/record.json --adapter {RESULTS}/train/{{subject}}/adapter",
         scoring=SCORING,
         code=code_digest("score"),
     shell:
         'exec python "$SCRIPTS/score.py" --study {params.study} --subject {wildcards.subject} {params.trained}'
         " --data $(dirname {input.card}) --out $(dirname {output.score}) $SESSION_ENDS --log {log:q}"
+
+
+# A rule of its own: functions that tell a base from a run would be asked for every run.
+use rule score as score_base with:
+    input:
+        card=by("subject", card_of, among=BASES),
+    wildcard_constraints:
+        subject=BASE_ID,
+    params:
+        study='"$STUDY"',
+        trained="",
+        scoring=SCORING,
+        code=code_digest("score"),
