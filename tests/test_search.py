@@ -90,6 +90,27 @@ def test_several_workers_lose_and_repeat_no_trial(tmp_path: Path) -> None:
     assert len({str(row["point"]) for row in trial_rows(search)}) == TUNE["trials"]
 
 
+def test_a_trial_that_ends_while_another_worker_looks_at_it_was_not_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    search, other = (Search(tmp_path, name="toy", tune=TUNE | {"trials": 1}) for _ in range(2))
+    alive = other._alive
+    with search.next() as claim:
+
+        def ends_before_its_lock_is_tried(slot: int) -> bool:
+            search_toys.train(search, claim)
+            claim.lock.__exit__(None, None, None)
+            return alive(slot)
+
+        monkeypatch.setattr(other, "_alive", ends_before_its_lock_is_tried)
+        with other.next() as second:
+            assert second is None
+        claim.lock.__enter__()
+    assert [trial.state for trial in other.trials()] == [
+        TrialState.COMPLETE
+    ] and "was left" not in capfd.readouterr().err
+
+
 def test_a_killed_worker_s_trial_is_taken_by_another_that_was_there_all_along(tmp_path: Path) -> None:
     slow = start(tmp_path, pause=30.0)
     search = Search(tmp_path, name="toy", tune=TUNE | {"trials": 1})

@@ -101,9 +101,13 @@ class Search:
             waits = any(trial.state == TrialState.WAITING for trial in trials)
             if is_settled(trials) or (slot >= self.tune["trials"] and not waits):
                 continue
+            if trials:
+                if self._alive(slot):  # at work, or about to let go of what it has just left
+                    continue
+                trials = self.by_slot()[slot]  # its worker may have ended it after the first look, before letting go
+                if is_settled(trials):
+                    continue
             running = [trial for trial in trials if trial.state == TrialState.RUNNING]
-            if trials and self._alive(slot):  # at work, or about to let go of what it has just left
-                continue
             for trial in running:
                 self._study.tell(trial.number, state=TrialState.FAIL)
                 tell(f"[tune] trial {slot} was left by its worker")
