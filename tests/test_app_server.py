@@ -88,6 +88,18 @@ def test_the_page_forbids_everything_from_elsewhere(address: str) -> None:
     assert not re.search(r"<(script|link)[^>]+(src|href)=.?https?://", answer.text)
 
 
+def test_a_machine_too_busy_to_show_itself_the_page_in_time_serves_it_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, study
+) -> None:
+    def too_late(url: str, **_: object) -> httpx.Response:
+        raise httpx.ReadTimeout(url)
+
+    monkeypatch.setattr(httpx, "head", too_late)
+    address, page = serving(Scripted(toy_catalogue(study), tuned="", base=""))
+    assert httpx.get(address).status_code == 200
+    page.close(verbose=False)
+
+
 def test_a_taken_port_is_one_line(address: str, study) -> None:
     with pytest.raises(UserError, match=r"the app cannot listen on 127\.0\.0\.1:"):
         serving(Scripted(toy_catalogue(study), tuned="", base=""), port=int(address.rsplit(":", 1)[1]))

@@ -10,6 +10,7 @@ from typing import TextIO
 EXIT_FAILED = 1
 EXIT_USER_ERROR = 2
 EXIT_PAUSED = 75  # EX_TEMPFAIL of sysexits.h: try the same command again
+EXIT_STOPPED = 130  # 128 + SIGINT, as shells say it
 
 _terminal: TextIO | None = None
 _log: Path | None = None
@@ -37,8 +38,8 @@ class Paused(Exception):
 def run_main(main: Callable[[], None]) -> None:
     """Run a stage's `main` and turn how it ended into one line and an exit status.
 
-    Exit status: 0 done, 1 failed, 2 user error, 75 paused. With `--log FILE` on the command line, all output goes to that
-    file and only `tell`'s lines go to the terminal too; a bug's traceback then stands in the file.
+    Exit status: 0 done, 1 failed, 2 user error, 75 paused, 130 stopped by Ctrl-C. With `--log FILE` on the command line, all
+    output goes to that file and only `tell`'s lines go to the terminal too; a bug's traceback then stands in the file.
     """
     log = _take_log_option()
     if log is not None:
@@ -51,6 +52,8 @@ def run_main(main: Callable[[], None]) -> None:
         _end(f"failed: {failure}", EXIT_FAILED)
     except Paused as pause:
         _end(str(pause), EXIT_PAUSED)
+    except KeyboardInterrupt:
+        _end("stopped by Ctrl-C", EXIT_STOPPED)
     except Exception as bug:
         if log is None:
             raise

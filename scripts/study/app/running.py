@@ -1,7 +1,7 @@
 """Start the app on a catalogue and keep it going until it is stopped."""
 
 import signal
-import threading
+from queue import SimpleQueue
 
 from study.app.answering import Answerer
 from study.app.catalogue import Catalogue
@@ -15,17 +15,21 @@ def run_catalogue(catalogue: Catalogue, serving: Serving) -> None:
     start = catalogue.subject(catalogue.start)
     tell(f"app: loading {start.label}")
     answerer.load(start)
-    address = serve(build(answerer), serving)
+    page = build(answerer)
+    end = told_to_end()
+    address = serve(page, serving)
     tell(f"app: open {address} (Ctrl-C ends it)")
-    wait_for_the_end()
+    end.get()
     tell("app: ended")
 
 
-def wait_for_the_end() -> None:
-    """Return at Ctrl-C, and at the SIGTERM with which machines and service managers end a program."""
-    ended = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: ended.set())
-    try:
-        ended.wait()
-    except KeyboardInterrupt:
-        return
+def told_to_end() -> SimpleQueue:
+    """A queue that holds something once Ctrl-C or SIGTERM, with which machines and service managers end a program, has come.
+
+    To be asked for before the app is served: whoever can open it can also end it. An Event would not do: a handler that runs
+    while the main thread takes the Event's lock waits for that lock for ever.
+    """
+    told: SimpleQueue = SimpleQueue()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: told.put(number))
+    return told

@@ -85,6 +85,7 @@ def serve(page: gr.Blocks, serving: Serving) -> str:
             theme=theme(),
             css=STYLE.read_text(encoding="utf-8"),
             app_kwargs={"middleware": [guard, Middleware(TrustedHostMiddleware, allowed_hosts=hosts)]},
+            _frontend=False,  # else Gradio asks itself for the page and gives up after 3 s, too few on a busy machine
         )
     except OSError as error:
         raise UserError(f"the app cannot listen on {serving.host}:{serving.port or '7860-7959'} ({error})") from None
