@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -10,6 +11,8 @@ sys.path.insert(0, str(ROOT / "scripts"))
 os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 import pytest  # noqa: E402
+
+from study.warm import VARIABLE  # noqa: E402
 
 REAL = ROOT.parent / "shared" / "real"
 TEMPLATE = (
@@ -29,6 +32,22 @@ def real() -> Path:
     if not REAL.is_dir():
         pytest.skip(f"{REAL.relative_to(ROOT.parent)} is absent")
     return REAL
+
+
+@pytest.fixture(scope="session")
+def warm_place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an interpreter that the jobs of all tests here are forked from, if they ask for `warm`."""
+    folder = tmp_path_factory.mktemp("warm")
+    (folder / "owner").write_text(str(os.getpid()))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def warm(warm_place: Path) -> Iterator[None]:
+    """The workflows that a file of tests runs have the libraries imported once, and not once a call of snakemake."""
+    os.environ[VARIABLE] = str(warm_place)
+    yield
+    del os.environ[VARIABLE]
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,8 @@ from nbclient import NotebookClient
 from study.study_file import ROOT
 from test_workflow import Checkout
 
+pytestmark = pytest.mark.usefixtures("warm")
+
 NOTEBOOK = ROOT / "notebooks" / "t4_colab.ipynb"
 
 

@@ -14,6 +14,8 @@ from study.grid import data_sets, expand
 from study.study_file import ROOT, Study, load_study
 from train import train_run
 
+pytestmark = pytest.mark.usefixtures("warm")
+
 STUDY = ROOT / "tests" / "real" / "stories260k.yaml"
 
 

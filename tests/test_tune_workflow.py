@@ -18,6 +18,8 @@ from test_workflow import Checkout
 from train_toys import write_study
 from tune import write_result
 
+pytestmark = pytest.mark.usefixtures("warm")
+
 
 def planned(study: Study, folder: Path, *arguments: str, config: tuple[str, ...] = ()) -> dict[str, int]:
     """Jobs per rule that snakemake would run now."""

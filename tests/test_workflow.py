@@ -15,6 +15,8 @@ import yaml
 
 from study.study_file import ROOT
 
+pytestmark = pytest.mark.usefixtures("warm")
+
 RULES = ("prepare_data", "train", "score", "score_base", "compare", "report")
 
 

@@ -198,7 +198,10 @@ def can_be_warm(workflow):
 
 
 def keep_warm():
-    """Name the folder where the first job starts the warm interpreter that the others are forked from."""
+    """Name the folder where the first job starts the warm interpreter that the others are forked from; one that is named
+    already, by whoever calls snakemake several times, stays."""
+    if VARIABLE in os.environ:
+        return
     folder = tempfile.mkdtemp(prefix="loragrid-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     Path(folder, "owner").write_text(str(os.getpid()))
