@@ -3,6 +3,7 @@
 import argparse
 import errno
 import fcntl
+import io
 import json
 import math
 import os
@@ -37,6 +38,29 @@ def test_signal_becomes_a_wish_and_the_old_handler_comes_back(number: int) -> No
         os.kill(os.getpid(), number)  # snakemake passes on what the terminal has sent already
         assert stop.requested == signal.Signals(number).name
     assert signal.getsignal(number) is before
+
+
+def test_a_signal_in_the_middle_of_a_write_is_a_wish_too(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    class Interrupted(io.RawIOBase):
+        interrupted = False
+
+        def writable(self) -> bool:
+            return True
+
+        def write(self, content: bytes) -> int:
+            if not self.interrupted:
+                self.interrupted = True
+                os.kill(os.getpid(), signal.SIGTERM)
+            return os.write(2, content)
+
+    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(io.BufferedWriter(Interrupted()), write_through=True))
+    with StopSignals() as stop:
+        print("step 3 of 12", file=sys.stderr, flush=True)
+    assert stop.requested == "SIGTERM"
+    told = capfd.readouterr().err.splitlines()
+    assert told == ["SIGTERM: saving a checkpoint at the end of this step, then stopping", "step 3 of 12"]
 
 
 def test_session_limit_leaves_time_to_save(monkeypatch: pytest.MonkeyPatch) -> None:

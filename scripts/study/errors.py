@@ -1,5 +1,6 @@
 """How a stage ends (well, by the user's mistake, or paused on purpose), and where its words go while it runs."""
 
+import contextlib
 import os
 import sys
 import traceback
@@ -67,6 +68,15 @@ def tell(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
     if _terminal is not None:
         print(line, file=_terminal, flush=True)
+
+
+def tell_at_once(line: str) -> None:
+    """As `tell`, from a signal handler: past the streams, which the signal may have found in the middle of a write and which
+    refuse another within it."""
+    content = f"{one_line(line)}\n".encode()
+    for descriptor in (2,) if _terminal is None else (2, _terminal.fileno()):
+        with contextlib.suppress(OSError):
+            os.write(descriptor, content)
 
 
 def where_output_goes() -> tuple[list[str], TextIO | None]:

@@ -8,7 +8,7 @@ import time
 from types import FrameType
 from typing import Any
 
-from study.errors import UserError, tell
+from study.errors import UserError, tell_at_once
 
 MARGIN_SECONDS = 1.0
 
@@ -41,9 +41,9 @@ class StopSignals:
 
     def _handle(self, number: int, _: FrameType | None) -> None:
         name = signal.Signals(number).name
-        if self.requested is None:
-            tell(f"{name}: saving a checkpoint at the end of this step, then stopping")
-        self.request(name)
+        first, self.requested = self.requested is None, self.requested or name
+        if first:
+            tell_at_once(f"{name}: saving a checkpoint at the end of this step, then stopping")
 
 
 class SessionClock:
