@@ -34,7 +34,8 @@ rule score:
         " --data $(dirname {input.card}) --out $(dirname {output.score}) $SESSION_ENDS --log {log:q}"
 
 
-# A rule of its own: functions that tell a base from a run would be asked for every run.
+# A rule of its own: functions that tell a base from a run would be asked for every run. What is not said here is as in `score`;
+# options that name a rule (`--set-resources score:runtime=60`) have to name both.
 use rule score as score_base with:
     input:
         card=by("subject", card_of, among=BASES),
@@ -43,5 +44,3 @@ use rule score as score_base with:
     params:
         study='"$STUDY"',
         trained="",
-        scoring=SCORING,
-        code=code_digest("score"),
