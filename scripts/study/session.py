@@ -41,7 +41,8 @@ class StopSignals:
 
     def _handle(self, number: int, _: FrameType | None) -> None:
         name = signal.Signals(number).name
-        first, self.requested = self.requested is None, self.requested or name
+        first = self.requested is None
+        self.request(name)
         if first:
             tell_at_once(f"{name}: saving a checkpoint at the end of this step, then stopping")
 
