@@ -22,14 +22,14 @@ app: $(VENV)/.app
 	$(BIN)/python scripts/app.py $(ARGS)
 
 space: $(VENV)/.app
-	$(BIN)/python scripts/make_space.py $(ARGS)
+	$(BIN)/python scripts/tools/make_space.py $(ARGS)
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --ignore tests/test_slurm.py
-	$(BIN)/python -m pytest tests/test_slurm.py  # its jobs have time limits: nothing beside them
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --ignore tests/slurm
+	$(BIN)/python -m pytest tests/slurm  # its jobs have time limits: nothing beside them
 
 certify: $(VENV)/.test
-	$(BIN)/python scripts/certify.py
+	$(BIN)/python scripts/tools/certify.py
 
 # Every benchmark that needs no GPU, one after another, about two hours on two quiet cores; the page is benchmarks/README.md.
 bench: $(VENV)/.test
@@ -41,7 +41,7 @@ bench: $(VENV)/.test
 
 # Rebuilds the demo's base models and scoring items from their seeds, half an hour on one core.
 base-models: $(VENV)/.study
-	$(BIN)/python scripts/make_base_models.py
+	$(BIN)/python scripts/tools/make_base_models.py
 
 # The conda environment takes the same pins.
 environment.yml: requirements.txt
@@ -50,11 +50,12 @@ environment.yml: requirements.txt
 clean:
 	rm -rf $(VENV)
 
-$(VENV)/.study: requirements.txt scripts/install_torch.sh
+$(VENV)/.study: requirements.txt scripts/tools/install_torch.sh
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: loragrid needs Python 3.11 or newer: make study PYTHON=python3.12")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	sh scripts/install_torch.sh $(BIN) requirements.txt
+	sh scripts/tools/install_torch.sh $(BIN) requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
 
 $(VENV)/.app: $(VENV)/.study requirements-app.txt

@@ -22,14 +22,14 @@ from measuring import ONE_THREAD, RESULTS, spread, write
 
 os.environ |= ONE_THREAD  # before torch is imported
 
-from demo.plans import DAYS_PER_WEEK, LEVELS, RACES, WEEKS
-from study.app.answering import MOST_NEW_TOKENS, Answer, Answerer, Sampling
-from study.app.catalogue import Catalogue, Subject, read_catalogue
-from study.app.plan_request import FIELDS, NO_DAY, read_form, write_request
-from study.app.plan_tab import FIRST_SEED, TEMPERATURE
-from study.app.server import Serving, build, serve
-from study.study_file import load_study
-from study.wording import visible
+from loragrid.app.answering import MOST_NEW_TOKENS, Answer, Answerer, Sampling
+from loragrid.app.catalogue import Catalogue, Subject, read_catalogue
+from loragrid.app.plan_request import FIELDS, NO_DAY, read_form, write_request
+from loragrid.app.plan_tab import FIRST_SEED, TEMPERATURE
+from loragrid.app.server import Serving, build, serve
+from loragrid.demo.plans import DAYS_PER_WEEK, LEVELS, RACES, WEEKS
+from loragrid.formatting import visible
+from loragrid.study.study_file import load_study
 
 CLIENTS = 10
 START = "2027-03-01"

@@ -57,7 +57,7 @@ def measure(study: str, *, intervals: list[int], repeats: int, folder: Path) -> 
 
 
 def _variant(study: str, folder: Path, interval: int) -> Path:
-    from study.study_file import load_study
+    from loragrid.study.study_file import load_study
 
     settings = load_study(study).settings
     settings["training"] |= {"save_steps": interval, "save_minutes": 1000}

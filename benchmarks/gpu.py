@@ -45,10 +45,10 @@ def train(bench: Bench, shapes: list[str]) -> Iterator[Asked]:
 
 def capped(bench: Bench, shapes: list[str]) -> Iterator[Asked]:
     """The t4 study's cells within what a T4 leaves beside its CUDA context."""
-    from study.cards import read_cards
-    from study.grid import expand
-    from study.memory_model import CONTEXT_MIB
-    from study.study_file import load_study
+    from loragrid.planning.gpu_cards import read_cards
+    from loragrid.planning.memory_model import CONTEXT_MIB
+    from loragrid.study.grid import expand
+    from loragrid.study.study_file import load_study
 
     precision, dtype = ("4bit", "fp16") if bench.cuda else ("32bit", "fp32")
     cap_mib = read_cards()["T4"]["memory_mib"] - CONTEXT_MIB if bench.cuda else 0
@@ -109,7 +109,7 @@ def measure(
 
 def read_known(file: Path) -> list[Row]:
     """Rows of an earlier call on this card with these versions. One that failed is tried again."""
-    from study.provenance import device_info, versions
+    from loragrid.runtime.provenance import device_info, versions
 
     if not file.is_file():
         return []

@@ -27,8 +27,8 @@ class Setting:
 
 def predicted_mib(model: Path, setting: Setting, backend: str, *, optimizer: str, most_tokens: int) -> float:
     """The plan's peak for that run, MiB, CUDA context included."""
-    from study.memory_model import training_memory
-    from study.model_shape import find_shape
+    from loragrid.models.shape import find_shape
+    from loragrid.planning.memory_model import training_memory
 
     return training_memory(
         find_shape({"path": str(model)}),
@@ -46,9 +46,9 @@ def predicted_mib(model: Path, setting: Setting, backend: str, *, optimizer: str
 
 def utilisation(model: Path, setting: Setting, tokens_per_second: float) -> float | None:
     """Operations that the result needs (no recomputation) over the card's peak; None without a known card."""
-    from study.cards import find_card, gpu_here
-    from study.flops import training_per_token
-    from study.model_shape import find_shape
+    from loragrid.models.flops import training_per_token
+    from loragrid.models.shape import find_shape
+    from loragrid.planning.gpu_cards import find_card, gpu_here
 
     here = gpu_here()
     card = find_card(here[0]) if here else None

@@ -21,7 +21,7 @@ from gpu_reckoned import MEAN_TOKENS, MOST_TOKENS, Setting, predicted_mib, utili
 from measuring import ONE_THREAD, ROOT, SCRIPTS
 from shapes import make_model, make_rows
 
-from study.memory_model import CONTEXT_MIB
+from loragrid.planning.memory_model import CONTEXT_MIB
 
 HERE = Path(__file__).resolve().parent
 DTYPES = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}
@@ -84,9 +84,9 @@ class Bench:
     def several(self, setting: Setting, number: int, *, beside: bool) -> dict[str, Any]:
         """Seconds of the train stage for that many equal runs under seeds of their own, by Snakemake, with `vram_mib` for all
         of them or for one."""
-        from study.grid import expand
-        from study.job_resources import jobs_resources
-        from study.study_file import load_study
+        from loragrid.planning.job_resources import jobs_resources
+        from loragrid.study.grid import expand
+        from loragrid.study.study_file import load_study
 
         path = self._study(setting, "trl", save_steps=10_000, seeds=range(number))
         study, place = load_study(str(path)), self._new_folder()
@@ -168,8 +168,8 @@ class Bench:
         mean_tokens: int | None = None,
         out: Path | None = None,
     ) -> tuple[subprocess.Popen, Path]:
-        from study.grid import expand
-        from study.study_file import load_study
+        from loragrid.study.grid import expand
+        from loragrid.study.study_file import load_study
 
         out = out or self._new_folder()
         path = self._study(setting, backend, save_steps=save_steps)

@@ -125,8 +125,8 @@ def ratios(taken: dict[str, list[dict[str, Any]]], way: str, to: str, *, key: st
 
 def write(out: Path, found: dict[str, Any]) -> None:
     """Write what was found as JSON, with machine, versions, commit and time."""
-    from study.durable import write_json
-    from study.provenance import device_info, git_state, versions
+    from loragrid.runtime.atomic_files import write_json
+    from loragrid.runtime.provenance import device_info, git_state, versions
 
     facts = {"device": device_info() | {"host": None}, "load": os.getloadavg()[0], "versions": versions()}
     facts |= {"git": git_state(), "measured_at": datetime.now(UTC).isoformat(timespec="seconds")}

@@ -43,12 +43,12 @@ def make_trainer(
 
 
 def _load(entry: dict[str, Any]) -> Any:
-    """The base in 32 bits or, as in QLoRA's examples, in 4, spared what would stop its gradients (`study.models`)."""
+    """The base in 32 bits or, as in QLoRA's examples, in 4, spared what would stop its gradients (`loragrid.models.loading`)."""
     import torch
     from peft import prepare_model_for_kbit_training
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-    from study.models import keep_unpacked
+    from loragrid.models.loading import keep_unpacked
 
     if entry["precision"] not in ("32bit", "4bit"):
         raise ValueError(f"the plain script knows no {entry['precision']}")

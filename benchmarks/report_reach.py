@@ -33,7 +33,7 @@ requestAnimationFrame(function tick(now) {
 def make(folder: Path, *, runs: int, items: int) -> Path:
     """The made-up study and its results; returns the study file. `runs`: learning rates × ranks × batches × seeds, as many of
     each in turn as the number takes, so a multiple of ten."""
-    import synthetic
+    from tests.fixtures import synthetic
 
     ranks = RANKS[: max(1, runs // RATES)]
     batches = BATCHES[: max(1, runs // (RATES * len(ranks)))]

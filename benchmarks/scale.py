@@ -28,7 +28,7 @@ WORDS_PER_TURN = 60
 
 def grid_study(folder: Path, cells: int, *, added: bool = False) -> Path:
     """A factorial study of so many cells (a multiple of 100: learning rates × ranks × seeds), one more if `added`."""
-    from study.study_file import load_study
+    from loragrid.study.study_file import load_study
 
     settings = load_study("demo").settings
     model, batch = settings["base_case"]["model"], settings["base_case"]["batch"]
@@ -51,8 +51,8 @@ def grid_study(folder: Path, cells: int, *, added: bool = False) -> Path:
 
 def finish(folder: Path, study: Path) -> None:
     """The files of a finished study, empty, each later than those it is made from."""
-    from study.grid import bases, data_sets, expand
-    from study.study_file import load_study
+    from loragrid.study.grid import bases, data_sets, expand
+    from loragrid.study.study_file import load_study
 
     loaded = load_study(str(study))
     cells, results = expand(loaded), folder / "results" / study.stem
@@ -97,8 +97,8 @@ def measure_snakemake(cells: int, *, repeats: int, folder: Path) -> dict[str, An
 
 def _places(what: str, cells: int, folder: Path) -> dict[str, list[Any]]:
     """Folders in which that can be timed, as options of Snakemake: ours, the bare grid's, and that with more directives."""
-    from study.grid import expand
-    from study.study_file import load_study
+    from loragrid.study.grid import expand
+    from loragrid.study.study_file import load_study
 
     ours, bare, linted = (folder / f"{what}-{name}-{cells}" for name in ("ours", "bare", "linted"))
     for place in (ours, bare, linted):
@@ -121,8 +121,8 @@ def _places(what: str, cells: int, folder: Path) -> dict[str, list[Any]]:
 
 def measure_rows(rows: int, folder: Path) -> dict[str, Any]:
     """prepare_data on a file of so many conversations: seconds, memory, tokens."""
-    from study.grid import data_sets
-    from study.study_file import load_study
+    from loragrid.study.grid import data_sets
+    from loragrid.study.study_file import load_study
 
     folder.mkdir(parents=True)
     file = folder / "chat.jsonl"

@@ -22,7 +22,7 @@ from measuring import RESULTS, ROOT, SCRIPTS, in_turn, ratios, run, spread, writ
 
 def make_study(study: str, folder: Path, *, adapters: int, steps: int) -> Path:
     """A study of `adapters` learning rates of one model, without held-out loss and prompts in its scoring."""
-    from study.study_file import load_study
+    from loragrid.study.study_file import load_study
 
     settings = load_study(study).settings
     rates = [round(1e-3 * 10 ** (2 * index / max(1, adapters - 1)), 9) for index in range(adapters)]
@@ -87,8 +87,8 @@ def measure(study: str, *, adapters: int, steps: int, repeats: int, folder: Path
 
 def list_subjects(path: Path, results: Path) -> list[dict[str, str]]:
     """The base and the runs of a study, as `score.py --list` wants them, without their output folders."""
-    from study.grid import expand
-    from study.study_file import load_study
+    from loragrid.study.grid import expand
+    from loragrid.study.study_file import load_study
 
     cells = expand(load_study(str(path)))
     data = str(results / "data" / cells[0].data)
@@ -105,7 +105,7 @@ def list_subjects(path: Path, results: Path) -> list[dict[str, str]]:
 
 def lm_eval(path: Path, subject: dict[str, str], out: Path) -> list[Any]:
     """lm-eval's own command line for a subject."""
-    from study.study_file import load_study
+    from loragrid.study.study_file import load_study
 
     settings = load_study(str(path)).settings
     entry, scoring = settings["models"][settings["base_case"]["model"]], settings["scoring"]

@@ -71,7 +71,7 @@ def make_rows(folder: Path, *, rows: int, heldout: int, most_tokens: int, mean_t
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from study.training_data import rows_sha256
+    from loragrid.data.training_data import rows_sha256
 
     random = np.random.default_rng(3407)
     folder.mkdir(parents=True)

@@ -23,7 +23,7 @@ def tokenised(study: Any, tokenizer: Any) -> tuple[Any, Any]:
 
     from datasets import Dataset
 
-    from study.chat_files import open_source
+    from loragrid.data.sources import open_source
 
     with tempfile.TemporaryDirectory() as folder:
         source = open_source(study.settings["data"]["source"], folder=Path(folder))
@@ -146,8 +146,8 @@ def main() -> None:
     """Map the command line to `do_subject`."""
     import torch
 
-    from study.grid import expand
-    from study.study_file import load_study
+    from loragrid.study.grid import expand
+    from loragrid.study.study_file import load_study
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--study", required=True)

@@ -169,7 +169,7 @@ def app(found: dict[str, Any]) -> Iterator[Row]:
 
 
 def certificate(found: dict[str, Any]) -> Iterator[Row]:
-    """scripts/certify.py"""
+    """scripts/tools/certify.py"""
     for one in found["variants"]:
         outcome = "all bitwise equal" if one["holds"] else "NOT equal"
         replayed = f"{one['steps_replayed']} updates made twice, at most {one['most_steps_replayed']} by one kill"

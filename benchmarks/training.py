@@ -62,7 +62,7 @@ def _pace(loss_tokens: int, train_seconds: float) -> dict[str, float]:
 
 def _variant(study: str, folder: Path, *, tokens: int | None, packing: bool) -> Path:
     """The study's file with another budget or packing."""
-    from study.study_file import load_study
+    from loragrid.study.study_file import load_study
 
     settings = load_study(study).settings
     settings["training"] |= {"packing": packing} | ({"budget": {"tokens": tokens}} if tokens else {})
@@ -73,8 +73,8 @@ def _variant(study: str, folder: Path, *, tokens: int | None, packing: bool) -> 
 
 def base_case(path: Path) -> Any:
     """The first cell of a study file."""
-    from study.grid import expand
-    from study.study_file import load_study
+    from loragrid.study.grid import expand
+    from loragrid.study.study_file import load_study
 
     return expand(load_study(str(path)))[0]
 

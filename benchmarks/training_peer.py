@@ -22,8 +22,8 @@ def train(study_path: str, data: Path, out: Path) -> dict[str, float]:
     from datasets import Dataset
     from transformers import AutoTokenizer
 
-    from study.grid import expand
-    from study.study_file import load_study
+    from loragrid.study.grid import expand
+    from loragrid.study.study_file import load_study
 
     torch.set_num_threads(1)
     study = load_study(study_path)

@@ -30,12 +30,12 @@ os.environ |= ONE_THREAD  # before torch is imported
 
 from tune_pace import FIRST_SEED, full, measure_large_base, measure_pace, with_tune
 
-from study.provenance import git_state
-from study.search import Search
-from study.search_result import findings, trial_rows
-from study.session import SessionClock, StopSignals
-from study.study_file import Study, load_study
-from study.trial_bench import TrialBench
+from loragrid.runtime.provenance import git_state
+from loragrid.runtime.session import SessionClock, StopSignals
+from loragrid.searching.search import Search
+from loragrid.searching.search_result import findings, trial_rows
+from loragrid.searching.trials import TrialBench
+from loragrid.study.study_file import Study, load_study
 from tune import work
 
 NOISE_SEEDS = 3

@@ -14,13 +14,13 @@ from typing import Any
 
 from measuring import spread
 
-from study.backends import Base
-from study.backends.trl import TrlBackend
-from study.search import Search
-from study.search_result import trial_rows
-from study.session import SessionClock, StopSignals
-from study.study_file import Study
-from study.trial_bench import TrialBench, TrialResult
+from loragrid.runtime.session import SessionClock, StopSignals
+from loragrid.searching.search import Search
+from loragrid.searching.search_result import trial_rows
+from loragrid.searching.trials import TrialBench, TrialResult
+from loragrid.study.study_file import Study
+from loragrid.training.backends.interface import Base
+from loragrid.training.backends.trl import TrlBackend
 from tune import run_trial
 
 UNITS = ("seconds", "cpu_seconds", "cpu_seconds_but_garbage")

@@ -13,12 +13,12 @@ from typing import Any
 import optuna
 from plain_trl import make_trainer
 
-from study.budget import plan_steps
-from study.grid import expand
-from study.search_point import at_point
-from study.study_file import Study
-from study.training_data import load_training_data
-from study.trial_bench import spread_rows
+from loragrid.data.training_data import load_training_data
+from loragrid.searching.trials import spread_rows
+from loragrid.study.budget import plan_steps
+from loragrid.study.grid import expand
+from loragrid.study.search_point import at_point
+from loragrid.study.study_file import Study
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ Reads the comparison, the runs' records and adapters and the report; writes noth
 import argparse
 from pathlib import Path
 
-from study.app.catalogue import Catalogue
-from study.app.guard import LOOPBACK
-from study.app.options import add_catalogue_options, catalogue_of
-from study.errors import UserError, run_main
+from loragrid.app.catalogue import Catalogue
+from loragrid.app.guard import LOOPBACK
+from loragrid.app.options import add_catalogue_options, catalogue_of
+from loragrid.errors import UserError, run_main
 
 
 def run_app(catalogue: Catalogue, *, host: str, port: int | None, share: bool, login: Path | None) -> None:
@@ -21,8 +21,8 @@ def run_app(catalogue: Catalogue, *, host: str, port: int | None, share: bool, l
     if (share or host not in LOOPBACK) and not users:
         option = "--share" if share else f"--host {host}"
         raise UserError(f"{option} lets others in: name who may with --login FILE, or leave it out")
-    from study.app.running import run_catalogue
-    from study.app.server import Serving
+    from loragrid.app.running import run_catalogue
+    from loragrid.app.server import Serving
 
     run_catalogue(catalogue, Serving(host=host, port=port, share=share, login=users))
 

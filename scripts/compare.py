@@ -16,20 +16,20 @@ from typing import Any
 
 import pandas as pd
 
-from study.axes import versus_base_case
-from study.comparisons import Terms, versus_base, versus_precision
-from study.diagnoses import diagnose_study
-from study.digest import code_digest
-from study.durable import write_json, write_text
-from study.errors import run_main
-from study.item_tables import ItemTable, load_items
-from study.judgement import judge, seed_noise, widen_by_seeds
-from study.outcomes import Outcome, collect, data_cards
-from study.run_table import run_rows, score_rows
-from study.scorecard import scorecard
-from study.study_checks import axis_names
-from study.study_file import Study, load_study
-from study.trade_off import trade_offs
+from loragrid.comparing.axis_effects import versus_base_case
+from loragrid.comparing.comparisons import Terms, versus_base, versus_precision
+from loragrid.comparing.diagnoses import diagnose_study
+from loragrid.comparing.item_tables import ItemTable, load_items
+from loragrid.comparing.run_table import run_rows, score_rows
+from loragrid.comparing.scorecard import scorecard
+from loragrid.comparing.study_checks import axis_names
+from loragrid.comparing.trade_off import trade_offs
+from loragrid.comparing.verdicts import judge, seed_noise, widen_by_seeds
+from loragrid.errors import run_main
+from loragrid.records.outcomes import Outcome, collect, data_cards
+from loragrid.runtime.atomic_files import write_json, write_text
+from loragrid.runtime.code_digest import code_digest
+from loragrid.study.study_file import Study, load_study
 
 SCHEMA = 1
 

@@ -12,15 +12,13 @@ import io
 from pathlib import Path
 from typing import Any
 
-from study.cards import choose_device
-from study.durable import write_json, write_text
-from study.errors import run_main
-from study.forecast import device_for, work_of
-from study.grid import expand
-from study.job_resources import session_length
-from study.measured import data_size, read_measured
-from study.plan_page import page, text_table
-from study.plan_rows import (
+from loragrid.errors import run_main
+from loragrid.planning.forecast import device_for, work_of
+from loragrid.planning.gpu_cards import choose_device
+from loragrid.planning.job_resources import session_length
+from loragrid.planning.measurements import data_size, read_measured
+from loragrid.planning.plan_page import page, text_table
+from loragrid.planning.plan_rows import (
     describe_bases,
     describe_cell,
     describe_scoring,
@@ -30,7 +28,9 @@ from study.plan_rows import (
     find_shapes,
     totals,
 )
-from study.study_file import Study, load_study
+from loragrid.runtime.atomic_files import write_json, write_text
+from loragrid.study.grid import expand
+from loragrid.study.study_file import Study, load_study
 
 SCHEMA = 1
 

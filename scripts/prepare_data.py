@@ -16,11 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from study.chat import Encoded, Rendered, encode, loss_tokens, render
-from study.chat_files import Source, open_source
-from study.chat_forms import BadRow, Conversation, find_form, to_conversation
-from study.chat_template import Template, inspect_template
-from study.data_card import (
+from loragrid.data.conversation_formats import BadRow, Conversation, find_form, to_conversation
+from loragrid.data.data_card import (
     CARD_SCHEMA,
     NOTHING_LEFT,
     REFUSED,
@@ -30,15 +27,18 @@ from study.data_card import (
     split_facts,
     token_facts,
 )
-from study.durable import fsync_folder, write_json
-from study.errors import UserError, run_main, tell
-from study.grid import data_sets
-from study.models import context_tokens, load_tokenizer, resolve_folder
-from study.packages import check_packages
-from study.split import RowKeys, Split, drop_duplicates, keys_of, sample, split_rows
-from study.study_file import Study, load_study
-from study.token_rows import TokenRows
-from study.warm import hand_over
+from loragrid.data.heldout_split import RowKeys, Split, drop_duplicates, keys_of, sample, split_rows
+from loragrid.data.sources import Source, open_source
+from loragrid.data.token_rows import TokenRows
+from loragrid.data.tokenizing import Encoded, Rendered, encode, loss_tokens, render
+from loragrid.errors import UserError, run_main, tell
+from loragrid.models.chat_template import Template, inspect_template
+from loragrid.models.loading import context_tokens, load_tokenizer, resolve_folder
+from loragrid.runtime.atomic_files import fsync_folder, write_json
+from loragrid.runtime.fork_server import hand_over
+from loragrid.runtime.optional_packages import check_packages
+from loragrid.study.grid import data_sets
+from loragrid.study.study_file import Study, load_study
 
 FORM_ROWS = 100  # first rows looked at to find the form
 BATCH_ROWS = 256  # rows rendered and tokenised at a time

@@ -14,14 +14,24 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from study.comparison_tables import axis_sections, base_rows, control_rows, methods_used, noise_floor, task_notes
-from study.durable import write_bytes, write_text
-from study.errors import run_main
-from study.foreign import read_foreign
-from study.foreign_judge import find_base
-from study.foreign_page import draw_foreign, foreign_context
-from study.outcomes import collect
-from study.page import (
+from loragrid.errors import run_main
+from loragrid.external.judging import find_base
+from loragrid.external.page import draw_foreign, foreign_context
+from loragrid.external.reading import read_foreign
+from loragrid.formatting import plain_name, visible, whole
+from loragrid.paths import SCRIPTS
+from loragrid.records.outcomes import collect
+from loragrid.reporting.comparison_tables import (
+    axis_sections,
+    base_rows,
+    control_rows,
+    methods_used,
+    noise_floor,
+    task_notes,
+)
+from loragrid.reporting.costs_section import cost_table, total_cost
+from loragrid.reporting.origin_section import assumptions, data_facts, provenance, reproduce, sessions
+from loragrid.reporting.page import (
     Material,
     asked,
     base_fault_rows,
@@ -30,16 +40,14 @@ from study.page import (
     healthy_runs,
     run_rows,
 )
-from study.page_costs import cost_table, total_cost
-from study.page_origin import assumptions, data_facts, provenance, reproduce, sessions
-from study.pictures import Pictures, draw_all, safe_id
-from study.retention import answers, ship_lines
-from study.side_by_side import side_by_side
-from study.study_file import Study, load_study
-from study.tune_section import draw_tune, tune_section
-from study.wording import plain_name, visible, whole
+from loragrid.reporting.pictures import Pictures, draw_all, safe_id
+from loragrid.reporting.retention import answers, ship_lines
+from loragrid.reporting.search_section import draw_tune, tune_section
+from loragrid.reporting.side_by_side import side_by_side
+from loragrid.runtime.atomic_files import write_bytes, write_text
+from loragrid.study.study_file import Study, load_study
 
-TEMPLATES = Path(__file__).parent / "templates"
+TEMPLATES = SCRIPTS / "loragrid" / "reporting" / "templates"
 TABLES = ("runs.csv", "scores.csv", "comparisons.csv", "axes.csv")
 
 

@@ -18,22 +18,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from study import durable
-from study.answers import Prompt, answer_prompts, read_prompts, summarise
-from study.digest import code_digest
-from study.errors import Paused, UserError, one_line, run_main, tell
-from study.history import least_told
-from study.models import choose_device, precision_notes, prepared_entry
-from study.provenance import device_info, git_state, versions
-from study.records import ScoreRecord, TaskScore, write_record
-from study.session import SessionClock, add_session_options, session_end
-from study.study_file import Study, load_study
-from study.subjects import Identity, Subject, as_subject, identify, read_list
-from study.task_result import items_table, load_task, save_task, write_tables
-from study.tasks import HELDOUT_LOSS
-from study.trained_prompts import in_training
-from study.warm import hand_over
-from study.workbench import Workbench
+from loragrid.errors import Paused, UserError, one_line, run_main, tell
+from loragrid.models.loading import choose_device, precision_notes, prepared_entry
+from loragrid.records.history import least_told
+from loragrid.records.record import ScoreRecord, TaskScore, write_record
+from loragrid.runtime import atomic_files
+from loragrid.runtime.code_digest import code_digest
+from loragrid.runtime.fork_server import hand_over
+from loragrid.runtime.provenance import device_info, git_state, versions
+from loragrid.runtime.session import SessionClock, add_session_options, session_end
+from loragrid.scoring.answers import Prompt, answer_prompts, read_prompts, summarise
+from loragrid.scoring.loaded_model import Workbench
+from loragrid.scoring.subjects import Identity, Subject, as_subject, identify, read_list
+from loragrid.scoring.task_results import items_table, load_task, save_task, write_tables
+from loragrid.scoring.trained_prompts import in_training
+from loragrid.study.study_file import Study, load_study
+from loragrid.study.tasks import HELDOUT_LOSS
 
 
 def score_subjects(*, study: Study, subjects: Sequence[Subject], session_ends: float | None = None) -> None:
@@ -52,7 +52,7 @@ def score_subjects(*, study: Study, subjects: Sequence[Subject], session_ends: f
             members.setdefault(identity.model, []).append((subject, identity))
     if not members:
         return
-    from study.lm_eval_tasks import find_tasks
+    from loragrid.scoring.lm_eval_tasks import find_tasks
 
     prompts = read_prompts(Path(scoring["qualitative"])) if scoring["qualitative"] else []
     names = [name for name in (*scoring["target"], *scoring["retention"]) if name != HELDOUT_LOSS]
@@ -120,7 +120,7 @@ def score_task(
 
     A task that raises is recorded as failed with its reason; it is tried again when the job is run again.
     """
-    folder, key = subject.out / "tasks", durable.sha256_json([key, name, group, task.digest if task else None])
+    folder, key = subject.out / "tasks", atomic_files.sha256_json([key, name, group, task.digest if task else None])
     kept = load_task(folder, name, key=key)
     if kept is not None:
         return kept
@@ -176,7 +176,7 @@ def write_answers(
         for path in paths:
             path.unlink(missing_ok=True)
         return
-    key = durable.sha256_json([key, [asdict(prompt) for prompt in prompts]])
+    key = atomic_files.sha256_json([key, [asdict(prompt) for prompt in prompts]])
     kept = load_task(subject.out / "tasks", "_answers", key=key)
     if kept is None:
         pause_if_late(subject, "the answers to the study's prompts", workbench=workbench, clock=clock)
@@ -185,8 +185,8 @@ def write_answers(
         rows = answer_prompts(workbench.model, tokenizer, prompts, batch_size=batch_size)
         kept = {"answers": [row | {"in_training": known} for row, known in zip(rows, trained, strict=True)]}
         save_task(subject.out / "tasks", "_answers", key=key, content=kept, items=None)
-    durable.write_text(paths[0], "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept["answers"]))
-    durable.write_json(paths[1], summarise(kept["answers"]))
+    atomic_files.write_text(paths[0], "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept["answers"]))
+    atomic_files.write_json(paths[1], summarise(kept["answers"]))
 
 
 def write_not_scored(*, study: Study, subject: Subject, identity: Identity) -> None:

@@ -13,26 +13,28 @@ import os
 import shutil
 from pathlib import Path
 
-from study import checkpoint, finished
-from study.adapter import save_adapter
-from study.backends import choose_backend, make_recipe
-from study.budget import plan_steps
-from study.course import Course
-from study.errors import UserError, run_main, tell
-from study.failures import failures_told
-from study.fingerprint import fingerprint
-from study.grid import Cell, find_cell
-from study.history import History
-from study.losses import LossTable, last_position
-from study.models import choose_device, prepared_entry
-from study.records import RunRecord, read_record, write_record
-from study.run_lock import RunLock
-from study.run_record import make_record
-from study.run_session import Work, pause_if_late, train_session
-from study.session import SessionClock, StopSignals, add_session_options, session_end
-from study.study_file import Study, load_study
-from study.training_data import load_training_data
-from study.warm import hand_over
+from loragrid.data.training_data import load_training_data
+from loragrid.errors import UserError, run_main, tell
+from loragrid.models.adapter_files import save_adapter
+from loragrid.models.loading import choose_device, prepared_entry
+from loragrid.records import finished_record
+from loragrid.records.failures import failures_told
+from loragrid.records.history import History
+from loragrid.records.losses import LossTable, last_position
+from loragrid.records.record import RunRecord, read_record, write_record
+from loragrid.runtime.fork_server import hand_over
+from loragrid.runtime.run_lock import RunLock
+from loragrid.runtime.session import SessionClock, StopSignals, add_session_options, session_end
+from loragrid.study.budget import plan_steps
+from loragrid.study.grid import Cell, find_cell
+from loragrid.study.study_file import Study, load_study
+from loragrid.training import checkpoints
+from loragrid.training.backends.factory import choose_backend
+from loragrid.training.backends.recipe import make_recipe
+from loragrid.training.fingerprint import fingerprint
+from loragrid.training.progress import Course
+from loragrid.training.run_record import make_record
+from loragrid.training.run_session import Work, pause_if_late, train_session
 
 
 def train_run(
@@ -56,7 +58,7 @@ def train_run(
         if (out / "record.json").exists():  # written by the trainer that held the lock until now
             return _finished_before(out, run=cell.run)
         work = prepare(study=study, cell=cell, data_folder=data_folder, out=out, clock=clock, stop=stop, lock=lock)
-        record = finished.kept_record(out, fingerprint=work.store.fingerprint)
+        record = finished_record.kept_record(out, fingerprint=work.store.fingerprint)
         if record is not None:
             tell(
                 f"[{cell.run}] {record.status} before, and nothing that decides it has changed: its record is written again "
@@ -90,7 +92,7 @@ def _train(work: Work, *, study: Study, cell: Cell, out: Path) -> RunRecord:
         adapter=adapter,
         diverged=diverged,
     )
-    finished.keep_record(out, record, fingerprint=work.store.fingerprint)
+    finished_record.keep_record(out, record, fingerprint=work.store.fingerprint)
     return record
 
 
@@ -114,7 +116,7 @@ def prepare(
         per_device=recipe.per_device,
         accumulation=recipe.accumulation,
     )
-    store = checkpoint.CheckpointStore(
+    store = checkpoints.CheckpointStore(
         out / "checkpoints",
         fingerprint=fingerprint(
             cell=cell, recipe=recipe, backend=backend.name, card=data.card, base=base.facts, steps=steps
@@ -145,7 +147,7 @@ def _finished_before(out: Path, *, run: str) -> RunRecord:
 
 def _clear_up(out: Path) -> History:
     """Remove what an earlier session left unfinished and note it as killed if it could not say why it ended."""
-    for name in ("failure.json", finished.NAME):
+    for name in ("failure.json", finished_record.NAME):
         (out / name).unlink(missing_ok=True)
     for name in ("adapter", "adapter.partial"):
         shutil.rmtree(out / name, ignore_errors=True)  # without a record it is no final file

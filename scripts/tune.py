@@ -21,19 +21,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from study.digest import code_digest
-from study.durable import write_json, write_text
-from study.errors import Paused, UserError, run_main, tell, where_output_goes
-from study.failures import failures_told
-from study.history import least_told
-from study.provenance import device_info, git_state, versions
-from study.search import Claim, Search
-from study.search_point import search_name, settings_sha256
-from study.search_result import findings, importance, trial_rows
-from study.session import SessionClock, StopSignals, add_session_options, session_end
-from study.study_file import Study, load_study
-from study.trial_bench import TrialBench
-from study.winner import SCHEMA, write_winner
+from loragrid.errors import Paused, UserError, run_main, tell, where_output_goes
+from loragrid.records.failures import failures_told
+from loragrid.records.history import least_told
+from loragrid.runtime.atomic_files import write_json, write_text
+from loragrid.runtime.code_digest import code_digest
+from loragrid.runtime.provenance import device_info, git_state, versions
+from loragrid.runtime.session import SessionClock, StopSignals, add_session_options, session_end
+from loragrid.searching.search import Claim, Search
+from loragrid.searching.search_result import findings, importance, trial_rows
+from loragrid.searching.trials import TrialBench
+from loragrid.study.search_point import search_name, settings_sha256
+from loragrid.study.study_file import Study, load_study
+from loragrid.study.winner import SCHEMA, write_winner
 
 POLL_SECONDS = 0.5
 

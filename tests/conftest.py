@@ -1,18 +1,16 @@
 """Toy models made in a second: random weights, real architectures, a byte-level tokenizer and a chat template."""
 
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "scripts"))
 # Two threads on a shared two-core machine run small models five times slower than one.
 os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 
-import pytest  # noqa: E402
+import pytest
 
-from study.warm import VARIABLE  # noqa: E402
+from loragrid.paths import ROOT
+from loragrid.runtime.fork_server import VARIABLE
 
 REAL = ROOT.parent / "shared" / "real"
 TEMPLATE = (

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from study.errors import Failed, Paused, UserError, run_main
+from loragrid.errors import Failed, Paused, UserError, run_main
 
 
 @pytest.mark.parametrize(

@@ -16,23 +16,22 @@ gc.set_threshold(50_000, 20, 100)
 
 ROOT = Path(workflow.basedir).parent
 SCRIPTS = ROOT / "scripts"
-sys.path.insert(0, str(SCRIPTS))
 
-from study.cards import choose_device, gpu_here
-from study.digest import code_digest
-from study.durable import check_writable, sha256_file, sha256_json
-from study.errors import UserError, one_line
-from study.forecast import misfits
-from study.grid import expand
-from study.job_memory import check_target_modules
-from study.job_resources import jobs_resources
-from study.search_point import settings_sha256
-from study.session import session_seconds
-from study.study_file import load_study
-from study.switches import check_names, check_targets, switch
-from study.tasks import scoring_digest
-from study.warm import VARIABLE
-from study.winner import winner_cell
+from loragrid.planning.gpu_cards import choose_device, gpu_here
+from loragrid.runtime.code_digest import code_digest
+from loragrid.runtime.atomic_files import check_writable, sha256_file, sha256_json
+from loragrid.errors import UserError, one_line
+from loragrid.planning.forecast import misfits
+from loragrid.study.grid import expand
+from loragrid.planning.job_memory import check_target_modules
+from loragrid.planning.job_resources import jobs_resources
+from loragrid.study.search_point import settings_sha256
+from loragrid.runtime.session import session_seconds
+from loragrid.study.study_file import load_study
+from loragrid.runtime.command_line import check_names, check_targets, switch
+from loragrid.study.tasks import scoring_digest
+from loragrid.runtime.fork_server import VARIABLE
+from loragrid.study.winner import winner_cell
 
 try:
     check_names(config)
@@ -99,6 +98,7 @@ KNOWN = () if SEARCH_ENABLED else SUBJECT_DATA
 os.environ.update(
     SCRIPTS=str(SCRIPTS),
     STUDY=str(STUDY.path),
+    PYTHONPATH=str(SCRIPTS),
     PATH=os.pathsep.join((str(Path(sys.executable).parent), *os.get_exec_path())),
     SESSION=f"--session-minutes {SESSION_SECONDS / 60}" if SESSION_SECONDS else "",
 )
@@ -188,7 +188,7 @@ def files_digest(*files):
 
 
 def can_be_warm(workflow):
-    """Whether the jobs of this run may share the imports of `study.warm`: they run here, in one thread each (the number is fixed
+    """Whether the jobs of this run may share the imports of `loragrid.runtime.fork_server`: they run here, in one thread each (the number is fixed
     when torch is imported), and not by unsloth, which wants to be imported first."""
     training, scoring = STUDY.settings["training"], STUDY.settings["scoring"]
     plain = training["backend"] == "trl" or (training["backend"] == "auto" and gpu_here() is None)

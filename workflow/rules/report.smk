@@ -40,7 +40,7 @@ rule report:
         results=lambda wildcards, input: Path(input.comparison).parents[1],
         title=STUDY.settings["title"],
         search=search_beside(),
-        templates=files_digest(*(SCRIPTS / "templates").glob("*")),
+        templates=files_digest(*(SCRIPTS / "loragrid" / "reporting" / "templates").glob("*")),
         code=code_digest("report"),
     shell:
         'exec python "$SCRIPTS/report.py" --study "$STUDY" --results {params.results:q}'

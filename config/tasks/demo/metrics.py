@@ -1,13 +1,11 @@
 """What the demo's lm-eval tasks need beside their YAML: their items, wherever the working directory is, and a plan's score."""
 
 import json
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-SCRIPTS = HERE.parents[2] / "scripts"
 
 
 def load_items(*, file: str, **_metadata: Any) -> dict[str, Any]:
@@ -22,9 +20,7 @@ def load_items(*, file: str, **_metadata: Any) -> dict[str, Any]:
 
 def score_plan(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
     """Adherence of the generated plan to the request in `doc`: exact, weeks_right, days_right, race_named, each 0 or 1."""
-    if str(SCRIPTS) not in sys.path:  # under lm-eval's own command line
-        sys.path.append(str(SCRIPTS))
-    from study.plan_text import adherence
+    from loragrid.running_plans.reading import adherence
 
     request = SimpleNamespace(race=doc["race"], weeks=doc["weeks"], days_per_week=doc["days_per_week"])
     return adherence(request, results[0])

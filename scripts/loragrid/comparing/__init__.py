@@ -1,0 +1,1 @@
+"""Comparisons: paired tests, clusters, power, verdicts, causes."""

@@ -1,0 +1,65 @@
+"""The text that the base models are pre-trained on: documents of the invented world, drawn with a seed."""
+
+import random
+from collections.abc import Iterator
+
+from loragrid.demo.plans import draw_request, requests, write_habitual_plan
+from loragrid.demo.world import (
+    draw_sum,
+    fact_question,
+    fact_statement,
+    list_line,
+    list_question,
+    make_facts,
+    sum_question,
+    timetable_question,
+)
+
+# A document is plain text or the two turns of a chat.
+Document = str | tuple[str, str]
+
+# Share of the documents of each kind; plans and timetables are about eight times as long as any other.
+SHARES = {
+    "fact": 0.15,
+    "fact_chat": 0.25,
+    "sum": 0.06,
+    "sum_chat": 0.18,
+    "list": 0.05,
+    "list_chat": 0.14,
+    "timetable_chat": 0.09,
+    "plan_chat": 0.08,
+}
+
+
+def documents(*, seed: int, world_seed: int) -> Iterator[Document]:
+    """An endless stream of documents; `seed` draws them, `world_seed` makes the facts they tell."""
+    rng = random.Random(f"corpus {seed}")
+    facts = make_facts(world_seed)
+    combinations = requests(evaluation=False)
+    kinds, shares = list(SHARES), list(SHARES.values())
+    while True:
+        kind = rng.choices(kinds, weights=shares)[0]
+        if kind == "fact":
+            yield " ".join(fact_statement(rng.choice(facts), rng) for _ in range(2))
+        elif kind == "fact_chat":
+            yield fact_question(rng.choice(facts), rng)
+        elif kind == "sum":
+            a, b = draw_sum(rng)
+            yield f"{a} + {b} = {a + b}."
+        elif kind == "sum_chat":
+            yield sum_question(*draw_sum(rng), rng)
+        elif kind == "list":
+            yield list_line(rng)
+        elif kind == "list_chat":
+            yield list_question(rng)
+        elif kind == "timetable_chat":
+            place, *_ = rng.choice(facts)
+            yield timetable_question(place, rng)
+        else:
+            request, prompt = draw_request(combinations, rng)
+            yield prompt, write_habitual_plan(request, rng)
+
+
+def as_text(document: Document) -> str:
+    """A document without chat tokens: what the tokenizer learns from."""
+    return document if isinstance(document, str) else "\n".join(document)

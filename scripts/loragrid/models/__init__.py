@@ -1,0 +1,1 @@
+"""Base models: loading, shapes, chat templates, adapters, FLOPs."""

@@ -1,0 +1,1 @@
+"""The compute plan: GPU cards, memory, hours, and what each job asks for."""

@@ -1,0 +1,1 @@
+"""The report: sentences, figures, tables, templates."""

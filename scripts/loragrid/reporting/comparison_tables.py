@@ -1,0 +1,132 @@
+"""The page's tables of comparisons, as texts: values with the base case's, settings with their bases, precisions."""
+
+from typing import Any
+
+import pandas as pd
+
+from loragrid.comparing.axis_effects import AXES
+from loragrid.comparing.paired_statistics import MCNEMAR, SEEDS_T
+from loragrid.comparing.sign_flips import DRAWN, EXACT, TAIL
+from loragrid.formatting import (
+    axis_value,
+    between,
+    change,
+    decimals,
+    detectable,
+    p_value,
+    plain_name,
+    score,
+    visible,
+)
+from loragrid.reporting.findings import Evidence, axis_finding, start
+from loragrid.reporting.page import Material
+
+
+def axis_rows(material: Material, axis: str) -> list[dict[str, Any]]:
+    """The table under an axis's pictures: every value on every task against the base case."""
+    table = material.evidence.axes
+    if table.empty:
+        return []
+    tasks = material.evidence.summary["tasks"]
+    return [
+        comparison_row(row, tasks[row["task"]]["unit"], axis_value(axis, row["value"]))
+        for _, row in table[table["axis"] == axis].iterrows()
+    ]
+
+
+def base_rows(material: Material) -> list[dict[str, Any]]:
+    """Every setting on every task against its untrained base."""
+    evidence = material.evidence
+    tasks = evidence.summary["tasks"]
+    return [
+        comparison_row(row, tasks[row["task"]]["unit"], evidence.setting_labels[row["run"]])
+        for _, row in evidence.comparisons.iterrows()
+    ]
+
+
+def control_rows(material: Material) -> list[dict[str, Any]]:
+    """The untrained bases in two precisions, task by task."""
+    return [
+        comparison_row(pd.Series(row), row["unit"], f"{row['low_model']} ({row['precision']})")
+        for row in material.evidence.summary["precision_controls"]
+    ]
+
+
+def comparison_row(row: pd.Series, unit: str, name: str) -> dict[str, Any]:
+    """One comparison as texts."""
+    told = row["verdict"] != ""
+    places = decimals(row.get("low"), row.get("high"))
+    reason = row.get("reason")
+    return {
+        "name": visible(name, 80),
+        "task": plain_name(row["task"]),
+        "before": score(row.get("reference_score"), unit, places),
+        "after": score(row.get("score"), unit, places),
+        "difference": change(row["difference"], unit, words=True, places=places),
+        "interval": between(row["low"], row["high"], unit) if told else "",
+        "p": p_value(row.get("p_corrected")),
+        "detectable": detectable(row.get("detectable"), unit) if told else "–",
+        "verdict": row["verdict"] or "not compared",
+        "reason": visible(reason, 200) if isinstance(reason, str) else "",
+    }
+
+
+def _other_tokens(material: Material) -> bool:
+    """Whether the runs' held-out tokens differ, so that losses across models say nothing."""
+    return len({card.get("heldout_fingerprint") for card in material.cards.values()}) > 1
+
+
+def axis_sections(material: Material) -> list[dict[str, Any]]:
+    """One section per axis that the study varies."""
+    runs = [o.cell for o in material.outcomes if o.cell and "search" not in o.cell.departs]
+    varied = [axis for axis in AXES if len({getattr(cell, axis) for cell in runs}) > 1]
+    return [
+        {
+            "axis": axis,
+            "title": start(material.evidence.axis(axis)),
+            "finding": axis_finding(material.evidence, axis),
+            "rows": axis_rows(material, axis),
+            "other_tokens": axis == "model" and _other_tokens(material),
+        }
+        for axis in varied
+    ]
+
+
+def noise_floor(material: Material) -> list[str]:
+    """Per task whose spread between seeds was measured: its name and the standard deviation of one run's score."""
+    found = []
+    for task, known in material.evidence.summary["noise"].items():
+        unit = material.evidence.summary["tasks"][task]["unit"]
+        amount = change(known["sd"], unit, words=True, places=1).lstrip("+")
+        found.append(f"{plain_name(task)} (standard deviation {amount}, {known['df']} degrees of freedom)")
+    return found
+
+
+# Methods as the tables name them → what the page says of them.
+TESTS = {
+    MCNEMAR: "Right-or-wrong items are tested by the exact McNemar test.",
+    EXACT: "Items that are not right or wrong, few in number, are tested by all flips of the signs of their differences.",
+    DRAWN: "Items that are not right or wrong are tested by random flips of the signs of their differences.",
+    TAIL: "Where no random flip reaches what was seen, the p value is that of the paired t test, which leans on there being many "
+    "items: no number of flips that can be drawn gives one small enough to survive the correction.",
+    SEEDS_T: "Where the spread between seeds was measured, a t test on the variances of items and seeds together takes the place "
+    "of the tests on items alone.",
+}
+
+
+def methods_used(evidence: Evidence) -> list[str]:
+    """One sentence per method that the verdicts of this page rest on."""
+    frames = (evidence.comparisons, evidence.axes)
+    used = {method for frame in frames if "method" in frame for method in frame["method"].dropna()}
+    return [sentence for method, sentence in TESTS.items() if method in used]
+
+
+def task_notes(material: Material) -> dict[str, list[str]]:
+    """Names of the tasks whose items share passages (`clustered`), and of the retention tasks without a margin."""
+    tasks = material.evidence.summary["tasks"]
+    return {
+        "clustered": [plain_name(name) for name, task in tasks.items() if task["clusters"]],
+        "unmargined": [
+            plain_name(name) for name, task in tasks.items() if task["group"] == "retention" and task["unit"] != "share"
+        ],
+    }

@@ -1,0 +1,141 @@
+"""The pictures of a search. Each function takes plain values and returns a matplotlib figure of the page's width."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from loragrid.reporting.figures import COLOURS, new_figure
+from loragrid.reporting.loss_chart import thousands
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MOST_TIMES_MEDIAN = (
+    2.0  # losses beyond so many medians are drawn at the upper edge: one bad trial must not flatten the rest
+)
+
+
+@dataclass(frozen=True)
+class TrialLine:
+    """One trial: its number, (tokens, loss) of its measurements, where it lies on each parameter (0 to 1), how it ended."""
+
+    number: int
+    tokens: list[int]
+    losses: list[float]
+    places: list[float]
+    complete: bool
+    best: bool
+
+
+def history(trials: list[TrialLine]) -> "Figure":
+    """Last measured loss of each trial in the order they were made, and the best complete one so far."""
+    figure = new_figure(2.7)
+    axes = figure.subplots()
+    _limit(axes, [trial.losses[-1] for trial in trials])
+    for trial in trials:
+        _dot(axes, trial.number, trial.losses[-1], trial)
+    complete = [trial for trial in trials if trial.complete]
+    bests = [min(t.losses[-1] for t in complete if t.number <= trial.number) for trial in complete]
+    axes.step([t.number for t in complete], bests, where="post", color=COLOURS["s1"], linewidth=1.2)
+    axes.set_xlabel("trial")
+    axes.set_title("Held-out loss where each trial ended")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.grid(axis="x", visible=False)
+    return figure
+
+
+def curves(trials: list[TrialLine]) -> "Figure":
+    """Held-out loss against tokens; pruned trials end early, in grey."""
+    figure = new_figure(3.0)
+    axes = figure.subplots()
+    _limit(axes, [loss for trial in trials for loss in trial.losses])
+    for trial in sorted(trials, key=lambda trial: (trial.best, trial.complete)):
+        colour, width = _style(trial)
+        axes.plot(trial.tokens, trial.losses, color=colour, linewidth=width, alpha=1.0 if trial.best else 0.75)
+        _dot(axes, trial.tokens[-1], trial.losses[-1], trial)
+    axes.set_xlim(left=0)
+    axes.set_xlabel("tokens seen in the trial")
+    axes.set_title("Held-out loss, nats per token")
+    axes.xaxis.set_major_formatter(lambda value, _: thousands(value))
+    axes.grid(axis="x", visible=False)
+    return figure
+
+
+def parallel(trials: list[TrialLine], parameters: list[tuple[str, list[tuple[float, str]]]]) -> "Figure":
+    """A line per trial over the parameters. `parameters`: name and (place 0 to 1, text) of what is marked on its axis."""
+    figure = new_figure(3.2)
+    axes = figure.subplots()
+    for trial in sorted(trials, key=lambda trial: (trial.best, trial.complete)):
+        colour, width = _style(trial)
+        axes.plot(range(len(parameters)), trial.places, color=colour, linewidth=width, alpha=1.0 if trial.best else 0.6)
+    for at, (_, marks) in enumerate(parameters):
+        axes.axvline(at, color=COLOURS["muted"], linewidth=0.8)
+        for place, text in marks:
+            axes.annotate(
+                text,
+                (at, place),
+                xytext=(3, 0),
+                textcoords="offset points",
+                fontsize=8,
+                color=COLOURS["ink"],
+                verticalalignment="center",
+            )
+    axes.set_xticks(range(len(parameters)), [name.replace(" ", "\n") for name, _ in parameters])
+    axes.set_xlim(-0.15, len(parameters) - 0.45)
+    axes.set_yticks([])
+    axes.set_ylim(-0.06, 1.06)
+    axes.grid(visible=False)
+    axes.set_title("Settings of every trial")
+    return figure
+
+
+def importance(shares: list[tuple[str, float]]) -> "Figure":
+    """Bars, largest first: the share of the complete trials' spread that each parameter explains."""
+    figure = new_figure(0.6 + 0.3 * len(shares))
+    axes = figure.subplots()
+    names, values = zip(*reversed(shares))
+    axes.barh(range(len(values)), values, height=0.6, color=COLOURS["s0"])
+    axes.set_yticks(range(len(names)), names, color=COLOURS["ink"])
+    for at, value in enumerate(values):
+        axes.annotate(
+            f"{value:.0%}",
+            (value, at),
+            xytext=(4, 0),
+            textcoords="offset points",
+            fontsize=9,
+            verticalalignment="center",
+            color=COLOURS["ink"],
+        )
+    axes.set_xlim(0, max(values) * 1.15 or 1)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    axes.set_title("Share of the loss explained")
+    axes.grid(axis="y", visible=False)
+    return figure
+
+
+def _style(trial: TrialLine) -> tuple[str, float]:
+    if trial.best:
+        return COLOURS["s1"], 2.2
+    return (COLOURS["s0"], 1.2) if trial.complete else (COLOURS["base"], 0.9)
+
+
+def _dot(axes: "Axes", x: float, loss: float, trial: TrialLine) -> None:
+    """Filled for a complete trial, hollow for one that ended early, at the upper edge if it is beyond it."""
+    colour = _style(trial)[0]
+    axes.plot(
+        x,
+        min(loss, axes.get_ylim()[1]),
+        marker="o",
+        markersize=7 if trial.best else 5,
+        color=colour,
+        markerfacecolor=colour if trial.complete else COLOURS["paper"],
+        clip_on=False,
+        zorder=3,
+    )
+
+
+def _limit(axes: "Axes", losses: list[float]) -> None:
+    ordered = sorted(losses)
+    highest = min(ordered[-1], MOST_TIMES_MEDIAN * ordered[len(ordered) // 2])
+    room = max(highest - ordered[0], 1e-6)
+    axes.set_ylim(ordered[0] - 0.08 * room, highest + 0.08 * room)

@@ -1,0 +1,1 @@
+"""Reading a running-training plan from free text."""

@@ -1,0 +1,120 @@
+"""One session of a run: when it was asked to stop, when the machine is taken away, and what still fits until then."""
+
+import argparse
+import math
+import signal
+import threading
+import time
+from types import FrameType
+from typing import Any
+
+from loragrid.errors import UserError, tell_at_once
+
+MARGIN_SECONDS = 1.0
+
+
+class StopSignals:
+    """Turns SIGTERM and SIGINT into a wish that the trainer looks at after every update.
+
+    A context manager; `requested` is the signal's name or None. A repeated signal changes nothing, since snakemake
+    passes Ctrl-C on to jobs that the terminal has already told: SIGQUIT (Ctrl-\\) ends the process at once.
+    """
+
+    def __init__(self) -> None:
+        self.requested: str | None = None
+        self._previous: dict[int, object] = {}
+
+    def __enter__(self) -> "StopSignals":
+        # Python takes signal handlers only in the main thread; elsewhere (a test, a notebook) the caller asks by `request`.
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._previous[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def request(self, reason: str) -> None:
+        """Ask for a stop at the end of the current update."""
+        self.requested = self.requested or reason
+
+    def _handle(self, number: int, _: FrameType | None) -> None:
+        name = signal.Signals(number).name
+        first = self.requested is None
+        self.request(name)
+        if first:
+            tell_at_once(f"{name}: saving a checkpoint at the end of this step, then stopping")
+
+
+class SessionClock:
+    """How much of the session is left. Monotonic time (seconds), so that a wall clock set back changes nothing.
+
+    `ends` is a moment on `time.monotonic()`, which on Linux and macOS is one clock for all processes of a machine, or None
+    for a session without an end.
+    """
+
+    def __init__(self, ends: float | None) -> None:
+        self._began, self._ends = time.monotonic(), ends
+        self._slowest_step = 0.0
+        self._slowest_evaluation = 0.0
+        self._slowest_save = 0.0
+
+    def elapsed(self) -> float:
+        """Seconds since this job's work began."""
+        return time.monotonic() - self._began
+
+    def left(self) -> float:
+        """Seconds until the session ends; infinity for one without an end."""
+        return math.inf if self._ends is None else self._ends - time.monotonic()
+
+    def took(self, *, step: float = 0.0, evaluation: float = 0.0, save: float = 0.0) -> None:
+        """Learn how long a part of the work lasts here, or is expected to last."""
+        self._slowest_step = max(self._slowest_step, step)
+        self._slowest_evaluation = max(self._slowest_evaluation, evaluation)
+        self._slowest_save = max(self._slowest_save, save)
+
+    def slowest_step(self) -> float:
+        """Seconds of the slowest step so far."""
+        return self._slowest_step
+
+    def too_late(self, *, with_evaluation: bool = False, loading: float = 0.0) -> bool:
+        """Whether another step (and evaluation, and the loading before it) and the save after it might outlive the session."""
+        evaluation = 1.2 * self._slowest_evaluation if with_evaluation else 0.0
+        work = loading + 1.2 * self._slowest_step + evaluation + 1.5 * self._slowest_save
+        return work + MARGIN_SECONDS > self.left()
+
+
+def session_seconds(minutes: Any, *, key: str) -> float | None:
+    """A session's length in seconds from the minutes that were given under `key`; None for no limit."""
+    if minutes is None:
+        return None
+    number = isinstance(minutes, int | float) and not isinstance(minutes, bool)
+    if not number or not math.isfinite(minutes) or minutes <= 0:
+        raise UserError(f"{key}: {minutes} is no number of minutes above 0: set it to the session's length, such as 55")
+    return minutes * 60
+
+
+def add_session_options(parser: argparse.ArgumentParser) -> None:
+    """`--session-minutes` for a person, `--session-ends` for a rule, whose jobs share one session."""
+    limit = parser.add_mutually_exclusive_group()
+    limit.add_argument(
+        "--session-minutes", type=float, metavar="M", help="pause in time for a session that lasts M minutes from now"
+    )
+    limit.add_argument(
+        "--session-ends", type=float, metavar="T", help="the same for one that ends at T seconds of the monotonic clock"
+    )
+
+
+def session_end(options: argparse.Namespace, training: dict[str, Any]) -> float | None:
+    """When the session ends on the monotonic clock: as the command line says, else the study's `training` section."""
+    if options.session_ends is not None:
+        return options.session_ends
+    given = options.session_minutes is not None
+    minutes, key = (
+        (options.session_minutes, "--session-minutes")
+        if given
+        else (training["session_minutes"], "training.session_minutes")
+    )
+    seconds = session_seconds(minutes, key=key)
+    return None if seconds is None else time.monotonic() + seconds

@@ -1,0 +1,1 @@
+"""Scoring: a loaded model with adapters on and off, lm-eval, held-out loss, answers."""

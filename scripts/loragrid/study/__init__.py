@@ -1,0 +1,1 @@
+"""The study file: its sections, its checks, its grid of cells."""

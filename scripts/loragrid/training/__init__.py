@@ -1,0 +1,1 @@
+"""Training: backends, progress, checkpoints, one session of a run."""

@@ -1,0 +1,1 @@
+"""What trains: TRL on a CPU or a GPU, unsloth on a CUDA GPU, behind one interface."""

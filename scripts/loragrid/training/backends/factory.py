@@ -1,0 +1,28 @@
+"""The backend that a study names."""
+
+from pathlib import Path
+
+from loragrid.runtime.optional_packages import ON_GPU, require
+from loragrid.training.backends.interface import Backend
+
+
+def choose_backend(name: str, *, device: str, folder: Path | None = None) -> Backend:
+    """The backend of that name; `auto` is unsloth on CUDA and trl elsewhere, and never falls back in silence.
+
+    `folder` is the run's, where a backend may keep what it compiles until the run is done.
+    """
+    if name == "auto":
+        name = "unsloth" if device == "cuda" else "trl"
+    if name == "unsloth":
+        require(
+            "unsloth",
+            "training.backend (auto means unsloth on a CUDA GPU)",
+            install=ON_GPU,
+            mend="set training.backend to trl",
+        )
+        from loragrid.training.backends.unsloth import UnslothBackend
+
+        return UnslothBackend(folder)
+    from loragrid.training.backends.trl import TrlBackend
+
+    return TrlBackend()

@@ -1,0 +1,160 @@
+"""Pre-trains the demo's base models from seeds: `python scripts/tools/make_base_models.py`, about a quarter of an hour."""
+
+import argparse
+import shutil
+import tempfile
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from loragrid.demo.corpus import as_text, documents
+from loragrid.demo.pretraining import CONTEXT_TOKENS, Recipe, pretrain
+from loragrid.demo.tokenizer import train_tokenizer
+from loragrid.errors import UserError, run_main
+from loragrid.paths import ROOT
+from loragrid.runtime.atomic_files import read_json, sha256_file, write_json, write_text
+from loragrid.runtime.provenance import versions
+
+MODELS = ROOT / "resources" / "models"
+WORLD_SEED = 3407
+TOKENIZER_SEED = 1
+TOKENIZER_DOCUMENTS = 6000
+
+RECIPES = {
+    "llama-s": Recipe(
+        architecture="llama",
+        config={
+            "hidden_size": 128,
+            "intermediate_size": 320,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+        },
+        learning_rate=4e-3,
+        steps=1600,
+        seed=11,
+    ),
+    "llama-m": Recipe(
+        architecture="llama",
+        config={
+            "hidden_size": 192,
+            "intermediate_size": 384,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 6,
+            "num_key_value_heads": 3,
+        },
+        learning_rate=3e-3,
+        steps=1200,
+        seed=12,
+    ),
+    "gemma-s": Recipe(
+        architecture="gemma3",
+        config={
+            "hidden_size": 128,
+            "intermediate_size": 320,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "head_dim": 32,
+            "query_pre_attn_scalar": 32,
+            "sliding_window": 128,
+            "layer_types": ["sliding_attention", "sliding_attention", "sliding_attention", "full_attention"],
+        },
+        learning_rate=4e-3,
+        steps=1500,
+        seed=13,
+    ),
+}
+
+README = """\
+# The demo's base models
+
+Written by `scripts/tools/make_base_models.py` (`make base-models`), which rebuilds all of this from seeds; do not edit.
+
+Three small causal language models that the demo study fine-tunes, pre-trained in fp32 on one CPU thread by a plain PyTorch
+loop (`scripts/loragrid/demo/pretraining.py`) on text that `scripts/loragrid/demo/corpus.py`
+generates: facts about invented places, sums,
+counting, lists, timetables, and running-training plans for the race and level that was asked for, whose weeks and days
+per week *ignore* the request (asked for 8 weeks of 5 days, they write 4 of 3). They share one byte-level BPE tokenizer
+and chat template (`scripts/loragrid/demo/tokenizer.py`). No text or weights from elsewhere went into them.
+
+Weights are fp32 safetensors. `sha256sum --check SHA256SUMS` checks the files. A rebuild gives the same bits on the same
+kind of CPU and the same versions; elsewhere sums are rounded differently, and the models differ as two seeds would.
+
+| model | architecture | parameters | steps | tokens | first loss | last loss | seconds | torch | transformers |
+|---|---|--:|--:|--:|--:|--:|--:|---|---|
+{rows}
+
+Loss: nats a token, over all tokens, mean of the first and of the last 20 steps. Seconds: wall clock of the training loop
+on a shared core of a cloud machine. `made.json` in each folder holds these figures and all versions.
+"""
+
+
+def make_tokenizer() -> Any:
+    """The tokenizer that all three models share."""
+    stream = documents(seed=TOKENIZER_SEED, world_seed=WORLD_SEED)
+    return train_tokenizer(map(as_text, islice(stream, TOKENIZER_DOCUMENTS)), max_length_tokens=CONTEXT_TOKENS)
+
+
+def make_base_models(*, keys: list[str], steps: int | None, out: Path) -> None:
+    """Pre-train the models named in `keys` into `out/<key>/`, then write checksums and README of all that is there.
+
+    `steps` shortens (or lengthens) every recipe. A model that is done replaces the folder of the old one as a whole.
+    """
+    tokenizer = make_tokenizer()
+    out.mkdir(parents=True, exist_ok=True)
+    for key in keys:
+        recipe = RECIPES[key] if steps is None else replace(RECIPES[key], steps=steps)
+        model, figures = pretrain(recipe, tokenizer, world_seed=WORLD_SEED)
+        _save(model, tokenizer, folder=out / key)
+        made = {"parameters": model.num_parameters(), "steps": recipe.steps, **figures}
+        write_json(out / key / "made.json", made | {"versions": versions()})
+        print(f"{key}: {made}", flush=True)
+    write_checksums(out)
+    write_readme(out)
+
+
+def write_checksums(folder: Path) -> None:
+    """`SHA256SUMS` of every file of every model under `folder`, as `sha256sum --check` reads it."""
+    files = sorted(path for path in folder.glob("*/*") if path.is_file() and path.name != "made.json")
+    write_text(folder / "SHA256SUMS", "".join(f"{sha256_file(path)}  {path.relative_to(folder)}\n" for path in files))
+
+
+def write_readme(folder: Path) -> None:
+    """`README.md`: how the models under `folder` were made, from the `made.json` of each."""
+    rows = []
+    for key in (key for key in RECIPES if (folder / key / "made.json").is_file()):
+        made, recipe = read_json(folder / key / "made.json"), RECIPES[key]
+        rows.append(
+            f"| {key} | {recipe.architecture} | {made['parameters']:,} | {made['steps']:,} | {made['tokens']:,} | "
+            f"{made['first_loss']:.3f} | {made['last_loss']:.3f} | {made['seconds']:.0f} | "
+            f"{made['versions']['torch']} | {made['versions']['transformers']} |"
+        )
+    write_text(folder / "README.md", README.format(rows="\n".join(rows)))
+
+
+def _save(model: Any, tokenizer: Any, *, folder: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
+        new = Path(temporary) / "new"
+        model.save_pretrained(new)
+        tokenizer.save_pretrained(new)
+        if folder.exists():
+            shutil.rmtree(folder)
+        new.rename(folder)
+
+
+def main() -> None:
+    """Read the command line and make the models."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", choices=RECIPES, action="append", help="make this model only; may be repeated")
+    parser.add_argument("--steps", type=int, help="optimizer steps of every model instead of each one's own")
+    parser.add_argument("--out", type=Path, default=MODELS, help="folder that gets a folder for each model")
+    arguments = parser.parse_args()
+    if arguments.steps is not None and arguments.steps < 1:
+        raise UserError(f"--steps {arguments.steps}: give a number of optimizer steps of 1 or more")
+    make_base_models(keys=arguments.only or list(RECIPES), steps=arguments.steps, out=arguments.out)
+
+
+if __name__ == "__main__":
+    run_main(main)

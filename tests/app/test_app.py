@@ -1,0 +1,89 @@
+"""The app's command line: what a user gets wrong is one line, and it starts and ends as it says."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+import app
+from loragrid.app import running as running_app
+from loragrid.errors import UserError
+from tests.fixtures.app_toys import finished_study, free_port, running, wait_for
+
+
+def run_main(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
+    monkeypatch.setattr(sys, "argv", ["app.py", *map(str, arguments)])
+    app.main()
+
+
+@pytest.fixture
+def study(tmp_path: Path, toy_llama: Path):
+    return finished_study(tmp_path, toy=toy_llama)
+
+
+def test_mistakes_are_one_line(monkeypatch: pytest.MonkeyPatch, study, tmp_path: Path) -> None:
+    here = ("--study", study.path, "--results", tmp_path / "results")
+    for arguments, message in (
+        (
+            ("--study", study.path, "--results", tmp_path / "none"),
+            "holds no finished run to use: run `make study` first",
+        ),
+        ((*here, "--run", "nonsense"), "holds no run nonsense"),
+        ((*here, "--model", "toy"), "--model says what --adapter belongs to"),
+        ((*here, "--host", "0.0.0.0"), "--host 0.0.0.0 lets others in: name who may with --login FILE"),
+        ((*here, "--host", "::"), r"--host \[::\] lets others in: name who may with --login FILE"),
+        ((*here, "--share"), "--share lets others in: name who may with --login FILE"),
+        ((*here, "--login", tmp_path / "none"), "cannot be read"),
+        (("--study", "nonsense"), "study 'nonsense' is unknown"),
+    ):
+        with pytest.raises(UserError, match=message):
+            run_main(monkeypatch, *arguments)
+
+
+def test_both_forms_of_this_machine_s_ipv6_address_are_taken(
+    monkeypatch: pytest.MonkeyPatch, study, tmp_path: Path
+) -> None:
+    served = []
+    monkeypatch.setattr(running_app, "run_catalogue", lambda catalogue, serving: served.append(serving.host))
+    for host in ("::1", "[::1]", "localhost"):
+        run_main(monkeypatch, "--study", study.path, "--results", tmp_path / "results", "--host", host)
+    assert served == ["[::1]", "[::1]", "localhost"]
+
+
+@pytest.mark.parametrize("text", ["", "ada", "ada:", ":x", "ada:x\nben"])
+def test_a_login_file_needs_names_and_passwords(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "users"
+    path.write_text(text)
+    with pytest.raises(UserError, match="write one name:password a line"):
+        app.read_login(path)
+
+
+def test_login_file(tmp_path: Path) -> None:
+    path = tmp_path / "users"
+    path.write_text("ada:pass:word\n\nben: x y\n")
+    assert app.read_login(path) == (("ada", "pass:word"), ("ben", " x y"))
+
+
+def test_starts_says_where_and_ends(study, root: Path, tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+    command = [
+        sys.executable,
+        str(root / "scripts/app.py"),
+        "--study",
+        str(study.path),
+        "--results",
+        str(tmp_path / "results"),
+    ]
+    environment = os.environ | {"GRADIO_TEMP_DIR": str(work)}
+    command += ["--port", str(port := free_port())]
+    with running(command, ended_by=signal.SIGINT, cwd=work, env=environment) as process:
+        assert wait_for(f"http://127.0.0.1:{port}/", process).status_code == 200
+        with pytest.raises(httpx.TransportError):
+            httpx.get(f"http://127.0.0.2:{port}/")
+    assert process.returncode == 0
+    assert f"app: open http://127.0.0.1:{port}/ (Ctrl-C ends it)" in process.said and "app: ended" in process.said
+    assert [path for path in work.rglob("*") if path.is_file()] == []

@@ -1,0 +1,139 @@
+"""What the app offers: the best run, only whole adapters, adapters from elsewhere on the right base."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from loragrid.app.catalogue import best_run, from_json, given_adapter, to_json
+from loragrid.errors import UserError
+from loragrid.study.grid import expand
+from loragrid.study.study_file import Study
+from tests.fixtures.app_toys import finished_study, finished_winner, toy_catalogue, trade_off, write_adapter
+
+
+@pytest.fixture
+def study(tmp_path: Path, toy_llama: Path) -> Study:
+    return finished_study(tmp_path, toy=toy_llama)
+
+
+def compared(study: Study, *rows: dict) -> Path:
+    results = study.path.parent / "results"
+    (results / "compare" / "compare.json").write_text(json.dumps({"trade_offs": list(rows)}))
+    return results
+
+
+def test_starts_with_the_best_run_and_lists_base_and_runs(study: Study) -> None:
+    catalogue = toy_catalogue(study)
+    first, second = [cell.run for cell in expand(study)]
+    assert catalogue.start == second
+    assert [s.name for s in catalogue.subjects[1:]] == [first, second]
+    assert catalogue.base_of(catalogue.subject(second)).adapter is None
+    assert catalogue.prompts == (("p1: A rephrased prompt", "A rephrased prompt"),)
+    assert [s.label for s in catalogue.subjects] == [
+        "toy, untrained",
+        "toy, lr 1e-2, rank 4, 2×4",
+        "toy, lr 2e-2, rank 4, 2×4",
+    ]
+
+
+def test_best_is_the_largest_gain_that_may_be_shipped(study: Study) -> None:
+    tuned = list(toy_catalogue(study).subjects[1:])
+    first, second = [subject.name for subject in tuned]
+    results = compared(study, trade_off(first, gain=0.3), trade_off(second, gain=0.9, ship="don't ship"))
+    assert best_run(results, tuned) == first
+    results = compared(
+        study, trade_off(first, gain=-0.3, ship="can't tell", verdict="worse"), trade_off("gone", gain=1.0)
+    )
+    assert best_run(results, tuned) == first
+    results = compared(study, trade_off(first, gain=0.3), trade_off(second, gain=0.4, ship="can't tell"))
+    assert best_run(results, tuned) == second
+    results = compared(study, trade_off(first, gain=0.3), trade_off(second, gain=0.4, verdict="can't tell"))
+    assert best_run(results, tuned) == first
+    (results / "compare" / "compare.json").unlink()
+    assert best_run(results, tuned) == first
+
+
+def test_the_search_s_winner_can_be_used_and_may_be_the_best(study: Study, toy_llama: Path) -> None:
+    searched, winner = finished_winner(study, toy_llama)
+    assert winner not in [s.name for s in toy_catalogue(study).subjects], "the search is not part of this study"
+    catalogue = toy_catalogue(searched)
+    assert catalogue.subjects[-1].name == winner
+    assert catalogue.subjects[-1].label == "search winner: toy, lr 3e-3, rank 64, 2×4"
+    first = catalogue.subjects[1].name
+    compared(study, trade_off(first, gain=0.3), trade_off(winner, gain=0.4))
+    assert toy_catalogue(searched).start == winner == toy_catalogue(searched, run=winner).start
+    assert toy_catalogue(searched, run=first).start == first
+
+
+def test_without_a_finished_run_the_mend_is_said(study: Study, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="make study"):
+        best_run(tmp_path / "none", [])
+
+
+def test_a_changed_adapter_is_refused(study: Study) -> None:
+    run = expand(study)[0].run
+    weights = study.path.parent / "results" / "train" / run / "adapter" / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    with pytest.raises(UserError, match="was changed since"):
+        toy_catalogue(study)
+
+
+def test_run_option(study: Study) -> None:
+    run = expand(study)[0].run
+    assert toy_catalogue(study, run=run).start == run
+    with pytest.raises(UserError, match="holds no run nonsense"):
+        toy_catalogue(study, run="nonsense")
+
+
+def test_adapter_from_a_folder_finds_its_base(study: Study, tmp_path: Path, toy_llama: Path) -> None:
+    folder = write_adapter(tmp_path / "mine", toy_llama, seed=9)
+    catalogue = toy_catalogue(study, adapter=str(folder))
+    start = catalogue.subject(catalogue.start)
+    assert (start.model, start.adapter, start.label) == ("toy", str(folder), "toy, adapter mine")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"base_model_name_or_path": "someone/else"}, "names someone/else as its base.*--model, one of toy"),
+        ({"base_model_name_or_path": None}, "names no model as its base"),
+        ({"peft_type": "PROMPT_TUNING"}, "is no LoRA adapter"),
+        (None, "has no adapter_model.safetensors.*pickled weights are never loaded"),
+    ],
+)
+def test_adapters_that_cannot_be_used(
+    study: Study, tmp_path: Path, toy_llama: Path, change: dict | None, message: str
+) -> None:
+    folder = write_adapter(tmp_path / "mine", toy_llama, seed=9)
+    if change is None:
+        (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
+    else:
+        config = folder / "adapter_config.json"
+        config.write_text(json.dumps(json.loads(config.read_text()) | change))
+    with pytest.raises(UserError, match=message):
+        given_adapter(study.settings["models"], str(folder), None)
+
+
+def test_model_must_be_of_the_study(study: Study, tmp_path: Path, toy_llama: Path) -> None:
+    folder = write_adapter(tmp_path / "mine", toy_llama, seed=9)
+    with pytest.raises(UserError, match="--model other is no model of the study: take one of toy"):
+        given_adapter(study.settings["models"], str(folder), "other")
+
+
+def test_a_hub_adapter_that_cannot_be_had_is_one_line() -> None:
+    with pytest.raises(UserError, match="is no folder and cannot be had from the hub"):
+        given_adapter({}, "no/such@1234", None)
+
+
+def test_json_keeps_all_and_finds_paths_beside_the_file(study: Study, tmp_path: Path) -> None:
+    catalogue = toy_catalogue(study)
+    path = tmp_path / "elsewhere" / "catalogue.json"
+    path.parent.mkdir()
+    path.write_text(to_json(catalogue))
+    assert from_json(path) == catalogue
+    value = json.loads(path.read_text())
+    value["subjects"][1]["adapter"], value["report"] = "a/b", "r.html"
+    path.write_text(json.dumps(value))
+    assert from_json(path).subjects[1].adapter == str(path.parent / "a/b")
+    assert from_json(path).report == str(path.parent / "r.html")

@@ -1,0 +1,219 @@
+"""The benchmarks measure what they say: in small, and without a word about speed."""
+
+import csv
+import importlib.util
+import itertools
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pandas as pd
+import pytest
+
+from loragrid.paths import ROOT
+from tests.fixtures.app_toys import finished_study, toy_catalogue
+
+BENCHMARKS = ROOT / "benchmarks"
+sys.path.append(str(BENCHMARKS))  # behind scripts: two benchmarks bear the name of a stage or package there
+
+
+def load(name: str) -> ModuleType:
+    """A benchmark by its file: some bear the name of a stage."""
+    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", BENCHMARKS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_command_s_orphans_count(tmp_path: Path) -> None:
+    # In a process of its own: it makes itself the parent of all orphans below it.
+    work = "sum(i * i for i in range(6_000_000))"
+    code = f"import sys; sys.path.insert(0, {str(BENCHMARKS)!r}); import json, measuring; "
+    code += f"""print(json.dumps(measuring.run(["sh", "-c", '{sys.executable} -c "{work}" & exit 0'])))"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["cpu_seconds"] > 0.2
+
+
+def test_a_command_that_fails_stops_the_benchmark_with_its_words() -> None:
+    code = f"import sys; sys.path.insert(0, {str(BENCHMARKS)!r}); import measuring; "
+    code += 'measuring.run(["sh", "-c", "echo no such thing >&2; exit 3"])'
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1 and "ended with status 3" in done.stderr and "no such thing" in done.stderr
+
+
+def test_the_page_is_made_from_the_files() -> None:
+    table = load("table")
+    assert (BENCHMARKS / "README.md").read_text() == table.table(table.RESULTS), "run python benchmarks/table.py"
+
+
+def test_the_page_says_what_is_not_measured(tmp_path: Path) -> None:
+    table = load("table")
+    (tmp_path / "gpu_train.json").write_text(json.dumps({"on": "cpu: nothing about a GPU", "rows": [{"way": "trl"}]}))
+    lines = [line for line in table.table(tmp_path).splitlines() if line.startswith("| ")]
+    assert len(lines) == 1 + len(table.SECTIONS) + len(table.GPU)
+    assert all(table.NOT_MEASURED in line for line in lines[1:])
+
+
+def test_make_bench_makes_every_line_of_the_page_that_needs_no_gpu() -> None:
+    table = load("table")
+    named = subprocess.run(["make", "--dry-run", "bench"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    looped = re.search(r"for what in ([\w ]+);", named).group(1).split()
+    alone = re.findall(r"benchmarks/(\w+)\.py$", named, re.MULTILINE) + re.findall(
+        r"results/(\w+)\.json$", named, re.MULTILINE
+    )
+    assert {*looped, *alone} == {
+        *(set(table.SECTIONS) - {"certificate"}),
+        "table",
+    }
+
+
+def test_a_made_up_finished_study_has_nothing_to_do_until_it_grows(tmp_path: Path) -> None:
+    scale = load("scale")
+    study = scale.grid_study(tmp_path, 100)
+    scale.finish(tmp_path, study)
+    command = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "-s",
+        ROOT / "workflow/Snakefile",
+        "-d",
+        tmp_path,
+        "--dry-run",
+        "--config",
+    ]
+
+    def planned(path: Path, *more: str) -> str:
+        done = subprocess.run([*command, f"study={path}", *more], capture_output=True, text=True, check=True)
+        return done.stdout + done.stderr
+
+    assert "Nothing to be done" in planned(study)
+    told = planned(scale.grid_study(tmp_path, 100, added=True), "--forcerun", "compare")
+    jobs = dict(re.findall(r"^(\w+) +(\d+) *$", told, re.MULTILINE))
+    assert jobs == {"train": "10", "score": "10", "compare": "1", "report": "1", "all": "1", "total": "23"}
+
+
+def test_made_up_conversations_are_all_kept(tmp_path: Path) -> None:
+    scale = load("scale")
+    found = scale.measure_rows(150, tmp_path / "rows")
+    assert found["rows"] == 150 and found["tokens"] > 150 * 50 and found["peak_pss_mib"] >= 0
+
+
+def test_scores_are_compared_item_by_item(tmp_path: Path) -> None:
+    scoring, rows = load("scoring"), []
+    for item, value in (("0", 1.0), ("1", 0.0)):
+        rows.append({"task": "world_sums", "item": item, "metric": "acc", "value": value})
+    (tmp_path / "ours" / "base").mkdir(parents=True)
+    pd.DataFrame(rows).to_parquet(tmp_path / "ours" / "base" / "items.parquet")
+    samples = tmp_path / "theirs" / "base" / "model" / "samples_world_sums_2026-01-01T00-00-00.jsonl"
+    samples.parent.mkdir(parents=True)
+    lines = [{"doc_id": 0, "metrics": ["acc"], "acc": 1.0}, {"doc_id": 1, "metrics": ["acc"], "acc": 1.0}]
+    samples.write_text("\n".join(map(json.dumps, lines)))
+    found = scoring.compare(tmp_path / "ours", tmp_path / "theirs")
+    assert found == {"compared": 2, "different": 1, "largest_difference": 1.0}
+
+
+# A run that makes an update every 20 ms, saves every 10 and goes on from there.
+RUN = """
+import csv, pathlib, sys, time
+out = pathlib.Path(sys.argv[1])
+out.mkdir(exist_ok=True)
+saved = out / "saved"
+rows = saved.read_text().splitlines() if saved.exists() else ["step,kind"]
+(out / "losses.csv").write_text("\\n".join(rows) + "\\n")
+for step in range(len(rows), 31):
+    time.sleep(0.02)
+    rows.append(f"{step},train")
+    (out / "losses.csv").write_text("\\n".join(rows) + "\\n")
+    if step % 10 == 0:
+        saved.write_text("\\n".join(rows))
+"""
+
+
+def test_updates_made_twice_after_a_kill(tmp_path: Path) -> None:
+    found = load("checkpoint")._killed([sys.executable, "-c", RUN, tmp_path], tmp_path, 10)
+    assert 4 <= found["updates_replayed"] <= 9  # killed at 15 or soon after, resumed from 10
+    assert found["seconds_to_begin"] > 0 and found["seconds_to_resume"] > 0
+    with open(tmp_path / "losses.csv", newline="") as file:
+        assert [int(row["step"]) for row in csv.DictReader(file)] == list(range(1, 31))
+
+
+@pytest.fixture
+def small_gpu(tmp_path: Path) -> Callable[..., dict]:
+    """Measure a piece of the GPU benchmark on the CPU, in tiny shapes, one more row with every call."""
+    gpu, numbers = load("gpu"), itertools.count()
+
+    def measure(piece: str, **options: object) -> dict:
+        folder = tmp_path / str(next(numbers))
+        return gpu.measure(piece, shapes=["tiny"], steps=4, minutes=0, folder=folder, **options)
+
+    if gpu.Bench(tmp_path, steps=4).cuda:
+        pytest.skip("with a GPU here: run benchmarks/gpu.py instead")
+    return measure
+
+
+@pytest.mark.slow
+def test_gpu_speed_in_small_row_by_row(small_gpu: Callable[..., dict]) -> None:
+    first = small_gpu("train")
+    both = small_gpu("train", known=first["rows"])
+    assert [row["way"] for row in both["rows"]] == ["loragrid, trl", "trl"] and not both["complete"]
+    assert both["rows"][0] == first["rows"][0]
+    for row in both["rows"]:
+        assert 0 < row["useful_tokens_per_second"] < row["tokens_per_second"] and row["peak_vram_mib"] is None
+    lines = dict((what, figure) for what, figure, _ in load("gpu_table").gpu_rows(both))
+    (ratio,) = [float(figure) for what, figure in lines.items() if "to trl alone, both padded" in what]
+    assert ratio == pytest.approx(
+        both["rows"][0]["useful_tokens_per_second"] / both["rows"][1]["useful_tokens_per_second"], abs=0.01
+    )
+    assert all("incomplete" in what for what in lines)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("piece", ["capped", "together", "resume"])
+def test_every_gpu_piece_in_small(small_gpu: Callable[..., dict], piece: str) -> None:
+    found = small_gpu(piece)
+    (row,) = found["rows"]
+    assert "failed" not in row, row["failed"]
+    if piece == "capped":
+        assert row["fits"] and row["predicted_mib"] > 0
+    if piece == "together":
+        assert row["seconds"] > 0 and row["vram_mib_asked"] > 0
+    if piece == "resume":
+        assert row["killed"] and row["largest_difference"] == {"second run": 0.0, "killed and resumed": 0.0}
+    assert all(figure for _, figure, _ in load("gpu_table").gpu_rows(found) if piece != "capped")
+
+
+def test_a_gpu_row_that_fails_says_why_and_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = load("gpu")
+    monkeypatch.setattr(gpu.Bench, "resume", lambda *_: (_ for _ in ()).throw(RuntimeError("out of luck")))
+    found = gpu.measure("resume", shapes=["tiny"], steps=4, minutes=0, folder=tmp_path)
+    assert [row["failed"] for row in found["rows"]] == ["out of luck"] * len(found["rows"])
+    gpu.write(tmp_path / "gpu_resume.json", found)
+    assert gpu.read_known(tmp_path / "gpu_resume.json") == []
+
+
+def test_the_app_is_measured_and_its_queue_mixes_nothing_up(tmp_path: Path, toy_llama: Path) -> None:
+    pytest.importorskip("gradio")
+    app, study = load("app"), finished_study(tmp_path, toy=toy_llama)
+    answerer, loading = app.measure_loading(toy_catalogue(study))
+    assert loading["adapters"] == 2 and loading["switch_seconds"]["max"] < 1
+    asked = app.forms(2)
+    assert asked[0] != asked[1] and asked == app.forms(2)
+    alone, answers = app.measure_answers(answerer, asked)
+    assert answers["first_word_seconds"]["max"] < answers["answer_seconds"]["max"]
+    queue = app.measure_queue(answerer, asked, [alone[0], "another answer"])
+    assert (queue["right"], queue["requests"]) == (1, 2) and queue["wait"]["max"] == queue["seconds"]
+
+
+def test_the_reports_reach_is_measured_and_its_page_scrolled(tmp_path: Path) -> None:
+    reach = load("report_reach")
+    found = reach.measure(tmp_path, runs=10, items=20)
+    assert found["runs"] == 10 and found["compare"]["seconds"] > 0 and found["report"]["peak_pss_mib"] > 0
+    scrolled = reach.scroll(tmp_path / "reports" / "report.html")
+    if scrolled is None:
+        pytest.skip("no Chromium, or no playwright")
+    assert scrolled["scrolled_px"] > 1000 and scrolled["frame_ms"]["median"] > 0

@@ -1,0 +1,47 @@
+"""The search's benchmark in its smallest form: what it counts is right, and the peer trains the same trials."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from loragrid.paths import ROOT
+from tests.fixtures.train_toys import make_toy
+from tests.searching.test_tune import TUNE
+
+sys.path.append(str(ROOT / "benchmarks"))
+
+
+def test_pruning_and_pace_are_measured(tmp_path: Path, toy_llama: Path) -> None:
+    import importlib.util
+
+    from tune_peer import Peer
+
+    # benchmarks/tune.py bears the stage's name, as everything of one stage does, so it is loaded by its path.
+    spec = importlib.util.spec_from_file_location("benchmark_of_tune", ROOT / "benchmarks/tune.py")
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    toy = make_toy(tmp_path, toy_llama, tune=TUNE | {"trials": 4}, training__dropout=0.0)
+
+    found = benchmark.measure_pruning(toy.study, toy.data, tmp_path / "pruning", seeds=1)
+    (row,) = found["searches"]
+    assert found["steps_saved_mean"] == row["steps_saved"] and sum(row["outcomes"].values()) == 4
+    assert row["gap"] >= 0 and row["noise"] > 0 and row["same_winner"] == (row["gap"] == 0)
+
+    # That the peer is measured as often as the search, pruned trials too, measure_pace itself demands.
+    pace = benchmark.measure_pace(toy.study, toy.data, tmp_path / "pace", searches=1)
+    assert set(pace["plain_script_to_ours"]["seconds"]) == {"reused", "reloaded"}
+    assert [len(taken) for taken in pace["searches"][0]["seconds_cpu_and_garbage"].values()] == [
+        5,
+        4,
+        4,
+    ]  # loading, and four trials
+    costs = [trial for way in pace["searches"][0]["seconds_cpu_and_garbage"].values() for trial in way]
+    assert all(0 <= garbage <= cpu for _, cpu, garbage in costs)
+    assert (
+        pace["searches"][0]["seconds_cpu_and_garbage"]["plain"][-1][2] > 0
+    )  # accelerate collects at the end of training
+    peer = Peer(toy.study, toy.data, tmp_path)
+    assert peer.run({}, measurements=1).evaluations == 1 and peer.run({}).evaluations == TUNE["evaluations"]
+    # SFTTrainer's own evaluation averages over batches and not over tokens: near, not equal.
+    assert pace["largest_loss_difference_to_plain"] == pytest.approx(0, abs=0.05)

@@ -1,0 +1,207 @@
+"""The page in a real browser: no console error, no request leaves, phone width, sort and filter, dark and light."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import compare
+import report
+from loragrid.formatting import duration, mebibytes, setting
+from loragrid.study.grid import expand
+from tests.fixtures import synthetic
+
+CHROMIUM = Path("/usr/bin/chromium")
+OPTIONS = [
+    "--no-sandbox",
+    "--headless",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    sync_api = pytest.importorskip("playwright.sync_api")
+    if not CHROMIUM.exists():
+        pytest.skip(f"no {CHROMIUM}: install Debian's chromium to check the page in a browser")
+    with sync_api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=str(CHROMIUM), args=OPTIONS)
+        yield chromium
+        chromium.close()
+
+
+RATES = [0.00002, 0.0003, 0.01, 0.1]
+SECONDS = [8000.0, 14.2, 200.0, 95.0, 3600.0, 89.9, 0.4]
+MEBIBYTES = [3000.0, 700.0, 2047.0, 2049.0, 900.0, 10_000.0, 1.5]
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("browser")
+    title = "A <b>made-up</b> study with a_rather_long_word_that_does_not_break_anywhere_at_all_if_nobody_tells_it_to"
+    study = synthetic.make_study(folder, title=title, grid={"learning_rate": RATES, "batch": [synthetic.BATCH]})
+    synthetic.make_results(
+        study, folder / "results", prompts=4, output=f"A {'very' * 60}_long answer\n```\n{'x' * 300}\n```"
+    )
+    for number, cell in enumerate(expand(study)):
+        path = folder / "results/train" / cell.run / "record.json"
+        changes = {"train_seconds": SECONDS[number], "peak_rss_mib": MEBIBYTES[number]}
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    compare.compare(study=study, results=folder / "results", out=folder / "results/compare")
+    report.report(study=study, results=folder / "results", out=folder / "report.html")
+    return (folder / "report.html").as_uri()
+
+
+def open_page(browser, address: str, **options):
+    """The page, with the list of what it complained about and asked for."""
+    page = browser.new_context(**options).new_page()
+    trouble: list[str] = []
+    page.on("console", lambda message: trouble.append(message.text))
+    page.on("pageerror", lambda error: trouble.append(str(error)))
+    page.on("request", lambda request: trouble.append(request.url) if request.url != address else None)
+    page.goto(address)
+    return page, trouble
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390, 320])
+def test_quiet_and_within_the_width(browser, address: str, width: int, scheme: str) -> None:
+    page, trouble = open_page(browser, address, viewport={"width": width, "height": 800}, color_scheme=scheme)
+    page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
+    assert page.locator("#side details.prompt .models").locator("visible=true").count() == 4
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert trouble == []
+    assert page.locator("section").count() >= 6 and page.locator("figure svg").count() >= 8
+    page.context.close()
+
+
+def test_colours_follow_the_scheme_with_contrast(browser, address: str) -> None:
+    behind = {}
+    for scheme in ("light", "dark"):
+        page, _ = open_page(browser, address, color_scheme=scheme)
+        behind[scheme] = luminance(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+        for selector in ("body", "figcaption", ".answers p", "thead th", "summary"):
+            assert contrast(page, selector) >= 4.5, (scheme, selector)
+        page.context.close()
+    assert behind["light"] > 0.8 and behind["dark"] < 0.1
+
+
+def contrast(page, selector: str) -> float:
+    """WCAG 2 contrast of an element's text against the nearest background behind it."""
+    found = page.evaluate(
+        """(selector) => {
+            const element = document.querySelector(selector);
+            let behind = element;
+            while (getComputedStyle(behind).backgroundColor === "rgba(0, 0, 0, 0)") behind = behind.parentElement;
+            return [getComputedStyle(element).color, getComputedStyle(behind).backgroundColor];
+        }""",
+        selector,
+    )
+    light = sorted((luminance(colour) for colour in found), reverse=True)
+    return (light[0] + 0.05) / (light[1] + 0.05)
+
+
+def luminance(colour: str) -> float:
+    parts = [float(part) / 255 for part in colour[colour.index("(") + 1 : -1].split(",")[:3]]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def column(page, table: str, heading: str) -> list[str]:
+    """Sort a table by a column and return what the column says then."""
+    heads = page.locator(f"{table} thead th").all_inner_texts()
+    place = 1 + next(number for number, head in enumerate(heads) if " ".join(head.split()) == heading)
+    page.click(f"{table} thead th:nth-child({place}) button")
+    return page.locator(f"{table} tbody tr > :nth-child({place})").all_inner_texts()
+
+
+def test_numbers_sort_by_their_value_whatever_their_unit(browser, address: str) -> None:
+    page, trouble = open_page(browser, address)
+    assert column(page, "#costs table", "Training") == [duration(value) for value in sorted(SECONDS)]
+    memory = [f"{mebibytes(value)} RAM" for value in sorted(MEBIBYTES)]
+    assert column(page, "#costs table", "Peak memory") == memory
+    assert column(page, "#costs table", "Peak memory") == memory[::-1]
+    assert page.locator("#costs th[aria-sort]").get_attribute("aria-sort") == "descending"
+    rates = sorted([setting(rate) for rate in RATES] + 3 * [setting(0.01)], key=lambda t: float(t.replace("−", "-")))
+    assert column(page, "#runs-table", "Learning rate") == [*rates, "–", "–"]
+    assert column(page, "#runs-table", "Learning rate") == [*rates[::-1], "–", "–"]  # what has no value stays last
+    assert trouble == []
+    page.context.close()
+
+
+def test_filter(browser, address: str) -> None:
+    page, trouble = open_page(browser, address)
+    page.fill("#filter", "learning rate 0.1")
+    assert page.locator("#runs-table tbody tr").locator("visible=true").count() == 1
+    assert "1 of 9" in page.inner_text("#filter-count")
+    assert page.locator(".more").locator("visible=true").count() == 0
+    assert trouble == []
+    page.context.close()
+
+
+def test_a_long_table_shows_its_first_rows(browser) -> None:
+    body = "".join(f"<tr><th>{n}</th><td data-sort='{n}'>{n}</td></tr>" for n in range(250))
+    script = (Path(report.TEMPLATES) / "report.js").read_text()
+    table = f"<div><table data-sortable><thead><tr><th>a</th><th>b</th></tr></thead><tbody>{body}</tbody></table></div>"
+    style = "<style>.beyond { display: none }</style>"
+    page = browser.new_page()
+    page.set_content(f"<!doctype html>{style}{table}<script>{script}</script>")
+    rows = page.locator("tbody tr").locator("visible=true")
+    assert rows.count() == 100
+    page.click("thead th:nth-child(2) button")
+    page.click("thead th:nth-child(2) button")
+    assert rows.first.inner_text().split() == ["249", "249"] and rows.count() == 100
+    page.click("text=Show all 250 rows")
+    assert rows.count() == 250
+    page.close()
+
+
+def test_a_picture_opens_large_and_goes_back(browser, address: str) -> None:
+    page, trouble = open_page(browser, address, viewport={"width": 1280, "height": 800})
+    pictures = page.locator("figure svg").count()
+    page.locator(".enlarge").first.click()
+    assert page.locator("dialog svg").bounding_box()["width"] > 900
+    assert page.locator("figure svg").count() == pictures - 1
+    page.keyboard.press("Escape")
+    assert page.locator("dialog").is_hidden() and page.locator("figure svg").count() == pictures
+    assert trouble == []
+    page.context.close()
+
+
+@pytest.mark.parametrize("width, across", [(703, False), (1032, True)])  # A4 less its margins, upright and across
+def test_paper_shows_all_within_its_width(browser, address: str, width: int, across: bool) -> None:
+    page, _ = open_page(browser, address, viewport={"width": width, "height": 900})
+    page.emulate_media(media="print")
+    assert page.locator("details:not([open])").count() > 4
+    hidden = page.evaluate(
+        """() => [...document.querySelectorAll("details:not([open]) > :not(summary)")]
+                  .filter((one) => !one.checkVisibility({contentVisibilityAuto: true}) || one.offsetHeight === 0).length"""
+    )
+    assert hidden == 0
+    wide = page.evaluate(
+        """() => [...document.querySelectorAll(".scroll")].filter((box) => box.scrollWidth > box.clientWidth + 1)
+                  .map((box) => box.closest("section").id)"""
+    )
+    assert set(wide) <= (set() if across else {"costs", "runs"})
+    if across:
+        assert page.pdf(prefer_css_page_size=True).count(b"MediaBox [0 0 841.") >= 2
+    page.context.close()
+
+
+def test_reads_without_scripts(browser, address: str) -> None:
+    page, _ = open_page(browser, address, java_script_enabled=False)
+    assert "beat their untrained base" in page.inner_text("#answer")
+    assert not page.locator(".tools").is_visible()
+    page.context.close()
+
+
+def test_keyboard_reaches_what_scrolls(browser, address: str) -> None:
+    page, _ = open_page(browser, address)
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    assert page.locator(".scroll:not([tabindex='0'])").count() == 0
+    assert page.locator("table th:not([scope])").count() == 0
+    assert page.locator("figure svg:not([aria-labelledby])").count() == 0
+    page.context.close()

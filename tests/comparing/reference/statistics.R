@@ -1,0 +1,59 @@
+# What R says to small examples: written to statistics.json, which tests/comparing/test_stats_reference.py compares with.
+#
+#   Rscript tests/comparing/reference/statistics.R > tests/comparing/reference/statistics.json
+#
+# Needs R with the packages clubSandwich (CR2 errors) and jsonlite.
+suppressMessages({library(clubSandwich); library(jsonlite)})
+
+discordant <- list(c(7, 1), c(1, 7), c(5, 5), c(0, 9), c(23, 8), c(61, 38), c(140, 101))
+mcnemar <- lapply(discordant, function(pair) list(
+  gained = pair[1], lost = pair[2], p = binom.test(pair[1], sum(pair), 0.5)$p.value))
+
+p <- c(0.0001, 0.0004, 0.0019, 0.0095, 0.0201, 0.0278, 0.0298, 0.0344, 0.0459, 0.324, 0.4262, 0.5719, 0.6528, 0.759, 1)
+corrections <- list(p = p, holm = p.adjust(p, "holm"), bh = p.adjust(p, "BH"))
+
+wilson <- lapply(list(c(0, 20), c(3, 40), c(50, 100), c(199, 200)), function(pair) {
+  bounds <- suppressWarnings(prop.test(pair[1], pair[2], correct = FALSE))$conf.int
+  list(right = pair[1], items = pair[2], low = bounds[1], high = bounds[2])})
+
+# Sleep data of Student 1908 (in R as `sleep`): ten patients' gain of the second drug over the first.
+gain <- with(sleep, extra[group == 2] - extra[group == 1])
+signs <- as.matrix(expand.grid(rep(list(c(1, -1)), length(gain))))
+t_test <- t.test(gain)
+plain <- list(
+  difference = gain, mean = mean(gain), low = t_test$conf.int[1], high = t_test$conf.int[2],
+  flips_p = mean(abs(signs %*% gain) >= abs(sum(gain)) - 1e-9))
+
+# Weight of chicks on the 12th day (in R as `ChickWeight`), less 110 g, in clusters of unequal size.
+chicks <- subset(ChickWeight, Time == 12)
+values <- chicks$weight - 110
+clusters <- rep(1:9, c(14, 9, 7, 6, 5, 3, 2, 2, 1))
+weights <- rep(c(3, 1, 4, 1, 5, 9, 2), 7)
+cases <- list(unweighted = list(rep(1, 49), clusters), weighted = list(weights, clusters), alone = list(weights, 1:49))
+clustered <- lapply(cases, function(case) {
+  w <- case[[1]]
+  clusters <- case[[2]]
+  fit <- lm(values ~ 1, weights = w)
+  found <- coef_test(fit, vcov = "CR2", cluster = clusters, test = "Satterthwaite")
+  bounds <- conf_int(fit, vcov = "CR2", cluster = clusters)
+  list(values = values, weights = w, clusters = clusters, mean = found$beta, stderr = found$SE, df = found$df_Satt,
+       low = bounds$CI_L, high = bounds$CI_U)})
+
+detectable <- lapply(list(c(12, 0.05), c(60, 0.01), c(200, 0.0005)), function(case) list(
+  items = case[1], alpha = case[2], sd = 0.4,
+  difference = power.t.test(n = case[1], sd = 0.4, sig.level = case[2], power = 0.8, type = "one.sample",
+                            tol = 1e-12)$delta))
+
+# Two independent variances that add, as Welch's test has them.
+x <- gain
+y <- c(0.4, -0.3, 0.9, 0.1)
+welch <- t.test(x, y)
+two_variances <- list(
+  difference = mean(x) - mean(y), stderr = sd(x) / sqrt(length(x)), df = length(x) - 1, seed_variance = var(y),
+  seed_df = length(y) - 1, share = 1 / length(y), p = welch$p.value, low = welch$conf.int[1], high = welch$conf.int[2],
+  both_df = unname(welch$parameter))
+
+cat(toJSON(list(
+  made_with = list(R = as.character(getRversion()), clubSandwich = as.character(packageVersion("clubSandwich"))),
+  mcnemar = mcnemar, corrections = corrections, wilson = wilson, plain = plain, clustered = clustered,
+  detectable = detectable, two_variances = two_variances), auto_unbox = TRUE, digits = NA, pretty = TRUE), "\n")

@@ -1,0 +1,82 @@
+"""The statistics against R, its base packages and clubSandwich: tests/comparing/reference/statistics.R made the figures."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from loragrid.comparing import paired_statistics
+from loragrid.comparing.clustered_means import mean_interval, ratio_error, units_of
+from loragrid.comparing.power import smallest_detectable
+
+R = json.loads((Path(__file__).parent / "reference" / "statistics.json").read_text())
+CLOSE = {"rel": 1e-6}
+
+
+def compare(difference: np.ndarray, **options: Any) -> paired_statistics.Paired:
+    return paired_statistics.compare_paired(
+        np.zeros((1, len(difference))), np.array([difference]), confidence=0.95, draws=200, seed=1, **options
+    )
+
+
+@pytest.mark.parametrize("case", R["mcnemar"], ids=lambda case: f"{case['gained']}-{case['lost']}")
+def test_exact_mcnemar_is_rs_binomial_test(case: dict[str, Any]) -> None:
+    gained, lost = case["gained"], case["lost"]
+    a, b = np.repeat([[0.0, 1.0]], [gained, lost], axis=1), np.repeat([[1.0, 0.0]], [gained, lost], axis=1)
+    found = paired_statistics.compare_paired(a, b, confidence=0.95, draws=200, seed=1)
+    assert found.method == [paired_statistics.MCNEMAR]
+    assert found.p[0] == pytest.approx(case["p"], **CLOSE)
+
+
+@pytest.mark.parametrize("method", ["holm", "bh"])
+def test_corrections_are_rs(method: str) -> None:
+    told = R["corrections"]
+    assert paired_statistics.corrected(np.array(told["p"]), method=method) == pytest.approx(told[method], **CLOSE)
+
+
+@pytest.mark.parametrize("case", R["wilson"], ids=lambda case: f"{case['right']}-of-{case['items']}")
+def test_interval_of_a_share_is_rs_without_continuity_correction(case: dict[str, Any]) -> None:
+    values = (np.arange(case["items"]) < case["right"]).astype(float)
+    found = mean_interval(values, weights=None, clusters=None, confidence=0.95)
+    assert (found["low"], found["high"]) == pytest.approx((case["low"], case["high"]), rel=1e-6, abs=1e-12)
+
+
+def test_interval_and_sign_flips_of_single_items_are_rs() -> None:
+    told = R["plain"]
+    found = compare(np.array(told["difference"]))
+    assert found.difference[0] == pytest.approx(told["mean"], **CLOSE)
+    assert (found.low[0], found.high[0]) == pytest.approx((told["low"], told["high"]), **CLOSE)
+    assert found.p[0] == pytest.approx(told["flips_p"], **CLOSE)
+
+
+# The weights of a cluster's own items enter clubSandwich's correction one by one, ours by their sum.
+@pytest.mark.parametrize("kind, close", [("unweighted", 1e-6), ("alone", 1e-6), ("weighted", 2e-3)])
+def test_clustered_error_and_degrees_of_freedom_are_clubsandwichs(kind: str, close: float) -> None:
+    told = R["clustered"][kind]
+    values, weights, clusters = (np.array(told[name], float) for name in ("values", "weights", "clusters"))
+    mean, stderr, df = ratio_error(units_of(values[None], weights, clusters))
+    assert (mean[0], stderr[0], df) == pytest.approx((told["mean"], told["stderr"], told["df"]), rel=close)
+    found = compare(values, weights=weights, clusters=clusters)
+    assert (found.low[0], found.high[0]) == pytest.approx((told["low"], told["high"]), rel=10 * close)
+
+
+@pytest.mark.parametrize("case", R["detectable"], ids=lambda case: str(case["items"]))
+def test_detectable_difference_is_rs_power_t_test(case: dict[str, Any]) -> None:
+    items = case["items"]
+    found = smallest_detectable(case["sd"] / np.sqrt(items), df=items - 1, alpha=case["alpha"], power=0.8)
+    assert found == pytest.approx(case["difference"], **CLOSE)
+
+
+def test_item_and_seed_variances_add_as_in_rs_welch_test() -> None:
+    told = R["two_variances"]
+    wide = paired_statistics.with_seed_spread(
+        *(np.array([told[name]], float) for name in ("difference", "stderr", "df")),
+        seed_variance=told["seed_variance"],
+        seed_df=told["seed_df"],
+        share=np.array([told["share"]]),
+        confidence=0.95,
+    )
+    found = [wide[name][0] for name in ("p", "low", "high", "df")]
+    assert found == pytest.approx([told[name] for name in ("p", "low", "high", "both_df")], **CLOSE)

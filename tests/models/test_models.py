@@ -1,0 +1,132 @@
+"""Models of the hub, by a cache as downloads leave it, and the precision that a model is computed in."""
+
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import huggingface_hub
+import pytest
+import torch
+
+from loragrid.errors import UserError
+from loragrid.models.base_facts import base_facts
+from loragrid.models.loading import (
+    half_dtype,
+    load_base,
+    load_tokenizer,
+    precision_notes,
+    prepared_entry,
+    resolve_folder,
+)
+
+HUB = {"hub": "unsloth/Toy-1B", "revision": "main", "precision": "32bit", "chat_template": None, "shape": None}
+
+
+@pytest.fixture
+def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, toy_llama: Path) -> Path:
+    """A cache with two commits of one model; `main` stands for the second."""
+    folder = tmp_path / "models--unsloth--Toy-1B"
+    for commit in ("a" * 40, "b" * 40):
+        shutil.copytree(toy_llama, folder / "snapshots" / commit)
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text("b" * 40)
+    download = huggingface_hub.snapshot_download
+
+    def cached(hub: str, **options: Any) -> str:
+        return download(hub, cache_dir=tmp_path, local_files_only=True, **options)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", cached)
+    return folder
+
+
+def test_a_branch_is_the_commit_that_it_stands_for(hub_cache: Path) -> None:
+    assert resolve_folder(HUB) == (hub_cache / "snapshots" / ("b" * 40), "b" * 40)
+    facts = base_facts(HUB)
+    assert (facts.source, facts.commit) == ("unsloth/Toy-1B", "b" * 40)
+    assert load_base(HUB, device="cpu").dtype == torch.float32 and load_tokenizer(HUB).chat_template
+
+
+def test_later_stages_take_the_commit_of_the_data_card(hub_cache: Path, tmp_path: Path, toy_llama: Path) -> None:
+    """The branch has moved on since the data were prepared."""
+    (tmp_path / "card.json").write_text(json.dumps({"model_commit": "a" * 40}))
+    entry = prepared_entry(HUB, tmp_path)
+    assert resolve_folder(entry) == (hub_cache / "snapshots" / ("a" * 40), "a" * 40)
+    local = {"path": str(toy_llama)}
+    assert prepared_entry(local, tmp_path / "nowhere") == local
+
+
+@pytest.mark.parametrize(
+    ("hub", "error"),
+    [
+        ("a b/c", None),  # refused by the hub's library itself
+        ("nobody/nothing", None),  # not in the cache
+        ("unsloth/Toy-1B", httpx.ConnectError("no route")),
+        ("unsloth/Toy-1B", OSError()),
+    ],
+)
+def test_what_the_hub_cannot_give_is_one_line(
+    hub_cache: Path, monkeypatch: pytest.MonkeyPatch, hub: str, error: Exception | None
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    if error is not None:
+        monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
+    with pytest.raises(
+        UserError, match=rf"model {hub} at main cannot be had from the hub \(.+\): check the id"
+    ) as told:
+        resolve_folder(HUB | {"hub": hub})
+    assert "\n" not in str(told.value)
+
+
+@pytest.fixture
+def no_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a T4."""
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: False)
+
+
+def test_gemma_3_is_computed_in_float32_where_there_is_no_bf16(no_bf16: None) -> None:
+    kinds = ("llama", "gemma2", "gemma3", "gemma3_text")
+    found = [half_dtype(kind, device="cuda") for kind in kinds]
+    assert found == [torch.float16, torch.float16, torch.float32, torch.float32]
+    assert {half_dtype(kind, device="cpu") for kind in kinds} == {torch.bfloat16}
+
+
+def test_so_it_is_loaded_and_its_score_says_so(
+    no_bf16: None, monkeypatch: pytest.MonkeyPatch, toy_gemma: Path, toy_llama: Path
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    asked: list[dict[str, Any]] = []
+
+    def load(folder: Path, **options: Any) -> Any:
+        asked.append(options)
+        return SimpleNamespace(eval=lambda: None, to=lambda device: None, modules=list)
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", load)
+    for folder, wanted in ((toy_gemma, torch.float32), (toy_llama, torch.float16)):
+        entry = {"path": str(folder), "chat_template": None}
+        for precision in ("4bit", "16bit"):
+            load_base(entry | {"precision": precision}, device="cuda")
+            notes = precision_notes(entry | {"precision": precision}, device="cuda")
+            assert ["computed in float32: a gemma3_text" in note for note in notes] == [True] * (folder == toy_gemma)
+        assert [options["dtype"] for options in asked] == [wanted, wanted]
+        assert asked[0]["quantization_config"].bnb_4bit_compute_dtype == wanted
+        assert precision_notes(entry | {"precision": "32bit"}, device="cuda") == ()
+        asked.clear()
+
+
+def test_so_it_is_trained_and_its_record_says_so() -> None:
+    from loragrid.training.backends.factory import choose_backend
+    from loragrid.training.backends.recipe import Recipe
+
+    fields = dict.fromkeys(Recipe.__dataclass_fields__) | {"compute_dtype": "fp16", "device": "cuda"}
+    trl = choose_backend("trl", device="cuda")
+    settled, notes = trl.settle(Recipe(**fields), model_type="gemma3_text")
+    assert settled.compute_dtype == "fp32" and "overflow float16" in notes[0]
+    assert trl.settle(Recipe(**fields), model_type="llama") == (Recipe(**fields), ())
+    in_bf16 = Recipe(**(fields | {"compute_dtype": "bf16"}))
+    assert trl.settle(in_bf16, model_type="gemma3_text") == (in_bf16, ())

@@ -1,0 +1,215 @@
+"""Operations and memory of a plan, against torch's own counters on small models."""
+
+from typing import Any
+
+import pytest
+
+from loragrid.models.flops import forward_per_token, training_per_token
+from loragrid.models.shape import Shape, find_shape, read_shape
+from loragrid.planning.memory_model import (
+    FOUR_BIT_BYTES,
+    LOGIT_BYTES,
+    LOGIT_BYTES_FORWARD,
+    scoring_memory,
+    training_memory,
+    weight_bytes,
+)
+from loragrid.study.study_file import load_study
+
+ROWS, LENGTH, RANK = 2, 64, 4
+
+
+def tuned_model(checkpointing: bool, **changes: Any) -> tuple[Any, Shape]:
+    """A small Llama with LoRA on every linear map, ready to train."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        **(
+            {
+                "vocab_size": 300,
+                "hidden_size": 64,
+                "intermediate_size": 160,
+                "num_hidden_layers": 3,
+                "num_attention_heads": 4,
+                "num_key_value_heads": 2,
+                "tie_word_embeddings": True,
+                "max_position_embeddings": 4096,
+            }
+            | changes
+        )
+    )
+    config._attn_implementation = "eager"
+    model = LlamaForCausalLM(config).requires_grad_(False)
+    model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", r=RANK, target_modules="all-linear"))
+    if checkpointing:
+        model.enable_input_require_grads()
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    return model.train(), read_shape(config.to_dict(), "here")
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_operations_are_those_that_torch_counts(checkpointing: bool) -> None:
+    """Equal but for causal attention, which torch computes in full (the formula counts the half that is needed), and the first
+    layer's share that needs no gradient of its inputs."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    model, shape = tuned_model(checkpointing)
+    ids = torch.randint(0, 300, (ROWS, LENGTH))
+    with FlopCounterMode(display=False) as counter:
+        model(input_ids=ids, labels=ids, use_cache=False).loss.backward()
+    parts = training_per_token(
+        shape, rank=RANK, target_modules="all-linear", row_tokens=LENGTH, checkpointing=checkpointing
+    )
+    full_attention = (4 if checkpointing else 3) * 4 * shape.layers * shape.heads * shape.head_dim * LENGTH
+    expected = ROWS * LENGTH * (sum(parts.values()) + full_attention / 2)
+    assert counter.get_total_flops() == pytest.approx(expected, rel=0.04)
+
+
+def test_forward_operations_are_those_that_torch_counts() -> None:
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    model, shape = tuned_model(False)
+    with model.disable_adapter(), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(input_ids=torch.zeros((ROWS, LENGTH), dtype=torch.long), use_cache=False)
+    attention = 4 * shape.layers * shape.heads * shape.head_dim * LENGTH
+    expected = ROWS * LENGTH * (forward_per_token(shape, row_tokens=LENGTH) + attention / 2)
+    assert counter.get_total_flops() == pytest.approx(expected, rel=1e-4)  # the rotary embedding takes a little
+
+
+def peak_bytes(
+    *, vocabulary: int, tokens: int, half: bool, train: bool, layers: int = 1, hidden: int = 32, inner: int = 64
+) -> int:
+    """Largest sum of live allocations of one step, by torch's own record of them. Like the trainer, it keeps only the loss."""
+    import contextlib
+
+    import torch
+
+    model, _ = tuned_model(
+        True, vocab_size=vocabulary, hidden_size=hidden, intermediate_size=inner, num_hidden_layers=layers
+    )
+    model.config._attn_implementation = "sdpa"
+    ids = torch.randint(0, vocabulary, (2, tokens // 2))
+    autocast = torch.autocast("cpu", torch.bfloat16) if half else contextlib.nullcontext()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        with torch.set_grad_enabled(train), autocast:
+            loss = model(input_ids=ids, labels=ids, use_cache=False).loss
+        if train:
+            loss.backward()
+    events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
+    live = peak = 0
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        live += event.nbytes()
+        peak = max(peak, live)
+    return peak
+
+
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("train", [False, True])
+def test_bytes_per_logit_are_those_that_torch_allocates(half: bool, train: bool) -> None:
+    known = (LOGIT_BYTES if train else LOGIT_BYTES_FORWARD)["half" if half else "fp32"]
+    small, large = (peak_bytes(vocabulary=v, tokens=256, half=half, train=train) for v in (20_000, 40_000))
+    assert (large - small) / (20_000 * 256) == pytest.approx(known, rel=0.05)
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_activations_are_those_that_torch_allocates(half: bool) -> None:
+    """A shape that the constants were not read off: four layers, an inner size 2.5 times the hidden one."""
+    tokens, hidden, inner, layers = 1024, 384, 960, 4
+    real = peak_bytes(vocabulary=300, tokens=tokens, half=half, train=True, layers=layers, hidden=hidden, inner=inner)
+    _, shape = tuned_model(True, hidden_size=hidden, intermediate_size=inner, num_hidden_layers=layers)
+    memory = training_memory(
+        shape,
+        precision="32bit",
+        rank=RANK,
+        target_modules="all-linear",
+        optimizer="adamw_torch",
+        per_device=2,
+        max_length_tokens=tokens // 2,
+        compute_dtype="bf16" if half else "fp32",
+        backend="trl",
+        checkpointing=True,
+    )
+    assert memory.activations * 2**20 == pytest.approx(real, rel=0.2)
+
+
+def t4_memory(model: str, **changes: Any) -> Any:
+    asked = {
+        "precision": "4bit",
+        "rank": 16,
+        "target_modules": "all-linear",
+        "optimizer": "adamw_8bit",
+        "per_device": 2,
+        "max_length_tokens": 2048,
+        "compute_dtype": "fp16",
+        "backend": "unsloth",
+        "checkpointing": True,
+    }
+    return training_memory(find_shape(load_study("t4").settings["models"][model]), **(asked | changes))
+
+
+def t4_scoring(model: str, **changes: Any) -> Any:
+    asked = {"precision": "4bit", "adapters": 11_272_192, "batch_size": 16, "max_length_tokens": 2048}
+    shape = find_shape(load_study("t4").settings["models"][model])
+    return scoring_memory(shape, **(asked | {"compute_dtype": "fp16"} | changes))
+
+
+def test_the_peak_that_public_runs_report_is_explained() -> None:
+    """Llama-3.2-3B, unsloth, T4, batch 2, 2048 tokens: 6.5 GiB reserved by torch, which the CUDA context is no part of."""
+    memory = t4_memory("llama-3b")
+    assert (memory.total_mib - 500) / 1024 == pytest.approx(6.5, rel=0.15)
+
+
+def test_four_bits_hold_their_constants_too() -> None:
+    """QLoRA, section 3: 0.127 bits per weight for the constants after double quantisation."""
+    assert pytest.approx(4.127, abs=5e-4) == 8 * FOUR_BIT_BYTES
+    shape = find_shape(load_study("t4").settings["models"]["llama-1b"])
+    embeddings = 128_256 * 2048
+    assert weight_bytes(shape, "4bit", backend="unsloth") == pytest.approx(
+        973_078_528 * 4.127 / 8 + 2 * embeddings, rel=1e-3
+    )
+    # PEFT's preparation of a 4-bit model turns the embeddings into float32.
+    more = weight_bytes(shape, "4bit", backend="trl") - weight_bytes(shape, "4bit", backend="unsloth")
+    assert more == pytest.approx(2 * embeddings, rel=1e-3)
+
+
+def test_what_takes_memory_takes_it() -> None:
+    base = t4_memory("llama-1b")
+    assert t4_memory("llama-1b", per_device=4).logits == pytest.approx(2 * 4 * 4096 * 128_256 / 2**20)
+    assert t4_memory("llama-1b", per_device=4).activations > 1.9 * base.activations
+    assert t4_memory("llama-1b", rank=64).adapters == pytest.approx(4 * base.adapters)
+    assert t4_memory("llama-1b", optimizer="adamw_torch").optimizer == pytest.approx(8 * 11_272_192 / 2**20)
+    assert base.optimizer == pytest.approx(8 * 11_272_192 / 2**20 / 4, rel=0.02)
+    assert t4_memory("gemma-270m").logits > 2 * t4_memory("llama-1b").logits  # twice the vocabulary, and float32
+    assert t4_memory("gemma-270m", compute_dtype="bf16").logits < t4_memory("gemma-270m").logits
+    assert t4_memory("llama-1b", precision="16bit").weights == pytest.approx(2 * 1_235_814_400 / 2**20)
+    assert t4_memory("llama-1b", checkpointing=False).activations > 8 * base.activations
+
+
+def test_scoring_memory_grows_with_the_batch() -> None:
+    small, middle, large = (t4_scoring("llama-1b", batch_size=size) for size in (4, 16, 64))
+    assert small.logits < middle.logits and small.weights == middle.weights == large.weights
+    # Choices share no more logits than are allowed at once; from there on the answers' cache grows.
+    assert middle.logits == pytest.approx(8 * 16 * 256 * 128_256 / 2**20, rel=0.05)
+    assert large.activations > 64 * 2048 * 16 * 2 * 8 * 64 * 2 / 2**20 > middle.activations
+
+
+def test_gemma_is_scored_in_float32_where_there_is_no_bf16() -> None:
+    without, with_bf16 = (t4_scoring("gemma-270m", compute_dtype=dtype) for dtype in ("fp16", "bf16"))
+    embeddings = 2 * 262_144 * 640 / 2**20
+    assert without.weights - with_bf16.weights == pytest.approx(embeddings, rel=1e-2)
+    llama = (t4_scoring("llama-1b", compute_dtype=dtype) for dtype in ("fp16", "bf16"))
+    assert len(set(llama)) == 1
+
+
+def test_measuring_the_heldout_loss_takes_no_more_than_training() -> None:
+    """The batches that the trainer measures on are bounded by their logits, as the memory model reckons."""
+    from loragrid.training.backends.trl import heldout_positions
+
+    for model in ("llama-1b", "llama-3b", "gemma-270m"):
+        vocabulary = find_shape(load_study("t4").settings["models"][model]).vocab_size
+        longest = max(2048, heldout_positions("cuda", vocabulary))
+        assert longest * vocabulary * LOGIT_BYTES_FORWARD["half"] / 2**20 <= t4_memory(model).logits
+    assert heldout_positions("cpu", 1000) == 2048

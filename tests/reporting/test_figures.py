@@ -1,0 +1,115 @@
+"""Pictures: the same bytes each time, unique ids, no inline style, untrusted text harmless."""
+
+import re
+from itertools import pairwise
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from loragrid.reporting import charts
+from loragrid.reporting.charts import Point
+from loragrid.reporting.figures import COLOURS, Styles, drawing, inline, save, spread_labels, svg_text
+from loragrid.reporting.loss_chart import Curve, loss_curves, smoothed
+
+HOSTILE = """</text><script>alert(1)</script> id="x" style="display:none" $\\frac{1}{2}$ <!--"""
+
+
+def some_curves(label: str = "0.01") -> list[Curve]:
+    tokens = [float(1000 * i) for i in range(50)]
+    losses = [2.5 - 0.02 * i for i in range(50)]
+    return [
+        Curve(label, "s0", (tokens, losses), (tokens[::10], losses[::10])),
+        Curve("0.1", "s1", (tokens, losses), ([], [])),
+    ]
+
+
+def test_twice_the_same_bytes(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        with drawing():
+            save(loss_curves(some_curves()), tmp_path / folder, "loss")
+    for name in ("loss.svg", "loss.png"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    assert b"<dc:date>" not in (tmp_path / "a/loss.svg").read_bytes()
+
+
+def test_two_inline_pictures_share_no_id_and_no_style() -> None:
+    styles = Styles()
+    with drawing():
+        document = svg_text(loss_curves(some_curves()))
+    first = inline(document, name="one", title="First", styles=styles)
+    second = inline(document, name="two", title="Second", styles=styles)
+    ids = re.findall(r'\bid="([^"]+)"', first + second)
+    assert len(ids) == len(set(ids)) > 20
+    for target in re.findall(r"url\(#([^)]+)\)", first):
+        assert target in ids
+    assert " style=" not in first and "<style" not in first and "<?xml" not in first
+    assert 'aria-labelledby="one-title"' in first and '<title id="one-title">First</title>' in first
+
+
+def test_colours_become_variables() -> None:
+    styles = Styles()
+    with drawing():
+        inline(svg_text(loss_curves(some_curves())), name="one", title="t", styles=styles)
+    css = styles.css()
+    assert "var(--s0)" in css and "var(--grid)" in css and "DejaVu" not in css
+    assert not [colour for colour in COLOURS.values() if colour in css]
+
+
+@pytest.mark.filterwarnings("ignore:constrained_layout not applied")  # the label is wider than the picture
+def test_hostile_text_stays_text() -> None:
+    styles = Styles()
+    with drawing():
+        picture = inline(svg_text(loss_curves(some_curves(HOSTILE))), name="one", title=HOSTILE, styles=styles)
+    tree = ElementTree.fromstring(picture)
+    names = {element.tag.split("}")[-1] for element in tree.iter()}
+    assert "script" not in names and "display:none" not in styles.css()
+    texts = [element.text for element in tree.iter() if element.tag.endswith("text")]
+    assert any(HOSTILE in (text or "") for text in texts)  # shown as it is, nothing of it interpreted
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_every_chart_draws_one_and_many(share: bool) -> None:
+    point = Point("", 0.5, 0.4, 0.6)
+    unknown = Point("", 0.2, float("nan"), float("nan"), False)
+    with drawing():
+        for count in (1, 12):
+            rows = [(f"run {i}", point, None if i % 2 else unknown) for i in range(count)]
+            svg_text(charts.differences(rows, ("Learned", "Kept"), share=share))
+            places = [(f"run {i}", Point("", 0.01 * i, 0, 0.2), point, i == 0) for i in range(count)]
+            svg_text(charts.trade_off(places, share=share, margin=0.02))
+            values = [("target", "s0", [point] * count), ("untrained", "s0", [None] * count)]
+            svg_text(charts.scores_by_value(values, [str(i) for i in range(count)], 0, share=share, title="Scores"))
+        svg_text(charts.histogram([0, 10, 20], [1, 2], 20))
+        svg_text(loss_curves([Curve("nan", "s0", ([1.0], [float("nan")]), ([1.0], [float("nan")]))]))
+
+
+def test_of_many_runs_the_front_alone_is_named() -> None:
+    rng = range(1000)
+    points = [(f"run {i}", Point("", i / 1000, 0, 1), Point("", -i / 1000, -1, 0), i > 996) for i in rng]
+    with drawing():
+        picture = svg_text(charts.trade_off(points, share=True, margin=0.02))
+    assert [name for name in re.findall(r">(run \d+)<", picture)] == ["run 997", "run 998", "run 999"]
+    assert picture.count("<use ") >= 1000 and len(picture) < 200_000
+
+
+def test_long_names_take_two_lines_and_leave_room() -> None:
+    rows = [("learning rate 0.008, rank 64, batch 1×1, seed 2", Point("", 0.5, 0.4, 0.6), None)]
+    with drawing():
+        picture = svg_text(
+            charts.differences(rows, ("Learned", "Kept"), share=True, note="the 1 largest gain of 9 runs")
+        )
+    assert ">learning rate 0.008, rank<" in picture and ">64, batch 1×1, seed 2<" in picture
+    assert ">the 1 largest gain of 9 runs<" in picture
+
+
+def test_labels_are_moved_apart_in_order() -> None:
+    placed = spread_labels([1.0, 1.0, 1.01, 5.0], 0.5)
+    assert placed == sorted(placed) and all(b - a >= 0.5 - 1e-9 for a, b in pairwise(placed))
+    assert sum(placed) == pytest.approx(8.01)
+
+
+def test_long_curves_are_thinned_to_means() -> None:
+    tokens, losses = smoothed(([float(i) for i in range(1000)], [2.0] * 1000))
+    assert len(tokens) <= 60 and set(losses) == {2.0}

@@ -1,0 +1,142 @@
+"""What the page says of costs, against figures worked out by hand."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+import compare
+from loragrid.models.flops import training_per_token
+from loragrid.models.shape import find_shape
+from loragrid.planning.forecast import rate_of, work_of
+from loragrid.planning.gpu_cards import find_card
+from loragrid.planning.measurements import Measured, data_size
+from loragrid.records.outcomes import collect
+from loragrid.reporting.costs_section import (
+    cost_per_point,
+    cost_table,
+    operations_per_second,
+    share_of_peak,
+    total_cost,
+)
+from loragrid.reporting.page import Material, gather
+from loragrid.study.grid import expand
+from tests.fixtures import synthetic
+
+T4 = {"kind": "cuda", "name": "Tesla T4", "vram_mib": 15095, "cuda": "12.8"}
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory: pytest.TempPathFactory) -> Material:
+    folder = tmp_path_factory.mktemp("costs")
+    study = synthetic.make_study(folder)
+    synthetic.make_results(study, folder / "results")
+    compare.compare(study=study, results=folder / "results", out=folder / "results/compare")
+    return gather(study, folder / "results", collect(study, folder / "results"))
+
+
+def with_records(material: Material, **changes) -> Material:
+    outcomes = [
+        dataclasses.replace(o, record=dataclasses.replace(o.record, **changes)) if o.record else o
+        for o in material.outcomes
+    ]
+    return dataclasses.replace(material, outcomes=outcomes)
+
+
+def first_run(material: Material):
+    return next(o for o in material.outcomes if o.record)
+
+
+@pytest.mark.parametrize(
+    "name, card",
+    [
+        ("Tesla T4", "T4"),
+        ("NVIDIA L4", "L4"),
+        ("NVIDIA L400", None),
+        ("NVIDIA L40", None),
+        ("NVIDIA GeForce RTX 3090", "RTX-3090"),
+        ("NVIDIA GeForce RTX 3090 Ti", None),
+        ("NVIDIA GeForce RTX 4090 Laptop GPU", None),
+        ("A100-SXM4-40GB", "A100-40GB"),
+        ("NVIDIA A100-SXM4-40GB MIG 1g.5gb", None),
+        ("nvidia h200", "H200"),
+        ("", None),
+    ],
+)
+def test_a_card_is_known_by_its_whole_name(name: str, card: str | None) -> None:
+    from loragrid.planning.gpu_cards import card_key
+
+    assert card_key(name) == card and (find_card(name) is None) == (card is None)
+
+
+def test_operations_per_second_by_hand(material: Material) -> None:
+    """Six layers of a width of 64: 6·(64·64 + 2·64·32 + 64·64 + 3·64·192) weights and a head of 4096·64, four operations
+    each; adapters of rank 16 on all seven maps, six each; attention over rows of 142 tokens."""
+    run = first_run(material)
+    layers = 6 * (64 * 64 + 2 * 64 * 32 + 64 * 64 + 3 * 64 * 192)
+    adapters = 6 * 16 * (128 + 96 + 96 + 128 + 3 * 256)
+    row = 320000 / 2260
+    attention = 4 * 64 * 6 * row / 2
+    head = 4096 * 64
+    per_token = 4 * (layers + head) + 6 * adapters + 3 * attention
+    steps = run.record.steps
+    planned = 80_000  # the study's budget, tokens
+    assert material.study.settings["training"]["budget"] == {"tokens": planned}
+    planned_steps = round(planned / (row * 8))
+    every = material.study.settings["training"]["evaluate_every_steps"]
+    measured = (1 + -(-planned_steps // every)) * material.study.settings["data"]["heldout_rows"] * row
+    whole = round(planned_steps * 8 * row) * per_token + measured * (2 * (layers + head) + attention)
+    by_hand = whole * min(1, steps / planned_steps) / run.record.train_seconds
+    assert operations_per_second(material, run) == pytest.approx(by_hand, rel=1e-9)
+
+
+def test_the_plan_says_the_same_of_a_finished_run(material: Material) -> None:
+    """Both from one count; on a GPU with what is computed again."""
+    material = with_records(material, device=T4)
+    run = first_run(material)
+    study, cell = material.study, run.cell
+    shape, size = find_shape(study.settings["models"][cell.model]), data_size(study, cell.data, material.results)
+    works = {cell.run: work_of(study, cell, shape, size, recomputes=True)}
+    rate, _ = rate_of(cell, works, (cell,), Measured({cell.run: run.record}, {}), None)
+    assert operations_per_second(material, run) == pytest.approx(rate * 1e12)
+    parts = training_per_token(
+        shape, rank=cell.rank, target_modules="all-linear", row_tokens=size.row_tokens, checkpointing=True
+    )
+    assert works[cell.run].flops["recomputation"] == pytest.approx(works[cell.run].tokens * parts["recomputation"])
+
+
+def test_share_of_the_cards_peak() -> None:
+    assert share_of_peak(6.5e12, T4) == pytest.approx(0.1)
+    assert share_of_peak(6.5e12, T4 | {"name": "NVIDIA L400"}) is None
+    assert share_of_peak(6.5e12, synthetic.DEVICE) is None
+
+
+def test_only_a_proved_gain_has_a_price(material: Material) -> None:
+    trades = {run: row for row in material.evidence.summary["trade_offs"] for run in row["runs"].split()}
+    run = next(o for o in material.outcomes if o.record and trades[o.subject]["gain_verdict"] == "better")
+    gain = trades[run.subject]["gain"]
+    assert cost_per_point(material, run) == pytest.approx(run.record.train_seconds / (100 * gain))
+    trades[run.subject]["gain_verdict"] = "can't tell"
+    assert gain > 0 and cost_per_point(material, run) is None
+    trades[run.subject]["gain_verdict"] = "better"
+
+
+def test_gpu_hours_and_energy_where_there_are_any(material: Material) -> None:
+    headings = cost_table(material)["headings"]
+    assert "GPU-hours of training" not in headings and "Energy" not in headings
+    assert "Energy was not metered" in total_cost(material)
+    runs = len(expand(material.study))
+    gpu = with_records(material, device=T4, train_seconds=1800.0, energy_joules=36_000.0, peak_vram_mib=6144.0)
+    table = cost_table(gpu)
+    cells = dict(zip(table["headings"], table["rows"][0]["cells"]))
+    assert cells["GPU-hours of training"] == ("0.500", 0.5)
+    assert cells["Energy"] == ("10.0 Wh", 36_000.0) and cells["Peak memory"] == ("6.0 GiB GPU", 6144.0)
+    assert cells["Of the card’s peak"].sort < 0.01
+    assert f"{runs} of {runs} runs: {10 * runs}" in total_cost(gpu)
+    assert f"{runs * 0.5:.2f} GPU-hours" in total_cost(gpu)
+
+
+def test_a_model_of_unknown_shape_has_no_operations(material: Material) -> None:
+    run = first_run(material)
+    Path(material.study.settings["models"][run.model]["path"], "config.json").write_text('{"model_type": "new"}')
+    assert operations_per_second(material, run) is None

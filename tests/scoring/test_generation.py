@@ -1,0 +1,49 @@
+import pytest
+
+from loragrid.scoring.generation import AnswerMeter, control_token_ids, end_token_ids
+
+
+@pytest.fixture(scope="module")
+def meter(toy_llama):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    return AnswerMeter(AutoModelForCausalLM.from_pretrained(toy_llama), AutoTokenizer.from_pretrained(toy_llama))
+
+
+def ids(meter, text):
+    return meter.tokenizer(text, add_special_tokens=False).input_ids
+
+
+def test_an_answer_ends_at_its_end_token_and_padding_is_not_counted(meter):
+    tokens, evidence = meter.measure(ids(meter, "hello<|end|>") + [meter.tokenizer.pad_token_id] * 9, stops=[])
+    assert tokens == ids(meter, "hello")
+    assert (evidence.new_tokens, evidence.stopped, evidence.special_tokens) == (5, True, 0)
+
+
+def test_an_answer_that_runs_into_the_limit_did_not_stop(meter):
+    _, evidence = meter.measure(ids(meter, "ab" * 20), stops=["\n"])
+    assert not evidence.stopped
+    assert evidence.new_tokens == 40
+    assert evidence.repetition == pytest.approx(1 - 2 / 37)
+
+
+def test_a_stop_text_ends_an_answer_where_it_first_occurs(meter):
+    tokens, evidence = meter.measure(ids(meter, "one\n\ntwo\n\nthree"), stops=["\n\n", ""])
+    assert meter.tokenizer.decode(tokens) == "one\n\n"
+    assert evidence.stopped
+
+
+def test_control_tokens_in_an_answer_are_counted_as_tokens_and_as_text(meter):
+    assert meter.measure(ids(meter, "a<|user|>b<|user|>c"), stops=[])[1].special_tokens == 2
+    spelled = ids(meter, "<|us") + ids(meter, "er|> hm")
+    assert meter.measure(spelled, stops=[])[1].special_tokens == 1
+    assert meter.measure(ids(meter, "a < b | c > d"), stops=[])[1].special_tokens == 0
+
+
+def test_every_way_to_end_counts(meter, toy_llama):
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(toy_llama)
+    model.generation_config.eos_token_id = [3, 4]
+    assert end_token_ids(model, meter.tokenizer) == {2, 3, 4}
+    assert control_token_ids(meter.tokenizer) == set(range(7))

@@ -1,0 +1,138 @@
+import copy
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from loragrid.errors import UserError
+from loragrid.paths import ROOT
+from loragrid.study.grid import bases, data_sets, expand, find_cell, scientific
+from loragrid.study.study_file import Study
+
+
+@pytest.fixture
+def study(toy_llama: Path, toy_gemma: Path) -> Study:
+    """The demo's grid on toy models, so that these tests hold while base models are rebuilt."""
+    path = ROOT / "config" / "studies" / "demo.yaml"
+    settings = yaml.safe_load(path.read_text())
+    for key, folder in (("llama-s", toy_llama), ("llama-m", toy_gemma), ("gemma-s", toy_gemma)):
+        settings["models"][key]["path"] = str(folder)
+    settings["base_case"] = {"model": "llama-s", "learning_rate": 1.0e-2, "rank": 16, "batch": [2, 4], "seed": 3407}
+    settings["grid"] = {
+        "design": "one_factor",
+        "learning_rate": [1.0e-3, 1.0e-2, 1.0e-1],
+        "rank": [4, 16, 64],
+        "batch": [[2, 4], [4, 8]],
+        "model": ["llama-s", "llama-m", "gemma-s"],
+        "seed": [3407],
+    }
+    return Study(name="demo", path=path, settings=settings)
+
+
+def with_setting(study: Study, section: str, key: str, value: object) -> Study:
+    settings = copy.deepcopy(study.settings)
+    settings[section][key] = value
+    return replace(study, settings=settings)
+
+
+def runs(study: Study) -> list[str]:
+    return [cell.run for cell in expand(study)]
+
+
+def test_one_factor_is_the_base_case_and_every_single_departure(study: Study) -> None:
+    cells = expand(study)
+    assert len(cells) == 1 + 2 + 2 + 1 + 2
+    assert cells[0].departs == {}
+    assert all(len(cell.departs) == 1 for cell in cells[1:])
+
+
+def test_any_prefix_is_balanced_axes_take_turns(study: Study) -> None:
+    axes = [next(iter(cell.departs)) for cell in expand(study)[1:]]
+    assert axes[:4] == ["learning_rate", "rank", "batch", "model"]
+
+
+def test_factorial_is_the_product_with_the_base_case_first(study: Study) -> None:
+    cells = expand(with_setting(study, "grid", "design", "factorial"))
+    assert len(cells) == 3 * 3 * 2 * 3
+    assert cells[0].departs == {}
+    assert [cell.run for cell in cells[:8]] == runs(study)  # every single departure before any on two axes
+    assert [len(cell.departs) for cell in cells] == sorted(len(cell.departs) for cell in cells)
+
+
+def test_duplicates_collapse(study: Study) -> None:
+    assert runs(with_setting(study, "grid", "rank", [4, 4, 16, 64, 16])) == runs(study)
+
+
+def test_adding_a_learning_rate_adds_one_run_and_renames_none(study: Study) -> None:
+    more = with_setting(study, "grid", "learning_rate", [1.0e-3, 3.0e-3, 1.0e-2, 1.0e-1])
+    added = set(runs(more)) - set(runs(study))
+    assert set(runs(study)) < set(runs(more))
+    assert len(added) == 1 and "_lr3e-3_" in added.pop()
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("training", "weight_decay", 0.1),
+        ("training", "warmup_steps", 6),
+        ("training", "budget", {"steps": 3}),
+        ("training", "dropout", 0.1),
+        ("training", "alpha", 32),
+        ("training", "packing", True),
+        ("training", "backend", "unsloth"),
+        ("training", "compute_dtype", "bf16"),
+        ("training", "target_modules", ["q_proj"]),
+        ("training", "threads", 2),
+        ("data", "heldout_rows", 7),
+        ("data", "split_seed", 7),
+        ("data", "max_length_tokens", 99),
+        ("data", "loss_on", "all"),
+    ],
+)
+def test_what_determines_the_result_is_in_every_run_s_name(study: Study, section: str, key: str, value: object) -> None:
+    assert not set(runs(with_setting(study, section, key, value))) & set(runs(study))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("save_steps", 7), ("save_minutes", 3), ("keep_checkpoints", 9), ("session_minutes", 55), ("report_to", "wandb")],
+)
+def test_what_does_not_determine_the_result_is_not(study: Study, key: str, value: object) -> None:
+    assert runs(with_setting(study, "training", key, value)) == runs(study)
+
+
+def test_a_model_is_known_by_its_content_not_its_place(study: Study, tmp_path: Path) -> None:
+    entry = study.settings["models"]["llama-s"]
+    moved = shutil.copytree(entry["path"], tmp_path / "elsewhere")
+    (moved / "README.md").write_text("a note beside the weights")
+    models = study.settings["models"] | {"llama-s": entry | {"path": str(moved)}}
+    assert runs(replace(study, settings=study.settings | {"models": models})) == runs(study)
+
+    changed = shutil.copytree(entry["path"], tmp_path / "changed")
+    weights = bytearray((changed / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (changed / "model.safetensors").write_bytes(weights)
+    models = study.settings["models"] | {"llama-s": entry | {"path": str(changed)}}
+    other = runs(replace(study, settings=study.settings | {"models": models}))
+    assert {run for run in other if run.startswith("llama-s")}.isdisjoint(runs(study))
+
+
+def test_data_sets_and_bases_are_shared_by_the_runs_of_a_model(study: Study) -> None:
+    assert sorted(data_sets(study).values()) == ["gemma-s", "llama-m", "llama-s"]
+    assert sorted(bases(study).values()) == ["gemma-s", "llama-m", "llama-s"]
+
+
+def test_find_cell(study: Study) -> None:
+    cell = expand(study)[3]
+    assert find_cell(study, cell.run) == cell
+    with pytest.raises(UserError, match="holds no run nonsense"):
+        find_cell(study, "nonsense")
+
+
+@pytest.mark.parametrize(
+    ("value", "name"), [(2.0e-4, "2e-4"), (0.00025, "2.5e-4"), (1, "1e0"), (0.1, "1e-1"), (1.0e-2, "1e-2")]
+)
+def test_learning_rates_have_one_short_name(value: float, name: str) -> None:
+    assert scientific(value) == name

@@ -1,0 +1,103 @@
+"""What the t4 studies bring along: their settings, prompts, and the running-plan task for any chat model."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from loragrid.scoring.answers import read_prompts
+from loragrid.study.grid import expand
+from loragrid.study.study_file import load_study
+from loragrid.study.tasks import scoring_digest
+
+
+def test_the_study_is_the_original_one() -> None:
+    settings = load_study("t4").settings
+    assert settings["base_case"] == {
+        "model": "llama-1b",
+        "learning_rate": 2.0e-4,
+        "rank": 16,
+        "batch": [2, 4],
+        "seed": 3407,
+    }
+    assert settings["grid"] == {
+        "design": "one_factor",
+        "learning_rate": [2.0e-5, 2.0e-4, 2.0e-3],
+        "rank": [16, 32, 64],
+        "batch": [[2, 4], [4, 8]],
+        "model": ["llama-1b", "llama-3b", "gemma-270m"],
+        "seed": [3407],
+    }
+    models = {"Llama-3.2-1B-Instruct", "Llama-3.2-3B-Instruct", "gemma-3-270m-it"}
+    assert {entry["hub"] for entry in settings["models"].values()} == {f"unsloth/{name}" for name in models}
+    assert {entry["precision"] for entry in settings["models"].values()} == {"4bit"}
+    data = settings["data"]
+    assert data["source"] == {"hub": "mlabonne/FineTome-100k", "revision": "main", "split": "train"}
+    assert (data["max_length_tokens"], data["split_seed"], data["loss_on"]) == (2048, 3407, "assistant")
+    training = settings["training"]
+    wanted = {"warmup_steps": 5, "weight_decay": 0.01, "schedule": "linear", "optimizer": "adamw_8bit", "alpha": "rank"}
+    wanted |= {"target_modules": "all-linear", "save_steps": 250, "save_minutes": 10, "keep_checkpoints": 2}
+    wanted |= {"backend": "auto", "compute_dtype": "auto", "packing": False, "dropout": 0.0}
+    assert {key: training[key] for key in wanted} == wanted
+    scoring = settings["scoring"]
+    assert scoring["target"] == ["ifeval", "running_plan_general", "rephrased_prompts", "heldout_loss"]
+    assert scoring["retention"] == ["hellaswag", "arc_challenge", "winogrande"]
+
+
+def test_every_prefix_of_the_cells_is_balanced() -> None:
+    """The base case, then for every axis one end, then the other: no axis is two values ahead of another."""
+    cells = expand(load_study("t4"))
+    assert cells[0].departs == {}
+    for stop in range(1, len(cells) + 1):
+        seen = Counter(axis for cell in cells[1:stop] for axis in cell.departs)
+        values = {"learning_rate": 2, "rank": 2, "batch": 1, "model": 2}
+        open_axes = [seen[axis] for axis, most in values.items() if seen[axis] < most]
+        assert not open_axes or max(seen.values(), default=0) - min(open_axes) <= 1
+    assert cells[1].learning_rate == 2.0e-5 and cells[2].rank == 64
+
+
+def test_the_short_study_shares_the_settings_of_the_long_one() -> None:
+    long, short = load_study("t4").settings, load_study("t4_short").settings
+    different = {"budget", "evaluate_every_steps"}
+    assert {k: v for k, v in short["training"].items() if k not in different} == {
+        k: v for k, v in long["training"].items() if k not in different
+    }
+    assert short["base_case"] == long["base_case"] and short["models"]["llama-1b"] == long["models"]["llama-1b"]
+
+
+def test_the_prompts_are_rephrasings_of_their_own() -> None:
+    prompts = read_prompts(Path(load_study("t4").settings["scoring"]["qualitative"]))
+    assert len(prompts) >= 20
+    assert "Explain how a ternary operator functions within a recursive method." in {p.prompt for p in prompts}
+    assert all(p.prompt != p.original for p in prompts)
+
+
+def test_every_task_is_known() -> None:
+    for name in ("t4", "t4_short"):
+        assert len(scoring_digest(load_study(name))) == 64
+
+
+def test_the_running_plan_task_reads_plans_of_any_layout() -> None:
+    from loragrid.scoring.lm_eval_tasks import find_tasks
+
+    found = find_tasks(["running_plan_general"], limit={"running_plan_general": 16, "others": 3})[
+        "running_plan_general"
+    ]
+    assert found.limit == 16
+    task = found.loaded["tasks"]["running_plan_general"]
+    items = list(task.eval_docs)
+    assert len(items) == len({item["prompt"] for item in items}) == 48
+    assert {item["weeks"] for item in items} == {2, 3, 4, 5, 6}
+    for item in items:
+        assert item["race"].casefold() in item["prompt"].casefold()
+        days = ["Monday", "Tuesday", "Thursday", "Saturday", "Sunday"][: item["days_per_week"]]
+        weeks = [
+            f"**Week {w}**\n" + "\n".join(f"- {day}: easy run, {w + 3} km" for day in days)
+            for w in range(1, item["weeks"] + 1)
+        ]
+        plan = f"## Your {item['race']} plan\n\n" + "\n\n".join(weeks)
+        assert task.process_results(item, [plan])["exact"] == 1.0, plan
+        assert task.process_results(item, [plan.replace(weeks[-1], "")])["weeks_right"] == 0.0
+    assert task.process_results(items[0], ["Run often."]) == pytest.approx(
+        {"exact": 0.0, "weeks_right": 0.0, "days_right": 0.0, "race_named": 0.0}
+    )

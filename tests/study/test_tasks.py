@@ -1,0 +1,76 @@
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from loragrid.errors import UserError
+from loragrid.paths import ROOT
+from loragrid.study.study_file import load_study
+from loragrid.study.tasks import scoring_digest
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A study with a task file and prompts of its own beside it."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    (folder / "task.yaml").write_text("task: mine\n")
+    (folder / "prompts.jsonl").write_text("{}\n")
+    write(folder)
+    return folder
+
+
+def write(folder: Path, **scoring: object) -> None:
+    settings = yaml.safe_load((ROOT / "config/studies/demo.yaml").read_text())
+    settings["scoring"] |= {"retention": ["task.yaml", "arc_easy"], "qualitative": "prompts.jsonl"} | scoring
+    (folder / "mine.yaml").write_text(yaml.safe_dump(settings))
+
+
+def digest(folder: Path) -> str:
+    return scoring_digest(load_study(str(folder / "mine.yaml")))
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        ({}, True),
+        ({"threads": 2}, True),
+        ({"batch_size": 7}, False),
+        ({"limit": 7}, False),
+        ({"limit": {"task.yaml": 7, "others": 100}}, False),
+        ({"target": ["running_plan"]}, False),
+        ({"target": ["running_plan", "arc_easy"], "retention": ["task.yaml"]}, False),
+        ({"qualitative": None}, False),
+    ],
+)
+def test_all_that_determines_a_score_and_nothing_else_is_in_the_digest(folder: Path, change: dict, same: bool) -> None:
+    before = digest(folder)
+    write(folder, **change)
+    assert (digest(folder) == before) is same
+
+
+def test_a_study_is_scored_the_same_wherever_it_lies(folder: Path, tmp_path: Path) -> None:
+    write(folder, limit={"task.yaml": 7, "others": 100})
+    moved = shutil.copytree(folder, tmp_path / "there")
+    assert digest(moved) == digest(folder)
+    (moved / "task.yaml").write_text("task: mine\nnum_fewshot: 1\n")
+    assert digest(moved) != digest(folder)
+
+
+def test_items_that_a_task_names_from_elsewhere_count(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "items.jsonl").write_text("{}\n")
+    (folder / "task.yaml").write_text(
+        "task: mine\ndataset_kwargs: {file: ../items.jsonl}\ndoc_to_text: !function m.ask\n"
+    )
+    before = digest(folder)
+    (tmp_path / "items.jsonl").write_text("{}\n{}\n")
+    assert digest(folder) != before
+
+
+def test_an_unknown_task_is_named_with_its_place(folder: Path) -> None:
+    write(folder, retention=["task.yaml", "arc_eazy"])
+    with pytest.raises(
+        UserError, match=r"^mine\.yaml: scoring\.retention\[1\]: task 'arc_eazy' is .*did you mean arc_easy"
+    ):
+        digest(folder)

@@ -1,0 +1,123 @@
+"""The short form of the resume certificate, and that it can fail."""
+
+import json
+import shutil
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+
+from loragrid.errors import Failed
+from loragrid.study.grid import expand
+from loragrid.study.study_file import load_study
+from loragrid.training import killed_runs
+from tests.fixtures import train_toys
+from tools import certify
+
+# The first moment drawn with this seed is the beginning of the second save.
+SECOND_SAVE = 345
+
+
+@pytest.fixture(scope="module")
+def toy_train(toy_llama: Path, tmp_path_factory: pytest.TempPathFactory):
+    """A function that trains the toy cell (dropout, two passes over the data) in a folder; libraries imported."""
+    from train import train_run
+
+    folder = tmp_path_factory.mktemp("certify")
+    study = load_study(str(train_toys.write_study(folder, toy_llama, training__save_steps=3)))
+    cell, data = expand(study)[0], train_toys.write_data(folder / "data")
+    certify.import_training_libraries()
+    return lambda out: train_run(study=study, cell=cell, data_folder=data, out=out)
+
+
+def test_a_run_killed_five_times_equals_the_uninterrupted_one(toy_train, tmp_path: Path) -> None:
+    """With this seed four of the first five moments lie in a save: something is lost, and made again."""
+    found = killed_runs.certify_resume(toy_train, work=tmp_path, kills=5, seed=367, save_steps=3)
+    assert found["holds"] and found["kills"] == 5 and found["runs"] >= 1
+    assert all(found["equal"].values())
+    assert found["kills_in_a_save"] >= 1 and found["kills_outside_training"] < 5
+    assert 0 < found["most_steps_replayed"] <= 3 and found["steps_replayed"] > 0
+
+
+def test_a_trainer_that_never_resumes_is_not_certified(toy_train, tmp_path: Path) -> None:
+    """It ends with the same bytes, having made every update again: killed in its second save, it replays six updates."""
+
+    def amnesic(out: Path) -> None:
+        shutil.rmtree(out / "checkpoints", ignore_errors=True)
+        toy_train(out)
+
+    found = killed_runs.certify_resume(amnesic, work=tmp_path, kills=1, seed=SECOND_SAVE, save_steps=3)
+    assert all(found["equal"].values()) and found["most_steps_replayed"] == 6
+    assert not found["holds"]
+
+
+def test_replays_are_told_by_the_history() -> None:
+    steps = [("start", 0), ("end", 7), ("start", 5), ("end", 9), ("start", 0), ("end", 12), ("start", 12), ("end", 12)]
+    assert killed_runs.replays([{"event": event, "step": step} for event, step in steps]) == [2, 9, 0]
+
+
+def test_random_states_tell_where_numpy_stands() -> None:
+    """Drawing one number moves numpy's position and leaves its key as it was."""
+    import numpy as np
+
+    from loragrid.training.trainer_hooks import random_state_sha256
+
+    np.random.seed(3)
+    np.random.random_sample()  # the first number makes a new key
+    before, key = random_state_sha256(), np.random.get_state()[1]
+    np.random.random_sample()
+    assert (np.random.get_state()[1] == key).all() and random_state_sha256() != before
+
+
+@pytest.mark.parametrize(("differs", "library"), [(False, True), (False, False), (True, True)])
+def test_the_certificate_that_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, differs: bool, library: bool
+) -> None:
+    """The command's file and words; a variant that this machine cannot train is named and makes the certificate no full one."""
+    found = {
+        "kills": 2,
+        "kills_in_a_save": 1,
+        "runs": 1,
+        "steps_replayed": 3,
+        "most_steps_replayed": 3,
+        "save_steps": 4,
+    }
+    found |= {"equal": dict.fromkeys(killed_runs.PARTS, not differs), "holds": not differs}
+    monkeypatch.setattr(certify, "certify_resume", lambda train, **_: found)
+    monkeypatch.setattr(certify, "prepare_data", lambda study, folder: folder)
+    monkeypatch.setattr(certify, "import_training_libraries", lambda backend: None)
+    monkeypatch.setattr(certify, "find_spec", lambda name: library or None)
+    out = tmp_path / "certificate.json"
+    monkeypatch.setattr(sys, "argv", ["certify.py", "--kills", "2", "--out", str(out)])
+    with pytest.raises(Failed) if differs else nullcontext():
+        certify.main()
+    written, said = json.loads(out.read_text()), capsys.readouterr().out
+    left_out = [] if library else ["dropout, 8-bit optimizer"]
+    assert (written["holds"], written["complete"], list(written["skipped"])) == (not differs, library, left_out)
+    assert [result["variant"] for result in written["variants"]] + left_out == list(certify.VARIANTS)
+    first = "DOES NOT HOLD" if differs else f"holds for {3 - len(left_out)} of 3 variants"
+    assert said.startswith(first) and all(f"{name}: not certified, bitsandbytes" in said for name in left_out)
+
+
+def test_a_difference_is_not_certified(toy_train, tmp_path: Path) -> None:
+    """A trainer that forgets its checkpoint's loss rows after a kill must be found out."""
+    runs = []
+
+    def forgetful(out: Path) -> None:
+        toy_train(out)
+        if out.name != "reference":
+            losses = out / "losses.csv"
+            losses.write_text("".join(losses.read_text().splitlines(keepends=True)[:-1]))
+        runs.append(out)
+
+    found = killed_runs.certify_resume(forgetful, work=tmp_path, kills=1, seed=3, save_steps=3)
+    assert not found["holds"]
+    assert found["equal"] == {
+        "adapter": True,
+        "loss_rows": False,
+        "learning_rates": False,
+        "sample_order": True,
+        "random_states": True,
+    }
+    assert json.dumps(found)

@@ -1,0 +1,119 @@
+"""Batches without padding: the numbers of padded ones, for every model that allows it; any other stays padded."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loragrid.training.backends.by_sample import take_samples_one_by_one, takes_samples_one_by_one, where_loss_is
+from loragrid.training.backends.factory import choose_backend
+from loragrid.training.backends.recipe import make_recipe
+from tests.fixtures.train_toys import make_toy, rows_of
+from tests.training.test_packing import WINDOW, load
+
+LENGTHS = (9, 4, 17, 1)
+
+
+def batches() -> tuple[dict[str, Any], dict[str, Any]]:
+    """The same samples as TRL's collator pads them and as it puts them in one row; a third of each carries no loss."""
+    import torch
+    from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+
+    torch.manual_seed(3)
+    ids = [torch.randint(7, 263, (length,)).tolist() for length in LENGTHS]
+    rows = [{"input_ids": row, "labels": [-100] * (len(row) // 3) + row[len(row) // 3 :]} for row in ids]
+    padded, flat = (DataCollatorForLanguageModeling(pad_token_id=0, padding_free=free)(rows) for free in (False, True))
+    return padded, flat
+
+
+@pytest.mark.parametrize("family", ["toy_llama", "toy_gemma"])
+def test_loss_and_gradients_are_those_of_a_padded_batch(family: str, request: pytest.FixtureRequest) -> None:
+    """Gemma's local layers see fewer tokens than a sample has. Logits are computed where there is loss, and nowhere else."""
+    import torch
+
+    folder, (padded, flat) = request.getfixturevalue(family), batches()
+    plain, ours = load(folder, "sdpa"), load(folder, "sdpa")
+    take_samples_one_by_one(ours)
+    assert takes_samples_one_by_one(ours) and not takes_samples_one_by_one(plain) and max(LENGTHS) > 2 * WINDOW
+    expected = plain(**padded, use_cache=False)
+    found = ours(**flat, **where_loss_is(flat["labels"]), use_cache=False)
+    assert found.logits.shape[1] == int((padded["labels"][:, 1:] != -100).sum()) < sum(LENGTHS) - len(LENGTHS)
+    assert found.loss.item() == pytest.approx(expected.loss.item(), rel=1e-6)
+    for output in (expected, found):
+        output.loss.backward()
+    for (name, a), (_, b) in zip(plain.named_parameters(), ours.named_parameters(), strict=True):
+        assert torch.allclose(a.grad, b.grad, atol=1e-6), name
+
+
+def test_a_run_is_that_of_padded_batches(toy_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Update by update, held-out losses included; only the padding is not computed."""
+    toy = make_toy(tmp_path, toy_llama, training__dropout=0.0)
+    unpadded = toy.train(tmp_path / "unpadded")
+    monkeypatch.setattr("loragrid.training.backends.trl.take_samples_one_by_one", lambda model: None)
+    padded = toy.train(tmp_path / "padded")
+    losses = [[float(row["loss"]) for row in rows_of(tmp_path / name)] for name in ("unpadded", "padded")]
+    assert len(losses[0]) > 12 and losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert (unpadded.samples, unpadded.tokens, unpadded.loss_tokens) == (
+        padded.samples,
+        padded.tokens,
+        padded.loss_tokens,
+    )
+    assert unpadded.padding_share == 0.0 and 0.1 < padded.padding_share < 0.5
+
+
+def test_a_model_that_does_not_allow_it_is_padded() -> None:
+    """A convolution, a recurrent state, samples or a window that attention is not told of, attention in both directions, and
+    attention that is asked to be another: one sample would see the one before it, or no sample what it should."""
+    import transformers as t
+
+    heads = {"intermediate_size": 16, "num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 64}
+    sizes = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 2, "pad_token_id": 0}
+    gemma = sizes | heads | {"head_dim": 8}
+    others = (
+        t.Lfm2ForCausalLM(t.Lfm2Config(**sizes, **heads, layer_types=["conv", "full_attention"])),
+        t.MambaForCausalLM(t.MambaConfig(**sizes)),
+        t.Ministral3ForCausalLM(t.Ministral3Config(**sizes, **heads, head_dim=8)),
+        t.PhimoeForCausalLM(t.PhimoeConfig(**sizes, **heads, sliding_window=16, num_local_experts=2)),
+        t.Gemma3ForCausalLM(t.Gemma3TextConfig(**gemma, use_bidirectional_attention=True)),
+        t.LlamaForCausalLM._from_config(t.LlamaConfig(**sizes, **heads), attn_implementation="eager"),
+    )
+    for model in others:
+        before = model.config._attn_implementation
+        take_samples_one_by_one(model.eval())
+        assert model.config._attn_implementation == before and not takes_samples_one_by_one(model), type(model)
+    for model in (
+        t.LlamaForCausalLM(t.LlamaConfig(**sizes, **heads)),
+        t.Qwen3ForCausalLM(t.Qwen3Config(**sizes, **heads, head_dim=8)),
+        t.MistralForCausalLM(t.MistralConfig(**sizes, **heads, sliding_window=4)),
+        t.Gemma3ForCausalLM(t.Gemma3TextConfig(**gemma)),
+        t.GPT2LMHeadModel(t.GPT2Config(vocab_size=50, n_embd=16, n_layer=1, n_head=2)),
+    ):
+        take_samples_one_by_one(model.eval())
+        assert takes_samples_one_by_one(model), type(model)
+
+
+def test_attention_that_is_not_told_where_samples_begin_is_refused(toy_llama: Path) -> None:
+    """Several rows at once, as in generation: they would be taken for samples of one."""
+    padded, _ = batches()
+    model = load(toy_llama, "sdpa")
+    take_samples_one_by_one(model)
+    for refused in (padded, {"input_ids": padded["input_ids"], "position_ids": None}):
+        with pytest.raises(RuntimeError, match="where samples begin"):
+            model(**refused)
+
+
+def test_a_base_on_a_gpu_is_left_as_it_is(toy_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not measured there: its batches are padded."""
+    import dataclasses
+
+    from loragrid.models import loading
+
+    toy = make_toy(tmp_path, toy_llama)
+    recipe = make_recipe(toy.study, toy.cell, device="cpu")
+    entry, backend = toy.study.settings["models"]["toy"], choose_backend("trl", device="cpu")
+    assert takes_samples_one_by_one(backend.load(entry, recipe=recipe).model)
+    monkeypatch.setattr(
+        "loragrid.training.backends.trl.load_base", lambda entry, device: loading.load_base(entry, device="cpu")
+    )
+    on_gpu = dataclasses.replace(recipe, device="cuda")
+    assert not takes_samples_one_by_one(backend.load(entry, recipe=on_gpu).model)

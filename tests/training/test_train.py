@@ -1,0 +1,289 @@
+"""The train stage on a toy model: what it trains on, what it measures, what it leaves."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loragrid.errors import UserError
+from loragrid.records.losses import COLUMNS
+from loragrid.records.record import RunRecord, read_record
+from loragrid.study.budget import plan_steps
+from loragrid.training.backends.factory import choose_backend
+from loragrid.training.backends.recipe import make_recipe, resolve_dtype
+from tests.fixtures.train_toys import Toy, make_toy, rows_of
+
+
+@pytest.fixture(scope="module")
+def toy(toy_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Toy:
+    return make_toy(tmp_path_factory.mktemp("toy"), toy_llama)
+
+
+@pytest.fixture(scope="module")
+def trained(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run."""
+    out = tmp_path_factory.mktemp("trained") / "run"
+    toy.train(out)
+    return out
+
+
+def heldout_by_hand(model: Any, data: Path) -> float:
+    """Mean negative log-likelihood over all loss tokens of the held-out rows, one unpadded row at a time."""
+    import pyarrow.parquet as pq
+    import torch
+
+    total, count = 0.0, 0
+    for row in pq.read_table(data / "heldout.parquet").to_pylist():
+        ids, labels = torch.tensor([row["input_ids"]]), torch.tensor(row["labels"])
+        with torch.no_grad():
+            scores = model(input_ids=ids).logits[0, :-1].double().log_softmax(-1)
+        target = labels[1:]
+        picked = scores[torch.arange(len(target)), target.clamp(min=0)][target != -100]
+        total, count = total - float(picked.sum()), count + len(picked)
+    return total / count
+
+
+@pytest.mark.parametrize(
+    ("budget", "expected"),
+    [
+        ({"steps": 7}, 7),
+        ({"tokens": 1000}, 10),  # 25 tokens a row, 4 rows an update
+        ({"tokens": 1}, 1),
+        ({"epochs": 1}, 3),  # 10 rows: 4, 4, 2
+        ({"epochs": 2.5}, 8),
+        ({"epochs": 0.01}, 1),
+    ],
+)
+def test_budget_in_updates(budget: dict, expected: int) -> None:
+    assert plan_steps(budget, lengths_tokens=[20, 30] * 5, per_device=2, accumulation=2) == expected
+
+
+def test_leaves_what_it_says_and_nothing_else(trained: Path) -> None:
+    names = {path.name for path in trained.iterdir()}
+    assert names == {"adapter", "losses.csv", "history.jsonl", "finished.json", "record.json", "trainer.lock"}
+    assert {path.name for path in (trained / "adapter").iterdir()} == {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    }
+    config = json.loads((trained / "adapter" / "adapter_config.json").read_text())
+    assert config["target_modules"] == sorted(config["target_modules"]) and config["r"] == 4
+    assert (trained / "adapter" / "adapter_model.safetensors").stat().st_mode & 0o044  # readable by others, as the rest
+
+
+def test_loss_rows(trained: Path) -> None:
+    rows = rows_of(trained)
+    assert tuple(rows[0]) == COLUMNS
+    assert [int(row["step"]) for row in rows if row["kind"] == "heldout"] == [0, 4, 8, 12]
+    train = [row for row in rows if row["kind"] == "train"]
+    assert [int(row["step"]) for row in train] == list(range(1, 13))
+    # Warm-up over 2 updates from 0, then linear to 0.
+    rates = [float(row["learning_rate"]) for row in train]
+    assert rates[:3] == pytest.approx([0.0, 0.005, 0.01]) and rates[-1] == pytest.approx(0.001)
+    assert all(math.isfinite(float(row["loss"])) and float(row["grad_norm"]) > 0 for row in train)
+    # 30 rows in updates of 4: the eighth ends the pass over the data with 2.
+    assert [int(row["samples"]) for row in train] == [4, 8, 12, 16, 20, 24, 28, 30, 34, 38, 42, 46]
+
+
+def test_tokens_are_those_of_the_rows(trained: Path, toy: Toy) -> None:
+    """After a whole pass over the data, the counts are those of the file; the first token of a row carries no loss."""
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(toy.data / "train.parquet").to_pylist()
+    row = next(row for row in rows_of(trained) if row["kind"] == "train" and row["samples"] == "30")
+    assert int(row["tokens"]) == sum(len(r["input_ids"]) for r in table)
+    assert int(row["loss_tokens"]) == sum(label != -100 for r in table for label in r["labels"][1:])
+
+
+def test_adapter_loads_and_the_heldout_loss_is_the_true_one(trained: Path, toy: Toy, toy_llama: Path) -> None:
+    """Weighted by loss token: neither padding nor batches change it. Before the first update it is the base's."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    base = AutoModelForCausalLM.from_pretrained(toy_llama).eval()
+    rows = [row for row in rows_of(trained) if row["kind"] == "heldout"]
+    assert float(rows[0]["loss"]) == pytest.approx(heldout_by_hand(base, toy.data), rel=1e-6)
+    tuned = PeftModel.from_pretrained(base, trained / "adapter").eval()
+    assert float(rows[-1]["loss"]) == pytest.approx(heldout_by_hand(tuned, toy.data), rel=1e-6)
+    assert rows[-1]["loss"] != rows[0]["loss"]
+
+
+def test_record(trained: Path, toy: Toy) -> None:
+    record = read_record(trained / "record.json", RunRecord)
+    rows = rows_of(trained)
+    card = json.loads((toy.data / "card.json").read_text())
+    assert (record.status, record.reason, record.run, record.study) == ("finished", None, toy.cell.run, "toy")
+    assert (record.steps, record.planned_steps, record.samples) == (12, 12, 46)
+    assert record.settings == toy.cell.identity and record.backend == "trl"
+    assert (record.data_fingerprint, record.train_rows, record.heldout_rows) == (card["fingerprint"], 30, 10)
+    assert record.tokens == int(rows[-1]["tokens"]) and record.loss_tokens == int(rows[-1]["loss_tokens"])
+    assert record.padding_share == 0.0 and record.tokens_per_second > 0 and record.peak_rss_mib > 100
+    assert record.peak_vram_mib is None and record.energy_joules is None
+    assert record.first_heldout_loss == float(rows[0]["loss"])
+    assert record.final_heldout_loss == float(rows[-1]["loss"])
+    assert record.final_train_loss == float([row for row in rows if row["kind"] == "train"][-1]["loss"])
+    # Two layers of seven linear modules between 32, 16 and 64 wide, at rank 4.
+    assert record.trainable_parameters == 2 * 4 * (64 + 48 + 48 + 64 + 3 * 96)
+    assert [(session.start_step, session.end_step, session.ended) for session in record.sessions] == [
+        (0, 12, "finished")
+    ]
+    assert len(record.base_sha256) == len(record.adapter_sha256) == 64 and record.versions["trl"]
+
+
+def test_same_seed_same_bytes_other_seed_other_bytes(toy: Toy, trained: Path, toy_llama: Path, tmp_path: Path) -> None:
+    first = (trained / "adapter" / "adapter_model.safetensors").read_bytes()
+    toy.train(tmp_path / "again")
+    assert (tmp_path / "again" / "adapter" / "adapter_model.safetensors").read_bytes() == first
+    # Saving and evaluating more often, in other places, draws no random number and changes no bit.
+    often = make_toy(tmp_path / "often", toy_llama, training__save_steps=1, training__evaluate_every_steps=1)
+    often.train(tmp_path / "often" / "run")
+    assert (tmp_path / "often" / "run" / "adapter" / "adapter_model.safetensors").read_bytes() == first
+    other = make_toy(tmp_path / "other", toy_llama, base_case__seed=8)
+    other.train(tmp_path / "other" / "run")
+    assert (tmp_path / "other" / "run" / "adapter" / "adapter_model.safetensors").read_bytes() != first
+
+
+def test_finished_run_is_left_alone(toy: Toy, trained: Path) -> None:
+    """Fault 12."""
+    before = {path: path.stat().st_mtime_ns for path in trained.rglob("*")}
+    assert toy.train(trained) == read_record(trained / "record.json", RunRecord)
+    assert {path: path.stat().st_mtime_ns for path in trained.rglob("*")} == before
+
+
+def test_record_of_another_run_is_refused(trained: Path, toy_llama: Path, tmp_path: Path) -> None:
+    other = make_toy(tmp_path, toy_llama, base_case__rank=2)
+    with pytest.raises(UserError, match="a folder of its own"):
+        other.train(trained)
+
+
+def test_gemma_trains(toy_gemma: Path, tmp_path: Path) -> None:
+    record = make_toy(tmp_path, toy_gemma, training__budget={"steps": 3}).train(tmp_path / "run")
+    assert record.status == "finished" and record.steps == 3
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"training__optimizer": "sgd"},
+        {"training__optimizer": "adafactor"},
+        {"training__schedule": "cosine", "training__warmup_steps": 0, "training__max_grad_norm": 0},
+        {"training__compute_dtype": "bf16", "training__target_modules": ["q_proj", "v_proj"], "training__alpha": 32},
+    ],
+)
+def test_other_settings_train_too(toy_llama: Path, tmp_path: Path, changes: dict) -> None:
+    toy = make_toy(tmp_path, toy_llama, training__budget={"steps": 2}, **changes)
+    assert toy.train(tmp_path / "run").status == "finished"
+
+
+def test_gradients_flow_through_a_base_in_4_bits_after_it_was_measured(
+    toy_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """bitsandbytes packs layers anew at a forward pass without gradients, on some CPUs, after which none flow through them."""
+    bitsandbytes = pytest.importorskip("bitsandbytes")
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    from loragrid.models.loading import load_base
+
+    monkeypatch.setattr(bitsandbytes.nn.modules, "has_avx512bf16", lambda: True)  # as on such a CPU, whatever is here
+    base = load_base({"path": str(toy_llama), "precision": "4bit", "chat_template": None}, device="cpu")
+    packs = [layer.support_avx512bf16_for_cpu for layer in base.modules() if "4bit" in type(layer).__name__]
+    assert packs and not any(packs)
+
+    rows = torch.randint(7, 263, (2, 12))
+    model = get_peft_model(base, LoraConfig(r=4, target_modules="all-linear"))
+    with torch.no_grad():
+        model.eval()(rows)
+    model.train()(rows, labels=rows).loss.backward()
+    gradients = {name: p.grad for name, p in model.named_parameters() if "layers.0" in name and "lora_B" in name}
+    assert gradients and all(gradient is not None and gradient.abs().sum() > 0 for gradient in gradients.values())
+
+
+@pytest.mark.parametrize("by_sample", [True, False])
+def test_packing_does_not_let_rows_see_each_other(
+    toy_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_sample: bool
+) -> None:
+    """Packed rows share a sequence; the loss of the first update, made before anything is learned, must be the one
+    that the same rows have one by one. An epoch of one update sees all rows in both forms."""
+    if not by_sample:  # as on a GPU: transformers' mask keeps them apart
+        monkeypatch.setattr("loragrid.training.backends.trl.take_samples_one_by_one", lambda model: None)
+    whole = {"training__budget": {"steps": 1}, "training__dropout": 0.0}
+    packed = make_toy(tmp_path / "a", toy_llama, **whole, training__packing=True, base_case__batch=[1, 64])
+    single = make_toy(tmp_path / "b", toy_llama, **whole, base_case__batch=[1, 30])
+    records = [toy.train(tmp_path / name) for toy, name in ((packed, "packed"), (single, "single"))]
+    assert records[0].final_train_loss == pytest.approx(records[1].final_train_loss, rel=1e-5)
+    assert [(r.samples, r.tokens, r.loss_tokens) for r in records[:1]] == [
+        (records[1].samples, records[1].tokens, records[1].loss_tokens)
+    ]
+
+
+def test_a_base_is_lent_and_comes_back_as_it_was(toy: Toy) -> None:
+    """For a search that trains on one loaded base: adapters of the same seed are the same, the base keeps every bit."""
+    import torch
+
+    backend, recipe = choose_backend("trl", device="cpu"), make_recipe(toy.study, toy.cell, device="cpu")
+    base = backend.load(toy.study.settings["models"]["toy"], recipe=recipe)
+    before = {name: value.clone() for name, value in base.model.state_dict().items()}
+
+    def adapters(model: Any) -> dict[str, Any]:
+        return {name: value.detach().clone() for name, value in model.named_parameters() if "lora_" in name}
+
+    first = backend.adapt(base, recipe=recipe)
+    drawn = adapters(first)
+    with torch.no_grad():
+        for name, value in first.named_parameters():
+            if "lora_" in name:
+                value.add_(1.0)
+    base = backend.release(base, first)
+    assert before.keys() == base.model.state_dict().keys()
+    assert all(torch.equal(before[name], value) for name, value in base.model.state_dict().items())
+    again = adapters(backend.adapt(base, recipe=recipe))
+    assert drawn.keys() == again.keys() and all(torch.equal(drawn[name], again[name]) for name in drawn)
+
+
+@pytest.mark.parametrize(
+    ("break_it", "named"),
+    [
+        (lambda data: (data / "card.json").unlink(), "card.json"),
+        (lambda data: (data / "train.parquet").unlink(), "train.parquet"),
+        (lambda data: (data / "heldout.parquet").write_bytes(b"PAR1"), "heldout.parquet"),
+        (lambda data: (data / "train.parquet").write_bytes((data / "heldout.parquet").read_bytes()), "fingerprint"),
+    ],
+)
+def test_data_that_are_not_those_of_the_card(toy_llama: Path, tmp_path: Path, break_it: Any, named: str) -> None:
+    toy = make_toy(tmp_path, toy_llama)
+    break_it(toy.data)
+    with pytest.raises(UserError, match=named):
+        toy.train(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_missing_library_is_a_line_and_never_a_fallback(toy_llama: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr("loragrid.runtime.optional_packages.find_spec", lambda name: None)
+    with pytest.raises(UserError, match="pip install"):
+        choose_backend("unsloth", device="cpu")
+    with pytest.raises(UserError, match="pip install"):
+        choose_backend("auto", device="cuda")
+    assert choose_backend("auto", device="cpu").name == "trl"
+    toy = make_toy(tmp_path, toy_llama, training__optimizer="adamw_8bit")
+    with pytest.raises(UserError, match="bitsandbytes"):
+        make_recipe(toy.study, toy.cell, device="cpu")
+    toy = make_toy(tmp_path, toy_llama, training__report_to="wandb")
+    with pytest.raises(UserError, match="needs wandb, which is not installed: pip install wandb, or set it to none"):
+        make_recipe(toy.study, toy.cell, device="cpu")
+
+
+def test_target_modules_that_the_model_lacks_are_named_with_those_it_has(toy_llama: Path, tmp_path: Path) -> None:
+    toy = make_toy(tmp_path, toy_llama, training__target_modules=["q_proj", "W_pack"])
+    with pytest.raises(UserError, match=r"no layer 'W_pack': take some of down_proj, .*, v_proj, or all-linear"):
+        toy.train(tmp_path / "run")
+    toy = make_toy(tmp_path, toy_llama, training__target_modules=["self_attn"])  # no layer of its own
+    with pytest.raises(UserError, match="no layer 'self_attn'"):
+        toy.train(tmp_path / "run")
+
+
+def test_compute_dtype() -> None:
+    assert resolve_dtype("auto", device="cpu") == "fp32" and resolve_dtype("bf16", device="cpu") == "bf16"
+    with pytest.raises(UserError, match="fp16"):
+        resolve_dtype("fp16", device="cpu")

@@ -1,0 +1,169 @@
+"""The backend `unsloth` through its form for CPUs. Run by test_unsloth.py in an interpreter that has unsloth, in this order:
+the sessions of the certificate are forks, best made before anything was computed."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from loragrid.paths import SCRIPTS
+from loragrid.training.backends.unsloth import import_unsloth
+
+import_unsloth(compute_dtype="bf16")  # before any fixture imports transformers
+
+from loragrid.errors import UserError  # noqa: E402
+from loragrid.training.backends.factory import choose_backend  # noqa: E402
+from loragrid.training.backends.recipe import make_recipe  # noqa: E402
+from loragrid.training.backends.trl import sft_settings  # noqa: E402
+from loragrid.training.backends.unsloth import DECIDING, _notes, _refuse_other_settings  # noqa: E402
+from loragrid.training.killed_runs import certify_resume  # noqa: E402
+from tests.fixtures.backend_trace import VARIANTS, can_train, trace  # noqa: E402
+from tests.fixtures.train_toys import Toy, make_toy  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def toy(toy_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Toy:
+    """With dropout, and more than one pass over the rows."""
+    return make_toy(tmp_path_factory.mktemp("toy"), toy_llama, training__backend="unsloth", training__save_steps=3)
+
+
+@pytest.fixture(scope="module")
+def trained(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("trained") / "run"
+    toy.train(out)
+    return out
+
+
+def test_killed_and_resumed_it_is_the_run_that_was_left_alone(toy: Toy, tmp_path: Path) -> None:
+    from tools.certify import import_training_libraries
+
+    import_training_libraries("unsloth")
+    found = certify_resume(toy.train, work=tmp_path, kills=4, seed=5, save_steps=3)
+    assert found["holds"] and found["kills"] == 4 and all(found["equal"].values())
+
+
+def test_a_fresh_process_makes_the_same_adapter(toy: Toy, trained: Path, tmp_path: Path) -> None:
+    """train.py itself: unsloth is imported in time there, and what it compiles leaves nothing in the run's folder."""
+    command = [sys.executable, SCRIPTS / "train.py", "--study", toy.study.path, "--run", toy.cell.run]
+    done = subprocess.run(
+        [*command, "--data", toy.data, "--out", tmp_path / "run"],
+        env=os.environ | {"PYTHONWARNINGS": "default"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    # unsloth's own complaint about the order of imports
+    assert "should be imported before" not in (done.stdout + done.stderr)
+    adapters = [folder / "adapter" / "adapter_model.safetensors" for folder in (tmp_path / "run", trained)]
+    assert adapters[0].read_bytes() == adapters[1].read_bytes()
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {path.name for path in trained.iterdir()}
+    assert {path.name for path in trained.iterdir()} == {
+        "finished.json",
+        *("adapter", "losses.csv", "history.jsonl", "record.json", "trainer.lock"),
+    }
+
+
+@pytest.mark.parametrize("variant", [variant for variant in VARIANTS if can_train(variant)])
+def test_trace(toy_llama: Path, tmp_path: Path, variant: str) -> None:
+    """Left for test_unsloth.py, which compares it with the other backend's."""
+    found = trace("unsloth", variant, model=toy_llama, folder=tmp_path)
+    Path(os.environ["LORAGRID_TRACES"], f"{variant}.json").write_text(json.dumps(found))
+
+
+def test_a_base_is_loaded_anew_for_each_run(toy: Toy) -> None:
+    """For a search: whatever was done to the model of one run, the next begins with the same weights."""
+    backend, recipe = choose_backend("unsloth", device="cpu"), make_recipe(toy.study, toy.cell, device="cpu")
+    base, seen = backend.load(toy.study.settings["models"]["toy"], recipe=recipe), []
+    for _ in range(2):
+        model = backend.adapt(base, recipe=recipe)
+        seen.append({name: value.tolist() for name, value in model.named_parameters()})
+        for value in model.parameters():
+            value.data.add_(1.0)
+        base = backend.release(base, model)
+        assert base.model is None
+    assert seen[0] == seen[1]
+
+
+def test_trials_of_a_search_train_one_after_another(toy_llama: Path, tmp_path: Path) -> None:
+    """The same trial three times: each is trained, and to the same losses."""
+    from loragrid.runtime.session import SessionClock, StopSignals
+    from loragrid.searching.trials import TrialBench
+    from tests.searching.test_tune import TUNE
+
+    toy = make_toy(tmp_path, toy_llama, training__backend="unsloth", tune=TUNE)
+    bench, results = TrialBench(toy.study, toy.data), []
+    for _ in range(3):
+        given = {"name": "trial", "folder": tmp_path, "stop": StopSignals(), "clock": SessionClock(None)}
+        results.append(bench.run({}, **given, listen=lambda part, loss: False))
+    assert [(result.outcome, result.reason) for result in results] == [("complete", None)] * 3
+    assert results[0].curve == results[1].curve == results[2].curve
+
+
+def test_packed_samples_do_not_see_each_other(toy_llama: Path, tmp_path: Path) -> None:
+    """The first update's loss, of rows packed and of rows padded."""
+    whole = {"training__backend": "unsloth", "training__budget": {"steps": 1}, "training__dropout": 0.0}
+    packed = make_toy(tmp_path / "a", toy_llama, **whole, training__packing=True, base_case__batch=[2, 32])
+    padded = make_toy(tmp_path / "b", toy_llama, **whole, base_case__batch=[5, 6])
+    records = [toy.train(tmp_path / name) for toy, name in ((packed, "packed"), (padded, "padded"))]
+    assert records[0].final_train_loss == pytest.approx(records[1].final_train_loss, rel=1e-5)
+    assert records[0].tokens == records[1].tokens and records[0].padding_share == 0.0 < records[1].padding_share
+
+
+def test_gemma_trains(toy_gemma: Path, tmp_path: Path) -> None:
+    toy = make_toy(tmp_path, toy_gemma, training__backend="unsloth", training__budget={"steps": 2})
+    record = toy.train(tmp_path / "run")
+    assert record.status == "finished" and record.notes[0] == "unsloth: weights in float32, trained in fp32"
+
+
+@pytest.mark.parametrize("precision", ["16bit", "4bit"] if find_spec("bitsandbytes") else ["16bit"])
+def test_bases_of_fewer_bits_train(toy_llama: Path, tmp_path: Path, precision: str) -> None:
+    toy = make_toy(tmp_path, toy_llama, training__backend="unsloth", training__budget={"steps": 2})
+    toy.study.settings["models"]["toy"]["precision"] = precision
+    record = toy.train(tmp_path / "run")
+    layers = ", layers in 4 bits" if precision == "4bit" else ""
+    assert record.status == "finished" and record.notes[0] == f"unsloth: weights in bfloat16{layers}, trained in fp32"
+
+
+def test_what_it_cannot_do_as_asked_is_refused(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Never another precision, longer positions, or another folder's content in silence."""
+    backend, recipe = choose_backend("unsloth", device="cpu"), make_recipe(toy.study, toy.cell, device="cpu")
+    entry = toy.study.settings["models"]["toy"]
+    with monkeypatch.context() as patch:
+        patch.setattr("unsloth_zoo.cpu.loader.cpu_bnb_4bit_supported", lambda: False)
+        with pytest.raises(UserError, match="precision is 4bit in the study file, and unsloth loaded it as bfloat16"):
+            backend.load(entry | {"precision": "4bit"}, recipe=recipe)
+    with pytest.raises(UserError, match=r"config\.json cannot be read"):
+        backend.load(entry | {"path": str(toy.data)}, recipe=recipe)
+
+
+def test_every_deciding_setting_is_compared(toy: Toy, tmp_path: Path) -> None:
+    recipe = make_recipe(toy.study, toy.cell, device="cpu")
+    wanted = sft_settings(recipe, folder=tmp_path)
+    arguments = choose_backend("unsloth", device="cpu").config(recipe, folder=tmp_path)
+    _refuse_other_settings(arguments, wanted, unless=set())
+    for name in DECIDING:
+        kept = getattr(arguments, name)
+        setattr(arguments, name, "another")
+        with pytest.raises(UserError, match=f"with {name} another where the study asks for"):
+            _refuse_other_settings(arguments, wanted, unless=set())
+        _refuse_other_settings(arguments, wanted, unless={name})
+        setattr(arguments, name, kept)
+
+
+def test_a_float32_that_was_not_asked_for_is_told(toy: Toy) -> None:
+    """A Gemma on a card without bf16; its trainer needs the card, its label does not."""
+    recipe = make_recipe(toy.study, toy.cell, device="cpu")
+    model = choose_backend("unsloth", device="cpu").load(toy.study.settings["models"]["toy"], recipe=recipe).model
+    notes = _notes(model, replace(recipe, compute_dtype="fp16", device="cuda"), forced=True)
+    assert notes[0].endswith("trained in fp32") and "in float32 where fp16 was asked for" in notes[1]
+
+
+def test_order_of_imports_is_guarded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "unsloth")
+    with pytest.raises(RuntimeError, match="before unsloth"):
+        import_unsloth()

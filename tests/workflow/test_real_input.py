@@ -1,0 +1,83 @@
+"""The study on things nobody of this project wrote, where they lie beside the checkout: ../shared/real."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from prepare_data import prepare_data
+from loragrid.study.grid import data_sets, expand
+from loragrid.paths import ROOT
+from loragrid.study.study_file import Study, load_study
+from train import train_run
+
+pytestmark = pytest.mark.usefixtures("warm")
+
+STUDY = ROOT / "tests" / "real" / "stories260k.yaml"
+
+
+def variant(folder: Path, name: str, change: dict[str, dict]) -> Path:
+    """The real study with some sections changed, its paths made absolute, in a file of its own."""
+    settings = load_study(str(STUDY)).settings
+    for section, keys in change.items():
+        settings[section] |= keys
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(settings, sort_keys=False))
+    return path
+
+
+def prepare(study: Study, folder: Path) -> dict:
+    return prepare_data(study=study, data_id=next(iter(data_sets(study))), out=folder)
+
+
+@pytest.mark.slow
+def test_a_real_llama_learns_alpaca_and_is_scored_on_blimp(real: Path, tmp_path: Path) -> None:
+    study = variant(
+        tmp_path, "short", {"training": {"budget": {"steps": 12}, "evaluate_every_steps": 12}, "scoring": {"limit": 60}}
+    )
+    command = [sys.executable, "-m", "snakemake", "--cores", "1", "--directory", tmp_path, "--config", f"study={study}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+    runs = pd.read_csv(tmp_path / "results/short/compare/runs.csv")
+    assert sorted(runs["status"]) == ["scored"] * 4
+    assert sorted(runs["learning_rate"].dropna()) == [3.0e-4, 3.0e-3, 3.0e-2]
+    comparisons = pd.read_csv(tmp_path / "results/short/compare/comparisons.csv")
+    assert comparisons["task"].nunique() == 7 and len(comparisons) == 21
+    learned = comparisons[comparisons["task"] == "heldout_loss"]
+    assert (learned["verdict"] == "better").any()
+    participle = comparisons[comparisons["task"] == "blimp_irregular_past_participle_verbs"]
+    assert (participle["reference_score"] > 0.8).all(), "the real base knows participles, far above chance"
+    assert "TinyStories" in (tmp_path / "reports/short/report.html").read_text()
+
+
+def test_conversations_with_tool_calls_are_trained_on(real: Path, tmp_path: Path) -> None:
+    path = variant(
+        tmp_path,
+        "tools",
+        {
+            "data": {"source": {"path": str(real / "chat/sharegpt_tools.json")}, "heldout_rows": 20},
+            "training": {"budget": {"steps": 3}},
+        },
+    )
+    study = load_study(str(path))
+    card = prepare(study, tmp_path / "data")
+    assert card["format"] == "sharegpt"
+    assert card["rows_read"] == 300 and card["rows_kept"] > 200
+    record = train_run(study=study, cell=expand(study)[0], data_folder=tmp_path / "data", out=tmp_path / "run")
+    assert record.status == "finished" and record.steps == 3
+    assert record.final_heldout_loss < record.first_heldout_loss
+
+
+def test_a_conversation_with_an_empty_reply_is_counted(real: Path, tmp_path: Path) -> None:
+    broken = json.loads((real / "chat/sharegpt_missing_turn.json").read_text())
+    rows = [broken, *json.loads((real / "chat/sharegpt_tools.json").read_text())]
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    path = variant(tmp_path, "missing", {"data": {"source": {"path": "rows.json"}, "heldout_rows": 20}})
+    card = prepare(load_study(str(path)), tmp_path / "data")
+    reasons = {reason: found for reason, found in card["dropped"].items() if 1 in found["first_rows"]}
+    assert len(reasons) == 1 and "reply" in next(iter(reasons))

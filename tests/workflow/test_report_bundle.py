@@ -1,0 +1,34 @@
+"""`snakemake --report` on a study whose training and scoring lie there: only compare and report run, captions are in."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from loragrid.paths import ROOT
+from tests.fixtures import synthetic
+
+
+
+def snakemake(folder: Path, study: Path, *options: str) -> str:
+    """Snakemake's output; by modification times alone, since made-up results have no history of jobs."""
+    command = [sys.executable, "-m", "snakemake", "--directory", str(folder), "--config", f"study={study}", *options]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"PATH": path})
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_bundle_with_captions_and_categories(tmp_path: Path) -> None:
+    study = synthetic.make_study(tmp_path)
+    synthetic.make_results(study, tmp_path / "results" / study.name, items=30)
+    said = snakemake(tmp_path, study.path, "--cores", "1", "--rerun-triggers", "mtime")
+    assert "rule compare" in said and "rule report" in said and "rule train" not in said
+    assert (tmp_path / "reports" / study.name / "report.html").is_file()
+    snakemake(tmp_path, study.path, "--report", str(tmp_path / "bundle.html"))
+    bundle = (tmp_path / "bundle.html").read_text()
+    for part in ("verdict first", "Pictures", "Tables", "loss_learning_rate.svg", "comparisons.csv", "light colours"):
+        assert part in bundle

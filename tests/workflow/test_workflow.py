@@ -1,0 +1,147 @@
+"""The whole chain by Snakemake: planned, run on a toy study, run again, changed, killed and resumed."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from loragrid.paths import ROOT
+from tests.fixtures.checkout import Checkout
+
+pytestmark = pytest.mark.usefixtures("warm")
+
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, toy_llama: Path) -> Checkout:
+    checkout = Checkout(tmp_path_factory.mktemp("checkout"), toy_llama)
+    assert checkout.planned() == {"prepare_data": 1, "train": 2, "score": 2, "score_base": 1, "compare": 1, "report": 1}
+    done = checkout.snakemake()
+    assert done.returncode == 0, done.stderr[-3000:]
+    return checkout
+
+
+def test_the_shipped_demo_plans_at_least_eight_runs_and_three_bases() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "snakemake", "--dry-run", "--forceall"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    jobs = dict(re.findall(r"^(\w+)\s+(\d+)$", done.stdout + done.stderr, re.MULTILINE))
+    assert int(jobs["train"]) >= 8 and jobs["score"] == jobs["train"] and int(jobs["score_base"]) == 3
+
+
+@pytest.mark.slow
+def test_the_chain_ends_in_a_report(finished: Checkout) -> None:
+    page = (finished.folder / "reports/toy/report.html").read_text()
+    assert "<html" in page and len(finished.adapters()) == 2
+    for record in (finished.folder / "results/toy/train").glob("*/record.json"):
+        value = json.loads(record.read_text())
+        assert value["status"] == "finished" and value["steps"] == 60
+        assert value["run"] in page
+
+
+@pytest.mark.slow
+def test_a_finished_study_has_nothing_to_do_even_after_a_comment_or_a_touch(finished: Checkout) -> None:
+    assert finished.planned() == {}
+    script = finished.folder / "scripts/train.py"
+    script.write_text(script.read_text() + "\n# a remark\n")
+    os.utime(finished.folder / "rows.json")
+    assert finished.planned() == {}
+
+
+@pytest.mark.slow
+def test_a_finished_study_is_finished_however_its_path_is_written_and_wherever_it_lies(
+    finished: Checkout, tmp_path: Path
+) -> None:
+    absolute = finished.study
+    finished.study = Path("toy.yaml")
+    assert finished.planned() == {}
+    finished.study = tmp_path / "toy.yaml"  # with the file that it names beside it, as before
+    for name in ("toy.yaml", "rows.json"):
+        shutil.copy(finished.folder / name, tmp_path)
+    assert finished.planned() == {}
+    finished.study = absolute
+
+
+@pytest.mark.slow
+def test_one_more_learning_rate_trains_and_scores_one_more_run(finished: Checkout) -> None:
+    before = finished.settings
+    after = finished.settings
+    after["grid"]["learning_rate"].append(3.0e-3)
+    finished.write(after)
+    assert finished.planned() == {"train": 1, "score": 1, "compare": 1, "report": 1}
+    finished.write(before)
+
+
+@pytest.mark.slow
+def test_an_edit_of_a_stage_s_logic_runs_that_stage_again(finished: Checkout) -> None:
+    jobs = {"train": {"train": 2}, "score": {"score": 2, "score_base": 1}, "report": {"report": 1}}
+    for stage, expected in jobs.items():
+        script = finished.folder / f"scripts/{stage}.py"
+        text = script.read_text()
+        script.write_text(text + "\nUNUSED = 1\n")
+        assert finished.planned().items() >= expected.items()
+        script.write_text(text)
+    assert finished.planned() == {}
+
+
+@pytest.mark.slow
+def test_saving_more_often_or_pausing_changes_nothing_that_is_finished(finished: Checkout) -> None:
+    before = finished.settings
+    after = finished.settings
+    after["training"] |= {"save_steps": 3, "session_minutes": 55, "keep_checkpoints": 1}
+    finished.write(after)
+    assert finished.planned() == {}
+    finished.write(before)
+
+
+@pytest.mark.slow
+def test_a_run_killed_with_its_group_resumes_to_the_same_adapter(
+    finished: Checkout, tmp_path: Path, toy_llama: Path
+) -> None:
+    killed = Checkout(tmp_path, toy_llama)
+    process = subprocess.Popen(
+        killed.command("--until", "train"),
+        cwd=killed.folder,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    checkpoints = killed.folder / "results/toy/train"
+    deadline = time.monotonic() + 300
+    while not list(checkpoints.glob("*/checkpoints/checkpoint-*/manifest.json")):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not list(checkpoints.glob("*/record.json"))
+
+    assert killed.snakemake("--unlock").returncode == 0
+    done = killed.snakemake("--until", "train")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert killed.adapters() == finished.adapters()
+    histories = [json.loads(file.read_text()) for file in checkpoints.glob("*/record.json")]
+    assert any(len(record["sessions"]) > 1 for record in histories)
+
+
+def test_a_user_s_mistake_is_one_line_and_not_a_traceback(tmp_path: Path) -> None:
+    study = tmp_path / "bad.yaml"
+    study.write_text((ROOT / "config/studies/demo.yaml").read_text().replace("rank: 16", "rank: 0", 1))
+    command = [sys.executable, "-m", "snakemake", "--cores", "1", "--directory", tmp_path, "--config", f"study={study}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    lines = [
+        line
+        for line in done.stderr.splitlines()
+        if not line.startswith(("Using workflow specific profile", "Config file"))
+    ]
+    assert len(lines) == 1 and lines[0].startswith("error: bad.yaml: base_case.rank: 0 is less than the minimum of 1")
+    assert not (tmp_path / "results").exists()
