@@ -70,6 +70,6 @@ $(VENV)/.test: $(VENV)/.study requirements-test.txt requirements-app.txt require
 # CPUs is what the tests drive; for a GPU: pip install -r requirements-gpu.txt.
 $(VENV)/.unsloth: $(VENV)/.test requirements-gpu.txt
 	$(BIN)/python -m venv --without-pip $(VENV)/unsloth
-	$(BIN)/python -c 'import pathlib, sysconfig; [folder.joinpath("study.pth").write_text(sysconfig.get_path("purelib")) for folder in pathlib.Path("$(VENV)/unsloth").glob("lib/*/site-packages")]'
+	$(BIN)/python -c 'import pathlib, sysconfig; [folder.joinpath("study.pth").write_text(sysconfig.get_path("purelib") + "\n$(CURDIR)/scripts") for folder in pathlib.Path("$(VENV)/unsloth").glob("lib/*/site-packages")]'
 	$(BIN)/python -m pip --python $(VENV)/unsloth/bin/python install --quiet --disable-pip-version-check --no-deps $$(grep '^unsloth' requirements-gpu.txt)
 	touch $@

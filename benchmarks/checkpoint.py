@@ -59,7 +59,7 @@ def measure(study: str, *, intervals: list[int], repeats: int, folder: Path) -> 
 def _variant(study: str, folder: Path, interval: int) -> Path:
     from loragrid.study.study_file import load_study
 
-    settings = load_study(study).settings
+    settings = load_study(study).yaml
     settings["training"] |= {"save_steps": interval, "save_minutes": 1000}
     path = folder / f"save{interval}.yaml"
     path.write_text(yaml.safe_dump(settings))

@@ -47,12 +47,11 @@ def capped(bench: Bench, shapes: list[str]) -> Iterator[Asked]:
     """The t4 study's cells within what a T4 leaves beside its CUDA context."""
     from loragrid.planning.gpu_cards import read_cards
     from loragrid.planning.memory_model import CONTEXT_MIB
-    from loragrid.study.grid import expand
     from loragrid.study.study_file import load_study
 
     precision, dtype = ("4bit", "fp16") if bench.cuda else ("32bit", "fp32")
     cap_mib = read_cards()["T4"]["memory_mib"] - CONTEXT_MIB if bench.cuda else 0
-    for cell in expand(load_study("t4")):
+    for cell in load_study("t4").cells:
         if cell.model in shapes or "tiny" in shapes:
             shape = cell.model if cell.model in shapes else "tiny"
             setting = Setting(shape=shape, precision=precision, per_device=cell.batch[0], packing=False, dtype=dtype)

@@ -85,13 +85,12 @@ class Bench:
         """Seconds of the train stage for that many equal runs under seeds of their own, by Snakemake, with `vram_mib` for all
         of them or for one."""
         from loragrid.planning.job_resources import jobs_resources
-        from loragrid.study.grid import expand
         from loragrid.study.study_file import load_study
 
         path = self._study(setting, "trl", save_steps=10_000, seeds=range(number))
         study, place = load_study(str(path)), self._new_folder()
         results = place / "results" / study.name
-        cells = expand(study)
+        cells = study.cells
         shutil.copytree(self._rows(), results / "data" / cells[0].data)
         asked = jobs_resources(study, cells, results=results, session_minutes=None)["train"][cells[0].run]["vram_mib"]
         command = [
@@ -168,12 +167,12 @@ class Bench:
         mean_tokens: int | None = None,
         out: Path | None = None,
     ) -> tuple[subprocess.Popen, Path]:
-        from loragrid.study.grid import expand
+
         from loragrid.study.study_file import load_study
 
         out = out or self._new_folder()
         path = self._study(setting, backend, save_steps=save_steps)
-        run = expand(load_study(str(path)))[0].run
+        run = load_study(str(path)).cells[0].run
         stage = [SCRIPTS / "train.py", "--study", path, "--run", run, "--data", self._rows(mean_tokens), "--out", out]
         return self._spawn([sys.executable, HERE / "gpu_capped.py", cap_mib, *stage], out), out
 

@@ -30,7 +30,7 @@ def grid_study(folder: Path, cells: int, *, added: bool = False) -> Path:
     """A factorial study of so many cells (a multiple of 100: learning rates × ranks × seeds), one more if `added`."""
     from loragrid.study.study_file import load_study
 
-    settings = load_study("demo").settings
+    settings = load_study("demo").yaml
     model, batch = settings["base_case"]["model"], settings["base_case"]["batch"]
     settings["models"] = {model: settings["models"][model]}
     settings["base_case"] |= {"learning_rate": 0.001, "rank": 1, "seed": 0}
@@ -51,16 +51,16 @@ def grid_study(folder: Path, cells: int, *, added: bool = False) -> Path:
 
 def finish(folder: Path, study: Path) -> None:
     """The files of a finished study, empty, each later than those it is made from."""
-    from loragrid.study.grid import bases, data_sets, expand
+
     from loragrid.study.study_file import load_study
 
     loaded = load_study(str(study))
-    cells, results = expand(loaded), folder / "results" / study.stem
+    cells, results = loaded.cells, folder / "results" / study.stem
     reports = folder / "reports" / study.stem
     steps = [
-        [results / "data" / data / "card.json" for data in data_sets(loaded)],
+        [results / "data" / data / "card.json" for data in loaded.data_sets],
         [results / "train" / cell.run / "record.json" for cell in cells],
-        [results / "score" / name / "score.json" for name in (*bases(loaded), *(cell.run for cell in cells))],
+        [results / "score" / name / "score.json" for name in (*loaded.bases, *(cell.run for cell in cells))],
         [results / "compare" / "compare.json"],
         [
             reports / "report.html",
@@ -97,19 +97,19 @@ def measure_snakemake(cells: int, *, repeats: int, folder: Path) -> dict[str, An
 
 def _places(what: str, cells: int, folder: Path) -> dict[str, list[Any]]:
     """Folders in which that can be timed, as options of Snakemake: ours, the bare grid's, and that with more directives."""
-    from loragrid.study.grid import expand
+
     from loragrid.study.study_file import load_study
 
     ours, bare, linted = (folder / f"{what}-{name}-{cells}" for name in ("ours", "bare", "linted"))
     for place in (ours, bare, linted):
         place.mkdir(parents=True)
     study = grid_study(ours, cells)
-    runs = [cell.run for cell in expand(load_study(str(study)))]
+    runs = [cell.run for cell in load_study(str(study)).cells]
     if what != "dry run":
         finish(ours, study), finish_bare(bare, runs), finish_bare(linted, runs)
     if what.startswith("more"):
         study = grid_study(ours, cells, added=True)
-        runs = [cell.run for cell in expand(load_study(str(study)))]
+        runs = [cell.run for cell in load_study(str(study)).cells]
     for place in (bare, linted):
         (place / "Snakefile").write_text(bare_snakefile(runs, linted=place == linted))
     return {
@@ -121,18 +121,18 @@ def _places(what: str, cells: int, folder: Path) -> dict[str, list[Any]]:
 
 def measure_rows(rows: int, folder: Path) -> dict[str, Any]:
     """prepare_data on a file of so many conversations: seconds, memory, tokens."""
-    from loragrid.study.grid import data_sets
+
     from loragrid.study.study_file import load_study
 
     folder.mkdir(parents=True)
     file = folder / "chat.jsonl"
     with open(file, "w") as out:
         out.writelines(json.dumps(row) + "\n" for row in conversations(rows))
-    settings = load_study("demo").settings
+    settings = load_study("demo").yaml
     settings["data"] |= {"source": {"path": str(file)}, "max_length_tokens": 512, "heldout_rows": min(80, rows // 10)}
     path = folder / "rows.yaml"
     path.write_text(yaml.safe_dump(settings))
-    data = next(iter(data_sets(load_study(str(path)))))
+    data = next(iter(load_study(str(path)).data_sets))
     stage = [sys.executable, SCRIPTS / "prepare_data.py", "--study", path, "--data", data, "--out", folder / "out"]
     taken = run(stage)
     card = json.loads((folder / "out" / "card.json").read_text())

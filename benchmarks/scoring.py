@@ -24,7 +24,7 @@ def make_study(study: str, folder: Path, *, adapters: int, steps: int) -> Path:
     """A study of `adapters` learning rates of one model, without held-out loss and prompts in its scoring."""
     from loragrid.study.study_file import load_study
 
-    settings = load_study(study).settings
+    settings = load_study(study).yaml
     rates = [round(1e-3 * 10 ** (2 * index / max(1, adapters - 1)), 9) for index in range(adapters)]
     settings["base_case"]["learning_rate"] = rates[0]
     settings["grid"] = {"design": "one_factor"} | {axis: [value] for axis, value in settings["base_case"].items()}
@@ -87,10 +87,10 @@ def measure(study: str, *, adapters: int, steps: int, repeats: int, folder: Path
 
 def list_subjects(path: Path, results: Path) -> list[dict[str, str]]:
     """The base and the runs of a study, as `score.py --list` wants them, without their output folders."""
-    from loragrid.study.grid import expand
+
     from loragrid.study.study_file import load_study
 
-    cells = expand(load_study(str(path)))
+    cells = load_study(str(path)).cells
     data = str(results / "data" / cells[0].data)
     trained = [
         {
@@ -107,7 +107,7 @@ def lm_eval(path: Path, subject: dict[str, str], out: Path) -> list[Any]:
     """lm-eval's own command line for a subject."""
     from loragrid.study.study_file import load_study
 
-    settings = load_study(str(path)).settings
+    settings = load_study(str(path)).yaml
     entry, scoring = settings["models"][settings["base_case"]["model"]], settings["scoring"]
     arguments = [f"pretrained={entry['path']}", "dtype=float32"]
     arguments += [f"peft={subject['adapter']}"] if "adapter" in subject else []

@@ -26,29 +26,29 @@ def tokenised(study: Any, tokenizer: Any) -> tuple[Any, Any]:
     from loragrid.data.sources import open_source
 
     with tempfile.TemporaryDirectory() as folder:
-        source = open_source(study.settings["data"]["source"], folder=Path(folder))
+        source = open_source(study.yaml["data"]["source"], folder=Path(folder))
         chats = [[turn["value"] for turn in row["conversations"]] for _, row in source.rows()]
-    random.Random(study.settings["data"]["split_seed"]).shuffle(chats)
+    random.Random(study.yaml["data"]["split_seed"]).shuffle(chats)
     rows = []
     for question, answer in chats:
         turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
         prompt = tokenizer.apply_chat_template(turns[:1], tokenize=False, add_generation_prompt=True)
         whole = tokenizer.apply_chat_template(turns, tokenize=False)
         asked = len(tokenizer(prompt, add_special_tokens=False).input_ids)
-        ids = tokenizer(whole, add_special_tokens=False).input_ids[: study.settings["data"]["max_length_tokens"]]
+        ids = tokenizer(whole, add_special_tokens=False).input_ids[: study.yaml["data"]["max_length_tokens"]]
         rows.append({"input_ids": ids, "labels": [-100] * asked + ids[asked:]})
-    heldout = study.settings["data"]["heldout_rows"]
+    heldout = study.yaml["data"]["heldout_rows"]
     return Dataset.from_list(rows[heldout:]), Dataset.from_list(rows[:heldout])
 
 
 def study_trainer(study: Any, cell: Any, folder: Path, *, rows: tuple[Any, Any], tokenizer: Any, adapters: bool) -> Any:
     """TRL's trainer with the cell's settings, its budget, evaluations and checkpoints."""
-    training = study.settings["training"]
+    training = study.yaml["training"]
     train, _ = rows
     mean_tokens = sum(map(len, train["input_ids"])) / len(train)
     budget = training["budget"]
     return make_trainer(
-        study.settings,
+        study.yaml,
         cell,
         folder,
         rows=rows,
@@ -78,7 +78,7 @@ def score(study: Any, model: Any, tokenizer: Any) -> dict[str, Any]:
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
 
-    scoring = study.settings["scoring"]
+    scoring = study.yaml["scoring"]
     found = simple_evaluate(
         model=HFLM(pretrained=model, tokenizer=tokenizer, batch_size=scoring["batch_size"], device="cpu"),
         tasks=[task for task in (*scoring["target"], *scoring["retention"]) if task != "heldout_loss"],
@@ -94,9 +94,9 @@ def answers(study: Any, model: Any, tokenizer: Any) -> list[str]:
     """Greedy answers to both wordings of the study's prompts."""
     import torch
 
-    if not study.settings["scoring"]["qualitative"]:
+    if not study.yaml["scoring"]["qualitative"]:
         return []
-    lines = [json.loads(line) for line in Path(study.settings["scoring"]["qualitative"]).read_text().splitlines()]
+    lines = [json.loads(line) for line in Path(study.yaml["scoring"]["qualitative"]).read_text().splitlines()]
     texts = [
         tokenizer.apply_chat_template(
             [{"role": "user", "content": line[wording]}], tokenize=False, add_generation_prompt=True
@@ -107,8 +107,8 @@ def answers(study: Any, model: Any, tokenizer: Any) -> list[str]:
     most = max(len(tokenizer(line["reference"]).input_ids) for line in lines)
     tokenizer.padding_side = "left"
     said = []
-    for start in range(0, len(texts), study.settings["scoring"]["batch_size"]):
-        batch = texts[start : start + study.settings["scoring"]["batch_size"]]
+    for start in range(0, len(texts), study.yaml["scoring"]["batch_size"]):
+        batch = texts[start : start + study.yaml["scoring"]["batch_size"]]
         inputs = tokenizer(batch, return_tensors="pt", padding=True, add_special_tokens=False)
         with torch.inference_mode():
             ids = model.generate(
@@ -127,7 +127,7 @@ def do_subject(study: Any, cell: Any, out: Path, *, train: bool, cache: dict[str
     from transformers import AutoTokenizer
 
     if cell.model not in cache:
-        tokenizer = AutoTokenizer.from_pretrained(study.settings["models"][cell.model]["path"])
+        tokenizer = AutoTokenizer.from_pretrained(study.yaml["models"][cell.model]["path"])
         cache[cell.model] = (tokenizer, tokenised(study, tokenizer))
     tokenizer, rows = cache[cell.model]
     trainer = study_trainer(study, cell, out, rows=rows, tokenizer=tokenizer, adapters=train)
@@ -146,7 +146,6 @@ def main() -> None:
     """Map the command line to `do_subject`."""
     import torch
 
-    from loragrid.study.grid import expand
     from loragrid.study.study_file import load_study
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -157,7 +156,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     study = load_study(options.study)
-    cells = expand(study)
+    cells = study.cells
     # A base is any cell of its model left untrained.
     subjects = {cell.base: (cell, False) for cell in reversed(cells)} | {cell.run: (cell, True) for cell in cells}
     if options.list:

@@ -64,7 +64,7 @@ def _variant(study: str, folder: Path, *, tokens: int | None, packing: bool) -> 
     """The study's file with another budget or packing."""
     from loragrid.study.study_file import load_study
 
-    settings = load_study(study).settings
+    settings = load_study(study).yaml
     settings["training"] |= {"packing": packing} | ({"budget": {"tokens": tokens}} if tokens else {})
     path = folder / ("packed.yaml" if packing else "loose.yaml")
     path.write_text(yaml.safe_dump(settings))
@@ -73,10 +73,10 @@ def _variant(study: str, folder: Path, *, tokens: int | None, packing: bool) -> 
 
 def base_case(path: Path) -> Any:
     """The first cell of a study file."""
-    from loragrid.study.grid import expand
+
     from loragrid.study.study_file import load_study
 
-    return expand(load_study(str(path)))[0]
+    return load_study(str(path)).cells[0]
 
 
 def prepare(path: Path, out: Path) -> Path:

@@ -22,15 +22,14 @@ def train(study_path: str, data: Path, out: Path) -> dict[str, float]:
     from datasets import Dataset
     from transformers import AutoTokenizer
 
-    from loragrid.study.grid import expand
     from loragrid.study.study_file import load_study
 
     torch.set_num_threads(1)
     study = load_study(study_path)
-    cell = expand(study)[0]
+    cell = study.cells[0]
     rows = [Dataset.from_parquet(str(data / f"{name}.parquet"), cache_dir=str(out)) for name in ("train", "heldout")]
     rows = [part.select_columns(["input_ids", "labels"]) for part in rows]
-    tokenizer = AutoTokenizer.from_pretrained(study.settings["models"][cell.model]["path"])
+    tokenizer = AutoTokenizer.from_pretrained(study.yaml["models"][cell.model]["path"])
     trainer = study_trainer(study, cell, out, rows=tuple(rows), tokenizer=tokenizer, adapters=True)
     began = time.monotonic()
     trainer.train()

@@ -44,7 +44,7 @@ PARTS = ("pruning", "pace", "large_32bit", "large_4bit")
 
 def with_seed(study: Study, seed: int) -> Study:
     """The study whose trials train under another seed."""
-    return replace(study, settings=study.settings | {"base_case": study.settings["base_case"] | {"seed": seed}})
+    return replace(study, yaml=study.yaml | {"base_case": study.yaml["base_case"] | {"seed": seed}})
 
 
 def measure_pruning(study: Study, data: Path, folder: Path, *, seeds: int) -> dict[str, Any]:
@@ -71,7 +71,7 @@ def noise_95(rows: list[dict[str, Any]]) -> float:
 
 def _one_search(study: Study, bench: TrialBench, folder: Path) -> dict[str, Any]:
     folder.mkdir(parents=True)
-    search = Search(folder, name="pruned", tune=study.settings["tune"])
+    search = Search(folder, name="pruned", tune=study.yaml["tune"])
     work(search, bench, stop=StopSignals(), clock=SessionClock(None))
     rows = trial_rows(search)
     found = findings(rows, search.space)
@@ -83,7 +83,7 @@ def _one_search(study: Study, bench: TrialBench, folder: Path) -> dict[str, Any]
     best, winner = min(losses, key=lambda slot: losses[slot]), found["best"]["slot"]
     spread = _spread(study, bench, rows[best]["point"], folder)
     said = {
-        "seed": study.settings["tune"]["seed"],
+        "seed": study.yaml["tune"]["seed"],
         "steps_saved": found["steps_saved"],
         "outcomes": found["outcomes"],
         "modelled": found["modelled"],

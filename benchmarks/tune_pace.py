@@ -31,7 +31,7 @@ FIRST_SEED = 100
 
 def with_tune(study: Study, **changes: Any) -> Study:
     """The study with other values in `tune`."""
-    return replace(study, settings=study.settings | {"tune": study.settings["tune"] | changes})
+    return replace(study, yaml=study.yaml | {"tune": study.yaml["tune"] | changes})
 
 
 def full(bench: TrialBench, point: dict[str, Any], folder: Path) -> TrialResult:
@@ -68,7 +68,7 @@ def _one_pace(study: Study, data: Path, folder: Path) -> dict[str, Any]:
     watch = Stopwatch(*ways, "plain")
     watch.timed("reused", ways["reused"].bench.ready)
     apart, outcomes = [], Counter()
-    for _ in range(study.settings["tune"]["trials"]):
+    for _ in range(study.yaml["tune"]["trials"]):
         row = watch.timed("reused", ways["reused"].trial)
         again = watch.timed("reloaded", ways["reloaded"].trial)
         outcomes[row["outcome"]] += 1
@@ -88,7 +88,7 @@ def _one_pace(study: Study, data: Path, folder: Path) -> dict[str, Any]:
                 f"trial {row['slot']}: measured {len(row['curve'])} times, by the plain script {theirs.evaluations} times"
             )
         apart.append(abs(row["loss"] - theirs.loss))
-    found = {"seed": study.settings["tune"]["seed"], "outcomes": dict(outcomes), **_pace(watch.spent)}
+    found = {"seed": study.yaml["tune"]["seed"], "outcomes": dict(outcomes), **_pace(watch.spent)}
     found["largest_loss_difference_to_plain"] = max(apart)
     print(json.dumps(found), file=sys.stderr, flush=True)
     return found
@@ -141,7 +141,7 @@ class Searching:
 
     def __init__(self, study: Study, data: Path, folder: Path, *, reloads: bool) -> None:
         folder.mkdir(parents=True)
-        self.search, self.bench = Search(folder, name="paced", tune=study.settings["tune"]), TrialBench(study, data)
+        self.search, self.bench = Search(folder, name="paced", tune=study.yaml["tune"]), TrialBench(study, data)
         if reloads:
             self.bench.backend = LoadsAnew()
 
@@ -161,7 +161,7 @@ def measure_large_base(study: Study, data: Path, folder: Path, *, precision: str
     import torch
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-    settings, key = study.settings, study.settings["base_case"]["model"]
+    settings, key = study.yaml, study.yaml["base_case"]["model"]
     tokenizer = AutoTokenizer.from_pretrained(settings["models"][key]["path"])
     sizes = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
     config = LlamaConfig(vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, **sizes)
@@ -171,7 +171,7 @@ def measure_large_base(study: Study, data: Path, folder: Path, *, precision: str
     tokenizer.save_pretrained(folder / "base")
     del model
     models = {key: settings["models"][key] | {"path": str(folder / "base"), "precision": precision}}
-    large = replace(study, settings=settings | {"models": models})
+    large = replace(study, yaml=settings | {"models": models})
     tiny = {"budget": {"tokens": 400}, "evaluations": 1, "heldout_rows": 2, "trials": trials, "pruner": None}
     pace = measure_pace(with_tune(large, **tiny), data, folder / "pace", searches=1)
     return facts | tiny | pace

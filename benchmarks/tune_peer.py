@@ -16,7 +16,6 @@ from plain_trl import make_trainer
 from loragrid.data.training_data import load_training_data
 from loragrid.searching.trials import spread_rows
 from loragrid.study.budget import plan_steps
-from loragrid.study.grid import expand
 from loragrid.study.search_point import at_point
 from loragrid.study.study_file import Study
 
@@ -40,7 +39,7 @@ class Peer:
     """Optuna study and data of the plain script."""
 
     def __init__(self, study: Study, data: Path, folder: Path) -> None:
-        self.study, self.tune, self.folder = study, study.settings["tune"], folder
+        self.study, self.tune, self.folder = study, study.yaml["tune"], folder
         rows = load_training_data(data)
         chosen = spread_rows(len(rows.heldout), self.tune["heldout_rows"])
         self.train = rows.train.select_columns(["input_ids", "labels"])
@@ -81,7 +80,7 @@ class Peer:
 
     def _settings(self, point: dict[str, Any]) -> tuple[dict[str, Any], Any]:
         study = at_point(self.study, point, budget=self.tune["budget"])
-        return study.settings, expand(study)[0]
+        return study.yaml, study.cells[0]
 
 
 def reporting(trial: optuna.Trial, *, steps: int, parts: int) -> Any:

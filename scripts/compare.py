@@ -36,12 +36,12 @@ SCHEMA = 1
 
 def compare(*, study: Study, results: Path, out: Path) -> dict[str, Any]:
     """Write all tables of the comparison and return the content of compare.json."""
-    terms = Terms(**study.settings["compare"])
+    terms = Terms(**vars(study.compare))
     outcomes = collect(study, results)
     tables = load_items(results, outcomes)
     heldout, noise = heldout_fingerprints(study, results), seed_noise(outcomes, tables)
     comparisons = widen_by_seeds(versus_base(outcomes, tables, terms), noise, terms)
-    axes = versus_base_case(outcomes, tables, study.settings["base_case"], terms, heldout=heldout)
+    axes = versus_base_case(outcomes, tables, study.base_case, terms, heldout=heldout)
     axes = widen_by_seeds(axes, noise, terms)
     controls = versus_precision(study, outcomes, tables, terms)
     family = judge([comparisons, axes, controls], tables, terms)

@@ -29,7 +29,6 @@ from loragrid.planning.plan_rows import (
     totals,
 )
 from loragrid.runtime.atomic_files import write_json, write_text
-from loragrid.study.grid import expand
 from loragrid.study.study_file import Study, load_study
 
 SCHEMA = 1
@@ -37,8 +36,8 @@ SCHEMA = 1
 
 def make_plan(*, study: Study, results: Path, session_minutes: float | None = None) -> dict[str, Any]:
     """The plan as plain values: `device`, `cells`, `subjects`, `tasks`, `totals`, `notes`."""
-    cells = expand(study)
-    device = choose_device(study.settings["plan"])
+    cells = study.cells
+    device = choose_device(study.plan)
     measured = read_measured(study, cells, results, device)
     shapes, unknown = find_shapes(study, cells)
     sizes = {cell.run: data_size(study, cell.data, results) for cell in cells}
@@ -64,7 +63,7 @@ def make_plan(*, study: Study, results: Path, session_minutes: float | None = No
     return {
         "schema": SCHEMA,
         "study": study.name,
-        "title": study.settings["title"],
+        "title": study.title,
         "device": vars(device) | {"names": list(device.names), "session_minutes": minutes},
         "cells": rows,
         "bases": bases,

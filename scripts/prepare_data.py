@@ -13,6 +13,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ from loragrid.models.loading import context_tokens, load_tokenizer, resolve_fold
 from loragrid.runtime.atomic_files import fsync_folder, write_json
 from loragrid.runtime.fork_server import hand_over
 from loragrid.runtime.optional_packages import check_packages
-from loragrid.study.grid import data_sets
+from loragrid.study.sections import DataSettings, ModelEntry
 from loragrid.study.study_file import Study, load_study
 
 FORM_ROWS = 100  # first rows looked at to find the form
@@ -51,20 +52,25 @@ def prepare_data(*, study: Study, data_id: str, out: Path) -> dict[str, Any]:
     form or holds nothing to train on; a held-out set that cannot be had; a model without a usable chat template or with
     too short a context. Then `out` is left as it was.
     """
-    settings, model = study.settings["data"], _model_of(study, data_id)
-    entry = study.settings["models"][model]
+    settings, model = study.data, _model_of(study, data_id)
+    entry = study.models[model]
     # Here and not only in train: this is a study's first job.
-    check_packages(study.settings["training"], entry)
+    check_packages(
+        backend=study.training.backend,
+        optimizer=study.training.optimizer,
+        report_to=study.training.report_to,
+        precision=entry.precision,
+    )
     with _scratch_folder(out) as scratch:
-        source = open_source(settings["source"], folder=scratch)
+        source = open_source(settings.source, folder=scratch)
         survey = survey_rows(source)
         distinct, duplicates = drop_duplicates(survey.keys)
-        keys = sample(distinct, max_rows=settings["max_rows"], seed=settings["split_seed"])
-        split = split_rows(keys, heldout_rows=settings["heldout_rows"], seed=settings["split_seed"])
+        keys = sample(distinct, max_rows=settings.max_rows, seed=settings.split_seed)
+        split = split_rows(keys, heldout_rows=settings.heldout_rows, seed=settings.split_seed)
         _, commit = resolve_folder(entry)  # a branch is looked up here and nowhere later (models.prepared_entry)
-        entry = entry | {"revision": commit}
+        entry = replace(entry, revision=commit)
         template = inspect_template(load_tokenizer(entry), model=model)
-        _check_length(settings["max_length_tokens"], entry, model)
+        _check_length(settings.max_length_tokens, entry, model)
         done = tokenise(
             source, survey=survey, keys=keys, split=split, template=template, settings=settings, out=scratch
         )
@@ -113,7 +119,7 @@ def tokenise(
     keys: list[RowKeys],
     split: Split,
     template: Template,
-    settings: dict[str, Any],
+    settings: DataSettings,
     out: Path,
 ) -> Tokenised:
     """Second reading: write the split's rows to train.parquet and heldout.parquet in the order of the source.
@@ -144,22 +150,22 @@ def tokenise(
 
 
 def _encoded(
-    batch: list[tuple[int, Conversation]], template: Template, settings: dict[str, Any]
+    batch: list[tuple[int, Conversation]], template: Template, settings: DataSettings
 ) -> Iterator[tuple[int, Conversation, Rendered | None, Encoded | None]]:
     """Rows with their text and tokens; None for both where the template refuses a row."""
     texts = render(template, [conversation for _, conversation in batch])
     coded = encode(
         template,
         [text for text in texts if text is not None],
-        max_length_tokens=settings["max_length_tokens"],
-        loss_on=settings["loss_on"],
+        max_length_tokens=settings.max_length_tokens,
+        loss_on=settings.loss_on,
     )
     rest = iter(coded)
     for (number, conversation), text in zip(batch, texts, strict=True):
         yield number, conversation, text, None if text is None else next(rest)
 
 
-def _check_length(max_length_tokens: int, entry: dict[str, Any], model: str) -> None:
+def _check_length(max_length_tokens: int, entry: ModelEntry, model: str) -> None:
     """Refuse rows that the model has no positions for: what they would be read at, nobody trained."""
     context = context_tokens(entry)
     if context is not None and max_length_tokens > context:
@@ -170,7 +176,7 @@ def _check_length(max_length_tokens: int, entry: dict[str, Any], model: str) -> 
 
 
 def _model_of(study: Study, data_id: str) -> str:
-    known = data_sets(study)
+    known = study.data_sets
     if data_id not in known:
         raise UserError(
             f"{study.path.name} holds no data set {data_id}: the study file was changed since it was named; "

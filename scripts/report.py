@@ -113,7 +113,7 @@ def context(material: Material) -> dict[str, Any]:
     """All sections as plain values."""
     evidence = material.evidence
     return {
-        "title": visible(material.study.settings["title"], 300),
+        "title": visible(material.study.title, 300),
         "study": visible(material.study.name),
         "asked": asked(material),
         "answers": answers(evidence),
@@ -123,13 +123,13 @@ def context(material: Material) -> dict[str, Any]:
         "noise": noise_floor(material),
         "methods_used": methods_used(evidence),
         **task_notes(material),
-        "case_seed": material.study.settings["base_case"]["seed"],
+        "case_seed": material.study.base_case.seed,
         "seeds": evidence.summary["seeds"],
         "tasks": [{"name": plain_name(name), **task} for name, task in evidence.summary["tasks"].items()],
         "axes": axis_sections(material),
         "ship": ship_lines(evidence),
         "against_base": base_rows(material),
-        "factorial": material.study.settings["grid"]["design"] == "factorial",
+        "factorial": material.study.grid.design == "factorial",
         "controls": control_rows(material),
         "why": diagnosis_rows(material),
         "healthy": healthy_runs(material),

@@ -42,7 +42,7 @@ def score_subjects(*, study: Study, subjects: Sequence[Subject], session_ends: f
     `session_ends`: when the session ends, seconds of `time.monotonic()`; before a task that might outlive it, `Paused` is
     raised, and what was scored is kept.
     """
-    scoring, clock = study.settings["scoring"], SessionClock(session_ends)
+    scoring, clock = study.scoring, SessionClock(session_ends)
     members: dict[str, list[tuple[Subject, Identity]]] = {}
     for subject in subjects:
         identity = identify(study, subject)
@@ -54,12 +54,12 @@ def score_subjects(*, study: Study, subjects: Sequence[Subject], session_ends: f
         return
     from loragrid.scoring.lm_eval_tasks import find_tasks
 
-    prompts = read_prompts(Path(scoring["qualitative"])) if scoring["qualitative"] else []
-    names = [name for name in (*scoring["target"], *scoring["retention"]) if name != HELDOUT_LOSS]
-    tasks = find_tasks(names, limit=scoring["limit"])
+    prompts = read_prompts(Path(scoring.qualitative)) if scoring.qualitative else []
+    names = [name for name in scoring.tasks if name != HELDOUT_LOSS]
+    tasks = find_tasks(names, limit=scoring.limit)
     for model in list(members):
         # The model's subjects share its data, whose card names the commit that a branch stood for.
-        entry = prepared_entry(study.settings["models"][model], members[model][0][0].data)
+        entry = prepared_entry(study.models[model], members[model][0][0].data)
         workbench = Workbench(model, entry, scoring=scoring)
         for subject, identity in members.pop(model):
             workbench.wear(subject.adapter)
@@ -88,7 +88,7 @@ def score_subject(
     started = time.monotonic()
     scores, tables, lm_eval_results = {}, [], {}
     for group in ("target", "retention"):
-        for named in study.settings["scoring"][group]:
+        for named in getattr(study.scoring, group):
             task = tasks.get(named)
             name = task.name if task else HELDOUT_LOSS
             done = score_task(
@@ -107,7 +107,7 @@ def score_subject(
         chat_template_sha256=workbench.template.sha256,
         tasks=scores,
         seconds=round(time.monotonic() - started, 3),
-        base_commit=workbench.entry.get("revision"),
+        base_commit=workbench.entry.revision,
         notes=precision_notes(workbench.entry, device=choose_device()),
     )
     write_record(subject.out / "score.json", record)
@@ -180,7 +180,7 @@ def write_answers(
     kept = load_task(subject.out / "tasks", "_answers", key=key)
     if kept is None:
         pause_if_late(subject, "the answers to the study's prompts", workbench=workbench, clock=clock)
-        tokenizer, batch_size = workbench.template.tokenizer, workbench.scoring["batch_size"]
+        tokenizer, batch_size = workbench.template.tokenizer, workbench.scoring.batch_size
         trained = in_training(tokenizer, prompts, subject.data / "train.parquet")
         rows = answer_prompts(workbench.model, tokenizer, prompts, batch_size=batch_size)
         kept = {"answers": [row | {"in_training": known} for row, known in zip(rows, trained, strict=True)]}
@@ -212,7 +212,7 @@ def header(study: Study, subject: Subject, identity: Identity) -> dict[str, Any]
         "model": identity.model,
         "base": identity.base,
         "adapter_sha256": identity.adapter_sha256,
-        "precision": study.settings["models"][identity.model]["precision"],
+        "precision": study.models[identity.model].precision,
         "versions": versions(),
         "git": git_state(),
         "device": device_info(),
@@ -257,11 +257,11 @@ def main() -> None:
         parser.error("--subject needs --data and --out")
     study = load_study(options.study)
     one = as_subject(options.subject, options.adapter, options.record, options.data or "", options.out or "")
-    set_up_process(study.settings["scoring"]["threads"])
+    set_up_process(study.scoring.threads)
     score_subjects(
         study=study,
         subjects=read_list(options.list) if options.list else [one],
-        session_ends=session_end(options, study.settings["training"]),
+        session_ends=session_end(options, session_minutes=study.training.session_minutes),
     )
 
 

@@ -26,7 +26,7 @@ from loragrid.runtime.fork_server import hand_over
 from loragrid.runtime.run_lock import RunLock
 from loragrid.runtime.session import SessionClock, StopSignals, add_session_options, session_end
 from loragrid.study.budget import plan_steps
-from loragrid.study.grid import Cell, find_cell
+from loragrid.study.grid import Cell
 from loragrid.study.study_file import Study, load_study
 from loragrid.training import checkpoints
 from loragrid.training.backends.factory import choose_backend
@@ -100,9 +100,9 @@ def prepare(
     *, study: Study, cell: Cell, data_folder: Path, out: Path, clock: SessionClock, stop: StopSignals, lock: RunLock
 ) -> Work:
     """Load data and base, put adapters on, and find out how many updates the budget buys. Changes nothing in `out`."""
-    training, entry = study.settings["training"], prepared_entry(study.settings["models"][cell.model], data_folder)
+    training, entry = study.training, prepared_entry(study.models[cell.model], data_folder)
     device = choose_device()
-    backend = choose_backend(training["backend"], device=device, folder=out)
+    backend = choose_backend(training.backend, device=device, folder=out)
     recipe = make_recipe(study, cell, device=device)
     _set_threads(recipe.threads)
     data = load_training_data(data_folder)
@@ -111,7 +111,7 @@ def prepare(
         backend.adapt(base, recipe=recipe), base=base, recipe=recipe, train=data.train, heldout=data.heldout, folder=out
     )
     steps = plan_steps(
-        training["budget"],
+        training.budget,
         lengths_tokens=trainer.lengths_tokens(),
         per_device=recipe.per_device,
         accumulation=recipe.accumulation,
@@ -121,7 +121,7 @@ def prepare(
         fingerprint=fingerprint(
             cell=cell, recipe=recipe, backend=backend.name, card=data.card, base=base.facts, steps=steps
         ),
-        keep=training["keep_checkpoints"],
+        keep=training.keep_checkpoints,
         before_save=lock.check,
     )
     course = Course(
@@ -130,7 +130,9 @@ def prepare(
         losses=LossTable(out / "losses.csv"),
         clock=clock,
         stop=stop,
-        **{key: training[key] for key in ("evaluate_every_steps", "save_steps", "save_minutes")},
+        evaluate_every_steps=training.evaluate_every_steps,
+        save_steps=training.save_steps,
+        save_minutes=training.save_minutes,
     )
     return Work(backend=backend, trainer=trainer, course=course, store=store, data=data, base=base.facts, lock=lock)
 
@@ -179,10 +181,10 @@ def main() -> None:
     study = load_study(arguments.study)
     train_run(
         study=study,
-        cell=find_cell(study, arguments.run),
+        cell=study.cell(arguments.run),
         data_folder=arguments.data,
         out=arguments.out,
-        session_ends=session_end(arguments, study.settings["training"]),
+        session_ends=session_end(arguments, session_minutes=study.training.session_minutes),
     )
 
 

@@ -46,28 +46,28 @@ def tune(
     `session_ends`: when the session ends, seconds of `time.monotonic()`. Raises `Paused` when a signal or that moment
     came first; the trial that was running is then tried again.
     """
-    settings = study.settings["tune"]
+    settings = study.tune
     if settings is None:
         raise UserError(f"{study.path.name}: tune is null: write a search there, as config/studies/demo.yaml does")
-    _set_threads(study.settings["training"]["threads"])
+    _set_threads(study.training.threads)
     clock = SessionClock(session_ends)
     with failures_told(out, run="tune"), StopSignals() as stop:
         (out / "failure.json").unlink(missing_ok=True)
         search = Search(out, name=search_name(study), tune=settings)
         # What loading a base took the runs of the same study is all that can be known before it is loaded here.
         loading = least_told((out.parent / "train").glob("*/history.jsonl"), "loading_seconds") or 0.0
-        if search.settled() < settings["trials"] and clock.too_late(loading=loading):
+        if search.settled() < settings.trials and clock.too_late(loading=loading):
             stop.request("paused: session_minutes")
         work(search, TrialBench(study, data_folder), stop=stop, clock=clock)
         if stop.requested:
-            done = f"{search.settled()} of {settings['trials']} trials"
+            done = f"{search.settled()} of {settings.trials} trials"
             raise Paused(f"search paused after {done} ({stop.requested}), run the same command to go on")
         return write_result(study, search, out) if sums_up else None
 
 
 def work(search: Search, bench: TrialBench, *, stop: StopSignals, clock: SessionClock) -> None:
     """Take one trial after another; wait while the last ones are others', since those may die and leave them."""
-    total = search.tune["trials"]
+    total = search.tune.trials
     if search.settled() < total and not stop.requested:
         bench.ready()
     waiting = False
@@ -90,7 +90,7 @@ def run_trial(search: Search, claim: Claim, bench: TrialBench, *, stop: StopSign
 
     def listen(part: int, loss: float) -> bool:
         claim.trial.report(loss, part)
-        return part < search.tune["evaluations"] and claim.trial.should_prune()
+        return part < search.tune.evaluations and claim.trial.should_prune()
 
     try:
         result = bench.run(
@@ -107,9 +107,7 @@ def run_trial(search: Search, claim: Claim, bench: TrialBench, *, stop: StopSign
     loss = "no loss" if result.loss is None else f"held-out {result.loss:.4f}"
     at = f"step {result.steps}" + (f" of {result.planned_steps}" if result.planned_steps else "")
     why = f" ({result.reason})" if result.reason else ""
-    tell(
-        f"[tune] trial {claim.slot}: {result.outcome} at {at}, {loss}{why} | {search.settled()}/{search.tune['trials']}"
-    )
+    tell(f"[tune] trial {claim.slot}: {result.outcome} at {at}, {loss}{why} | {search.settled()}/{search.tune.trials}")
 
 
 def write_result(study: Study, search: Search, out: Path) -> dict[str, Any]:
@@ -129,7 +127,7 @@ def write_result(study: Study, search: Search, out: Path) -> dict[str, Any]:
         "study": study.name,
         "search": search.name,
         "settings_sha256": settings_sha256(study),
-        "settings": {key: search.tune[key] for key in kept} | {"parameters": search.space},
+        "settings": {key: study.yaml["tune"][key] for key in kept} | {"parameters": search.space},
         **found,
         "importance": importance(search),
         "winner": winner,
@@ -146,7 +144,7 @@ def write_result(study: Study, search: Search, out: Path) -> dict[str, Any]:
         tell(
             f"[tune] best: trial {found['best']['slot']}, held-out {found['best']['loss']:.4f}; {saved}; {out / 'tune.json'}"
         )
-        if not study.settings["tune"]["enabled"]:
+        if not study.tune.enabled:
             tell(
                 f"[tune] to train it at the full budget and compare it with the grid: tune.enabled: true in {study.path}, "
                 "and `snakemake` again"
@@ -210,11 +208,10 @@ def main() -> None:
         "TOKENIZERS_PARALLELISM": "false",
     }
     study = load_study(arguments.study)
-    ends = session_end(arguments, study.settings["training"])
+    ends = session_end(arguments, session_minutes=study.training.session_minutes)
     passed = ["--study", arguments.study, "--data", str(arguments.data), "--out", str(arguments.out)]
     passed += ["--session-ends", str(ends)] if ends is not None else []
-    settings = study.settings["tune"] or {"workers": 1}
-    workers = min(settings["workers"], max(1, arguments.cores // study.settings["training"]["threads"]))
+    workers = 1 if study.tune is None else min(study.tune.workers, max(1, arguments.cores // study.training.threads))
     with helpers(0 if arguments.helper else workers - 1, passed):
         tune(
             study=study,

@@ -28,7 +28,7 @@ from loragrid.paths import ROOT, SCRIPTS
 from loragrid.runtime.atomic_files import write_json
 from loragrid.runtime.code_digest import code_digest
 from loragrid.runtime.provenance import device_info, git_state, versions
-from loragrid.study.grid import Cell, expand
+from loragrid.study.grid import Cell
 from loragrid.study.study_file import Study, load_study
 from loragrid.training.killed_runs import PARTS, certify_resume
 from train import train_run
@@ -55,19 +55,19 @@ def certify(*, study: Study, kills: int, seed: int, work: Path) -> dict[str, Any
     """Certify every variant of a study's base case that this machine can train, and return the certificate."""
     short = shorten(study, work / f"{study.name}.yaml")
     data_folder = prepare_data(short, work / "data")
-    import_training_libraries(short.settings["training"]["backend"])
+    import_training_libraries(short.training.backend)
     results, skipped = [], {}
     for name, changes in VARIANTS.items():
         if "8bit" in changes["optimizer"] and find_spec("bitsandbytes") is None:
             skipped[name] = "bitsandbytes is not installed"
             continue
         variant = with_training(short, work / f"{len(results)}.yaml", **changes)
-        cell = expand(variant)[0]
+        cell = variant.cells[0]
 
         def train(out: Path, variant: Study = variant, cell: Cell = cell) -> None:
             train_run(study=variant, cell=cell, data_folder=data_folder, out=out)
 
-        interval = variant.settings["training"]["save_steps"]
+        interval = variant.training.save_steps
         found = certify_resume(
             train, work=work / f"runs-{len(results)}", kills=kills, seed=seed, save_steps=interval, say=tell
         )
@@ -79,7 +79,7 @@ def certify(*, study: Study, kills: int, seed: int, work: Path) -> dict[str, Any
         "complete": not skipped,
         "skipped": skipped,
         "study": study.name,
-        "backend": short.settings["training"]["backend"],
+        "backend": short.training.backend,
         "seed": seed,
         "variants": results,
         "versions": versions(),
@@ -92,21 +92,21 @@ def certify(*, study: Study, kills: int, seed: int, work: Path) -> dict[str, Any
 
 def shorten(study: Study, path: Path) -> Study:
     """The study's base case alone, with little data and few updates."""
-    settings = study.settings
+    settings = study.yaml
     grid = {"design": "one_factor"} | {axis: [value] for axis, value in settings["base_case"].items()}
     changes = {"data": settings["data"] | SHORT_DATA, "training": settings["training"] | SHORT_TRAINING, "grid": grid}
-    return _written(replace(study, settings=settings | changes), path)
+    return _written(replace(study, yaml=settings | changes), path)
 
 
 def with_training(study: Study, path: Path, **changes: Any) -> Study:
     """The study with other training settings."""
-    return _written(replace(study, settings=study.settings | {"training": study.settings["training"] | changes}), path)
+    return _written(replace(study, yaml=study.yaml | {"training": study.yaml["training"] | changes}), path)
 
 
 def prepare_data(study: Study, folder: Path) -> Path:
     """Run the stage that prepares the base case's data; no stage imports another."""
     script = SCRIPTS / "prepare_data.py"
-    command = [sys.executable, str(script), "--study", str(study.path), "--data", expand(study)[0].data]
+    command = [sys.executable, str(script), "--study", str(study.path), "--data", study.cells[0].data]
     done = subprocess.run([*command, "--out", str(folder)], capture_output=True, text=True)
     if done.returncode:
         raise Failed(f"prepare_data ended with status {done.returncode}: {done.stderr.strip().splitlines()[-1:]}")
@@ -159,7 +159,7 @@ def summary(result: dict[str, Any]) -> str:
 
 def _written(study: Study, path: Path) -> Study:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump(study.settings), encoding="utf-8")
+    path.write_text(yaml.safe_dump(study.yaml), encoding="utf-8")
     return load_study(str(path))
 
 

@@ -23,6 +23,7 @@ from loragrid.models.loading import MODEL_FILES
 from loragrid.paths import ROOT, SCRIPTS
 from loragrid.runtime.atomic_files import write_text
 from loragrid.runtime.code_digest import modules_of
+from loragrid.study.sections import ModelEntry
 
 CATALOGUE = "catalogue.json"
 # What the app's code imports; what these need in turn is looked up in this environment and in the pins.
@@ -84,7 +85,7 @@ def make_space(*, catalogue: Catalogue, out: Path) -> None:
     partial.mkdir(parents=True)
     copy_code(partial)
     copied = copy_files(catalogue, partial)
-    needs_quantization = any(entry["precision"] == "4bit" for entry in catalogue.models.values())
+    needs_quantization = any(entry.precision == "4bit" for entry in catalogue.models.values())
     packages = [*PACKAGES, "bitsandbytes"] if needs_quantization else PACKAGES
     write_text(partial / "requirements.txt", "\n".join(closure(packages)) + "\n")
     write_text(partial / "README.md", readme(catalogue))
@@ -95,9 +96,10 @@ def make_space(*, catalogue: Catalogue, out: Path) -> None:
 
 
 def copy_code(out: Path) -> None:
-    """Copy the modules that the app imports, directly or not, and its style sheet."""
-    for path in sorted(modules_of(SCRIPTS / "app.py")) + sorted((SCRIPTS / "loragrid" / "app").glob("*.css")):
-        target = out / "scripts" / path.relative_to(SCRIPTS)
+    """Copy the package's modules that the app imports, directly or not, and its style sheet, beside the entry script."""
+    modules = modules_of(SCRIPTS / "app.py") - {SCRIPTS / "app.py"}
+    for path in sorted(modules) + sorted((SCRIPTS / "loragrid" / "app").glob("*.css")):
+        target = out / path.relative_to(SCRIPTS)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
 
@@ -111,19 +113,18 @@ def copy_files(catalogue: Catalogue, out: Path) -> Catalogue:
     return replace(catalogue, models=models, subjects=subjects, report="report.html" if catalogue.report else None)
 
 
-def _copy_model(key: str, entry: dict, out: Path) -> dict:
-    entry = dict(entry)
+def _copy_model(key: str, entry: ModelEntry, out: Path) -> ModelEntry:
     folder = out / "models" / key
-    if "path" in entry:
+    if entry.folder is not None:
         folder.mkdir(parents=True)
-        for path in sorted(Path(entry["path"]).iterdir()):
+        for path in sorted(entry.folder.iterdir()):
             if any(path.match(pattern) for pattern in MODEL_FILES):
                 shutil.copyfile(path, folder / path.name)
-        entry["path"] = f"models/{key}"
-    if entry["chat_template"]:
+        entry = replace(entry, path=f"models/{key}")
+    if entry.chat_template:
         folder.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(entry["chat_template"], folder / "study_template.jinja")
-        entry["chat_template"] = f"models/{key}/study_template.jinja"
+        shutil.copyfile(entry.chat_template, folder / "study_template.jinja")
+        entry = replace(entry, chat_template=f"models/{key}/study_template.jinja")
     return entry
 
 
@@ -171,7 +172,7 @@ def readme(catalogue: Catalogue) -> str:
     """The Space's front page, with the header that the Hub reads."""
     title = " ".join(catalogue.title.split())
     pin = next(line for line in closure(["gradio"]) if line.startswith("gradio=="))
-    models = ", ".join(f"`{entry.get('hub', key)}`" for key, entry in catalogue.models.items())
+    models = ", ".join(f"`{entry.hub or key}`" for key, entry in catalogue.models.items())
     quoted = json.dumps(title, ensure_ascii=False)  # a JSON text is a YAML text, whatever signs the title has
     return README.format(title=title, quoted_title=quoted, gradio=pin.removeprefix("gradio=="), models=models)
 

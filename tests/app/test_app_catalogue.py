@@ -7,7 +7,6 @@ import pytest
 
 from loragrid.app.catalogue import best_run, from_json, given_adapter, to_json
 from loragrid.errors import UserError
-from loragrid.study.grid import expand
 from loragrid.study.study_file import Study
 from tests.fixtures.app_toys import finished_study, finished_winner, toy_catalogue, trade_off, write_adapter
 
@@ -25,7 +24,7 @@ def compared(study: Study, *rows: dict) -> Path:
 
 def test_starts_with_the_best_run_and_lists_base_and_runs(study: Study) -> None:
     catalogue = toy_catalogue(study)
-    first, second = [cell.run for cell in expand(study)]
+    first, second = [cell.run for cell in study.cells]
     assert catalogue.start == second
     assert [s.name for s in catalogue.subjects[1:]] == [first, second]
     assert catalogue.base_of(catalogue.subject(second)).adapter is None
@@ -72,7 +71,7 @@ def test_without_a_finished_run_the_mend_is_said(study: Study, tmp_path: Path) -
 
 
 def test_a_changed_adapter_is_refused(study: Study) -> None:
-    run = expand(study)[0].run
+    run = study.cells[0].run
     weights = study.path.parent / "results" / "train" / run / "adapter" / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
     with pytest.raises(UserError, match="was changed since"):
@@ -80,7 +79,7 @@ def test_a_changed_adapter_is_refused(study: Study) -> None:
 
 
 def test_run_option(study: Study) -> None:
-    run = expand(study)[0].run
+    run = study.cells[0].run
     assert toy_catalogue(study, run=run).start == run
     with pytest.raises(UserError, match="holds no run nonsense"):
         toy_catalogue(study, run="nonsense")
@@ -112,13 +111,13 @@ def test_adapters_that_cannot_be_used(
         config = folder / "adapter_config.json"
         config.write_text(json.dumps(json.loads(config.read_text()) | change))
     with pytest.raises(UserError, match=message):
-        given_adapter(study.settings["models"], str(folder), None)
+        given_adapter(study.models, str(folder), None)
 
 
 def test_model_must_be_of_the_study(study: Study, tmp_path: Path, toy_llama: Path) -> None:
     folder = write_adapter(tmp_path / "mine", toy_llama, seed=9)
     with pytest.raises(UserError, match="--model other is no model of the study: take one of toy"):
-        given_adapter(study.settings["models"], str(folder), "other")
+        given_adapter(study.models, str(folder), "other")
 
 
 def test_a_hub_adapter_that_cannot_be_had_is_one_line() -> None:

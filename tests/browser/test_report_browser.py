@@ -8,7 +8,6 @@ import pytest
 import compare
 import report
 from loragrid.formatting import duration, mebibytes, setting
-from loragrid.study.grid import expand
 from tests.fixtures import synthetic
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -45,7 +44,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     synthetic.make_results(
         study, folder / "results", prompts=4, output=f"A {'very' * 60}_long answer\n```\n{'x' * 300}\n```"
     )
-    for number, cell in enumerate(expand(study)):
+    for number, cell in enumerate(study.cells):
         path = folder / "results/train" / cell.run / "record.json"
         changes = {"train_seconds": SECONDS[number], "peak_rss_mib": MEBIBYTES[number]}
         path.write_text(json.dumps(json.loads(path.read_text()) | changes))

@@ -16,7 +16,7 @@ from loragrid.reporting.comparison_tables import methods_used
 from loragrid.reporting.findings import axis_finding
 from loragrid.reporting.page import gather, run_rows
 from loragrid.reporting.retention import answers
-from loragrid.study.grid import NOT_IDENTITY, expand
+from loragrid.study.grid import NOT_IDENTITY
 from tests.fixtures import synthetic
 
 
@@ -38,7 +38,7 @@ def table(results: Path, name: str) -> pd.DataFrame:
 
 
 def run_of(study, **settings) -> str:
-    return next(c.run for c in expand(study) if all(getattr(c, key) == value for key, value in settings.items()))
+    return next(c.run for c in study.cells if all(getattr(c, key) == value for key, value in settings.items()))
 
 
 def test_known_effects_are_found(made) -> None:
@@ -83,7 +83,7 @@ def test_losses_on_the_same_tokens_are_compared_across_models(tmp_path: Path) ->
 
 def test_what_is_missing_stays_with_its_reason(tmp_path: Path) -> None:
     study = synthetic.make_study(tmp_path)
-    runs = [cell.run for cell in expand(study)]
+    runs = [cell.run for cell in study.cells]
     faults = dict(zip(runs[1:], ("failed", "paused", "missing", "diverged", "unscored")))
     synthetic.make_results(study, tmp_path / "results", faults=faults)
     stage.compare(study=study, results=tmp_path / "results", out=tmp_path / "results/compare")
@@ -100,11 +100,11 @@ def test_every_setting_of_a_run_has_a_column(tmp_path: Path) -> None:
     study = synthetic.make_study(tmp_path)
     synthetic.make_results(study, tmp_path / "results")
     stage.compare(study=study, results=tmp_path / "results", out=tmp_path / "results/compare")
-    row = table(tmp_path / "results", "runs").set_index("subject").loc[expand(study)[0].run]
+    row = table(tmp_path / "results", "runs").set_index("subject").loc[study.cells[0].run]
     assert row["training.budget.tokens"] == 80_000 and row["training.schedule"] == "linear"
     assert row["training.target_modules"] == "all-linear" and row["alpha"] == 16
     assert row["data.max_length_tokens"] == 384 and row["data.source.generator"] == "running_plans"
-    settings = study.settings["training"]
+    settings = study.yaml["training"]
     kept = {name.split(".")[1] for name in row.index if name.startswith("training.")} | {"alpha"}
     assert kept == set(settings) - set(NOT_IDENTITY)
 
@@ -119,7 +119,7 @@ def test_nothing_there_at_all(tmp_path: Path) -> None:
 def test_a_broken_record_is_named_and_takes_no_other_with_it(tmp_path: Path) -> None:
     study = synthetic.make_study(tmp_path)
     synthetic.make_results(study, tmp_path / "results")
-    run = expand(study)[1].run
+    run = study.cells[1].run
     (tmp_path / "results/train" / run / "record.json").write_text("{")
     by_subject = {outcome.subject: outcome for outcome in collect(study, tmp_path / "results")}
     assert by_subject[run].status == "unreadable" and "record.json" in by_subject[run].reason
@@ -129,7 +129,7 @@ def test_a_broken_record_is_named_and_takes_no_other_with_it(tmp_path: Path) -> 
 def test_scores_of_an_older_adapter_are_not_used(tmp_path: Path) -> None:
     study = synthetic.make_study(tmp_path)
     synthetic.make_results(study, tmp_path / "results")
-    run = expand(study)[1].run
+    run = study.cells[1].run
     path = tmp_path / "results/train" / run / "record.json"
     path.write_text(path.read_text().replace(json.loads(path.read_text())["adapter_sha256"], "0" * 64))
     outcome = next(o for o in collect(study, tmp_path / "results") if o.subject == run)
@@ -141,8 +141,8 @@ def test_seeds_are_averaged_and_their_spread_enters(tmp_path: Path) -> None:
     study = synthetic.make_study(tmp_path, grid={"seed": [1, 2, 3]})
     synthetic.make_results(study, tmp_path / "results")
     summary = stage.compare(study=study, results=tmp_path / "results", out=tmp_path / "results/compare")
-    case = [cell for cell in expand(study) if not set(cell.departs) - {"seed"}]
-    other = next(cell for cell in expand(study) if cell.departs == {"rank": 64})
+    case = [cell for cell in study.cells if not set(cell.departs) - {"seed"}]
+    other = next(cell for cell in study.cells if cell.departs == {"rank": 64})
     score = {name: values_of(tmp_path / "results", name) for name in (case[0].base, other.run, *(c.run for c in case))}
     seeds = [score[cell.run].mean() for cell in case]
     variance = np.var(seeds, ddof=1)
@@ -224,9 +224,9 @@ def test_items_of_a_passage_count_once(tmp_path: Path) -> None:
     rows = table(tmp_path / "results", "comparisons").set_index("task")
     assert (rows.loc["running_plan", "units"] == 24).all() and (rows.loc["heldout_loss", "units"] == 120).all()
     wide = (
-        table(tmp_path / "results", "scores").set_index(["subject", "task"]).loc[(expand(study)[0].run, "running_plan")]
+        table(tmp_path / "results", "scores").set_index(["subject", "task"]).loc[(study.cells[0].run, "running_plan")]
     )
-    clusters = values_of(tmp_path / "results", expand(study)[0].run).reshape(24, 5).mean(axis=1)
+    clusters = values_of(tmp_path / "results", study.cells[0].run).reshape(24, 5).mean(axis=1)
     low, high = scipy.stats.t.interval(0.95, 23, clusters.mean(), clusters.std(ddof=1) / np.sqrt(24))
     assert (wide["low"], wide["high"]) == pytest.approx((low, high))
     # Files from before there were clusters are read, and their items stand alone.
@@ -250,8 +250,8 @@ def test_fewer_bits_are_judged_with_all_other_comparisons(tmp_path: Path) -> Non
     outcomes = collect(study, tmp_path / "results")
     low, high = "gemma-s", "llama-s"
     for name, precision in ((high, "16bit"), (low, "4bit")):
-        study.settings["models"][name] = {"path": "one", "precision": precision, "chat_template": None}
-    tables, terms = stage.load_items(tmp_path / "results", outcomes), stage.Terms(**study.settings["compare"])
+        study.yaml["models"][name] = {"path": "one", "precision": precision, "chat_template": None}
+    tables, terms = stage.load_items(tmp_path / "results", outcomes), stage.Terms(**study.yaml["compare"])
     bases = {o.model: o.subject for o in outcomes if o.kind == "base"}
     for task, step in (("world_facts", 3), ("world_sums", 40)):
         values = tables[task].values
@@ -291,7 +291,7 @@ def test_pairs_on_two_tokenizers_each_compare_their_own_loss(tmp_path: Path) -> 
     rows = table(tmp_path / "results", "axes").set_index(["axis", "value", "task"])
     row = rows.loc[("learning_rate", "0.001", "heldout_loss")]
     score = table(tmp_path / "results", "scores").query("task == 'heldout_loss'").set_index("subject")["value"]
-    cells = {(cell.model, cell.learning_rate): score[cell.run] for cell in expand(study)}
+    cells = {(cell.model, cell.learning_rate): score[cell.run] for cell in study.cells}
     by_hand = np.mean([cells[model, 0.001] - cells[model, 0.01] for model in ("llama-s", "gemma-s")])
     assert row["difference"] == pytest.approx(by_hand) and row["verdict"] == "worse"
     assert "different tokens" in rows.loc[("model", "gemma-s", "heldout_loss"), "reason"]
@@ -329,7 +329,7 @@ def test_command_line(made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_items_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     study = synthetic.make_study(tmp_path)
     synthetic.make_results(study, tmp_path / "results")
-    path = tmp_path / "results/score" / expand(study)[0].run / "items.parquet"
+    path = tmp_path / "results/score" / study.cells[0].run / "items.parquet"
     path.write_bytes(b"no parquet")
     with pytest.raises(UserError, match=r"items\.parquet"):
         stage.compare(study=study, results=tmp_path / "results", out=tmp_path / "out")

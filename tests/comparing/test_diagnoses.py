@@ -10,7 +10,6 @@ import yaml
 
 import compare
 from loragrid.records.outcomes import collect
-from loragrid.study.grid import expand
 from loragrid.study.study_file import load_study
 from tests.fixtures import synthetic
 
@@ -30,17 +29,17 @@ def test_a_healthy_study_has_no_fault_from_end_to_end(tmp_path: Path) -> None:
     study, results = made_study(tmp_path, effect=healthy, items=200)
     summary = compare.compare(study=study, results=results, out=tmp_path / "out")
     assert summary["base_faults"] == {}
-    assert summary["diagnoses"] == {cell.run: [] for cell in expand(study)}
+    assert summary["diagnoses"] == {cell.run: [] for cell in study.cells}
 
 
 def test_a_leak_is_the_fault_of_every_run_on_those_data(tmp_path: Path) -> None:
     study, results = made_study(tmp_path, effect=healthy, items=100)
-    leaky = expand(study)[0].data
+    leaky = study.cells[0].data
     for name, rows in (("train", [[1, 2, 3], [4, 5]]), ("heldout", [[4, 5], [9]])):
         table = pa.table({"input_ids": pa.array(rows, pa.list_(pa.int32()))})
         pq.write_table(table, results / "data" / leaky / f"{name}.parquet")
     found = compare.compare(study=study, results=results, out=tmp_path / "out")["diagnoses"]
-    for cell in expand(study):
+    for cell in study.cells:
         assert {cause["cause"] for cause in found[cell.run]} == ({"leak"} if cell.data == leaky else set())
 
 
@@ -60,7 +59,7 @@ def test_a_base_that_lost_by_four_bits_is_the_fault_of_its_runs(tmp_path: Path) 
     items.loc[(items["task"] == "world_facts") & (items["item"].astype(int) % 3 == 0), "value"] = 0.0
     items.to_parquet(path)
     found = compare.compare(study=study, results=results, out=tmp_path / "out")["diagnoses"]
-    for cell in expand(study):
+    for cell in study.cells:
         named = [cause for cause in found[cell.run] if cause["cause"] == "precision"]
         assert bool(named) == (cell.model == "small")
         assert all("world facts" in cause["evidence"] for cause in named)

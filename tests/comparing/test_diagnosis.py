@@ -15,7 +15,7 @@ from loragrid.comparing.causes import diagnose, unmade
 from loragrid.comparing.run_evidence import Evidence, LossPath, adapter_distance, gather_evidence
 from loragrid.comparing.study_checks import caveats, chance_level, leaks, not_comparable, untrained_loss, vocabulary
 from loragrid.records.outcomes import collect
-from loragrid.study.grid import expand
+from loragrid.study.sections import ModelEntry
 from tests.fixtures import synthetic
 
 TASKS = {"running_plan": "share", "world_facts": "share"}
@@ -136,17 +136,17 @@ def test_neighbours_differ_in_the_learning_rate_only(tmp_path: Path) -> None:
     synthetic.make_results(study, tmp_path / "results", items=10)
     found = gather_evidence(collect(study, tmp_path / "results"), tmp_path / "results")
     rates = {run: [rate for rate, *_ in e.neighbours] for run, e in found.items()}
-    case = next(c.run for c in expand(study) if not c.departs)
+    case = next(c.run for c in study.cells if not c.departs)
     assert rates[case] == [0.001, 0.1]
-    assert rates[next(c.run for c in expand(study) if c.rank == 64)] == []
+    assert rates[next(c.run for c in study.cells if c.rank == 64)] == []
 
 
 def test_a_run_that_diverged_is_nobodys_neighbour(tmp_path: Path) -> None:
     """It has no final loss, and a record that held one, from before it diverged, would not count either."""
     study = synthetic.make_study(tmp_path)
-    high = next(c.run for c in expand(study) if c.learning_rate == 0.1)
+    high = next(c.run for c in study.cells if c.learning_rate == 0.1)
     synthetic.make_results(study, tmp_path / "results", items=10, faults={high: "diverged"})
-    case = next(c.run for c in expand(study) if not c.departs)
+    case = next(c.run for c in study.cells if not c.departs)
     record = tmp_path / "results" / "train" / high / "record.json"
     for loss in (None, 2.6):
         record.write_text(json.dumps(json.loads(record.read_text()) | {"final_heldout_loss": loss}))
@@ -163,7 +163,7 @@ def test_a_winner_of_a_search_is_no_neighbour_by_its_rate_alone(tmp_path: Path) 
     cell = dataclasses.replace(low.cell, identity=low.cell.identity | {"training": training}, departs={"search": "1"})
     others = [o for o in outcomes if o is not low]
     found = gather_evidence([*others, dataclasses.replace(low, cell=cell)], tmp_path / "results")
-    case = next(c.run for c in expand(study) if not c.departs)
+    case = next(c.run for c in study.cells if not c.departs)
     assert [rate for rate, *_ in found[case].neighbours] == [0.1] and found[low.subject].neighbours == []
 
 
@@ -207,10 +207,12 @@ def test_an_unscored_base_is_judged_by_what_its_runs_measured_first(tmp_path: Pa
 
 
 def test_the_vocabulary_of_a_hub_model_is_that_of_its_shape() -> None:
-    entry = {"hub": "someone/model", "revision": "main", "shape": synthetic.SHAPE}
+    entry = ModelEntry(
+        hub="someone/model", revision="main", shape=synthetic.SHAPE, precision="4bit", chat_template=None
+    )
     assert vocabulary(entry) == 4096
-    assert vocabulary(entry | {"shape": {"text_config": {"vocab_size": 7}}}) == 7
-    assert vocabulary(entry | {"shape": None}) is None  # nothing was downloaded
+    assert vocabulary(dataclasses.replace(entry, shape={"text_config": {"vocab_size": 7}})) == 7
+    assert vocabulary(dataclasses.replace(entry, shape=None)) is None  # nothing was downloaded
 
 
 @pytest.mark.parametrize(

@@ -3,18 +3,21 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow
 import pytest
+import yaml
 from pyarrow import parquet
 
 from loragrid.data.sources import CHUNK_CHARACTERS, open_source
 from loragrid.data.training_data import load_training_data, rows_sha256
 from loragrid.errors import UserError
 from loragrid.models.loading import load_tokenizer
+from loragrid.paths import ROOT
 from loragrid.runtime.atomic_files import sha256_file
-from loragrid.study.grid import data_sets
+from loragrid.study.sections import DataSource
 from loragrid.study.study_file import Study
 from prepare_data import prepare_data
 
@@ -23,6 +26,8 @@ PLAIN = (
     "{% if m['role'] == 'assistant' %}{{ eos_token }}{% endif %}{{ '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
 )
+
+DEMO = yaml.safe_load((ROOT / "config" / "studies" / "demo.yaml").read_text())
 
 
 def talk(question, *answers):
@@ -50,13 +55,12 @@ def study_of(source, model: Path, *, template=None, **data):
     point = {"model": "m", "learning_rate": 1e-3, "rank": 4, "batch": [2, 4], "seed": 1}
     grid = {"design": "one_factor"} | {axis: [value] for axis, value in point.items()}
     entry = {"path": str(model), "precision": "32bit", "chat_template": None if template is None else str(template)}
-    training = {"alpha": "rank", "backend": "trl", "optimizer": "adamw_torch", "report_to": "none"}
-    everything = {"data": settings, "models": {"m": entry}, "base_case": point, "grid": grid, "training": training}
-    return Study(name="x", path=Path("x.yaml"), settings=everything)
+    everything = DEMO | {"data": settings, "models": {"m": entry}, "base_case": point, "grid": grid}
+    return Study(name="x", path=Path("x.yaml"), yaml=everything)
 
 
 def prepare(study, out):
-    (data_id,) = data_sets(study)
+    (data_id,) = study.data_sets
     return prepare_data(study=study, data_id=data_id, out=out)
 
 
@@ -88,7 +92,7 @@ def test_outputs_are_as_the_other_stages_read_them(tmp_path, toy_llama):
     assert card["split"]["leaks"] == {"answers": 0, "prompts": 0, "short_answers": 0}
     assert sum(card["length_histogram"]["counts"]) == 40
     assert len(card["length_histogram"]["edges"]) == len(card["length_histogram"]["counts"]) + 1
-    tokenizer = load_tokenizer(study.settings["models"]["m"])
+    tokenizer = load_tokenizer(study.models["m"])
     row = read_rows(tmp_path / "out", "train")[0]
     original = good_rows()[row["row"] - 1]["conversations"]
     messages = [{"role": r, "content": t["value"]} for r, t in zip(("user", "assistant"), original, strict=True)]
@@ -187,7 +191,7 @@ def as_crlf_lines(path, rows):
 )
 def test_every_kind_of_file_gives_the_same_rows(tmp_path, name, writer):
     writer(tmp_path / name, good_rows())
-    source = open_source({"path": str(tmp_path / name)}, folder=tmp_path)
+    source = open_source(DataSource(path=str(tmp_path / name)), folder=tmp_path)
     assert list(source.rows()) == list(enumerate(good_rows(), start=1)) == list(source.rows())
     assert source.description["path"] == name and len(source.description["sha256"]) == 64
 
@@ -204,15 +208,18 @@ def test_json_is_read_in_windows(tmp_path):
     ]
     for text in (json.dumps(rows), json.dumps(rows, indent=3) + " \n" * 3, "\n".join(map(json.dumps, rows))):
         (tmp_path / "a.json").write_text(text)
-        assert [row for _, row in open_source({"path": str(tmp_path / "a.json")}, folder=tmp_path).rows()] == rows
+        assert [
+            row for _, row in open_source(DataSource(path=str(tmp_path / "a.json")), folder=tmp_path).rows()
+        ] == rows
 
 
 def test_a_folder_of_a_hub_data_set(tmp_path, toy_llama):
     folder = tmp_path / "set"
     folder.mkdir()
     write(folder / "train.jsonl", good_rows())
-    source = {"hub": str(folder), "revision": None, "split": "train"}
-    card = prepare(study_of(source, toy_llama), tmp_path / "out")
+    settings = {"hub": str(folder), "revision": None, "split": "train"}
+    source = DataSource.read(settings)
+    card = prepare(study_of(settings, toy_llama), tmp_path / "out")
     assert card["rows_kept"] == 40 and card["source"]["split"] == "train" and len(card["source"]["sha256"]) == 64
     as_file = prepare(study_of(folder / "train.jsonl", toy_llama), tmp_path / "file")
     assert (card["fingerprint"], card["heldout_fingerprint"]) == (
@@ -220,14 +227,14 @@ def test_a_folder_of_a_hub_data_set(tmp_path, toy_llama):
         as_file["heldout_fingerprint"],
     )
     with pytest.raises(UserError, match="split 'nosuch' cannot be loaded"):
-        open_source(source | {"split": "nosuch"}, folder=tmp_path)
+        open_source(replace(source, split="nosuch"), folder=tmp_path)
 
 
 def test_a_hub_data_set_without_a_network_is_one_line(tmp_path, monkeypatch):
     import huggingface_hub
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    source = {"hub": "nobody/nothing", "revision": "main", "split": "train"}
+    source = DataSource(hub="nobody/nothing", revision="main", split="train")
     with pytest.raises(UserError, match="nobody/nothing at revision main is neither on the hub nor in the local cache"):
         open_source(source, folder=tmp_path)
     refs = tmp_path / "datasets--nobody--nothing" / "refs"
@@ -280,7 +287,7 @@ def test_a_bad_file_is_one_line_and_leaves_the_results_alone(tmp_path, toy_llama
 def test_other_mistakes(tmp_path, toy_llama):
     path = write(tmp_path / "rows.jsonl", good_rows(8))
     with pytest.raises(UserError, match="does not exist"):
-        open_source({"path": str(tmp_path / "none.json")}, folder=tmp_path)
+        open_source(DataSource(path=str(tmp_path / "none.json")), folder=tmp_path)
     with pytest.raises(UserError, match="heldout_rows: 5 is more than half of the 8 usable rows"):
         prepare(study_of(path, toy_llama), tmp_path / "out")
     with pytest.raises(UserError, match=r"no row is left to train on for model m \(8 nothing left after truncation"):
@@ -360,7 +367,7 @@ def test_a_length_beyond_the_model_s_context_is_refused(tmp_path, toy_llama):
 def test_what_training_will_miss_is_said_before_any_work(tmp_path, toy_llama, monkeypatch):
     monkeypatch.setattr("loragrid.runtime.optional_packages.find_spec", lambda name: None)
     study = study_of(write(tmp_path / "rows.jsonl", good_rows()), toy_llama)
-    study.settings["training"]["optimizer"] = "adamw_8bit"
+    study.yaml["training"]["optimizer"] = "adamw_8bit"
     with pytest.raises(UserError, match="adamw_8bit needs bitsandbytes, which is not installed: pip install"):
         prepare(study, tmp_path / "out")
     assert not (tmp_path / "out").exists()

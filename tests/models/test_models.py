@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,8 +22,9 @@ from loragrid.models.loading import (
     prepared_entry,
     resolve_folder,
 )
+from loragrid.study.sections import ModelEntry
 
-HUB = {"hub": "unsloth/Toy-1B", "revision": "main", "precision": "32bit", "chat_template": None, "shape": None}
+HUB = ModelEntry(hub="unsloth/Toy-1B", revision="main", precision="32bit", chat_template=None)
 
 
 @pytest.fixture
@@ -54,7 +56,7 @@ def test_later_stages_take_the_commit_of_the_data_card(hub_cache: Path, tmp_path
     (tmp_path / "card.json").write_text(json.dumps({"model_commit": "a" * 40}))
     entry = prepared_entry(HUB, tmp_path)
     assert resolve_folder(entry) == (hub_cache / "snapshots" / ("a" * 40), "a" * 40)
-    local = {"path": str(toy_llama)}
+    local = ModelEntry(path=str(toy_llama), precision="32bit", chat_template=None)
     assert prepared_entry(local, tmp_path / "nowhere") == local
 
 
@@ -78,7 +80,7 @@ def test_what_the_hub_cannot_give_is_one_line(
     with pytest.raises(
         UserError, match=rf"model {hub} at main cannot be had from the hub \(.+\): check the id"
     ) as told:
-        resolve_folder(HUB | {"hub": hub})
+        resolve_folder(replace(HUB, hub=hub))
     assert "\n" not in str(told.value)
 
 
@@ -108,14 +110,14 @@ def test_so_it_is_loaded_and_its_score_says_so(
 
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", load)
     for folder, wanted in ((toy_gemma, torch.float32), (toy_llama, torch.float16)):
-        entry = {"path": str(folder), "chat_template": None}
+        entry = ModelEntry(path=str(folder), precision="32bit", chat_template=None)
         for precision in ("4bit", "16bit"):
-            load_base(entry | {"precision": precision}, device="cuda")
-            notes = precision_notes(entry | {"precision": precision}, device="cuda")
+            load_base(replace(entry, precision=precision), device="cuda")
+            notes = precision_notes(replace(entry, precision=precision), device="cuda")
             assert ["computed in float32: a gemma3_text" in note for note in notes] == [True] * (folder == toy_gemma)
         assert [options["dtype"] for options in asked] == [wanted, wanted]
         assert asked[0]["quantization_config"].bnb_4bit_compute_dtype == wanted
-        assert precision_notes(entry | {"precision": "32bit"}, device="cuda") == ()
+        assert precision_notes(entry, device="cuda") == ()
         asked.clear()
 
 

@@ -1,6 +1,5 @@
 """The plan of a study: what it says without GPU or network, what it says once there are data and records."""
 
-import copy
 import csv
 import json
 import re
@@ -20,11 +19,12 @@ from loragrid.planning.forecast import misfits
 from loragrid.planning.gpu_cards import choose_device, read_cards
 from loragrid.planning.plan_page import page, text_table
 from loragrid.records.record import RunRecord, ScoreRecord, write_record
-from loragrid.study.grid import expand
+from loragrid.study.sections import Plan
 from loragrid.study.study_file import Study, load_study
 from plan import main, make_plan, write_plan
+from tests.fixtures.studies import changed, without_shapes
 
-ASKED = {"card": "T4", "vram_mib": None, "session_minutes": None, "rows": None, "row_tokens": 1}
+ASKED = Plan(card="T4", vram_mib=None, session_minutes=None, rows=None, row_tokens=1)
 
 
 @pytest.fixture(autouse=True)
@@ -41,18 +41,6 @@ def nothing_but_files(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def t4() -> Study:
     return load_study("t4")
-
-
-def with_settings(study: Study, **changes: Any) -> Study:
-    """A copy with keys changed, such as training__backend="trl"."""
-    settings = copy.deepcopy(study.settings)
-    for key, value in changes.items():
-        *parents, last = key.split("__")
-        node = settings
-        for parent in parents:
-            node = node[parent]
-        node[last] = value
-    return replace(study, settings=settings)
 
 
 def by_run(plan: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -72,7 +60,7 @@ def empty(hint: Any) -> Any:
 
 
 def a_record(study: Study, results: Path, run: str, *, seconds: float, steps: int = 750, **changes: Any) -> None:
-    cell = next(cell for cell in expand(study) if cell.run == run)
+    cell = next(cell for cell in study.cells if cell.run == run)
     values = {name: empty(hint) for name, hint in get_type_hints(RunRecord).items()}
     values |= {"schema": 1, "study": study.name, "run": run, "model": cell.model, "status": "finished"}
     values |= {"steps": steps, "planned_steps": 750, "train_seconds": seconds, "peak_vram_mib": 5000.0}
@@ -134,17 +122,17 @@ def test_the_short_study_fits_a_session(tmp_path: Path) -> None:
 
 
 def test_an_epoch_is_what_the_study_file_says_it_is(t4: Study, tmp_path: Path) -> None:
-    plan = make_plan(study=with_settings(t4, training__budget={"epochs": 1}), results=tmp_path)
+    plan = make_plan(study=changed(t4, training__budget={"epochs": 1}), results=tmp_path)
     base = plan["cells"][0]
     assert base["steps"] == 12_500 and base["train_hours"] == pytest.approx(9.2, rel=0.2)
     assert plan["totals"]["train_hours"] == pytest.approx(83, rel=0.15)
-    unknown = with_settings(t4, training__budget={"epochs": 1}, plan__rows=None)
+    unknown = changed(t4, training__budget={"epochs": 1}, plan__rows=None)
     plan = make_plan(study=unknown, results=tmp_path)
     assert plan["cells"][0]["steps"] is None and not plan["totals"]["complete"] and "?" in text_table(plan)
 
 
 def test_a_cell_that_cannot_fit_is_named_with_what_makes_it_fit(t4: Study, tmp_path: Path) -> None:
-    study = with_settings(t4, training__backend="trl")
+    study = changed(t4, training__backend="trl")
     plan = make_plan(study=study, results=tmp_path)
     failing = {row["run"]: row for row in plan["cells"] if row["fits"] is False}
     wide = next(run for run in failing if "b4x8" in run)
@@ -154,16 +142,16 @@ def test_a_cell_that_cannot_fit_is_named_with_what_makes_it_fit(t4: Study, tmp_p
     assert any(mend.startswith("a card such as L4") for mend in failing[wide]["fit_by"])
     assert f"{wide}: does not fit" in text_table(plan)
     # The mends hold: the study with smaller batches fits as the plan said.
-    mended = with_settings(study, grid__batch=[[2, 4], [2, 16]])
+    mended = changed(study, grid__batch=[[2, 4], [2, 16]])
     rows = [row for row in make_plan(study=mended, results=tmp_path)["cells"] if row["accumulation"] == 16]
     assert [row["fits"] for row in rows] == [True]
 
 
 def test_a_smaller_card_and_an_own_limit_count(t4: Study, tmp_path: Path) -> None:
-    plan = make_plan(study=with_settings(t4, plan__vram_mib=6000), results=tmp_path)
+    plan = make_plan(study=changed(t4, plan__vram_mib=6000), results=tmp_path)
     assert {row["model"] for row in plan["cells"] if row["fits"] is False} >= {"llama-3b", "gemma-270m"}
     assert plan["device"]["vram_from"] == "the study file"
-    plan = make_plan(study=with_settings(t4, plan__vram_mib=600), results=tmp_path)
+    plan = make_plan(study=changed(t4, plan__vram_mib=600), results=tmp_path)
     assert all(row["fits"] is False for row in plan["cells"])
     assert "Would fit with a card such as T4" in text_table(plan)
 
@@ -177,19 +165,19 @@ def test_the_card_that_is_here_counts_before_the_study_files(t4: Study, monkeypa
     device = choose_device(ASKED)
     assert device.vram_mib == 50_000 and device.rate_tflops is None
     with pytest.raises(UserError, match=r"plan\.card: 'T5' is not in config/cards\.yaml: take one of T4"):
-        choose_device(ASKED | {"card": "T5"})
+        choose_device(replace(ASKED, card="T5"))
 
 
 def test_a_study_that_starts_says_what_will_hardly_fit(t4: Study, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert misfits(t4, expand(t4), choose_device(ASKED)) == []  # the card is not here
+    assert misfits(t4, t4.cells, choose_device(ASKED)) == []  # the card is not here
     monkeypatch.setattr(gpu_cards, "gpu_here", lambda: ("Tesla T4", 15360))
-    assert misfits(t4, expand(t4), choose_device(ASKED)) == []
-    lines = misfits(with_settings(t4, training__backend="trl"), expand(t4), choose_device(ASKED))
+    assert misfits(t4, t4.cells, choose_device(ASKED)) == []
+    lines = misfits(changed(t4, training__backend="trl"), t4.cells, choose_device(ASKED))
     assert any("b4x8" in line and "Tesla T4 has 15,095" in line for line in lines)
     monkeypatch.setattr(gpu_cards, "gpu_here", lambda: None)
-    fp16 = with_settings(t4, training__compute_dtype="fp16")
-    assert misfits(fp16, expand(fp16), choose_device(ASKED)) == []
-    (line,) = misfits(fp16, expand(fp16), choose_device(ASKED | {"card": None}))
+    fp16 = changed(t4, training__compute_dtype="fp16")
+    assert misfits(fp16, fp16.cells, choose_device(ASKED)) == []
+    (line,) = misfits(fp16, fp16.cells, choose_device(replace(ASKED, card=None)))
     assert line.startswith("training.compute_dtype: no GPU is here, and a CPU does not train in fp16")
 
 
@@ -200,7 +188,7 @@ def test_every_card_tells_its_sources_and_the_t4_rate_follows_from_public_runs()
     for card in read_cards().values():
         assert card["memory_from"] and card["peak_from"]
         assert (card["training_tflops"] is None) == (card["training_from"] is None)
-    models = load_study("t4").settings["models"]
+    models = load_study("t4").models
     rates = []
     for key, seconds in (("llama-1b", 2.65), ("llama-3b", 7.44)):
         parts = training_per_token(
@@ -220,7 +208,7 @@ def test_operations_are_four_per_weight_and_what_comes_on_top(t4: Study, tmp_pat
 
 
 def test_prepared_data_replace_the_assumption(t4: Study, tmp_path: Path) -> None:
-    cell = expand(t4)[0]
+    cell = t4.cells[0]
     a_card(t4, tmp_path, cell.data, rows=1000, tokens=275_000)
     plan = make_plan(study=t4, results=tmp_path)
     assert plan["data"][cell.data] == {"rows": 1000, "row_tokens": 275.0, "counted": True}
@@ -228,7 +216,7 @@ def test_prepared_data_replace_the_assumption(t4: Study, tmp_path: Path) -> None
 
 
 def test_finished_runs_on_such_a_device_replace_the_rate(t4: Study, tmp_path: Path) -> None:
-    cells = expand(t4)
+    cells = t4.cells
     before = by_run(make_plan(study=t4, results=tmp_path))
     a_record(t4, tmp_path, cells[0].run, seconds=1000.0)
     a_score(t4, tmp_path, cells[0].run, seconds=120.0)
@@ -254,7 +242,7 @@ def test_finished_runs_on_such_a_device_replace_the_rate(t4: Study, tmp_path: Pa
 def test_records_of_another_device_and_broken_ones_are_left_out(
     t4: Study, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    cells = expand(t4)
+    cells = t4.cells
     before = by_run(make_plan(study=t4, results=tmp_path))
     a_record(t4, tmp_path, cells[0].run, seconds=1.0, device={"kind": "cpu", "name": "a laptop"})
     (tmp_path / "train" / cells[1].run).mkdir()
@@ -264,17 +252,16 @@ def test_records_of_another_device_and_broken_ones_are_left_out(
 
 
 def test_a_model_of_unknown_shape_is_named_and_the_others_are_planned(t4: Study, tmp_path: Path) -> None:
-    study = copy.deepcopy(t4)
-    study.settings["models"]["gemma-270m"]["shape"] = None
+    study = without_shapes(t4, "gemma-270m")
     plan = make_plan(study=study, results=tmp_path)
     rows = {row["model"]: row for row in plan["cells"]}
     assert "write its shape into the study file" in rows["gemma-270m"]["problem"]
     assert rows["gemma-270m"]["total_mib"] is None and rows["llama-1b"]["fits"]
     assert not plan["totals"]["complete"] and "not planned" in text_table(plan)
     assert "not planned" in page(plan)
-    done = next(cell for cell in expand(study) if cell.model == "gemma-270m")
+    done = next(cell for cell in study.cells if cell.model == "gemma-270m")
     a_record(study, tmp_path, done.run, seconds=100.0)  # of no use for the others' rate: its operations are not known
-    assert by_run(make_plan(study=study, results=tmp_path))[expand(study)[0].run]["train_from"].startswith("public")
+    assert by_run(make_plan(study=study, results=tmp_path))[study.cells[0].run]["train_from"].startswith("public")
 
 
 def test_a_cpu_is_planned_for_as_it_is(tmp_path: Path, toy_llama: Path) -> None:
@@ -294,11 +281,11 @@ def test_a_cpu_is_planned_for_as_it_is(tmp_path: Path, toy_llama: Path) -> None:
 
 
 def test_what_is_written(t4: Study, tmp_path: Path) -> None:
-    hostile = with_settings(t4, title="<script>alert(1)</script>")
+    hostile = changed(t4, title="<script>alert(1)</script>")
     plan = make_plan(study=hostile, results=tmp_path)
     write_plan(plan, results=tmp_path, page_file=tmp_path / "plan.html")
     rows = list(csv.DictReader((tmp_path / "plan/plan.csv").open()))
-    assert [row["run"] for row in rows] == [cell.run for cell in expand(t4)]
+    assert [row["run"] for row in rows] == [cell.run for cell in t4.cells]
     assert float(rows[0]["total_mib"]) == plan["cells"][0]["total_mib"]
     assert json.loads((tmp_path / "plan/plan.json").read_text())["totals"] == plan["totals"]
     html = (tmp_path / "plan.html").read_text()
@@ -339,7 +326,7 @@ def test_limits_of_tasks_and_the_error_bars_beside_them(t4: Study, tmp_path: Pat
     assert "400 items 4.9" in said and "40 items 15.5" in said.replace("\n# ", " ")
     everything = {
         task["task"]: task["items"]
-        for task in make_plan(study=with_settings(t4, scoring__limit=None), results=tmp_path)["tasks"]
+        for task in make_plan(study=changed(t4, scoring__limit=None), results=tmp_path)["tasks"]
     }
     assert (
         everything["hellaswag"] == 10_042 and everything["ifeval"] == 541 and everything["running_plan_general"] == 48
@@ -355,11 +342,9 @@ def test_a_limit_for_a_task_that_is_not_scored_is_refused(tmp_path: Path) -> Non
 
 
 def test_planning_changes_no_run(t4: Study) -> None:
-    other = copy.deepcopy(t4)
-    other.settings["plan"] = {"card": None, "vram_mib": 1, "session_minutes": 5, "rows": 1, "row_tokens": 1}
-    for entry in other.settings["models"].values():
-        entry["shape"] = None
-    assert [cell.run for cell in expand(other)] == [cell.run for cell in expand(t4)]
+    plan = {"card": None, "vram_mib": 1, "session_minutes": 5, "rows": 1, "row_tokens": 1}
+    other = without_shapes(changed(t4, plan=plan))
+    assert [cell.run for cell in other.cells] == [cell.run for cell in t4.cells]
 
 
 def test_a_model_in_float32_is_reckoned_by_the_cards_float32(t4: Study, tmp_path: Path) -> None:
@@ -367,7 +352,7 @@ def test_a_model_in_float32_is_reckoned_by_the_cards_float32(t4: Study, tmp_path
     of_model = {row["model"]: row for row in make_plan(study=t4, results=tmp_path)["cells"]}
     assert of_model["gemma-270m"]["tflops"] == pytest.approx(8.1 / 2) and of_model["llama-1b"]["tflops"] == 11.5
     assert "float32 peak of 8.1" in of_model["gemma-270m"]["train_from"]
-    rows = make_plan(study=with_settings(t4, plan__card="L4"), results=tmp_path)["cells"]
+    rows = make_plan(study=changed(t4, plan__card="L4"), results=tmp_path)["cells"]
     assert len({row["tflops"] for row in rows}) == 1
-    rows = make_plan(study=with_settings(t4, training__compute_dtype="fp32"), results=tmp_path)["cells"]
+    rows = make_plan(study=changed(t4, training__compute_dtype="fp32"), results=tmp_path)["cells"]
     assert [row["tflops"] for row in rows] == pytest.approx([8.1 / 2] * len(rows))

@@ -147,12 +147,12 @@ def t4_memory(model: str, **changes: Any) -> Any:
         "backend": "unsloth",
         "checkpointing": True,
     }
-    return training_memory(find_shape(load_study("t4").settings["models"][model]), **(asked | changes))
+    return training_memory(find_shape(load_study("t4").models[model]), **(asked | changes))
 
 
 def t4_scoring(model: str, **changes: Any) -> Any:
     asked = {"precision": "4bit", "adapters": 11_272_192, "batch_size": 16, "max_length_tokens": 2048}
-    shape = find_shape(load_study("t4").settings["models"][model])
+    shape = find_shape(load_study("t4").models[model])
     return scoring_memory(shape, **(asked | {"compute_dtype": "fp16"} | changes))
 
 
@@ -165,7 +165,7 @@ def test_the_peak_that_public_runs_report_is_explained() -> None:
 def test_four_bits_hold_their_constants_too() -> None:
     """QLoRA, section 3: 0.127 bits per weight for the constants after double quantisation."""
     assert pytest.approx(4.127, abs=5e-4) == 8 * FOUR_BIT_BYTES
-    shape = find_shape(load_study("t4").settings["models"]["llama-1b"])
+    shape = find_shape(load_study("t4").models["llama-1b"])
     embeddings = 128_256 * 2048
     assert weight_bytes(shape, "4bit", backend="unsloth") == pytest.approx(
         973_078_528 * 4.127 / 8 + 2 * embeddings, rel=1e-3
@@ -209,7 +209,7 @@ def test_measuring_the_heldout_loss_takes_no_more_than_training() -> None:
     from loragrid.training.backends.trl import heldout_positions
 
     for model in ("llama-1b", "llama-3b", "gemma-270m"):
-        vocabulary = find_shape(load_study("t4").settings["models"][model]).vocab_size
+        vocabulary = find_shape(load_study("t4").models[model]).vocab_size
         longest = max(2048, heldout_positions("cuda", vocabulary))
         assert longest * vocabulary * LOGIT_BYTES_FORWARD["half"] / 2**20 <= t4_memory(model).logits
     assert heldout_positions("cpu", 1000) == 2048

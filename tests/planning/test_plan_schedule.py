@@ -18,9 +18,9 @@ from loragrid.planning.forecast import memory_here
 from loragrid.planning.gpu_cards import choose_device
 from loragrid.planning.job_memory import check_target_modules
 from loragrid.planning.job_resources import ROOM, START_MINUTES, WHOLE_CARD_MIB, jobs_resources
-from loragrid.study.grid import expand
 from loragrid.study.study_file import Study, load_study
 from plan import make_plan
+from tests.fixtures.studies import changed, without_shapes
 
 # Stands in for every stage: says when it began and ended, and leaves the file that its rule declares.
 FAKE = """
@@ -90,7 +90,7 @@ def test_a_large_card_runs_several_small_jobs_at_once(tmp_path: Path) -> None:
 def test_whatever_has_run_is_a_usable_study(tmp_path: Path) -> None:
     """One after another: each cell is scored right after its training, its base before, in the grid's order."""
     jobs = run_fake(tmp_path, "--cores", "1", seconds=0)
-    cells = expand(load_study("t4"))
+    cells = load_study("t4").cells
     order = [name for stage, name, *_ in jobs if stage == "train"]
     assert order == [cell.run for cell in cells]
     at = {(stage, name): index for index, (stage, name, *_) in enumerate(jobs)}
@@ -103,33 +103,31 @@ def test_whatever_has_run_is_a_usable_study(tmp_path: Path) -> None:
 
 
 def asked_by(study: Study, *, session_minutes: float | None = None, results: Path = Path("nowhere")) -> dict:
-    return jobs_resources(study, expand(study), results=results, session_minutes=session_minutes)
+    return jobs_resources(study, study.cells, results=results, session_minutes=session_minutes)
 
 
 def test_what_jobs_ask_for() -> None:
     study = load_study("t4")
-    cells = expand(study)
+    cells = study.cells
     asked = asked_by(study)
-    device = choose_device(study.settings["plan"], look=False)
+    device = choose_device(study.plan, look=False)
     for cell in cells:
-        memory = memory_here(study, cell, find_shape(study.settings["models"][cell.model]), device)
+        memory = memory_here(study, cell, find_shape(study.models[cell.model]), device)
         assert asked["train"][cell.run]["vram_mib"] == round(ROOM * memory.total_mib)
         assert asked["score"][cell.base]["vram_mib"] >= asked["score"][cell.run]["vram_mib"]
     # A search's trials take at most 4 rows at a time, as the widest cell does, and the base case's rank.
     wide = next(cell for cell in cells if cell.batch == (4, 8))
     assert asked["tune"]["tune"]["vram_mib"] == asked["train"][wide.run]["vram_mib"]
-    study.settings["tune"]["workers"] = 3
-    assert asked_by(study)["tune"]["tune"]["vram_mib"] == pytest.approx(3 * asked["tune"]["tune"]["vram_mib"], abs=3)
-    study.settings["models"]["llama-3b"]["shape"] = None  # nothing is known: it gets the card to itself
-    asked = asked_by(study)
+    of_three = asked_by(changed(study, tune__workers=3))
+    assert of_three["tune"]["tune"]["vram_mib"] == pytest.approx(3 * asked["tune"]["tune"]["vram_mib"], abs=3)
+    asked = asked_by(without_shapes(study, "llama-3b"))  # an unknown model reserves the whole card
     largest = max(asked["train"][cell.run]["vram_mib"] for cell in cells[:-1])
     assert asked["train"][cells[-1].run]["vram_mib"] == WHOLE_CARD_MIB > largest
 
 
 def test_jobs_ask_for_twice_the_planned_time_and_no_longer_than_a_session(tmp_path: Path) -> None:
-    study = load_study("t4")
-    cells, rows = expand(study), {row["run"]: row for row in make_plan(study=study, results=tmp_path)["cells"]}
-    study.settings["plan"]["session_minutes"] = None
+    study = changed(load_study("t4"), plan__session_minutes=None)
+    cells, rows = study.cells, {row["run"]: row for row in make_plan(study=study, results=tmp_path)["cells"]}
     long, short = asked_by(study), asked_by(study, session_minutes=55)
     for stage in ("train", "score"):
         for cell in cells:
@@ -140,8 +138,8 @@ def test_jobs_ask_for_twice_the_planned_time_and_no_longer_than_a_session(tmp_pa
     of_model = {cell.model: long["train"][cell.run]["mem_mb"] for cell in cells}
     assert of_model["gemma-270m"] < of_model["llama-1b"] < of_model["llama-3b"] < 20_000
     assert not any(amount % 100 for amount in of_model.values())
-    study.settings["plan"]["card"] = None  # nothing is known of its speed
-    assert {request["runtime"] for request in asked_by(study)["train"].values()} == {240}
+    unknown_speed = asked_by(changed(study, plan__card=None))
+    assert {request["runtime"] for request in unknown_speed["train"].values()} == {240}
 
 
 def test_a_gpu_of_the_login_node_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,30 +149,28 @@ def test_a_gpu_of_the_login_node_changes_nothing(monkeypatch: pytest.MonkeyPatch
 
 
 def test_an_unknown_card_is_named_when_the_workflow_is_read() -> None:
-    study = load_study("t4")
-    study.settings["plan"]["card"] = "T5"
+    study = changed(load_study("t4"), plan__card="T5")
     with pytest.raises(UserError, match=r"'T5' is not in config/cards\.yaml"):
         asked_by(study)
 
 
 def test_target_modules_that_a_model_lacks_are_named_when_the_workflow_is_read() -> None:
     study = load_study("t4")
-    check_target_modules(study, expand(study))
-    study.settings["training"]["target_modules"] = ["q_proj", "query"]
+    check_target_modules(study, study.cells)
+    study = changed(study, training__target_modules=["q_proj", "query"])
     with pytest.raises(
         UserError, match=r"training\.target_modules: a llama model has no module 'query': take some of q_proj"
     ):
-        check_target_modules(study, expand(study))
-    for model in study.settings["models"].values():
-        model["shape"] = None  # nothing is known: the train stage says it
-    check_target_modules(study, expand(study))
+        check_target_modules(study, study.cells)
+    unknown = without_shapes(study)
+    check_target_modules(unknown, unknown.cells)  # the train stage reports it
 
 
 def test_reading_the_workflow_predicts_without_torch() -> None:
     code = (
         "import sys; from pathlib import Path; from loragrid.planning.job_resources import jobs_resources; "
-        "from loragrid.study.study_file import load_study; from loragrid.study.grid import expand; s = load_study('t4'); "
-        "jobs_resources(s, expand(s), results=Path('nowhere'), session_minutes=None); "
+        "from loragrid.study.study_file import load_study; s = load_study('t4'); "
+        "jobs_resources(s, s.cells, results=Path('nowhere'), session_minutes=None); "
         "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT / "scripts").returncode == 0

@@ -8,6 +8,7 @@ import pytest
 
 from loragrid.errors import UserError
 from loragrid.models.shape import FAMILIES, find_shape, read_shape
+from loragrid.study.sections import ModelEntry
 from loragrid.study.study_file import load_study
 
 SMALL = {
@@ -63,12 +64,12 @@ def test_a_local_folder_tells_its_shape(fixture: str, request: pytest.FixtureReq
     folder = request.getfixturevalue(fixture)
     with safe_open(folder / "model.safetensors", "np") as weights:
         stored = sum(weights.get_tensor(name).size for name in weights.keys())
-    assert find_shape({"path": str(folder)}).parameters() == stored
+    assert find_shape(ModelEntry(path=str(folder), precision="32bit", chat_template=None)).parameters() == stored
 
 
 def test_the_studys_models_have_the_counts_that_public_runs_print() -> None:
     """unsloth prints the trained parameters at rank 16 on every linear map: 11,272,192 for 1B and 24,313,856 for 3B."""
-    models = load_study("t4").settings["models"]
+    models = load_study("t4").models
     shapes = {key: find_shape(entry) for key, entry in models.items()}
     assert {key: shape.parameters() for key, shape in shapes.items()} == {
         "llama-1b": 1_235_814_400,
@@ -102,8 +103,8 @@ def test_what_cannot_be_planned_is_named(tmp_path: Path) -> None:
         read_shape(SMALL | {"model_type": "llama"}, "here").adapted(["v_proj", "q_prj"])
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
     with pytest.raises(UserError, match=r"config\.json: key"):
-        find_shape({"path": str(tmp_path)})
-    unknown = {"hub": "nobody/nothing", "revision": "main", "shape": None}
+        find_shape(ModelEntry(path=str(tmp_path), precision="32bit", chat_template=None))
+    unknown = ModelEntry(hub="nobody/nothing", revision="main", precision="4bit", chat_template=None)
     assert find_shape(unknown) is None
     with pytest.raises(UserError, match=r"nobody/nothing: its config\.json cannot be had from the hub"):
         find_shape(unknown, network=True)

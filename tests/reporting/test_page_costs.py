@@ -20,7 +20,7 @@ from loragrid.reporting.costs_section import (
     total_cost,
 )
 from loragrid.reporting.page import Material, gather
-from loragrid.study.grid import expand
+from loragrid.study.sections import Budget
 from tests.fixtures import synthetic
 
 T4 = {"kind": "cuda", "name": "Tesla T4", "vram_mib": 15095, "cuda": "12.8"}
@@ -81,10 +81,10 @@ def test_operations_per_second_by_hand(material: Material) -> None:
     per_token = 4 * (layers + head) + 6 * adapters + 3 * attention
     steps = run.record.steps
     planned = 80_000  # the study's budget, tokens
-    assert material.study.settings["training"]["budget"] == {"tokens": planned}
+    assert material.study.training.budget == Budget(tokens=planned)
     planned_steps = round(planned / (row * 8))
-    every = material.study.settings["training"]["evaluate_every_steps"]
-    measured = (1 + -(-planned_steps // every)) * material.study.settings["data"]["heldout_rows"] * row
+    every = material.study.training.evaluate_every_steps
+    measured = (1 + -(-planned_steps // every)) * material.study.data.heldout_rows * row
     whole = round(planned_steps * 8 * row) * per_token + measured * (2 * (layers + head) + attention)
     by_hand = whole * min(1, steps / planned_steps) / run.record.train_seconds
     assert operations_per_second(material, run) == pytest.approx(by_hand, rel=1e-9)
@@ -95,7 +95,7 @@ def test_the_plan_says_the_same_of_a_finished_run(material: Material) -> None:
     material = with_records(material, device=T4)
     run = first_run(material)
     study, cell = material.study, run.cell
-    shape, size = find_shape(study.settings["models"][cell.model]), data_size(study, cell.data, material.results)
+    shape, size = find_shape(study.models[cell.model]), data_size(study, cell.data, material.results)
     works = {cell.run: work_of(study, cell, shape, size, recomputes=True)}
     rate, _ = rate_of(cell, works, (cell,), Measured({cell.run: run.record}, {}), None)
     assert operations_per_second(material, run) == pytest.approx(rate * 1e12)
@@ -125,7 +125,7 @@ def test_gpu_hours_and_energy_where_there_are_any(material: Material) -> None:
     headings = cost_table(material)["headings"]
     assert "GPU-hours of training" not in headings and "Energy" not in headings
     assert "Energy was not metered" in total_cost(material)
-    runs = len(expand(material.study))
+    runs = len(material.study.cells)
     gpu = with_records(material, device=T4, train_seconds=1800.0, energy_joules=36_000.0, peak_vram_mib=6144.0)
     table = cost_table(gpu)
     cells = dict(zip(table["headings"], table["rows"][0]["cells"]))
@@ -138,5 +138,5 @@ def test_gpu_hours_and_energy_where_there_are_any(material: Material) -> None:
 
 def test_a_model_of_unknown_shape_has_no_operations(material: Material) -> None:
     run = first_run(material)
-    Path(material.study.settings["models"][run.model]["path"], "config.json").write_text('{"model_type": "new"}')
+    Path(material.study.models[run.model].path, "config.json").write_text('{"model_type": "new"}')
     assert operations_per_second(material, run) is None

@@ -19,7 +19,6 @@ from loragrid.records.outcomes import collect
 from loragrid.reporting.origin_section import reproduce, sessions
 from loragrid.reporting.page import gather
 from loragrid.runtime.atomic_files import sha256_file
-from loragrid.study.grid import data_sets, expand
 from tests.fixtures import synthetic
 
 HOSTILE = '<script>alert(1)</script><!--<script> "onload="x javascript:alert(2) \u202egnirts\u0000 </style></title>'
@@ -131,7 +130,7 @@ def test_pictures_and_tables_lie_beside_the_page(page) -> None:
 
 def test_failed_and_missing_runs_stay_with_reasons(tmp_path: Path) -> None:
     study = synthetic.make_study(tmp_path)
-    runs = [cell.run for cell in expand(study)]
+    runs = [cell.run for cell in study.cells]
     text = build(tmp_path, study=study, faults=dict(zip(runs, ("diverged", "failed", "paused", "missing", "unscored"))))
     assert "5 of 7 runs were not scored (1 diverged, 1 failed, 1 stopped early, 1 not run yet, 1 trained only)." in text
     for reason in ("loss is NaN at step 12", "needed 900 MiB", "SIGTERM at step 7", "not run yet", "not scored yet"):
@@ -158,7 +157,7 @@ def test_an_empty_study_makes_a_page(tmp_path: Path) -> None:
 
 def test_untrusted_text_is_shown_and_never_run(tmp_path: Path) -> None:
     study = synthetic.make_study(tmp_path, title=HOSTILE.replace("\u0000", ""))
-    runs = [cell.run for cell in expand(study)]
+    runs = [cell.run for cell in study.cells]
     synthetic.make_results(study, tmp_path / "results", faults={runs[1]: "failed"}, output=HOSTILE, prompts=3)
     results = tmp_path / "results"
     spoil_answers(results)
@@ -203,7 +202,7 @@ def test_the_data_card_is_told_whole_and_without_what_an_earlier_study_left(tmp_
     study = synthetic.make_study(tmp_path)
     results = tmp_path / "results"
     synthetic.write_card(results / "data/gone-00000000", "gone-00000000", 5)
-    first = results / "data" / min(data_sets(study)) / "card.json"
+    first = results / "data" / min(study.data_sets) / "card.json"
     text = html.unescape(build(tmp_path, study=study))
     assert "gone-00000000" not in text
     facts = dict(re.findall(r'<tr><th scope="row">([^<]+)</th><td colspan="2">([^<]+)</td></tr>', text))
@@ -227,7 +226,7 @@ def test_the_commands_that_make_it_again_work_in_a_checkout(page) -> None:
         ".venv/bin/snakemake --cores 1 --config study=made.yaml",
         f"# made.yaml lies in this folder with the files that it names and has the SHA-256 {sha256_file(study)}",
     ]
-    shipped = dataclasses.replace(stage.load_study("demo"), settings={})
+    shipped = dataclasses.replace(stage.load_study("demo"), yaml={})
     material = types.SimpleNamespace(study=shipped, outcomes=[])
     assert reproduce(material).splitlines()[1] == ".venv/bin/snakemake --cores 1 --config study=demo"
 
@@ -241,7 +240,7 @@ def test_compare_comes_first(tmp_path: Path) -> None:
 def test_runs_trained_by_other_code_are_marked(tmp_path: Path) -> None:
     study = synthetic.make_study(tmp_path)
     synthetic.make_results(study, tmp_path / "results")
-    path = tmp_path / "results/train" / expand(study)[2].run / "record.json"
+    path = tmp_path / "results/train" / study.cells[2].run / "record.json"
     path.write_text(path.read_text().replace("c0de" * 4, "dead" * 4))
     compare.compare(study=study, results=tmp_path / "results", out=tmp_path / "results/compare")
     stage.report(study=study, results=tmp_path / "results", out=tmp_path / "report.html")
@@ -252,7 +251,7 @@ def test_what_a_backend_did_of_its_own_is_told_and_sets_runs_apart(tmp_path: Pat
     """One run whose notes name another precision than the others' notes."""
     study = synthetic.make_study(tmp_path)
     synthetic.make_results(study, tmp_path / "results")
-    for number, cell in enumerate(expand(study)):
+    for number, cell in enumerate(study.cells):
         path = tmp_path / "results/train" / cell.run / "record.json"
         if path.is_file():
             notes = [

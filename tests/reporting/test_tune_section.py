@@ -28,7 +28,7 @@ def make(folder: Path, *, enabled: bool = True, trials: int = 24, scored: bool =
     }
     study, results = synthetic.make_study(folder, tune=tune), folder / "results"
     synthetic.make_results(study, results, items=30, prompts=2)
-    search = search_toys.work(results / "tune", tune=study.settings["tune"], name=search_name(study))
+    search = search_toys.work(results / "tune", tune=study.yaml["tune"], name=search_name(study))
     found = write_result(study, search, results / "tune")
     if scored:
         synthetic.make_results(
@@ -77,7 +77,7 @@ def test_the_winner_is_compared_with_the_base_case_like_any_run(made: tuple[Stud
     assert found["winner"]["run"] in page
     axes = (folder / "results/compare/axes.csv").read_text().splitlines()
     assert sum(line.startswith("search,winner,base case") for line in axes) == len(
-        [*study.settings["scoring"]["target"], *study.settings["scoring"]["retention"]]
+        [*study.scoring.target, *study.scoring.retention]
     )
     summary = json.loads((folder / "results/compare/compare.json").read_text())
     assert found["winner"]["run"] in {row["run"] for row in summary["trade_offs"]}

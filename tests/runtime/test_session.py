@@ -92,7 +92,7 @@ def test_when_a_session_ends(
     monkeypatch.setattr(time, "monotonic", lambda: 1000.0)
     parser = argparse.ArgumentParser()
     add_session_options(parser)
-    ends = session_end(parser.parse_args(given), {"session_minutes": study})
+    ends = session_end(parser.parse_args(given), session_minutes=study)
     assert ends == (None if left is None else 1000 + left)
 
 

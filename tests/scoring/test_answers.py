@@ -7,7 +7,6 @@ import pytest
 from loragrid.errors import UserError
 from loragrid.scoring.answers import Prompt, answer_prompts, read_prompts, summarise
 from loragrid.scoring.trained_prompts import in_training
-from loragrid.study.grid import data_sets
 from loragrid.study.study_file import load_study
 from prepare_data import prepare_data
 
@@ -131,8 +130,8 @@ def test_the_demos_prompts_are_rows_of_its_data(tmp_path):
     from loragrid.models.loading import load_tokenizer
 
     study = load_study("demo")
-    prepare_data(study=study, data_id=next(iter(data_sets(study))), out=tmp_path)
-    template = inspect_template(load_tokenizer(study.settings["models"]["llama-s"]), model="llama-s")
+    prepare_data(study=study, data_id=next(iter(study.data_sets)), out=tmp_path)
+    template = inspect_template(load_tokenizer(study.models["llama-s"]), model="llama-s")
     template.tokenizer.chat_template = template.text
-    prompts = read_prompts(Path(study.settings["scoring"]["qualitative"]))
+    prompts = read_prompts(Path(study.scoring.qualitative))
     assert all(in_training(template.tokenizer, prompts, tmp_path / "train.parquet"))

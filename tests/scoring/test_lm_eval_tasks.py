@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -10,6 +11,7 @@ from loragrid.errors import UserError
 from loragrid.models.chat_template import inspect_template
 from loragrid.scoring.lm_eval_run import _cluster, run_task
 from loragrid.scoring.lm_eval_tasks import find_tasks
+from loragrid.study.sections import ModelEntry
 
 QUESTIONS = [
     {
@@ -305,7 +307,7 @@ def test_real_sentences_on_a_real_model(real, tmp_path):
     """BLiMP on stories260k: sentences without a question. It must know several of the six phenomena beyond chance."""
     from loragrid.models.loading import load_base, load_tokenizer
 
-    entry = {"path": str(real / "stories260k"), "precision": "32bit", "chat_template": None}
+    entry = ModelEntry(path=str(real / "stories260k"), precision="32bit", chat_template=None)
     template = tmp_path / "plain.jinja"
     template.write_text("{% for m in messages %}{{ m.content }}{% endfor %}")
     paths = []
@@ -314,7 +316,7 @@ def test_real_sentences_on_a_real_model(real, tmp_path):
         text = SENTENCES.replace("toy_sentences", data.stem).replace("questions.jsonl", str(data))
         paths[-1].write_text(text.replace("[q, a]", "[sentence_good, sentence_bad]") + 'target_delimiter: ""\n')
     tasks = find_tasks([str(path) for path in paths], limit=None)
-    lm = watched((load_base(entry, device="cpu"), load_tokenizer(entry | {"chat_template": str(template)})), 50)
+    lm = watched((load_base(entry, device="cpu"), load_tokenizer(replace(entry, chat_template=str(template)))), 50)
     scores = {task.name: run_task(lm, task, limit=None).metrics["acc"] for task in tasks.values()}
     assert len(scores) == 6
     beyond_chance = [name for name, score in scores.items() if score["value"] - 3 * score["stderr"] > 0.5]

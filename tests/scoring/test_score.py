@@ -19,7 +19,6 @@ from loragrid.records.record import RunRecord, ScoreRecord, read_record, write_r
 from loragrid.runtime.atomic_files import sha256_file
 from loragrid.scoring.loaded_model import Workbench
 from loragrid.scoring.subjects import Subject
-from loragrid.study.grid import expand
 from loragrid.study.study_file import load_study
 
 TASK = """\
@@ -82,7 +81,7 @@ def runs(study, toy_llama, tmp_path_factory):
     from transformers import AutoModelForCausalLM
 
     folders = []
-    for seed, cell in enumerate(expand(study)[:2]):
+    for seed, cell in enumerate(study.cells[:2]):
         folder = tmp_path_factory.mktemp(f"run{seed}")
         torch.manual_seed(seed)
         config = LoraConfig(
@@ -112,7 +111,7 @@ def as_run(run, data, out):
 
 
 def as_base(study, data, out):
-    return Subject(expand(study)[0].base, None, None, data, out)
+    return Subject(study.cells[0].base, None, None, data, out)
 
 
 RESULTS = ("items.parquet", "answers.jsonl", "answers_summary.json", "lm_eval/answer.json", "lm_eval/choice.json")
@@ -181,7 +180,7 @@ def test_scored_together_is_scored_alone(study, data, runs, alone, tmp_path):
 def test_an_adapter_taken_off_leaves_the_base_bit_by_bit(study, runs):
     import torch
 
-    bench = Workbench("toy", study.settings["models"]["toy"], scoring=study.settings["scoring"])
+    bench = Workbench("toy", study.models["toy"], scoring=study.scoring)
     before = {name: weight.clone() for name, weight in bench.model.state_dict().items()}
     bench.wear(runs[0][1] / "adapter")
     assert any("lora" in name for name, _ in bench.model.named_parameters())
@@ -268,7 +267,7 @@ def test_what_was_kept_for_other_settings_or_was_damaged_is_scored_again(study, 
     table.write_bytes(table.read_bytes()[:-7])
     score.score_subjects(study=study, subjects=[subject])
     assert scored == ["choice"]
-    limited = replace(study, settings=study.settings | {"scoring": study.settings["scoring"] | {"limit": 3}})
+    limited = replace(study, yaml=study.yaml | {"scoring": study.yaml["scoring"] | {"limit": 3}})
     score.score_subjects(study=limited, subjects=[subject])
     assert scored[1:] == ["answer", "heldout_loss", "choice"]
 
@@ -278,11 +277,9 @@ def test_a_task_that_raises_is_recorded_and_the_others_are_kept(study, data, alo
     folder = study.path.parent
     text = TASK.format(name="endless", kind="generate_until", metric="exact_match") + GENERATE % 512
     (folder / "endless.yaml").write_text(text)
-    scoring = study.settings["scoring"] | {
-        "target": [str(folder / "endless.yaml"), *study.settings["scoring"]["target"]]
-    }
+    scoring = study.yaml["scoring"] | {"target": [str(folder / "endless.yaml"), *study.scoring.target]}
     subject = as_base(study, data, tmp_path)
-    score.score_subjects(study=replace(study, settings=study.settings | {"scoring": scoring}), subjects=[subject])
+    score.score_subjects(study=replace(study, yaml=study.yaml | {"scoring": scoring}), subjects=[subject])
     tasks = read_record(tmp_path / "score.json", ScoreRecord).tasks
     assert tasks["endless"].status == "failed"
     assert "max tokens to generate (512)" in tasks["endless"].reason
@@ -313,12 +310,12 @@ def test_a_diverged_run_is_not_scored_and_says_why(study, data, runs, tmp_path, 
 
 
 def test_no_qualitative_prompts_no_answers(study, data, tmp_path):
-    settings = study.settings["scoring"] | {"qualitative": None, "target": ["heldout_loss"], "retention": []}
+    settings = study.yaml["scoring"] | {"qualitative": None, "target": ["heldout_loss"], "retention": []}
     (tmp_path / "answers.jsonl").write_text("stale")
     (tmp_path / "lm_eval").mkdir()
     (tmp_path / "lm_eval" / "old.json").write_text("stale")
     subject = as_base(study, data, tmp_path)
-    score.score_subjects(study=replace(study, settings=study.settings | {"scoring": settings}), subjects=[subject])
+    score.score_subjects(study=replace(study, yaml=study.yaml | {"scoring": settings}), subjects=[subject])
     assert not (tmp_path / "answers.jsonl").exists()
     assert not (tmp_path / "lm_eval" / "old.json").exists()
     assert list(read_record(tmp_path / "score.json", ScoreRecord).tasks) == ["heldout_loss"]

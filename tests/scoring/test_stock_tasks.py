@@ -14,6 +14,7 @@ from loragrid.models.chat_template import inspect_template
 from loragrid.models.loading import load_base, load_tokenizer
 from loragrid.scoring.lm_eval_run import run_task
 from loragrid.scoring.lm_eval_tasks import find_tasks
+from loragrid.study.sections import ModelEntry
 from loragrid.study.study_file import load_study
 
 # On the hub every row of IFEval has every argument, most of them null.
@@ -68,15 +69,14 @@ def test_every_stock_task_of_the_t4_study_is_built_and_scored(
 ) -> None:
     from loragrid.scoring.lm_eval_model import WatchedLM
 
-    scoring = load_study("t4").settings["scoring"]
+    scoring = load_study("t4").scoring
     assert {*STOCK, "running_plan_general", "rephrased_prompts", "heldout_loss"} == {
-        *scoring["target"],
-        *scoring["retention"],
+        *scoring.tasks,
     }
     rules = nltk_data / "tokenizers" / "punkt_tab" / "english"
     rules.mkdir(parents=True)
     save_punkt_params(PunktParameters(), str(rules))
-    entry = {"path": str(toy_llama), "precision": "32bit", "chat_template": None}
+    entry = ModelEntry(path=str(toy_llama), precision="32bit", chat_template=None)
     template = inspect_template(load_tokenizer(entry), model="toy")
     lm = WatchedLM(load_base(entry, device="cpu"), template, batch_size=4)
     primary = {}
@@ -97,7 +97,7 @@ def test_rephrased_prompts_score_the_reference_by_the_byte(toy_llama: Path) -> N
     from loragrid.scoring.answers import answer_prompts, read_prompts
     from loragrid.scoring.lm_eval_model import WatchedLM
 
-    entry = {"path": str(toy_llama), "precision": "32bit", "chat_template": None}
+    entry = ModelEntry(path=str(toy_llama), precision="32bit", chat_template=None)
     template = inspect_template(load_tokenizer(entry), model="toy")
     model = load_base(entry, device="cpu")
     task = find_tasks(["rephrased_prompts"], limit=None)["rephrased_prompts"]
@@ -106,7 +106,7 @@ def test_rephrased_prompts_score_the_reference_by_the_byte(toy_llama: Path) -> N
     result = run_task(WatchedLM(model, template, batch_size=4), task, limit=None)
     assert result.metrics["reference_bits_per_byte"]["higher_is_better"] is False
     values = {row["item"]: row["value"] for row in result.items if row["metric"] == result.primary_metric}
-    prompts = read_prompts(Path(load_study("t4").settings["scoring"]["qualitative"]))
+    prompts = read_prompts(Path(load_study("t4").scoring.qualitative))
     template.tokenizer.chat_template = template.text
     fitting = 0
     for index, answer in enumerate(answer_prompts(model, template.tokenizer, prompts, batch_size=4)):

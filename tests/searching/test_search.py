@@ -17,6 +17,7 @@ from loragrid.searching.hyperband_brackets import make_pruner, turns
 from loragrid.searching.journal import cut_torn_line
 from loragrid.searching.search import MOST_KILLS, Search, is_settled
 from loragrid.searching.search_result import findings, importance, trial_rows
+from loragrid.study.sections import Tune
 from tests.fixtures import search_toys
 from tests.fixtures.search_toys import TUNE
 
@@ -62,7 +63,7 @@ def test_killed_at_random_and_resumed_the_search_is_the_same(searched: Search, t
         worker.wait()
         kills += 1
     assert worker.returncode == 0 and kills >= 3
-    search = Search(tmp_path, name="toy", tune=TUNE)
+    search = Search(tmp_path, name="toy", tune=Tune.read(TUNE))
     assert results(search) == results(searched)
     left = [trial for trial in search.trials() if trial.state == TrialState.FAIL]
     assert left, "no kill came in the middle of a trial"
@@ -71,7 +72,7 @@ def test_killed_at_random_and_resumed_the_search_is_the_same(searched: Search, t
 
 def test_a_trial_that_its_worker_is_still_leaving_is_not_claimed(tmp_path: Path) -> None:
     """Between the word that a trial was left and the release of its lock another worker may poll."""
-    one, other = (Search(tmp_path, name="toy", tune=TUNE) for _ in range(2))
+    one, other = (Search(tmp_path, name="toy", tune=Tune.read(TUNE)) for _ in range(2))
     with one.next() as claim:
         one.finish(claim, outcome="SIGTERM")
         with other.next() as second:
@@ -84,7 +85,7 @@ def test_a_trial_that_its_worker_is_still_leaving_is_not_claimed(tmp_path: Path)
 def test_several_workers_lose_and_repeat_no_trial(tmp_path: Path) -> None:
     workers = [start(tmp_path, pause=0.003) for _ in range(3)]
     assert [worker.wait(timeout=60) for worker in workers] == [0, 0, 0]
-    search = Search(tmp_path, name="toy", tune=TUNE)
+    search = Search(tmp_path, name="toy", tune=Tune.read(TUNE))
     assert [len(trials) for trials in search.by_slot()] == [1] * TUNE["trials"]
     assert all(trial.state in (TrialState.COMPLETE, TrialState.PRUNED) for trial in search.trials())
     assert len({str(row["point"]) for row in trial_rows(search)}) == TUNE["trials"]
@@ -93,7 +94,7 @@ def test_several_workers_lose_and_repeat_no_trial(tmp_path: Path) -> None:
 def test_a_trial_that_ends_while_another_worker_looks_at_it_was_not_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
 ) -> None:
-    search, other = (Search(tmp_path, name="toy", tune=TUNE | {"trials": 1}) for _ in range(2))
+    search, other = (Search(tmp_path, name="toy", tune=Tune.read(TUNE | {"trials": 1})) for _ in range(2))
     alive = other._alive
     with search.next() as claim:
 
@@ -113,7 +114,7 @@ def test_a_trial_that_ends_while_another_worker_looks_at_it_was_not_left(
 
 def test_a_killed_worker_s_trial_is_taken_by_another_that_was_there_all_along(tmp_path: Path) -> None:
     slow = start(tmp_path, pause=30.0)
-    search = Search(tmp_path, name="toy", tune=TUNE | {"trials": 1})
+    search = Search(tmp_path, name="toy", tune=Tune.read(TUNE | {"trials": 1}))
     deadline = time.monotonic() + 20
     while not any(trial.state == TrialState.RUNNING and len(trial.params) == 3 for trial in search.trials()):
         assert time.monotonic() < deadline
@@ -131,7 +132,7 @@ def test_a_killed_worker_s_trial_is_taken_by_another_that_was_there_all_along(tm
 
 
 def test_a_worker_that_was_taken_for_dead_cannot_overwrite(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
-    search, other = (Search(tmp_path, name="toy", tune=TUNE | {"trials": 1}) for _ in range(2))
+    search, other = (Search(tmp_path, name="toy", tune=Tune.read(TUNE | {"trials": 1})) for _ in range(2))
     with search.next() as claim:
         claim.lock.__exit__(None, None, None)  # as after a sleep so long that the lock was lost
         with other.next() as second:
@@ -143,7 +144,7 @@ def test_a_worker_that_was_taken_for_dead_cannot_overwrite(tmp_path: Path, capfd
 
 
 def test_a_trial_whose_worker_always_dies_is_given_up(tmp_path: Path) -> None:
-    search = Search(tmp_path, name="toy", tune=TUNE | {"trials": 2})
+    search = Search(tmp_path, name="toy", tune=Tune.read(TUNE | {"trials": 2}))
     seen = 0
     while search.settled() < 2:
         with search.next() as claim:
@@ -157,7 +158,7 @@ def test_a_trial_whose_worker_always_dies_is_given_up(tmp_path: Path) -> None:
 
 
 def test_failures_stand_and_do_not_stop_the_search(tmp_path: Path) -> None:
-    search = Search(tmp_path, name="toy", tune=TUNE | {"trials": 4})
+    search = Search(tmp_path, name="toy", tune=Tune.read(TUNE | {"trials": 4}))
     for outcome in ("out_of_memory", "failed", "diverged"):
         with search.next() as claim:
             search.finish(claim, outcome=outcome, reason="because", curve=[], steps=3, planned_steps=18, seconds=1.0)
@@ -170,7 +171,7 @@ def test_failures_stand_and_do_not_stop_the_search(tmp_path: Path) -> None:
 
 
 def test_a_trial_that_was_left_on_purpose_is_tried_again_and_counts_as_no_kill(tmp_path: Path) -> None:
-    search = Search(tmp_path, name="toy", tune=TUNE | {"trials": 1})
+    search = Search(tmp_path, name="toy", tune=Tune.read(TUNE | {"trials": 1}))
     for _ in range(MOST_KILLS + 1):
         with search.next() as claim:
             search.finish(claim, outcome="SIGTERM", steps=2, planned_steps=18)
@@ -182,7 +183,7 @@ def test_more_trials_go_on_with_the_search_and_fewer_forget_none(searched: Searc
     search_toys.work(tmp_path, tune=TUNE | {"trials": 10})
     longer = search_toys.work(tmp_path)
     assert results(longer) == results(searched)
-    shorter = Search(tmp_path, name="toy", tune=TUNE | {"trials": 5})
+    shorter = Search(tmp_path, name="toy", tune=Tune.read(TUNE | {"trials": 5}))
     assert len(trial_rows(shorter)) == 5 == shorter.settled()
 
 
@@ -213,7 +214,7 @@ def test_a_torn_last_line_is_cut_off(tmp_path: Path) -> None:
 
 
 def test_a_line_that_one_worker_tears_is_mended_by_those_that_go_on(tmp_path: Path) -> None:
-    living = Search(tmp_path, name="toy", tune=TUNE | {"trials": 3})
+    living = Search(tmp_path, name="toy", tune=Tune.read(TUNE | {"trials": 3}))
     with living.next() as claim, open(tmp_path / "journal.log", "ab") as journal:
         journal.write(TORN)
         journal.flush()
@@ -228,7 +229,7 @@ def test_a_worker_killed_as_it_claims_leaves_a_trial_that_the_next_one_takes(
 ) -> None:
     """Slot 1 is enqueued and never asked for, while slot 0 is another worker's, who then leaves it; the search may have been
     made shorter than slot 1 in the meantime."""
-    first, dying = (Search(tmp_path, name="toy", tune=TUNE | {"trials": 3}) for _ in range(2))
+    first, dying = (Search(tmp_path, name="toy", tune=Tune.read(TUNE | {"trials": 3})) for _ in range(2))
     with first.next() as claim:
         monkeypatch.setattr(dying._study, "ask", lambda **_: pytest.exit("killed"))
         with pytest.raises(pytest.exit.Exception), dying.next():
@@ -291,7 +292,7 @@ def test_brackets_take_turns_in_their_shares() -> None:
     order = turns([9, 5, 3])
     assert [order.count(i) for i in range(3)] == [9, 5, 3]
     assert order[:4] == [0, 1, 0, 2]
-    pruner = make_pruner(TUNE)
+    pruner = make_pruner(Tune.read(TUNE))
     assert pruner.rungs == [[1, 3], [3], []]
     assert [pruner.bracket(slot) for slot in range(17)] == order == [pruner.bracket(slot) for slot in range(17, 34)]
 

@@ -19,8 +19,8 @@ from loragrid.runtime.atomic_files import sha256_json
 from loragrid.runtime.session import SessionClock, StopSignals
 from loragrid.searching.search import Search
 from loragrid.searching.trials import TrialBench, TrialResult, spread_rows
-from loragrid.study.grid import expand
 from loragrid.study.search_point import at_point, cell_at, search_name, settings_sha256
+from loragrid.study.sections import Budget
 from loragrid.study.study_file import Study, load_study
 from loragrid.study.winner import read_search, winner_cell
 from loragrid.training.backends.trl import TrlBackend
@@ -70,8 +70,8 @@ def tuned(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def variant(study: Study, **changes: Any) -> Study:
     """The study with other keys in `tune`."""
-    settings = study.settings | {"tune": study.settings["tune"] | changes}
-    return Study(name=study.name, path=study.path, settings=settings)
+    settings = study.yaml | {"tune": study.yaml["tune"] | changes}
+    return Study(name=study.name, path=study.path, yaml=settings)
 
 
 def run(bench: TrialBench, point: dict, folder: Path, listen: Any = lambda part, loss: False) -> TrialResult:
@@ -118,8 +118,8 @@ def test_a_trial_alone_and_after_others_are_the_same_bits(
 def test_a_trial_is_the_grid_s_training(toy: Toy, tmp_path: Path) -> None:
     """A run trained by the train stage with a trial's settings and length has the trial's losses, bit for bit."""
     trial = run(TrialBench(toy.study, toy.data), POINT, tmp_path / "trial")
-    study = at_point(toy.study, POINT, budget={"steps": trial.planned_steps})
-    Toy(study=study, cell=expand(study)[0], data=toy.data).train(tmp_path / "run")
+    study = at_point(toy.study, POINT, budget=Budget(steps=trial.planned_steps))
+    Toy(study=study, cell=study.cells[0], data=toy.data).train(tmp_path / "run")
     losses = [
         [
             (row["step"], row["loss"], row["tokens"], row["learning_rate"])
@@ -191,11 +191,11 @@ def test_the_search_leaves_its_result_and_tables(toy: Toy, tuned: Path) -> None:
 def test_the_winner_is_an_ordinary_study_of_one_run(toy: Toy, tuned: Path) -> None:
     result = json.loads((tuned / "tune" / "tune.json").read_text())
     study = load_study(str(tuned / "tune" / result["winner"]["study_file"]))
-    (cell,) = expand(study)
+    (cell,) = study.cells
     assert study.name == toy.study.name and cell.run == result["winner"]["run"]
     assert cell.identity == cell_at(toy.study, result["best"]["point"]).identity
-    training, point = study.settings["training"], result["best"]["point"]
-    assert training["budget"] == toy.study.settings["training"]["budget"], "the winner trains at the grid's full budget"
+    training, point = study.yaml["training"], result["best"]["point"]
+    assert training["budget"] == toy.study.yaml["training"]["budget"], "the winner trains at the grid's full budget"
     assert training["warmup_steps"] == point["warmup_steps"] and cell.learning_rate == point["learning_rate"]
     assert cell.identity["training"]["alpha"] == point["alpha_per_rank"] * point["rank"]
     found = winner_cell(toy.study, tuned)
@@ -206,14 +206,14 @@ def test_the_winner_is_an_ordinary_study_of_one_run(toy: Toy, tuned: Path) -> No
 
 
 def test_a_winner_that_the_grid_has_is_that_very_run(toy: Toy) -> None:
-    case = toy.study.settings["base_case"]
+    case = toy.study.yaml["base_case"]
     same = {"learning_rate": case["learning_rate"], "rank": 4, "batch": 2, "accumulation": 2, "alpha_per_rank": 1.0}
     assert cell_at(toy.study, same | {"warmup_steps": 2, "weight_decay": 0.01}).run == toy.cell.run
 
 
 def test_the_search_changes_no_identity_of_the_grid(toy: Toy) -> None:
-    none = Study(name="toy", path=toy.study.path, settings=toy.study.settings | {"tune": None})
-    assert [cell.run for cell in expand(none)] == [cell.run for cell in expand(toy.study)]
+    none = Study(name="toy", path=toy.study.path, yaml=toy.study.yaml | {"tune": None})
+    assert [cell.run for cell in none.cells] == [cell.run for cell in toy.study.cells]
 
 
 def test_another_setting_of_the_search_is_another_search_but_more_trials_are_not(toy: Toy) -> None:
@@ -229,8 +229,8 @@ def test_another_setting_of_the_search_is_another_search_but_more_trials_are_not
         {"heldout_rows": None},
     ):
         assert search_name(variant(toy.study, **other)) != name
-    longer = toy.study.settings | {"training": toy.study.settings["training"] | {"budget": {"steps": 99}}}
-    assert settings_sha256(Study(name="toy", path=toy.study.path, settings=longer)) == settings_sha256(toy.study)
+    longer = toy.study.yaml | {"training": toy.study.yaml["training"] | {"budget": {"steps": 99}}}
+    assert settings_sha256(Study(name="toy", path=toy.study.path, yaml=longer)) == settings_sha256(toy.study)
 
 
 def test_a_finished_search_is_summed_up_again_without_loading_anything(
@@ -273,7 +273,7 @@ def test_a_session_s_limit_pauses(toy: Toy, tmp_path: Path) -> None:
 def test_a_diverged_trial_teaches_the_sampler(toy: Toy, tmp_path: Path) -> None:
     space = {"toy": TUNE["spaces"]["toy"] | {"learning_rate": {"choices": [1.0e9]}}}
     study = variant(toy.study, spaces=space, trials=1)
-    search, bench = Search(tmp_path, name="x", tune=study.settings["tune"]), TrialBench(study, toy.data)
+    search, bench = Search(tmp_path, name="x", tune=study.tune), TrialBench(study, toy.data)
     with search.next() as claim:
         run_trial(search, claim, bench, stop=StopSignals(), clock=SessionClock(None))
     (trial,) = search.trials()
@@ -281,7 +281,7 @@ def test_a_diverged_trial_teaches_the_sampler(toy: Toy, tmp_path: Path) -> None:
 
 
 def test_a_user_s_mistake_is_one_line(toy: Toy, tmp_path: Path) -> None:
-    none = Study(name="toy", path=toy.study.path, settings=toy.study.settings | {"tune": None})
+    none = Study(name="toy", path=toy.study.path, yaml=toy.study.yaml | {"tune": None})
     with pytest.raises(UserError, match=r"toy\.yaml: tune is null: write a search there"):
         tune(study=none, data_folder=toy.data, out=tmp_path)
     with pytest.raises(UserError, match="is missing"):
@@ -299,5 +299,5 @@ def test_a_full_disk_is_no_trial_s_fault(toy: Toy, tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(TrlBackend, "trainer", full)
     with pytest.raises(Failed, match="is full: make room and run the same command to go on"):
         tune(study=toy.study, data_folder=toy.data, out=tmp_path)
-    (trials, *others) = Search(tmp_path, name=search_name(toy.study), tune=TUNE).by_slot()
+    (trials, *others) = Search(tmp_path, name=search_name(toy.study), tune=toy.study.tune).by_slot()
     assert trials[0].user_attrs["outcome"] == "left: OSError" and not any(others)

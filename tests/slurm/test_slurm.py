@@ -13,7 +13,6 @@ import yaml
 
 from loragrid.paths import ROOT
 from loragrid.planning.job_resources import jobs_resources
-from loragrid.study.grid import expand
 from loragrid.study.study_file import load_study
 from tests.fixtures.checkout import Checkout
 from tests.slurm.cluster import Cluster, why_not
@@ -65,7 +64,7 @@ class Submitted(Checkout):
         settings["training"] |= {"budget": {"steps": STEPS}, "save_steps": 20, "evaluate_every_steps": 30}
         settings["scoring"] |= {"target": ["heldout_loss"], "retention": [], "qualitative": None}
         self.write(settings)
-        self.runs = [cell.run for cell in expand(load_study(str(self.study)))]
+        self.runs = [cell.run for cell in load_study(str(self.study)).cells]
         script = folder / "scripts" / "train.py"
         script.write_text(script.read_text().replace('\nif __name__ == "__main__":\n', OBEY))
         # The shipped profile but for the seconds that TERM comes before the limit: Slurm counts limits in whole minutes.
@@ -126,7 +125,7 @@ class Submitted(Checkout):
 def assert_request(submitted: Submitted, job: int, run: str) -> None:
     """The job asks for what the plan predicts, and for a GPU."""
     study = load_study(str(submitted.study))
-    planned = jobs_resources(study, expand(study), results=submitted.folder / "results/demo", session_minutes=None)[
+    planned = jobs_resources(study, study.cells, results=submitted.folder / "results/demo", session_minutes=None)[
         "train"
     ][run]
     said = submitted.cluster.ask("scontrol", "show", "job", str(job))
@@ -207,7 +206,7 @@ def test_the_adapter_is_that_of_an_undisturbed_run(submitted: Submitted, tmp_pat
     from train import train_run
 
     study = load_study(str(submitted.study))
-    cell = next(cell for cell in expand(study) if cell.run == submitted.runs[0])
+    cell = next(cell for cell in study.cells if cell.run == submitted.runs[0])
     train_run(
         study=study, cell=cell, data_folder=submitted.folder / "results/demo/data" / cell.data, out=tmp_path / cell.run
     )

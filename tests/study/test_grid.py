@@ -8,7 +8,7 @@ import yaml
 
 from loragrid.errors import UserError
 from loragrid.paths import ROOT
-from loragrid.study.grid import bases, data_sets, expand, find_cell, scientific
+from loragrid.study.grid import scientific
 from loragrid.study.study_file import Study
 
 
@@ -28,33 +28,33 @@ def study(toy_llama: Path, toy_gemma: Path) -> Study:
         "model": ["llama-s", "llama-m", "gemma-s"],
         "seed": [3407],
     }
-    return Study(name="demo", path=path, settings=settings)
+    return Study(name="demo", path=path, yaml=settings)
 
 
 def with_setting(study: Study, section: str, key: str, value: object) -> Study:
-    settings = copy.deepcopy(study.settings)
+    settings = copy.deepcopy(study.yaml)
     settings[section][key] = value
-    return replace(study, settings=settings)
+    return replace(study, yaml=settings)
 
 
 def runs(study: Study) -> list[str]:
-    return [cell.run for cell in expand(study)]
+    return [cell.run for cell in study.cells]
 
 
 def test_one_factor_is_the_base_case_and_every_single_departure(study: Study) -> None:
-    cells = expand(study)
+    cells = study.cells
     assert len(cells) == 1 + 2 + 2 + 1 + 2
     assert cells[0].departs == {}
     assert all(len(cell.departs) == 1 for cell in cells[1:])
 
 
 def test_any_prefix_is_balanced_axes_take_turns(study: Study) -> None:
-    axes = [next(iter(cell.departs)) for cell in expand(study)[1:]]
+    axes = [next(iter(cell.departs)) for cell in study.cells[1:]]
     assert axes[:4] == ["learning_rate", "rank", "batch", "model"]
 
 
 def test_factorial_is_the_product_with_the_base_case_first(study: Study) -> None:
-    cells = expand(with_setting(study, "grid", "design", "factorial"))
+    cells = with_setting(study, "grid", "design", "factorial").cells
     assert len(cells) == 3 * 3 * 2 * 3
     assert cells[0].departs == {}
     assert [cell.run for cell in cells[:8]] == runs(study)  # every single departure before any on two axes
@@ -104,31 +104,31 @@ def test_what_does_not_determine_the_result_is_not(study: Study, key: str, value
 
 
 def test_a_model_is_known_by_its_content_not_its_place(study: Study, tmp_path: Path) -> None:
-    entry = study.settings["models"]["llama-s"]
+    entry = study.yaml["models"]["llama-s"]
     moved = shutil.copytree(entry["path"], tmp_path / "elsewhere")
     (moved / "README.md").write_text("a note beside the weights")
-    models = study.settings["models"] | {"llama-s": entry | {"path": str(moved)}}
-    assert runs(replace(study, settings=study.settings | {"models": models})) == runs(study)
+    models = study.yaml["models"] | {"llama-s": entry | {"path": str(moved)}}
+    assert runs(replace(study, yaml=study.yaml | {"models": models})) == runs(study)
 
     changed = shutil.copytree(entry["path"], tmp_path / "changed")
     weights = bytearray((changed / "model.safetensors").read_bytes())
     weights[-1] ^= 1
     (changed / "model.safetensors").write_bytes(weights)
-    models = study.settings["models"] | {"llama-s": entry | {"path": str(changed)}}
-    other = runs(replace(study, settings=study.settings | {"models": models}))
+    models = study.yaml["models"] | {"llama-s": entry | {"path": str(changed)}}
+    other = runs(replace(study, yaml=study.yaml | {"models": models}))
     assert {run for run in other if run.startswith("llama-s")}.isdisjoint(runs(study))
 
 
 def test_data_sets_and_bases_are_shared_by_the_runs_of_a_model(study: Study) -> None:
-    assert sorted(data_sets(study).values()) == ["gemma-s", "llama-m", "llama-s"]
-    assert sorted(bases(study).values()) == ["gemma-s", "llama-m", "llama-s"]
+    assert sorted(study.data_sets.values()) == ["gemma-s", "llama-m", "llama-s"]
+    assert sorted(study.bases.values()) == ["gemma-s", "llama-m", "llama-s"]
 
 
 def test_find_cell(study: Study) -> None:
-    cell = expand(study)[3]
-    assert find_cell(study, cell.run) == cell
+    cell = study.cells[3]
+    assert study.cell(cell.run) == cell
     with pytest.raises(UserError, match="holds no run nonsense"):
-        find_cell(study, "nonsense")
+        study.cell("nonsense")
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from loragrid.errors import UserError
 from loragrid.paths import ROOT
 from loragrid.study.search_space import PARAMETERS, coordinate, distance, distributions, readable, searched_space
+from loragrid.study.sections import Tune
 from loragrid.study.study_file import load_study
 from tests.fixtures import search_toys
 
@@ -59,12 +60,12 @@ def test_a_bad_key_is_named_with_its_mend(load, key: str, value: object, said: s
 
 
 def test_a_study_may_have_no_search_and_no_pruner(load) -> None:
-    assert load("tune", None).settings["tune"] is None
-    assert load("tune.pruner", None).settings["tune"]["pruner"] is None
+    assert load("tune", None).yaml["tune"] is None
+    assert load("tune.pruner", None).yaml["tune"]["pruner"] is None
 
 
 def test_the_order_of_the_file_does_not_matter() -> None:
-    tune = search_toys.TUNE | {"spaces": {"toy": dict(reversed(SPACE.items()))}}
+    tune = Tune.read(search_toys.TUNE | {"spaces": {"toy": dict(reversed(SPACE.items()))}})
     assert list(searched_space(tune)) == [name for name in PARAMETERS if name in SPACE]
 
 

@@ -3,12 +3,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tools.describe_keys import describe
 
 from loragrid.errors import UserError
 from loragrid.paths import ROOT
 from loragrid.study.study_file import load_study
 from loragrid.study.validation import read_schema
+from tools.describe_keys import describe
 
 DEMO = yaml.safe_load((ROOT / "config" / "studies" / "demo.yaml").read_text())
 
@@ -38,7 +38,7 @@ def load(tmp_path: Path):
 
 
 def test_a_study_is_found_by_name_and_by_path(load, tmp_path: Path) -> None:
-    assert load_study("demo").settings["title"] == DEMO["title"]
+    assert load_study("demo").yaml["title"] == DEMO["title"]
     study = load(DEMO)
     assert study.name == "mine" and study.path == tmp_path / "mine.yaml"
 
@@ -46,8 +46,8 @@ def test_a_study_is_found_by_name_and_by_path(load, tmp_path: Path) -> None:
 def test_paths_are_looked_up_beside_the_study_file_before_the_project(load, tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text("{}\n")
     study = load(changed("data.source", {"path": "rows.jsonl"}))
-    assert study.settings["data"]["source"]["path"] == str(tmp_path / "rows.jsonl")
-    assert study.settings["models"]["llama-s"]["path"] == str(ROOT / "resources/models/llama-s")
+    assert study.yaml["data"]["source"]["path"] == str(tmp_path / "rows.jsonl")
+    assert study.models["llama-s"].path == str(ROOT / "resources/models/llama-s")
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_a_task_file_has_the_limit_that_is_given_under_its_path(load, tmp_path: 
     (tmp_path / "mine.task.yaml").write_text("task: mine\n")
     settings = changed("scoring.retention", ["mine.task.yaml"])
     settings["scoring"]["limit"] = {"mine.task.yaml": 7, "running_plan": 5, "others": None}
-    scoring = load(settings).settings["scoring"]
+    scoring = load(settings).yaml["scoring"]
     assert scoring["limit"] == {str(tmp_path / "mine.task.yaml"): 7, "running_plan": 5, "others": None}
     assert scoring["retention"] == [str(tmp_path / "mine.task.yaml")]
 

@@ -6,13 +6,12 @@ from pathlib import Path
 import pytest
 
 from loragrid.scoring.answers import read_prompts
-from loragrid.study.grid import expand
 from loragrid.study.study_file import load_study
 from loragrid.study.tasks import scoring_digest
 
 
 def test_the_study_is_the_original_one() -> None:
-    settings = load_study("t4").settings
+    settings = load_study("t4").yaml
     assert settings["base_case"] == {
         "model": "llama-1b",
         "learning_rate": 2.0e-4,
@@ -46,7 +45,7 @@ def test_the_study_is_the_original_one() -> None:
 
 def test_every_prefix_of_the_cells_is_balanced() -> None:
     """The base case, then for every axis one end, then the other: no axis is two values ahead of another."""
-    cells = expand(load_study("t4"))
+    cells = load_study("t4").cells
     assert cells[0].departs == {}
     for stop in range(1, len(cells) + 1):
         seen = Counter(axis for cell in cells[1:stop] for axis in cell.departs)
@@ -57,7 +56,7 @@ def test_every_prefix_of_the_cells_is_balanced() -> None:
 
 
 def test_the_short_study_shares_the_settings_of_the_long_one() -> None:
-    long, short = load_study("t4").settings, load_study("t4_short").settings
+    long, short = load_study("t4").yaml, load_study("t4_short").yaml
     different = {"budget", "evaluate_every_steps"}
     assert {k: v for k, v in short["training"].items() if k not in different} == {
         k: v for k, v in long["training"].items() if k not in different
@@ -66,7 +65,7 @@ def test_the_short_study_shares_the_settings_of_the_long_one() -> None:
 
 
 def test_the_prompts_are_rephrasings_of_their_own() -> None:
-    prompts = read_prompts(Path(load_study("t4").settings["scoring"]["qualitative"]))
+    prompts = read_prompts(Path(load_study("t4").scoring.qualitative))
     assert len(prompts) >= 20
     assert "Explain how a ternary operator functions within a recursive method." in {p.prompt for p in prompts}
     assert all(p.prompt != p.original for p in prompts)

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from loragrid.errors import Failed
-from loragrid.study.grid import expand
 from loragrid.study.study_file import load_study
 from loragrid.training import killed_runs
 from tests.fixtures import train_toys
@@ -26,7 +25,7 @@ def toy_train(toy_llama: Path, tmp_path_factory: pytest.TempPathFactory):
 
     folder = tmp_path_factory.mktemp("certify")
     study = load_study(str(train_toys.write_study(folder, toy_llama, training__save_steps=3)))
-    cell, data = expand(study)[0], train_toys.write_data(folder / "data")
+    cell, data = study.cells[0], train_toys.write_data(folder / "data")
     certify.import_training_libraries()
     return lambda out: train_run(study=study, cell=cell, data_folder=data, out=out)
 

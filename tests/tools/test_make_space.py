@@ -14,6 +14,7 @@ from packaging.utils import canonicalize_name
 
 from loragrid.app.catalogue import Catalogue, from_json
 from loragrid.errors import UserError
+from loragrid.study.sections import ModelEntry
 from tests.app.test_app_server import ask_plan, client_of
 from tests.fixtures.app_toys import finished_study, free_port, running, toy_catalogue, wait_for
 from tools.make_space import closure, make_space, readme
@@ -38,7 +39,7 @@ def test_holds_all_it_needs_under_relative_paths(space: Path, catalogue: Catalog
     assert found.start == catalogue.start and Path(found.report).read_text() == Path(catalogue.report).read_text()
     for subject in found.subjects[1:]:
         assert (Path(subject.adapter) / "adapter_model.safetensors").is_file()
-    assert (Path(found.models["toy"]["path"]) / "model.safetensors").is_file()
+    assert (Path(found.models["toy"].path) / "model.safetensors").is_file()
     assert not [path for path in space.rglob("*") if path.suffix in (".bin", ".pt", ".pyc")]
 
 
@@ -75,10 +76,10 @@ def test_a_folder_of_others_is_never_replaced(catalogue: Catalogue, space: Path,
 def test_a_base_from_the_hub_stays_there(catalogue: Catalogue, tmp_path: Path) -> None:
     template = tmp_path / "t.jinja"
     template.write_text("{{ messages }}")
-    entry = {"hub": "some/model", "revision": "abc", "precision": "4bit", "chat_template": str(template)}
+    entry = ModelEntry(hub="some/model", revision="abc", precision="4bit", chat_template=str(template))
     make_space(catalogue=replace(catalogue, models={"toy": entry}), out=tmp_path / "space")
     found = from_json(tmp_path / "space" / "catalogue.json").models["toy"]
-    assert found["hub"] == "some/model" and Path(found["chat_template"]).read_text() == "{{ messages }}"
+    assert found.hub == "some/model" and Path(found.chat_template).read_text() == "{{ messages }}"
     assert any(
         line.startswith("bitsandbytes==") for line in (tmp_path / "space/requirements.txt").read_text().splitlines()
     )
@@ -107,7 +108,7 @@ def test_starts_on_its_own_as_the_hub_starts_it(space: Path, tmp_path: Path) -> 
     environment = {"PATH": os.environ["PATH"], "HOME": str(work), "GRADIO_SERVER_PORT": str(port)}
     environment |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "GRADIO_TEMP_DIR": str(work)}
     environment |= {"SPACE_ID": "someone/space", "SYSTEM": "spaces", "GRADIO_SERVER_NAME": "0.0.0.0"}
-    command = [str(python), "-I", "-B", str(space / "app.py")]
+    command = [str(python), "-E", "-s", "-B", str(space / "app.py")]
     with running(command, ended_by=signal.SIGTERM, cwd=work, env=environment) as process:
         page = wait_for(address, process)
         assert page.status_code == 200 and "lr 2e-2, rank 4" in page.text

@@ -110,7 +110,7 @@ def test_a_base_on_a_gpu_is_left_as_it_is(toy_llama: Path, tmp_path: Path, monke
 
     toy = make_toy(tmp_path, toy_llama)
     recipe = make_recipe(toy.study, toy.cell, device="cpu")
-    entry, backend = toy.study.settings["models"]["toy"], choose_backend("trl", device="cpu")
+    entry, backend = toy.study.models["toy"], choose_backend("trl", device="cpu")
     assert takes_samples_one_by_one(backend.load(entry, recipe=recipe).model)
     monkeypatch.setattr(
         "loragrid.training.backends.trl.load_base", lambda entry, device: loading.load_base(entry, device="cpu")

@@ -11,6 +11,7 @@ from loragrid.errors import UserError
 from loragrid.records.losses import COLUMNS
 from loragrid.records.record import RunRecord, read_record
 from loragrid.study.budget import plan_steps
+from loragrid.study.sections import Budget, ModelEntry
 from loragrid.training.backends.factory import choose_backend
 from loragrid.training.backends.recipe import make_recipe, resolve_dtype
 from tests.fixtures.train_toys import Toy, make_toy, rows_of
@@ -48,15 +49,15 @@ def heldout_by_hand(model: Any, data: Path) -> float:
 @pytest.mark.parametrize(
     ("budget", "expected"),
     [
-        ({"steps": 7}, 7),
-        ({"tokens": 1000}, 10),  # 25 tokens a row, 4 rows an update
-        ({"tokens": 1}, 1),
-        ({"epochs": 1}, 3),  # 10 rows: 4, 4, 2
-        ({"epochs": 2.5}, 8),
-        ({"epochs": 0.01}, 1),
+        (Budget(steps=7), 7),
+        (Budget(tokens=1000), 10),  # 25 tokens a row, 4 rows an update
+        (Budget(tokens=1), 1),
+        (Budget(epochs=1), 3),  # 10 rows: 4, 4, 2
+        (Budget(epochs=2.5), 8),
+        (Budget(epochs=0.01), 1),
     ],
 )
-def test_budget_in_updates(budget: dict, expected: int) -> None:
+def test_budget_in_updates(budget: Budget, expected: int) -> None:
     assert plan_steps(budget, lengths_tokens=[20, 30] * 5, per_device=2, accumulation=2) == expected
 
 
@@ -187,7 +188,7 @@ def test_gradients_flow_through_a_base_in_4_bits_after_it_was_measured(
     from loragrid.models.loading import load_base
 
     monkeypatch.setattr(bitsandbytes.nn.modules, "has_avx512bf16", lambda: True)  # as on such a CPU, whatever is here
-    base = load_base({"path": str(toy_llama), "precision": "4bit", "chat_template": None}, device="cpu")
+    base = load_base(ModelEntry(path=str(toy_llama), precision="4bit", chat_template=None), device="cpu")
     packs = [layer.support_avx512bf16_for_cpu for layer in base.modules() if "4bit" in type(layer).__name__]
     assert packs and not any(packs)
 
@@ -223,7 +224,7 @@ def test_a_base_is_lent_and_comes_back_as_it_was(toy: Toy) -> None:
     import torch
 
     backend, recipe = choose_backend("trl", device="cpu"), make_recipe(toy.study, toy.cell, device="cpu")
-    base = backend.load(toy.study.settings["models"]["toy"], recipe=recipe)
+    base = backend.load(toy.study.models["toy"], recipe=recipe)
     before = {name: value.clone() for name, value in base.model.state_dict().items()}
 
     def adapters(model: Any) -> dict[str, Any]:

@@ -21,7 +21,6 @@ from loragrid.records.failures import out_of_memory
 from loragrid.records.outcomes import collect
 from loragrid.records.record import RunRecord, read_record
 from loragrid.runtime.session import SessionClock
-from loragrid.study.grid import expand
 from loragrid.study.study_file import load_study
 from tests.fixtures.train_toys import Toy, make_toy, rows_of, write_study
 
@@ -290,7 +289,7 @@ def test_other_cells_go_on_after_one_ran_out_of_memory(
     settings["grid"]["learning_rate"] = [1.0e-2, 1.0e-3]
     path.write_text(yaml.safe_dump(settings))
     study = load_study(str(path))
-    first, second = expand(study)
+    first, second = study.cells
     folder = tmp_path / "results" / "train"
     with monkeypatch.context() as patch:
         lose(patch, 7, _cuda_error())

@@ -78,7 +78,7 @@ def test_trace(toy_llama: Path, tmp_path: Path, variant: str) -> None:
 def test_a_base_is_loaded_anew_for_each_run(toy: Toy) -> None:
     """For a search: whatever was done to the model of one run, the next begins with the same weights."""
     backend, recipe = choose_backend("unsloth", device="cpu"), make_recipe(toy.study, toy.cell, device="cpu")
-    base, seen = backend.load(toy.study.settings["models"]["toy"], recipe=recipe), []
+    base, seen = backend.load(toy.study.models["toy"], recipe=recipe), []
     for _ in range(2):
         model = backend.adapt(base, recipe=recipe)
         seen.append({name: value.tolist() for name, value in model.named_parameters()})
@@ -123,7 +123,7 @@ def test_gemma_trains(toy_gemma: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("precision", ["16bit", "4bit"] if find_spec("bitsandbytes") else ["16bit"])
 def test_bases_of_fewer_bits_train(toy_llama: Path, tmp_path: Path, precision: str) -> None:
     toy = make_toy(tmp_path, toy_llama, training__backend="unsloth", training__budget={"steps": 2})
-    toy.study.settings["models"]["toy"]["precision"] = precision
+    toy.study.yaml["models"]["toy"]["precision"] = precision
     record = toy.train(tmp_path / "run")
     layers = ", layers in 4 bits" if precision == "4bit" else ""
     assert record.status == "finished" and record.notes[0] == f"unsloth: weights in bfloat16{layers}, trained in fp32"
@@ -132,7 +132,7 @@ def test_bases_of_fewer_bits_train(toy_llama: Path, tmp_path: Path, precision: s
 def test_what_it_cannot_do_as_asked_is_refused(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
     """Never another precision, longer positions, or another folder's content in silence."""
     backend, recipe = choose_backend("unsloth", device="cpu"), make_recipe(toy.study, toy.cell, device="cpu")
-    entry = toy.study.settings["models"]["toy"]
+    entry = toy.study.models["toy"]
     with monkeypatch.context() as patch:
         patch.setattr("unsloth_zoo.cpu.loader.cpu_bnb_4bit_supported", lambda: False)
         with pytest.raises(UserError, match="precision is 4bit in the study file, and unsloth loaded it as bfloat16"):
@@ -158,7 +158,7 @@ def test_every_deciding_setting_is_compared(toy: Toy, tmp_path: Path) -> None:
 def test_a_float32_that_was_not_asked_for_is_told(toy: Toy) -> None:
     """A Gemma on a card without bf16; its trainer needs the card, its label does not."""
     recipe = make_recipe(toy.study, toy.cell, device="cpu")
-    model = choose_backend("unsloth", device="cpu").load(toy.study.settings["models"]["toy"], recipe=recipe).model
+    model = choose_backend("unsloth", device="cpu").load(toy.study.models["toy"], recipe=recipe).model
     notes = _notes(model, replace(recipe, compute_dtype="fp16", device="cuda"), forced=True)
     assert notes[0].endswith("trained in fp32") and "in float32 where fp16 was asked for" in notes[1]
 

@@ -16,7 +16,7 @@ import yaml
 
 from loragrid import errors
 from loragrid.errors import run_main
-from loragrid.study.grid import expand
+
 from loragrid.paths import ROOT
 from loragrid.study.study_file import load_study
 
@@ -79,7 +79,7 @@ def desk(tmp_path: Path, toy_llama: Path) -> Desk:
 def run_stage(stage: str, desk: Desk, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture) -> tuple[int, str]:
     """Exit status and terminal output of a stage, run as its rule runs it, on the desk's study."""
     try:
-        cell = expand(load_study(str(desk.study)))[0]
+        cell = load_study(str(desk.study)).cells[0]
         run, data, base = cell.run, cell.data, cell.base
     except Exception:
         run = data = base = "any"
@@ -405,4 +405,4 @@ def _prepare(desk: Desk) -> None:
     from prepare_data import prepare_data
 
     study = load_study(str(desk.study))
-    prepare_data(study=study, data_id=expand(study)[0].data, out=desk.folder / "data")
+    prepare_data(study=study, data_id=study.cells[0].data, out=desk.folder / "data")

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from prepare_data import prepare_data
-from loragrid.study.grid import data_sets, expand
+
 from loragrid.paths import ROOT
 from loragrid.study.study_file import Study, load_study
 from train import train_run
@@ -22,7 +22,7 @@ STUDY = ROOT / "tests" / "real" / "stories260k.yaml"
 
 def variant(folder: Path, name: str, change: dict[str, dict]) -> Path:
     """The real study with some sections changed, its paths made absolute, in a file of its own."""
-    settings = load_study(str(STUDY)).settings
+    settings = load_study(str(STUDY)).yaml
     for section, keys in change.items():
         settings[section] |= keys
     path = folder / f"{name}.yaml"
@@ -31,7 +31,7 @@ def variant(folder: Path, name: str, change: dict[str, dict]) -> Path:
 
 
 def prepare(study: Study, folder: Path) -> dict:
-    return prepare_data(study=study, data_id=next(iter(data_sets(study))), out=folder)
+    return prepare_data(study=study, data_id=next(iter(study.data_sets)), out=folder)
 
 
 @pytest.mark.slow
@@ -68,7 +68,7 @@ def test_conversations_with_tool_calls_are_trained_on(real: Path, tmp_path: Path
     card = prepare(study, tmp_path / "data")
     assert card["format"] == "sharegpt"
     assert card["rows_read"] == 300 and card["rows_kept"] > 200
-    record = train_run(study=study, cell=expand(study)[0], data_folder=tmp_path / "data", out=tmp_path / "run")
+    record = train_run(study=study, cell=study.cells[0], data_folder=tmp_path / "data", out=tmp_path / "run")
     assert record.status == "finished" and record.steps == 3
     assert record.final_heldout_loss < record.first_heldout_loss
 

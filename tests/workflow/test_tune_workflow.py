@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from tests.fixtures import search_toys
-from loragrid.study.grid import expand
+
 from loragrid.study.search_point import search_name
 from loragrid.paths import ROOT
 from loragrid.study.study_file import Study, load_study
@@ -40,10 +40,10 @@ def make(folder: Path, model: Path, **tune: Any) -> Study:
 def finish_search(study: Study, folder: Path) -> str:
     """Leave the files of a prepared data set and a finished search; the winner's run id."""
     results = folder / "results/toy"
-    card = results / "data" / expand(study)[0].data / "card.json"
+    card = results / "data" / study.cells[0].data / "card.json"
     card.parent.mkdir(parents=True)
     card.write_text("{}")
-    search = search_toys.work(results / "tune", tune=study.settings["tune"], name=search_name(study))
+    search = search_toys.work(results / "tune", tune=study.yaml["tune"], name=search_name(study))
     return write_result(study, search, results / "tune")["winner"]["run"]
 
 
@@ -53,7 +53,7 @@ def test_a_search_that_is_part_of_the_study_comes_first_and_adds_its_winner(tmp_
         "the winner is unknown yet"
     )
     run = finish_search(study, tmp_path)
-    assert run not in {cell.run for cell in expand(study)}
+    assert run not in {cell.run for cell in study.cells}
     assert planned(study, tmp_path) == {"train": 2, "score": 2, "score_base": 1, "compare": 1, "report": 1}
     assert planned(study, tmp_path, f"results/toy/train/{run}/record.json") == {"train": 1}
 

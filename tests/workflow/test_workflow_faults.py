@@ -16,7 +16,7 @@ import pytest
 import compare
 import report
 from tests.fixtures import synthetic
-from loragrid.study.grid import expand
+
 from loragrid.paths import ROOT
 from loragrid.study.study_file import load_study
 from loragrid.runtime.fork_server import VARIABLE
@@ -73,7 +73,7 @@ class Workplace(Checkout):
 
     @property
     def run(self) -> Path:
-        (cell,) = expand(load_study(str(self.study)))
+        (cell,) = load_study(str(self.study)).cells
         return self.drive / "results" / self.study.stem / "train" / cell.run
 
     @property
@@ -123,7 +123,7 @@ class Workplace(Checkout):
         """Another study in the same folder, at the same time: its data are prepared."""
         other = self.study.with_name("other.yaml")
         shutil.copy(self.study, other)
-        (cell,) = expand(load_study(str(other)))
+        (cell,) = load_study(str(other)).cells
         card = f"results/other/data/{cell.data}/card.json"
         command = [argument.replace(str(self.study), str(other)) for argument in self.command(card)]
         assert subprocess.run(command, cwd=self.folder).returncode == 0 and (self.drive / card).exists()
@@ -216,7 +216,7 @@ def test_a_session_ends_for_all_jobs_of_a_call(work: Workplace) -> None:
     settings = work.settings
     settings["grid"]["learning_rate"] = [1.0e-2, 1.0e-3]
     work.write(settings)
-    first, second = (work.drive / "results/toy/train" / cell.run for cell in expand(load_study(str(work.study))))
+    first, second = (work.drive / "results/toy/train" / cell.run for cell in load_study(str(work.study)).cells)
     command = [*work.command("--until", "train"), "session_minutes=30"]
     said = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     snakemake = subprocess.Popen(command, cwd=work.folder, start_new_session=True, **said)
@@ -236,7 +236,7 @@ def assert_undisturbed(work: Workplace, out: Path) -> None:
     from train import train_run
 
     study = load_study(str(work.study))
-    (cell,) = expand(study)
+    (cell,) = study.cells
     train_run(study=study, cell=cell, data_folder=work.run.parents[1] / "data" / cell.data, out=out)
     name = "adapter/adapter_model.safetensors"
     assert (work.run / name).read_bytes() == (out / name).read_bytes()

@@ -22,7 +22,7 @@ from loragrid.runtime.code_digest import code_digest
 from loragrid.runtime.atomic_files import check_writable, sha256_file, sha256_json
 from loragrid.errors import UserError, one_line
 from loragrid.planning.forecast import misfits
-from loragrid.study.grid import expand
+
 from loragrid.planning.job_memory import check_target_modules
 from loragrid.planning.job_resources import jobs_resources
 from loragrid.study.search_point import settings_sha256
@@ -42,13 +42,13 @@ try:
         check_writable(Path.cwd() / place)
     PARTIAL, WARM = switch(config, "partial", default=False), switch(config, "warm", default=True)
     SESSION_SECONDS = session_seconds(
-        config.get("session_minutes", STUDY.settings["training"]["session_minutes"]), key="session_minutes"
+        config.get("session_minutes", STUDY.training.session_minutes), key="session_minutes"
     )
-    CELLS = {cell.run: cell for cell in expand(STUDY)}
+    CELLS = {cell.run: cell for cell in STUDY.cells}
     BASES = {cell.base: cell.model for cell in CELLS.values()}
     SCORING = scoring_digest(STUDY)
     check_target_modules(STUDY, CELLS.values())
-    SEARCH_ENABLED = bool(STUDY.settings["tune"]) and STUDY.settings["tune"]["enabled"]
+    SEARCH_ENABLED = bool(STUDY.tune) and STUDY.tune.enabled
     WINNER = winner_cell(STUDY, Path(RESULTS)) if SEARCH_ENABLED else None
     runs = {*CELLS, WINNER.run} if WINNER else set(CELLS)
     check_targets(
@@ -62,7 +62,7 @@ try:
         results=Path(RESULTS),
         session_minutes=config.get("session_minutes"),
     )
-    SEARCH = sha256_json([settings_sha256(STUDY), STUDY.settings["tune"]["trials"]]) if STUDY.settings["tune"] else None
+    SEARCH = sha256_json([settings_sha256(STUDY), STUDY.tune.trials]) if STUDY.tune else None
 except UserError as error:
     print(f"error: {one_line(str(error))}", file=sys.stderr)
     raise SystemExit(2)
@@ -190,10 +190,10 @@ def files_digest(*files):
 def can_be_warm(workflow):
     """Whether the jobs of this run may share the imports of `loragrid.runtime.fork_server`: they run here, in one thread each (the number is fixed
     when torch is imported), and not by unsloth, which wants to be imported first."""
-    training, scoring = STUDY.settings["training"], STUDY.settings["scoring"]
-    plain = training["backend"] == "trl" or (training["backend"] == "auto" and gpu_here() is None)
+    training, scoring = STUDY.training, STUDY.scoring
+    plain = training.backend == "trl" or (training.backend == "auto" and gpu_here() is None)
     return (
-        workflow.local_exec and plain and training["threads"] == scoring["threads"] == 1 and hasattr(os, "pidfd_open")
+        workflow.local_exec and plain and training.threads == scoring.threads == 1 and hasattr(os, "pidfd_open")
     )
 
 

@@ -20,7 +20,7 @@ rule compare:
         results=lambda wildcards, output: Path(output.comparison).parents[1],
         out=lambda wildcards, output: Path(output.comparison).parent,
         cells=sha256_json([*BASES, *CELLS]),
-        compare=sha256_json(STUDY.settings["compare"]),
+        compare=sha256_json(STUDY.compare),
         literature=files_digest(ROOT / "config" / "literature.yaml"),
         code=code_digest("compare"),
     shell:

@@ -38,7 +38,7 @@ rule report:
         mem_mb=2000,
     params:
         results=lambda wildcards, input: Path(input.comparison).parents[1],
-        title=STUDY.settings["title"],
+        title=STUDY.title,
         search=search_beside(),
         templates=files_digest(*(SCRIPTS / "loragrid" / "reporting" / "templates").glob("*")),
         code=code_digest("report"),

@@ -18,7 +18,7 @@ rule score:
     priority: by("subject", precedence)
     conda:
         "../../environment.yml"
-    threads: STUDY.settings["scoring"]["threads"]
+    threads: STUDY.scoring.threads
     resources:
         mem_mb=asked("mem_mb", "score", "subject"),
         runtime=asked("runtime", "score", "subject"),

@@ -16,7 +16,7 @@ rule train:
     priority: by("run", lambda run: precedence(run, late=1))
     conda:
         "../../environment.yml"
-    threads: STUDY.settings["training"]["threads"]
+    threads: STUDY.training.threads
     resources:
         mem_mb=asked("mem_mb", "train", "run"),
         runtime=asked("runtime", "train", "run"),

@@ -15,7 +15,7 @@ checkpoint tune:
         "<benchmarks>/tune.tsv"
     conda:
         "../../environment.yml"
-    threads: STUDY.settings["training"]["threads"] * (STUDY.settings["tune"] or {"workers": 1})["workers"]
+    threads: STUDY.training.threads * (STUDY.tune or {"workers": 1})["workers"]
     resources:
         mem_mb=RESOURCES["tune"]["tune"]["mem_mb"],
         runtime=RESOURCES["tune"]["tune"]["runtime"],

@@ -15,6 +15,7 @@ from loragrid.errors import UserError
 from loragrid.models.loading import choose_device, load_base, load_tokenizer
 from loragrid.scoring.answers import render
 from loragrid.scoring.generation import end_token_ids
+from loragrid.study.sections import ModelEntry
 
 # Bases and adapters kept loaded; the one unused longest gives way. Enough for every model of the shipped studies.
 MOST_BASES = 3
@@ -115,7 +116,7 @@ class Answerer:
 class LoadedBase:
     """A base model with tokenizer in memory, and the adapters that were put on it so far."""
 
-    def __init__(self, entry: dict[str, Any], device: str) -> None:
+    def __init__(self, entry: ModelEntry, device: str) -> None:
         self.tokenizer = load_tokenizer(entry)
         self.model = load_base(entry, device=device)
         # PEFT keeps adapters under names that become parts of module paths: no dots, so not the runs' own names.

@@ -1,6 +1,7 @@
 """What the app offers: the study's untrained bases and finished runs, which run it starts with, the prompts to pick."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ from loragrid.records.record import RunRecord, read_record
 from loragrid.runtime.atomic_files import read_json, sha256_file
 from loragrid.scoring.answers import read_prompts
 from loragrid.scoring.subjects import check_adapter
-from loragrid.study.grid import Cell, bases, data_sets, find_cell, scientific
+from loragrid.study.grid import Cell, scientific
+from loragrid.study.sections import ModelEntry
 from loragrid.study.study_file import Study
 from loragrid.study.winner import cells_with_winner
 
@@ -34,7 +36,7 @@ class Catalogue:
     (label, text) to pick from; `taught`: whether the models were taught the demo's plans only; `report`: its page."""
 
     title: str
-    models: dict[str, dict[str, Any]]
+    models: Mapping[str, ModelEntry]
     subjects: tuple[Subject, ...]
     start: str
     prompts: tuple[tuple[str, str], ...]
@@ -59,11 +61,10 @@ def read_catalogue(
 ) -> Catalogue:
     """The catalogue of a study: `run` or `adapter` (a folder or hub id, with its base's key `model`) to start with,
     without either the best run of the comparison."""
-    settings = study.settings
-    untrained = [Subject(name, f"{key}, untrained", key, None) for name, key in bases(study).items()]
+    untrained = [Subject(name, f"{key}, untrained", key, None) for name, key in study.bases.items()]
     tuned = finished_runs(study, results)
     if adapter is not None:
-        tuned.append(given_adapter(settings["models"], adapter, model))
+        tuned.append(given_adapter(study.models, adapter, model))
         known = {subject.model for subject in untrained}
         untrained += [Subject(f"base-{key}", f"{key}, untrained", key, None) for key in {tuned[-1].model} - known]
         start = tuned[-1].name
@@ -71,25 +72,25 @@ def read_catalogue(
         start = _finished(study, results, run, tuned)
     else:
         start = best_run(results, tuned)
-    qualitative = settings["scoring"]["qualitative"]
+    qualitative = study.scoring.qualitative
     return Catalogue(
-        title=settings["title"],
+        title=study.title,
         models={subject.model: _entry(study, subject.model, results) for subject in untrained},
         subjects=(*untrained, *tuned),
         start=start,
         prompts=tuple((f"{p.id}: {p.prompt}", p.prompt) for p in read_prompts(Path(qualitative)))
         if qualitative
         else (),
-        taught=settings["data"]["source"].get("generator") == "running_plans",
-        threads=settings["scoring"]["threads"],
+        taught=study.data.source.generator == "running_plans",
+        threads=study.scoring.threads,
         report=str(report) if report.is_file() else None,
     )
 
 
-def _entry(study: Study, model: str, results: Path) -> dict[str, Any]:
+def _entry(study: Study, model: str, results: Path) -> ModelEntry:
     """The model's entry, at the commit that the study was made with if it has begun."""
-    entry = study.settings["models"][model]
-    folders = [results / "data" / data for data, name in data_sets(study).items() if name == model]
+    entry = study.models[model]
+    folders = [results / "data" / data for data, name in study.data_sets.items() if name == model]
     made = [folder for folder in folders if (folder / "card.json").is_file()]
     return prepared_entry(entry, made[0]) if made else entry
 
@@ -136,12 +137,12 @@ def best_run(results: Path, tuned: list[Subject]) -> str:
 
 def _finished(study: Study, results: Path, run: str, tuned: list[Subject]) -> str:
     if run not in [subject.name for subject in tuned]:
-        find_cell(study, run)
+        study.cell(run)
         raise UserError(f"run {run} has no finished adapter in {results / 'train' / run}: run the study first")
     return run
 
 
-def given_adapter(models: dict[str, dict[str, Any]], adapter: str, model: str | None) -> Subject:
+def given_adapter(models: Mapping[str, ModelEntry], adapter: str, model: str | None) -> Subject:
     """A LoRA adapter from a local folder or the hub (`owner/name` or `owner/name@revision`), on the study's `model`;
     without one, on the model that the adapter names as its base."""
     folder = Path(adapter) if Path(adapter).is_dir() else _fetch(adapter)
@@ -158,13 +159,15 @@ def given_adapter(models: dict[str, dict[str, Any]], adapter: str, model: str | 
     return Subject(f"adapter-{digest}", f"{key}, adapter {adapter.rstrip('/').split('/')[-1]}", key, str(folder))
 
 
-def _named_base(models: dict[str, dict[str, Any]], base: Any, adapter: str) -> str:
+def _named_base(models: Mapping[str, ModelEntry], base: Any, adapter: str) -> str:
     """The key of the model that an adapter's configuration names, by hub id or by the folder's name."""
     wanted = str(base or "").rstrip("/")
     for key, entry in models.items():
-        if wanted and wanted in (entry.get("hub"), entry.get("path"), key):
+        if wanted and wanted in (entry.hub, entry.path, key):
             return key
-    named = [key for key, entry in models.items() if "path" in entry and Path(entry["path"]).name == Path(wanted).name]
+    named = [
+        key for key, entry in models.items() if entry.folder is not None and entry.folder.name == Path(wanted).name
+    ]
     if len(named) == 1:
         return named[0]
     raise UserError(
@@ -194,16 +197,20 @@ def from_json(path: Path) -> Catalogue:
     """A catalogue written by `to_json`; relative paths in it are looked up beside the file."""
     value = read_json(path)
     here = path.resolve().parent
-    for entry in value["models"].values():
-        for key in ("path", "chat_template"):
-            if entry.get(key):
-                entry[key] = str(here / entry[key])
+    models = {key: _beside(here, entry) for key, entry in value["models"].items()}
     subjects = [s | {"adapter": str(here / s["adapter"]) if s["adapter"] else None} for s in value["subjects"]]
     return Catalogue(
         **value
         | {
+            "models": models,
             "subjects": tuple(Subject(**subject) for subject in subjects),
             "prompts": tuple(map(tuple, value["prompts"])),
             "report": str(here / value["report"]) if value["report"] else None,
         }
     )
+
+
+def _beside(folder: Path, entry: dict[str, Any]) -> ModelEntry:
+    """A model entry whose relative paths are looked up in `folder`."""
+    paths = {key: str(folder / entry[key]) for key in ("path", "chat_template") if entry[key]}
+    return ModelEntry(**entry | paths)

@@ -8,6 +8,7 @@ import pandas as pd
 from loragrid.comparing.comparisons import Terms, paired_rows
 from loragrid.comparing.item_tables import ItemTable
 from loragrid.records.outcomes import Outcome
+from loragrid.study.sections import BaseCase
 
 AXES = ("learning_rate", "rank", "batch", "model")
 # ASSUME: cells whose training tokens differ by less than 2%, or by less than one update, were trained on equal terms.
@@ -18,7 +19,7 @@ Pair = tuple[list[Outcome], list[Outcome]]  # runs with the base case's value an
 def versus_base_case(
     outcomes: list[Outcome],
     tables: dict[str, ItemTable],
-    base_case: dict[str, Any],
+    base_case: BaseCase,
     terms: Terms,
     *,
     heldout: dict[str, str],
@@ -37,13 +38,13 @@ def versus_base_case(
     return pd.DataFrame(rows)
 
 
-def _all_pairs(outcomes: list[Outcome], base_case: dict[str, Any]) -> list[tuple[str, str, str, list[Pair]]]:
+def _all_pairs(outcomes: list[Outcome], base_case: BaseCase) -> list[tuple[str, str, str, list[Pair]]]:
     """(axis, value, base case's value, pairs) for every value that some runs share all else with the base case's value in."""
     runs = [o for o in outcomes if o.kind == "run" and o.status == "scored"]
     grid = [o for o in runs if "search" not in o.cell.departs]
     found = []
     for axis in AXES:
-        default = tuple(base_case[axis]) if axis == "batch" else base_case[axis]
+        default = getattr(base_case, axis)
         by_value: dict[Any, dict[tuple, list[Outcome]]] = {}
         for outcome in grid:
             places = by_value.setdefault(getattr(outcome.cell, axis), {})

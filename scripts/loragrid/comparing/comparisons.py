@@ -3,7 +3,8 @@
 A setting is what cells that differ in nothing but the seed share: its runs are averaged, item by item.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from loragrid.comparing.power import fewest_units
 from loragrid.records.outcomes import Outcome
 from loragrid.runtime.atomic_files import sha256_json
 from loragrid.study.grid import Cell
+from loragrid.study.sections import ModelEntry
 from loragrid.study.study_file import Study
 
 
@@ -123,7 +125,7 @@ def versus_precision(study: Study, outcomes: list[Outcome], tables: dict[str, It
     rows = []
     for high in bases:
         for low in bases:
-            if not _same_but_for_precision(study.settings["models"], high.model, low.model):
+            if not _same_but_for_precision(study.models, high.model, low.model):
                 continue
             for table in tables.values():
                 if high.subject in table.values and low.subject in table.values:
@@ -139,8 +141,8 @@ def versus_precision(study: Study, outcomes: list[Outcome], tables: dict[str, It
     return pd.DataFrame(rows)
 
 
-def _same_but_for_precision(models: dict[str, Any], high: str, low: str) -> bool:
+def _same_but_for_precision(models: Mapping[str, ModelEntry], high: str, low: str) -> bool:
     """Whether two entries of `models` differ in their precision only, and the second's has fewer bits."""
-    a, b = ({key: value for key, value in models[name].items() if key != "precision"} for name in (high, low))
-    bits = [int(models[name]["precision"].removesuffix("bit")) for name in (high, low)]
-    return a == b and bits[1] < bits[0]
+    same = replace(models[low], precision=models[high].precision) == models[high]
+    bits = [int(models[name].precision.removesuffix("bit")) for name in (high, low)]
+    return same and bits[1] < bits[0]

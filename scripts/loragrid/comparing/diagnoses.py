@@ -13,7 +13,6 @@ from loragrid.comparing.run_evidence import Evidence, gather_evidence
 from loragrid.comparing.study_checks import base_faults, caveats, leaks, not_comparable
 from loragrid.formatting import change, plain_name, visible
 from loragrid.records.outcomes import Outcome
-from loragrid.study.grid import data_sets
 from loragrid.study.study_file import Study
 
 
@@ -40,7 +39,7 @@ def diagnose_study(
 ) -> Diagnoses:
     """Causes per run in the order of the grid; a run without any has an empty list: no fault found."""
     evidence = gather_evidence(outcomes, results)
-    faults, leaking = base_faults(outcomes, tables, study, results, terms), leaks(results, data_sets(study))
+    faults, leaking = base_faults(outcomes, tables, study, results, terms), leaks(results, study.data_sets)
     units = {table.task: table.unit for table in tables.values()}
     rows: dict[str, list[dict[str, Any]]] = {}
     for row in comparisons.to_dict("records"):

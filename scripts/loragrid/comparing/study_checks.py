@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,6 +18,7 @@ from loragrid.comparing.run_evidence import answer_measures
 from loragrid.formatting import AXIS_NAMES, listed, number, plain_name, plural, score, visible
 from loragrid.models.shape import find_config
 from loragrid.records.outcomes import Outcome
+from loragrid.study.sections import ModelEntry
 from loragrid.study.study_file import Study
 from loragrid.study.tasks import HELDOUT_LOSS
 
@@ -42,7 +42,7 @@ def base_faults(
 
 
 def _near_uniform(base: Outcome, outcomes: list[Outcome], study: Study) -> Iterator[Cause]:
-    loss, words = untrained_loss(base, outcomes), vocabulary(study.settings["models"][base.model])
+    loss, words = untrained_loss(base, outcomes), vocabulary(study.models[base.model])
     if loss is not None and words and loss >= NEAR_UNIFORM * math.log(words):
         even = number(math.log(words))
         text = f"held-out loss {number(loss)} untrained; guessing evenly among {words:,} tokens gives {even}"
@@ -58,7 +58,7 @@ def untrained_loss(base: Outcome, outcomes: list[Outcome]) -> float | None:
     return next((loss for loss in of_runs if loss is not None), None)
 
 
-def vocabulary(entry: dict[str, Any]) -> int | None:
+def vocabulary(entry: ModelEntry) -> int | None:
     """Size of a model's vocabulary, as far as its configuration is here or the study file holds its shape."""
     found = find_config(entry)
     config = {} if found is None else found[0]
@@ -161,7 +161,7 @@ def not_comparable(outcomes: list[Outcome], heldout: dict[str, str], axes: pd.Da
 
 def axis_names(study: Study) -> dict[str, str]:
     """Axis → what the report calls it. Alpha moves with rank or the factor alpha/rank does: rank is never changed alone."""
-    beside = "with alpha" if study.settings["training"]["alpha"] == "rank" else "at fixed alpha"
+    beside = "with alpha" if study.training.alpha == "rank" else "at fixed alpha"
     return AXIS_NAMES | {"rank": f"rank ({beside})"}
 
 
@@ -172,7 +172,7 @@ def caveats(study: Study, outcomes: list[Outcome]) -> list[str]:
     if len({o.cell.rank for o in runs}) > 1:
         found.append(
             "Rank: alpha moves with it here (the factor alpha/rank stays 1), so its axis is rank and alpha together."
-            if study.settings["training"]["alpha"] == "rank"
+            if study.training.alpha == "rank"
             else "Rank: alpha is fixed here, so its axis is rank and a factor alpha/rank that falls as rank grows."
         )
     for what, values in (

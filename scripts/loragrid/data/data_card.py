@@ -13,6 +13,7 @@ from loragrid.data.sources import Source
 from loragrid.data.token_rows import TokenRows
 from loragrid.data.tokenizing import Encoded, Rendered
 from loragrid.models.chat_template import Template
+from loragrid.study.sections import DataSettings
 
 CARD_SCHEMA = 1
 FIRST_ROWS = 5
@@ -145,7 +146,7 @@ def split_facts(keys: list[RowKeys], split: Split, done: Tokenised) -> dict[str,
     }
 
 
-def token_facts(settings: dict[str, Any], done: Tokenised) -> dict[str, Any]:
+def token_facts(settings: DataSettings, done: Tokenised) -> dict[str, Any]:
     """The card's part on tokens: how many, how long, how cut, under which template, and the digests of both sides."""
     tokens = done.train.tokens + done.heldout.tokens
     return {
@@ -157,9 +158,9 @@ def token_facts(settings: dict[str, Any], done: Tokenised) -> dict[str, Any]:
             "unknown": done.unknown_tokens,
             "unknown_share": done.unknown_tokens / tokens,
         },
-        "max_length_tokens": settings["max_length_tokens"],
-        "loss_on": settings["loss_on"],
-        "length_histogram": length_histogram(done.lengths, max_length_tokens=settings["max_length_tokens"]),
+        "max_length_tokens": settings.max_length_tokens,
+        "loss_on": settings.loss_on,
+        "length_histogram": length_histogram(done.lengths, max_length_tokens=settings.max_length_tokens),
         "truncated": done.truncated.as_dict(),
         "broken_characters": done.broken_characters.as_dict(),
         "chat_template_sha256": done.template.sha256,
@@ -170,7 +171,7 @@ def token_facts(settings: dict[str, Any], done: Tokenised) -> dict[str, Any]:
     }
 
 
-def _template_notes(settings: dict[str, Any], done: Tokenised) -> list[str]:
+def _template_notes(settings: DataSettings, done: Tokenised) -> list[str]:
     notes, template = [], done.template
     if done.with_tools.count:
         how = (
@@ -183,7 +184,7 @@ def _template_notes(settings: dict[str, Any], done: Tokenised) -> list[str]:
         notes.append("the template has no system turn: its text opens the next user turn")
     if "tool" in done.roles and not template.takes_tool_role:
         notes.append("the template has no tool turn: what tools returned is given as user turns")
-    if template.by_marks and settings["loss_on"] == "assistant":
+    if template.by_marks and settings.loss_on == "assistant":
         notes.append("replies are found by the template's generation marks")
     if done.straddling.count:
         notes.append(f"in {done.straddling.count} rows a token lies across a reply's border; it counts as the reply's")

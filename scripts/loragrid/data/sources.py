@@ -12,6 +12,7 @@ from typing import Any, TextIO
 
 from loragrid.errors import UserError
 from loragrid.runtime.atomic_files import sha256_file, sha256_json
+from loragrid.study.sections import DataSource
 
 CHUNK_CHARACTERS = 2**20
 BATCH_ROWS = 1_000
@@ -31,15 +32,15 @@ class Source:
     rows: Callable[[], Rows]
 
 
-def open_source(source: dict[str, Any], *, folder: Path) -> Source:
+def open_source(source: DataSource, *, folder: Path) -> Source:
     """The study's `data.source`, opened. `folder` receives what a generator writes (`source.jsonl`).
 
     Errors: a file that is missing, of an unknown kind or unreadable, a hub data set that cannot be had.
     """
-    if "path" in source:
-        return _file_source(Path(source["path"]), {"path": Path(source["path"]).name})
-    if "hub" in source:
-        return _hub_source(source["hub"], revision=source["revision"], split=source["split"])
+    if source.path is not None:
+        return _file_source(Path(source.path), {"path": Path(source.path).name})
+    if source.hub is not None:
+        return _hub_source(source.hub, revision=source.revision, split=source.split)
     return _generated_source(source, folder)
 
 
@@ -57,16 +58,16 @@ def _file_source(path: Path, description: dict[str, Any]) -> Source:
     return Source(name=str(path), description=description | {"sha256": digest}, rows=lambda: reader(path))
 
 
-def _generated_source(source: dict[str, Any], folder: Path) -> Source:
-    if source["generator"] != "running_plans":
-        raise UserError(f"data.source.generator: {source['generator']!r} is unknown: take running_plans")
+def _generated_source(source: DataSource, folder: Path) -> Source:
+    if source.generator != "running_plans":
+        raise UserError(f"data.source.generator: {source.generator!r} is unknown: take running_plans")
     from loragrid.demo.plans import generate_chat
 
     path = folder / "source.jsonl"
     with open(path, "w", encoding="utf-8") as file:
-        for row in generate_chat(rows=source["rows"], seed=source["seed"]):
+        for row in generate_chat(rows=source.rows, seed=source.seed):
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
-    return _file_source(path, dict(source))
+    return _file_source(path, {"generator": source.generator, "rows": source.rows, "seed": source.seed})
 
 
 def _jsonl_rows(path: Path) -> Rows:

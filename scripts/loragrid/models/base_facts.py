@@ -2,11 +2,10 @@
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from loragrid.models.loading import resolve_folder, weights_sha256
 from loragrid.paths import ROOT
+from loragrid.study.sections import ModelEntry
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,10 +17,10 @@ class BaseFacts:
     sha256: str
 
 
-def base_facts(entry: dict[str, Any]) -> BaseFacts:
+def base_facts(entry: ModelEntry) -> BaseFacts:
     """The facts of a study file's model entry; a folder inside the project is named relative to it."""
     folder, commit = resolve_folder(entry)
-    source = entry.get("hub") or entry["path"]
-    if "path" in entry and Path(source).is_relative_to(ROOT):
+    source = entry.hub or entry.path
+    if entry.folder is not None and entry.folder.is_relative_to(ROOT):
         source = os.path.relpath(source, ROOT)
     return BaseFacts(source=source, commit=commit, sha256=weights_sha256(folder))

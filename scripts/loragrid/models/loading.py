@@ -1,6 +1,7 @@
 """Base models and tokenizers, from a local folder or the hub, through one code path: safetensors only, no remote code."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from loragrid.models.shape import overflows_float16
 from loragrid.records.failures import out_of_memory
 from loragrid.runtime.atomic_files import read_json, sha256_file, sha256_json
 from loragrid.runtime.optional_packages import check_precision
+from loragrid.study.sections import ModelEntry
 
 if TYPE_CHECKING:
     import torch
@@ -18,31 +20,31 @@ if TYPE_CHECKING:
 MODEL_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model"]
 
 
-def resolve_folder(entry: dict[str, Any]) -> tuple[Path, str | None]:
+def resolve_folder(entry: ModelEntry) -> tuple[Path, str | None]:
     """The local folder of a model entry and, for a hub model, the commit that its revision stood for.
 
     A hub model is downloaded on first use (configuration, tokenizer and safetensors only).
     """
-    if "path" in entry:
-        return Path(entry["path"]), None
+    if entry.folder is not None:
+        return entry.folder, None
     import httpx
     import huggingface_hub
 
     try:
-        folder = huggingface_hub.snapshot_download(entry["hub"], revision=entry["revision"], allow_patterns=MODEL_FILES)
+        folder = huggingface_hub.snapshot_download(entry.hub, revision=entry.revision, allow_patterns=MODEL_FILES)
     except (httpx.HTTPError, OSError, ValueError) as error:  # the hub's own errors are kinds of these
         raise UserError(
-            f"model {entry['hub']} at {entry['revision']} cannot be had from the hub ({_first_line(error)}): "
+            f"model {entry.hub} at {entry.revision} cannot be had from the hub ({_first_line(error)}): "
             "check the id, the revision and the network"
         ) from None
     return Path(folder), Path(folder).name
 
 
-def prepared_entry(entry: dict[str, Any], data_folder: Path) -> dict[str, Any]:
+def prepared_entry(entry: ModelEntry, data_folder: Path) -> ModelEntry:
     """The entry at the commit that its data were prepared with: a branch that moves on meanwhile changes no later stage."""
-    if "path" in entry:
+    if entry.folder is not None:
         return entry
-    return entry | {"revision": read_json(data_folder / "card.json")["model_commit"]}
+    return replace(entry, revision=read_json(data_folder / "card.json")["model_commit"])
 
 
 def weights_sha256(folder: Path) -> str:
@@ -50,7 +52,7 @@ def weights_sha256(folder: Path) -> str:
     return sha256_json([[file.name, sha256_file(file)] for file in sorted(folder.glob("*.safetensors"))])
 
 
-def load_tokenizer(entry: dict[str, Any]) -> "PreTrainedTokenizerFast":
+def load_tokenizer(entry: ModelEntry) -> "PreTrainedTokenizerFast":
     """The tokenizer with the entry's chat template in place; a padding token is set if it has none."""
     folder, _ = resolve_folder(entry)
     _check_folder(folder)
@@ -67,8 +69,8 @@ def load_tokenizer(entry: dict[str, Any]) -> "PreTrainedTokenizerFast":
         raise UserError(
             f"model folder {folder}: tokenizer.json is malformed ({_first_line(error)}): restore it"
         ) from None
-    if entry["chat_template"] is not None:
-        tokenizer.chat_template = Path(entry["chat_template"]).read_text(encoding="utf-8")
+    if entry.chat_template is not None:
+        tokenizer.chat_template = Path(entry.chat_template).read_text(encoding="utf-8")
     if tokenizer.chat_template is None:
         raise UserError(
             f"model folder {folder} has no chat template: set its chat_template in the study file, "
@@ -99,7 +101,7 @@ def _tokenizer_loader(folder: Path) -> Any:
     return AutoTokenizer
 
 
-def context_tokens(entry: dict[str, Any]) -> int | None:
+def context_tokens(entry: ModelEntry) -> int | None:
     """The longest row that the model has positions for, tokens; None where its configuration names no such length."""
     from transformers import AutoConfig
 
@@ -111,7 +113,7 @@ def context_tokens(entry: dict[str, Any]) -> int | None:
     return getattr(config.get_text_config(), "max_position_embeddings", None)
 
 
-def load_base(entry: dict[str, Any], *, device: str) -> "PreTrainedModel":
+def load_base(entry: ModelEntry, *, device: str) -> "PreTrainedModel":
     """The frozen base in the entry's precision on `device` ("cpu" or "cuda"), evaluation mode.
 
     32bit is float32; 16bit is the device's `half_dtype`; 4bit is NF4 with double quantization, computed in that
@@ -120,11 +122,11 @@ def load_base(entry: dict[str, Any], *, device: str) -> "PreTrainedModel":
     import torch
     from transformers import AutoModelForCausalLM
 
-    check_precision(entry)
+    check_precision(entry.precision)
     folder, _ = resolve_folder(entry)
     half = half_dtype(_check_folder(folder), device=device)
-    options: dict[str, Any] = {"dtype": torch.float32 if entry["precision"] == "32bit" else half}
-    if entry["precision"] == "4bit":
+    options: dict[str, Any] = {"dtype": torch.float32 if entry.precision == "32bit" else half}
+    if entry.precision == "4bit":
         options["quantization_config"] = _four_bit(half)
         options["device_map"] = {"": device}
     try:
@@ -140,7 +142,7 @@ def load_base(entry: dict[str, Any], *, device: str) -> "PreTrainedModel":
         raise UserError(
             f"model folder {folder} cannot be loaded ({reason}): check its config.json and safetensors files"
         ) from None
-    if entry["precision"] == "4bit":
+    if entry.precision == "4bit":
         keep_unpacked(model)
     else:
         model.to(device)
@@ -169,12 +171,12 @@ def half_dtype(model_type: str, *, device: str) -> "torch.dtype":
     return torch.float32 if overflows_float16(model_type) else torch.float16
 
 
-def precision_notes(entry: dict[str, Any], *, device: str) -> tuple[str, ...]:
+def precision_notes(entry: ModelEntry, *, device: str) -> tuple[str, ...]:
     """What a reader of a score must know of the precision: nothing, where it is the study file's."""
     import torch
 
     kind = _check_folder(resolve_folder(entry)[0])
-    if entry["precision"] == "32bit" or half_dtype(kind, device=device) != torch.float32:
+    if entry.precision == "32bit" or half_dtype(kind, device=device) != torch.float32:
         return ()
     return (f"computed in float32: a {kind} overflows float16, and this GPU has no bfloat16",)
 

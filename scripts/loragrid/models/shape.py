@@ -4,7 +4,7 @@ Covers the decoder families below; the counts equal those of the loaded models (
 and PEFT).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 
 from loragrid.errors import UserError
 from loragrid.runtime.atomic_files import read_json
+from loragrid.study.sections import ModelEntry
 
 
 @dataclass(frozen=True)
@@ -180,24 +181,24 @@ def _full_attention_layers(config: dict[str, Any], kind: str, layers: int) -> in
     return layers // int(every) if every else 0
 
 
-def find_shape(entry: dict[str, Any], *, network: bool = False) -> Shape | None:
+def find_shape(entry: ModelEntry, *, network: bool = False) -> Shape | None:
     """The shape of a study file's model entry, from where `find_config` finds it; None when nothing tells it."""
     found = find_config(entry, network=network)
     return None if found is None else read_shape(*found)
 
 
-def find_config(entry: dict[str, Any], *, network: bool = False) -> tuple[dict[str, Any], str] | None:
+def find_config(entry: ModelEntry, *, network: bool = False) -> tuple[Mapping[str, Any], str] | None:
     """What a study file's `shape`, a folder's config.json or the hub's says of a model entry, and where it stands.
 
     Without `network` only what earlier downloads left is looked at; None when nothing is there.
     """
-    if "path" in entry:
-        file = Path(entry["path"]) / "config.json"
+    if entry.folder is not None:
+        file = entry.folder / "config.json"
         return read_json(file), str(file)
-    if entry["shape"] is not None:
-        return entry["shape"], f"shape of {entry['hub']}"
-    file = _hub_config(entry["hub"], entry["revision"], network)
-    return None if file is None else (read_json(file), f"config.json of {entry['hub']}")
+    if entry.shape is not None:
+        return entry.shape, f"shape of {entry.hub}"
+    file = _hub_config(entry.hub, entry.revision, network)
+    return None if file is None else (read_json(file), f"config.json of {entry.hub}")
 
 
 @cache

@@ -46,7 +46,7 @@ def memory_here(study: Study, cell: Cell, shape: Shape, device: Device, **change
     if device.kind == "cuda":
         dtype = gpu_dtype(study, bf16=device.bf16)
         return predict_training(study, cell, shape, **({"backend": gpu_backend(study)} | changes), dtype=dtype)
-    asked = study.settings["training"]["compute_dtype"]
+    asked = study.training.compute_dtype
     found = predict_training(
         study,
         cell,
@@ -61,10 +61,10 @@ def memory_here(study: Study, cell: Cell, shape: Shape, device: Device, **change
 def work_of(study: Study, cell: Cell, shape: Shape, data: DataSize, *, recomputes: bool) -> Work:
     """Updates, tokens and operations of a run. `recomputes`: whether it computes its activations twice, as training on a GPU
     does to save memory."""
-    training, settings = study.settings["training"], study.settings["data"]
+    training, settings = study.training, study.data
     per_device, accumulation = cell.batch
     steps = updates(
-        training["budget"],
+        training.budget,
         rows=data.rows,
         row_tokens=data.row_tokens,
         per_device=per_device,
@@ -76,12 +76,12 @@ def work_of(study: Study, cell: Cell, shape: Shape, data: DataSize, *, recompute
     per_token = training_per_token(
         shape,
         rank=cell.rank,
-        target_modules=training["target_modules"],
+        target_modules=training.target_modules,
         row_tokens=data.row_tokens,
         checkpointing=recomputes,
     )
-    measurements = 1 + math.ceil(steps / training["evaluate_every_steps"])
-    heldout = measurements * settings["heldout_rows"] * data.row_tokens
+    measurements = 1 + math.ceil(steps / training.evaluate_every_steps)
+    heldout = measurements * settings.heldout_rows * data.row_tokens
     flops = {part: tokens * value for part, value in per_token.items()}
     return Work(
         steps=steps,
@@ -121,13 +121,13 @@ def misfits(study: Study, cells: Iterable[Cell], device: Device) -> list[str]:
     Lines and no refusal: where a cluster runs the jobs, the card is not in this machine.
     """
     lines = []
-    if device.kind == "cpu" and study.settings["training"]["compute_dtype"] == "fp16":
+    if device.kind == "cpu" and study.training.compute_dtype == "fp16":
         lines.append(
             "training.compute_dtype: no GPU is here, and a CPU does not train in fp16: set it to fp32, bf16 or auto"
         )
     for cell in cells if device.kind == "cuda" and device.found and device.vram_mib else ():
         try:
-            shape = find_shape(study.settings["models"][cell.model])
+            shape = find_shape(study.models[cell.model])
             need = memory_here(study, cell, shape, device).total_mib if shape else 0
         except UserError:  # the plan and the train stage say it
             continue
@@ -150,7 +150,7 @@ def mends(study: Study, cell: Cell, shape: Shape, device: Device) -> Iterator[st
         if (per_device * accumulation) % rows == 0 and total(per_device=rows) <= device.vram_mib:
             yield f"batch [{rows}, {per_device * accumulation // rows}] ({total(per_device=rows):,} MiB)"
             break
-    length = study.settings["data"]["max_length_tokens"]
+    length = study.data.max_length_tokens
     for shorter in (length * 3 // 4, length // 2, length // 4, length // 8):
         if total(max_length_tokens=shorter) <= device.vram_mib:
             yield f"data.max_length_tokens {shorter} ({total(max_length_tokens=shorter):,} MiB)"
@@ -158,7 +158,7 @@ def mends(study: Study, cell: Cell, shape: Shape, device: Device) -> Iterator[st
     if device.kind == "cuda":
         if gpu_backend(study) == "trl" and total(backend="unsloth") <= device.vram_mib:
             yield f"training.backend unsloth ({total(backend='unsloth'):,} MiB)"
-        precision = study.settings["models"][cell.model]["precision"]
+        precision = study.models[cell.model].precision
         if precision != "4bit" and total(precision="4bit") <= device.vram_mib:
             yield f"precision 4bit ({total(precision='4bit'):,} MiB)"
         need = total()

@@ -10,6 +10,7 @@ import yaml
 from loragrid.errors import UserError
 from loragrid.paths import ROOT
 from loragrid.runtime.provenance import cpu_name
+from loragrid.study.sections import Plan
 
 # ASSUME: training in float32 reaches at most this share of a card's float32 peak; none was measured.
 FP32_SHARE = 0.5
@@ -67,36 +68,36 @@ def gpu_here() -> tuple[str, int] | None:
         return None  # no driver, no card, or a driver that does not answer: the study file's card is planned for
 
 
-def named_card(plan: dict[str, Any]) -> dict[str, Any] | None:
+def named_card(plan: Plan) -> dict[str, Any] | None:
     """The row of the card that a study's `plan` names, None if it names none; an unknown one is a `UserError`."""
     cards = read_cards()
-    if plan["card"] is not None and plan["card"] not in cards:
-        raise UserError(f"plan.card: {plan['card']!r} is not in config/cards.yaml: take one of {', '.join(cards)}")
-    return cards.get(plan["card"])
+    if plan.card is not None and plan.card not in cards:
+        raise UserError(f"plan.card: {plan.card!r} is not in config/cards.yaml: take one of {', '.join(cards)}")
+    return cards.get(plan.card)
 
 
-def choose_device(plan: dict[str, Any], *, look: bool = True) -> Device:
+def choose_device(plan: Plan, *, look: bool = True) -> Device:
     """The device of a study's `plan` section: the GPU that is here (without `look` none is), else the card it names, else
     this CPU."""
     named_card(plan)
     cards, here = read_cards(), gpu_here() if look else None
-    if here is None and plan["card"] is None:
+    if here is None and plan.card is None:
         cpu = cpu_name()
         return Device(
             kind="cpu",
             name=cpu,
             names=(cpu,),
             found=True,
-            vram_mib=plan["vram_mib"],
-            vram_from="the study file" if plan["vram_mib"] else "",
+            vram_mib=plan.vram_mib,
+            vram_from="the study file" if plan.vram_mib else "",
             bf16=True,
             rate_tflops=None,
             rate_from="no run has finished on this machine yet",
         )
-    name, memory = here or (plan["card"], None)
-    row = plan["card"] if here is None else card_key(name)
+    name, memory = here or (plan.card, None)
+    row = plan.card if here is None else card_key(name)
     card = cards.get(row)
-    told = [(plan["vram_mib"], "the study file"), (memory, "the driver"), (card and card["memory_mib"], "cards.yaml")]
+    told = [(plan.vram_mib, "the study file"), (memory, "the driver"), (card and card["memory_mib"], "cards.yaml")]
     if here and card:  # torch can use a little less than the driver counts
         told[1] = (min(memory, card["memory_mib"]), "the driver and cards.yaml")
     vram, vram_from = next((value, source) for value, source in told if value)

@@ -17,23 +17,23 @@ def check_target_modules(study: Study, cells: Iterable[Cell]) -> None:
     for model in dict.fromkeys(cell.model for cell in cells):
         shape = None
         with suppress(UserError):  # a shape that cannot be found is said by the plan
-            shape = find_shape(study.settings["models"][model])
+            shape = find_shape(study.models[model])
         if shape is not None:
-            shape.adapted(study.settings["training"]["target_modules"])
+            shape.adapted(study.training.target_modules)
 
 
 def predict_training(
     study: Study, cell: Cell, shape: Shape, *, backend: str, dtype: str, checkpointing: bool = True, **changes: Any
 ) -> Memory:
     """`training_memory` of a cell. `changes` replace its settings, to ask what would make it fit."""
-    training = study.settings["training"]
+    training = study.training
     asked = {
-        "precision": study.settings["models"][cell.model]["precision"],
+        "precision": study.models[cell.model].precision,
         "rank": cell.rank,
-        "target_modules": training["target_modules"],
-        "optimizer": training["optimizer"],
+        "target_modules": training.target_modules,
+        "optimizer": training.optimizer,
         "per_device": cell.batch[0],
-        "max_length_tokens": study.settings["data"]["max_length_tokens"],
+        "max_length_tokens": study.data.max_length_tokens,
         "backend": backend,
     }
     return training_memory(shape, **(asked | changes), compute_dtype=dtype, checkpointing=checkpointing)
@@ -41,26 +41,26 @@ def predict_training(
 
 def predict_scoring(study: Study, cell: Cell, shape: Shape, *, bf16: bool) -> Memory:
     """`scoring_memory` of a cell's adapter on its base, on a card that computes in bfloat16 or one that does not."""
-    tensors = shape.adapter_tensors(rank=cell.rank, target_modules=study.settings["training"]["target_modules"])
+    tensors = shape.adapter_tensors(rank=cell.rank, target_modules=study.training.target_modules)
     return scoring_memory(
         shape,
-        precision=study.settings["models"][cell.model]["precision"],
+        precision=study.models[cell.model].precision,
         adapters=sum(tensors),
-        batch_size=study.settings["scoring"]["batch_size"],
-        max_length_tokens=study.settings["data"]["max_length_tokens"],
+        batch_size=study.scoring.batch_size,
+        max_length_tokens=study.data.max_length_tokens,
         compute_dtype="bf16" if bf16 else "fp16",
     )
 
 
 def gpu_backend(study: Study) -> str:
     """`auto` is unsloth on a GPU."""
-    backend = study.settings["training"]["backend"]
+    backend = study.training.backend
     return "unsloth" if backend == "auto" else backend
 
 
 def gpu_dtype(study: Study, *, bf16: bool | None = None) -> str:
     """`auto` is bf16 where the card has it; by default the study file's card, and fp16 (which takes no less) without one."""
-    asked = study.settings["training"]["compute_dtype"]
+    asked = study.training.compute_dtype
     if asked != "auto":
         return asked
     if bf16 is None:
@@ -70,5 +70,5 @@ def gpu_dtype(study: Study, *, bf16: bool | None = None) -> str:
 
 def card_has_bf16(study: Study) -> bool:
     """Of the card that the study file names; False (which takes no less memory) where it names none."""
-    card = named_card(study.settings["plan"])
+    card = named_card(study.plan)
     return card is not None and card["bf16"]

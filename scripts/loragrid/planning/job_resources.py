@@ -45,7 +45,7 @@ def jobs_resources(
     cut at a checkpoint and submitted again. Cells that differ in learning rate or seed alone ask for the same.
     """
     longest = session_length(study, session_minutes)
-    device = choose_device(study.settings["plan"], look=False)
+    device = choose_device(study.plan, look=False)
     known: dict[Any, dict[str, Request]] = {}
     train, score, search = {}, {}, None
     for cell in cells:
@@ -64,13 +64,12 @@ def jobs_resources(
 
 def session_length(study: Study, asked: float | None) -> float | None:
     """Minutes of a session: as asked on the command line, else as the study file says, None for no end."""
-    settings = study.settings
-    return asked or settings["training"]["session_minutes"] or settings["plan"]["session_minutes"]
+    return asked or study.training.session_minutes or study.plan.session_minutes
 
 
 def _requests(study: Study, cell: Cell, device: Device, *, results: Path, longest: float | None) -> dict[str, Request]:
     try:
-        shape = find_shape(study.settings["models"][cell.model])
+        shape = find_shape(study.models[cell.model])
         if shape is None:
             raise UserError(f"the shape of {cell.model} is not known")
         training = predict_training(study, cell, shape, backend=gpu_backend(study), dtype=gpu_dtype(study)).total_mib
@@ -103,8 +102,8 @@ def _hours(study: Study, cell: Cell, shape: Shape, device: Device, results: Path
     flops = work_of(study, cell, shape, data, recomputes=device.kind == "cuda").total_flops
     seconds = scoring_seconds(
         shape,
-        scoring=study.settings["scoring"],
-        heldout_rows=study.settings["data"]["heldout_rows"],
+        scoring=study.scoring,
+        heldout_rows=study.data.heldout_rows,
         row_tokens=data.row_tokens,
         tflops=device.rate_tflops,
     )
@@ -119,14 +118,14 @@ def _minutes(hours: float | None, longest: float | None) -> int:
 
 def _search_request(study: Study, cell: Cell, asked: Request, *, longest: float | None) -> Request:
     """Of a search: all its workers at once, each with the largest trial of the space; pruning makes its length a guess."""
-    tune = study.settings["tune"]
+    tune = study.tune
     if tune is None:
         return asked
     space = {name: max(values.get("choices") or [values["high"]]) for name, values in searched_space(tune).items()}
     vram = WHOLE_CARD_MIB
     if asked["vram_mib"] < WHOLE_CARD_MIB:
-        shape = find_shape(study.settings["models"][cell.model])
+        shape = find_shape(study.models[cell.model])
         largest = {"per_device": space.get("batch", cell.batch[0]), "rank": space.get("rank", cell.rank)}
         one = predict_training(study, cell, shape, backend=gpu_backend(study), dtype=gpu_dtype(study), **largest)
-        vram = round(ROOM * one.total_mib * tune["workers"])
-    return {"vram_mib": vram, "mem_mb": tune["workers"] * asked["mem_mb"], "runtime": _minutes(None, longest)}
+        vram = round(ROOM * one.total_mib * tune.workers)
+    return {"vram_mib": vram, "mem_mb": tune.workers * asked["mem_mb"], "runtime": _minutes(None, longest)}

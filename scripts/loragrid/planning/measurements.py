@@ -30,21 +30,21 @@ class Measured:
 
 def data_size(study: Study, data: str, results: Path) -> DataSize:
     """From the data card if the data are prepared, else from the study file's `plan`."""
-    settings, plan = study.settings["data"], study.settings["plan"]
+    settings, plan = study.data, study.plan
     file = results / "data" / data / "card.json"
     if file.is_file():
         card = read_json(file)
         rows = card["split"]["train_rows"]
         size = DataSize(rows=rows, row_tokens=card["tokens"]["train"] / rows, counted=True)
     else:
-        rows = plan["rows"]
-        if rows is not None and settings["max_rows"] is not None:
-            rows = min(rows, settings["max_rows"] - settings["heldout_rows"])
-        size = DataSize(rows=rows, row_tokens=plan["row_tokens"], counted=False)
-    if not study.settings["training"]["packing"]:
+        rows = plan.rows
+        if rows is not None and settings.max_rows is not None:
+            rows = min(rows, settings.max_rows - settings.heldout_rows)
+        size = DataSize(rows=rows, row_tokens=plan.row_tokens, counted=False)
+    if not study.training.packing:
         return size
     # Packed rows are as good as full.
-    full, rows = settings["max_length_tokens"], size.rows
+    full, rows = settings.max_length_tokens, size.rows
     packed = None if rows is None else max(1, round(rows * size.row_tokens / full))
     return DataSize(rows=packed, row_tokens=full, counted=size.counted)
 

@@ -26,7 +26,7 @@ def find_shapes(study: Study, cells: tuple[Cell, ...]) -> tuple[dict[str, Shape]
     shapes, unknown = {}, {}
     for model in dict.fromkeys(cell.model for cell in cells):
         try:
-            shapes[model] = find_shape(study.settings["models"][model], network=True)
+            shapes[model] = find_shape(study.models[model], network=True)
         except UserError as error:
             unknown[model] = str(error)
     return shapes, unknown
@@ -50,7 +50,7 @@ def describe_size(study: Study, cell: Cell, shape: Shape, device: Device, measur
     """Parameters, memory by part, whether it fits (None where the device's memory is not known) and what would make it."""
     memory = memory_here(study, cell, shape, device)
     fits = None if device.vram_mib is None else memory.total_mib <= device.vram_mib
-    target_modules = study.settings["training"]["target_modules"]
+    target_modules = study.training.target_modules
     record = measured.runs.get(cell.run)
     peak = None if record is None else record.peak_vram_mib if device.kind == "cuda" else record.peak_rss_mib
     return {
@@ -107,10 +107,8 @@ def describe_scoring(
         return {"score_hours": sum(alike) / len(alike) / 3600, "score_from": f"measured on others of {model}"}
     if tflops is None:
         return {"score_hours": None, "score_from": "not known until a run has finished"}
-    rows = study.settings["data"]["heldout_rows"]
-    seconds = scoring_seconds(
-        shape, scoring=study.settings["scoring"], heldout_rows=rows, row_tokens=row_tokens, tflops=tflops
-    )
+    rows = study.data.heldout_rows
+    seconds = scoring_seconds(shape, scoring=study.scoring, heldout_rows=rows, row_tokens=row_tokens, tflops=tflops)
     missing = [task for task, value in seconds.items() if value is None]
     source = "reckoned, not measured" + (f"; without {', '.join(missing)}, of unknown size" if missing else "")
     return {"score_hours": sum(value or 0 for value in seconds.values()) / 3600, "score_from": source}
@@ -139,7 +137,7 @@ def describe_tasks(study: Study) -> list[dict[str, Any]]:
     """Tasks with their items and the half-width of a 95 % interval of their score, as a share."""
     return [
         {"task": name, "items": size and size.items, "half_width": size and size.half_width}
-        for name, size in task_sizes(study.settings["scoring"]).items()
+        for name, size in task_sizes(study.scoring).items()
     ]
 
 

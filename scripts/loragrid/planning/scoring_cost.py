@@ -12,6 +12,7 @@ import yaml
 from loragrid.models.flops import forward_per_token
 from loragrid.models.shape import Shape
 from loragrid.paths import ROOT
+from loragrid.study.sections import Scoring
 from loragrid.study.tasks import HELDOUT_LOSS, item_limit, items_file, read_task, task_file
 
 SIZES = ROOT / "config" / "task_sizes.yaml"
@@ -39,14 +40,14 @@ class TaskSize:
         return 1.96 * math.sqrt(0.25 / self.items) if self.items and self.share else None
 
 
-def task_sizes(scoring: dict[str, Any]) -> dict[str, TaskSize | None]:
+def task_sizes(scoring: Scoring) -> dict[str, TaskSize | None]:
     """Task → its size, None where neither config/task_sizes.yaml nor a task file tells it; held-out loss left out."""
     sizes: dict[str, TaskSize | None] = {}
-    for name in (*scoring["target"], *scoring["retention"]):
+    for name in scoring.tasks:
         if name == HELDOUT_LOSS:
             continue
         size = _stock().get(name) or _from_file(task_file(name))
-        most = item_limit(scoring["limit"], name)
+        most = item_limit(scoring.limit, name)
         if size is not None and most is not None:
             size = size | {"items": min(most, size["items"] or most)}
         sizes[name] = None if size is None else TaskSize(**size)
@@ -54,23 +55,23 @@ def task_sizes(scoring: dict[str, Any]) -> dict[str, TaskSize | None]:
 
 
 def scoring_seconds(
-    shape: Shape, *, scoring: dict[str, Any], heldout_rows: int, row_tokens: float, tflops: float
+    shape: Shape, *, scoring: Scoring, heldout_rows: int, row_tokens: float, tflops: float
 ) -> dict[str, float | None]:
     """Seconds by task, with `heldout_loss`, `answers` (the side-by-side prompts) and `loading`; None for an unknown size."""
     seconds: dict[str, float | None] = {}
     for name, size in task_sizes(scoring).items():
         seconds[name] = None if size is None or size.items is None else _task_seconds(shape, size, scoring, tflops)
-    if HELDOUT_LOSS in (*scoring["target"], *scoring["retention"]):
+    if HELDOUT_LOSS in scoring.tasks:
         per_token = forward_per_token(shape, row_tokens=row_tokens)
         seconds[HELDOUT_LOSS] = heldout_rows * row_tokens * per_token / (tflops * 1e12)
-    if scoring["qualitative"] is not None:
-        seconds["answers"] = _answers_seconds(shape, Path(scoring["qualitative"]), scoring["batch_size"])
+    if scoring.qualitative is not None:
+        seconds["answers"] = _answers_seconds(shape, Path(scoring.qualitative), scoring.batch_size)
     return seconds | {"loading": LOAD_SECONDS}
 
 
-def _task_seconds(shape: Shape, size: TaskSize, scoring: dict[str, Any], tflops: float) -> float:
+def _task_seconds(shape: Shape, size: TaskSize, scoring: Scoring, tflops: float) -> float:
     read = size.items * size.requests * size.request_tokens * forward_per_token(shape, row_tokens=size.request_tokens)
-    batches = math.ceil(size.items * size.requests / scoring["batch_size"])
+    batches = math.ceil(size.items * size.requests / scoring.batch_size)
     return read / (tflops * 1e12) + batches * size.answer_tokens * shape.layers * WRITE_SECONDS_PER_LAYER
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from loragrid.errors import UserError, one_line
 from loragrid.records.record import RunRecord, ScoreRecord, read_record
 from loragrid.runtime.atomic_files import read_json
-from loragrid.study.grid import Cell, bases, data_sets
+from loragrid.study.grid import Cell
 from loragrid.study.study_file import Study
 from loragrid.study.winner import cells_with_winner
 
@@ -41,14 +41,14 @@ class Outcome:
 
 def collect(study: Study, results: Path) -> list[Outcome]:
     """Outcomes of the bases and then of the cells, in the grid's order, whatever of them is there."""
-    found = [_base(results, subject, model) for subject, model in bases(study).items()]
+    found = [_base(results, subject, model) for subject, model in study.bases.items()]
     return found + [_run(results, cell) for cell in cells_with_winner(study, results)]
 
 
 def data_cards(study: Study, results: Path) -> dict[str, dict[str, Any]]:
     """Data id → data card, of the study's data sets whose card is there; a search's winner has the base case's. What an
     earlier form of the study left in the same folder is none of it."""
-    paths = {data: results / "data" / data / "card.json" for data in data_sets(study)}
+    paths = {data: results / "data" / data / "card.json" for data in study.data_sets}
     return {data: read_json(path) for data, path in sorted(paths.items()) if path.is_file()}
 
 

@@ -83,7 +83,7 @@ def operations_per_second(material: Material, outcome: Outcome) -> float | None:
     """
     study, record = material.study, outcome.record
     try:
-        shape = find_shape(study.settings["models"][outcome.model])
+        shape = find_shape(study.models[outcome.model])
     except UserError:
         return None  # a family that the plan does not know either
     if shape is None or not record.train_seconds > 0:

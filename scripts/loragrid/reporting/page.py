@@ -1,6 +1,7 @@
 """What goes into the report's page, section by section, as plain values for the templates."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,26 +85,26 @@ def label(outcome: Outcome, *, seed: bool = True) -> str:
 
 def asked(material: Material) -> list[str]:
     """What was asked, in sentences: the grid, the training, the scoring."""
-    settings = material.study.settings
+    study = material.study
     runs = [o for o in material.outcomes if o.cell and "search" not in o.cell.departs]
-    case = settings["base_case"]
+    case = study.base_case
     axes = [AXIS_NAMES[axis] for axis in AXES if len({getattr(o.cell, axis) for o in runs}) > 1]
-    design = "every combination of" if settings["grid"]["design"] == "factorial" else "single departures from it in"
-    budget, amount = next(iter(settings["training"]["budget"].items()))
+    design = "every combination of" if study.grid.design == "factorial" else "single departures from it in"
+    budget = study.training.budget
     seeds = sorted({o.cell.seed for o in runs})
-    targets, kept = settings["scoring"]["target"], settings["scoring"]["retention"]
+    targets, kept = study.scoring.target, study.scoring.retention
     return [
-        f"{plural(len(runs), 'LoRA run')}: a base case (model {visible(case['model'])}, learning rate "
-        f"{setting(case['learning_rate'])}, rank {case['rank']}, batch {axis_text('batch', case['batch'])}) and "
+        f"{plural(len(runs), 'LoRA run')}: a base case (model {visible(case.model)}, learning rate "
+        f"{setting(case.learning_rate)}, rank {case.rank}, batch {axis_text('batch', case.batch)}) and "
         f"{design} {listed(axes) or 'nothing'}.",
-        f"Each trains on {plural(amount, budget.removesuffix('s'))} and is then scored, beside its untrained base, on "
-        f"{plural(len(targets), 'target task')} ({_names(targets)}) that training should improve"
+        f"Each trains on {plural(budget.amount, budget.unit.removesuffix('s'))} and is then scored, beside its untrained base, "
+        f"on {plural(len(targets), 'target task')} ({_names(targets)}) that training should improve"
         + (f", and on {plural(len(kept), 'retention task')} ({_names(kept)}) to see what it forgets." if kept else "."),
         f"{'Seed' if len(seeds) == 1 else 'Seeds'}: {listed([str(seed) for seed in seeds])}.",
     ]
 
 
-def _names(tasks: list[str]) -> str:
+def _names(tasks: Sequence[str]) -> str:
     return listed([plain_name(Path(task).stem) for task in tasks])
 
 

@@ -97,7 +97,7 @@ def draw_trade_off(material: Material, pictures: Pictures) -> None:
 
 def on_axis(material: Material, axis: str) -> list[Outcome]:
     """The base case and the runs that leave it on this axis only, in the order of the axis; one seed's worth of them."""
-    seed = material.study.settings["base_case"]["seed"]
+    seed = material.study.base_case.seed
     runs = [o for o in material.outcomes if o.cell and not set(o.cell.departs) - {axis} and o.cell.seed == seed]
 
     def order(outcome: Outcome) -> Any:

@@ -11,7 +11,6 @@ from loragrid.reporting.findings import axis_finding
 from loragrid.reporting.page import Material
 from loragrid.reporting.pictures import Pictures
 from loragrid.reporting.search_charts import TrialLine
-from loragrid.study.grid import expand
 from loragrid.study.search_space import coordinate
 from loragrid.study.winner import read_search
 
@@ -119,7 +118,7 @@ def _asked(material: Material, found: dict[str, Any]) -> str:
     settings = found["settings"]
     unit, amount = next(iter(settings["budget"].items()))
     names = listed([_name(name) for name in settings["parameters"]])
-    full_unit, full = next(iter(material.study.settings["training"]["budget"].items()))
+    full = material.study.training.budget
     equal = (
         "Trials are compared at equal tokens."
         if unit == "tokens"
@@ -128,7 +127,7 @@ def _asked(material: Material, found: dict[str, Any]) -> str:
     rows = settings["heldout_rows"]
     return (
         f"{plural(settings['trials'], 'trial')} over {names}. Each trains for {whole(amount)} {unit} (a run of the grid: "
-        f"{whole(full)} {full_unit}) on the data and code of the grid, and is measured on "
+        f"{whole(full.amount)} {full.unit}) on the data and code of the grid, and is measured on "
         f"{'all held-out rows' if rows is None else plural(rows, 'held-out row')} at "
         f"{plural(settings['evaluations'], 'equal part')} of the way. {equal}"
     )
@@ -179,7 +178,7 @@ def _winner(material: Material, found: dict[str, Any]) -> str:
         return ""
     what = f"Trial {found['best']['slot']}: {_setting(found['best']['point'])}."
     run = found["winner"]["run"]
-    if run in {cell.run for cell in expand(material.study)}:
+    if run in {cell.run for cell in material.study.cells}:
         return f"{what} That is a run of the grid, “{material.evidence.labels[run]}”."
     outcome = next((o for o in material.outcomes if o.subject == run), None)
     if outcome is None:

@@ -4,28 +4,26 @@ Only refuses, so that `loragrid.runtime.code_digest` leaves this module out of e
 """
 
 from importlib.util import find_spec
-from typing import Any
 
 from loragrid.errors import UserError
 
 ON_GPU = "-r requirements-gpu.txt"
 
 
-def check_packages(training: dict[str, Any], entry: dict[str, Any]) -> None:
-    """Refuse to begin when a package that `training` or the model entry asks for is not installed: a one-line `UserError`."""
-    optimizer, tracker = training["optimizer"], training["report_to"]
-    if training["backend"] == "unsloth":
+def check_packages(*, backend: str, optimizer: str, report_to: str, precision: str) -> None:
+    """Refuse to begin when a package that these settings need is not installed: a one-line `UserError`."""
+    if backend == "unsloth":
         require("unsloth", "training.backend", install=ON_GPU, mend="set training.backend to trl")
     if "8bit" in optimizer:
         require("bitsandbytes", f"training.optimizer: {optimizer}", install=ON_GPU, mend="set it to adamw_torch")
-    if tracker != "none":
-        require(tracker, "training.report_to", install=tracker, mend="set it to none")
-    check_precision(entry)
+    if report_to != "none":
+        require(report_to, "training.report_to", install=report_to, mend="set it to none")
+    check_precision(precision)
 
 
-def check_precision(entry: dict[str, Any]) -> None:
+def check_precision(precision: str) -> None:
     """Refuse a 4-bit base without the package that loads it."""
-    if entry["precision"] == "4bit":
+    if precision == "4bit":
         require("bitsandbytes", "a model's precision 4bit", install=ON_GPU, mend="set it to 16bit")
 
 

@@ -106,15 +106,13 @@ def add_session_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def session_end(options: argparse.Namespace, training: dict[str, Any]) -> float | None:
-    """When the session ends on the monotonic clock: as the command line says, else the study's `training` section."""
+def session_end(options: argparse.Namespace, *, session_minutes: float | None) -> float | None:
+    """When the session ends on the monotonic clock: as the command line says, else after the study's `session_minutes`."""
     if options.session_ends is not None:
         return options.session_ends
     given = options.session_minutes is not None
     minutes, key = (
-        (options.session_minutes, "--session-minutes")
-        if given
-        else (training["session_minutes"], "training.session_minutes")
+        (options.session_minutes, "--session-minutes") if given else (session_minutes, "training.session_minutes")
     )
     seconds = session_seconds(minutes, key=key)
     return None if seconds is None else time.monotonic() + seconds

@@ -9,6 +9,7 @@ from loragrid.models.chat_template import Template, inspect_template
 from loragrid.models.loading import choose_device, load_base, load_tokenizer
 from loragrid.records.failures import out_of_memory
 from loragrid.scoring.task_results import TaskResult
+from loragrid.study.sections import ModelEntry, Scoring
 
 
 class Workbench:
@@ -17,7 +18,7 @@ class Workbench:
     `name` and `entry` are the study's key of the model and what stands there, `scoring` its section of that name.
     """
 
-    def __init__(self, name: str, entry: dict[str, Any], *, scoring: dict[str, Any]) -> None:
+    def __init__(self, name: str, entry: ModelEntry, *, scoring: Scoring) -> None:
         self.name, self.entry, self.scoring = name, entry, scoring
         self._adapter: Path | None = None
         self._model: Any = None
@@ -77,7 +78,7 @@ class Workbench:
         if task is None:
             from loragrid.scoring.heldout_loss import heldout_loss
 
-            return heldout_loss(self.model, data / "heldout.parquet", batch_size=self.scoring["batch_size"])
+            return heldout_loss(self.model, data / "heldout.parquet", batch_size=self.scoring.batch_size)
         if task.loaded is None:
             raise RuntimeError(task.reason)
         import torch
@@ -86,6 +87,6 @@ class Workbench:
         from loragrid.scoring.lm_eval_run import run_task
 
         if self._lm is None:
-            self._lm = WatchedLM(self.model, self.template, batch_size=self.scoring["batch_size"])
+            self._lm = WatchedLM(self.model, self.template, batch_size=self.scoring.batch_size)
         with torch.inference_mode():
             return run_task(self._lm, task, limit=task.limit)

@@ -10,7 +10,7 @@ from loragrid.records.record import RunRecord, read_record
 from loragrid.runtime.atomic_files import sha256_file, sha256_json
 from loragrid.runtime.code_digest import code_digest
 from loragrid.runtime.provenance import versions
-from loragrid.study.grid import bases, find_cell, model_identity
+from loragrid.study.grid import model_identity
 from loragrid.study.study_file import Study
 from loragrid.study.tasks import HELDOUT_LOSS
 
@@ -50,12 +50,12 @@ def identify(study: Study, subject: Subject) -> Identity:
     if (subject.adapter is None) != (subject.record is None):
         raise UserError(f"{subject.name}: give both --adapter and --record for a run, none of them for a base")
     if subject.record is None:
-        known = bases(study)
+        known = study.bases
         if subject.name not in known:
             raise UserError(f"{study.path.name} has no base {subject.name}: for a run, give --adapter and --record")
         model = known[subject.name]
         return Identity("base", model, subject.name, None, _digest(study, subject, model, None), None)
-    cell, record = find_cell(study, subject.name), read_record(subject.record, RunRecord)
+    cell, record = study.cell(subject.name), read_record(subject.record, RunRecord)
     if record.run != subject.name:
         raise UserError(f"{subject.record} is the record of {record.run}, not of {subject.name}: give its own")
     if record.status == "diverged":
@@ -76,17 +76,17 @@ def check_adapter(adapter: Path, record: RunRecord) -> None:
 
 
 def _digest(study: Study, subject: Subject, model: str, adapter_sha256: str | None) -> str:
-    scoring, heldout = study.settings["scoring"], subject.data / "heldout.parquet"
-    scores_heldout = HELDOUT_LOSS in (*scoring["target"], *scoring["retention"])
+    scoring, heldout = study.scoring, subject.data / "heldout.parquet"
+    scores_heldout = HELDOUT_LOSS in scoring.tasks
     if scores_heldout and not heldout.is_file():
         raise UserError(f"{heldout} is missing: run prepare_data again")
     return sha256_json(
         {
-            "model": model_identity(prepared_entry(study.settings["models"][model], subject.data)),
+            "model": model_identity(prepared_entry(study.models[model], subject.data)),
             "adapter": adapter_sha256,
             "adapter_config": sha256_file(subject.adapter / "adapter_config.json") if subject.adapter else None,
             "heldout": sha256_file(heldout) if scores_heldout else None,
-            "scoring": {key: scoring[key] for key in ("limit", "batch_size")},
+            "scoring": {"limit": scoring.limit, "batch_size": scoring.batch_size},
             "versions": {name: version for name, version in versions().items() if name in DECIDING},
             "code": code_digest("score"),
         }

@@ -3,6 +3,8 @@
 from functools import cache
 from typing import Any
 
+from loragrid.study.sections import Tune
+
 
 def turns(shares: list[int]) -> list[int]:
     """One period in which bracket i comes `shares[i]` times, spread as evenly as whole turns allow (smooth round robin)."""
@@ -51,14 +53,14 @@ def pruner_class() -> type:
     return BracketPruner
 
 
-def make_pruner(tune: dict[str, Any]) -> Any:
+def make_pruner(tune: Tune) -> Any:
     """The pruner of a study file's `tune`; one that never prunes where it is null."""
     from optuna.pruners import NopPruner
 
-    if tune["pruner"] is None:
+    if tune.pruner is None:
         return NopPruner()
     return pruner_class()(
-        min_resource=tune["pruner"]["min_evaluations"],
-        max_resource=tune["evaluations"],
-        reduction_factor=tune["pruner"]["reduction_factor"],
+        min_resource=tune.pruner.min_evaluations,
+        max_resource=tune.evaluations,
+        reduction_factor=tune.pruner.reduction_factor,
     )

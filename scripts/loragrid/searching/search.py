@@ -20,6 +20,7 @@ from loragrid.runtime.run_lock import RunLock
 from loragrid.searching.hyperband_brackets import make_pruner
 from loragrid.searching.journal import open_journal
 from loragrid.study.search_space import distributions, readable, searched_space
+from loragrid.study.sections import Tune
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial, Trial
@@ -44,7 +45,7 @@ class Claim:
 class Search:
     """The trials of one search in `folder/journal.log`, where other searches may lie too, each under its name."""
 
-    def __init__(self, folder: Path, *, name: str, tune: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, *, name: str, tune: Tune) -> None:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -65,14 +66,14 @@ class Search:
 
     def by_slot(self) -> list[list["FrozenTrial"]]:
         """Optuna's trials of each slot, oldest first. Slots beyond `tune.trials`, made under a larger number, come too."""
-        found: dict[int, list[FrozenTrial]] = {slot: [] for slot in range(self.tune["trials"])}
+        found: dict[int, list[FrozenTrial]] = {slot: [] for slot in range(self.tune.trials)}
         for trial in self.trials():
             found.setdefault(trial.user_attrs["slot"], []).append(trial)
         return [found[slot] for slot in sorted(found)]
 
     def settled(self) -> int:
         """How many slots need no further trial."""
-        return sum(is_settled(trials) for trials in self.by_slot()[: self.tune["trials"]])
+        return sum(is_settled(trials) for trials in self.by_slot()[: self.tune.trials])
 
     @contextmanager
     def next(self) -> Iterator[Claim | None]:
@@ -99,7 +100,7 @@ class Search:
         enqueued, others = [], []
         for slot, trials in enumerate(self.by_slot()):
             waits = any(trial.state == TrialState.WAITING for trial in trials)
-            if is_settled(trials) or (slot >= self.tune["trials"] and not waits):
+            if is_settled(trials) or (slot >= self.tune.trials and not waits):
                 continue
             if trials:
                 if self._alive(slot):  # at work, or about to let go of what it has just left
@@ -140,7 +141,7 @@ class Search:
                 attributes["retry_of"] = earlier[-1].number
             self._study.enqueue_trial(point, user_attrs=attributes)
         # A sampler of its own for each trial: its random state is then the slot's and not the process's.
-        self._study.sampler = TPESampler(seed=self._seed(slot), n_startup_trials=self.tune["startup_trials"])
+        self._study.sampler = TPESampler(seed=self._seed(slot), n_startup_trials=self.tune.startup_trials)
         trial = self._study.ask(fixed_distributions=distributions(self.space))
         if trial.user_attrs["slot"] != slot:
             raise RuntimeError(
@@ -153,7 +154,7 @@ class Search:
 
     def _seed(self, slot: int) -> int:
         """The seed of a slot's sampler, 32 bits."""
-        return int.from_bytes(sha256(f"{self.tune['seed']} {slot}".encode()).digest()[:4], "big")
+        return int.from_bytes(sha256(f"{self.tune.seed} {slot}".encode()).digest()[:4], "big")
 
     def trial_folder(self, slot: int) -> Path:
         """The folder of a slot's losses.csv and lock."""

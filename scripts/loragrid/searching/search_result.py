@@ -18,7 +18,7 @@ FACTS = ("outcome", "reason", "bracket", "modelled", "steps", "planned_steps", "
 
 def trial_rows(search: Search) -> list[dict[str, Any]]:
     """One dict per slot: the trial that counts (the last of the slot), its parameters under `point`, and its `curve`."""
-    return [_row(slot, trials, search.space) for slot, trials in enumerate(search.by_slot()[: search.tune["trials"]])]
+    return [_row(slot, trials, search.space) for slot, trials in enumerate(search.by_slot()[: search.tune.trials])]
 
 
 def _row(slot: int, trials: list["FrozenTrial"], space: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -109,7 +109,7 @@ def importance(search: Search) -> dict[str, Any]:
     study = optuna.create_study(direction="minimize")
     for trial, loss in losses:
         study.add_trial(optuna.create_trial(params=trial.params, distributions=trial.distributions, value=loss))
-    evaluator = FanovaImportanceEvaluator(seed=search.tune["seed"] % 2**32)
+    evaluator = FanovaImportanceEvaluator(seed=search.tune.seed % 2**32)
     shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
     return told | {"shares": dict(sorted(shares.items(), key=lambda item: (-item[1], item[0])))}
 
@@ -118,7 +118,7 @@ def _losses_told(search: Search) -> tuple[str, list[tuple["FrozenTrial", float]]
     """The trials that count with the losses to compare them by: final ones where there are enough, else the first ones."""
     from optuna.trial import TrialState
 
-    counting = [trials[-1] for trials in search.by_slot()[: search.tune["trials"]] if trials]
+    counting = [trials[-1] for trials in search.by_slot()[: search.tune.trials] if trials]
     complete = [(trial, trial.value) for trial in counting if trial.state == TrialState.COMPLETE]
     if len(complete) >= FEWEST_TRIALS:
         return "end", complete

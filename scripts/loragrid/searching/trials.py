@@ -16,8 +16,8 @@ from loragrid.records.failures import disk_full, out_of_memory
 from loragrid.records.losses import LossTable
 from loragrid.runtime.session import SessionClock, StopSignals
 from loragrid.study.budget import plan_steps
-from loragrid.study.grid import expand
 from loragrid.study.search_point import at_point
+from loragrid.study.sections import ModelEntry
 from loragrid.study.study_file import Study
 from loragrid.training.backends.factory import choose_backend
 from loragrid.training.backends.interface import Backend, Base
@@ -78,16 +78,16 @@ class TrialBench:
     """Data and base, loaded when the first trial needs them; adapters are put on for each trial and taken off after it."""
 
     def __init__(self, study: Study, data_folder: Path) -> None:
-        self.study, self.tune, self.data_folder = study, study.settings["tune"], data_folder
+        self.study, self.tune, self.data_folder = study, study.tune, data_folder
         self.device = choose_device()
-        self.backend: Backend = choose_backend(study.settings["training"]["backend"], device=self.device)
+        self.backend: Backend = choose_backend(study.training.backend, device=self.device)
         self._data: TrainingData | None = None
         self._base: Base | None = None
         self._frozen = False
 
     def ready(self) -> None:
         """Load data and base before the first trial is claimed, so that what is wrong with them is no trial's fault."""
-        cell, _ = expand(at_point(self.study, {}))[0], self.data
+        cell, _ = at_point(self.study, {}).cells[0], self.data
         try:
             recipe = make_recipe(self.study, cell, device=self.device)
             self._base = self._base or self.backend.load(self._entry(cell.model), recipe=recipe)
@@ -99,15 +99,15 @@ class TrialBench:
                 reason="out_of_memory",
             ) from error
 
-    def _entry(self, model: str) -> dict[str, Any]:
-        return prepared_entry(self.study.settings["models"][model], self.data_folder)
+    def _entry(self, model: str) -> ModelEntry:
+        return prepared_entry(self.study.models[model], self.data_folder)
 
     @property
     def data(self) -> TrainingData:
         """Training rows, and the held-out rows that trials are measured on."""
         if self._data is None:
             data = load_training_data(self.data_folder)
-            chosen = spread_rows(len(data.heldout), self.tune["heldout_rows"])
+            chosen = spread_rows(len(data.heldout), self.tune.heldout_rows)
             self._data = TrainingData(train=data.train, heldout=data.heldout.select(chosen), card=data.card)
         return self._data
 
@@ -153,8 +153,8 @@ class TrialBench:
         self, point: dict[str, Any], *, name: str, folder: Path, stop: StopSignals, clock: SessionClock
     ) -> tuple[Any, TrialCourse]:
         """A trainer that has not begun, on fresh adapters, and its course."""
-        study = at_point(self.study, point, budget=self.tune["budget"])
-        cell = expand(study)[0]
+        study = at_point(self.study, point, budget=self.tune.budget)
+        cell = study.cells[0]
         recipe = make_recipe(study, cell, device=self.device)
         if self._base is None:
             self._base = self.backend.load(self._entry(cell.model), recipe=recipe)
@@ -163,7 +163,7 @@ class TrialBench:
             model, base=self._base, recipe=recipe, train=self.data.train, heldout=self.data.heldout, folder=folder
         )
         steps = plan_steps(
-            self.tune["budget"],
+            self.tune.budget,
             lengths_tokens=trainer.lengths_tokens(),
             per_device=recipe.per_device,
             accumulation=recipe.accumulation,
@@ -171,7 +171,7 @@ class TrialBench:
         course = TrialCourse(
             run=name,
             planned_steps=steps,
-            evaluations=self.tune["evaluations"],
+            evaluations=self.tune.evaluations,
             evaluate_every_steps=steps,
             save_steps=steps + 1,
             save_minutes=math.inf,

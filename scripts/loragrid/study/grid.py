@@ -1,16 +1,17 @@
 """The grid: a study file becomes cells, and each cell has one identity that everything else is named after."""
 
 import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from loragrid.errors import UserError
 from loragrid.runtime.atomic_files import sha256_file, sha256_json
-from loragrid.study.study_file import AXES, Study
+from loragrid.study.sections import ModelEntry
 
+AXES = ("learning_rate", "rank", "batch", "model", "seed")
 # Keys of `training` that do not change the finished adapter: when it is saved, how long a session lasts, who watches. Not
 # `threads`: two add up a gradient in another order than one, and their adapters differ.
 NOT_IDENTITY = ("save_steps", "save_minutes", "keep_checkpoints", "session_minutes", "report_to")
@@ -33,39 +34,20 @@ class Cell:
     departs: dict[str, Any]
 
 
-def expand(study: Study) -> tuple[Cell, ...]:
-    """The study's cells, each once, in an order whose every prefix is a usable study: base case, then each axis' ends; of a
-    factorial grid then what leaves the base case on two axes, and so on."""
-    grid, base = study.settings["grid"], study.settings["base_case"]
+def expand(settings: Mapping[str, Any]) -> tuple[Cell, ...]:
+    """The cells of a checked study file, each once, in an order whose every prefix is a usable study.
+
+    The base case comes first, then each axis' ends; of a factorial grid then what leaves the base case on two axes, and so on."""
+    grid, base = settings["grid"], settings["base_case"]
     points = [base, *_departures(base, grid)]
     if grid["design"] == "factorial":
         ends_first = (_ends_first(grid[axis], axis) for axis in AXES)
         product = [dict(zip(AXES, values)) for values in itertools.product(*ends_first)]
         product.sort(key=lambda point: sum(point[axis] != base[axis] for axis in AXES))
         points = [point for point in points if point in product] + product
-    identities = {model: _model_and_data(study, model) for model in {point["model"] for point in points}}
-    cells = {cell.run: cell for cell in (_cell(study, point, *identities[point["model"]]) for point in points)}
+    identities = {model: _model_and_data(settings, model) for model in {point["model"] for point in points}}
+    cells = {cell.run: cell for cell in (_cell(settings, point, *identities[point["model"]]) for point in points)}
     return tuple(cells.values())
-
-
-def find_cell(study: Study, run: str) -> Cell:
-    """The cell of that run id; one that the study file does not hold (any more) is a `UserError`."""
-    for cell in expand(study):
-        if cell.run == run:
-            return cell
-    raise UserError(
-        f"{study.path.name} holds no run {run}: the study file was changed since it was named; run snakemake again"
-    )
-
-
-def data_sets(study: Study) -> dict[str, str]:
-    """Data id → model key, for every tokenised data set that the cells need."""
-    return {cell.data: cell.model for cell in expand(study)}
-
-
-def bases(study: Study) -> dict[str, str]:
-    """Base subject id → model key, for every untrained base that the cells are compared with."""
-    return {cell.base: cell.model for cell in expand(study)}
 
 
 def _departures(base: dict[str, Any], grid: dict[str, Any]) -> list[dict[str, Any]]:
@@ -83,17 +65,17 @@ def _ends_first(values: list[Any], axis: str) -> list[Any]:
     return [values[i // 2] if i % 2 == 0 else values[-1 - i // 2] for i in range(len(values))]
 
 
-def _model_and_data(study: Study, model: str) -> tuple[dict[str, Any], str]:
+def _model_and_data(settings: Mapping[str, Any], model: str) -> tuple[dict[str, Any], str]:
     """The part of their identity that cells of one model share, and its digest."""
     shared = {
-        "model": model_identity(study.settings["models"][model]),
-        "data": data_identity(study.settings["data"]),
+        "model": model_identity(ModelEntry.read(settings["models"][model])),
+        "data": data_identity(settings["data"]),
     }
     return shared, sha256_json(shared)[:8]
 
 
-def _cell(study: Study, point: dict[str, Any], shared: dict[str, Any], digest: str) -> Cell:
-    settings, model = study.settings, point["model"]
+def _cell(settings: Mapping[str, Any], point: dict[str, Any], shared: dict[str, Any], digest: str) -> Cell:
+    model = point["model"]
     training = {key: value for key, value in settings["training"].items() if key not in NOT_IDENTITY}
     alpha = point["rank"] if training["alpha"] == "rank" else training["alpha"]
     identity = shared | {
@@ -136,14 +118,14 @@ def data_identity(data: dict[str, Any]) -> dict[str, Any]:
     return data | {"source": source}
 
 
-def model_identity(entry: dict[str, Any]) -> dict[str, Any]:
+def model_identity(entry: ModelEntry) -> dict[str, Any]:
     """The model entry with local paths replaced by content."""
-    identity: dict[str, Any] = {"precision": entry["precision"]}
-    if "path" in entry:
-        identity["content"] = _folder_content(entry["path"])
+    identity: dict[str, Any] = {"precision": entry.precision}
+    if entry.path is not None:
+        identity["content"] = _folder_content(entry.path)
     else:
-        identity |= {"hub": entry["hub"], "revision": entry["revision"]}
-    identity["chat_template"] = None if entry["chat_template"] is None else _content(entry["chat_template"])
+        identity |= {"hub": entry.hub, "revision": entry.revision}
+    identity["chat_template"] = None if entry.chat_template is None else _content(entry.chat_template)
     return identity
 
 

@@ -7,9 +7,10 @@ from typing import Any
 from loragrid.runtime.atomic_files import sha256_json
 from loragrid.runtime.code_digest import code_digest
 from loragrid.runtime.provenance import versions
-from loragrid.study.grid import Cell, expand
+from loragrid.study.grid import AXES, Cell
 from loragrid.study.search_space import searched_space
-from loragrid.study.study_file import AXES, Study
+from loragrid.study.sections import Budget
+from loragrid.study.study_file import Study
 
 # Libraries whose version can change a trial's loss or which trial comes next.
 DECIDING = ("torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "unsloth", "unsloth_zoo", "optuna")
@@ -17,12 +18,12 @@ DECIDING = ("torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes"
 NOT_OF_TRIALS = ("budget", "evaluate_every_steps")
 
 
-def at_point(study: Study, point: dict[str, Any], *, budget: dict[str, Any] | None = None) -> Study:
+def at_point(study: Study, point: dict[str, Any], *, budget: Budget | None = None) -> Study:
     """The study whose only run is the base case with the settings of `point`, so that a trial and a run are made by one code.
 
-    `point` holds some of `search_space.PARAMETERS`; `budget` replaces the study's. Its only cell is `expand(...)[0]`.
+    `point` holds some of `search_space.PARAMETERS`; `budget` replaces the study's. The study has that one cell.
     """
-    settings = copy.deepcopy(study.settings)
+    settings = copy.deepcopy(study.yaml)
     case, training = settings["base_case"], settings["training"]
     case["learning_rate"] = point.get("learning_rate", case["learning_rate"])
     case["rank"] = point.get("rank", case["rank"])
@@ -34,25 +35,26 @@ def at_point(study: Study, point: dict[str, Any], *, budget: dict[str, Any] | No
         training["alpha"] = (
             "rank" if training["alpha"] == "rank" and alpha == case["rank"] else _same(training["alpha"], alpha)
         )
-    training["budget"] = training["budget"] if budget is None else budget
+    if budget is not None:
+        training["budget"] = {budget.unit: budget.amount}
     settings["grid"] = {"design": "one_factor"} | {axis: [case[axis]] for axis in AXES}
     settings["tune"] = None
-    return dataclasses.replace(study, settings=settings)
+    return dataclasses.replace(study, yaml=settings)
 
 
 def cell_at(study: Study, point: dict[str, Any]) -> Cell:
     """The run of a searched setting at the grid's full budget: the same identity as any cell with these settings."""
-    return expand(at_point(study, point))[0]
+    return at_point(study, point).cells[0]
 
 
 def search_settings(study: Study) -> dict[str, Any]:
     """All settings that decide a search's trials. Not their number, nor how many at once: more trials go on with a search."""
-    tune, identity = study.settings["tune"], cell_at(study, {}).identity
+    tune, identity = study.yaml["tune"], cell_at(study, {}).identity
     training = {key: value for key, value in identity["training"].items() if key not in NOT_OF_TRIALS}
     kept = ("budget", "evaluations", "heldout_rows", "objective", "seed", "startup_trials", "pruner")
     return {
         "base_case": identity | {"training": training},
-        "space": searched_space(tune),
+        "space": searched_space(study.tune),
         **{key: tune[key] for key in kept},
     }
 
@@ -67,7 +69,7 @@ def search_name(study: Study) -> str:
     found = versions()
     deciding = {package: found.get(package) for package in DECIDING}
     digest = sha256_json([settings_sha256(study), code_digest("loragrid/searching/trials"), deciding])
-    return f"{study.settings['tune']['space']}-{digest[:8]}"
+    return f"{study.tune.space}-{digest[:8]}"
 
 
 def _same(old: Any, new: Any) -> Any:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loragrid.errors import UserError
+from loragrid.study.sections import Tune
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -45,9 +46,9 @@ def _complaint(parameter: str, values: dict[str, Any]) -> str | None:
     return None
 
 
-def searched_space(tune: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def searched_space(tune: Tune) -> dict[str, dict[str, Any]]:
     """The searched parameters with their values, in the order of `PARAMETERS` whatever their order in the file."""
-    space = tune["spaces"][tune["space"]]
+    space = tune.spaces[tune.space]
     return {parameter: space[parameter] for parameter in PARAMETERS if parameter in space}
 
 

@@ -1,7 +1,9 @@
 """The study file: one complete YAML file, checked against a closed schema, never merged with anything."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -9,18 +11,105 @@ import yaml
 
 from loragrid.errors import UserError, one_line
 from loragrid.paths import ROOT
+from loragrid.study.grid import Cell, expand
+from loragrid.study.sections import (
+    BaseCase,
+    Compare,
+    DataSettings,
+    Grid,
+    ModelEntry,
+    Plan,
+    Scoring,
+    Training,
+    Tune,
+)
 from loragrid.study.validation import check_study
-
-AXES = ("learning_rate", "rank", "batch", "model", "seed")
 
 
 @dataclass(frozen=True)
 class Study:
-    """A validated study: `name` is the file's stem; paths in `settings` are absolute."""
+    """A validated study: `name` is the file's stem, `yaml` the file as checked, with absolute paths.
+
+    Identities hash `yaml`; everything else reads the typed sections.
+    """
 
     name: str
     path: Path
-    settings: dict[str, Any]
+    yaml: dict[str, Any]
+
+    @property
+    def title(self) -> str:
+        """The question in a line."""
+        return self.yaml["title"]
+
+    @cached_property
+    def data(self) -> DataSettings:
+        """Which rows are used and how they are split."""
+        return DataSettings.read(self.yaml["data"])
+
+    @cached_property
+    def models(self) -> Mapping[str, ModelEntry]:
+        """The base models by their keys."""
+        return {key: ModelEntry.read(entry) for key, entry in self.yaml["models"].items()}
+
+    @cached_property
+    def base_case(self) -> BaseCase:
+        """The setting that every axis departs from."""
+        return BaseCase.read(self.yaml["base_case"])
+
+    @cached_property
+    def grid(self) -> Grid:
+        """What is varied."""
+        return Grid.read(self.yaml["grid"])
+
+    @cached_property
+    def training(self) -> Training:
+        """What all runs share."""
+        return Training.read(self.yaml["training"])
+
+    @cached_property
+    def scoring(self) -> Scoring:
+        """How bases and runs are scored."""
+        return Scoring.read(self.yaml["scoring"])
+
+    @cached_property
+    def compare(self) -> Compare:
+        """How differences are judged."""
+        return Compare.read(self.yaml["compare"])
+
+    @cached_property
+    def tune(self) -> Tune | None:
+        """The search; None for a study without one."""
+        return None if self.yaml["tune"] is None else Tune.read(self.yaml["tune"])
+
+    @cached_property
+    def plan(self) -> Plan:
+        """What the compute plan assumes until it is measured."""
+        return Plan.read(self.yaml["plan"])
+
+    @cached_property
+    def cells(self) -> tuple[Cell, ...]:
+        """The training runs, each once, in the order in which they are trained."""
+        return expand(self.yaml)
+
+    @property
+    def data_sets(self) -> dict[str, str]:
+        """Data id → model key, for every tokenised data set that the cells need."""
+        return {cell.data: cell.model for cell in self.cells}
+
+    @property
+    def bases(self) -> dict[str, str]:
+        """Base subject id → model key, for every untrained base that the cells are compared with."""
+        return {cell.base: cell.model for cell in self.cells}
+
+    def cell(self, run: str) -> Cell:
+        """The cell of that run id; one that the study file does not hold (any more) is a `UserError`."""
+        for cell in self.cells:
+            if cell.run == run:
+                return cell
+        raise UserError(
+            f"{self.path.name} holds no run {run}: the study file was changed since it was named; run snakemake again"
+        )
 
 
 def load_study(name_or_path: str) -> Study:
@@ -33,7 +122,7 @@ def load_study(name_or_path: str) -> Study:
     settings = _read_yaml(path)
     check_study(settings, path)
     _resolve_paths(settings, path)
-    return Study(name=path.stem, path=path, settings=settings)
+    return Study(name=path.stem, path=path, yaml=settings)
 
 
 def _find(name: str) -> Path:

@@ -3,6 +3,7 @@
 import difflib
 import importlib.util
 import re
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -27,10 +28,10 @@ def scoring_digest(study: Study) -> str:
 
     A name that is no file, none of config/tasks and none of lm-eval's is a `UserError`, hours before scoring starts.
     """
-    scoring = study.settings["scoring"]
+    scoring = study.scoring
     called, folders, elsewhere = {}, set(), set()
     for group in ("target", "retention"):
-        for index, name in enumerate(scoring[group]):
+        for index, name in enumerate(getattr(scoring, group)):
             file = task_file(name)
             if file is None and name != HELDOUT_LOSS and name not in stock_tasks():
                 raise unknown_task(name, where=f"{study.path.name}: scoring.{group}[{index}]")
@@ -42,21 +43,23 @@ def scoring_digest(study: Study) -> str:
     files = {
         file for folder in folders for file in folder.iterdir() if file.is_file() and file != study.path
     } | elsewhere
-    limit = scoring["limit"]
+    limit = scoring.limit
     return sha256_json(
         {
-            "tasks": {group: [called[name] for name in scoring[group]] for group in ("target", "retention")},
-            "limit": {called.get(key, key): most for key, most in limit.items()} if isinstance(limit, dict) else limit,
-            "batch_size": scoring["batch_size"],
-            "qualitative": sha256_file(scoring["qualitative"]) if scoring["qualitative"] else None,
+            "tasks": {group: [called[name] for name in getattr(scoring, group)] for group in ("target", "retention")},
+            "limit": {called.get(key, key): most for key, most in limit.items()}
+            if isinstance(limit, Mapping)
+            else limit,
+            "batch_size": scoring.batch_size,
+            "qualitative": sha256_file(scoring.qualitative) if scoring.qualitative else None,
             "files": sorted({(file.name, sha256_file(file)) for file in files}),
         }
     )
 
 
-def item_limit(limit: int | dict[str, int | None] | None, task: str) -> int | None:
+def item_limit(limit: int | Mapping[str, int | None] | None, task: str) -> int | None:
     """Most items of a task by `scoring.limit`: one number for all, or a map with `others`; None for all items."""
-    return limit.get(task, limit["others"]) if isinstance(limit, dict) else limit
+    return limit.get(task, limit["others"]) if isinstance(limit, Mapping) else limit
 
 
 def unknown_task(name: str, *, where: str = "scoring") -> UserError:

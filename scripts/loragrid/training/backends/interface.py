@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from loragrid.models.base_facts import BaseFacts
+from loragrid.study.sections import ModelEntry
 from loragrid.training.backends.recipe import Recipe
 from loragrid.training.checkpoints import CheckpointStore
 from loragrid.training.progress import Course
@@ -46,7 +47,7 @@ class Backend(Protocol):
 
     name: str
 
-    def load(self, entry: dict[str, Any], *, recipe: Recipe) -> Base:
+    def load(self, entry: ModelEntry, *, recipe: Recipe) -> Base:
         """Load a study file's model entry in its precision."""
 
     def adapt(self, base: Base, *, recipe: Recipe) -> Any:

@@ -39,23 +39,28 @@ class Recipe:
 
 def make_recipe(study: "Study", cell: "Cell", *, device: str) -> Recipe:
     """The recipe of a cell on this machine; what the machine lacks for it is a `UserError`."""
-    training, data = study.settings["training"], study.settings["data"]
-    check_packages(training, study.settings["models"][cell.model])
+    training, data = study.training, study.data
+    check_packages(
+        backend=training.backend,
+        optimizer=training.optimizer,
+        report_to=training.report_to,
+        precision=study.models[cell.model].precision,
+    )
     taken = ("dropout", "target_modules", "warmup_steps", "weight_decay", "schedule", "optimizer", "max_grad_norm")
     return Recipe(
         learning_rate=cell.learning_rate,
         rank=cell.rank,
-        alpha=cell.rank if training["alpha"] == "rank" else training["alpha"],
+        alpha=cell.rank if training.alpha == "rank" else training.alpha,
         per_device=cell.batch[0],
         accumulation=cell.batch[1],
         seed=cell.seed,
-        packing=training["packing"],
-        max_length_tokens=data["max_length_tokens"],
-        compute_dtype=resolve_dtype(training["compute_dtype"], device=device),
+        packing=training.packing,
+        max_length_tokens=data.max_length_tokens,
+        compute_dtype=resolve_dtype(training.compute_dtype, device=device),
         device=device,
-        threads=training["threads"],
-        report_to=training["report_to"],
-        **{key: training[key] for key in taken},
+        threads=training.threads,
+        report_to=training.report_to,
+        **{key: getattr(training, key) for key in taken},
     )
 
 

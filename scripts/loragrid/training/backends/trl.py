@@ -11,6 +11,7 @@ from loragrid.models.base_facts import base_facts
 from loragrid.models.batch_sizes import LOGITS_PER_PASS
 from loragrid.models.loading import load_base, load_tokenizer
 from loragrid.models.shape import overflows_float16
+from loragrid.study.sections import ModelEntry
 from loragrid.training.backends.by_sample import take_samples_one_by_one, takes_samples_one_by_one, where_loss_is
 from loragrid.training.backends.interface import Base
 from loragrid.training.backends.recipe import Recipe
@@ -28,12 +29,12 @@ class TrlBackend:
 
     name = "trl"
 
-    def load(self, entry: dict[str, Any], *, recipe: Recipe) -> Base:
+    def load(self, entry: ModelEntry, *, recipe: Recipe) -> Base:
         """The base in its precision; a 4-bit one is made ready for adapters (norms in float32, input gradients)."""
         model = load_base(entry, device=recipe.device)
         if recipe.device == "cpu":
             take_samples_one_by_one(model)
-        if entry["precision"] == "4bit":
+        if entry.precision == "4bit":
             from peft import prepare_model_for_kbit_training
 
             model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)

@@ -20,6 +20,7 @@ from loragrid.models.adapter_files import check_target_modules
 from loragrid.models.base_facts import base_facts
 from loragrid.models.loading import keep_unpacked, load_tokenizer, resolve_folder
 from loragrid.records.failures import out_of_memory
+from loragrid.study.sections import ModelEntry
 from loragrid.training.backends.interface import Base
 from loragrid.training.backends.recipe import Recipe
 from loragrid.training.backends.trl import TrlBackend, sft_settings
@@ -44,7 +45,7 @@ class UnslothBase(Base):
     """A base that is loaded anew for each run: unsloth patches a model's layers for the adapters that it puts on, and
     cannot take that back. `model` is None between two runs."""
 
-    entry: dict[str, Any]
+    entry: ModelEntry
 
 
 class UnslothBackend(TrlBackend):
@@ -56,7 +57,7 @@ class UnslothBackend(TrlBackend):
         """`folder`: the run's; what unsloth compiles goes beside its checkpoints, and like them when the run is done."""
         self.compiled = folder / "checkpoints" / "compiled" if folder else None
 
-    def load(self, entry: dict[str, Any], *, recipe: Recipe) -> UnslothBase:
+    def load(self, entry: ModelEntry, *, recipe: Recipe) -> UnslothBase:
         """The base from the same folder as for every other stage, with the tokenizer that prepared the data."""
         import_unsloth(compiled=self.compiled, compute_dtype=recipe.compute_dtype)
         tokenizer = load_tokenizer(entry)  # refuses a folder that wants to run code or has no safetensors
@@ -148,19 +149,19 @@ def import_unsloth(*, compiled: Path | None = None, compute_dtype: str = "fp32")
         ) from error
 
 
-def _load_model(entry: dict[str, Any], recipe: Recipe) -> Any:
+def _load_model(entry: ModelEntry, recipe: Recipe) -> Any:
     from unsloth import FastLanguageModel
 
     folder, _ = resolve_folder(entry)
-    dtype = _base_dtype(entry["precision"], recipe)
+    dtype = _base_dtype(entry.precision, recipe)
     try:
         model, _ = FastLanguageModel.from_pretrained(
             str(folder),
             max_seq_length=recipe.max_length_tokens,
             dtype=dtype,
-            load_in_4bit=entry["precision"] == "4bit",
+            load_in_4bit=entry.precision == "4bit",
             load_in_8bit=False,
-            load_in_16bit=entry["precision"] == "16bit",
+            load_in_16bit=entry.precision == "16bit",
             full_finetuning=False,
             use_gradient_checkpointing=_checkpointing(recipe),
             random_state=recipe.seed,
@@ -177,7 +178,7 @@ def _load_model(entry: dict[str, Any], recipe: Recipe) -> Any:
             f"model folder {folder} cannot be loaded by unsloth ({lines[0][:300]}): check its config.json and safetensors "
             "files, or set training.backend to trl"
         ) from error
-    _refuse_other_precision(model, entry["precision"], dtype, folder)
+    _refuse_other_precision(model, entry.precision, dtype, folder)
     keep_unpacked(model)
     return model
 
