@@ -32,7 +32,7 @@ from loragrid.data.heldout_split import RowKeys, Split, drop_duplicates, keys_of
 from loragrid.data.sources import Source, open_source
 from loragrid.data.token_rows import TokenRows
 from loragrid.data.tokenizing import Encoded, Rendered, encode, loss_tokens, render
-from loragrid.errors import UserError, run_main, tell
+from loragrid.errors import UserError, print_line, run_main
 from loragrid.models.chat_template import Template, inspect_template
 from loragrid.models.loading import context_tokens, load_tokenizer, resolve_folder
 from loragrid.runtime.atomic_files import fsync_folder, write_json
@@ -217,7 +217,7 @@ def main() -> None:
     card = prepare_data(study=load_study(arguments.study), data_id=arguments.data, out=arguments.out)
     left_out = card["rows_read"] - card["rows_kept"]
     split = card["split"]
-    tell(
+    print_line(
         f"data {card['data_id']}: {split['train_rows']} training and {split['heldout_rows']} held-out rows, "
         f"{left_out} of {card['rows_read']} left out, {card['tokens']['train']} training tokens"
     )

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from loragrid.errors import Paused, UserError, one_line, run_main, tell
+from loragrid.errors import Paused, UserError, one_line, print_line, run_main
 from loragrid.models.loading import choose_device, precision_notes, prepared_entry
 from loragrid.records.history import least_told
 from loragrid.records.record import ScoreRecord, TaskScore, write_record
@@ -200,7 +200,7 @@ def write_not_scored(*, study: Study, subject: Subject, identity: Identity) -> N
         seconds=0.0,
     )
     write_record(subject.out / "score.json", record)
-    tell(f"[{subject.name}] not scored: {identity.reason}")
+    print_line(f"[{subject.name}] not scored: {identity.reason}")
 
 
 def header(study: Study, subject: Subject, identity: Identity) -> dict[str, Any]:
@@ -228,7 +228,7 @@ def report_progress(subject: Subject, name: str, score: TaskScore) -> None:
     else:
         value = score.metrics[score.primary_metric]["value"]
         line = f"{score.primary_metric} {value:.4g} ({score.items} items, {score.seconds:.1f} s)"
-    tell(f"[{subject.name}] {name}: {line}")
+    print_line(f"[{subject.name}] {name}: {line}")
 
 
 def set_up_process(threads: int) -> None:

@@ -14,7 +14,7 @@ import shutil
 from pathlib import Path
 
 from loragrid.data.training_data import load_training_data
-from loragrid.errors import UserError, run_main, tell
+from loragrid.errors import UserError, print_line, run_main
 from loragrid.models.adapter_files import save_adapter
 from loragrid.models.loading import choose_device, prepared_entry
 from loragrid.records import finished_record
@@ -60,7 +60,7 @@ def train_run(
         work = prepare(study=study, cell=cell, data_folder=data_folder, out=out, clock=clock, stop=stop, lock=lock)
         record = finished_record.kept_record(out, fingerprint=work.store.fingerprint)
         if record is not None:
-            tell(
+            print_line(
                 f"[{cell.run}] {record.status} before, and nothing that decides it has changed: its record is written again "
                 f"(delete {out} to train it anew)"
             )
@@ -143,7 +143,7 @@ def _finished_before(out: Path, *, run: str) -> RunRecord:
     if record.run != run:
         raise UserError(f"{out / 'record.json'} is of run {record.run}, not {run}: give each run a folder of its own")
     shutil.rmtree(out / "checkpoints", ignore_errors=True)
-    tell(f"[{run}] {record.status} at step {record.steps} before: nothing to do")
+    print_line(f"[{run}] {record.status} at step {record.steps} before: nothing to do")
     return record
 
 

@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from loragrid.errors import Paused, UserError, run_main, tell, where_output_goes
+from loragrid.errors import Paused, UserError, output_options, print_line, run_main
 from loragrid.records.failures import failures_told
 from loragrid.records.history import least_told
 from loragrid.runtime.atomic_files import write_json, write_text
@@ -80,7 +80,7 @@ def work(search: Search, bench: TrialBench, *, stop: StopSignals, clock: Session
                 run_trial(search, claim, bench, stop=stop, clock=clock)
         if claim is None:
             if not waiting:
-                tell("[tune] the last trials are other workers': waiting for them")
+                print_line("[tune] the last trials are other workers': waiting for them")
             waiting = True
             time.sleep(POLL_SECONDS)
 
@@ -107,7 +107,9 @@ def run_trial(search: Search, claim: Claim, bench: TrialBench, *, stop: StopSign
     loss = "no loss" if result.loss is None else f"held-out {result.loss:.4f}"
     at = f"step {result.steps}" + (f" of {result.planned_steps}" if result.planned_steps else "")
     why = f" ({result.reason})" if result.reason else ""
-    tell(f"[tune] trial {claim.slot}: {result.outcome} at {at}, {loss}{why} | {search.settled()}/{search.tune.trials}")
+    print_line(
+        f"[tune] trial {claim.slot}: {result.outcome} at {at}, {loss}{why} | {search.settled()}/{search.tune.trials}"
+    )
 
 
 def write_result(study: Study, search: Search, out: Path) -> dict[str, Any]:
@@ -141,16 +143,16 @@ def write_result(study: Study, search: Search, out: Path) -> dict[str, Any]:
     write_json(out / "tune.json", result)
     if found["best"]:
         saved = f"{found['steps_saved']:.0%} of the steps saved by pruning"
-        tell(
+        print_line(
             f"[tune] best: trial {found['best']['slot']}, held-out {found['best']['loss']:.4f}; {saved}; {out / 'tune.json'}"
         )
         if not study.tune.enabled:
-            tell(
+            print_line(
                 f"[tune] to train it at the full budget and compare it with the grid: tune.enabled: true in {study.path}, "
                 "and `snakemake` again"
             )
     else:
-        tell(f"[tune] no trial was completed ({found['outcomes']}): see {out / 'trials.csv'} for the reasons")
+        print_line(f"[tune] no trial was completed ({found['outcomes']}): see {out / 'trials.csv'} for the reasons")
     return result
 
 
@@ -171,7 +173,7 @@ def _flat(row: dict[str, Any]) -> dict[str, Any]:
 @contextmanager
 def helpers(count: int, arguments: list[str]) -> Iterator[None]:
     """Further workers on this machine, each this command as a helper. They end with the search, or are told to stop."""
-    output, terminal = where_output_goes()
+    output, terminal = output_options()
     command = [sys.executable, str(Path(__file__).resolve()), *arguments, "--helper", *output]
     processes = [subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=terminal) for _ in range(count)]
     try:

@@ -40,7 +40,7 @@ def run_main(main: Callable[[], None]) -> None:
     """Run a stage's `main` and turn how it ended into one line and an exit status.
 
     Exit status: 0 done, 1 failed, 2 user error, 75 paused, 130 stopped by Ctrl-C. With `--log FILE` on the command line, all
-    output goes to that file and only `tell`'s lines go to the terminal too; a bug's traceback then stands in the file.
+    output goes to that file and only `print_line`'s lines go to the terminal too; a bug's traceback then stands in the file.
     """
     log = _take_log_option()
     if log is not None:
@@ -62,7 +62,7 @@ def run_main(main: Callable[[], None]) -> None:
         _end(f"failed: {type(bug).__name__}: {bug} (traceback in {log})", EXIT_FAILED)
 
 
-def tell(line: str) -> None:
+def print_line(line: str) -> None:
     """One line for whoever watches: on the terminal, and in the job's log where there is one."""
     line = one_line(line)
     print(line, file=sys.stderr, flush=True)
@@ -70,8 +70,8 @@ def tell(line: str) -> None:
         print(line, file=_terminal, flush=True)
 
 
-def tell_at_once(line: str) -> None:
-    """As `tell`, from a signal handler: past the streams, which the signal may have found in the middle of a write and which
+def print_line_unbuffered(line: str) -> None:
+    """As `print_line`, from a signal handler: past the streams, which the signal may have found in the middle of a write and which
     refuse another within it."""
     content = f"{one_line(line)}\n".encode()
     for descriptor in (2,) if _terminal is None else (2, _terminal.fileno()):
@@ -79,7 +79,7 @@ def tell_at_once(line: str) -> None:
             os.write(descriptor, content)
 
 
-def where_output_goes() -> tuple[list[str], TextIO | None]:
+def output_options() -> tuple[list[str], TextIO | None]:
     """Command-line options and stderr for a further process of this job, so that its output goes where this one's goes."""
     return (["--log", str(_log)] if _log else []), _terminal
 
@@ -90,7 +90,7 @@ def one_line(text: str) -> str:
 
 
 def _end(line: str, status: int) -> None:
-    tell(line)
+    print_line(line)
     raise SystemExit(status) from None
 
 
@@ -104,7 +104,7 @@ def _take_log_option() -> Path | None:
 
 
 def _redirect(log: Path) -> None:
-    """Send file descriptors 1 and 2 to the log, keeping the terminal for `tell`. Done here and not by a shell pipe to
+    """Send file descriptors 1 and 2 to the log, keeping the terminal for `print_line`. Done here and not by a shell pipe to
     `tee`, which a signal to the process group would end before the trainer has written its checkpoint."""
     global _terminal, _log
     _log = log

@@ -23,7 +23,7 @@ from typing import Any
 
 import yaml
 
-from loragrid.errors import Failed, run_main, tell
+from loragrid.errors import Failed, print_line, run_main
 from loragrid.paths import ROOT, SCRIPTS
 from loragrid.runtime.atomic_files import write_json
 from loragrid.runtime.code_digest import code_digest
@@ -69,10 +69,10 @@ def certify(*, study: Study, kills: int, seed: int, work: Path) -> dict[str, Any
 
         interval = variant.training.save_steps
         found = certify_resume(
-            train, work=work / f"runs-{len(results)}", kills=kills, seed=seed, save_steps=interval, say=tell
+            train, work=work / f"runs-{len(results)}", kills=kills, seed=seed, save_steps=interval, say=print_line
         )
         results.append({"variant": name, **changes, "run": cell.run, **found})
-        tell(summary(results[-1]))
+        print_line(summary(results[-1]))
     return {
         "schema": SCHEMA,
         "holds": all(result["holds"] for result in results),

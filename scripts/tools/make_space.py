@@ -18,7 +18,7 @@ from packaging.utils import canonicalize_name
 
 from loragrid.app.catalogue import ADAPTER_FILES, Catalogue, Subject, to_json
 from loragrid.app.options import add_catalogue_options, catalogue_of
-from loragrid.errors import UserError, run_main, tell
+from loragrid.errors import UserError, print_line, run_main
 from loragrid.models.loading import MODEL_FILES
 from loragrid.paths import ROOT, SCRIPTS
 from loragrid.runtime.atomic_files import write_text
@@ -186,7 +186,7 @@ def main() -> None:
     name, catalogue = catalogue_of(options)
     out = options.out or Path("results") / name / "space"
     make_space(catalogue=catalogue, out=out)
-    tell(f"space: {out} is ready: python {out / 'app.py'} tries it, pushing it to a Space publishes it")
+    print_line(f"space: {out} is ready: python {out / 'app.py'} tries it, pushing it to a Space publishes it")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from typing import Any
 
 from loragrid.app.answering import Answer, Answerer, LongPrompt, Sampling
 from loragrid.app.catalogue import Subject
-from loragrid.errors import UserError, tell
+from loragrid.errors import UserError, print_line
 
 # Pages need no more than this many updates a second while a text grows.
 SECONDS_PER_UPDATE = 0.05
@@ -65,7 +65,7 @@ def told(handler: Callable[..., Iterator[dict]], status: Any) -> Callable[..., I
         except LongPrompt as error:
             sentence = str(error)
         except UserError as error:
-            tell(f"app: {error}")
+            print_line(f"app: {error}")
             sentence = "This model cannot be used; the server's terminal says why."
         except Exception:
             traceback.print_exc()

@@ -6,21 +6,21 @@ from queue import SimpleQueue
 from loragrid.app.answering import Answerer
 from loragrid.app.catalogue import Catalogue
 from loragrid.app.server import Serving, build, serve
-from loragrid.errors import tell
+from loragrid.errors import print_line
 
 
 def run_catalogue(catalogue: Catalogue, serving: Serving) -> None:
     """Load the starting model, serve the app, and wait until it is ended."""
     answerer = Answerer(catalogue)
     start = catalogue.subject(catalogue.start)
-    tell(f"app: loading {start.label}")
+    print_line(f"app: loading {start.label}")
     answerer.load(start)
     page = build(answerer)
     end = told_to_end()
     address = serve(page, serving)
-    tell(f"app: open {address} (Ctrl-C ends it)")
+    print_line(f"app: open {address} (Ctrl-C ends it)")
     end.get()
-    tell("app: ended")
+    print_line("app: ended")
 
 
 def told_to_end() -> SimpleQueue:

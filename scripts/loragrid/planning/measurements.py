@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from loragrid.errors import UserError, tell
+from loragrid.errors import UserError, print_line
 from loragrid.planning.gpu_cards import Device
 from loragrid.records.record import RunRecord, ScoreRecord, read_record
 from loragrid.runtime.atomic_files import read_json
@@ -68,7 +68,7 @@ def _read(path: Path, kind: type) -> RunRecord | ScoreRecord | None:
     try:
         return read_record(path, kind)
     except UserError as error:
-        tell(f"plan: left out: {error}")
+        print_line(f"plan: left out: {error}")
         return None
 
 

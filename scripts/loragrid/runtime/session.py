@@ -8,7 +8,7 @@ import time
 from types import FrameType
 from typing import Any
 
-from loragrid.errors import UserError, tell_at_once
+from loragrid.errors import UserError, print_line_unbuffered
 
 MARGIN_SECONDS = 1.0
 
@@ -44,7 +44,7 @@ class StopSignals:
         first = self.requested is None
         self.request(name)
         if first:
-            tell_at_once(f"{name}: saving a checkpoint at the end of this step, then stopping")
+            print_line_unbuffered(f"{name}: saving a checkpoint at the end of this step, then stopping")
 
 
 class SessionClock:

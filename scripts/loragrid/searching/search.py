@@ -14,7 +14,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from loragrid.errors import Paused, tell
+from loragrid.errors import Paused, print_line
 from loragrid.runtime.kernel_lock import KernelLock
 from loragrid.runtime.run_lock import RunLock
 from loragrid.searching.hyperband_brackets import make_pruner
@@ -111,7 +111,7 @@ class Search:
             running = [trial for trial in trials if trial.state == TrialState.RUNNING]
             for trial in running:
                 self._study.tell(trial.number, state=TrialState.FAIL)
-                tell(f"[tune] trial {slot} was left by its worker")
+                print_line(f"[tune] trial {slot} was left by its worker")
             if kills(trials) + len(running) < MOST_KILLS:
                 (enqueued if waits else others).append(slot)
         return enqueued + others
@@ -178,7 +178,7 @@ class Search:
                 claim.trial.set_user_attr(key, value)
             self._study.tell(claim.trial, loss if state == TrialState.COMPLETE else None, state=state)
         except UpdateFinishedTrialError:
-            tell(
+            print_line(
                 f"[tune] trial {claim.slot} was taken over while this worker gave no sign of life: the other's result counts"
             )
             return False

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from loragrid.errors import tell
+from loragrid.errors import print_line
 from loragrid.records.losses import LossRow, LossTable
 from loragrid.runtime.session import SessionClock, StopSignals
 
@@ -170,7 +170,7 @@ class Course:
         )
         parts = [f"[{self.run}] step {self.seen.step}/{self.planned_steps}"]
         parts += [f"{name} {row.loss:.4f}" for kind, name in _NAMES if (row := self.losses.last(kind))]
-        tell(" ".join(parts) + f" | {self.seconds():.0f} s, {left}")
+        print_line(" ".join(parts) + f" | {self.seconds():.0f} s, {left}")
 
     def _evaluates_at(self, step: int) -> bool:
         return step % self.evaluate_every_steps == 0 or step >= self.planned_steps

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from loragrid.data.training_data import TrainingData
-from loragrid.errors import Paused, tell
+from loragrid.errors import Paused, print_line
 from loragrid.models.base_facts import BaseFacts
 from loragrid.records.history import History, least_told
 from loragrid.runtime import provenance
@@ -51,7 +51,7 @@ def pause_if_late(out: Path, *, run: str, clock: SessionClock) -> None:
 def train_session(work: Work, *, story: History) -> str | None:
     """Train until the end or an early stop, and note the session in the history. Returns how the run diverged, if it did."""
     course = work.course
-    found = work.store.newest_good(tell)
+    found = work.store.newest_good(print_line)
     course.begin(found.state if found else None)
     work.trainer.follow(course, work.store)
     course.clock.took(save=_expected_save_seconds(work.trainer.model))
@@ -67,7 +67,7 @@ def train_session(work: Work, *, story: History) -> str | None:
         ended = _updates(work, found)
     except Diverged as divergence:
         ended, diverged = "diverged", str(divergence)
-        tell(f"[{course.run}] diverged, {diverged}: that is recorded as its result, and no adapter is kept")
+        print_line(f"[{course.run}] diverged, {diverged}: that is recorded as its result, and no adapter is kept")
     except BaseException as error:
         ended = f"{type(error).__name__}: {error}"
         raise
