@@ -84,6 +84,12 @@ def output_options() -> tuple[list[str], TextIO | None]:
     return (["--log", str(_log)] if _log else []), _terminal
 
 
+def first_line(error: BaseException) -> str:
+    """The first 300 characters of the first line of an exception's message; its type when there is no message."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__
+
+
 def one_line(text: str) -> str:
     """Fold a message into a single line without control characters, so that untrusted text cannot forge a second one."""
     return "".join(ch if ch.isprintable() else " " for ch in " ".join(text.split()))
