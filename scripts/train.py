@@ -32,7 +32,7 @@ from loragrid.training import checkpoints
 from loragrid.training.backends.factory import choose_backend
 from loragrid.training.backends.recipe import make_recipe
 from loragrid.training.fingerprint import fingerprint
-from loragrid.training.progress import Course
+from loragrid.training.progress import Progress
 from loragrid.training.run_record import make_record
 from loragrid.training.run_session import Work, pause_if_late, train_session
 
@@ -78,11 +78,11 @@ def _train(work: Work, *, study: Study, cell: Cell, out: Path) -> RunRecord:
     diverged = train_session(work, story=story)
     work.lock.check()
     adapter = None if diverged else save_adapter(work.trainer.model, out / "adapter")
-    work.course.losses.seal()
+    work.progress.losses.seal()
     record = make_record(
         study=study,
         cell=cell,
-        course=work.course,
+        progress=work.progress,
         history=story,
         base=work.base,
         backend=work.backend.name,
@@ -124,7 +124,7 @@ def prepare(
         keep=training.keep_checkpoints,
         before_save=lock.check,
     )
-    course = Course(
+    progress = Progress(
         run=cell.run,
         planned_steps=steps,
         losses=LossTable(out / "losses.csv"),
@@ -134,7 +134,7 @@ def prepare(
         save_steps=training.save_steps,
         save_minutes=training.save_minutes,
     )
-    return Work(backend=backend, trainer=trainer, course=course, store=store, data=data, base=base.facts, lock=lock)
+    return Work(backend=backend, trainer=trainer, progress=progress, store=store, data=data, base=base.facts, lock=lock)
 
 
 def _finished_before(out: Path, *, run: str) -> RunRecord:

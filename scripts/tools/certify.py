@@ -30,7 +30,7 @@ from loragrid.runtime.code_digest import code_digest
 from loragrid.runtime.provenance import device_info, git_state, versions
 from loragrid.study.grid import Cell
 from loragrid.study.study_file import Study, load_study
-from loragrid.training.killed_runs import PARTS, certify_resume
+from loragrid.training.kill_and_resume import PARTS, certify_resume
 from train import train_run
 
 SCHEMA = 1

@@ -1,4 +1,4 @@
-"""Sessions: signals, the time limit, the lock, the history, and what the course decides."""
+"""Sessions: signals, the time limit, the lock and the history."""
 
 import argparse
 import errno
@@ -20,11 +20,9 @@ import pytest
 
 from loragrid.errors import Paused, UserError
 from loragrid.records.history import History
-from loragrid.records.losses import COLUMNS, LossTable, last_position
 from loragrid.runtime import run_lock
 from loragrid.runtime.run_lock import STALE_SECONDS, RunLock
 from loragrid.runtime.session import SessionClock, StopSignals, add_session_options, session_end, session_seconds
-from loragrid.training.progress import Course, Diverged
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -283,108 +281,3 @@ def test_torn_line_swallows_nothing(tmp_path: Path) -> None:
         file.write('{"event": "end", "st')
     history.close_killed(last_step=2, last_seconds=1.0)
     assert [session.end_step for session in history.sessions()] == [2]
-
-
-# --- course
-
-
-def make_course(folder: Path, **changes: Any) -> Course:
-    settings = {"planned_steps": 10, "evaluate_every_steps": 4, "save_steps": 5, "save_minutes": 10.0} | changes
-    clock = settings.pop("clock", None) or SessionClock(None)
-    course = Course(run="r", losses=LossTable(folder / "losses.csv"), clock=clock, stop=StopSignals(), **settings)
-    course.begin(None)
-    return course
-
-
-def update(course: Course, step: int, loss: float = 1.0, grad_norm: float | None = 1.0, skipped: bool = False) -> None:
-    course.saw_batches(samples=2, tokens=10, loss_tokens=6, positions=12, content=b"x")
-    course.updated(step=step, loss=loss, learning_rate=0.1, grad_norm=grad_norm, skipped=skipped)
-
-
-def test_when_to_evaluate_and_save(tmp_path: Path) -> None:
-    course = make_course(tmp_path)
-    assert [step for step in range(11) if course.evaluation_due(step)] == [0, 4, 8, 10]
-    assert [step for step in range(11) if step and course.save_due(step)] == [5]
-    course.measured(step=4, loss=1.0, seconds=0.1)
-    assert not course.evaluation_due(4) and course.evaluation_due(8)
-
-
-def test_save_by_wall_clock_even_if_it_jumps_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fault 15: only the monotonic clock counts."""
-    course = make_course(tmp_path, save_minutes=1.0)
-    later = time.monotonic() + 61
-    monkeypatch.setattr(time, "time", lambda: 0.0)
-    assert not course.save_due(3)
-    monkeypatch.setattr(time, "monotonic", lambda: later)
-    assert course.save_due(3) and not course.save_due(10)
-    course.saved(0.1)
-    assert not course.save_due(4)
-
-
-@pytest.mark.parametrize(
-    ("loss", "grad_norm"), [(math.nan, 1.0), (math.inf, 1.0), (1.0, math.nan), (1.0, math.inf), (-math.inf, 1.0)]
-)
-def test_no_finite_number_stops_at_once_and_is_written_as_it_is(tmp_path: Path, loss: float, grad_norm: float) -> None:
-    """Fault 5."""
-    course = make_course(tmp_path)
-    with pytest.raises(Diverged, match="step 3"):
-        update(course, 3, loss=loss, grad_norm=grad_norm)
-    row = (tmp_path / "losses.csv").read_text().splitlines()[-1].split(",")
-    assert row[2] == str(loss) and row[4] == str(grad_norm)
-
-
-def test_skipped_updates_of_fp16_are_no_divergence_until_they_do_not_end(tmp_path: Path) -> None:
-    course = make_course(tmp_path)
-    for step in range(1, 25):
-        update(course, step, grad_norm=math.inf, skipped=True)
-    update(course, 25)
-    with pytest.raises(Diverged, match="25 updates in a row"):
-        for step in range(26, 60):
-            update(course, step, grad_norm=math.inf, skipped=True)
-
-
-def test_state_brings_back_the_rows_and_the_counts(tmp_path: Path) -> None:
-    course = make_course(tmp_path)
-    update(course, 1)
-    update(course, 2)
-    state = json.loads(json.dumps(course.state()))
-    text = course.losses.path.read_text()
-    update(course, 3)  # done, then lost by a kill
-    again = make_course(tmp_path)
-    again.begin(state)
-    assert course.losses.path.read_text() == text
-    assert (again.seen.samples, again.seen.tokens, again.seen.loss_tokens, again.seen.positions) == (4, 20, 12, 24)
-    update(again, 3)
-    assert again.seen.order == course.seen.order
-    assert [row.step for row in again.losses.rows] == [1, 2, 3]
-
-
-def test_a_listener_hears_each_measurement(tmp_path: Path) -> None:
-    heard = []
-    course = make_course(tmp_path, listen=lambda step, loss: heard.append((step, loss)))
-    course.measured(step=4, loss=1.5, seconds=0.1)
-    assert heard == [(4, 1.5)] and not course.must_stop(4)
-
-
-def test_progress_is_one_readable_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    course = make_course(tmp_path)
-    course.measured(step=0, loss=2.5, seconds=0.1)
-    for step in range(1, 11):
-        update(course, step)
-    course.measured(step=10, loss=1.25, seconds=0.1)
-    lines = capsys.readouterr().err.splitlines()
-    assert lines[0].startswith("[r] step 0/10 held-out 2.5000 |") and len(lines) == 2  # not one for every step
-    assert lines[1].startswith("[r] step 10/10 loss 1.0000 held-out 1.2500 |") and lines[1].endswith("s left")
-
-
-def test_last_position_passes_over_a_torn_line(tmp_path: Path) -> None:
-    path = tmp_path / "losses.csv"
-    assert last_position(path) == (0, 0.0)
-    path.write_text(",".join(COLUMNS) + "\n")
-    assert last_position(path) == (0, 0.0)
-    course = make_course(tmp_path)
-    update(course, 1)
-    seconds = course.losses.rows[-1].seconds
-    with open(path, "a") as file:
-        file.write("2,train,0.")
-    assert last_position(path) == (1, seconds)

@@ -28,14 +28,14 @@ STEPS = 120
 OBEY = """
 def _obey() -> None:
     import sys, time
-    from loragrid.training.progress import Course
+    from loragrid.training.progress import Progress
     room, run = Path(__file__).parents[1], sys.argv[sys.argv.index("--run") + 1]
-    must_stop = Course.must_stop
+    must_stop = Progress.must_stop
     def slowly(self, step):
         if (room / "slow" / run).exists():
             time.sleep(float((room / "slow" / run).read_text()))
         return must_stop(self, step)
-    Course.must_stop = slowly
+    Progress.must_stop = slowly
     def fail(**_):
         raise RuntimeError("broken on purpose")
     if (room / "broken" / run).exists():

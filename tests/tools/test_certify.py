@@ -10,7 +10,7 @@ import pytest
 
 from loragrid.errors import Failed
 from loragrid.study.study_file import load_study
-from loragrid.training import killed_runs
+from loragrid.training import kill_and_resume
 from tests.fixtures import train_toys
 from tools import certify
 
@@ -32,7 +32,7 @@ def toy_train(toy_llama: Path, tmp_path_factory: pytest.TempPathFactory):
 
 def test_a_run_killed_five_times_equals_the_uninterrupted_one(toy_train, tmp_path: Path) -> None:
     """With this seed four of the first five moments lie in a save: something is lost, and made again."""
-    found = killed_runs.certify_resume(toy_train, work=tmp_path, kills=5, seed=367, save_steps=3)
+    found = kill_and_resume.certify_resume(toy_train, work=tmp_path, kills=5, seed=367, save_steps=3)
     assert found["holds"] and found["kills"] == 5 and found["runs"] >= 1
     assert all(found["equal"].values())
     assert found["kills_in_a_save"] >= 1 and found["kills_outside_training"] < 5
@@ -46,14 +46,14 @@ def test_a_trainer_that_never_resumes_is_not_certified(toy_train, tmp_path: Path
         shutil.rmtree(out / "checkpoints", ignore_errors=True)
         toy_train(out)
 
-    found = killed_runs.certify_resume(amnesic, work=tmp_path, kills=1, seed=SECOND_SAVE, save_steps=3)
+    found = kill_and_resume.certify_resume(amnesic, work=tmp_path, kills=1, seed=SECOND_SAVE, save_steps=3)
     assert all(found["equal"].values()) and found["most_steps_replayed"] == 6
     assert not found["holds"]
 
 
 def test_replays_are_told_by_the_history() -> None:
     steps = [("start", 0), ("end", 7), ("start", 5), ("end", 9), ("start", 0), ("end", 12), ("start", 12), ("end", 12)]
-    assert killed_runs.replays([{"event": event, "step": step} for event, step in steps]) == [2, 9, 0]
+    assert kill_and_resume.replays([{"event": event, "step": step} for event, step in steps]) == [2, 9, 0]
 
 
 def test_random_states_tell_where_numpy_stands() -> None:
@@ -82,7 +82,7 @@ def test_the_certificate_that_is_written(
         "most_steps_replayed": 3,
         "save_steps": 4,
     }
-    found |= {"equal": dict.fromkeys(killed_runs.PARTS, not differs), "holds": not differs}
+    found |= {"equal": dict.fromkeys(kill_and_resume.PARTS, not differs), "holds": not differs}
     monkeypatch.setattr(certify, "certify_resume", lambda train, **_: found)
     monkeypatch.setattr(certify, "prepare_data", lambda study, folder: folder)
     monkeypatch.setattr(certify, "import_training_libraries", lambda backend: None)
@@ -110,7 +110,7 @@ def test_a_difference_is_not_certified(toy_train, tmp_path: Path) -> None:
             losses.write_text("".join(losses.read_text().splitlines(keepends=True)[:-1]))
         runs.append(out)
 
-    found = killed_runs.certify_resume(forgetful, work=tmp_path, kills=1, seed=3, save_steps=3)
+    found = kill_and_resume.certify_resume(forgetful, work=tmp_path, kills=1, seed=3, save_steps=3)
     assert not found["holds"]
     assert found["equal"] == {
         "adapter": True,

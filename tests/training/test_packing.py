@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from loragrid.training.backends.by_sample import NAME, take_samples_one_by_one
+from loragrid.training.backends.padding_free import NAME, enable_padding_free
 from loragrid.training.backends.recipe import make_recipe
 from loragrid.training.backends.trl import training_rows
 from tests.fixtures.train_toys import Toy, make_toy, rows_of
@@ -73,7 +73,7 @@ def test_a_sample_in_a_packed_batch_has_the_losses_that_it_has_alone(
 
     model = load(request.getfixturevalue(family), attention.replace(NAME, "sdpa"))
     if attention == NAME:
-        take_samples_one_by_one(model)
+        enable_padding_free(model)
     rows = [packed[index] for index in range(3)]
     batch = DataCollatorForLanguageModeling(pad_token_id=0, padding_free=True)(rows)
     assert set(batch) == {"input_ids", "labels", "position_ids"} and batch["input_ids"].shape[0] == 1
@@ -105,26 +105,26 @@ def test_packed_and_unpacked_runs_record_what_makes_them_comparable(toy_llama: P
 
 
 @pytest.mark.parametrize("packing", [True, False])
-@pytest.mark.parametrize("by_sample", [True, False])
+@pytest.mark.parametrize("padding_free", [True, False])
 def test_a_run_that_was_paused_is_the_run_that_was_not(
-    toy_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_sample: bool, packing: bool
+    toy_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, padding_free: bool, packing: bool
 ) -> None:
     """Packed or not, on a CPU and with the batches of a GPU."""
     from loragrid.errors import Paused
-    from loragrid.training.progress import Course
+    from loragrid.training.progress import Progress
 
-    if not by_sample:
-        monkeypatch.setattr("loragrid.training.backends.trl.take_samples_one_by_one", lambda model: None)
+    if not padding_free:
+        monkeypatch.setattr("loragrid.training.backends.trl.enable_padding_free", lambda model: None)
     toy = make_toy(tmp_path, toy_llama, training__packing=packing, training__budget={"steps": 6})
     toy.train(tmp_path / "whole")
-    updated = Course.updated
+    updated = Progress.record_update
 
-    def and_ask(self: Course, **what: Any) -> None:
+    def and_ask(self: Progress, **what: Any) -> None:
         updated(self, **what)
         self.stop.request("SIGTERM")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Course, "updated", and_ask)
+        patch.setattr(Progress, "record_update", and_ask)
         for _ in range(3):
             with pytest.raises(Paused):
                 toy.train(tmp_path / "parts")

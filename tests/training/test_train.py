@@ -201,14 +201,14 @@ def test_gradients_flow_through_a_base_in_4_bits_after_it_was_measured(
     assert gradients and all(gradient is not None and gradient.abs().sum() > 0 for gradient in gradients.values())
 
 
-@pytest.mark.parametrize("by_sample", [True, False])
+@pytest.mark.parametrize("padding_free", [True, False])
 def test_packing_does_not_let_rows_see_each_other(
-    toy_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_sample: bool
+    toy_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, padding_free: bool
 ) -> None:
     """Packed rows share a sequence; the loss of the first update, made before anything is learned, must be the one
     that the same rows have one by one. An epoch of one update sees all rows in both forms."""
-    if not by_sample:  # as on a GPU: transformers' mask keeps them apart
-        monkeypatch.setattr("loragrid.training.backends.trl.take_samples_one_by_one", lambda model: None)
+    if not padding_free:  # as on a GPU: transformers' mask keeps them apart
+        monkeypatch.setattr("loragrid.training.backends.trl.enable_padding_free", lambda model: None)
     whole = {"training__budget": {"steps": 1}, "training__dropout": 0.0}
     packed = make_toy(tmp_path / "a", toy_llama, **whole, training__packing=True, base_case__batch=[1, 64])
     single = make_toy(tmp_path / "b", toy_llama, **whole, base_case__batch=[1, 30])

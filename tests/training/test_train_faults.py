@@ -47,16 +47,16 @@ def assert_equal(out: Path, reference: Path) -> None:
 
 def stop_at(monkeypatch: pytest.MonkeyPatch, step: int, reason: str = "SIGTERM") -> None:
     """Ask for a stop when that update has been made, as a signal would."""
-    from loragrid.training.progress import Course
+    from loragrid.training.progress import Progress
 
-    updated = Course.updated
+    updated = Progress.record_update
 
-    def and_ask(self: Course, **what: Any) -> None:
+    def and_ask(self: Progress, **what: Any) -> None:
         updated(self, **what)
-        if self.seen.step == step:
+        if self.totals.step == step:
             self.stop.request(reason)
 
-    monkeypatch.setattr(Course, "updated", and_ask)
+    monkeypatch.setattr(Progress, "record_update", and_ask)
 
 
 def lose(monkeypatch: pytest.MonkeyPatch, step: int, value: Any) -> None:
@@ -118,22 +118,22 @@ def test_asked_in_the_middle_of_an_evaluation(
     toy: Toy, reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The measurement is dropped, a checkpoint is saved, and the next session makes up for it."""
-    from loragrid.training.trainer_hooks import FollowedTrainer
+    from loragrid.training.trainer_hooks import TrainerHooks
 
-    evaluate = FollowedTrainer.evaluate
+    evaluate = TrainerHooks.evaluate
 
-    def and_ask(self: FollowedTrainer, **named: Any) -> Any:
-        if self.course.seen.step in (0, 8):
-            self.course.stop.request("SIGINT")
+    def and_ask(self: TrainerHooks, **named: Any) -> Any:
+        if self.progress.totals.step in (0, 8):
+            self.progress.stop.request("SIGINT")
         return evaluate(self, **named)
 
-    def go_on(self: FollowedTrainer, **named: Any) -> Any:
-        return and_ask(self, **named) if self.course.seen.step else evaluate(self, **named)
+    def go_on(self: TrainerHooks, **named: Any) -> Any:
+        return and_ask(self, **named) if self.progress.totals.step else evaluate(self, **named)
 
     # Before the first update; after the eighth; and as the session after that begins by making up for it.
     for step, patched, rows in ((0, and_ask, []), (8, go_on, ["0", "4"]), (8, go_on, ["0", "4"])):
         with monkeypatch.context() as patch:
-            patch.setattr(FollowedTrainer, "evaluate", patched)
+            patch.setattr(TrainerHooks, "evaluate", patched)
             with pytest.raises(Paused, match=rf"step {step} of 12 \(SIGINT\)"):
                 toy.train(tmp_path / "run")
         assert [row["step"] for row in rows_of(tmp_path / "run") if row["kind"] == "heldout"] == rows
@@ -463,15 +463,15 @@ def test_orphan_keeps_the_run_until_it_dies(toy: Toy, reference: Path, tmp_path:
     child = os.fork()
     if child == 0:
         with pytest.MonkeyPatch.context() as patch:
-            from loragrid.training.progress import Course
+            from loragrid.training.progress import Progress
 
-            def wait(self: Course, step: int) -> bool:
+            def wait(self: Progress, step: int) -> bool:
                 if step == 6:
                     ready.touch()
                     time.sleep(600)
                 return False
 
-            patch.setattr(Course, "must_stop", wait)
+            patch.setattr(Progress, "must_stop", wait)
             toy.train(out)
         os._exit(0)
     deadline = time.monotonic() + 60
@@ -500,17 +500,17 @@ def test_trainer_that_lost_the_run_writes_no_final_file(
     toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It slept through its last updates: the other's checkpoints, history and losses stay as they are."""
-    from loragrid.training.progress import Course
+    from loragrid.training.progress import Progress
 
-    out, updated = tmp_path / "run", Course.updated
+    out, updated = tmp_path / "run", Progress.record_update
 
-    def and_sleep(self: Course, **what: Any) -> None:
+    def and_sleep(self: Progress, **what: Any) -> None:
         updated(self, **what)
-        if self.seen.step == self.planned_steps:
+        if self.totals.step == self.planned_steps:
             other = {"host": "elsewhere", "pid": 7, "token": "t", "since": "noon"}
             (out / "trainer.lock").write_text(json.dumps(other))
 
-    monkeypatch.setattr(Course, "updated", and_sleep)
+    monkeypatch.setattr(Progress, "record_update", and_sleep)
     with pytest.raises(UserError, match=r"taken over .*process 7 on elsewhere since noon"):
         toy.train(out)
     assert {path.name for path in (out / "checkpoints").iterdir()} == {"checkpoint-5", "checkpoint-10"}

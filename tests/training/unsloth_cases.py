@@ -21,7 +21,7 @@ from loragrid.training.backends.factory import choose_backend  # noqa: E402
 from loragrid.training.backends.recipe import make_recipe  # noqa: E402
 from loragrid.training.backends.trl import sft_settings  # noqa: E402
 from loragrid.training.backends.unsloth import DECIDING, _notes, _refuse_other_settings  # noqa: E402
-from loragrid.training.killed_runs import certify_resume  # noqa: E402
+from loragrid.training.kill_and_resume import certify_resume  # noqa: E402
 from tests.fixtures.backend_trace import VARIANTS, can_train, trace  # noqa: E402
 from tests.fixtures.train_toys import Toy, make_toy  # noqa: E402
 

@@ -22,7 +22,7 @@ from loragrid.study.study_file import Study
 from loragrid.training.backends.factory import choose_backend
 from loragrid.training.backends.interface import Backend, Base
 from loragrid.training.backends.recipe import make_recipe
-from loragrid.training.progress import Course, Diverged
+from loragrid.training.progress import Diverged, Progress
 
 
 class Pruned(Exception):
@@ -48,8 +48,8 @@ class TrialResult:
 
 
 @dataclass(kw_only=True)
-class TrialCourse(Course):
-    """A course measured at `evaluations` equal parts of its length, so that trials with other batches can be compared there."""
+class TrialProgress(Progress):
+    """A progress measured at `evaluations` equal parts of its length, so that trials with other batches can be compared there."""
 
     evaluations: int
 
@@ -126,11 +126,11 @@ class TrialBench:
         Memory that runs out, and any other error in training, are results of the trial; the base is then loaded anew, since
         nobody knows in which state that left it. A full disk and the user's mistakes are raised.
         """
-        began, course = time.monotonic(), None
+        began, progress = time.monotonic(), None
         try:
-            trainer, course = self._prepare(point, name=name, folder=folder, stop=stop, clock=clock)
-            course.listen = _listener(course, listen)
-            outcome, reason = self._train(trainer, course)
+            trainer, progress = self._prepare(point, name=name, folder=folder, stop=stop, clock=clock)
+            progress.on_heldout_loss = _listener(progress, listen)
+            outcome, reason = self._train(trainer, progress)
             self._base = self.backend.release(self._base, trainer.model)
         except Exception as error:
             if isinstance(error, UserError | Failed) or disk_full(error, folder):
@@ -142,7 +142,7 @@ class TrialBench:
             self.drop_base()
         trainer = None
         self._tidy()
-        return _result(course, outcome=outcome, reason=reason, seconds=time.monotonic() - began)
+        return _result(progress, outcome=outcome, reason=reason, seconds=time.monotonic() - began)
 
     def drop_base(self) -> None:
         """Let go of the base: the next trial loads it anew."""
@@ -151,8 +151,8 @@ class TrialBench:
 
     def _prepare(
         self, point: dict[str, Any], *, name: str, folder: Path, stop: StopSignals, clock: SessionClock
-    ) -> tuple[Any, TrialCourse]:
-        """A trainer that has not begun, on fresh adapters, and its course."""
+    ) -> tuple[Any, TrialProgress]:
+        """A trainer that has not begun, on fresh adapters, and its progress."""
         study = at_point(self.study, point, budget=self.tune.budget)
         cell = study.cells[0]
         recipe = make_recipe(study, cell, device=self.device)
@@ -168,7 +168,7 @@ class TrialBench:
             per_device=recipe.per_device,
             accumulation=recipe.accumulation,
         )
-        course = TrialCourse(
+        progress = TrialProgress(
             run=name,
             planned_steps=steps,
             evaluations=self.tune.evaluations,
@@ -179,11 +179,11 @@ class TrialBench:
             clock=clock,
             stop=stop,
         )
-        course.begin(None)
-        trainer.follow(course, NoCheckpoints())
-        return trainer, course
+        progress.begin(None)
+        trainer.attach_progress(progress, NoCheckpoints())
+        return trainer, progress
 
-    def _train(self, trainer: Any, course: TrialCourse) -> tuple[str, str | None]:
+    def _train(self, trainer: Any, progress: TrialProgress) -> tuple[str, str | None]:
         """Outcome and reason."""
         try:
             trainer.train()
@@ -191,10 +191,10 @@ class TrialBench:
             return "pruned", None
         except Diverged as divergence:
             return "diverged", str(divergence)
-        measured = course.losses.last("heldout")
-        if measured is not None and measured.step == course.planned_steps:
+        measured = progress.losses.last("heldout")
+        if measured is not None and measured.step == progress.planned_steps:
             return "complete", None
-        return course.stopped or "stopped", None
+        return progress.stop_reason or "stopped", None
 
     def _tidy(self) -> None:
         """Give back what the trial's trainer held, which cycles of references keep alive."""
@@ -217,17 +217,17 @@ def spread_rows(count: int, wanted: int | None) -> list[int]:
     return [index * count // wanted for index in range(wanted)]
 
 
-def _listener(course: TrialCourse, listen: Callable[[int, float], bool]) -> Callable[[int, float], None]:
+def _listener(progress: TrialProgress, listen: Callable[[int, float], bool]) -> Callable[[int, float], None]:
     def told(step: int, loss: float) -> None:
         # Raised and not asked for: a trainer that is asked to stop makes one more update first.
-        if listen(course.part(step), loss) and step < course.planned_steps:
+        if listen(progress.part(step), loss) and step < progress.planned_steps:
             raise Pruned
 
     return told
 
 
-def _result(course: TrialCourse | None, *, outcome: str, reason: str | None, seconds: float) -> TrialResult:
-    if course is None:
+def _result(progress: TrialProgress | None, *, outcome: str, reason: str | None, seconds: float) -> TrialResult:
+    if progress is None:
         return TrialResult(
             outcome=outcome,
             reason=reason,
@@ -239,15 +239,15 @@ def _result(course: TrialCourse | None, *, outcome: str, reason: str | None, sec
             tokens=0,
             seconds=seconds,
         )
-    rows = [row for row in course.losses.rows if row.kind == "heldout" and math.isfinite(row.loss)]
+    rows = [row for row in progress.losses.rows if row.kind == "heldout" and math.isfinite(row.loss)]
     return TrialResult(
         outcome=outcome,
         reason=reason,
         loss=rows[-1].loss if rows else None,
-        curve=[(course.part(row.step), row.step, row.tokens, row.loss) for row in rows],
-        steps=course.seen.step,
-        planned_steps=course.planned_steps,
-        samples=course.seen.samples,
-        tokens=course.seen.tokens,
+        curve=[(progress.part(row.step), row.step, row.tokens, row.loss) for row in rows],
+        steps=progress.totals.step,
+        planned_steps=progress.planned_steps,
+        samples=progress.totals.samples,
+        tokens=progress.totals.tokens,
         seconds=seconds,
     )

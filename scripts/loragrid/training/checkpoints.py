@@ -34,7 +34,7 @@ BROKEN = "broken-"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that verified: its folder, its step, what it was made from and the state of the course."""
+    """A checkpoint that verified: its folder, its step, what it was made from and the state of the progress."""
 
     path: Path
     step: int

@@ -1,4 +1,4 @@
-"""The course of one run: what it has seen, its loss rows, and when to evaluate, save or stop. Knows no trainer."""
+"""The progress of one run: what it has seen, its loss rows, and when to evaluate, save or stop. Knows no trainer."""
 
 import hashlib
 import math
@@ -12,7 +12,7 @@ from loragrid.records.losses import LossRow, LossTable
 from loragrid.runtime.session import SessionClock, StopSignals
 
 # fp16 skips an update whose scaled gradients overflow and lowers the scale; this many in a row is no search for a scale.
-MOST_SKIPPED_UPDATES = 25
+MAX_SKIPPED_UPDATES = 25
 PROGRESS_SECONDS = 5.0
 
 
@@ -29,7 +29,7 @@ class StoppedBeforeUpdate(Exception):
 
 
 @dataclass(kw_only=True)
-class Seen:
+class Totals:
     """Totals since the run began. `positions` counts padding too; `order` chains a digest of every batch's tokens."""
 
     step: int = 0
@@ -43,7 +43,7 @@ class Seen:
 
 
 @dataclass(kw_only=True)
-class Course:
+class Progress:
     """Told by the trainer what happened, tells it what to do next.
 
     `listen` is called with (step, held-out loss) after each measurement; it may raise, as a search that prunes does.
@@ -58,35 +58,35 @@ class Course:
     losses: LossTable
     clock: SessionClock
     stop: StopSignals
-    listen: Callable[[int, float], None] | None = None
-    seen: Seen = field(default_factory=Seen)
-    stopped: str | None = None
+    on_heldout_loss: Callable[[int, float], None] | None = None
+    totals: Totals = field(default_factory=Totals)
+    stop_reason: str | None = None
     saving_seconds: float = 0.0
     evaluating_seconds: float = 0.0
     _began: float = field(default_factory=time.monotonic)
     _seconds_before: float = 0.0
     _step_began: float = field(default_factory=time.monotonic)
     _saved_at: float = field(default_factory=time.monotonic)
-    _told_at: float = -math.inf
+    _reported_at: float = -math.inf
     _steps_before: int = 0
 
     def begin(self, state: dict[str, Any] | None) -> None:
         """Start the clock, from a checkpoint's state or from nothing."""
-        self.seen = Seen(**state["seen"]) if state else Seen()
+        self.totals = Totals(**state["seen"]) if state else Totals()
         self.losses.restore(state["losses"] if state else [])
-        self._steps_before = self.seen.step
-        self._seconds_before = self.seen.seconds
+        self._steps_before = self.totals.step
+        self._seconds_before = self.totals.seconds
         self._began = self._step_began = self._saved_at = time.monotonic()
 
     @property
     def updates_in_session(self) -> int:
         """Updates made since `begin`."""
-        return self.seen.step - self._steps_before
+        return self.totals.step - self._steps_before
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint must hold for `begin`."""
-        self.seen.seconds = self.seconds()
-        return {"seen": vars(self.seen).copy(), "losses": self.losses.as_dicts()}
+        self.totals.seconds = self.seconds()
+        return {"seen": vars(self.totals).copy(), "losses": self.losses.as_dicts()}
 
     def seconds(self) -> float:
         """Training time up to here, without what a kill made be done twice."""
@@ -96,18 +96,20 @@ class Course:
         """Training time of this session, evaluation and saving included."""
         return time.monotonic() - self._began
 
-    def saw_batches(self, *, samples: int, tokens: int, loss_tokens: int, positions: int, content: bytes) -> None:
+    def count_batches(self, *, samples: int, tokens: int, loss_tokens: int, positions: int, content: bytes) -> None:
         """Count the batches of one update."""
-        self.seen.samples += samples
-        self.seen.tokens += tokens
-        self.seen.loss_tokens += loss_tokens
-        self.seen.positions += positions
-        self.seen.order = hashlib.sha256(self.seen.order.encode() + content).hexdigest()
+        self.totals.samples += samples
+        self.totals.tokens += tokens
+        self.totals.loss_tokens += loss_tokens
+        self.totals.positions += positions
+        self.totals.order = hashlib.sha256(self.totals.order.encode() + content).hexdigest()
 
-    def updated(self, *, step: int, loss: float, learning_rate: float, grad_norm: float | None, skipped: bool) -> None:
+    def record_update(
+        self, *, step: int, loss: float, learning_rate: float, grad_norm: float | None, skipped: bool
+    ) -> None:
         """Note an update; raises `Diverged` when its loss, or its gradient, is no finite number."""
-        self.seen.step = step
-        self.seen.skipped_in_a_row = self.seen.skipped_in_a_row + 1 if skipped else 0
+        self.totals.step = step
+        self.totals.skipped_in_a_row = self.totals.skipped_in_a_row + 1 if skipped else 0
         self._add(step, "train", loss, learning_rate, grad_norm)
         now = time.monotonic()
         self.clock.took(step=now - self._step_began)
@@ -116,11 +118,11 @@ class Course:
             raise Diverged(step, f"the training loss became {loss}")
         if grad_norm is not None and not math.isfinite(grad_norm) and not skipped:
             raise Diverged(step, f"the gradient norm became {grad_norm}")
-        if self.seen.skipped_in_a_row >= MOST_SKIPPED_UPDATES:
-            raise Diverged(step, f"{MOST_SKIPPED_UPDATES} updates in a row had no finite gradient")
+        if self.totals.skipped_in_a_row >= MAX_SKIPPED_UPDATES:
+            raise Diverged(step, f"{MAX_SKIPPED_UPDATES} updates in a row had no finite gradient")
         self.report()
 
-    def measured(self, *, step: int, loss: float, seconds: float) -> None:
+    def record_heldout_loss(self, *, step: int, loss: float, seconds: float) -> None:
         """Note a held-out loss, per loss token over all held-out rows."""
         self._add(step, "heldout", loss, None, None)
         self.evaluating_seconds += seconds
@@ -129,10 +131,10 @@ class Course:
         self.report(final=step >= self.planned_steps)
         if not math.isfinite(loss):
             raise Diverged(step, f"the held-out loss became {loss}")
-        if self.listen is not None:
-            self.listen(step, loss)
+        if self.on_heldout_loss is not None:
+            self.on_heldout_loss(step, loss)
 
-    def saved(self, seconds: float) -> None:
+    def record_save(self, seconds: float) -> None:
         """Note that a checkpoint was written."""
         self._saved_at = self._step_began = time.monotonic()
         self.saving_seconds += seconds
@@ -151,24 +153,24 @@ class Course:
     def must_stop(self, step: int) -> bool:
         """Whether to save and leave now: a signal, or a session limit that the next update might not meet."""
         if self.stop.requested:
-            self.stopped = self.stop.requested
+            self.stop_reason = self.stop.requested
         elif step < self.planned_steps and self.clock.too_late(with_evaluation=self._evaluates_at(step + 1)):
-            self.stopped = "paused: session_minutes"
-        return self.stopped is not None
+            self.stop_reason = "paused: session_minutes"
+        return self.stop_reason is not None
 
     def report(self, *, final: bool = False) -> None:
         """One line on stderr every few seconds: several jobs share a terminal, so no bar is drawn over another's."""
         now = time.monotonic()
-        if not final and now - self._told_at < PROGRESS_SECONDS:
+        if not final and now - self._reported_at < PROGRESS_SECONDS:
             return
-        self._told_at = now
+        self._reported_at = now
         done = self.updates_in_session
         left = (
-            f"{self.session_seconds() / done * (self.planned_steps - self.seen.step):.0f} s left"
+            f"{self.session_seconds() / done * (self.planned_steps - self.totals.step):.0f} s left"
             if done
             else "starting"
         )
-        parts = [f"[{self.run}] step {self.seen.step}/{self.planned_steps}"]
+        parts = [f"[{self.run}] step {self.totals.step}/{self.planned_steps}"]
         parts += [f"{name} {row.loss:.4f}" for kind, name in _NAMES if (row := self.losses.last(kind))]
         print_line(" ".join(parts) + f" | {self.seconds():.0f} s, {left}")
 
@@ -183,9 +185,9 @@ class Course:
                 loss=loss,
                 learning_rate=learning_rate,
                 grad_norm=grad_norm,
-                samples=self.seen.samples,
-                tokens=self.seen.tokens,
-                loss_tokens=self.seen.loss_tokens,
+                samples=self.totals.samples,
+                tokens=self.totals.tokens,
+                loss_tokens=self.totals.loss_tokens,
                 seconds=round(self.seconds(), 3),
             )
         )

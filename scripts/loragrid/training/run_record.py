@@ -1,4 +1,4 @@
-"""From a finished or diverged run's course to its record."""
+"""From a finished or diverged run's progress to its record."""
 
 import math
 from datetime import UTC, datetime
@@ -13,14 +13,14 @@ from loragrid.runtime.code_digest import code_digest
 from loragrid.runtime.provenance import device_info, git_state, versions
 from loragrid.study.grid import Cell
 from loragrid.study.study_file import Study
-from loragrid.training.progress import Course
+from loragrid.training.progress import Progress
 
 
 def make_record(
     *,
     study: Study,
     cell: Cell,
-    course: Course,
+    progress: Progress,
     history: History,
     base: BaseFacts,
     backend: str,
@@ -46,8 +46,8 @@ def make_record(
         base_source=base.source,
         base_commit=base.commit,
         base_sha256=base.sha256,
-        **_way(course, diverged=bool(diverged)),
-        **_cost(course, history),
+        **_way(progress, diverged=bool(diverged)),
+        **_cost(progress, history),
         trainable_parameters=parameters[0],
         total_parameters=parameters[1],
         versions=versions(),
@@ -60,14 +60,14 @@ def make_record(
     )
 
 
-def _way(course: Course, *, diverged: bool) -> dict[str, Any]:
+def _way(progress: Progress, *, diverged: bool) -> dict[str, Any]:
     """How far the run came, what it saw on the way, and its losses. One that diverged has no final loss: the last that its
     file holds are from before it did."""
-    seen, losses = course.seen, course.losses
+    seen, losses = progress.totals, progress.losses
     return {
         "losses_file": losses.path.name,
         "steps": seen.step,
-        "planned_steps": course.planned_steps,
+        "planned_steps": progress.planned_steps,
         "samples": seen.samples,
         "tokens": seen.tokens,
         "loss_tokens": seen.loss_tokens,
@@ -78,13 +78,13 @@ def _way(course: Course, *, diverged: bool) -> dict[str, Any]:
     }
 
 
-def _cost(course: Course, history: History) -> dict[str, Any]:
+def _cost(progress: Progress, history: History) -> dict[str, Any]:
     """What its sessions took in all: seconds, the largest memory, energy."""
-    sessions, seconds = history.sessions(), course.seconds()
+    sessions, seconds = history.sessions(), progress.seconds()
     return {
         "sessions": sessions,
         "train_seconds": sum(session.seconds for session in sessions),
-        "tokens_per_second": course.seen.tokens / seconds if seconds else 0.0,
+        "tokens_per_second": progress.totals.tokens / seconds if seconds else 0.0,
         "peak_vram_mib": _largest(history.told("peak_vram_mib")),
         "peak_rss_mib": _largest(history.told("peak_rss_mib")) or 0.0,
         "energy_joules": _total(history.told("energy_joules")),

@@ -16,7 +16,7 @@ from loragrid.runtime.run_lock import RunLock
 from loragrid.runtime.session import SessionClock
 from loragrid.training import checkpoints
 from loragrid.training.backends.interface import Backend, Trainer
-from loragrid.training.progress import Course, Diverged, StoppedBeforeUpdate
+from loragrid.training.progress import Diverged, Progress, StoppedBeforeUpdate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +25,7 @@ class Work:
 
     backend: Backend
     trainer: Trainer
-    course: Course
+    progress: Progress
     store: checkpoints.CheckpointStore
     data: TrainingData
     base: BaseFacts
@@ -50,15 +50,15 @@ def pause_if_late(out: Path, *, run: str, clock: SessionClock) -> None:
 
 def train_session(work: Work, *, story: History) -> str | None:
     """Train until the end or an early stop, and note the session in the history. Returns how the run diverged, if it did."""
-    course = work.course
+    progress = work.progress
     found = work.store.newest_good(print_line)
-    course.begin(found.state if found else None)
-    work.trainer.follow(course, work.store)
-    course.clock.took(save=_expected_save_seconds(work.trainer.model))
-    device, loading = provenance.device_info(), {"loading_seconds": round(course.clock.elapsed(), 3)}
+    progress.begin(found.state if found else None)
+    work.trainer.attach_progress(progress, work.store)
+    progress.clock.took(save=_expected_save_seconds(work.trainer.model))
+    device, loading = provenance.device_info(), {"loading_seconds": round(progress.clock.elapsed(), 3)}
     story.start(
-        step=course.seen.step,
-        seconds_before=course.seen.seconds,
+        step=progress.totals.step,
+        seconds_before=progress.totals.seconds,
         device=device["name"],
         fingerprint_sha256=sha256_json(work.store.fingerprint),
     )
@@ -67,7 +67,7 @@ def train_session(work: Work, *, story: History) -> str | None:
         ended = _updates(work, found)
     except Diverged as divergence:
         ended, diverged = "diverged", str(divergence)
-        print_line(f"[{course.run}] diverged, {diverged}: that is recorded as its result, and no adapter is kept")
+        print_line(f"[{progress.run}] diverged, {diverged}: that is recorded as its result, and no adapter is kept")
     except BaseException as error:
         ended = f"{type(error).__name__}: {error}"
         raise
@@ -75,37 +75,37 @@ def train_session(work: Work, *, story: History) -> str | None:
         # A full disk cannot take the line; the next session then notes this one as killed, as another trainer that took
         # the run over has done already.
         with suppress(OSError):
-            facts = {"energy_joules": energy.joules(), "order_sha256": course.seen.order} | _facts_of_process()
+            facts = {"energy_joules": energy.joules(), "order_sha256": progress.totals.order} | _facts_of_process()
             facts |= {
-                "saving_seconds": course.saving_seconds,
-                "evaluating_seconds": course.evaluating_seconds,
+                "saving_seconds": progress.saving_seconds,
+                "evaluating_seconds": progress.evaluating_seconds,
             } | loading
-            facts |= {"step_seconds": course.clock.slowest_step() or None}
+            facts |= {"step_seconds": progress.clock.slowest_step() or None}
             if not work.lock.lost():
-                story.end(step=course.seen.step, seconds=course.session_seconds(), ended=ended, **facts)
+                story.end(step=progress.totals.step, seconds=progress.session_seconds(), ended=ended, **facts)
     if ended not in ("finished", "diverged"):
-        at = f"step {course.seen.step} of {course.planned_steps}"
+        at = f"step {progress.totals.step} of {progress.planned_steps}"
         why = ended.removeprefix("paused: ")
-        raise Paused(f"run {course.run} paused at {at} ({why}), run the same command to go on")
+        raise Paused(f"run {progress.run} paused at {at} ({why}), run the same command to go on")
     return diverged
 
 
 def _updates(work: Work, found: checkpoints.Checkpoint | None) -> str:
-    """Make the updates that are left. Returns "finished", or why the course stopped early."""
-    course = work.course
-    if course.must_stop(course.seen.step) and course.stop.requested:
-        return course.stop.requested  # asked while the base was loading
+    """Make the updates that are left. Returns "finished", or why the progress stopped early."""
+    progress = work.progress
+    if progress.must_stop(progress.totals.step) and progress.stop.requested:
+        return progress.stop.requested  # asked while the base was loading
     # A job that began within the session makes at least one update, or no number of sessions would finish the run.
-    course.stopped = None
+    progress.stop_reason = None
     with suppress(StoppedBeforeUpdate):
-        if course.seen.step >= course.planned_steps:
+        if progress.totals.step >= progress.planned_steps:
             work.trainer.finish(str(found.path))
         else:
             work.trainer.train(resume_from_checkpoint=str(found.path) if found else None)
     # A trainer told to stop returns from train() as if all were well: only the count says whether it is done.
-    if course.seen.step < course.planned_steps and course.stopped is None:
-        raise RuntimeError(f"the trainer ended at step {course.seen.step} of {course.planned_steps}")
-    return course.stopped or "finished"
+    if progress.totals.step < progress.planned_steps and progress.stop_reason is None:
+        raise RuntimeError(f"the trainer ended at step {progress.totals.step} of {progress.planned_steps}")
+    return progress.stop_reason or "finished"
 
 
 def _expected_save_seconds(model: Any) -> float:

@@ -1,4 +1,4 @@
-"""What every backend adds to its library's trainer: follow the course, save whole checkpoints, weigh held-out tokens.
+"""What every backend adds to its library's trainer: follow the progress, save whole checkpoints, weigh held-out tokens.
 
 A mixin in front of TRL's `SFTTrainer` (or a library's own version of it). The training loop stays the library's: only
 its hooks are overridden. torch and transformers are imported inside the methods, since some backends must import
@@ -14,17 +14,17 @@ from typing import Any
 
 from loragrid.models.adapter_files import write_peft_files
 from loragrid.training.checkpoints import CheckpointStore
-from loragrid.training.progress import Course, StoppedBeforeUpdate
+from loragrid.training.progress import Progress, StoppedBeforeUpdate
 
 
-class FollowedTrainer:
+class TrainerHooks:
     """Overrides of transformers' `Trainer`; needs `self.heldout`, a list of batches on the CPU, set by the backend."""
 
-    course: Course
+    progress: Progress
     store: CheckpointStore
     heldout: list[dict[str, Any]]
     notes: tuple[str, ...] = ()
-    by_sample = False  # whether a batch is one row of samples (study.backends.by_sample)
+    per_sample = False  # whether a batch is one row of samples (study.backends.padding_free)
 
     def lengths_tokens(self) -> list[int]:
         """Tokens of each training row, after packing if there is any."""
@@ -33,45 +33,45 @@ class FollowedTrainer:
         rows = self.train_dataset.with_format("arrow")[:]
         return pyarrow.compute.list_value_length(rows["input_ids"]).to_pylist()
 
-    def follow(self, course: Course, store: CheckpointStore) -> None:
-        """Train `course.planned_steps` updates; the schedule needs their number before the first."""
-        self.course, self.store = course, store
-        self.args.max_steps = course.planned_steps
+    def attach_progress(self, progress: Progress, store: CheckpointStore) -> None:
+        """Train `progress.planned_steps` updates; the schedule needs their number before the first."""
+        self.progress, self.store = progress, store
+        self.args.max_steps = progress.planned_steps
         # The base itself is measured first; a resumed run that was stopped before a measurement makes up for it.
-        self.args.eval_on_start = course.evaluation_due(course.seen.step)
+        self.args.eval_on_start = progress.evaluation_due(progress.totals.step)
 
     def finish(self, checkpoint: str) -> None:
         """Load a checkpoint that has no update left (`train` would do one more) and measure what is still due."""
         self._load_from_checkpoint(checkpoint)
         self._load_rng_state(checkpoint)
-        if self.course.evaluation_due(self.course.seen.step):
+        if self.progress.evaluation_due(self.progress.totals.step):
             self.evaluate()
 
     def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: Any) -> Any:
         """The batches of one update, counted on the way."""
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         if batches:
-            self.course.saw_batches(**_count(batches))
+            self.progress.count_batches(**_count(batches))
         return batches, items
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """After every update: turn the trainer's log into a loss row and let the course decide what is next.
+        """After every update: turn the trainer's log into a loss row and let the progress decide what is next.
 
         The trainer logs first, then evaluates, then saves, each if its flag is set by then. TRL's running means of
         other metrics are not kept.
         """
         if "loss" in logs:
-            step, course = self.state.global_step, self.course
-            course.updated(
+            step, progress = self.state.global_step, self.progress
+            progress.record_update(
                 step=step,
                 loss=logs["loss"],
                 learning_rate=logs["learning_rate"],
                 grad_norm=logs.get("grad_norm"),
                 skipped=bool(self.accelerator.optimizer_step_was_skipped),
             )
-            stops = course.must_stop(step)
-            self.control.should_evaluate = course.evaluation_due(step) and not stops
-            self.control.should_save = stops or course.save_due(step)
+            stops = progress.must_stop(step)
+            self.control.should_evaluate = progress.evaluation_due(step) and not stops
+            self.control.should_save = stops or progress.save_due(step)
             self.control.should_training_stop |= stops
         if self.args.report_to:
             self.control = self.callback_handler.on_log(self.args, self.state, self.control, logs)
@@ -90,7 +90,7 @@ class FollowedTrainer:
         self.model.eval()
         with torch.no_grad():
             for batch in self.heldout:
-                if self.course.stop.requested:
+                if self.progress.stop.requested:
                     self._stop_here()
                     return {}
                 inputs = self._prepare_inputs(dict(batch))
@@ -100,7 +100,7 @@ class FollowedTrainer:
                 count += tokens
         self.model.train()
         loss = total / count
-        self.course.measured(step=self.course.seen.step, loss=loss, seconds=time.monotonic() - began)
+        self.progress.record_heldout_loss(step=self.progress.totals.step, loss=loss, seconds=time.monotonic() - began)
         self._stop_here()
         if self.args.report_to:
             self.control = self.callback_handler.on_log(self.args, self.state, self.control, {"eval_loss": loss})
@@ -112,12 +112,12 @@ class FollowedTrainer:
         Before the session's first update there is nothing to save, and the trainer would still run a batch, whose
         dropout would be drawn twice: leave at once. A time limit waits for that update, or no session would get on.
         """
-        course = self.course
-        if course.updates_in_session == 0:
-            if course.stop.requested:
-                course.must_stop(course.seen.step)
+        progress = self.progress
+        if progress.updates_in_session == 0:
+            if progress.stop.requested:
+                progress.must_stop(progress.totals.step)
                 raise StoppedBeforeUpdate
-        elif course.must_stop(course.seen.step):
+        elif progress.must_stop(progress.totals.step):
             self.control.should_save = self.control.should_training_stop = True
 
     def floating_point_ops(self, inputs: Any) -> int:
@@ -127,8 +127,8 @@ class FollowedTrainer:
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Replace transformers' save: only what resuming needs, whole or not at all."""
         began = time.monotonic()
-        self.store.save(step=self.state.global_step, state=self.course.state(), write=self._write_state)
-        self.course.saved(time.monotonic() - began)
+        self.store.save(step=self.state.global_step, state=self.progress.state(), write=self._write_state)
+        self.progress.record_save(time.monotonic() - began)
 
     def _write_state(self, folder: Path) -> None:
         write_peft_files(self.model, folder)

@@ -8,7 +8,7 @@ from loragrid.models.base_facts import BaseFacts
 from loragrid.study.sections import ModelEntry
 from loragrid.training.backends.recipe import Recipe
 from loragrid.training.checkpoints import CheckpointStore
-from loragrid.training.progress import Course
+from loragrid.training.progress import Progress
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -32,11 +32,11 @@ class Trainer(Protocol):
     def lengths_tokens(self) -> list[int]:
         """Tokens of each training row as the trainer sees them, after packing."""
 
-    def follow(self, course: Course, store: CheckpointStore) -> None:
-        """Let `course` say how far to go and when to evaluate, save and stop, and `store` keep the checkpoints."""
+    def attach_progress(self, progress: Progress, store: CheckpointStore) -> None:
+        """Let `progress` say how far to go and when to evaluate, save and stop, and `store` keep the checkpoints."""
 
     def train(self, resume_from_checkpoint: str | None = None) -> Any:
-        """Train to the planned number of updates, or until the course says stop."""
+        """Train to the planned number of updates, or until the progress says stop."""
 
     def finish(self, checkpoint: str) -> None:
         """Load a checkpoint that has no update left to do and measure what is still to be measured."""
@@ -59,4 +59,4 @@ class Backend(Protocol):
     def trainer(
         self, model: Any, *, base: Base, recipe: Recipe, train: "Dataset", heldout: "Dataset", folder: Path
     ) -> Trainer:
-        """A trainer that has not begun; `follow` comes before `train`."""
+        """A trainer that has not begun; `attach_progress` comes before `train`."""

@@ -12,10 +12,10 @@ from loragrid.models.batch_sizes import LOGITS_PER_PASS
 from loragrid.models.loading import load_base, load_tokenizer
 from loragrid.models.shape import overflows_float16
 from loragrid.study.sections import ModelEntry
-from loragrid.training.backends.by_sample import take_samples_one_by_one, takes_samples_one_by_one, where_loss_is
 from loragrid.training.backends.interface import Base
+from loragrid.training.backends.padding_free import enable_padding_free, is_padding_free, loss_only
 from loragrid.training.backends.recipe import Recipe
-from loragrid.training.trainer_hooks import FollowedTrainer
+from loragrid.training.trainer_hooks import TrainerHooks
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -33,7 +33,7 @@ class TrlBackend:
         """The base in its precision; a 4-bit one is made ready for adapters (norms in float32, input gradients)."""
         model = load_base(entry, device=recipe.device)
         if recipe.device == "cpu":
-            take_samples_one_by_one(model)
+            enable_padding_free(model)
         if entry.precision == "4bit":
             from peft import prepare_model_for_kbit_training
 
@@ -68,7 +68,7 @@ class TrlBackend:
 
     def trainer(
         self, model: Any, *, base: Base, recipe: Recipe, train: "Dataset", heldout: "Dataset", folder: Path
-    ) -> FollowedTrainer:
+    ) -> TrainerHooks:
         """An SFTTrainer on rows that are tokenised, labelled and cut already."""
         network = model.get_base_model()  # that of `base` where one is lent, a new one where each run loads its own
         recipe, notes = self.settle(recipe, model_type=network.config.model_type)
@@ -83,13 +83,13 @@ class TrlBackend:
         for parameter in model.parameters():
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
-        if takes_samples_one_by_one(network):
-            trainer.by_sample = trainer.data_collator.padding_free = True  # instead of what `sft_settings` says
+        if is_padding_free(network):
+            trainer.per_sample = trainer.data_collator.padding_free = True  # instead of what `sft_settings` says
         trainer.heldout = heldout_batches(
             heldout,
             pad_token_id=base.tokenizer.pad_token_id,
             positions=heldout_positions(recipe.device, network.config.get_text_config().vocab_size),
-            padding_free=trainer.by_sample,
+            padding_free=trainer.per_sample,
         )
         trainer.notes = notes
         return trainer
@@ -113,11 +113,11 @@ class TrlBackend:
 
 
 def sft_settings(recipe: Recipe, *, folder: Path) -> dict[str, Any]:
-    """Every setting that could change the result, written out; evaluation, saving and logging are the course's."""
+    """Every setting that could change the result, written out; evaluation, saving and logging are the progress's."""
     cuda = recipe.device == "cuda"
     return dict(
         output_dir=str(folder),
-        max_steps=1,  # set by `follow`
+        max_steps=1,  # set by `attach_progress`
         per_device_train_batch_size=recipe.per_device,
         gradient_accumulation_steps=recipe.accumulation,
         learning_rate=recipe.learning_rate,
@@ -165,7 +165,7 @@ def training_rows(rows: "Dataset", recipe: Recipe) -> "Dataset":
     """Columns input_ids and labels; packed, several samples a row, with their lengths in a third column, seq_lengths.
 
     A packed batch becomes one long row whose position ids begin anew with each sample: from those transformers builds a
-    mask that keeps the samples apart, and `by_sample` cuts the row (tests hold both to that).
+    mask that keeps the samples apart, and `per_sample` cuts the row (tests hold both to that).
     """
     rows = rows.select_columns(["input_ids", "labels"])
     if not recipe.packing:
@@ -208,7 +208,7 @@ def import_trainer() -> type:
     from transformers import PrinterCallback, Trainer
     from trl import SFTTrainer
 
-    class TrlTrainer(FollowedTrainer, SFTTrainer):
+    class TrlTrainer(TrainerHooks, SFTTrainer):
         def __init__(self, **arguments: Any) -> None:
             super().__init__(**arguments)
             self.remove_callback(PrinterCallback)
@@ -217,8 +217,8 @@ def import_trainer() -> type:
             # TRL's own also takes the entropy and the accuracy of every token, in float32 over the whole vocabulary,
             # which nothing here reports: the loss is transformers' either way.
             inputs["use_cache"] = False
-            if self.by_sample:
-                inputs |= where_loss_is(inputs["labels"])
+            if self.per_sample:
+                inputs |= loss_only(inputs["labels"])
             return Trainer.compute_loss(self, model, inputs, return_outputs=return_outputs, **named)
 
     return TrlTrainer

@@ -24,7 +24,7 @@ from loragrid.study.sections import ModelEntry
 from loragrid.training.backends.interface import Base
 from loragrid.training.backends.recipe import Recipe
 from loragrid.training.backends.trl import TrlBackend, sft_settings
-from loragrid.training.trainer_hooks import FollowedTrainer
+from loragrid.training.trainer_hooks import TrainerHooks
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -93,7 +93,7 @@ class UnslothBackend(TrlBackend):
 
     def trainer(
         self, model: Any, *, base: Base, recipe: Recipe, train: "Dataset", heldout: "Dataset", folder: Path
-    ) -> FollowedTrainer:
+    ) -> TrainerHooks:
         """unsloth's SFTTrainer, refused if it would not train these rows with these settings."""
         trainer = super().trainer(model, base=base, recipe=recipe, train=train, heldout=heldout, folder=folder)
         forced = bool(getattr(model, "_unsloth_forced_float32", False))
@@ -231,7 +231,7 @@ def _refuse_other_settings(arguments: Any, wanted: dict[str, Any], *, unless: se
             )
 
 
-def _refuse_other_rows(trainer: FollowedTrainer, given: "Dataset", *, packing: bool) -> None:
+def _refuse_other_rows(trainer: TrainerHooks, given: "Dataset", *, packing: bool) -> None:
     """The trainer must hold the very tokens and labels that were prepared, and the collator that keeps samples apart."""
     from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
@@ -267,7 +267,7 @@ def import_unsloth_trainer() -> type:
     from transformers import PrinterCallback, Trainer
     from trl import SFTTrainer
 
-    class UnslothTrainer(FollowedTrainer, SFTTrainer):
+    class UnslothTrainer(TrainerHooks, SFTTrainer):
         def __init__(self, **arguments: Any) -> None:
             super().__init__(**arguments)
             self.remove_callback(PrinterCallback)

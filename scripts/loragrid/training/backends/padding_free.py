@@ -2,7 +2,7 @@
 
 Padding costs a CPU what tokens cost, and is 14 % of the demo's positions at two rows a batch, a third at eight; a mask over
 the whole row would cost the square of its length. Flash Attention's variable-length kernels do the same on a GPU that has
-them. The numbers are those of a padded batch but for rounding (tests/training/test_by_sample.py).
+them. The numbers are those of a padded batch but for rounding (tests/training/test_padding_free.py).
 """
 
 import math
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-NAME = "by_sample"
+NAME = "per_sample"
 ATTENTIONS = {"full_attention", "sliding_attention"}
 # Two samples, a third without loss; of a vocabulary, however small.
 PROBE = ([1, 5, 2, 7, 3, 6], [1, 3, 7, 2])
@@ -20,7 +20,7 @@ ROUNDING = {"torch.float32": 1e-4}
 COARSE_ROUNDING = 0.05  # 16 and 4 bits
 
 
-def take_samples_one_by_one(model: "PreTrainedModel") -> None:
+def enable_padding_free(model: "PreTrainedModel") -> None:
     """Let a model that allows it attend by sample; any other, such as one with a recurrent state, is left as it is.
 
     Whether it does is tried out on two samples: their loss in one row must be the one that each has alone.
@@ -30,7 +30,7 @@ def take_samples_one_by_one(model: "PreTrainedModel") -> None:
     if not _may_take(model):
         return
     alone = _probe(model, [[sample] for sample in PROBE])
-    ALL_ATTENTION_FUNCTIONS.register(NAME, attend_by_sample)
+    ALL_ATTENTION_FUNCTIONS.register(NAME, per_sample_attention)
     model.set_attn_implementation(NAME)
     try:
         together = _probe(model, [list(PROBE)])
@@ -40,8 +40,8 @@ def take_samples_one_by_one(model: "PreTrainedModel") -> None:
         model.set_attn_implementation("sdpa")
 
 
-def takes_samples_one_by_one(model: "PreTrainedModel") -> bool:
-    """Whether `take_samples_one_by_one` found that the model allows it."""
+def is_padding_free(model: "PreTrainedModel") -> bool:
+    """Whether `enable_padding_free` found that the model allows it."""
     return model.config.get_text_config()._attn_implementation == NAME
 
 
@@ -68,7 +68,7 @@ def _probe(model: "PreTrainedModel", rows: list[list[list[int]]]) -> float:
             for name, values in (("input_ids", ids), ("labels", labels))
         }
         if len(samples) > 1:
-            tensors |= {"position_ids": torch.tensor([positions]), **where_loss_is(tensors["labels"])}
+            tensors |= {"position_ids": torch.tensor([positions]), **loss_only(tensors["labels"])}
         with torch.no_grad():
             loss = model(**tensors, use_cache=False).loss.item()
         tokens = sum(label != -100 for label in labels)
@@ -76,7 +76,7 @@ def _probe(model: "PreTrainedModel", rows: list[list[list[int]]]) -> float:
     return total / count
 
 
-def attend_by_sample(
+def per_sample_attention(
     module: Any,
     query: "torch.Tensor",
     key: "torch.Tensor",
@@ -125,7 +125,7 @@ def _band(length: int, sliding_window: int | None) -> "torch.Tensor | None":
     return torch.ones(length, length, dtype=torch.bool).tril().triu(1 - sliding_window)
 
 
-def where_loss_is(labels: "torch.Tensor") -> dict[str, "torch.Tensor"]:
+def loss_only(labels: "torch.Tensor") -> dict[str, "torch.Tensor"]:
     """Arguments that have the only row's logits and loss computed at the tokens whose successor carries loss, no others."""
     places = (labels[0, 1:] != -100).nonzero()[:, 0]
     return {"logits_to_keep": places, "shift_labels": labels[:, places + 1]}

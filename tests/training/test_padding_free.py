@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from loragrid.training.backends.by_sample import take_samples_one_by_one, takes_samples_one_by_one, where_loss_is
 from loragrid.training.backends.factory import choose_backend
+from loragrid.training.backends.padding_free import enable_padding_free, is_padding_free, loss_only
 from loragrid.training.backends.recipe import make_recipe
 from tests.fixtures.train_toys import make_toy, rows_of
 from tests.training.test_packing import WINDOW, load
@@ -33,10 +33,10 @@ def test_loss_and_gradients_are_those_of_a_padded_batch(family: str, request: py
 
     folder, (padded, flat) = request.getfixturevalue(family), batches()
     plain, ours = load(folder, "sdpa"), load(folder, "sdpa")
-    take_samples_one_by_one(ours)
-    assert takes_samples_one_by_one(ours) and not takes_samples_one_by_one(plain) and max(LENGTHS) > 2 * WINDOW
+    enable_padding_free(ours)
+    assert is_padding_free(ours) and not is_padding_free(plain) and max(LENGTHS) > 2 * WINDOW
     expected = plain(**padded, use_cache=False)
-    found = ours(**flat, **where_loss_is(flat["labels"]), use_cache=False)
+    found = ours(**flat, **loss_only(flat["labels"]), use_cache=False)
     assert found.logits.shape[1] == int((padded["labels"][:, 1:] != -100).sum()) < sum(LENGTHS) - len(LENGTHS)
     assert found.loss.item() == pytest.approx(expected.loss.item(), rel=1e-6)
     for output in (expected, found):
@@ -49,7 +49,7 @@ def test_a_run_is_that_of_padded_batches(toy_llama: Path, tmp_path: Path, monkey
     """Update by update, held-out losses included; only the padding is not computed."""
     toy = make_toy(tmp_path, toy_llama, training__dropout=0.0)
     unpadded = toy.train(tmp_path / "unpadded")
-    monkeypatch.setattr("loragrid.training.backends.trl.take_samples_one_by_one", lambda model: None)
+    monkeypatch.setattr("loragrid.training.backends.trl.enable_padding_free", lambda model: None)
     padded = toy.train(tmp_path / "padded")
     losses = [[float(row["loss"]) for row in rows_of(tmp_path / name)] for name in ("unpadded", "padded")]
     assert len(losses[0]) > 12 and losses[0] == pytest.approx(losses[1], rel=1e-5)
@@ -79,8 +79,8 @@ def test_a_model_that_does_not_allow_it_is_padded() -> None:
     )
     for model in others:
         before = model.config._attn_implementation
-        take_samples_one_by_one(model.eval())
-        assert model.config._attn_implementation == before and not takes_samples_one_by_one(model), type(model)
+        enable_padding_free(model.eval())
+        assert model.config._attn_implementation == before and not is_padding_free(model), type(model)
     for model in (
         t.LlamaForCausalLM(t.LlamaConfig(**sizes, **heads)),
         t.Qwen3ForCausalLM(t.Qwen3Config(**sizes, **heads, head_dim=8)),
@@ -88,15 +88,15 @@ def test_a_model_that_does_not_allow_it_is_padded() -> None:
         t.Gemma3ForCausalLM(t.Gemma3TextConfig(**gemma)),
         t.GPT2LMHeadModel(t.GPT2Config(vocab_size=50, n_embd=16, n_layer=1, n_head=2)),
     ):
-        take_samples_one_by_one(model.eval())
-        assert takes_samples_one_by_one(model), type(model)
+        enable_padding_free(model.eval())
+        assert is_padding_free(model), type(model)
 
 
 def test_attention_that_is_not_told_where_samples_begin_is_refused(toy_llama: Path) -> None:
     """Several rows at once, as in generation: they would be taken for samples of one."""
     padded, _ = batches()
     model = load(toy_llama, "sdpa")
-    take_samples_one_by_one(model)
+    enable_padding_free(model)
     for refused in (padded, {"input_ids": padded["input_ids"], "position_ids": None}):
         with pytest.raises(RuntimeError, match="where samples begin"):
             model(**refused)
@@ -111,9 +111,9 @@ def test_a_base_on_a_gpu_is_left_as_it_is(toy_llama: Path, tmp_path: Path, monke
     toy = make_toy(tmp_path, toy_llama)
     recipe = make_recipe(toy.study, toy.cell, device="cpu")
     entry, backend = toy.study.models["toy"], choose_backend("trl", device="cpu")
-    assert takes_samples_one_by_one(backend.load(entry, recipe=recipe).model)
+    assert is_padding_free(backend.load(entry, recipe=recipe).model)
     monkeypatch.setattr(
         "loragrid.training.backends.trl.load_base", lambda entry, device: loading.load_base(entry, device="cpu")
     )
     on_gpu = dataclasses.replace(recipe, device="cuda")
-    assert not takes_samples_one_by_one(backend.load(entry, recipe=on_gpu).model)
+    assert not is_padding_free(backend.load(entry, recipe=on_gpu).model)
