@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from loragrid.app.catalogue import Catalogue, Subject
-from loragrid.errors import UserError
+from loragrid.errors import UserError, first_line
 from loragrid.models.loading import choose_device, load_base, load_tokenizer
 from loragrid.scoring.answers import render
 from loragrid.scoring.generation import end_token_ids
@@ -146,8 +146,7 @@ class LoadedBase:
             else:
                 self.model = PeftModel.from_pretrained(self.model, subject.adapter, adapter_name=name)
         except (ValueError, RuntimeError, KeyError, TypeError) as error:
-            first_line = str(error).strip().splitlines()[0][:300]
-            raise UserError(f"adapter {subject.adapter} does not fit {subject.model} ({first_line})") from None
+            raise UserError(f"adapter {subject.adapter} does not fit {subject.model} ({first_line(error)})") from None
         self.model.eval()
         self._names[subject.name] = name
         while len(self._names) > MOST_ADAPTERS:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from loragrid.errors import UserError
+from loragrid.errors import UserError, first_line
 from loragrid.models.loading import prepared_entry
 from loragrid.records.record import RunRecord, read_record
 from loragrid.runtime.atomic_files import read_json, sha256_file
@@ -184,8 +184,9 @@ def _fetch(adapter: str) -> Path:
     try:
         return Path(huggingface_hub.snapshot_download(name, revision=revision or None, allow_patterns=ADAPTER_FILES))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        first_line = str(error).strip().splitlines()[0]
-        raise UserError(f"adapter {adapter} is no folder and cannot be had from the hub ({first_line})") from None
+        raise UserError(
+            f"adapter {adapter} is no folder and cannot be had from the hub ({first_line(error)})"
+        ) from None
 
 
 def to_json(catalogue: Catalogue) -> str:

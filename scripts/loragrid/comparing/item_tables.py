@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from loragrid.errors import UserError
+from loragrid.errors import UserError, first_line
 from loragrid.records.outcomes import Outcome
 
 WEIGHTS = {"loss": "loss_tokens"}  # a mean loss is one per token: long rows count more
@@ -66,9 +66,7 @@ def _read_parquet(path: Path) -> dict[str, Any]:
         task, metric = (table.column(name).cast(pyarrow.string()) for name in ("task", "metric"))
         code = pyarrow.compute.binary_join_element_wise(task, metric, "\x1f").combine_chunks().dictionary_encode()
     except (OSError, pyarrow.ArrowException, KeyError) as error:
-        raise UserError(
-            f"{path} cannot be read ({str(error).splitlines()[0]}): delete its folder, score again"
-        ) from None
+        raise UserError(f"{path} cannot be read ({first_line(error)}): delete its folder, score again") from None
     item, value = table.column("item").to_numpy(zero_copy_only=False), table.column("value").to_numpy()
     cluster = table.column("cluster").to_numpy(zero_copy_only=False) if "cluster" in wanted else None
     indices, keys = code.indices.to_numpy(), code.dictionary.to_pylist()

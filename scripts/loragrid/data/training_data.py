@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from loragrid.errors import UserError
+from loragrid.errors import UserError, first_line
 from loragrid.runtime.atomic_files import read_json
 
 if TYPE_CHECKING:
@@ -77,8 +77,9 @@ def _read(path: Path) -> "pyarrow.Table":
     except FileNotFoundError:
         raise UserError(f"{path} is missing: run prepare_data") from None
     except (OSError, pyarrow.ArrowException, KeyError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{path} cannot be read as a tokenised data set ({reason}): run prepare_data again") from None
+        raise UserError(
+            f"{path} cannot be read as a tokenised data set ({first_line(error)}): run prepare_data again"
+        ) from None
     if table.num_rows == 0:
         raise UserError(f"{path} holds no row: look at the data card's reasons for dropping rows")
     return table

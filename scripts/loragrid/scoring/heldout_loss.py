@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from loragrid.errors import UserError
+from loragrid.errors import UserError, first_line
 from loragrid.models.batch_sizes import LOGITS_PER_PASS, TOKENS_PER_PASS
 from loragrid.runtime.atomic_files import sha256_json
 from loragrid.scoring.task_results import TaskResult
@@ -68,7 +68,7 @@ def read_columns(parquet: Path, columns: list[str]) -> "pyarrow.Table":
         return pyarrow.parquet.read_table(parquet, columns=columns).select(columns)
     except (OSError, pyarrow.ArrowException, KeyError) as error:
         raise UserError(
-            f"{parquet} cannot be read as a tokenised data set ({str(error).splitlines()[0]}): run prepare_data again"
+            f"{parquet} cannot be read as a tokenised data set ({first_line(error)}): run prepare_data again"
         ) from None
 
 

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from loragrid.errors import UserError, one_line
+from loragrid.errors import UserError, first_line, one_line
 from loragrid.runtime.atomic_files import sha256_file, sha256_json
 from loragrid.runtime.code_digest import modules_of
 from loragrid.study.tasks import TASKS, item_limit, stock_tasks, task_file, unknown_task
@@ -65,7 +65,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         settings = load_yaml(path, resolve_func=True)
     except (OSError, ValueError, ImportError, AttributeError, SyntaxError, yaml.YAMLError) as error:
-        raise UserError(f"task file {path}: cannot be read ({_first_line(error)}): mend it") from None
+        raise UserError(f"task file {path}: cannot be read ({_type_and_line(error)}): mend it") from None
     if not ("task" in settings or "group" in settings):
         raise UserError(f"task file {path}: has no key 'task': give the task a name")
     return settings
@@ -82,7 +82,7 @@ def _from_file(path: Path, limit: int | None) -> Found:
         digest = _digest(loaded, limit, code=_code_beside(path))
     except Exception as error:  # whatever lm-eval, datasets or the task's own functions raise for a bad file
         raise UserError(
-            f"task file {path}: cannot be built ({_first_line(error)}): mend it, or its data file"
+            f"task file {path}: cannot be built ({_type_and_line(error)}): mend it, or its data file"
         ) from None
     return Found(name=settings.get("group") or settings["task"], loaded=loaded, reason=None, digest=digest, limit=limit)
 
@@ -113,7 +113,7 @@ def _shipped(name: str, limit: int | None) -> Found:
         digest = _digest(loaded, limit, code=[])
         return Found(name=name, loaded=loaded, reason=None, digest=digest, limit=limit)
     except Exception as error:  # no network, a gated or moved data set, a missing optional package …
-        return Found(name=name, loaded=None, reason=f"cannot be built: {_first_line(error)}", digest="", limit=limit)
+        return Found(name=name, loaded=None, reason=f"cannot be built: {_type_and_line(error)}", digest="", limit=limit)
 
 
 def _check_sentence_rules(loaded: dict[str, Any]) -> None:
@@ -180,6 +180,6 @@ def _named(value: Any) -> str:
     return getattr(value, "__qualname__", None) or type(value).__qualname__
 
 
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return one_line(f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__)
+def _type_and_line(error: BaseException) -> str:
+    # A KeyError's message is the bare key: its type makes it readable.
+    return one_line(f"{type(error).__name__}: {first_line(error)}")
