@@ -190,8 +190,8 @@ def test_the_runs_of_a_setting_share_its_verdict_on_the_page(tmp_path: Path) -> 
         len({row["scores"][0]["verdict"] for row in rows}) == 1 and len(rows) == 3 and rows[0]["scores"][0]["verdict"]
     )
     assert (
-        "of 7 settings" in answers(material.evidence)[0].text
-        and "mean of 3 seeds" in answers(material.evidence)[0].text
+        "of 7 settings" in answers(material.compared)[0].text
+        and "mean of 3 seeds" in answers(material.compared)[0].text
     )
 
 
@@ -208,10 +208,10 @@ def test_no_sentence_compares_runs_on_unequal_tokens(tmp_path: Path) -> None:
         rows["reason"].str.contains("not comparable: its runs trained on 3.89 times").all() and rows["p"].isna().all()
     )
     assert any(sentence.startswith("Batch 4×8 with the base case") for sentence in summary["not_comparable"])
-    evidence = gather(study, tmp_path / "results", collect(study, tmp_path / "results")).evidence
-    text = " ".join(answer.text for answer in answers(evidence))
+    compared = gather(study, tmp_path / "results", collect(study, tmp_path / "results")).compared
+    text = " ".join(answer.text for answer in answers(compared))
     assert "4×8" not in text and "Batch was not compared: its runs trained on 3.89 times" in text
-    assert axis_finding(evidence, "batch").startswith("Not compared: ")
+    assert axis_finding(compared, "batch").startswith("Not compared: ")
     batch = next(row for row in summary["scorecard"] if "Large batches" in row["claim"])
     assert batch["result"] == "can't tell" and "3.89 times" in batch["why"]
 
@@ -345,13 +345,13 @@ def test_what_an_axis_does_on_other_tasks_is_said_and_one_gain_of_many_is_no_yes
     study = synthetic.make_study(tmp_path)
     synthetic.make_results(study, tmp_path / "results", effect=effect)
     summary = stage.compare(study=study, results=tmp_path / "results", out=tmp_path / "results/compare")
-    evidence = gather(study, tmp_path / "results", collect(study, tmp_path / "results")).evidence
-    helped, mattered, _ = answers(evidence)
+    compared = gather(study, tmp_path / "results", collect(study, tmp_path / "results")).compared
+    helped, mattered, _ = answers(compared)
     assert helped.short == "Some settings did" and helped.text.startswith("1 of 7 ")
     assert mattered.text.startswith("On running plan: learning rate 0.1 scored")
     assert "On other tasks: rank (with alpha) 64 is worse than 16 on" in mattered.text
-    assert axis_finding(evidence, "rank").startswith("On running plan: 4 against 16: can’t tell")
-    assert ". On other tasks: 64 is worse on" in axis_finding(evidence, "rank")
-    told = " ".join(methods_used(evidence))
+    assert axis_finding(compared, "rank").startswith("On running plan: 4 against 16: can’t tell")
+    assert ". On other tasks: 64 is worse on" in axis_finding(compared, "rank")
+    told = " ".join(methods_used(compared))
     assert "McNemar" in told and "flips of the signs" in told and "seeds" not in told
     assert summary["unmade_checks"].keys() <= summary["diagnoses"].keys()

@@ -12,7 +12,7 @@ import pytest
 
 import compare
 from loragrid.comparing.causes import diagnose, unmade
-from loragrid.comparing.run_evidence import Evidence, LossPath, adapter_distance, gather_evidence
+from loragrid.comparing.run_evidence import LossPath, RunEvidence, adapter_distance, gather_evidence
 from loragrid.comparing.study_checks import caveats, chance_level, leaks, not_comparable, untrained_loss, vocabulary
 from loragrid.records.outcomes import collect
 from loragrid.study.sections import ModelEntry
@@ -48,7 +48,7 @@ HEALTHY = 1.1 + 1.5 * np.exp(-5 * np.linspace(0, 1, 7))
 
 def causes(outcome, *, rows: list[dict] | None = None, **changes) -> set[str]:
     final = changes.pop("final", None)
-    evidence = Evidence(outcome, path(HEALTHY), 0.5, ANSWERS, ANSWERS, 2.0)
+    evidence = RunEvidence(outcome, path(HEALTHY), 0.5, ANSWERS, ANSWERS, 2.0)
     evidence = dataclasses.replace(evidence, **changes)
     if final is None and evidence.path is not None:
         final = float(evidence.path.heldout[-1])
@@ -106,7 +106,7 @@ def test_each_fault_is_named_alone(outcome, cause: str, changes: dict) -> None:
 def test_lost_and_skipped_updates_are_counted(outcome) -> None:
     made = path(HEALTHY)
     made.train[3], made.grad_norm[5] = np.nan, np.inf
-    evidence = Evidence(outcome, made, 0.5, ANSWERS, ANSWERS, None)
+    evidence = RunEvidence(outcome, made, 0.5, ANSWERS, ANSWERS, None)
     (cause,) = [c for c in diagnose(evidence, [], units=TASKS, target=None) if c.cause == "diverged"]
     assert "1 updates with a loss that is no number, 1 with an infinite gradient" in cause.evidence
 
@@ -126,7 +126,7 @@ def test_answers_in_one_form_are_no_collapse_where_the_score_is_better(outcome) 
 
 
 def test_repeated_rows_are_part_of_the_evidence(outcome) -> None:
-    evidence = Evidence(outcome, path(TURNED, train_end=0.3), 6.0, ANSWERS, ANSWERS, 2.0)
+    evidence = RunEvidence(outcome, path(TURNED, train_end=0.3), 6.0, ANSWERS, ANSWERS, 2.0)
     found = diagnose(evidence, [], units=TASKS, target=None)
     assert any("seen 6.0 times" in cause.evidence for cause in found if cause.cause == "overfitted")
 
@@ -169,7 +169,7 @@ def test_a_winner_of_a_search_is_no_neighbour_by_its_rate_alone(tmp_path: Path) 
 
 def test_what_was_measured_too_seldom_is_named(outcome) -> None:
     def told(*heldout: float) -> str | None:
-        return unmade(Evidence(outcome, path(np.array(heldout)), 0.5, {}, {}, None))
+        return unmade(RunEvidence(outcome, path(np.array(heldout)), 0.5, {}, {}, None))
 
     assert told(2.6, 2.0, 1.8, 1.7) is None
     assert told(2.6, 2.0, 1.8) == "not checked for under-training: 2 held-out measurements after its start"

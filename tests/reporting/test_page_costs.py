@@ -112,7 +112,7 @@ def test_share_of_the_cards_peak() -> None:
 
 
 def test_only_a_proved_gain_has_a_price(material: Material) -> None:
-    trades = {run: row for row in material.evidence.summary["trade_offs"] for run in row["runs"].split()}
+    trades = {run: row for row in material.compared.summary["trade_offs"] for run in row["runs"].split()}
     run = next(o for o in material.outcomes if o.record and trades[o.subject]["gain_verdict"] == "better")
     gain = trades[run.subject]["gain"]
     assert cost_per_point(material, run) == pytest.approx(run.record.train_seconds / (100 * gain))

@@ -10,7 +10,7 @@ from loragrid.comparing.item_tables import ItemTable
 from loragrid.records.outcomes import Outcome
 from loragrid.study.sections import BaseCase
 
-AXES = ("learning_rate", "rank", "batch", "model")
+COMPARED_AXES = ("learning_rate", "rank", "batch", "model")
 # ASSUME: cells whose training tokens differ by less than 2%, or by less than one update, were trained on equal terms.
 TOKEN_TOLERANCE = 0.02
 Pair = tuple[list[Outcome], list[Outcome]]  # runs with the base case's value and with another, each under all seeds
@@ -43,7 +43,7 @@ def _all_pairs(outcomes: list[Outcome], base_case: BaseCase) -> list[tuple[str, 
     runs = [o for o in outcomes if o.kind == "run" and o.status == "scored"]
     grid = [o for o in runs if "search" not in o.cell.departs]
     found = []
-    for axis in AXES:
+    for axis in COMPARED_AXES:
         default = getattr(base_case, axis)
         by_value: dict[Any, dict[tuple, list[Outcome]]] = {}
         for outcome in grid:
@@ -63,7 +63,7 @@ def _all_pairs(outcomes: list[Outcome], base_case: BaseCase) -> list[tuple[str, 
 
 def _place(outcome: Outcome, without: str) -> tuple:
     """The cell's settings apart from one axis and the seed; alpha moves with rank where the study says so."""
-    return tuple(str(getattr(outcome.cell, axis)) for axis in AXES if axis != without)
+    return tuple(str(getattr(outcome.cell, axis)) for axis in COMPARED_AXES if axis != without)
 
 
 def _order(value: Any) -> tuple:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from loragrid.comparing.run_evidence import Evidence
+from loragrid.comparing.run_evidence import RunEvidence
 from loragrid.formatting import change, detectable, listed, number, plain_name, score, setting
 
 # ASSUME: a held-out loss differs from another when they are 3% and 0.02 nats apart.
@@ -55,14 +55,14 @@ class Cause:
 
 
 def diagnose(
-    evidence: Evidence, rows: list[dict[str, Any]], *, units: dict[str, str], target: str | None
+    evidence: RunEvidence, rows: list[dict[str, Any]], *, units: dict[str, str], target: str | None
 ) -> list[Cause]:
     """The causes that hold for one run. `rows`: its comparisons with its base; `units`: task → share or plain."""
     if evidence.outcome.status == "diverged":
         return [
             Cause("diverged", evidence.outcome.reason or "the loss became NaN or infinite", "any NaN or infinite loss")
         ]
-    checks: tuple[Callable[[Evidence], Iterator[Cause]], ...] = (
+    checks: tuple[Callable[[RunEvidence], Iterator[Cause]], ...] = (
         diverged,
         learning_rate,
         under_trained,
@@ -82,7 +82,7 @@ def differs(loss: float, other: float) -> bool:
 MARGIN = f"more than {LOSS_SHARE:.0%} and {LOSS_NATS} nats"
 
 
-def diverged(evidence: Evidence) -> Iterator[Cause]:
+def diverged(evidence: RunEvidence) -> Iterator[Cause]:
     """The run ended above where it began, lost updates to NaN, or its gradients jumped about."""
     path = evidence.path
     if path is None:
@@ -110,7 +110,7 @@ def diverged(evidence: Evidence) -> Iterator[Cause]:
             yield Cause("diverged", text, f"{GRADIENT_JUMP_SHARE:.0%} of updates")
 
 
-def learning_rate(evidence: Evidence) -> Iterator[Cause]:
+def learning_rate(evidence: RunEvidence) -> Iterator[Cause]:
     """Too high or too low, seen by the runs that differ in nothing else; without such runs by the path alone."""
     record, rate = evidence.outcome.record, evidence.outcome.cell.learning_rate
     own = record.final_heldout_loss
@@ -137,7 +137,7 @@ def learning_rate(evidence: Evidence) -> Iterator[Cause]:
         yield Cause("rate_too_low", text, f"a fall of less than {BARELY_MOVED:.0%}")
 
 
-def under_trained(evidence: Evidence) -> Iterator[Cause]:
+def under_trained(evidence: RunEvidence) -> Iterator[Cause]:
     """Still getting better when it ended."""
     path = evidence.path
     if path is None or not path.from_untrained or path.trained_measurements < FEWEST_FOR_FALL:
@@ -152,7 +152,7 @@ def under_trained(evidence: Evidence) -> Iterator[Cause]:
         yield Cause("under_trained", text, f"{LAST_PROGRESS:.0%} or more")
 
 
-def overfitted(evidence: Evidence) -> Iterator[Cause]:
+def overfitted(evidence: RunEvidence) -> Iterator[Cause]:
     """Held-out loss turned up while training loss went on falling. A loss that rose from the untrained model's on is none."""
     path = evidence.path
     if path is None or path.trained_measurements < FEWEST_FOR_TURN or len(path.train) < 10:
@@ -177,7 +177,7 @@ def overfitted(evidence: Evidence) -> Iterator[Cause]:
         yield Cause("overfitted", text, f"a rise of {MARGIN} with training loss falling")
 
 
-def unmade(evidence: Evidence) -> str | None:
+def unmade(evidence: RunEvidence) -> str | None:
     """Which checks of the loss path could not be made for want of measurements; None where all were."""
     path = evidence.path
     count = 0 if path is None else path.trained_measurements
@@ -191,7 +191,7 @@ def unmade(evidence: Evidence) -> str | None:
     return f"not checked for {listed(missing)}: {count} held-out measurement{'' if count == 1 else 's'} after its start"
 
 
-def collapsed(evidence: Evidence, better: set[str]) -> Iterator[Cause]:
+def collapsed(evidence: RunEvidence, better: set[str]) -> Iterator[Cause]:
     """Answers that loop, or have lost their variety against the base's answers to the same prompts. Answers in one form are
     less varied than a base's rambling and yet what was asked for: on tasks in `better` variety says nothing."""
     for task, found in evidence.answers.items():
@@ -210,7 +210,7 @@ def collapsed(evidence: Evidence, better: set[str]) -> Iterator[Cause]:
             )
 
 
-def never_stops(evidence: Evidence) -> Iterator[Cause]:
+def never_stops(evidence: RunEvidence) -> Iterator[Cause]:
     """Answers that run on to the limit, or hold special tokens as text: the template or the end token does not fit."""
     yield from stops(evidence.answers, evidence.base_answers)
 

@@ -9,7 +9,7 @@ import pandas as pd
 from loragrid.comparing.causes import as_dicts, diagnose, unmade
 from loragrid.comparing.comparisons import Terms
 from loragrid.comparing.item_tables import ItemTable
-from loragrid.comparing.run_evidence import Evidence, gather_evidence
+from loragrid.comparing.run_evidence import RunEvidence, gather_evidence
 from loragrid.comparing.study_checks import base_faults, caveats, leaks, not_comparable
 from loragrid.formatting import change, plain_name, visible
 from loragrid.records.outcomes import Outcome
@@ -70,17 +70,17 @@ def _precision(row: dict[str, Any]) -> dict[str, str]:
     return {"cause": "precision", "name": "Precision", "evidence": evidence, "threshold": "a proved loss of the base"}
 
 
-def _equal_tokens(evidence: dict[str, Evidence]) -> int | None:
+def _equal_tokens(evidence: dict[str, RunEvidence]) -> int | None:
     """The most tokens that every finished run has seen, at which all held-out losses can be read off."""
     ends = [e.path.heldout_tokens[-1] for e in evidence.values() if _finished(e) and len(e.path.heldout_tokens)]
     return int(min(ends)) if ends else None
 
 
-def _finished(evidence: Evidence) -> bool:
+def _finished(evidence: RunEvidence) -> bool:
     return evidence.path is not None and evidence.outcome.record.status == "finished"
 
 
-def _columns(evidence: Evidence, common: int | None) -> dict[str, Any]:
+def _columns(evidence: RunEvidence, common: int | None) -> dict[str, Any]:
     loss = evidence.path.heldout_at(common) if evidence.path is not None and common is not None else None
     return {
         "epochs": evidence.epochs,

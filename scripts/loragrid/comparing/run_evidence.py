@@ -43,7 +43,7 @@ class LossPath:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class RunEvidence:
     """Everything about one run (or base) that a cause may rest on; None where it was not measured."""
 
     outcome: Outcome
@@ -116,16 +116,16 @@ def adapter_distance(folder: Path) -> float | None:
     return scale * total**0.5 if total else None
 
 
-def gather_evidence(outcomes: list[Outcome], results: Path) -> dict[str, Evidence]:
+def gather_evidence(outcomes: list[Outcome], results: Path) -> dict[str, RunEvidence]:
     """Run → evidence, for the runs that were trained."""
     bases = {o.subject: answer_measures(o) for o in outcomes if o.kind == "base"}
-    found: dict[str, Evidence] = {}
+    found: dict[str, RunEvidence] = {}
     for outcome in outcomes:
         if outcome.record is None:
             continue
         folder = results / "train" / outcome.subject
         record = outcome.record
-        found[outcome.subject] = Evidence(
+        found[outcome.subject] = RunEvidence(
             outcome=outcome,
             path=read_loss_path(folder / record.losses_file),
             epochs=record.samples / record.train_rows if record.train_rows else None,
@@ -137,9 +137,9 @@ def gather_evidence(outcomes: list[Outcome], results: Path) -> dict[str, Evidenc
     return found
 
 
-def _add_neighbours(found: dict[str, Evidence]) -> None:
+def _add_neighbours(found: dict[str, RunEvidence]) -> None:
     """Give each run the finished runs that differ from it in nothing but the learning rate."""
-    groups: dict[str, list[Evidence]] = {}
+    groups: dict[str, list[RunEvidence]] = {}
     for evidence in found.values():
         cell = evidence.outcome.cell
         rest = {name: value for name, value in cell.identity.items() if name != "learning_rate"}
@@ -152,7 +152,7 @@ def _add_neighbours(found: dict[str, Evidence]) -> None:
             )
 
 
-def _final_loss(evidence: Evidence) -> float:
+def _final_loss(evidence: RunEvidence) -> float:
     record = evidence.outcome.record
     value = record.final_heldout_loss if record.status == "finished" else None
     return float("nan") if value is None else value

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from loragrid.comparing.axis_effects import AXES
+from loragrid.comparing.axis_effects import COMPARED_AXES
 from loragrid.comparing.causes import differs
 from loragrid.errors import UserError
 from loragrid.formatting import AXIS_NAMES, axis_value, between, change, decimals, listed, plain_name, plural, setting
@@ -124,7 +124,7 @@ def same_best_rate(rule: dict, cells: Cells) -> tuple[str, str]:
             continue
         alphas.add(outcome.cell.identity["training"]["alpha"])
         others = tuple(
-            str(getattr(outcome.cell, name)) for name in (*AXES, "seed") if name not in (axis, "learning_rate")
+            str(getattr(outcome.cell, name)) for name in (*COMPARED_AXES, "seed") if name not in (axis, "learning_rate")
         )
         rates = groups.setdefault(others, {}).setdefault(getattr(outcome.cell, axis), {})
         rates[outcome.cell.learning_rate] = outcome.record.final_heldout_loss

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from loragrid.comparing.causes import as_dicts, diverged, overfitted, under_trained
-from loragrid.comparing.run_evidence import Evidence
+from loragrid.comparing.run_evidence import RunEvidence
 from loragrid.external.judging import ALPHA, Judged, answer, judge, missing_parts
 from loragrid.external.runs import ForeignResults, ForeignRun, ScoreKey, is_number
 from loragrid.formatting import between, change, p_value, plain_name, plural, score, setting, visible
@@ -108,7 +108,7 @@ def _causes(results: ForeignResults) -> list[dict[str, Any]]:
         if run.path is None:
             continue
         epochs = run.settings.get("epochs")
-        evidence = Evidence(None, run.path, epochs if is_number(epochs) else None, {}, {}, None)
+        evidence = RunEvidence(None, run.path, epochs if is_number(epochs) else None, {}, {}, None)
         causes = [cause for check in (diverged, under_trained, overfitted) for cause in check(evidence)]
         if causes:
             rows.append({"label": visible(run.name, 120), "causes": as_dicts(causes)})

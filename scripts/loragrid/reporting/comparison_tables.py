@@ -4,7 +4,7 @@ from typing import Any
 
 import pandas as pd
 
-from loragrid.comparing.axis_effects import AXES
+from loragrid.comparing.axis_effects import COMPARED_AXES
 from loragrid.comparing.paired_statistics import MCNEMAR, SEEDS_T
 from loragrid.comparing.sign_flips import DRAWN, EXACT, TAIL
 from loragrid.formatting import (
@@ -18,16 +18,16 @@ from loragrid.formatting import (
     score,
     visible,
 )
-from loragrid.reporting.findings import Evidence, axis_finding, start
+from loragrid.reporting.findings import ComparedStudy, axis_finding, start
 from loragrid.reporting.page import Material
 
 
 def axis_rows(material: Material, axis: str) -> list[dict[str, Any]]:
     """The table under an axis's pictures: every value on every task against the base case."""
-    table = material.evidence.axes
+    table = material.compared.axes
     if table.empty:
         return []
-    tasks = material.evidence.summary["tasks"]
+    tasks = material.compared.summary["tasks"]
     return [
         comparison_row(row, tasks[row["task"]]["unit"], axis_value(axis, row["value"]))
         for _, row in table[table["axis"] == axis].iterrows()
@@ -36,11 +36,11 @@ def axis_rows(material: Material, axis: str) -> list[dict[str, Any]]:
 
 def base_rows(material: Material) -> list[dict[str, Any]]:
     """Every setting on every task against its untrained base."""
-    evidence = material.evidence
-    tasks = evidence.summary["tasks"]
+    compared = material.compared
+    tasks = compared.summary["tasks"]
     return [
-        comparison_row(row, tasks[row["task"]]["unit"], evidence.setting_labels[row["run"]])
-        for _, row in evidence.comparisons.iterrows()
+        comparison_row(row, tasks[row["task"]]["unit"], compared.setting_labels[row["run"]])
+        for _, row in compared.comparisons.iterrows()
     ]
 
 
@@ -48,7 +48,7 @@ def control_rows(material: Material) -> list[dict[str, Any]]:
     """The untrained bases in two precisions, task by task."""
     return [
         comparison_row(pd.Series(row), row["unit"], f"{row['low_model']} ({row['precision']})")
-        for row in material.evidence.summary["precision_controls"]
+        for row in material.compared.summary["precision_controls"]
     ]
 
 
@@ -79,12 +79,12 @@ def _other_tokens(material: Material) -> bool:
 def axis_sections(material: Material) -> list[dict[str, Any]]:
     """One section per axis that the study varies."""
     runs = [o.cell for o in material.outcomes if o.cell and "search" not in o.cell.departs]
-    varied = [axis for axis in AXES if len({getattr(cell, axis) for cell in runs}) > 1]
+    varied = [axis for axis in COMPARED_AXES if len({getattr(cell, axis) for cell in runs}) > 1]
     return [
         {
             "axis": axis,
-            "title": start(material.evidence.axis(axis)),
-            "finding": axis_finding(material.evidence, axis),
+            "title": start(material.compared.axis(axis)),
+            "finding": axis_finding(material.compared, axis),
             "rows": axis_rows(material, axis),
             "other_tokens": axis == "model" and _other_tokens(material),
         }
@@ -95,8 +95,8 @@ def axis_sections(material: Material) -> list[dict[str, Any]]:
 def noise_floor(material: Material) -> list[str]:
     """Per task whose spread between seeds was measured: its name and the standard deviation of one run's score."""
     found = []
-    for task, known in material.evidence.summary["noise"].items():
-        unit = material.evidence.summary["tasks"][task]["unit"]
+    for task, known in material.compared.summary["noise"].items():
+        unit = material.compared.summary["tasks"][task]["unit"]
         amount = change(known["sd"], unit, words=True, places=1).lstrip("+")
         found.append(f"{plain_name(task)} (standard deviation {amount}, {known['df']} degrees of freedom)")
     return found
@@ -114,16 +114,16 @@ TESTS = {
 }
 
 
-def methods_used(evidence: Evidence) -> list[str]:
+def methods_used(compared: ComparedStudy) -> list[str]:
     """One sentence per method that the verdicts of this page rest on."""
-    frames = (evidence.comparisons, evidence.axes)
+    frames = (compared.comparisons, compared.axes)
     used = {method for frame in frames if "method" in frame for method in frame["method"].dropna()}
     return [sentence for method, sentence in TESTS.items() if method in used]
 
 
 def task_notes(material: Material) -> dict[str, list[str]]:
     """Names of the tasks whose items share passages (`clustered`), and of the retention tasks without a margin."""
-    tasks = material.evidence.summary["tasks"]
+    tasks = material.compared.summary["tasks"]
     return {
         "clustered": [plain_name(name) for name, task in tasks.items() if task["clusters"]],
         "unmargined": [

@@ -33,7 +33,7 @@ def cost_table(material: Material) -> dict[str, Any]:
         if any(row[heading] != NONE for row in table.values())
     ]
     rows = [
-        {"label": material.evidence.labels[run], "cells": [row[heading] for heading in headings]}
+        {"label": material.compared.labels[run], "cells": [row[heading] for heading in headings]}
         for run, row in table.items()
     ]
     return {"headings": headings, "rows": rows}
@@ -54,9 +54,9 @@ def _time(material: Material, outcome: Outcome) -> dict[str, Figure]:
 def cost_per_point(material: Material, outcome: Outcome) -> float | None:
     """Seconds of training per point (hundredth) of target gain; None where the gain is not proved: a gain that may be
     nothing has no price. Of several seeds it is their mean gain."""
-    trades = material.evidence.summary["trade_offs"]
+    trades = material.compared.summary["trade_offs"]
     row = next((row for row in trades if outcome.subject in row["runs"].split()), None)
-    if row is None or material.evidence.unit != "share" or row["gain_verdict"] != "better":
+    if row is None or material.compared.unit != "share" or row["gain_verdict"] != "better":
         return None
     return outcome.record.train_seconds / (row["gain"] * 100)
 

@@ -116,7 +116,7 @@ def sessions(material: Material) -> dict[str, Any]:
         seconds += sum(session.seconds for session in found)
         rows += [
             {
-                "label": material.evidence.labels[outcome.subject],
+                "label": material.compared.labels[outcome.subject],
                 "start": whole(session.start_step),
                 "end": whole(session.end_step),
                 "seconds": duration(session.seconds),
@@ -146,7 +146,7 @@ def provenance(material: Material) -> dict[str, Any]:
     usual = max(set(codes), key=codes.count) if codes else None
     runs = [
         {
-            "label": material.evidence.labels[o.subject],
+            "label": material.compared.labels[o.subject],
             "run": o.subject,
             "code": o.record.code,
             "odd": o.record.code != usual,

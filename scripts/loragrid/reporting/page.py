@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from loragrid.comparing.axis_effects import AXES, axis_text
+from loragrid.comparing.axis_effects import COMPARED_AXES, axis_text
 from loragrid.errors import UserError
 from loragrid.formatting import (
     AXIS_NAMES,
@@ -23,7 +23,7 @@ from loragrid.formatting import (
     whole,
 )
 from loragrid.records.outcomes import STATUSES, Outcome, data_cards
-from loragrid.reporting.findings import Evidence
+from loragrid.reporting.findings import ComparedStudy
 from loragrid.runtime.atomic_files import read_json
 from loragrid.study.study_file import Study
 
@@ -35,7 +35,7 @@ class Material:
     study: Study
     results: Path
     outcomes: list[Outcome]
-    evidence: Evidence
+    compared: ComparedStudy
     scores: pd.DataFrame
     runs: pd.DataFrame
     cards: dict[str, dict[str, Any]]
@@ -48,10 +48,10 @@ def gather(study: Study, results: Path, outcomes: list[Outcome]) -> Material:
     labels, setting_labels = ({o.subject: label(o, seed=seed) for o in outcomes} for seed in (True, False))
     case = tuple(o.subject for o in outcomes if o.cell and not set(o.cell.departs) - {"seed"})
     tables = (read_table(folder / f"{name}.csv") for name in ("comparisons", "axes"))
-    evidence = Evidence(summary, *tables, labels, setting_labels, case)
+    compared = ComparedStudy(summary, *tables, labels, setting_labels, case)
     runs = read_table(folder / "runs.csv").set_index("subject")
     return Material(
-        study, results, outcomes, evidence, read_table(folder / "scores.csv"), runs, data_cards(study, results)
+        study, results, outcomes, compared, read_table(folder / "scores.csv"), runs, data_cards(study, results)
     )
 
 
@@ -88,7 +88,7 @@ def asked(material: Material) -> list[str]:
     study = material.study
     runs = [o for o in material.outcomes if o.cell and "search" not in o.cell.departs]
     case = study.base_case
-    axes = [AXIS_NAMES[axis] for axis in AXES if len({getattr(o.cell, axis) for o in runs}) > 1]
+    axes = [AXIS_NAMES[axis] for axis in COMPARED_AXES if len({getattr(o.cell, axis) for o in runs}) > 1]
     design = "every combination of" if study.grid.design == "factorial" else "single departures from it in"
     budget = study.training.budget
     seeds = sorted({o.cell.seed for o in runs})
@@ -110,8 +110,8 @@ def _names(tasks: Sequence[str]) -> str:
 
 def run_rows(material: Material) -> list[dict[str, Any]]:
     """The table of all runs and bases, failed and missing ones with their reason."""
-    tasks = material.evidence.summary["tasks"]
-    table = material.evidence.comparisons
+    tasks = material.compared.summary["tasks"]
+    table = material.compared.comparisons
     verdicts = {
         (run, row.task): row.verdict for row in table.itertuples() for run in row.runs.split()
     }  # a setting's verdict is that of all its seeds together
@@ -128,7 +128,7 @@ def run_rows(material: Material) -> list[dict[str, Any]]:
         rows.append(
             {
                 "subject": outcome.subject,
-                "label": material.evidence.labels[outcome.subject],
+                "label": material.compared.labels[outcome.subject],
                 "kind": outcome.kind,
                 "model": visible(outcome.model),
                 "learning_rate": setting(cell.learning_rate) if cell else "–",
@@ -171,33 +171,33 @@ def _cell(table: pd.DataFrame, subject: str, column: str) -> float | None:
 
 def diagnosis_rows(material: Material) -> list[dict[str, Any]]:
     """Per run with a fault: its label and causes."""
-    labels = material.evidence.labels
+    labels = material.compared.labels
     return [
         {"label": labels[run], "causes": causes}
-        for run, causes in material.evidence.summary["diagnoses"].items()
+        for run, causes in material.compared.summary["diagnoses"].items()
         if causes and run in labels
     ]
 
 
 def healthy_runs(material: Material) -> list[str]:
     """Labels of the trained runs in which no fault was found, with the checks that could not be made."""
-    labels, notes = material.evidence.labels, dict(material.evidence.summary["unmade_checks"])
-    for row in material.evidence.summary["trade_offs"]:
+    labels, notes = material.compared.labels, dict(material.compared.summary["unmade_checks"])
+    for row in material.compared.summary["trade_offs"]:
         if row["likely_lost"]:
             told = f"a loss beyond the margin is likely on {listed([plain_name(task) for task in row['likely_lost']])}"
             notes |= {run: "; ".join(filter(None, (notes.get(run), told))) for run in row["runs"].split()}
     return [
         f"{labels[run]} ({notes[run]})" if run in notes else labels[run]
-        for run, causes in material.evidence.summary["diagnoses"].items()
+        for run, causes in material.compared.summary["diagnoses"].items()
         if not causes and run in labels
     ]
 
 
 def base_fault_rows(material: Material) -> list[dict[str, Any]]:
     """Per base with a fault: its label and causes, for the note above all comparisons."""
-    labels = material.evidence.labels
+    labels = material.compared.labels
     return [
         {"label": labels[base], "causes": causes}
-        for base, causes in material.evidence.summary["base_faults"].items()
+        for base, causes in material.compared.summary["base_faults"].items()
         if base in labels
     ]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from loragrid.comparing.axis_effects import AXES, axis_text
+from loragrid.comparing.axis_effects import COMPARED_AXES, axis_text
 from loragrid.comparing.run_evidence import read_loss_path
 from loragrid.formatting import AXIS_NAMES, plain_name, setting, visible
 from loragrid.records.outcomes import Outcome
@@ -43,7 +43,7 @@ def draw_all(material: Material, folder: Path) -> Pictures:
     with drawing():
         draw_differences(material, pictures)
         draw_trade_off(material, pictures)
-        for axis in AXES:
+        for axis in COMPARED_AXES:
             draw_losses(material, pictures, axis)
             draw_scores(material, pictures, axis)
         drawn: list[Any] = []
@@ -56,7 +56,7 @@ def draw_all(material: Material, folder: Path) -> Pictures:
 
 def draw_differences(material: Material, pictures: Pictures) -> None:
     """Learned and kept, a row per run."""
-    trades = material.evidence.summary["trade_offs"]
+    trades = material.compared.summary["trade_offs"]
     if not trades:
         return
     note = f"the {MOST_ROWS} largest gains of {len(trades)}" if len(trades) > MOST_ROWS else ""
@@ -68,10 +68,10 @@ def draw_differences(material: Material, pictures: Pictures) -> None:
         if row["kept"] is not None:
             clear = row["kept_low"] > 0 or row["kept_high"] < 0
             kept = Point("", row["kept"], row["kept_low"], row["kept_high"], clear)
-        rows.append((material.evidence.setting_labels[row["run"]], gain, kept))
-    share = material.evidence.unit == "share"
+        rows.append((material.compared.setting_labels[row["run"]], gain, kept))
+    share = material.compared.unit == "share"
     titles = ("Learned, points" if share else "Learned", "Kept, points")
-    target = plain_name(material.evidence.target)
+    target = plain_name(material.compared.target)
     alt = f"What each run learned on {target} and kept on the retention tasks, as differences from its base"
     pictures.add("differences", charts.differences(rows, titles, share=share, note=note), alt)
 
@@ -80,18 +80,18 @@ def draw_trade_off(material: Material, pictures: Pictures) -> None:
     """Learning against forgetting."""
     points = [
         (
-            material.evidence.setting_labels[row["run"]],
+            material.compared.setting_labels[row["run"]],
             Point("", row["gain"], row["gain_low"], row["gain_high"]),
             Point("", row["kept"], row["kept_low"], row["kept_high"]),
             row["pareto"],
         )
-        for row in material.evidence.summary["trade_offs"]
+        for row in material.compared.summary["trade_offs"]
         if row["kept"] is not None
     ]
     if len(points) < 2:
         return
-    margin = material.evidence.summary["terms"]["retention_margin"]
-    figure = charts.trade_off(points, share=material.evidence.unit == "share", margin=margin)
+    margin = material.compared.summary["terms"]["retention_margin"]
+    figure = charts.trade_off(points, share=material.compared.unit == "share", margin=margin)
     pictures.add("trade_off", figure, "Gain on the target against change in retention, one point per run")
 
 
@@ -134,13 +134,13 @@ def draw_losses(material: Material, pictures: Pictures, axis: str) -> None:
 def draw_scores(material: Material, pictures: Pictures, axis: str) -> None:
     """Target and mean retention over the values of one axis, with the untrained base beside each."""
     runs = [o for o in on_axis(material, axis) if o.status == "scored"]
-    if len(runs) < 2 or material.evidence.target is None:
+    if len(runs) < 2 or material.compared.target is None:
         return
-    tasks = material.evidence.summary["tasks"]
-    share = material.evidence.unit == "share"
+    tasks = material.compared.summary["tasks"]
+    share = material.compared.unit == "share"
     retention = [name for name, task in tasks.items() if task["group"] == "retention" and task["unit"] == "share"]
     table = material.scores.set_index(["subject", "task"])
-    target, name = [material.evidence.target], plain_name(material.evidence.target)
+    target, name = [material.compared.target], plain_name(material.compared.target)
     series = [
         (name, "s0", [score_point(table, o.subject, target) for o in runs]),
         (f"untrained, {name}", "s0", [score_point(table, o.base, target) for o in runs]),
@@ -151,7 +151,7 @@ def draw_scores(material: Material, pictures: Pictures, axis: str) -> None:
             ("untrained, retention", "s1", [score_point(table, o.base, retention) for o in runs]),
         ]
     marked = next((i for i, o in enumerate(runs) if not o.cell.departs), -1)
-    title = "Scores" if share else plain_name(tasks[material.evidence.target]["metric"]).capitalize()
+    title = "Scores" if share else plain_name(tasks[material.compared.target]["metric"]).capitalize()
     figure = charts.scores_by_value(series, [value_text(axis, o) for o in runs], marked, share=share, title=title)
     pictures.add(f"scores_{axis}", figure, f"Scores by {AXIS_NAMES[axis]}, with intervals, beside the untrained base")
 

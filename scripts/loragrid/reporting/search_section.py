@@ -179,11 +179,11 @@ def _winner(material: Material, found: dict[str, Any]) -> str:
     what = f"Trial {found['best']['slot']}: {_setting(found['best']['point'])}."
     run = found["winner"]["run"]
     if run in {cell.run for cell in material.study.cells}:
-        return f"{what} That is a run of the grid, “{material.evidence.labels[run]}”."
+        return f"{what} That is a run of the grid, “{material.compared.labels[run]}”."
     outcome = next((o for o in material.outcomes if o.subject == run), None)
     if outcome is None:
         return f"{what} It was not trained at the full budget: set tune.enabled to true in the study file for that."
-    verdict = f" {axis_finding(material.evidence, 'search')}" if outcome.status == "scored" else ""
+    verdict = f" {axis_finding(material.compared, 'search')}" if outcome.status == "scored" else ""
     return f"{what} {_at_full_budget(outcome)}{verdict}"
 
 
