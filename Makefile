@@ -12,9 +12,8 @@ export OMP_NUM_THREADS ?= 1
 
 .PHONY: study app space test certify bench base-models clean
 
-# Snakemake says where the report is only when it ran something: here it is told to leave that to the line below.
 study: $(VENV)/.study
-	REPORT_TOLD=1 $(BIN)/snakemake --cores $(CORES)
+	$(BIN)/snakemake --cores $(CORES)
 	@study=$$(sed -n 's/^study: *\([^ #]*\).*/\1/p' config/config.yaml); \
 	echo "loragrid: the report is $(CURDIR)/reports/$$(basename "$${study%.yaml}")/report.html"
 

@@ -5,7 +5,7 @@
 
 rule compare:
     input:
-        scores=score_inputs,
+        scores=lambda wildcards: JOBS.score_files(winner(), partial=OPTIONS.partial),
     output:
         comparison="<results>/compare/compare.json",
     log:
@@ -19,9 +19,9 @@ rule compare:
     params:
         results=lambda wildcards, output: Path(output.comparison).parents[1],
         out=lambda wildcards, output: Path(output.comparison).parent,
-        cells=sha256_json([*BASES, *CELLS]),
-        compare=sha256_json(STUDY.compare),
-        literature=files_digest(ROOT / "config" / "literature.yaml"),
+        cells=sha256_json([*STUDY.bases, *(cell.run for cell in STUDY.cells)]),
+        compare=sha256_json(STUDY.yaml["compare"]),
+        literature=files_digest([paths.ROOT / "config" / "literature.yaml"]),
         code=code_digest("compare"),
     shell:
         'exec python "$SCRIPTS/compare.py" --study "$STUDY" --results {params.results:q}'

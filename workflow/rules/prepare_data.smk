@@ -10,7 +10,7 @@ rule prepare_data:
         "<logs>/prepare_data/{data}.log",
     benchmark:
         "<benchmarks>/prepare_data/{data}.tsv"
-    priority: by("data", precedence)
+    priority: lambda wildcards: JOBS.priority(wildcards.data)
     conda:
         "../../environment.yml"
     threads: 1

@@ -7,7 +7,7 @@
 rule report:
     input:
         comparison="<results>/compare/compare.json",
-        search=search_input,
+        search=JOBS.search_result if JOBS.searched and not OPTIONS.partial else [],
     output:
         page=report(
             "<reports>/report.html",
@@ -39,8 +39,8 @@ rule report:
     params:
         results=lambda wildcards, input: Path(input.comparison).parents[1],
         title=STUDY.title,
-        search=search_beside(),
-        templates=files_digest(*(SCRIPTS / "loragrid" / "reporting" / "templates").glob("*")),
+        search=JOBS.shown_search_digest(),
+        templates=files_digest((paths.SCRIPTS / "loragrid" / "reporting" / "templates").glob("*")),
         code=code_digest("report"),
     shell:
         'exec python "$SCRIPTS/report.py" --study "$STUDY" --results {params.results:q}'

@@ -5,7 +5,7 @@
 
 rule score:
     input:
-        card=by("subject", card_of, among=KNOWN),
+        card=lambda wildcards: card_of(wildcards.subject),
         record="<results>/train/{subject}/record.json",
     output:
         score="<results>/score/{subject}/score.json",
@@ -15,17 +15,17 @@ rule score:
         "<benchmarks>/score/{subject}.tsv"
     wildcard_constraints:
         subject=RUN_ID,
-    priority: by("subject", precedence)
+    priority: lambda wildcards: JOBS.priority(wildcards.subject)
     conda:
         "../../environment.yml"
     threads: STUDY.scoring.threads
     resources:
-        mem_mb=asked("mem_mb", "score", "subject"),
-        runtime=asked("runtime", "score", "subject"),
+        mem_mb=lambda wildcards: JOBS.request("score", wildcards.subject)["mem_mb"],
+        runtime=lambda wildcards: JOBS.request("score", wildcards.subject)["runtime"],
         gpu=1,
-        vram_mib=asked("vram_mib", "score", "subject"),
+        vram_mib=lambda wildcards: JOBS.request("score", wildcards.subject)["vram_mib"],
     params:
-        study=by("subject", study_of, among=KNOWN),
+        study=lambda wildcards: JOBS.study_file(wildcards.subject),
         trained=f"--record {RESULTS}/train/{{subject}}/record.json --adapter {RESULTS}/train/{{subject}}/adapter",
         scoring=SCORING,
         code=code_digest("score"),
@@ -38,7 +38,7 @@ rule score:
 # options that name a rule (`--set-resources score:runtime=60`) have to name both.
 use rule score as score_base with:
     input:
-        card=by("subject", card_of, among=BASES),
+        card=lambda wildcards: JOBS.card(wildcards.subject),
     wildcard_constraints:
         subject=BASE_ID,
     params:

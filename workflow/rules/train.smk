@@ -6,24 +6,24 @@
 
 rule train:
     input:
-        card=by("run", card_of, among=KNOWN),
+        card=lambda wildcards: card_of(wildcards.run),
     output:
         record="<results>/train/{run}/record.json",
     log:
         "<logs>/train/{run}.log",
     benchmark:
         "<benchmarks>/train/{run}.tsv"
-    priority: by("run", lambda run: precedence(run, late=1))
+    priority: lambda wildcards: JOBS.priority(wildcards.run) - 1
     conda:
         "../../environment.yml"
     threads: STUDY.training.threads
     resources:
-        mem_mb=asked("mem_mb", "train", "run"),
-        runtime=asked("runtime", "train", "run"),
+        mem_mb=lambda wildcards: JOBS.request("train", wildcards.run)["mem_mb"],
+        runtime=lambda wildcards: JOBS.request("train", wildcards.run)["runtime"],
         gpu=1,
-        vram_mib=asked("vram_mib", "train", "run"),
+        vram_mib=lambda wildcards: JOBS.request("train", wildcards.run)["vram_mib"],
     params:
-        study=by("run", study_of, among=KNOWN),
+        study=lambda wildcards: JOBS.study_file(wildcards.run),
         code=code_digest("train"),
     shell:
         'exec python "$SCRIPTS/train.py" --study {params.study} --run {wildcards.run} --data $(dirname {input.card})'

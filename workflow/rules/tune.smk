@@ -6,25 +6,25 @@
 
 checkpoint tune:
     input:
-        card=card_of(BASE_CASE.run),
+        card=JOBS.card(STUDY.cells[0].run),
     output:
-        result=SEARCH_RESULT,
+        result=JOBS.search_result,
     log:
         "<logs>/tune.log",
     benchmark:
         "<benchmarks>/tune.tsv"
     conda:
         "../../environment.yml"
-    threads: STUDY.training.threads * (STUDY.tune or {"workers": 1})["workers"]
+    threads: STUDY.training.threads * (STUDY.tune.workers if STUDY.tune else 1)
     resources:
-        mem_mb=RESOURCES["tune"]["tune"]["mem_mb"],
-        runtime=RESOURCES["tune"]["tune"]["runtime"],
+        mem_mb=JOBS.request("tune", "tune")["mem_mb"],
+        runtime=JOBS.request("tune", "tune")["runtime"],
         gpu=1,
-        vram_mib=RESOURCES["tune"]["tune"]["vram_mib"],
+        vram_mib=JOBS.request("tune", "tune")["vram_mib"],
     params:
         data=lambda wildcards, input: Path(input.card).parent,
         out=lambda wildcards, output: Path(output.result).parent,
-        search=SEARCH,
+        search=JOBS.search_digest(),
         code=code_digest("tune"),
     shell:
         'exec python "$SCRIPTS/tune.py" --study "$STUDY" --data {params.data:q} --out {params.out:q}'

@@ -1,0 +1,65 @@
+"""The environment of a study's jobs: where they find the code, the study and the session's end, and the fork server."""
+
+import atexit
+import os
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from loragrid.paths import SCRIPTS
+from loragrid.planning.gpu_cards import gpu_here
+from loragrid.runtime.fork_server import VARIABLE
+from loragrid.study.study_file import Study
+
+
+def job_environment(study: Study, *, session_minutes: float | None, starts_session: bool) -> dict[str, str]:
+    """Environment variables of all jobs of one call of Snakemake.
+
+    They are no params: another checkout, another spelling of the study file's path or another session length would run
+    everything again. `starts_session`: whether this process begins the session. A cluster's job is a session of its own on
+    another machine, where Snakemake reads the workflow again; a process that runs one job for its parent keeps the
+    parent's end.
+    """
+    search_path = os.pathsep.join((str(Path(sys.executable).parent), *os.get_exec_path()))
+    variables = {
+        "SCRIPTS": str(SCRIPTS),
+        "PYTHONPATH": str(SCRIPTS),  # an environment of --sdm conda has no loragrid installed
+        "STUDY": str(study.path),
+        "PATH": search_path,
+        "SESSION": f"--session-minutes {session_minutes}" if session_minutes else "",
+    }
+    if starts_session:
+        ends = f"--session-ends {time.monotonic() + 60 * session_minutes}" if session_minutes else ""
+        variables["SESSION_ENDS"] = ends
+    return variables
+
+
+def start_fork_server(study: Study, *, local: bool) -> None:
+    """Name the folder where the first job starts the interpreter that the others are forked from, if jobs can share one.
+
+    They can if they run here, in one thread each (the number is fixed when torch is imported), and not by unsloth, which
+    must be imported before the other libraries. A folder that the caller named stays: it calls Snakemake several times.
+    """
+    training, scoring = study.training, study.scoring
+    by_trl = training.backend == "trl" or (training.backend == "auto" and gpu_here() is None)
+    single_threaded = training.threads == scoring.threads == 1
+    if not (local and by_trl and single_threaded and hasattr(os, "pidfd_open")):
+        os.environ.pop(VARIABLE, None)
+        return
+    if VARIABLE in os.environ:
+        return
+    folder = tempfile.mkdtemp(prefix="loragrid-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    Path(folder, "owner").write_text(str(os.getpid()))
+    os.environ[VARIABLE] = folder
+
+
+def resume_message(study: str) -> str:
+    """What to type after a stop, for users who do not know Snakemake. `study`: as given on the command line."""
+    return (
+        "loragrid: the study is not finished. Finished work is kept: run the same command to continue "
+        "(after a hard kill, first `snakemake --unlock`).\n"
+        f"A report of what is finished: snakemake --cores 1 --config study={study} partial=true"
+    )

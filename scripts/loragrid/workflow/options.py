@@ -1,0 +1,41 @@
+"""The options of `snakemake --config name=value`, checked."""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Self
+
+from loragrid.errors import UserError
+from loragrid.runtime.session import session_seconds
+
+SWITCHES = {"true": True, "false": False}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The workflow's options; `session_minutes` is None where the command line gives none."""
+
+    study: str
+    session_minutes: float | None = None
+    partial: bool = False
+    warm: bool = True
+
+    @classmethod
+    def read(cls, config: Mapping[str, Any]) -> Self:
+        """The options of Snakemake's `config`; an unknown name or a bad value is a `UserError`."""
+        known = [field.name for field in fields(cls)]
+        for name, value in config.items():
+            if name not in known:
+                close = difflib.get_close_matches(str(name), known, n=1)
+                hint = f"Did you mean {close[0]}?" if close else f"Fix: use {', '.join(known)}."
+                raise UserError(f"--config {name}={value}: unknown option. {hint}")
+        session_seconds(config.get("session_minutes"), key="session_minutes")
+        switches = {name: _switch(name, config[name]) for name in ("partial", "warm") if name in config}
+        return cls(**{**config, **switches})
+
+
+def _switch(name: str, value: Any) -> bool:
+    """A switch's value. Snakemake passes `--config partial=true` on as text and `True` as a value."""
+    if str(value).lower() not in SWITCHES:
+        raise UserError(f"--config {name}={value}: not a switch value. Fix: write {name}=true or {name}=false.")
+    return SWITCHES[str(value).lower()]

@@ -1,0 +1,51 @@
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from loragrid.paths import SCRIPTS
+from loragrid.runtime.fork_server import VARIABLE
+from loragrid.study.study_file import load_study
+from loragrid.workflow.environment import job_environment, resume_message, start_fork_server
+from tests.fixtures.studies import changed
+
+
+def test_jobs_find_the_code_the_study_and_the_session_s_end() -> None:
+    study = load_study("demo")
+    found = job_environment(study, session_minutes=55, starts_session=True)
+    assert found["PYTHONPATH"] == found["SCRIPTS"] == str(SCRIPTS) and found["STUDY"] == str(study.path)
+    assert found["SESSION"] == "--session-minutes 55"
+    ends = float(found["SESSION_ENDS"].removeprefix("--session-ends "))
+    assert ends - time.monotonic() == pytest.approx(55 * 60, abs=5)
+
+
+def test_a_process_that_runs_a_job_for_its_parent_keeps_the_parent_s_end() -> None:
+    assert "SESSION_ENDS" not in job_environment(load_study("demo"), session_minutes=55, starts_session=False)
+
+
+def test_without_a_session_length_there_are_no_options() -> None:
+    found = job_environment(load_study("demo"), session_minutes=None, starts_session=True)
+    assert found["SESSION"] == found["SESSION_ENDS"] == ""
+
+
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="no pidfd: jobs never share an interpreter here")
+def test_jobs_share_an_interpreter_only_where_they_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    study = load_study("demo")
+    monkeypatch.delenv(VARIABLE, raising=False)
+    start_fork_server(study, local=True)
+    folder = Path(os.environ[VARIABLE])
+    assert (folder / "owner").read_text() == str(os.getpid())
+    start_fork_server(study, local=True)
+    assert os.environ[VARIABLE] == str(folder), "a named folder stays"
+    start_fork_server(changed(study, training__threads=2), local=True)
+    assert VARIABLE not in os.environ
+    for other in (changed(study, training__backend="unsloth"), changed(study, scoring__threads=2)):
+        start_fork_server(other, local=True)
+        assert VARIABLE not in os.environ
+    start_fork_server(study, local=False)
+    assert VARIABLE not in os.environ
+
+
+def test_the_resume_message_names_the_study() -> None:
+    assert "--config study=t4 partial=true" in resume_message("t4")

@@ -1,0 +1,84 @@
+"""The jobs of a study as the rules ask for them, without Snakemake."""
+
+from pathlib import Path
+
+import pytest
+
+from loragrid.errors import UserError
+from loragrid.planning.job_resources import jobs_resources
+from loragrid.study.study_file import Study, load_study
+from loragrid.workflow.jobs import Jobs, files_digest
+from tests.fixtures.studies import changed
+
+
+@pytest.fixture
+def study() -> Study:
+    return load_study("demo")
+
+
+def jobs_of(study: Study, results: str = "results/demo") -> Jobs:
+    return Jobs(study, results=results, session_minutes=None)
+
+
+def test_earlier_cells_come_first_and_a_cell_is_trained_once_all_before_it_are_scored(study: Study) -> None:
+    jobs = jobs_of(study)
+    first, second = study.cells[:2]
+    assert jobs.priority(first.data) == jobs.priority(first.base) == jobs.priority(first.run)
+    train = [jobs.priority(cell.run) - 1 for cell in study.cells]
+    score = [jobs.priority(cell.run) for cell in study.cells]
+    assert score[0] > train[0] > score[1] > train[1] and min(train) > 0
+    assert jobs.priority(second.run) < jobs.priority(first.run)
+    assert jobs.priority("a_winner_00000000") == 0
+
+
+def test_a_subject_is_scored_on_the_data_of_its_model(study: Study) -> None:
+    jobs = jobs_of(study)
+    for cell in study.cells:
+        assert jobs.card(cell.run) == jobs.card(cell.base) == f"results/demo/data/{cell.data}/card.json"
+        assert jobs.study_file(cell.run) == '"$STUDY"'
+
+
+def test_a_run_that_the_study_lacks_is_one_line(study: Study) -> None:
+    with pytest.raises(UserError, match=r"^llama_lr1_00000000: not a run or base of demo\. Fix: see `snakemake -n`\.$"):
+        jobs_of(study).card("llama_lr1_00000000")
+
+
+def test_what_a_job_asks_for_is_the_plan_s(study: Study) -> None:
+    planned = jobs_resources(study, study.cells, results=Path("nowhere"), session_minutes=None)
+    jobs = jobs_of(study)
+    for cell in study.cells:
+        assert jobs.request("train", cell.run) == planned["train"][cell.run]
+        assert jobs.request("score", cell.base) == planned["score"][cell.base]
+    base_case = study.cells[0].run
+    assert jobs.request("train", "a_winner_00000000") == planned["train"][base_case]
+
+
+def test_scores_of_all_bases_runs_and_the_winner_or_of_those_that_exist(study: Study, tmp_path: Path) -> None:
+    jobs = jobs_of(study, str(tmp_path))
+    files = jobs.score_files("w_00000000", partial=False)
+    assert len(files) == len(study.bases) + len(study.cells) + 1 and files[-1].endswith("/score/w_00000000/score.json")
+    assert jobs.score_files(None, partial=True) == []
+    Path(files[0]).parent.mkdir(parents=True)
+    Path(files[0]).touch()
+    assert jobs.score_files(None, partial=True) == files[:1]
+
+
+def test_a_search_that_is_not_part_of_the_study_is_shown_and_no_input(study: Study, tmp_path: Path) -> None:
+    jobs = jobs_of(study, str(tmp_path))
+    assert not jobs.searched and jobs.winner() is None and jobs.shown_search_digest() is None
+    Path(jobs.search_result).parent.mkdir()
+    Path(jobs.search_result).write_text("{}")
+    assert jobs.shown_search_digest() is not None
+    part = Jobs(changed(study, tune__enabled=True), results=str(tmp_path), session_minutes=None)
+    assert part.searched and part.shown_search_digest() is None
+    assert jobs.search_digest() != jobs_of(changed(study, tune__trials=30)).search_digest()
+    assert jobs_of(changed(study, tune=None)).search_digest() is None
+
+
+def test_files_digest_is_of_names_and_contents_wherever_they_are(tmp_path: Path) -> None:
+    for place in ("a", "b"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "x.css").write_text("body")
+    assert files_digest((tmp_path / "a").glob("*")) == files_digest((tmp_path / "b").glob("*"))
+    (tmp_path / "b" / "x.css").write_text("html")
+    assert files_digest((tmp_path / "a").glob("*")) != files_digest((tmp_path / "b").glob("*"))

@@ -1,0 +1,37 @@
+import pytest
+
+from loragrid.errors import UserError
+from loragrid.workflow.options import Options
+
+
+@pytest.mark.parametrize(
+    "given, wanted", [({}, True), ({"warm": "false"}, False), ({"warm": False}, False), ({"warm": "True"}, True)]
+)
+def test_true_and_false_as_snakemake_passes_them(given: dict, wanted: bool) -> None:
+    assert Options.read({"study": "demo"} | given).warm is wanted
+
+
+@pytest.mark.parametrize("value", ["off", 1, "", None])
+def test_another_value_of_a_switch_is_refused(value: object) -> None:
+    with pytest.raises(
+        UserError, match=r"^--config warm=.*: not a switch value\. Fix: write warm=true or warm=false\.$"
+    ):
+        Options.read({"study": "demo", "warm": value})
+
+
+def test_options_that_the_command_line_gives() -> None:
+    found = Options.read({"study": "demo", "session_minutes": 5, "partial": "true", "warm": False})
+    assert found == Options(study="demo", session_minutes=5, partial=True, warm=False)
+
+
+def test_a_misspelt_name_is_refused() -> None:
+    with pytest.raises(UserError, match=r"^--config partail=true: unknown option\. Did you mean partial\?$"):
+        Options.read({"study": "demo", "partail": "true"})
+    with pytest.raises(UserError, match="Fix: use study, session_minutes, partial, warm"):
+        Options.read({"study": "demo", "x": 1})
+
+
+@pytest.mark.parametrize("minutes", ["abc", 0, -5, True])
+def test_a_session_has_minutes_above_zero(minutes: object) -> None:
+    with pytest.raises(UserError, match="session_minutes"):
+        Options.read({"study": "demo", "session_minutes": minutes})
