@@ -10,7 +10,6 @@ as a study file) and, last, tune.json.
 import argparse
 import csv
 import io
-import os
 import subprocess
 import sys
 import time
@@ -27,6 +26,7 @@ from loragrid.records.history import least_told
 from loragrid.runtime.atomic_files import write_json, write_text
 from loragrid.runtime.code_digest import code_digest
 from loragrid.runtime.provenance import device_info, git_state, versions
+from loragrid.runtime.quiet_libraries import quiet_libraries
 from loragrid.runtime.session import SessionClock, StopSignals, add_session_options, session_end
 from loragrid.searching.search import Claim, Search
 from loragrid.searching.search_result import findings, importance, trial_rows
@@ -204,11 +204,7 @@ def main() -> None:
         "--helper", action="store_true", help="one worker that leaves summing up to the command that started it"
     )
     arguments = parser.parse_args()
-    os.environ |= {
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-    }
+    quiet_libraries()
     study = load_study(arguments.study)
     ends = session_end(arguments, session_minutes=study.training.session_minutes)
     passed = ["--study", arguments.study, "--data", str(arguments.data), "--out", str(arguments.out)]

@@ -10,7 +10,6 @@ began. Exit status 1 if anything differs from the reference, or a kill cost more
 """
 
 import argparse
-import os
 import shutil
 import subprocess
 import sys
@@ -28,6 +27,7 @@ from loragrid.paths import ROOT, SCRIPTS
 from loragrid.runtime.atomic_files import write_json
 from loragrid.runtime.code_digest import code_digest
 from loragrid.runtime.provenance import device_info, git_state, versions
+from loragrid.runtime.quiet_libraries import quiet_libraries
 from loragrid.study.grid import Cell
 from loragrid.study.study_file import Study, load_study
 from loragrid.training.kill_and_resume import PARTS, certify_resume
@@ -170,8 +170,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=3407, help="seed of the moments (default: 3407)")
     parser.add_argument("--out", type=Path, default=Path("results/certificate.json"), help="certificate to write")
     arguments = parser.parse_args()
-    os.environ |= {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    quiet_libraries()
     work = Path(tempfile.mkdtemp(prefix="loragrid-certify-"))
     try:
         found = certify(study=load_study(arguments.study), kills=arguments.kills, seed=arguments.seed, work=work)
