@@ -4,7 +4,10 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +42,61 @@ def write_text(path: Path | str, text: str) -> None:
 def write_json(path: Path | str, value: Any) -> None:
     """`write_bytes` for JSON: two-space indent, keys in the order given, NaN allowed (Python's `NaN`)."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+@contextmanager
+def atomic_folder(
+    final: Path,
+    *,
+    temporary: Path | None = None,
+    on_error: Callable[[BaseException], None] = lambda error: None,
+) -> Iterator[Path]:
+    """Yield a folder to fill that becomes `final` when the block ends: readers see all of it or none.
+
+    Its files are fsynced before it is renamed. An existing `final` is replaced. On any error the
+    temporary folder is removed and `final` stays as it was; `on_error` runs before the removal and
+    may raise a clearer error. `temporary`, by default `final`.partial, is on the file system of `final`.
+    """
+    temporary = temporary or final.with_name(f"{final.name}.partial")
+    replaced = temporary.with_name(f"{temporary.name}.replaced")
+    if replaced.exists() and not final.exists():
+        os.rename(replaced, final)  # an earlier process was killed between the two renames below
+    for leftover in (temporary, replaced):
+        shutil.rmtree(leftover, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        # Content first, name second: after a power cut the final name must not show empty files.
+        fsync_tree(temporary)
+        if final.exists():
+            # Moved, not deleted: a kill halfway through a deletion would leave half a folder under
+            # the final name.
+            os.rename(final, replaced)
+        os.rename(temporary, final)
+        fsync_folder(final.parent)
+    except BaseException as error:
+        try:
+            on_error(error)
+        finally:
+            if replaced.exists() and not final.exists():
+                os.rename(replaced, final)
+            shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def fsync_tree(folder: Path) -> None:
+    """Make the content of `folder`, subfolders included, survive a power cut."""
+    for path in folder.rglob("*"):
+        if path.is_dir():
+            fsync_folder(path)
+            continue
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    fsync_folder(folder)
 
 
 def check_writable(folder: Path) -> None:
