@@ -10,7 +10,7 @@ import pytest
 from loragrid.data.conversation_formats import BadRow, Conversation, find_form, to_conversation
 from loragrid.data.tokenizing import NO_LOSS, encode, loss_tokens, render
 from loragrid.errors import UserError
-from loragrid.models.chat_template import adapt, inspect_template, without_clock
+from loragrid.models.chat_template import adapt_roles, inspect_template, with_fixed_date
 
 LLAMA_LIKE = (
     "{{ bos_token }}{% for m in messages %}{{ '<|start|>' + m['role'] + '<|head|>\n\n' + m['content'] | trim + '<|eot|>' }}"
@@ -89,7 +89,7 @@ def test_loss_is_on_the_replies_and_their_end_of_turn(text):
     assert loss_pieces(tokenizer, row) == [reply + END_OF_TURN[text] for reply in replies]
     assert tokenizer.decode(row.input_ids) == tokenizer.apply_chat_template(CHAT.messages, tokenize=False)
     assert not row.straddles
-    assert template.by_marks == (text is MARKED)
+    assert template.needs_generation_marks == (text is MARKED)
 
 
 @pytest.mark.parametrize("text", [LLAMA_LIKE, GEMMA_LIKE])
@@ -156,11 +156,16 @@ def test_roles_that_a_template_lacks():
         ("assistant", "b"),
     ).messages
     llama = inspect_template(make_tokenizer(LLAMA_LIKE), model="m")
-    assert llama.takes_system and llama.takes_tool_role and llama.takes_repeats and not llama.takes_tools
-    assert adapt(llama, messages) == messages
+    assert (
+        llama.supports_system
+        and llama.supports_tool_role
+        and llama.supports_repeated_roles
+        and not llama.supports_tools
+    )
+    assert adapt_roles(llama, messages) == messages
     gemma = inspect_template(make_tokenizer(GEMMA_LIKE), model="m")
-    assert not (gemma.takes_system or gemma.takes_tool_role or gemma.takes_repeats)
-    assert [(m["role"], m["content"]) for m in adapt(gemma, messages)] == [
+    assert not (gemma.supports_system or gemma.supports_tool_role or gemma.supports_repeated_roles)
+    assert [(m["role"], m["content"]) for m in adapt_roles(gemma, messages)] == [
         ("user", "Be brief.\n\nHi"),
         ("assistant", "call"),
         ("user", "42"),
@@ -172,7 +177,7 @@ def test_tools_are_shown_where_the_template_has_a_place():
     tools = [{"type": "function", "function": {"name": "find_run", "description": "d", "parameters": {}}}]
     with_tools = inspect_template(make_tokenizer(WITH_TOOLS), model="m")
     rendered = render(with_tools, [talk(("user", "x"), ("assistant", "y"), tools=tools)])[0]
-    assert with_tools.takes_tools and "find_run" in rendered.text
+    assert with_tools.supports_tools and "find_run" in rendered.text
     without = inspect_template(make_tokenizer(LLAMA_LIKE), model="m")
     assert "find_run" not in render(without, [talk(("user", "x"), ("assistant", "y"), tools=tools)])[0].text
 
@@ -180,7 +185,7 @@ def test_tools_are_shown_where_the_template_has_a_place():
 def test_a_template_that_rewrites_earlier_turns_is_refused_by_name():
     with pytest.raises(UserError, match=r"model tiny: .* rewrites earlier turns .* set a chat_template"):
         inspect_template(make_tokenizer(REWRITES), model="tiny")
-    with pytest.raises(UserError, match=r"model tiny: .* no chat template: set chat_template"):
+    with pytest.raises(UserError, match=r"model tiny: .* no chat template\. Fix: set chat_template"):
         inspect_template(make_tokenizer(None), model="tiny")
     with pytest.raises(UserError, match=r"model tiny: .* does not render a plain conversation"):
         inspect_template(make_tokenizer("{{ no such }}"), model="tiny")
@@ -209,8 +214,8 @@ def test_the_date_does_not_enter_the_data():
     dated = "{{ strftime_now('%d %b %Y') + '\n' }}" + CHATML
     template = inspect_template(make_tokenizer(dated), model="m")
     assert render(template, [CHAT])[0].text.startswith("26 Jul 2024\n")
-    assert without_clock(without_clock(dated)) == without_clock(dated) == template.text
-    assert without_clock(CHATML) == CHATML
+    assert with_fixed_date(with_fixed_date(dated)) == with_fixed_date(dated) == template.text
+    assert with_fixed_date(CHATML) == CHATML
 
 
 HUMAN, GPT = {"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}

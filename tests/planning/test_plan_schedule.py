@@ -159,7 +159,7 @@ def test_target_modules_that_a_model_lacks_are_named_when_the_workflow_is_read()
     check_target_modules(study, study.cells)
     study = changed(study, training__target_modules=["q_proj", "query"])
     with pytest.raises(
-        UserError, match=r"training\.target_modules: a llama model has no module 'query': take some of q_proj"
+        UserError, match=r"training\.target_modules: a llama model has no module 'query'\. Fix: choose from q_proj"
     ):
         check_target_modules(study, study.cells)
     unknown = without_shapes(study)

@@ -271,13 +271,13 @@ def test_missing_library_is_a_line_and_never_a_fallback(toy_llama: Path, tmp_pat
     with pytest.raises(UserError, match="bitsandbytes"):
         make_recipe(toy.study, toy.cell, device="cpu")
     toy = make_toy(tmp_path, toy_llama, training__report_to="wandb")
-    with pytest.raises(UserError, match="needs wandb, which is not installed: pip install wandb, or set it to none"):
+    with pytest.raises(UserError, match="needs wandb, which is not installed. Fix: pip install wandb, or set it to none"):
         make_recipe(toy.study, toy.cell, device="cpu")
 
 
 def test_target_modules_that_the_model_lacks_are_named_with_those_it_has(toy_llama: Path, tmp_path: Path) -> None:
     toy = make_toy(tmp_path, toy_llama, training__target_modules=["q_proj", "W_pack"])
-    with pytest.raises(UserError, match=r"no layer 'W_pack': take some of down_proj, .*, v_proj, or all-linear"):
+    with pytest.raises(UserError, match=r"no layer 'W_pack'\. Fix: choose from down_proj, .*, v_proj, or use all-linear"):
         toy.train(tmp_path / "run")
     toy = make_toy(tmp_path, toy_llama, training__target_modules=["self_attn"])  # no layer of its own
     with pytest.raises(UserError, match="no layer 'self_attn'"):

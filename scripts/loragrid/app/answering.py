@@ -12,7 +12,7 @@ from typing import Any
 
 from loragrid.app.catalogue import Catalogue, Subject
 from loragrid.errors import UserError, first_line
-from loragrid.models.loading import choose_device, load_base, load_tokenizer
+from loragrid.models.loading import load_base, load_tokenizer, torch_device
 from loragrid.scoring.answers import render
 from loragrid.scoring.generation import end_token_ids
 from loragrid.study.sections import ModelEntry
@@ -60,7 +60,7 @@ class Answerer:
 
     def __init__(self, catalogue: Catalogue) -> None:
         self.catalogue = catalogue
-        self.device = choose_device()
+        self.device = torch_device()
         self._loaded: OrderedDict[str, LoadedBase] = OrderedDict()
         self._turn = threading.Lock()
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from loragrid.errors import UserError, first_line
-from loragrid.models.loading import prepared_entry
+from loragrid.models.model_files import prepared_entry
 from loragrid.records.record import RunRecord, read_record
 from loragrid.runtime.atomic_files import read_json, sha256_file
 from loragrid.scoring.answers import read_prompts

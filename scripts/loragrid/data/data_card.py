@@ -12,7 +12,7 @@ from loragrid.data.heldout_split import RowKeys, Split, leaks
 from loragrid.data.sources import Source
 from loragrid.data.token_rows import TokenRows
 from loragrid.data.tokenizing import Encoded, Rendered
-from loragrid.models.chat_template import Template
+from loragrid.models.chat_template import ChatTemplate
 from loragrid.study.sections import DataSettings
 
 CARD_SCHEMA = 1
@@ -75,7 +75,7 @@ class Survey:
 class Tokenised:
     """What the second reading wrote and met; lengths in tokens before truncation, of the rows that were kept."""
 
-    template: Template
+    template: ChatTemplate
     train: TokenRows
     heldout: TokenRows
     lengths: list[int] = field(default_factory=list)
@@ -176,15 +176,15 @@ def _template_notes(settings: DataSettings, done: Tokenised) -> list[str]:
     if done.with_tools.count:
         how = (
             "are shown to the model by its template"
-            if template.takes_tools
+            if template.supports_tools
             else "are left out: the template has no place for them"
         )
         notes.append(f"the tools of {done.with_tools.count} rows {how}")
-    if "system" in done.roles and not template.takes_system:
+    if "system" in done.roles and not template.supports_system:
         notes.append("the template has no system turn: its text opens the next user turn")
-    if "tool" in done.roles and not template.takes_tool_role:
+    if "tool" in done.roles and not template.supports_tool_role:
         notes.append("the template has no tool turn: what tools returned is given as user turns")
-    if template.by_marks and settings.loss_on == "assistant":
+    if template.needs_generation_marks and settings.loss_on == "assistant":
         notes.append("replies are found by the template's generation marks")
     if done.straddling.count:
         notes.append(f"in {done.straddling.count} rows a token lies across a reply's border; it counts as the reply's")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from loragrid.data.conversation_formats import Conversation
-from loragrid.models.chat_template import Template, adapt, apply
+from loragrid.models.chat_template import ChatTemplate, adapt_roles, render_chats
 
 NO_LOSS = -100  # the label that torch's cross entropy leaves out
 
@@ -35,13 +35,13 @@ class Encoded:
     straddles: bool
 
 
-def render(template: Template, conversations: Sequence[Conversation]) -> list[Rendered | None]:
+def render(template: ChatTemplate, conversations: Sequence[Conversation]) -> list[Rendered | None]:
     """Each conversation as text with its replies located; None where the template refuses it or the replies cannot be
     located. Conversations end with an assistant turn (`chat_forms` sees to it)."""
     results: list[Rendered | None] = [None] * len(conversations)
     plain = []
     for position, conversation in enumerate(conversations):
-        if template.by_marks or (template.takes_tools and conversation.tools):
+        if template.needs_generation_marks or (template.supports_tools and conversation.tools):
             results[position] = _render_group(template, [conversation], conversation.tools)[0]
         else:
             plain.append(position)
@@ -50,19 +50,21 @@ def render(template: Template, conversations: Sequence[Conversation]) -> list[Re
     return results
 
 
-def _render_group(template: Template, conversations: list[Conversation], tools: list | None) -> list[Rendered | None]:
-    chats = [adapt(template, conversation.messages) for conversation in conversations]
-    tools = tools if template.takes_tools else None
-    if template.by_marks:
+def _render_group(
+    template: ChatTemplate, conversations: list[Conversation], tools: list | None
+) -> list[Rendered | None]:
+    chats = [adapt_roles(template, conversation.messages) for conversation in conversations]
+    tools = tools if template.supports_tools else None
+    if template.needs_generation_marks:
         return [_render_by_marks(template, chat, tools) for chat in chats]
     jobs = [(c, i) for c, chat in enumerate(chats) for i, message in enumerate(chat) if message["role"] == "assistant"]
-    before = apply(template, [chats[c][:i] for c, i in jobs], prompt=True, tools=tools)
-    through = apply(template, [chats[c][: i + 1] for c, i in jobs], prompt=False, tools=tools)
+    before = render_chats(template, [chats[c][:i] for c, i in jobs], add_prompt=True, tools=tools)
+    through = render_chats(template, [chats[c][: i + 1] for c, i in jobs], add_prompt=False, tools=tools)
     turns: list[list[tuple[str | None, str | None, str]]] = [[] for _ in chats]
     for (c, i), prompt, text in zip(jobs, before, through, strict=True):
         turns[c].append((prompt, text, chats[c][i]["content"]))
     located = [_locate(found) for found in turns]
-    if template.has_marks:
+    if template.has_generation_marks:
         pairs = zip(located, chats, strict=True)
         located = [found or _render_by_marks(template, chat, tools) for found, chat in pairs]
     return located
@@ -86,7 +88,7 @@ def _reply_length(turn: str, content: str) -> int:
     return len(turn.rstrip()) if tail.strip() else len(turn)
 
 
-def _render_by_marks(template: Template, chat: list[dict[str, str]], tools: list | None) -> Rendered | None:
+def _render_by_marks(template: ChatTemplate, chat: list[dict[str, str]], tools: list | None) -> Rendered | None:
     import jinja2
     from transformers.utils.chat_template_utils import render_jinja_template
 
@@ -103,7 +105,9 @@ def _render_by_marks(template: Template, chat: list[dict[str, str]], tools: list
     return Rendered(texts[0], marks[0]) if marks[0] else None
 
 
-def encode(template: Template, rendered: Sequence[Rendered], *, max_length_tokens: int, loss_on: str) -> list[Encoded]:
+def encode(
+    template: ChatTemplate, rendered: Sequence[Rendered], *, max_length_tokens: int, loss_on: str
+) -> list[Encoded]:
     """Tokenise; labels are the token where loss is wanted, else -100. `loss_on`: assistant (the replies with their
     end-of-turn tokens) or all (every token but the opening one).
 

@@ -1,1 +1,1 @@
-"""Base models: loading, shapes, chat templates, adapters, FLOPs."""
+"""Base models: files, loading, shapes, chat templates, adapters, FLOPs."""

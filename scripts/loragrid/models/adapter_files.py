@@ -1,64 +1,52 @@
-"""The finished adapter's folder: PEFT form, whole or not there, the same bytes for the same weights."""
+"""The finished adapter's folder: PEFT format, complete or absent, equal bytes for equal weights."""
 
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from loragrid.errors import UserError
-from loragrid.runtime.atomic_files import fsync_folder, write_json
+from loragrid.runtime.atomic_files import atomic_folder, write_json
 
 
 def save_adapter(model: Any, folder: Path) -> Path:
-    """Save a PEFT model's adapter under a temporary name, make it durable and rename it to `folder`."""
-    partial = folder.with_name(f"{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    write_peft_files(model, partial)
-    sync_files(partial)
-    shutil.rmtree(folder, ignore_errors=True)
-    os.rename(partial, folder)
-    fsync_folder(folder.parent)
+    """Save a PEFT model's adapter to `folder`, replacing an older one; returns `folder`."""
+    with atomic_folder(folder) as unfinished:
+        write_peft_files(model, unfinished)
     return folder
 
 
 def write_peft_files(model: Any, folder: Path) -> None:
-    """adapter_model.safetensors and adapter_config.json, and nothing else.
-
-    The embeddings are frozen and never saved (PEFT's "auto" asks the hub about them). PEFT's model card is a form to
-    fill in. Its configuration lists sets in an order that changes from process to process: sorted here.
-    """
+    """Write adapter_model.safetensors and adapter_config.json, and nothing else."""
+    # The embeddings are frozen. PEFT's default, "auto", would ask the hub whether they changed.
     model.save_pretrained(folder, save_embedding_layers=False)
+    # PEFT's model card is an empty form.
     (folder / "README.md").unlink(missing_ok=True)
     # safetensors writes through a temporary file that only its owner may read.
     shutil.copymode(folder / "adapter_config.json", folder / "adapter_model.safetensors")
     config_file = folder / "adapter_config.json"
     config = json.loads(config_file.read_text(encoding="utf-8"))
-    modules = config["target_modules"]
-    write_json(config_file, config | {"target_modules": sorted(modules) if isinstance(modules, list) else modules})
+    # PEFT writes the modules in set order, which changes from process to process.
+    if isinstance(config["target_modules"], list):
+        config["target_modules"] = sorted(config["target_modules"])
+    write_json(config_file, config)
 
 
-def check_target_modules(model: Any, asked: str | Sequence[str]) -> None:
-    """Refuse a name of `training.target_modules` that no layer of the model bears: PEFT leaves it out in silence, or raises
-    when it is the only one. A layer that takes an adapter has a matrix of weights, and is named in full or by its end."""
-    if isinstance(asked, str):
+def check_target_modules(model: Any, target_modules: str | Sequence[str]) -> None:
+    """Raise `UserError` for a name in `training.target_modules` that matches no layer of the model.
+
+    PEFT ignores such a name if another one matches. As in PEFT, a name matches a layer's full name or
+    its end; only layers with a weight matrix can have an adapter.
+    """
+    if isinstance(target_modules, str):
         return
-    weights = ((name, getattr(part, "weight", None)) for name, part in model.named_modules())
+    weights = ((name, getattr(module, "weight", None)) for name, module in model.named_modules())
     layers = [name for name, weight in weights if weight is not None and weight.dim() == 2]
-    for name in asked:
-        if not any(layer == name or layer.endswith(f".{name}") for layer in layers):
+    for target in target_modules:
+        if not any(layer == target or layer.endswith(f".{target}") for layer in layers):
             known = ", ".join(sorted({layer.rpartition(".")[2] for layer in layers}))
             raise UserError(
-                f"training.target_modules: the model has no layer {name!r}: take some of {known}, or all-linear"
+                f"training.target_modules: the model has no layer {target!r}. "
+                f"Fix: choose from {known}, or use all-linear."
             )
-
-
-def sync_files(folder: Path) -> None:
-    """Make the content of a folder's files survive a power cut."""
-    for path in folder.iterdir():
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

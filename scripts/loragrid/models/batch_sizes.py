@@ -1,6 +1,8 @@
-"""How much a forward pass may hold at once: logits, not rows, fill the memory when nothing is trained."""
+"""Limits on the size of one forward pass without training, where the logits fill the memory."""
 
-LOGITS_PER_PASS = 2**27  # 512 MiB of float32: of a vocabulary of 128,256 words, 1,046 tokens
-# A batch of choices is scored from all its logits at once, which lm-eval copies: 2 GiB of float32 and as much again.
+# 512 MiB of float32 logits: 1,046 tokens for a vocabulary of 128,256.
+LOGITS_PER_PASS = 2**27
+# lm-eval scores a batch of answer choices from all its logits at once and copies them: 2 GiB of float32, twice.
 CHOICE_LOGITS_PER_PASS = 2**29
-TOKENS_PER_PASS = 4096  # fills a GPU; on a CPU more at once falls out of the cache and takes up to three times as long
+# Enough to fill a GPU. On a CPU a larger pass no longer fits the cache and takes up to three times as long.
+TOKENS_PER_PASS = 4096

@@ -1,4 +1,4 @@
-"""A model's chat template and what it can do, found by trying it, so that training and scoring speak to it alike."""
+"""A model's chat template and its abilities, detected by rendering probes; shared by training and scoring."""
 
 import hashlib
 import itertools
@@ -14,145 +14,170 @@ if TYPE_CHECKING:
 
 GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 # ASSUME: a template that prints today's date (Llama 3 does) prints its own default date instead, in training and in
-# scoring, so that the same study is the same tomorrow.
+# scoring, so that a study gives the same result on every day.
 FIXED_DATE = "26 Jul 2024"
-# The line break ends with the block, so that the template behind it keeps even its first blank.
-CLOCK = "{% macro strftime_now(format) %}" + FIXED_DATE + "{% endmacro %}\n"
+# Jinja drops the line break after a block, so the original template keeps its leading whitespace.
+FIXED_DATE_MACRO = "{% macro strftime_now(format) %}" + FIXED_DATE + "{% endmacro %}\n"
 PROBE = {role: f"probe {role} text" for role in ("system", "user", "assistant", "tool")}
 PROBE_TOOL = {
     "type": "function",
     "function": {
         "name": "probe_tool",
         "description": "A probe.",
-        "parameters": {"type": "object", "properties": {"n": {"type": "string", "description": "A number."}}},
+        "parameters": {
+            "type": "object",
+            "properties": {"n": {"type": "string", "description": "A number."}},
+        },
     },
 }
 
+Chat = list[dict[str, str]]  # messages with the keys "role" and "content"
+
 
 @dataclass(frozen=True)
-class Template:
-    """A tokenizer with its chat template and what the template can do, found by trying it.
+class ChatTemplate:
+    """A tokenizer with the text and the abilities of its chat template.
 
-    `by_marks`: replies are found by the template's own {% generation %} marks and not by rendering prefixes.
+    `needs_generation_marks`: the template rewrites earlier turns, so replies cannot be located by
+    rendering prefixes of the chat; the template's own {% generation %} marks locate them.
     """
 
     tokenizer: "PreTrainedTokenizerFast"
     text: str
     model: str
-    takes_tools: bool
-    takes_system: bool
-    takes_tool_role: bool
-    takes_repeats: bool
-    by_marks: bool
+    supports_tools: bool
+    supports_system: bool
+    supports_tool_role: bool
+    supports_repeated_roles: bool
+    needs_generation_marks: bool
 
     @property
     def sha256(self) -> str:
+        """SHA-256 of the template's text."""
         return hashlib.sha256(self.text.encode()).hexdigest()
 
     @cached_property
-    def has_marks(self) -> bool:
+    def has_generation_marks(self) -> bool:
+        """Whether the template marks replies with {% generation %}."""
         return bool(GENERATION.search(self.text))
 
     @cached_property
     def special_tokens(self) -> tuple[str, ...]:
-        """The tokens that text alone does not make, such as an end of turn."""
-        return tuple(token.content for token in self.tokenizer.added_tokens_decoder.values() if token.special)
+        """The tokenizer's control tokens, such as the end of a turn."""
+        added = self.tokenizer.added_tokens_decoder.values()
+        return tuple(token.content for token in added if token.special)
 
 
-def without_clock(template: str) -> str:
-    """The template with `strftime_now` answering a fixed date; unchanged if it does not ask or is fixed already."""
-    if "strftime_now" not in template or template.startswith(CLOCK):
+def with_fixed_date(template: str) -> str:
+    """The template with a fixed date for `strftime_now`; unchanged if it prints no date or is fixed already."""
+    if "strftime_now" not in template or template.startswith(FIXED_DATE_MACRO):
         return template
-    return CLOCK + template
+    return FIXED_DATE_MACRO + template
 
 
-def inspect_template(tokenizer: "PreTrainedTokenizerFast", *, model: str) -> Template:
-    """Try out the tokenizer's chat template. Errors: none there, a slow tokenizer, replies that cannot be located."""
+def inspect_template(tokenizer: "PreTrainedTokenizerFast", *, model: str) -> ChatTemplate:
+    """The tokenizer's chat template with its abilities; `model` is the study's key, for messages.
+
+    Raises `UserError` for a slow tokenizer, no template, one that cannot render a plain conversation,
+    and one whose replies cannot be located.
+    """
     if not tokenizer.is_fast:
-        raise UserError(f"model {model}: its tokenizer has no tokenizer.json, which finding the replies needs: add it")
+        raise UserError(f"model {model}: no tokenizer.json, which is needed to locate replies. Fix: add the file.")
     if not tokenizer.chat_template:
         raise UserError(
-            f"model {model}: its tokenizer has no chat template: set chat_template, "
-            "for example to config/chat_templates/chatml.jinja"
+            f"model {model}: the tokenizer has no chat template. Fix: set chat_template, "
+            "for example to config/chat_templates/chatml.jinja."
         )
-    text = without_clock(tokenizer.get_chat_template())
-
-    def shows(*roles: str, word: str, times: int = 1, tools: list | None = None) -> bool:
-        rendered = _render(tokenizer, text, [_probe(*roles)], prompt=False, tools=tools)[0]
-        return rendered is not None and rendered.count(word) >= times
-
-    if not shows("user", "assistant", "user", "assistant", word=PROBE["assistant"], times=2):
+    text = with_fixed_date(tokenizer.get_chat_template())
+    if not _shows(tokenizer, text, PROBE["assistant"], "user", "assistant", "user", "assistant", times=2):
         raise UserError(
-            f"model {model}: its chat template does not render a plain conversation: set another chat_template"
+            f"model {model}: the chat template does not render a plain conversation. Fix: set another chat_template."
         )
-    keeps_earlier = _keeps_earlier_turns(tokenizer, text)
-    if not keeps_earlier and not GENERATION.search(text):
+    needs_marks = not _keeps_earlier_turns(tokenizer, text)
+    if needs_marks and not GENERATION.search(text):
         raise UserError(
-            f"model {model}: its chat template rewrites earlier turns and has no generation marks, so that replies "
-            "cannot be located: set a chat_template that leaves earlier turns as they are (TRL ships such, *_training.jinja)"
+            f"model {model}: the chat template rewrites earlier turns and has no generation marks, so "
+            "replies cannot be located. Fix: set a chat_template that keeps earlier turns unchanged, "
+            "for example one of TRL's *_training.jinja."
         )
-    return Template(
+    return ChatTemplate(
         tokenizer=tokenizer,
         text=text,
         model=model,
-        takes_tools=shows("user", "assistant", word="probe_tool", tools=[PROBE_TOOL]),
-        takes_system=shows("system", "user", "assistant", word=PROBE["system"]),
-        takes_tool_role=shows("user", "assistant", "tool", "assistant", word=PROBE["tool"]),
-        takes_repeats=shows("user", "assistant", "assistant", word=PROBE["assistant"], times=2),
-        by_marks=not keeps_earlier,
+        supports_tools=_shows(tokenizer, text, "probe_tool", "user", "assistant", tools=[PROBE_TOOL]),
+        supports_system=_shows(tokenizer, text, PROBE["system"], "system", "user", "assistant"),
+        supports_tool_role=_shows(tokenizer, text, PROBE["tool"], "user", "assistant", "tool", "assistant"),
+        supports_repeated_roles=_shows(tokenizer, text, PROBE["assistant"], "user", "assistant", "assistant", times=2),
+        needs_generation_marks=needs_marks,
     )
 
 
-def _probe(*roles: str) -> list[dict[str, str]]:
+def _probe(*roles: str) -> Chat:
     return [{"role": role, "content": PROBE[role]} for role in roles]
 
 
+def _shows(tokenizer: Any, text: str, word: str, *roles: str, times: int = 1, tools: list | None = None) -> bool:
+    """Whether a rendered chat of these roles contains `word` that many times. Templates drop unknown turns silently."""
+    rendered = _render(tokenizer, text, [_probe(*roles)], add_prompt=False, tools=tools)[0]
+    return rendered is not None and rendered.count(word) >= times
+
+
 def _keeps_earlier_turns(tokenizer: Any, text: str) -> bool:
-    """Whether the text of a conversation begins with that of its first turns, each with the opening of the next reply."""
+    """Whether each prefix of a rendered chat, with the opening of the next reply, is a prefix of the whole text.
+
+    Some reasoning models' templates remove the thoughts from all replies but the last.
+    """
     whole = _probe("user", "assistant", "user", "assistant")
-    prompts = _render(tokenizer, text, [whole[:1], whole[:3]], prompt=True)
-    through = _render(tokenizer, text, [whole[:2], whole], prompt=False)
+    prompts = _render(tokenizer, text, [whole[:1], whole[:3]], add_prompt=True)
+    through = _render(tokenizer, text, [whole[:2], whole], add_prompt=False)
     growing = [prompts[0], through[0], prompts[1], through[1]]
-    return None not in growing and all(more.startswith(less) for less, more in itertools.pairwise(growing))
+    if None in growing:
+        return False
+    return all(longer.startswith(shorter) for shorter, longer in itertools.pairwise(growing))
 
 
-def apply(
-    template: Template, chats: list[list[dict[str, str]]], *, prompt: bool, tools: list | None = None
+def render_chats(
+    template: ChatTemplate, chats: list[Chat], *, add_prompt: bool, tools: list | None = None
 ) -> list[str | None]:
-    """Render many conversations, `prompt`: with the opening of a reply at the end. None where the template raises, as
-    templates do on purpose for turns that they do not know."""
-    return _render(template.tokenizer, template.text, chats, prompt=prompt, tools=tools)
+    """The text of each chat, with the opening of a reply at the end if `add_prompt`.
+
+    None where the template raises, as templates do on purpose for turns that they do not support.
+    """
+    return _render(template.tokenizer, template.text, chats, add_prompt=add_prompt, tools=tools)
 
 
 def _render(
-    tokenizer: Any, text: str, chats: list[list[dict[str, str]]], *, prompt: bool, tools: list | None = None
+    tokenizer: Any, text: str, chats: list[Chat], *, add_prompt: bool, tools: list | None = None
 ) -> list[str | None]:
-    options = {"chat_template": text, "tools": tools, "tokenize": False, "add_generation_prompt": prompt}
+    if not chats:
+        return []
+    options = {"chat_template": text, "tools": tools, "tokenize": False, "add_generation_prompt": add_prompt}
     try:
-        return tokenizer.apply_chat_template(chats, **options) if chats else []
-    except Exception:  # a template is its author's program: what it raises, on purpose or not, is no rendering
+        return tokenizer.apply_chat_template(chats, **options)
+    except Exception:  # a template is a program and may raise anything
         if len(chats) == 1:
             return [None]
-        return [_render(tokenizer, text, [chat], prompt=prompt, tools=tools)[0] for chat in chats]
+        # One call for all chats is much faster; only if it fails is each chat rendered alone.
+        return [_render(tokenizer, text, [chat], add_prompt=add_prompt, tools=tools)[0] for chat in chats]
 
 
-def adapt(template: Template, messages: list[dict[str, str]]) -> list[dict[str, str]]:
-    """The messages in roles that the template renders."""
-    adapted: list[dict[str, str]] = []
+def adapt_roles(template: ChatTemplate, messages: Chat) -> Chat:
+    """The messages rewritten to the roles that the template supports."""
+    adapted: Chat = []
     system = ""
     for message in messages:
         role, content = message["role"], message["content"]
-        if role == "system" and not template.takes_system:
-            # ASSUME: where a template has no system role, its text opens the next user turn, as Gemma 3 does it.
+        if role == "system" and not template.supports_system:
+            # ASSUME: where a template has no system role, its text opens the next user turn, as in Gemma 3.
             system += content + "\n\n"
             continue
-        if role == "tool" and not template.takes_tool_role:
-            # ASSUME: where a template has no tool role, what a tool returned is a user turn.
+        if role == "tool" and not template.supports_tool_role:
+            # ASSUME: where a template has no tool role, a tool's result is a user turn.
             role = "user"
         if role == "user" and system:
             content, system = system + content, ""
-        if adapted and adapted[-1]["role"] == role and not template.takes_repeats:
-            # ASSUME: where a template wants roles to alternate, turns of one role in a row become one.
+        if adapted and adapted[-1]["role"] == role and not template.supports_repeated_roles:
+            # ASSUME: where a template requires alternating roles, consecutive turns of one role are joined.
             content = adapted.pop()["content"] + "\n\n" + content
         adapted.append({"role": role, "content": content})
     return adapted

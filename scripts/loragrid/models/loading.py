@@ -1,15 +1,14 @@
-"""Base models and tokenizers, from a local folder or the hub, through one code path: safetensors only, no remote code."""
+"""Base models and tokenizers from a local folder or the hub: safetensors only, no remote code."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from loragrid.errors import UserError, one_line
-from loragrid.models.chat_template import without_clock
+from loragrid.errors import UserError, first_line, one_line
+from loragrid.models.chat_template import with_fixed_date
+from loragrid.models.model_files import check_model_folder, resolve_folder
 from loragrid.models.shape import overflows_float16
 from loragrid.records.failures import out_of_memory
-from loragrid.runtime.atomic_files import read_json, sha256_file, sha256_json
 from loragrid.runtime.optional_packages import check_precision
 from loragrid.study.sections import ModelEntry
 
@@ -17,82 +16,61 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-MODEL_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model"]
-
-
-def resolve_folder(entry: ModelEntry) -> tuple[Path, str | None]:
-    """The local folder of a model entry and, for a hub model, the commit that its revision stood for.
-
-    A hub model is downloaded on first use (configuration, tokenizer and safetensors only).
-    """
-    if entry.folder is not None:
-        return entry.folder, None
-    import httpx
-    import huggingface_hub
-
-    try:
-        folder = huggingface_hub.snapshot_download(entry.hub, revision=entry.revision, allow_patterns=MODEL_FILES)
-    except (httpx.HTTPError, OSError, ValueError) as error:  # the hub's own errors are kinds of these
-        raise UserError(
-            f"model {entry.hub} at {entry.revision} cannot be had from the hub ({_first_line(error)}): "
-            "check the id, the revision and the network"
-        ) from None
-    return Path(folder), Path(folder).name
-
-
-def prepared_entry(entry: ModelEntry, data_folder: Path) -> ModelEntry:
-    """The entry at the commit that its data were prepared with: a branch that moves on meanwhile changes no later stage."""
-    if entry.folder is not None:
-        return entry
-    return replace(entry, revision=read_json(data_folder / "card.json")["model_commit"])
-
-
-def weights_sha256(folder: Path) -> str:
-    """Digest of a model folder's weights: one SHA-256 over the names and SHA-256s of its safetensors files."""
-    return sha256_json([[file.name, sha256_file(file)] for file in sorted(folder.glob("*.safetensors"))])
-
 
 def load_tokenizer(entry: ModelEntry) -> "PreTrainedTokenizerFast":
-    """The tokenizer with the entry's chat template in place; a padding token is set if it has none."""
+    """The tokenizer with the entry's chat template and a padding token.
+
+    Raises `UserError` for broken tokenizer files and for a model without a chat template.
+    """
     folder, _ = resolve_folder(entry)
-    _check_folder(folder)
-    loader = _tokenizer_loader(folder)
-    try:
-        tokenizer = loader.from_pretrained(folder, trust_remote_code=False, use_fast=True)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"model folder {folder}: its tokenizer cannot be loaded ({_first_line(error)}): check its tokenizer files"
-        ) from None
-    except Exception as error:  # the tokenizers library raises bare Exception for a malformed tokenizer.json
-        if type(error) is not Exception:
-            raise
-        raise UserError(
-            f"model folder {folder}: tokenizer.json is malformed ({_first_line(error)}): restore it"
-        ) from None
+    check_model_folder(folder)
+    tokenizer = _read_tokenizer(folder)
     if entry.chat_template is not None:
         tokenizer.chat_template = Path(entry.chat_template).read_text(encoding="utf-8")
     if tokenizer.chat_template is None:
         raise UserError(
-            f"model folder {folder} has no chat template: set its chat_template in the study file, "
-            "for example to config/chat_templates/chatml.jinja"
+            f"model folder {folder}: no chat template. Fix: set the model's chat_template in the study "
+            "file, for example to config/chat_templates/chatml.jinja."
         )
+    # A tokenizer may carry several named templates; then chat_template is a dict.
     if isinstance(tokenizer.chat_template, str):
-        # Training and scoring on different days must see the same text, whatever date the template would print.
-        tokenizer.chat_template = without_clock(tokenizer.chat_template)
+        # Training and scoring run on different days and must see the same text.
+        tokenizer.chat_template = with_fixed_date(tokenizer.chat_template)
     if tokenizer.pad_token is None:
-        # Padding is masked out everywhere, so which token it is does not matter; it must only exist.
+        # Padding is masked everywhere, so any token will do.
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 
-def _tokenizer_loader(folder: Path) -> Any:
-    """The tokenizer class of a folder. One that asks for the general class by name gets it directly: AutoTokenizer gives
-    the same, and imports two seconds' worth of architectures to find out."""
+def _read_tokenizer(folder: Path) -> "PreTrainedTokenizerFast":
     try:
-        named = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))["tokenizer_class"]
+        return _tokenizer_class(folder).from_pretrained(folder, trust_remote_code=False, use_fast=True)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"model folder {folder}: the tokenizer cannot be loaded ({first_line(error)}). "
+            "Fix: check its tokenizer files."
+        ) from None
+    except Exception as error:
+        # The tokenizers library raises bare Exception for a malformed tokenizer.json; a subclass is a bug.
+        if type(error) is not Exception:
+            raise
+        raise UserError(
+            f"model folder {folder}: tokenizer.json is malformed ({first_line(error)}). Fix: restore the file."
+        ) from None
+
+
+def _tokenizer_class(folder: Path) -> Any:
+    """The tokenizer class that tokenizer_config.json names if it is the general one, else AutoTokenizer.
+
+    AutoTokenizer returns the same class but imports every architecture first, which takes two seconds.
+    """
+    try:
+        config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+        name = config["tokenizer_class"]
     except (OSError, ValueError, KeyError, TypeError):
-        named = None  # AutoTokenizer knows what to make of it
-    if named in ("PreTrainedTokenizerFast", "TokenizersBackend") and (folder / "tokenizer.json").is_file():
+        name = None  # AutoTokenizer has its own rules for an incomplete folder
+    is_general = name in ("PreTrainedTokenizerFast", "TokenizersBackend")
+    if is_general and (folder / "tokenizer.json").is_file():
         from transformers import PreTrainedTokenizerFast
 
         return PreTrainedTokenizerFast
@@ -102,90 +80,64 @@ def _tokenizer_loader(folder: Path) -> Any:
 
 
 def context_tokens(entry: ModelEntry) -> int | None:
-    """The longest row that the model has positions for, tokens; None where its configuration names no such length."""
+    """The model's context length, tokens; None if its configuration does not state one."""
     from transformers import AutoConfig
 
     folder, _ = resolve_folder(entry)
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except Exception as error:  # transformers says in many ways that it cannot use a configuration
-        raise UserError(f"model folder {folder}: {one_line(str(error))[:300]}: check its config.json") from None
+    except Exception as error:  # transformers has no common class for configuration errors
+        raise UserError(f"model folder {folder}: {one_line(str(error))[:300]}. Fix: check its config.json.") from None
     return getattr(config.get_text_config(), "max_position_embeddings", None)
 
 
 def load_base(entry: ModelEntry, *, device: str) -> "PreTrainedModel":
-    """The frozen base in the entry's precision on `device` ("cpu" or "cuda"), evaluation mode.
+    """The base in the entry's precision on `device` ("cpu" or "cuda"), in evaluation mode.
 
-    32bit is float32; 16bit is the device's `half_dtype`; 4bit is NF4 with double quantization, computed in that
-    (QLoRA, https://arxiv.org/abs/2305.14314).
+    32bit is float32; 16bit is the device's `half_dtype`; 4bit is NF4 with double quantization and
+    computes in `half_dtype` (QLoRA, Dettmers et al. 2023, https://arxiv.org/abs/2305.14314).
+    Raises `UserError` for a broken model folder; out-of-memory errors pass through.
     """
     import torch
-    from transformers import AutoModelForCausalLM
 
     check_precision(entry.precision)
     folder, _ = resolve_folder(entry)
-    half = half_dtype(_check_folder(folder), device=device)
-    options: dict[str, Any] = {"dtype": torch.float32 if entry.precision == "32bit" else half}
+    half = half_dtype(check_model_folder(folder), device=device)
+    options: dict[str, Any] = {"dtype": half}
+    if entry.precision == "32bit":
+        options["dtype"] = torch.float32
     if entry.precision == "4bit":
         options["quantization_config"] = _four_bit(half)
         options["device_map"] = {"": device}
-    try:
-        model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False, use_safetensors=True, **options)
-    except Exception as error:  # a folder's mistakes make the libraries raise anything, up to a division by zero
-        if isinstance(error, ImportError) or out_of_memory(error):
-            raise
-        if type(error).__module__.split(".")[0] in ("safetensors", "safetensors_rust"):
-            raise UserError(
-                f"model folder {folder}: its safetensors file is broken ({_first_line(error)}): fetch it again"
-            ) from None
-        reason = one_line(f"{type(error).__name__}: {error}")[:300]
-        raise UserError(
-            f"model folder {folder} cannot be loaded ({reason}): check its config.json and safetensors files"
-        ) from None
+    model = _read_weights(folder, options)
     if entry.precision == "4bit":
+        # bitsandbytes has placed the model; a quantized model refuses `to`.
         keep_unpacked(model)
     else:
         model.to(device)
     return model.eval()
 
 
-def keep_unpacked(model: "PreTrainedModel") -> None:
-    """Keep bitsandbytes from packing 4-bit layers anew for inference, as it does on a CPU with AVX512-BF16.
+def _read_weights(folder: Path, options: dict[str, Any]) -> "PreTrainedModel":
+    from transformers import AutoModelForCausalLM
 
-    It packs in place, at the first forward pass in evaluation mode, and a packed layer passes no gradient on: a run that is
-    measured on its way would train on without them, and nobody would tell (bitsandbytes 0.50.2, `matmul_4bit`). Scoring
-    does without it too, so that a held-out loss is the same in training and after it.
-    """
-    for module in model.modules():
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
-
-
-def half_dtype(model_type: str, *, device: str) -> "torch.dtype":
-    """What 16-bit and 4-bit models are computed in: bfloat16 where the device has it, else float16, and float32 for a model
-    that overflows it."""
-    import torch
-
-    if device != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False):
-        return torch.bfloat16
-    return torch.float32 if overflows_float16(model_type) else torch.float16
-
-
-def precision_notes(entry: ModelEntry, *, device: str) -> tuple[str, ...]:
-    """What a reader of a score must know of the precision: nothing, where it is the study file's."""
-    import torch
-
-    kind = _check_folder(resolve_folder(entry)[0])
-    if entry.precision == "32bit" or half_dtype(kind, device=device) != torch.float32:
-        return ()
-    return (f"computed in float32: a {kind} overflows float16, and this GPU has no bfloat16",)
-
-
-def choose_device() -> str:
-    """ "cuda" where torch sees a GPU, else "cpu"."""
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False, use_safetensors=True, **options)
+    except Exception as error:
+        # A wrong config.json can raise anything, up to a ZeroDivisionError. A missing package and too
+        # little memory are not the folder's fault; the callers report them.
+        if isinstance(error, ImportError) or out_of_memory(error):
+            raise
+        if type(error).__module__.split(".")[0] in ("safetensors", "safetensors_rust"):
+            raise UserError(
+                f"model folder {folder}: a safetensors file is broken ({first_line(error)}). "
+                "Fix: download or copy it again."
+            ) from None
+        reason = one_line(f"{type(error).__name__}: {error}")[:300]
+        raise UserError(
+            f"model folder {folder}: the model cannot be loaded ({reason}). "
+            "Fix: check its config.json and safetensors files."
+        ) from None
 
 
 def _four_bit(compute_dtype: Any) -> Any:
@@ -199,27 +151,46 @@ def _four_bit(compute_dtype: Any) -> Any:
     )
 
 
-def _check_folder(folder: Path) -> str:
-    """The folder's model type. Refuse what must not be loaded: a folder that is no model, one that asks for remote code, one
-    with pickled weights only."""
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"model folder {folder}: config.json cannot be read ({error}): restore it") from None
-    if not isinstance(config, dict) or "model_type" not in config:
-        raise UserError(f"model folder {folder}: config.json names no model_type: give a folder in Hugging Face form")
-    if "auto_map" in config:
-        raise UserError(
-            f"model folder {folder} wants to run code of its own (auto_map in config.json), which is never done: "
-            "use a model of the transformers library"
-        )
-    if not any(folder.glob("*.safetensors")):
-        raise UserError(
-            f"model folder {folder} has no .safetensors file, and pickled weights are never loaded: convert them first"
-        )
-    return config["model_type"]
+def keep_unpacked(model: "PreTrainedModel") -> None:
+    """Stop bitsandbytes from repacking 4-bit layers for inference, as it does on CPUs with AVX512-BF16.
+
+    It repacks in place at the first forward pass in evaluation mode, and a repacked layer passes no
+    gradient (bitsandbytes 0.50.2, `matmul_4bit`): a run evaluated during training would silently train
+    without those layers. Scoring is unpacked too, so that a held-out loss is the same in both stages.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:300] if lines else type(error).__name__
+def half_dtype(model_type: str, *, device: str) -> "torch.dtype":
+    """The dtype that 16-bit and 4-bit models compute in.
+
+    bfloat16 if the device supports it; else float16, or float32 for a model that overflows float16.
+    """
+    import torch
+
+    # PyTorch also emulates bfloat16 on GPUs without it, such as a T4; float16 is the faster choice there.
+    if device != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False):
+        return torch.bfloat16
+    if overflows_float16(model_type):
+        return torch.float32
+    return torch.float16
+
+
+def precision_notes(entry: ModelEntry, *, device: str) -> tuple[str, ...]:
+    """Notes for the score record where the model computes in another precision than the study file's."""
+    import torch
+
+    folder, _ = resolve_folder(entry)
+    model_type = check_model_folder(folder)
+    if entry.precision == "32bit" or half_dtype(model_type, device=device) != torch.float32:
+        return ()
+    return (f"computed in float32: a {model_type} overflows float16, and this GPU has no bfloat16",)
+
+
+def torch_device() -> str:
+    """ "cuda" if torch sees a GPU, else "cpu"."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"

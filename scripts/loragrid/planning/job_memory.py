@@ -19,7 +19,7 @@ def check_target_modules(study: Study, cells: Iterable[Cell]) -> None:
         with suppress(UserError):  # a shape that cannot be found is said by the plan
             shape = find_shape(study.models[model])
         if shape is not None:
-            shape.adapted(study.training.target_modules)
+            shape.adapted_matrices(study.training.target_modules)
 
 
 def predict_training(

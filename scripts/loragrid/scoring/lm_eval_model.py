@@ -12,7 +12,7 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import normalize_gen_kwargs
 
 from loragrid.models.batch_sizes import CHOICE_LOGITS_PER_PASS
-from loragrid.models.chat_template import Template, adapt
+from loragrid.models.chat_template import ChatTemplate, adapt_roles
 from loragrid.scoring.generation import AnswerMeter, Evidence
 
 
@@ -23,7 +23,7 @@ class WatchedLM(HFLM):
     cut on the left to fit the context).
     """
 
-    def __init__(self, model: Any, template: Template, *, batch_size: int) -> None:
+    def __init__(self, model: Any, template: ChatTemplate, *, batch_size: int) -> None:
         logger = logging.getLogger("lm_eval.models.huggingface")
         before = logger.level
         logger.setLevel(logging.ERROR)  # it warns that the model was loaded by the caller, which is the purpose
@@ -45,7 +45,7 @@ class WatchedLM(HFLM):
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         """HFLM's, with the turns put into the roles that the template knows, as in training: where it knows no system
         turn HFLM would leave out the task's description."""
-        return super().apply_chat_template(adapt(self._template, chat_history), add_generation_prompt)
+        return super().apply_chat_template(adapt_roles(self._template, chat_history), add_generation_prompt)
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = True) -> list[str]:
         """HFLM's, after noting the prompts that leave too little room and will be cut on the left."""

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from loragrid.errors import Failed
-from loragrid.models.chat_template import Template, inspect_template
-from loragrid.models.loading import choose_device, load_base, load_tokenizer
+from loragrid.models.chat_template import ChatTemplate, inspect_template
+from loragrid.models.loading import load_base, load_tokenizer, torch_device
 from loragrid.records.failures import out_of_memory
 from loragrid.scoring.task_results import TaskResult
 from loragrid.study.sections import ModelEntry, Scoring
@@ -36,7 +36,7 @@ class Workbench:
         return "base" in vars(self)
 
     @cached_property
-    def template(self) -> Template:
+    def template(self) -> ChatTemplate:
         """The tokenizer and chat template, with the same fixed date as in training."""
         tokenizer = load_tokenizer(self.entry)
         template = inspect_template(tokenizer, model=self.name)
@@ -46,7 +46,7 @@ class Workbench:
     @cached_property
     def base(self) -> Any:
         """The untrained base in the study's precision."""
-        return load_base(self.entry, device=choose_device())
+        return load_base(self.entry, device=torch_device())
 
     @property
     def model(self) -> Any:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from loragrid.errors import UserError
-from loragrid.models.loading import prepared_entry
+from loragrid.models.model_files import prepared_entry
 from loragrid.records.record import RunRecord, read_record
 from loragrid.runtime.atomic_files import sha256_file, sha256_json
 from loragrid.runtime.code_digest import code_digest

@@ -11,7 +11,8 @@ from typing import Any
 
 from loragrid.data.training_data import TrainingData, load_training_data
 from loragrid.errors import Failed, UserError
-from loragrid.models.loading import choose_device, prepared_entry
+from loragrid.models.loading import torch_device
+from loragrid.models.model_files import prepared_entry
 from loragrid.records.failures import disk_full, out_of_memory
 from loragrid.records.losses import LossTable
 from loragrid.runtime.session import SessionClock, StopSignals
@@ -79,7 +80,7 @@ class TrialBench:
 
     def __init__(self, study: Study, data_folder: Path) -> None:
         self.study, self.tune, self.data_folder = study, study.tune, data_folder
-        self.device = choose_device()
+        self.device = torch_device()
         self.backend: Backend = choose_backend(study.training.backend, device=self.device)
         self._data: TrainingData | None = None
         self._base: Base | None = None

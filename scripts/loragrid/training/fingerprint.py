@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from loragrid.models.base_facts import BaseFacts
+from loragrid.models.model_files import BaseFacts
 from loragrid.runtime import provenance
 from loragrid.runtime.code_digest import code_digest
 from loragrid.study.grid import Cell

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from loragrid.models.base_facts import BaseFacts
+from loragrid.models.model_files import BaseFacts
 from loragrid.records.history import History
 from loragrid.records.record import RunRecord
 from loragrid.runtime.atomic_files import sha256_file

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from loragrid.models.base_facts import BaseFacts
+from loragrid.models.model_files import BaseFacts
 from loragrid.study.sections import ModelEntry
 from loragrid.training.backends.recipe import Recipe
 from loragrid.training.checkpoints import CheckpointStore

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loragrid.models.adapter_files import check_target_modules
-from loragrid.models.base_facts import base_facts
 from loragrid.models.batch_sizes import LOGITS_PER_PASS
 from loragrid.models.loading import load_base, load_tokenizer
+from loragrid.models.model_files import base_facts
 from loragrid.models.shape import overflows_float16
 from loragrid.study.sections import ModelEntry
 from loragrid.training.backends.interface import Base

@@ -1,4 +1,4 @@
-"""Models of the hub, by a cache as downloads leave it, and the precision that a model is computed in."""
+"""Hub models read from a download cache, and the dtype that a model computes in."""
 
 import json
 import shutil
@@ -13,15 +13,8 @@ import pytest
 import torch
 
 from loragrid.errors import UserError
-from loragrid.models.base_facts import base_facts
-from loragrid.models.loading import (
-    half_dtype,
-    load_base,
-    load_tokenizer,
-    precision_notes,
-    prepared_entry,
-    resolve_folder,
-)
+from loragrid.models.loading import half_dtype, load_base, load_tokenizer, precision_notes
+from loragrid.models.model_files import base_facts, prepared_entry, resolve_folder
 from loragrid.study.sections import ModelEntry
 
 HUB = ModelEntry(hub="unsloth/Toy-1B", revision="main", precision="32bit", chat_template=None)
@@ -29,7 +22,7 @@ HUB = ModelEntry(hub="unsloth/Toy-1B", revision="main", precision="32bit", chat_
 
 @pytest.fixture
 def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, toy_llama: Path) -> Path:
-    """A cache with two commits of one model; `main` stands for the second."""
+    """A cache with two commits of one model; `main` points to the second."""
     folder = tmp_path / "models--unsloth--Toy-1B"
     for commit in ("a" * 40, "b" * 40):
         shutil.copytree(toy_llama, folder / "snapshots" / commit)
@@ -44,15 +37,15 @@ def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, toy_llama: Path) 
     return folder
 
 
-def test_a_branch_is_the_commit_that_it_stands_for(hub_cache: Path) -> None:
+def test_a_branch_resolves_to_its_commit(hub_cache: Path) -> None:
     assert resolve_folder(HUB) == (hub_cache / "snapshots" / ("b" * 40), "b" * 40)
     facts = base_facts(HUB)
     assert (facts.source, facts.commit) == ("unsloth/Toy-1B", "b" * 40)
     assert load_base(HUB, device="cpu").dtype == torch.float32 and load_tokenizer(HUB).chat_template
 
 
-def test_later_stages_take_the_commit_of_the_data_card(hub_cache: Path, tmp_path: Path, toy_llama: Path) -> None:
-    """The branch has moved on since the data were prepared."""
+def test_later_stages_use_the_commit_of_the_data_card(hub_cache: Path, tmp_path: Path, toy_llama: Path) -> None:
+    """The branch has moved since the data were prepared."""
     (tmp_path / "card.json").write_text(json.dumps({"model_commit": "a" * 40}))
     entry = prepared_entry(HUB, tmp_path)
     assert resolve_folder(entry) == (hub_cache / "snapshots" / ("a" * 40), "a" * 40)
@@ -63,13 +56,13 @@ def test_later_stages_take_the_commit_of_the_data_card(hub_cache: Path, tmp_path
 @pytest.mark.parametrize(
     ("hub", "error"),
     [
-        ("a b/c", None),  # refused by the hub's library itself
+        ("a b/c", None),  # refused by huggingface_hub itself
         ("nobody/nothing", None),  # not in the cache
         ("unsloth/Toy-1B", httpx.ConnectError("no route")),
         ("unsloth/Toy-1B", OSError()),
     ],
 )
-def test_what_the_hub_cannot_give_is_one_line(
+def test_a_failed_download_is_one_line(
     hub_cache: Path, monkeypatch: pytest.MonkeyPatch, hub: str, error: Exception | None
 ) -> None:
     def fail(*_: Any, **__: Any) -> None:
@@ -77,35 +70,34 @@ def test_what_the_hub_cannot_give_is_one_line(
 
     if error is not None:
         monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
-    with pytest.raises(
-        UserError, match=rf"model {hub} at main cannot be had from the hub \(.+\): check the id"
-    ) as told:
+    message = rf"model {hub}: revision main cannot be downloaded from the hub \(.+\)\. Fix: check the id"
+    with pytest.raises(UserError, match=message) as raised:
         resolve_folder(replace(HUB, hub=hub))
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(raised.value)
 
 
 @pytest.fixture
 def no_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a T4."""
+    """A GPU without bfloat16, such as a T4."""
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: False)
 
 
-def test_gemma_3_is_computed_in_float32_where_there_is_no_bf16(no_bf16: None) -> None:
+def test_gemma_3_computes_in_float32_without_bf16(no_bf16: None) -> None:
     kinds = ("llama", "gemma2", "gemma3", "gemma3_text")
     found = [half_dtype(kind, device="cuda") for kind in kinds]
     assert found == [torch.float16, torch.float16, torch.float32, torch.float32]
     assert {half_dtype(kind, device="cpu") for kind in kinds} == {torch.bfloat16}
 
 
-def test_so_it_is_loaded_and_its_score_says_so(
+def test_gemma_3_is_loaded_in_float32_and_the_score_notes_it(
     no_bf16: None, monkeypatch: pytest.MonkeyPatch, toy_gemma: Path, toy_llama: Path
 ) -> None:
     from transformers import AutoModelForCausalLM
 
-    asked: list[dict[str, Any]] = []
+    load_options: list[dict[str, Any]] = []
 
     def load(folder: Path, **options: Any) -> Any:
-        asked.append(options)
+        load_options.append(options)
         return SimpleNamespace(eval=lambda: None, to=lambda device: None, modules=list)
 
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", load)
@@ -115,13 +107,13 @@ def test_so_it_is_loaded_and_its_score_says_so(
             load_base(replace(entry, precision=precision), device="cuda")
             notes = precision_notes(replace(entry, precision=precision), device="cuda")
             assert ["computed in float32: a gemma3_text" in note for note in notes] == [True] * (folder == toy_gemma)
-        assert [options["dtype"] for options in asked] == [wanted, wanted]
-        assert asked[0]["quantization_config"].bnb_4bit_compute_dtype == wanted
+        assert [options["dtype"] for options in load_options] == [wanted, wanted]
+        assert load_options[0]["quantization_config"].bnb_4bit_compute_dtype == wanted
         assert precision_notes(entry, device="cuda") == ()
-        asked.clear()
+        load_options.clear()
 
 
-def test_so_it_is_trained_and_its_record_says_so() -> None:
+def test_gemma_3_is_trained_in_float32_and_the_record_notes_it() -> None:
     from loragrid.training.backends.factory import choose_backend
     from loragrid.training.backends.recipe import Recipe
 
