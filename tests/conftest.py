@@ -10,7 +10,7 @@ os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALL
 import pytest
 
 from loragrid.paths import ROOT
-from loragrid.runtime.fork_server import VARIABLE
+from loragrid.runtime.fork_server import FOLDER_VARIABLE
 
 REAL = ROOT.parent / "shared" / "real"
 TEMPLATE = (
@@ -43,9 +43,9 @@ def warm_place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def warm(warm_place: Path) -> Iterator[None]:
     """The workflows that a file of tests runs have the libraries imported once, and not once a call of snakemake."""
-    os.environ[VARIABLE] = str(warm_place)
+    os.environ[FOLDER_VARIABLE] = str(warm_place)
     yield
-    del os.environ[VARIABLE]
+    del os.environ[FOLDER_VARIABLE]
 
 
 @pytest.fixture(scope="session")

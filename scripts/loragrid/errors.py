@@ -1,4 +1,4 @@
-"""How a stage ends (well, by the user's mistake, or paused on purpose), and where its words go while it runs."""
+"""How a stage ends (done, failed, user error, paused) and where its output goes while it runs."""
 
 import contextlib
 import os
@@ -18,13 +18,13 @@ _log: Path | None = None
 
 
 class UserError(Exception):
-    """A mistake the user can mend: one line that says what, in which file, key or row, and the mend."""
+    """A mistake the user can fix. One line: FILE or KEY, what is wrong (the value found), the fix."""
 
 
 class Failed(Exception):
-    """The work cannot be finished for a reason outside the code: out of memory, disk full. One line.
+    """The work cannot be finished for a reason outside the code, such as memory or disk. One line.
 
-    `reason` is that in one word, as failure.json keeps it.
+    `reason` is the same as one word, for failure.json.
     """
 
     def __init__(self, line: str, *, reason: str = "failed") -> None:
@@ -33,14 +33,14 @@ class Failed(Exception):
 
 
 class Paused(Exception):
-    """The work stopped early on purpose and goes on when the same command is run again."""
+    """The work stopped early on purpose and continues when the same command is run again."""
 
 
 def run_main(main: Callable[[], None]) -> None:
-    """Run a stage's `main` and turn how it ended into one line and an exit status.
+    """Run a stage's `main` and turn its end into one line and an exit status.
 
     Exit status: 0 done, 1 failed, 2 user error, 75 paused, 130 stopped by Ctrl-C. With `--log FILE` on the command line, all
-    output goes to that file and only `print_line`'s lines go to the terminal too; a bug's traceback then stands in the file.
+    output goes to that file, and only the lines of `print_line` go to the terminal too. A bug's traceback is then in the file.
     """
     log = _take_log_option()
     if log is not None:
@@ -63,7 +63,7 @@ def run_main(main: Callable[[], None]) -> None:
 
 
 def print_line(line: str) -> None:
-    """One line for whoever watches: on the terminal, and in the job's log where there is one."""
+    """Print one line on the terminal and in the job's log, if it has one."""
     line = one_line(line)
     print(line, file=sys.stderr, flush=True)
     if _terminal is not None:
@@ -71,8 +71,10 @@ def print_line(line: str) -> None:
 
 
 def print_line_unbuffered(line: str) -> None:
-    """As `print_line`, from a signal handler: past the streams, which the signal may have found in the middle of a write and which
-    refuse another within it."""
+    """Print one line from a signal handler.
+
+    Bypasses the streams: the signal may have interrupted a write, and a stream refuses a second write within the first.
+    """
     content = f"{one_line(line)}\n".encode()
     for descriptor in (2,) if _terminal is None else (2, _terminal.fileno()):
         with contextlib.suppress(OSError):
@@ -80,7 +82,7 @@ def print_line_unbuffered(line: str) -> None:
 
 
 def output_options() -> tuple[list[str], TextIO | None]:
-    """Command-line options and stderr for a further process of this job, so that its output goes where this one's goes."""
+    """Command-line options and stderr for another process of this job, so that both write to the same places."""
     return (["--log", str(_log)] if _log else []), _terminal
 
 

@@ -1,6 +1,6 @@
-"""A digest of a stage's logic, so that Snakemake re-runs it when the code changes and not when a comment does.
+"""A digest of a stage's logic, so that Snakemake re-runs a stage when its code changes and not when a comment does.
 
-Every call of Snakemake asks for the digests of all stages, so what was found in a file is kept beside Python's own cache of it.
+Every call of Snakemake needs the digests of all stages, so the parsed result of a file is cached beside Python's own cache.
 """
 
 import ast
@@ -16,31 +16,33 @@ from typing import NamedTuple
 from loragrid.paths import SCRIPTS
 from loragrid.runtime.atomic_files import write_text
 
-# Modules that only refuse: they decide whether a stage runs, never what it makes.
-NO_PART = ("loragrid/runtime/optional_packages.py", "loragrid/study/validation.py")
+# Modules that only refuse: they decide whether a stage runs, never its result.
+IGNORED = ("loragrid/runtime/optional_packages.py", "loragrid/study/validation.py")
 
 
 class _Module(NamedTuple):
-    logic: str  # digest of what the file says to Python
-    imports: list[str]  # dotted names of what may be modules, late imports inside functions included
+    logic: str  # digest of the syntax tree without docstrings
+    imports: list[str]  # dotted names that may be modules, late imports inside functions included
 
 
 @cache
 def code_digest(stage: str) -> str:
-    """Digest of `scripts/{stage}.py` and of every module under `scripts/` that it imports, directly or not, less `NO_PART`.
+    """Digest of `scripts/{stage}.py` and of every module under `scripts/` that it imports, directly or not, except `IGNORED`.
 
     Built from `ast.dump` without docstrings: comments, blank lines and docstrings do not count.
     """
     digest = hashlib.sha256()
-    for path in sorted(modules_of(SCRIPTS / f"{stage}.py", without=[SCRIPTS / name for name in NO_PART])):
+    for path in sorted(modules_of(SCRIPTS / f"{stage}.py", without=[SCRIPTS / name for name in IGNORED])):
         digest.update(str(path.relative_to(SCRIPTS)).encode())
         digest.update(_read(path).logic.encode())
     return digest.hexdigest()[:16]
 
 
 def modules_of(start: Path, *, without: Sequence[Path] = ()) -> set[Path]:
-    """`start` and every file under `scripts/` reachable from it by import, late imports inside functions included; not by way
-    of the files in `without`."""
+    """`start` and every file under `scripts/` that it imports, directly or not, late imports inside functions included.
+
+    Files in `without`, and those reachable only through them, are left out.
+    """
     found: set[Path] = set()
     queue, here, known = [start], _modules_here(), len(_known())
     while queue:
@@ -50,19 +52,19 @@ def modules_of(start: Path, *, without: Sequence[Path] = ()) -> set[Path]:
         found.add(path)
         queue += _files(_read(path).imports, here)
     if len(_known()) > known and not sys.dont_write_bytecode:
-        with contextlib.suppress(OSError):  # a checkout that cannot be written is only slower
+        with contextlib.suppress(OSError):  # a read-only checkout is only slower
             write_text(_cache_file(), json.dumps(_known()))
     return found
 
 
 def _modules_here() -> dict[str, Path]:
-    """Dotted name → file, of all that lies under `scripts/`."""
+    """Dotted name → file, of all modules under `scripts/`."""
     files = {file.relative_to(SCRIPTS).with_suffix("").parts: file for file in SCRIPTS.rglob("*.py")}
     return {".".join(parts[:-1] if parts[-1] == "__init__" else parts): file for parts, file in files.items()}
 
 
 def _files(imports: Iterable[str], here: Mapping[str, Path]) -> list[Path]:
-    """Of the modules that an import runs: `a.b.c` runs `a` and `a.b` too."""
+    """Files of the modules that an import executes: `a.b.c` executes `a` and `a.b` too."""
     names = {
         ".".join(parts[:depth]) for parts in (name.split(".") for name in imports) for depth in range(1, len(parts) + 1)
     }
@@ -98,7 +100,7 @@ def _logic(tree: ast.Module) -> str:
 
 @cache
 def _known() -> dict[str, list]:
-    """What earlier calls found, by the digest of the file's content; anything but that is found anew."""
+    """Results of earlier calls, by the digest of the file's content; a damaged cache is ignored."""
     try:
         kept = json.loads(_cache_file().read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -108,7 +110,7 @@ def _known() -> dict[str, list]:
 
 @cache
 def _this_file() -> bytes:
-    """Part of the keys: what another version of this module found is not taken for this one's."""
+    """Part of the cache's keys: another version of this module must not reuse this one's results."""
     return Path(__file__).read_bytes()
 
 

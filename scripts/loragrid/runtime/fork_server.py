@@ -1,13 +1,16 @@
-"""A warm interpreter for the jobs of one local run: libraries are imported once, and each job is forked from there.
+"""A fork server for the jobs of one local run: libraries are imported once, and each job is forked from there.
 
-Importing torch, transformers and TRL takes longer than training a small model. So the workflow names a folder in the
-variable below; the first job starts a server there, which imports what a stage needs when it is first asked for that stage,
-and forks for every job. The job's own process, which Snakemake watches, waits for its twin: it passes signals on, ends as
-the twin ends, and takes the twin along when it is killed. The server goes when its owner has gone, the main snakemake, whose
-process id the file `owner` holds. Where there is no such folder or no server, a stage runs in its own process.
+Importing torch, transformers and TRL takes longer than training a small model. The workflow therefore names a folder in
+an environment variable. The first job starts a server in that folder; the server imports the libraries of a stage when a
+job first asks for that stage, and forks one child per job. The job's own process, which Snakemake watches, waits for its
+child: it forwards signals, exits as the child exits, and takes the child with it when it is killed. The server exits
+once its owner has exited: the main snakemake, whose process id is in the file `owner`. Without a folder or a server, a
+stage runs in its own process.
 
-The twin gets the job's arguments, environment, working directory, umask, process group, stdin, stdout and stderr, and
-imports the project's own modules itself. Needs Linux (pidfd).
+A child takes over the job's arguments, environment, working directory, umask, process group, import path, stdin, stdout
+and stderr, and imports the project's own modules itself. Written by hand because multiprocessing's fork server serves
+one Python program and not the separate commands that Snakemake starts. Needs Linux (pidfd). Never used with CUDA: a
+process forked after CUDA was initialised cannot use it.
 """
 
 import contextlib
@@ -27,8 +30,8 @@ import sys
 import time
 from pathlib import Path
 
-VARIABLE = "LORAGRID_WARM"
-# What a stage's process has imported when its real work begins; a library that is missing is left to the job to complain of.
+FOLDER_VARIABLE = "LORAGRID_WARM"
+# What a stage has imported when its real work begins. A missing library is left for the job to report.
 LIBRARIES = {
     "prepare_data": ("transformers", "pyarrow.parquet"),
     "train": ("datasets", "transformers.models.auto.modeling_auto", "peft", "trl.trainer.sft_trainer"),
@@ -38,13 +41,14 @@ LIBRARIES = {
     ),
 }
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-ANSWER = struct.Struct("i")  # first the twin's process id, in the end its exit status as waitpid gives it
+# First the child's process id, at the end its exit status as waitpid gives it.
+ANSWER = struct.Struct("i")
 STARTS_WITHIN_SECONDS = 10.0
 
 
-def hand_over() -> None:
-    """Let a warm twin do this process's job and end as it ends; returns where there is no server for it."""
-    folder, stage = os.environ.get(VARIABLE), Path(sys.argv[0]).stem
+def delegate_to_fork_server() -> None:
+    """Let a child of the fork server do this process's job, and exit as it exits; return where there is no server."""
+    folder, stage = os.environ.get(FOLDER_VARIABLE), Path(sys.argv[0]).stem
     if not folder or stage not in LIBRARIES:
         return
     connection = _connect(Path(folder))
@@ -52,30 +56,37 @@ def hand_over() -> None:
         return
     umask = os.umask(0)
     os.umask(umask)
-    environment = {key: value for key, value in os.environ.items() if key != VARIABLE}
-    job = {"argv": sys.argv, "environment": environment, "cwd": os.getcwd(), "umask": umask, "group": os.getpgrp()}
+    environment = {key: value for key, value in os.environ.items() if key != FOLDER_VARIABLE}
+    job = {
+        "argv": sys.argv,
+        "environment": environment,
+        "import_path": sys.path,
+        "cwd": os.getcwd(),
+        "umask": umask,
+        "group": os.getpgrp(),
+    }
     message = json.dumps(job).encode()
     socket.send_fds(connection, [len(message).to_bytes(4, "big")], [0, 1, 2])
     connection.sendall(message)
-    twin = _answer(connection)
-    if twin is None:
-        return  # the server is leaving; nothing was begun
+    child = _answer(connection)
+    if child is None:
+        return  # the server is exiting and has not begun the job
 
     def forward(number: int, _: object) -> None:
-        with contextlib.suppress(ProcessLookupError):  # it has just ended
-            os.kill(twin, number)
+        with contextlib.suppress(ProcessLookupError):  # it has just exited
+            os.kill(child, number)
 
     for number in FORWARDED:
         signal.signal(number, forward)
     status = _answer(connection)
     if status is None:
-        os.kill(twin, signal.SIGKILL)
-        raise SystemExit(f"failed: the warm interpreter of {folder} was killed: run the same command again")
-    _end_like(status)
+        os.kill(child, signal.SIGKILL)
+        raise SystemExit(f"failed: the fork server in {folder} was killed. Fix: run the same command again.")
+    _exit_like(status)
 
 
 def _connect(folder: Path) -> socket.socket | None:
-    """A connection to the folder's server, started if there is none yet; None if it cannot be had."""
+    """A connection to the folder's server, started if there is none yet; None if that fails."""
     for attempt in (1, 2):
         with contextlib.suppress(OSError):
             connection = socket.socket(socket.AF_UNIX)
@@ -88,7 +99,7 @@ def _connect(folder: Path) -> socket.socket | None:
 
 
 def _start(folder: Path) -> None:
-    """Start the server, once, and wait until it listens. An owner that is gone has no folder any more: OSError."""
+    """Start the server, once, and wait until it listens. OSError if the owner has exited and its folder is gone."""
     with open(folder / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if (folder / "socket").exists():
@@ -112,18 +123,18 @@ def _answer(connection: socket.socket) -> int | None:
     return ANSWER.unpack(content)[0]
 
 
-def _end_like(status: int) -> None:
-    """End this process with the exit status, or by the signal, that ended its twin."""
+def _exit_like(status: int) -> None:
+    """Exit with the exit status, or by the signal, that ended the child."""
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
-        with contextlib.suppress(OSError):  # SIGKILL has no handler to be put back
+        with contextlib.suppress(OSError):  # SIGKILL has no handler to restore
             signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
     raise SystemExit(os.WEXITSTATUS(status))
 
 
 class Server:
-    """Listens in `folder` for jobs until the process `owner` is gone and the last twin has ended."""
+    """Listens in `folder` for jobs until the process `owner` and the last child have exited."""
 
     def __init__(self, folder: Path, owner: int) -> None:
         self.folder = folder
@@ -134,25 +145,27 @@ class Server:
         self.poll = select.poll()
         for descriptor in (self.owner, self.listener.fileno()):
             self.poll.register(descriptor, select.POLLIN)
-        # Twin's process descriptor, and connection's: each → (process id, connection).
-        self.twins: dict[int, tuple[int, socket.socket]] = {}
+        # By the child's process descriptor, and by its connection's: (process id, connection).
+        self.children: dict[int, tuple[int, socket.socket]] = {}
         self.waiting: dict[int, tuple[int, socket.socket]] = {}
 
     def serve(self) -> dict | None:
-        """Serve to the end and return None; in a twin, return its job."""
+        """Serve to the end and return None; in a child, return its job."""
         for number in FORWARDED:
-            signal.signal(number, signal.SIG_IGN)  # sent to the whole group they are meant for the jobs
-        while self.owner >= 0 or self.twins:
+            # A signal to the whole process group is meant for the jobs.
+            signal.signal(number, signal.SIG_IGN)
+        while self.owner >= 0 or self.children:
             for descriptor, _ in self.poll.poll():
                 if descriptor == self.owner:
                     self._leave()
                 elif descriptor == self.listener.fileno():
                     if (job := self._take()) is not None:
                         return job
-                elif descriptor in self.twins:
-                    self._twin_ended(descriptor)
+                elif descriptor in self.children:
+                    self._child_exited(descriptor)
                 elif descriptor in self.waiting:
-                    os.kill(self.waiting[descriptor][0], signal.SIGKILL)  # nobody waits for it any more
+                    # The job's own process was killed, so its child must not go on.
+                    os.kill(self.waiting[descriptor][0], signal.SIGKILL)
                     self.poll.unregister(descriptor)
         return None
 
@@ -163,60 +176,62 @@ class Server:
         self.owner = -1
 
     def _take(self) -> dict | None:
-        """Fork for the job that a client brings; its job in the twin, None in the server."""
+        """Fork for the job that a client sends; return the job in the child, None in the server."""
         connection, _ = self.listener.accept()
         try:
             head, descriptors, _, _ = socket.recv_fds(connection, 4, 3)
             job = json.loads(_read(connection, int.from_bytes(head, "big")))
         except (OSError, ValueError):
-            connection.close()  # the client died on its way
+            connection.close()  # the client died while sending
             return None
         _import_libraries(Path(job["argv"][0]).stem)
-        gc.freeze()  # what is imported stays shared between the twins
+        gc.freeze()  # imported objects stay in memory pages that all children share
         sys.stdout.flush(), sys.stderr.flush()
-        twin = os.fork()
-        if twin == 0:
+        child = os.fork()
+        if child == 0:
             self._become(job, descriptors, connection)
             return job
         for descriptor in descriptors:
             os.close(descriptor)
         with contextlib.suppress(OSError):
-            connection.sendall(ANSWER.pack(twin))
-        process = os.pidfd_open(twin)
-        self.twins[process] = self.waiting[connection.fileno()] = (twin, connection)
+            connection.sendall(ANSWER.pack(child))
+        process = os.pidfd_open(child)
+        self.children[process] = self.waiting[connection.fileno()] = (child, connection)
         self.poll.register(process, select.POLLIN)
         self.poll.register(connection.fileno(), select.POLLIN | select.POLLHUP)
         return None
 
-    def _twin_ended(self, process: int) -> None:
-        twin, connection = self.twins.pop(process)
-        _, status = os.waitpid(twin, 0)
+    def _child_exited(self, process: int) -> None:
+        child, connection = self.children.pop(process)
+        _, status = os.waitpid(child, 0)
         with contextlib.suppress(OSError):
             connection.sendall(ANSWER.pack(status))
         self.poll.unregister(process)
-        with contextlib.suppress(KeyError):  # taken out before, if its client was gone
+        with contextlib.suppress(KeyError):  # removed already if its client was killed
             self.poll.unregister(connection.fileno())
         del self.waiting[connection.fileno()]
         connection.close()
         os.close(process)
 
     def _become(self, job: dict, descriptors: list[int], connection: socket.socket) -> None:
-        """In the twin: take the job's place."""
-        for held in (self.listener, connection, *(connection for _, connection in self.twins.values())):
+        """In the child: take over everything that makes this process the job's."""
+        for held in (self.listener, connection, *(connection for _, connection in self.children.values())):
             held.close()
-        for descriptor in (self.owner, *self.twins):
+        for descriptor in (self.owner, *self.children):
             os.close(descriptor)
         for target, descriptor in enumerate(descriptors):
             os.dup2(descriptor, target)
             os.close(descriptor)
         for number in FORWARDED:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
-        with contextlib.suppress(OSError):  # a client that is gone takes its group along
-            os.setpgid(0, job["group"])  # so that what is sent to the job's group reaches the twin at once
+        with contextlib.suppress(OSError):  # the client's group is gone with the client
+            os.setpgid(0, job["group"])  # a signal to the job's group reaches the child directly
         os.environ.clear()
         os.environ.update(job["environment"])
         os.umask(job["umask"])
         os.chdir(job["cwd"])
+        # The job may belong to another checkout than the one that started the server.
+        sys.path[:] = job["import_path"]
 
 
 def _read(connection: socket.socket, size: int) -> bytes:
@@ -224,7 +239,7 @@ def _read(connection: socket.socket, size: int) -> bytes:
     while len(content) < size:
         part = connection.recv(size - len(content))
         if not part:
-            raise OSError("the client is gone")
+            raise OSError("the client has exited")
         content += part
     return bytes(content)
 
@@ -236,7 +251,7 @@ def _import_libraries(stage: str) -> None:
 
 
 def main() -> None:
-    """Serve; as a twin, run the job's script as if it had been started from the command line."""
+    """Serve; in a child, run the job's script as if it had been started from the command line."""
     folder = Path(sys.argv[1])
     job = Server(folder, int((folder / "owner").read_text())).serve()
     if job is not None:

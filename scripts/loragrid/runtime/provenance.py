@@ -1,4 +1,4 @@
-"""Where a result comes from: library versions, git state, device, memory."""
+"""The origin of a result: library versions, git state, device, memory."""
 
 import os
 import platform
@@ -16,7 +16,7 @@ PACKAGES = (
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the libraries that can change a result; those not installed are left out."""
+    """Versions of Python and of the installed libraries that can change a result."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -27,7 +27,7 @@ def versions() -> dict[str, str]:
 
 
 def git_state() -> dict[str, Any]:
-    """Commit of this checkout and whether tracked files were changed; both None outside a git checkout."""
+    """Commit of this checkout and whether tracked files have changed; both None outside a git checkout."""
 
     def git(*arguments: str) -> str | None:
         try:
@@ -65,7 +65,7 @@ def peak_rss_mib() -> float:
 
 
 def cpu_name() -> str:
-    """Model of the CPU, as the system calls it."""
+    """Model of the CPU, by the system's name for it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

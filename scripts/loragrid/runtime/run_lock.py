@@ -1,11 +1,13 @@
-"""One trainer per run: a lock file in the run's folder that says who holds it.
+"""One trainer per run: a lock file in the run's folder that names its holder.
 
-Two things together, because neither is enough. The kernel's lock (`flock`) ends with its process, however that dies,
-so an orphan or a second terminal on the same machine is told apart from a crash without waiting. But many network file
-systems and mounted drives keep `flock` to one machine; so the holder also touches the file every few seconds, and a
-trainer on another machine stays away until that sign of life is too old. Ages are taken by the file system's own clock,
-never by comparing two machines' clocks. A machine that slept finds at its next sign of life, or its next save, that it
-lost the lock, and stops; a lock that cannot be read for a moment, as drives do, is nobody else's.
+It combines two locks because neither is enough alone. The kernel's lock (`flock`) ends with its process, however that
+dies, so a crash is distinguished from a live trainer on the same machine without waiting. But many network file systems
+and mounted drives keep `flock` to one machine. The holder therefore also touches the file every few seconds (heartbeat),
+and a trainer on another machine waits until the last heartbeat is too old. Ages use the file system's own clock, never
+the clocks of two machines. A machine that slept notices at its next heartbeat or save that it lost the lock, and stops.
+A lock that cannot be read for a moment, as happens on network drives, counts as still held.
+
+Written by hand because the `filelock` library has no heartbeat for file systems without a shared flock.
 """
 
 import fcntl
@@ -25,16 +27,16 @@ from typing import Any
 from loragrid.errors import Paused, UserError
 
 HEARTBEAT_SECONDS = 20.0
-# Longer than any pause of a live trainer: a frozen drive, a long evaluation (the heartbeat has a thread of its own).
+# Longer than any pause of a live trainer, such as a frozen drive; the heartbeat has a thread of its own.
 STALE_SECONDS = 300.0
 READS, READ_PAUSE_SECONDS = 3, 0.2
 
 
 class RunLock:
-    """A context manager that holds `folder/trainer.lock`, or raises `Paused` in a line that names who does."""
+    """Context manager that holds `folder/trainer.lock`, or raises `Paused` with a line that names the holder."""
 
     def __init__(self, folder: Path, *, run: str, on_loss: Callable[[str], None] = lambda reason: None) -> None:
-        """`on_loss` is called once, from another thread, when a sign of life finds that another trainer took over."""
+        """`on_loss` is called once, from another thread, when a heartbeat finds that another trainer took over."""
         self.path = folder / "trainer.lock"
         self.run = run
         self._on_loss = on_loss
@@ -54,25 +56,25 @@ class RunLock:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Give the lock back. A mistake of the user leaves no new file: nothing was trained."""
+        """Release the lock. After a `UserError` nothing was trained, so no new lock file is left."""
         self._stop.set()
         if self._is_mine():
-            with suppress(OSError):  # a drive that is gone: the lock is then too old in a while
-                os.ftruncate(self._descriptor, 0)  # an empty lock file: nobody holds it, on any machine
+            with suppress(OSError):  # the drive is gone: the lock expires by its age
+                os.ftruncate(self._descriptor, 0)  # an empty lock file is free on every machine
                 if self._new and isinstance(error, UserError):
                     self.path.unlink()
         os.close(self._descriptor)
 
     def check(self) -> None:
-        """Raise `UserError` if another trainer has taken the run over, as one may after this machine slept."""
+        """Raise `UserError` if another trainer has taken over the run, as one may after this machine slept."""
         if self.lost():
             raise UserError(
-                f"run {self.run} was taken over while this trainer gave no sign of life ({self._describe_holder()}): "
-                "this one stops; the other goes on"
+                f"run {self.run}: taken over by another trainer while this one was suspended ({self._describe_holder()}). "
+                "This one stops; the other continues."
             )
 
     def lost(self) -> bool:
-        """Whether the lock is certainly another's now. A file that cannot be read just now says nothing."""
+        """Whether another trainer certainly holds the lock; False while the file cannot be read."""
         return self._is_mine() is False
 
     def _take(self) -> None:
@@ -80,16 +82,16 @@ class RunLock:
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            self._refuse("wait for it, or stop that process")
+            self._refuse("Fix: wait for it, or stop that process.")
         except OSError:
-            locked = False  # a file system without flock: the sign of life below is all there is
+            locked = False  # a file system without flock: only the heartbeat below remains
         holder = self._holder()
         here = holder.get("host") == platform.node()
         gone = not holder or (here and (locked or not _runs(holder.get("pid"))))
         if not gone and (age := self._age_seconds()) < STALE_SECONDS:
             self._refuse(
-                f"last sign of life {age:.0f} s ago; if that {'process' if here else 'machine'} is gone, "
-                f"try again in {STALE_SECONDS - age:.0f} s or delete {self.path}"
+                f"Last heartbeat {age:.0f} s ago. Fix: if that {'process' if here else 'machine'} is gone, "
+                f"try again in {STALE_SECONDS - age:.0f} s or delete {self.path}."
             )
         mine = {"host": platform.node(), "pid": os.getpid(), "token": self._token, "run": self.run}
         mine["since"] = datetime.now(UTC).isoformat(timespec="seconds")
@@ -98,11 +100,11 @@ class RunLock:
         os.pwrite(self._descriptor, content, 0)
         os.fsync(self._descriptor)
 
-    def _refuse(self, mend: str) -> None:
-        raise Paused(f"run {self.run} is being trained already ({self._describe_holder()}): {mend}")
+    def _refuse(self, advice: str) -> None:
+        raise Paused(f"run {self.run}: already being trained ({self._describe_holder()}). {advice}")
 
     def _holder(self) -> dict[str, Any]:
-        """Who the file names; nobody while it is empty or half written."""
+        """The holder that the file names; empty while the file is empty or half written."""
         try:
             value = json.loads(self.path.read_bytes() or b"{}")
         except ValueError:
@@ -115,11 +117,14 @@ class RunLock:
         except OSError as error:
             return f"its lock cannot be read: {error.strerror}"
         if not holder:
-            return "its lock names nobody yet"
+            return "its lock names no holder yet"
         return f"process {holder.get('pid')} on {holder.get('host')} since {holder.get('since')}"
 
     def _is_mine(self) -> bool | None:
-        """None where the file cannot be read, after a few tries. One that was deleted was cleared for another trainer."""
+        """Whether the file names this lock; None if it cannot be read after a few tries.
+
+        A deleted file is not ours: somebody cleared it for another trainer.
+        """
         for _ in range(READS):
             try:
                 return self._holder().get("token") == self._token
@@ -130,7 +135,7 @@ class RunLock:
         return None
 
     def _age_seconds(self) -> float:
-        """Seconds since the holder's last sign of life, by the file system's clock: that of a file touched now."""
+        """Seconds since the holder's last heartbeat, by the file system's clock: compared with a file touched now."""
         probe = self.path.with_name(f".clock-{self._token}")
         try:
             probe.touch()
@@ -143,16 +148,16 @@ class RunLock:
             if self.lost():
                 self._on_loss("taken over by another trainer")
                 return
-            with suppress(OSError):  # a drive that hiccups: the next beat comes soon enough
+            with suppress(OSError):  # a brief drive failure: the next heartbeat follows soon
                 os.utime(self.path)
 
 
 def _runs(pid: Any) -> bool:
-    """Whether a process of this machine is alive."""
+    """Whether a process on this machine is alive."""
     try:
         os.kill(int(pid), 0)
     except (ProcessLookupError, TypeError, ValueError):
         return False
     except PermissionError:
-        return True  # another user's
+        return True  # it belongs to another user
     return True

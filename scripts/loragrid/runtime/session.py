@@ -1,4 +1,4 @@
-"""One session of a run: when it was asked to stop, when the machine is taken away, and what still fits until then."""
+"""One session of a run: stop requests, the session's end, and whether another step still fits."""
 
 import argparse
 import math
@@ -14,10 +14,10 @@ MARGIN_SECONDS = 1.0
 
 
 class StopSignals:
-    """Turns SIGTERM and SIGINT into a wish that the trainer looks at after every update.
+    """Context manager that turns SIGTERM and SIGINT into a stop request, which the trainer checks after every update.
 
-    A context manager; `requested` is the signal's name or None. A repeated signal changes nothing, since snakemake
-    passes Ctrl-C on to jobs that the terminal has already told: SIGQUIT (Ctrl-\\) ends the process at once.
+    `requested` is the signal's name or None. A repeated signal changes nothing, because snakemake forwards a Ctrl-C that
+    the terminal has already sent to the job. SIGQUIT (Ctrl-\\) ends the process at once.
     """
 
     def __init__(self) -> None:
@@ -25,7 +25,7 @@ class StopSignals:
         self._previous: dict[int, object] = {}
 
     def __enter__(self) -> "StopSignals":
-        # Python takes signal handlers only in the main thread; elsewhere (a test, a notebook) the caller asks by `request`.
+        # Python allows signal handlers only in the main thread; elsewhere (a test, a notebook) callers use `request`.
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._previous[number] = signal.signal(number, self._handle)
@@ -36,7 +36,7 @@ class StopSignals:
             signal.signal(number, handler)
 
     def request(self, reason: str) -> None:
-        """Ask for a stop at the end of the current update."""
+        """Request a stop at the end of the current update."""
         self.requested = self.requested or reason
 
     def _handle(self, number: int, _: FrameType | None) -> None:
@@ -48,10 +48,10 @@ class StopSignals:
 
 
 class SessionClock:
-    """How much of the session is left. Monotonic time (seconds), so that a wall clock set back changes nothing.
+    """Time left in the session, in seconds of monotonic time, which a changed wall clock does not affect.
 
-    `ends` is a moment on `time.monotonic()`, which on Linux and macOS is one clock for all processes of a machine, or None
-    for a session without an end.
+    `ends` is a value of `time.monotonic()`, one clock for all processes of a machine on Linux and macOS, or None for a
+    session without an end.
     """
 
     def __init__(self, ends: float | None) -> None:
@@ -68,8 +68,8 @@ class SessionClock:
         """Seconds until the session ends; infinity for one without an end."""
         return math.inf if self._ends is None else self._ends - time.monotonic()
 
-    def took(self, *, step: float = 0.0, evaluation: float = 0.0, save: float = 0.0) -> None:
-        """Learn how long a part of the work lasts here, or is expected to last."""
+    def record_duration(self, *, step: float = 0.0, evaluation: float = 0.0, save: float = 0.0) -> None:
+        """Record how long a part of the work takes, measured or expected."""
         self._slowest_step = max(self._slowest_step, step)
         self._slowest_evaluation = max(self._slowest_evaluation, evaluation)
         self._slowest_save = max(self._slowest_save, save)
@@ -79,24 +79,30 @@ class SessionClock:
         return self._slowest_step
 
     def too_late(self, *, with_evaluation: bool = False, loading: float = 0.0) -> bool:
-        """Whether another step (and evaluation, and the loading before it) and the save after it might outlive the session."""
+        """Whether another step and the save after it might outlast the session.
+
+        `with_evaluation` adds an evaluation, `loading` the seconds of loading before the step.
+        """
+        # Safety factors: steps and evaluations vary little, saving varies with the load of the drive.
         evaluation = 1.2 * self._slowest_evaluation if with_evaluation else 0.0
         work = loading + 1.2 * self._slowest_step + evaluation + 1.5 * self._slowest_save
         return work + MARGIN_SECONDS > self.left()
 
 
 def session_seconds(minutes: Any, *, key: str) -> float | None:
-    """A session's length in seconds from the minutes that were given under `key`; None for no limit."""
+    """A session's length in seconds from the minutes given under `key`; None for no limit."""
     if minutes is None:
         return None
     number = isinstance(minutes, int | float) and not isinstance(minutes, bool)
     if not number or not math.isfinite(minutes) or minutes <= 0:
-        raise UserError(f"{key}: {minutes} is no number of minutes above 0: set it to the session's length, such as 55")
+        raise UserError(
+            f"{key}: not a number of minutes above 0 ({minutes}). Fix: set it to the session's length, such as 55."
+        )
     return minutes * 60
 
 
 def add_session_options(parser: argparse.ArgumentParser) -> None:
-    """`--session-minutes` for a person, `--session-ends` for a rule, whose jobs share one session."""
+    """Add `--session-minutes`, for people, and `--session-ends`, for rules, whose jobs share one session."""
     limit = parser.add_mutually_exclusive_group()
     limit.add_argument(
         "--session-minutes", type=float, metavar="M", help="pause in time for a session that lasts M minutes from now"
@@ -107,12 +113,11 @@ def add_session_options(parser: argparse.ArgumentParser) -> None:
 
 
 def session_end(options: argparse.Namespace, *, session_minutes: float | None) -> float | None:
-    """When the session ends on the monotonic clock: as the command line says, else after the study's `session_minutes`."""
+    """When the session ends, on the monotonic clock: by the command line, else by the study's `session_minutes`."""
     if options.session_ends is not None:
         return options.session_ends
-    given = options.session_minutes is not None
-    minutes, key = (
-        (options.session_minutes, "--session-minutes") if given else (session_minutes, "training.session_minutes")
-    )
-    seconds = session_seconds(minutes, key=key)
+    if options.session_minutes is not None:
+        seconds = session_seconds(options.session_minutes, key="--session-minutes")
+    else:
+        seconds = session_seconds(session_minutes, key="training.session_minutes")
     return None if seconds is None else time.monotonic() + seconds

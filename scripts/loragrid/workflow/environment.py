@@ -10,7 +10,7 @@ from pathlib import Path
 
 from loragrid.paths import SCRIPTS
 from loragrid.planning.gpu_cards import gpu_here
-from loragrid.runtime.fork_server import VARIABLE
+from loragrid.runtime.fork_server import FOLDER_VARIABLE
 from loragrid.study.study_file import Study
 
 
@@ -46,14 +46,14 @@ def start_fork_server(study: Study, *, local: bool) -> None:
     by_trl = training.backend == "trl" or (training.backend == "auto" and gpu_here() is None)
     single_threaded = training.threads == scoring.threads == 1
     if not (local and by_trl and single_threaded and hasattr(os, "pidfd_open")):
-        os.environ.pop(VARIABLE, None)
+        os.environ.pop(FOLDER_VARIABLE, None)
         return
-    if VARIABLE in os.environ:
+    if FOLDER_VARIABLE in os.environ:
         return
     folder = tempfile.mkdtemp(prefix="loragrid-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     Path(folder, "owner").write_text(str(os.getpid()))
-    os.environ[VARIABLE] = folder
+    os.environ[FOLDER_VARIABLE] = folder
 
 
 def resume_message(study: str) -> str:

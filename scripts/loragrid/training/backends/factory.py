@@ -18,7 +18,7 @@ def choose_backend(name: str, *, device: str, folder: Path | None = None) -> Bac
             "unsloth",
             "training.backend (auto means unsloth on a CUDA GPU)",
             install=ON_GPU,
-            mend="set training.backend to trl",
+            otherwise="set training.backend to trl",
         )
         from loragrid.training.backends.unsloth import UnslothBackend
 

@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from loragrid.runtime.fork_server import VARIABLE
+from loragrid.runtime.fork_server import FOLDER_VARIABLE
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="no pidfd: jobs are never warm here")
 
 # A stage by name only: what it does is told on its command line.
 STAGE = """
 import os, signal, sys, time
-from loragrid.runtime.fork_server import hand_over
+from loragrid.runtime.fork_server import delegate_to_fork_server
 if __name__ == "__main__":
-    hand_over()
+    delegate_to_fork_server()
     what, place = sys.argv[1:]
     open(place, "w").write(" ".join(map(str, (os.getpid(), os.getcwd(), "transformers" in sys.modules, os.getpgrp()))))
     print("said", file=sys.stderr, flush=True)
@@ -46,7 +46,7 @@ def owner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, subp
 
 
 def start(folder: Path, what: str, place: Path, **options: object) -> subprocess.Popen:
-    environment = os.environ | {VARIABLE: str(folder / "place")}
+    environment = os.environ | {FOLDER_VARIABLE: str(folder / "place")}
     command = [sys.executable, str(folder / "prepare_data.py"), what, str(place)]
     return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, **options)
 
@@ -58,7 +58,7 @@ def wait_until(holds: Callable[[], object]) -> None:
         time.sleep(0.02)
 
 
-def twin_of(place: Path) -> int:
+def child_of(place: Path) -> int:
     wait_until(lambda: place.exists() and place.read_text())
     return int(place.read_text().split()[0])
 
@@ -79,51 +79,51 @@ def test_end_words_and_surroundings_are_the_jobs(owner, tmp_path: Path) -> None:
         assert (
             job.returncode == status and said.startswith("said\n") and (what == "bug") == ("ValueError: a bug" in said)
         )
-        twin, cwd, warm, group = (tmp_path / what).read_text().split()
-        assert int(twin) != job.pid and (cwd, warm, group) == (str(tmp_path), "True", str(os.getpgrp()))
+        child, cwd, warm, group = (tmp_path / what).read_text().split()
+        assert int(child) != job.pid and (cwd, warm, group) == (str(tmp_path), "True", str(os.getpgrp()))
 
 
 def test_two_jobs_at_once_end_each_for_itself(owner, tmp_path: Path) -> None:
     folder, _ = owner
     jobs = [start(folder, "wait", tmp_path / name) for name in "ab"]
-    twins = [twin_of(tmp_path / name) for name in "ab"]
+    childs = [child_of(tmp_path / name) for name in "ab"]
     jobs[0].kill()
     jobs[0].wait()
-    wait_until(lambda: not is_alive(twins[0]))  # killed with its job
-    assert is_alive(twins[1])
+    wait_until(lambda: not is_alive(childs[0]))  # killed with its job
+    assert is_alive(childs[1])
     time.sleep(0.2)  # until its handler is in place
     jobs[1].send_signal(signal.SIGTERM)
     jobs[1].communicate()
-    assert jobs[1].returncode == 75 and not is_alive(twins[1])
+    assert jobs[1].returncode == 75 and not is_alive(childs[1])
 
 
-def test_a_killed_twin_is_a_killed_job(owner, tmp_path: Path) -> None:
+def test_a_killed_child_is_a_killed_job(owner, tmp_path: Path) -> None:
     job = start(owner[0], "wait", tmp_path / "a")
-    os.kill(twin_of(tmp_path / "a"), signal.SIGKILL)
+    os.kill(child_of(tmp_path / "a"), signal.SIGKILL)
     job.communicate()
     assert job.returncode == -signal.SIGKILL
 
 
 def test_killed_with_its_group(owner, tmp_path: Path) -> None:
     job = start(owner[0], "wait", tmp_path / "a", process_group=0)
-    twin = twin_of(tmp_path / "a")
+    child = child_of(tmp_path / "a")
     os.killpg(job.pid, signal.SIGKILL)
     job.communicate()
-    wait_until(lambda: not is_alive(twin))
+    wait_until(lambda: not is_alive(child))
     assert job.returncode == -signal.SIGKILL
 
 
 def test_goes_with_its_owner_and_jobs_then_run_by_themselves(owner, tmp_path: Path) -> None:
     folder, process = owner
     job = start(folder, "wait", tmp_path / "a")
-    twin = twin_of(tmp_path / "a")
+    child = child_of(tmp_path / "a")
     process.kill()
     process.wait()
     wait_until(lambda: not (folder / "place").exists())
-    assert is_alive(twin)  # an orphan goes on, as it would have without
+    assert is_alive(child)  # an orphan goes on, as it would have without
     late = start(folder, "0", tmp_path / "b")
     late.communicate()
     assert late.returncode == 0 and int((tmp_path / "b").read_text().split()[0]) == late.pid
     job.kill()
     job.communicate()
-    wait_until(lambda: not is_alive(twin))
+    wait_until(lambda: not is_alive(child))

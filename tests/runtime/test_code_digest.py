@@ -48,7 +48,7 @@ def test_a_module_that_is_not_imported_does_not_count(scripts: Path) -> None:
 
 
 def test_what_only_refuses_does_not_count_nor_what_it_imports(scripts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(code_digest, "NO_PART", ("study/rules.py",))
+    monkeypatch.setattr(code_digest, "IGNORED", ("study/rules.py",))
     (scripts / "study" / "rules.py").write_text("from study.other import x\n")
     (scripts / "train.py").write_text("from study import rules, sums\n")
     before = fresh()
@@ -84,7 +84,7 @@ def test_without_a_place_to_write_nothing_is_kept(scripts: Path, monkeypatch: py
 
 @pytest.mark.parametrize("stage", ["prepare_data", "train", "score"])
 def test_what_only_a_search_uses_runs_no_other_stage_again(stage: str) -> None:
-    without = [code_digest.SCRIPTS / name for name in code_digest.NO_PART]
+    without = [code_digest.SCRIPTS / name for name in code_digest.IGNORED]
     names = {path.name for path in code_digest.modules_of(code_digest.SCRIPTS / f"{stage}.py", without=without)}
     assert f"{stage}.py" in names and "study_file.py" in names
     assert names.isdisjoint({"search_space.py", "search.py", "study_rules.py", "tune.py"})
