@@ -10,9 +10,7 @@ to judge and split the rows on their text, once to tokenise them.
 import argparse
 import itertools
 import os
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,15 +31,18 @@ from loragrid.data.sources import Source, open_source
 from loragrid.data.token_rows import TokenRows
 from loragrid.data.tokenizing import Encoded, Rendered, encode, loss_tokens, render
 from loragrid.errors import UserError, print_line, run_main
-from loragrid.models.chat_template import Template, inspect_template
-from loragrid.models.loading import context_tokens, load_tokenizer, resolve_folder
-from loragrid.runtime.atomic_files import fsync_folder, write_json
-from loragrid.runtime.fork_server import hand_over
+from loragrid.models.chat_template import ChatTemplate, inspect_template
+from loragrid.models.loading import context_tokens, load_tokenizer
+from loragrid.models.model_files import resolve_folder
+from loragrid.runtime.atomic_files import atomic_folder, write_json
+from loragrid.runtime.fork_server import delegate_to_fork_server
 from loragrid.runtime.optional_packages import check_packages
 from loragrid.study.sections import DataSettings, ModelEntry
 from loragrid.study.study_file import Study, load_study
 
 FORM_ROWS = 100  # first rows looked at to find the form
+# What this stage writes; a folder that holds anything else is never replaced.
+OUTPUTS = {"card.json", "train.parquet", "heldout.parquet", "source.jsonl"}
 BATCH_ROWS = 256  # rows rendered and tokenised at a time
 
 
@@ -61,8 +62,9 @@ def prepare_data(*, study: Study, data_id: str, out: Path) -> dict[str, Any]:
         report_to=study.training.report_to,
         precision=entry.precision,
     )
-    with _scratch_folder(out) as scratch:
-        source = open_source(settings.source, folder=scratch)
+    _check_replaceable(out)
+    with atomic_folder(out) as folder:
+        source = open_source(settings.source, folder=folder)
         survey = survey_rows(source)
         distinct, duplicates = drop_duplicates(survey.keys)
         keys = sample(distinct, max_rows=settings.max_rows, seed=settings.split_seed)
@@ -72,7 +74,7 @@ def prepare_data(*, study: Study, data_id: str, out: Path) -> dict[str, Any]:
         template = inspect_template(load_tokenizer(entry), model=model)
         _check_length(settings.max_length_tokens, entry, model)
         done = tokenise(
-            source, survey=survey, keys=keys, split=split, template=template, settings=settings, out=scratch
+            source, survey=survey, keys=keys, split=split, template=template, settings=settings, out=folder
         )
         card = {
             "schema": CARD_SCHEMA,
@@ -83,8 +85,7 @@ def prepare_data(*, study: Study, data_id: str, out: Path) -> dict[str, Any]:
             **split_facts(keys, split, done),
             **token_facts(settings, done),
         }
-        _publish(scratch, out)
-        write_json(out / "card.json", card)
+        write_json(folder / "card.json", card)
     return card
 
 
@@ -118,7 +119,7 @@ def tokenise(
     survey: Survey,
     keys: list[RowKeys],
     split: Split,
-    template: Template,
+    template: ChatTemplate,
     settings: DataSettings,
     out: Path,
 ) -> Tokenised:
@@ -150,7 +151,7 @@ def tokenise(
 
 
 def _encoded(
-    batch: list[tuple[int, Conversation]], template: Template, settings: DataSettings
+    batch: list[tuple[int, Conversation]], template: ChatTemplate, settings: DataSettings
 ) -> Iterator[tuple[int, Conversation, Rendered | None, Encoded | None]]:
     """Rows with their text and tokens; None for both where the template refuses a row."""
     texts = render(template, [conversation for _, conversation in batch])
@@ -185,26 +186,17 @@ def _model_of(study: Study, data_id: str) -> str:
     return known[data_id]
 
 
-@contextmanager
-def _scratch_folder(out: Path) -> Iterator[Path]:
-    """A folder inside `out` for unfinished files, on the same file system so that a rename publishes them."""
-    scratch = out / ".preparing"
-    shutil.rmtree(scratch, ignore_errors=True)  # what a killed attempt left
-    scratch.mkdir(parents=True)
-    try:
-        yield scratch
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _publish(scratch: Path, out: Path) -> None:
-    """Move the finished files into place; without a card meanwhile, so that an old one never stands by new rows."""
-    (out / "card.json").unlink(missing_ok=True)
-    for path in sorted(scratch.iterdir()):
-        with open(path, "rb") as file:
-            os.fsync(file.fileno())
-        path.replace(out / path.name)
-    fsync_folder(out)
+def _check_replaceable(out: Path) -> None:
+    """Refuse a folder that holds other files: the finished data set replaces it as a whole."""
+    if not out.is_dir():
+        return
+    for path in sorted(out.iterdir()):
+        # Hidden files are ignored: file managers and network drives leave them anywhere.
+        if path.name not in OUTPUTS and not path.name.startswith("."):
+            raise UserError(
+                f"{out}: holds {path.name}, which is no file of a prepared data set. "
+                "Fix: give another folder with --out."
+            )
 
 
 def main() -> None:
@@ -224,5 +216,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    hand_over()
+    delegate_to_fork_server()
     run_main(main)

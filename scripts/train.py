@@ -9,20 +9,21 @@ record says why in failure.json.
 """
 
 import argparse
-import os
 import shutil
 from pathlib import Path
 
 from loragrid.data.training_data import load_training_data
 from loragrid.errors import UserError, print_line, run_main
 from loragrid.models.adapter_files import save_adapter
-from loragrid.models.loading import choose_device, prepared_entry
+from loragrid.models.loading import torch_device
+from loragrid.models.model_files import prepared_entry
 from loragrid.records import finished_record
 from loragrid.records.failures import failures_told
 from loragrid.records.history import History
 from loragrid.records.losses import LossTable, last_position
 from loragrid.records.record import RunRecord, read_record, write_record
-from loragrid.runtime.fork_server import hand_over
+from loragrid.runtime.fork_server import delegate_to_fork_server
+from loragrid.runtime.quiet_libraries import quiet_libraries
 from loragrid.runtime.run_lock import RunLock
 from loragrid.runtime.session import SessionClock, StopSignals, add_session_options, session_end
 from loragrid.study.budget import plan_steps
@@ -101,7 +102,7 @@ def prepare(
 ) -> Work:
     """Load data and base, put adapters on, and find out how many updates the budget buys. Changes nothing in `out`."""
     training, entry = study.training, prepared_entry(study.models[cell.model], data_folder)
-    device = choose_device()
+    device = torch_device()
     backend = choose_backend(training.backend, device=device, folder=out)
     recipe = make_recipe(study, cell, device=device)
     _set_threads(recipe.threads)
@@ -173,11 +174,7 @@ def main() -> None:
     parser.add_argument("--out", required=True, type=Path, help="the run's folder")
     add_session_options(parser)
     arguments = parser.parse_args()
-    os.environ |= {
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-    }
+    quiet_libraries()
     study = load_study(arguments.study)
     train_run(
         study=study,
@@ -189,5 +186,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    hand_over()
+    delegate_to_fork_server()
     run_main(main)

@@ -1,8 +1,6 @@
 """Pre-trains the demo's base models from seeds: `python scripts/tools/make_base_models.py`, about a quarter of an hour."""
 
 import argparse
-import shutil
-import tempfile
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -13,7 +11,7 @@ from loragrid.demo.pretraining import CONTEXT_TOKENS, Recipe, pretrain
 from loragrid.demo.tokenizer import train_tokenizer
 from loragrid.errors import UserError, run_main
 from loragrid.paths import ROOT
-from loragrid.runtime.atomic_files import read_json, sha256_file, write_json, write_text
+from loragrid.runtime.atomic_files import atomic_folder, read_json, sha256_file, write_json, write_text
 from loragrid.runtime.provenance import versions
 
 MODELS = ROOT / "resources" / "models"
@@ -135,13 +133,9 @@ def write_readme(folder: Path) -> None:
 
 
 def _save(model: Any, tokenizer: Any, *, folder: Path) -> None:
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
-        new = Path(temporary) / "new"
-        model.save_pretrained(new)
-        tokenizer.save_pretrained(new)
-        if folder.exists():
-            shutil.rmtree(folder)
-        new.rename(folder)
+    with atomic_folder(folder) as unfinished:
+        model.save_pretrained(unfinished)
+        tokenizer.save_pretrained(unfinished)
 
 
 def main() -> None:

@@ -19,9 +19,9 @@ from packaging.utils import canonicalize_name
 from loragrid.app.catalogue import ADAPTER_FILES, Catalogue, Subject, to_json
 from loragrid.app.options import add_catalogue_options, catalogue_of
 from loragrid.errors import UserError, print_line, run_main
-from loragrid.models.loading import MODEL_FILES
+from loragrid.models.model_files import MODEL_FILES
 from loragrid.paths import ROOT, SCRIPTS
-from loragrid.runtime.atomic_files import write_text
+from loragrid.runtime.atomic_files import atomic_folder, write_text
 from loragrid.runtime.code_digest import modules_of
 from loragrid.study.sections import ModelEntry
 
@@ -80,19 +80,15 @@ def make_space(*, catalogue: Catalogue, out: Path) -> None:
     """Write the folder, whole or not at all; one that this script did not write is never replaced."""
     if out.exists() and any(out.iterdir()) and not (out / CATALOGUE).is_file():
         raise UserError(f"{out} holds something else: give another folder with --out")
-    partial = out.with_name(f"{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    copy_code(partial)
-    copied = copy_files(catalogue, partial)
-    needs_quantization = any(entry.precision == "4bit" for entry in catalogue.models.values())
-    packages = [*PACKAGES, "bitsandbytes"] if needs_quantization else PACKAGES
-    write_text(partial / "requirements.txt", "\n".join(closure(packages)) + "\n")
-    write_text(partial / "README.md", readme(catalogue))
-    write_text(partial / "app.py", ENTRY)
-    write_text(partial / CATALOGUE, to_json(copied))
-    shutil.rmtree(out, ignore_errors=True)
-    partial.rename(out)
+    with atomic_folder(out) as folder:
+        copy_code(folder)
+        copied = copy_files(catalogue, folder)
+        needs_quantization = any(entry.precision == "4bit" for entry in catalogue.models.values())
+        packages = [*PACKAGES, "bitsandbytes"] if needs_quantization else PACKAGES
+        write_text(folder / "requirements.txt", "\n".join(closure(packages)) + "\n")
+        write_text(folder / "README.md", readme(catalogue))
+        write_text(folder / "app.py", ENTRY)
+        write_text(folder / CATALOGUE, to_json(copied))
 
 
 def copy_code(out: Path) -> None:

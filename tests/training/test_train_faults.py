@@ -478,7 +478,7 @@ def test_orphan_keeps_the_run_until_it_dies(toy: Toy, reference: Path, tmp_path:
     while not ready.exists():
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    with pytest.raises(Paused, match=f"is being trained already .process {child} on"):
+    with pytest.raises(Paused, match=f"already being trained .process {child} on"):
         toy.train(out)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)

@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from loragrid.errors import Failed, UserError
-from loragrid.models.adapter_files import sync_files
 from loragrid.records.failures import disk_full
-from loragrid.runtime.atomic_files import fsync_folder, sha256_file, sha256_json, write_json
+from loragrid.runtime.atomic_files import atomic_folder, sha256_file, sha256_json, write_json
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
@@ -64,28 +63,23 @@ class CheckpointStore:
         On any error the half-written folder is removed and the older checkpoints stay as they were.
         """
         final = self.folder / f"checkpoint-{step}"
-        temporary = self.folder / f"{UNFINISHED}{step}"
+        unfinished = self.folder / f"{UNFINISHED}{step}"
         self.before_save()
-        self.folder.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(temporary, ignore_errors=True)
-        try:
-            temporary.mkdir()
-            write(temporary)
-            (temporary / STATE).write_text(json.dumps(state), encoding="utf-8")
-            sync_files(temporary)
-            write_json(temporary / MANIFEST, self._manifest(temporary, step))
-            os.rename(temporary, final)
-            fsync_folder(self.folder)
-        except BaseException as error:
-            full = disk_full(error, self.folder)
-            shutil.rmtree(temporary, ignore_errors=True)
-            if full:
+
+        def explain(error: BaseException) -> None:
+            # Asked while the unfinished files are still there: without them the disk is no longer full.
+            if disk_full(error, self.folder):
                 raise Failed(
-                    f"the disk of {self.folder} is full: the checkpoint of step {step} was not saved, older ones are "
-                    "as they were; make room and run the same command to go on",
+                    f"{self.folder}: the disk is full, so the checkpoint of step {step} was not saved; "
+                    "older checkpoints are intact. Fix: make room and run the same command again.",
                     reason="disk_full",
                 ) from error
-            raise
+
+        with atomic_folder(final, temporary=unfinished, on_error=explain) as folder:
+            write(folder)
+            (folder / STATE).write_text(json.dumps(state), encoding="utf-8")
+            # Last, since it holds the digest of every other file.
+            write_json(folder / MANIFEST, self._manifest(folder, step))
         self._prune(newest=final)
         return final
 

@@ -112,7 +112,7 @@ class Progress:
         self.totals.skipped_in_a_row = self.totals.skipped_in_a_row + 1 if skipped else 0
         self._add(step, "train", loss, learning_rate, grad_norm)
         now = time.monotonic()
-        self.clock.took(step=now - self._step_began)
+        self.clock.record_duration(step=now - self._step_began)
         self._step_began = now
         if not math.isfinite(loss):
             raise Diverged(step, f"the training loss became {loss}")
@@ -126,7 +126,7 @@ class Progress:
         """Note a held-out loss, per loss token over all held-out rows."""
         self._add(step, "heldout", loss, None, None)
         self.evaluating_seconds += seconds
-        self.clock.took(evaluation=seconds)
+        self.clock.record_duration(evaluation=seconds)
         self._step_began = time.monotonic()
         self.report(final=step >= self.planned_steps)
         if not math.isfinite(loss):
@@ -138,7 +138,7 @@ class Progress:
         """Note that a checkpoint was written."""
         self._saved_at = self._step_began = time.monotonic()
         self.saving_seconds += seconds
-        self.clock.took(save=seconds)
+        self.clock.record_duration(save=seconds)
 
     def evaluation_due(self, step: int) -> bool:
         """At step 0, at the interval and after the last update, unless the row is there already."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from loragrid.data.training_data import TrainingData
 from loragrid.errors import Paused, print_line
-from loragrid.models.base_facts import BaseFacts
+from loragrid.models.model_files import BaseFacts
 from loragrid.records.history import History, least_told
 from loragrid.runtime import provenance
 from loragrid.runtime.atomic_files import sha256_json
@@ -54,7 +54,7 @@ def train_session(work: Work, *, story: History) -> str | None:
     found = work.store.newest_good(print_line)
     progress.begin(found.state if found else None)
     work.trainer.attach_progress(progress, work.store)
-    progress.clock.took(save=_expected_save_seconds(work.trainer.model))
+    progress.clock.record_duration(save=_expected_save_seconds(work.trainer.model))
     device, loading = provenance.device_info(), {"loading_seconds": round(progress.clock.elapsed(), 3)}
     story.start(
         step=progress.totals.step,

@@ -15,10 +15,10 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from loragrid.errors import UserError
+from loragrid.errors import UserError, first_line
 from loragrid.models.adapter_files import check_target_modules
-from loragrid.models.base_facts import base_facts
-from loragrid.models.loading import keep_unpacked, load_tokenizer, resolve_folder
+from loragrid.models.loading import keep_unpacked, load_tokenizer
+from loragrid.models.model_files import base_facts, resolve_folder
 from loragrid.records.failures import out_of_memory
 from loragrid.study.sections import ModelEntry
 from loragrid.training.backends.interface import Base
@@ -144,7 +144,7 @@ def import_unsloth(*, compiled: Path | None = None, compute_dtype: str = "fp32")
         import unsloth  # noqa: F401
     except (ImportError, NotImplementedError) as error:
         raise UserError(
-            f"training.backend: unsloth is installed and cannot be imported ({str(error).strip().splitlines()[0][:300]}): "
+            f"training.backend: unsloth is installed and cannot be imported ({first_line(error)}): "
             f"{INSTALL}, or set training.backend to trl"
         ) from error
 
