@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from loragrid.errors import run_main
-from loragrid.external.judging import find_base
-from loragrid.external.page import draw_foreign, foreign_context
-from loragrid.external.reading import read_foreign
+from loragrid.external.base_comparison import find_base
+from loragrid.external.reading import read_external
+from loragrid.external.sections import draw_external_figures, external_sections
 from loragrid.formatting import plain_name, visible, whole
 from loragrid.paths import SCRIPTS
 from loragrid.records.outcomes import collect
@@ -30,7 +30,7 @@ from loragrid.reporting.comparison_tables import (
     task_notes,
 )
 from loragrid.reporting.costs_section import cost_table, total_cost
-from loragrid.reporting.origin_section import assumptions, data_facts, provenance, reproduce, sessions
+from loragrid.reporting.figures.study_figures import Pictures, draw_all, safe_id
 from loragrid.reporting.page import (
     Material,
     asked,
@@ -40,7 +40,7 @@ from loragrid.reporting.page import (
     healthy_runs,
     run_rows,
 )
-from loragrid.reporting.pictures import Pictures, draw_all, safe_id
+from loragrid.reporting.provenance_section import assumptions, data_facts, provenance, reproduce, sessions
 from loragrid.reporting.retention import answers, ship_lines
 from loragrid.reporting.search_section import draw_tune, tune_section
 from loragrid.reporting.side_by_side import side_by_side
@@ -63,13 +63,13 @@ def report(*, study: Study, results: Path, out: Path) -> None:
     print(f"report: {out}", file=sys.stderr)
 
 
-def report_foreign(*, source: Path, out: Path, base: str | None, title: str | None) -> None:
+def report_external(*, source: Path, out: Path, base: str | None, title: str | None) -> None:
     """Write the page of runs that were made elsewhere: what their files allow, and what is missing for more."""
-    results = read_foreign(source)
+    results = read_external(source)
     base = find_base(results, base)
-    pictures = draw_foreign(results, base, out.parent / f"{out.stem}_figures")
-    content = foreign_context(results, base, title or f"Runs in {source.name}", source)
-    write_text(out, fill("foreign.html.j2", content, pictures))
+    pictures = draw_external_figures(results, base, out.parent / f"{out.stem}_figures")
+    content = external_sections(results, base, title or f"Runs in {source.name}", source)
+    write_text(out, fill("external.html.j2", content, pictures))
     print(f"report: {out}", file=sys.stderr)
 
 
@@ -182,7 +182,7 @@ def main() -> None:
     parser.add_argument("--title", help="with --foreign: the page's heading")
     options = parser.parse_args()
     if options.foreign:
-        report_foreign(source=options.foreign, out=options.out, base=options.base, title=options.title)
+        report_external(source=options.foreign, out=options.out, base=options.base, title=options.title)
         return
     if options.results is None:
         parser.error("--study needs --results")

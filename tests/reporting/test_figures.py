@@ -7,10 +7,10 @@ from xml.etree import ElementTree
 
 import pytest
 
-from loragrid.reporting import charts
-from loragrid.reporting.charts import Point
-from loragrid.reporting.figures import COLOURS, Styles, drawing, inline, save, spread_labels, svg_text
-from loragrid.reporting.loss_chart import Curve, loss_curves, smoothed
+from loragrid.reporting.figures import charts
+from loragrid.reporting.figures.charts import Point
+from loragrid.reporting.figures.loss_chart import Curve, loss_curves, smoothed
+from loragrid.reporting.figures.svg import COLOURS, Styles, drawing, inline, save, spread_labels, svg_text
 
 HOSTILE = """</text><script>alert(1)</script> id="x" style="display:none" $\\frac{1}{2}$ <!--"""
 

@@ -16,8 +16,8 @@ import report as stage
 from loragrid import formatting
 from loragrid.errors import UserError
 from loragrid.records.outcomes import collect
-from loragrid.reporting.origin_section import reproduce, sessions
 from loragrid.reporting.page import gather
+from loragrid.reporting.provenance_section import reproduce, sessions
 from loragrid.runtime.atomic_files import sha256_file
 from tests.fixtures import synthetic
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from loragrid.external.runs import ForeignRun, ForeignScore, ScoreKey, is_number
+from loragrid.external.runs import ExternalRun, ExternalScore, ScoreKey, is_number
 
 NOT_METRICS = ("alias", "sample_len")
 DATE = r"\d{4}-\d\d-\d\dT[\d.-]+"  # at the end of the names of lm-eval's files
@@ -18,7 +18,7 @@ def is_sample(row: Any) -> bool:
     return isinstance(row, dict) and "doc_id" in row and ("resps" in row or "filtered_resps" in row)
 
 
-def add_results(content: dict[str, Any], run: ForeignRun, path: Path) -> str | None:
+def add_results(content: dict[str, Any], run: ExternalRun, path: Path) -> str | None:
     """lm-eval results in today's form (`"acc,none"`, `"acc_stderr,none"`) and the older one (`"acc"`, `"acc_stderr"`)."""
     counts, directions = content.get("n-samples") or {}, content.get("higher_is_better") or {}
     for task, metrics in content["results"].items():
@@ -29,7 +29,7 @@ def add_results(content: dict[str, Any], run: ForeignRun, path: Path) -> str | N
             stderr = metrics.get(f"{metric}_stderr,{variant}" if variant else f"{metric}_stderr")
             items = _entry(counts, task, "effective")
             higher = _entry(directions, task, metric)
-            run.scores[score_key(task, metric, variant)] = ForeignScore(
+            run.scores[score_key(task, metric, variant)] = ExternalScore(
                 float(value),
                 float(stderr) if is_number(stderr) else None,
                 int(items) if is_number(items) else None,
@@ -45,7 +45,7 @@ def score_key(task: str, metric: str, variant: str) -> ScoreKey:
     return str(task), metric if variant in ("", "none") else f"{metric} {variant}"
 
 
-def add_samples(path: Path, run: ForeignRun) -> str | None:
+def add_samples(path: Path, run: ExternalRun) -> str | None:
     """Single items of a samples_TASK_DATE.jsonl: each metric that is a number per item. Read line by line: files are large,
     as every line holds the prompt."""
     task = re.sub(rf"_{DATE}$", "", path.stem.removeprefix("samples_"))
@@ -64,13 +64,13 @@ def add_samples(path: Path, run: ForeignRun) -> str | None:
     return None if found else "its items hold no numbers"
 
 
-def add_item_means(run: ForeignRun) -> None:
+def add_item_means(run: ExternalRun) -> None:
     """A score from its items where no result file gave it."""
     for key, items in run.items.items():
         values = np.array(list(items.values()))
         if key not in run.scores and len(values) > 1:
             stderr = float(values.std(ddof=1) / len(values) ** 0.5)
-            run.scores[key] = ForeignScore(float(values.mean()), stderr, len(values))
+            run.scores[key] = ExternalScore(float(values.mean()), stderr, len(values))
 
 
 def _entry(table: Any, task: str, name: str) -> Any:

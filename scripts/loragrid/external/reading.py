@@ -15,7 +15,7 @@ import numpy as np
 from loragrid.comparing.run_evidence import LossPath
 from loragrid.errors import UserError, one_line
 from loragrid.external.lm_eval_files import DATE, add_item_means, add_results, add_samples, is_sample
-from loragrid.external.runs import ForeignResults, ForeignRun, as_float, is_number
+from loragrid.external.runs import ExternalResults, ExternalRun, as_float, is_number
 from loragrid.external.tables import add_rows, read_table
 from loragrid.formatting import visible
 
@@ -24,7 +24,7 @@ LARGEST_BYTES = 256 * 2**20
 CHECKPOINT = re.compile(r"checkpoint-\d+")  # the folders in which a Trainer saves: parts of a run, no runs
 
 
-def read_foreign(source: Path) -> ForeignResults:
+def read_external(source: Path) -> ExternalResults:
     """Read a folder or a single file; nothing usable in it is a `UserError`."""
     if not source.exists():
         raise UserError(f"{source} does not exist: give a table, a results file or a folder of them")
@@ -32,7 +32,7 @@ def read_foreign(source: Path) -> ForeignResults:
     files = [path for path in files if path.suffix.lower() in (".csv", ".tsv", ".json", ".jsonl")]
     if len(files) > MOST_FILES:
         raise UserError(f"{source} holds {len(files)} files: give a folder of at most {MOST_FILES}")
-    results = ForeignResults({}, [], {})
+    results = ExternalResults({}, [], {})
     for path in files:
         name = path.stem if path == source else str(path.relative_to(source))
         reason = _read_file(path, _run_name(path, source), results)
@@ -64,7 +64,7 @@ def _run_name(path: Path, source: Path) -> str:
     return re.sub(rf"^samples_.+_({DATE})$", r"results_\1", path.stem)
 
 
-def _read_file(path: Path, name: str, results: ForeignResults) -> str | None:
+def _read_file(path: Path, name: str, results: ExternalResults) -> str | None:
     """Add what a file holds to `results`; a reason if it holds nothing we know."""
     if path.stat().st_size > LARGEST_BYTES:
         return f"larger than {LARGEST_BYTES // 2**20} MiB"
@@ -79,23 +79,23 @@ def _read_file(path: Path, name: str, results: ForeignResults) -> str | None:
     if isinstance(content, list):
         return add_rows(content, path, results)
     if isinstance(content, dict) and isinstance(content.get("log_history"), list):
-        return _add_trainer_state(content, results.runs.setdefault(name, ForeignRun(name)), path)
+        return _add_trainer_state(content, results.runs.setdefault(name, ExternalRun(name)), path)
     if isinstance(content, dict) and isinstance(content.get("results"), dict):
-        return add_results(content, results.runs.setdefault(name, ForeignRun(name)), path)
+        return add_results(content, results.runs.setdefault(name, ExternalRun(name)), path)
     return "neither a table of runs, nor a trainer_state.json, nor lm-eval results"
 
 
-def _read_lines(path: Path, name: str, results: ForeignResults) -> str | None:
+def _read_lines(path: Path, name: str, results: ExternalResults) -> str | None:
     """A JSONL file: items of lm-eval, told by the first line, or a row per run."""
     with path.open(encoding="utf-8") as lines:
         first = next((json.loads(line) for line in lines if line.strip()), None)
     if is_sample(first):
-        return add_samples(path, results.runs.setdefault(name, ForeignRun(name)))
+        return add_samples(path, results.runs.setdefault(name, ExternalRun(name)))
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     return add_rows(rows, path, results)
 
 
-def _add_trainer_state(content: dict[str, Any], run: ForeignRun, path: Path) -> str | None:
+def _add_trainer_state(content: dict[str, Any], run: ExternalRun, path: Path) -> str | None:
     """Loss path of a transformers Trainer: `loss` and `eval_loss` rows by step, tokens where they were counted."""
     rows = [row for row in content["log_history"] if isinstance(row, dict) and is_number(row.get("step"))]
     run.files.append(path.name)

@@ -28,7 +28,7 @@ HIGHER_IS_BETTER = {
 
 
 @dataclass(frozen=True)
-class ForeignScore:
+class ExternalScore:
     """One score: `stderr`, `items` and `higher_is_better` are None where the file does not tell."""
 
     value: float
@@ -38,13 +38,13 @@ class ForeignScore:
 
 
 @dataclass
-class ForeignRun:
+class ExternalRun:
     """What is known of one run. `path` has its losses over tokens, or over steps where tokens were not logged, up to step
     `path_step`; `items` the values of single items, by item."""
 
     name: str
     settings: dict[str, Any] = field(default_factory=dict)
-    scores: dict[ScoreKey, ForeignScore] = field(default_factory=dict)
+    scores: dict[ScoreKey, ExternalScore] = field(default_factory=dict)
     items: dict[ScoreKey, dict[str, float]] = field(default_factory=dict)
     path: LossPath | None = None
     path_unit: str = "steps"
@@ -58,10 +58,10 @@ class ForeignRun:
 
 
 @dataclass(frozen=True)
-class ForeignResults:
+class ExternalResults:
     """All runs by name; the files that could not be used, and the tables' columns that were not, each with the reason."""
 
-    runs: dict[str, ForeignRun]
+    runs: dict[str, ExternalRun]
     unused: list[tuple[str, str]]
     columns: dict[str, str]
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from loragrid.external.runs import HIGHER_IS_BETTER, ForeignResults, ForeignRun, ForeignScore, is_number, name_words
+from loragrid.external.runs import HIGHER_IS_BETTER, ExternalResults, ExternalRun, ExternalScore, is_number, name_words
 from loragrid.formatting import visible
 
 NAME_COLUMNS = ("run", "name", "run_name", "id", "experiment")
@@ -75,7 +75,7 @@ TRAINING = {"train", "training"}
 TRAINING_NAMES = {"loss", "mean_token_accuracy"}  # what Trainer and TRL call their own means over training batches
 
 
-def read_table(path: Path, results: ForeignResults) -> str | None:
+def read_table(path: Path, results: ExternalResults) -> str | None:
     """Add the rows of a CSV or TSV file."""
     import pandas as pd
 
@@ -84,7 +84,7 @@ def read_table(path: Path, results: ForeignResults) -> str | None:
     return add_rows(table.astype(object).where(table.notna(), None).to_dict("records"), path, results)
 
 
-def add_rows(rows: list[Any], path: Path, results: ForeignResults) -> str | None:
+def add_rows(rows: list[Any], path: Path, results: ExternalResults) -> str | None:
     """Add rows, one per run; a reason if they hold nothing we know. A second row of a name is a run of its own."""
     rows = [row for row in rows if isinstance(row, dict)]
     if not rows:
@@ -98,13 +98,13 @@ def add_rows(rows: list[Any], path: Path, results: ForeignResults) -> str | None
         name = given or f"{path.stem} row {number}"
         if name in used:
             name = f"{name} (row {number})"
-        run = ForeignRun(name)
+        run = ExternalRun(name)
         for key, value in named.items():
             reason = _add_cell(run, key, value, named)
             if reason:
                 results.columns.setdefault(visible(key, 80), reason)
         if run.scores or run.settings:
-            known = results.runs.setdefault(name, ForeignRun(name))
+            known = results.runs.setdefault(name, ExternalRun(name))
             known.settings |= run.settings
             known.scores |= run.scores
             known.files.append(path.name)
@@ -112,7 +112,7 @@ def add_rows(rows: list[Any], path: Path, results: ForeignResults) -> str | None
     return None if used else "its columns hold neither settings nor scores"
 
 
-def _add_cell(run: ForeignRun, key: str, value: Any, row: dict[str, Any]) -> str | None:
+def _add_cell(run: ExternalRun, key: str, value: Any, row: dict[str, Any]) -> str | None:
     """Add one cell; the reason if its column is not used."""
     if value is None or value == "" or key in NAME_COLUMNS:
         return None
@@ -129,5 +129,5 @@ def _add_cell(run: ForeignRun, key: str, value: Any, row: dict[str, Any]) -> str
     if not is_number(value):
         return "no number, and no setting that is known"
     stderr = next((row[k] for k in (f"{key}_stderr", f"{key} stderr", f"{key}_se") if is_number(row.get(k))), None)
-    run.scores[(key, "")] = ForeignScore(float(value), None if stderr is None else float(stderr), None)
+    run.scores[(key, "")] = ExternalScore(float(value), None if stderr is None else float(stderr), None)
     return None

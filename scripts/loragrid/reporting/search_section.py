@@ -4,13 +4,13 @@ from typing import Any
 
 from loragrid.formatting import duration, listed, number, plural, setting, visible, whole
 from loragrid.records.outcomes import Outcome
-from loragrid.reporting import search_charts
 from loragrid.reporting.comparison_tables import axis_rows
-from loragrid.reporting.figures import drawing
+from loragrid.reporting.figures import search_charts
+from loragrid.reporting.figures.search_charts import TrialLine
+from loragrid.reporting.figures.study_figures import Pictures
+from loragrid.reporting.figures.svg import drawing
 from loragrid.reporting.findings import axis_finding
 from loragrid.reporting.page import Material
-from loragrid.reporting.pictures import Pictures
-from loragrid.reporting.search_charts import TrialLine
 from loragrid.study.search_space import coordinate
 from loragrid.study.winner import read_search
 

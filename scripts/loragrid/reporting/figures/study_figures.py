@@ -11,10 +11,10 @@ from loragrid.comparing.axis_effects import COMPARED_AXES, axis_text
 from loragrid.comparing.run_evidence import read_loss_path
 from loragrid.formatting import AXIS_NAMES, plain_name, setting, visible
 from loragrid.records.outcomes import Outcome
-from loragrid.reporting import charts
-from loragrid.reporting.charts import Point
-from loragrid.reporting.figures import Styles, drawing, inline, save
-from loragrid.reporting.loss_chart import loss_curves, path_curve, series_colour
+from loragrid.reporting.figures import charts
+from loragrid.reporting.figures.charts import Point
+from loragrid.reporting.figures.loss_chart import loss_curves, path_curve, series_colour
+from loragrid.reporting.figures.svg import Styles, drawing, inline, save
 from loragrid.reporting.page import Material
 
 if TYPE_CHECKING:

@@ -5,25 +5,25 @@ from typing import Any
 
 from loragrid.comparing.causes import as_dicts, diverged, overfitted, under_trained
 from loragrid.comparing.run_evidence import RunEvidence
-from loragrid.external.judging import ALPHA, Judged, answer, judge, missing_parts
-from loragrid.external.runs import ForeignResults, ForeignRun, ScoreKey, is_number
+from loragrid.external.base_comparison import ALPHA, Judged, answer, judge, missing_parts
+from loragrid.external.runs import ExternalResults, ExternalRun, ScoreKey, is_number
 from loragrid.formatting import between, change, p_value, plain_name, plural, score, setting, visible
-from loragrid.reporting import charts
-from loragrid.reporting.charts import Point
-from loragrid.reporting.figures import SERIES, drawing
-from loragrid.reporting.loss_chart import loss_curves, path_curve
-from loragrid.reporting.pictures import MOST_CURVES, Pictures
+from loragrid.reporting.figures import charts
+from loragrid.reporting.figures.charts import Point
+from loragrid.reporting.figures.loss_chart import loss_curves, path_curve
+from loragrid.reporting.figures.study_figures import MOST_CURVES, Pictures
+from loragrid.reporting.figures.svg import SERIES, drawing
 
 MOST_RUNS_DRAWN = 16
 
 
-def unit_of(results: ForeignResults, key: ScoreKey) -> str:
+def unit_of(results: ExternalResults, key: ScoreKey) -> str:
     """share where every run's value lies between 0 and 1 and more is better."""
     values = [run.scores[key].value for run in results.runs.values() if key in run.scores]
     return "share" if results.higher_is_better(key) and all(0 <= value <= 1 for value in values) else "plain"
 
 
-def foreign_context(results: ForeignResults, base: str | None, title: str, source: Path) -> dict[str, Any]:
+def external_sections(results: ExternalResults, base: str | None, title: str, source: Path) -> dict[str, Any]:
     """All sections of the page as plain values."""
     judged = judge(results, base)
     keys = list(dict.fromkeys(key for run in results.runs.values() for key in run.scores))
@@ -52,7 +52,7 @@ def name_of(key: ScoreKey) -> str:
 
 
 def _run_row(
-    run: ForeignRun, settings: list[str], keys: list, results: ForeignResults, base: str | None
+    run: ExternalRun, settings: list[str], keys: list, results: ExternalResults, base: str | None
 ) -> dict[str, Any]:
     cells = []
     for key in keys:
@@ -79,7 +79,7 @@ def _setting(value: Any) -> dict[str, Any]:
     }
 
 
-def _comparison_row(row: Judged, results: ForeignResults) -> dict[str, Any]:
+def _comparison_row(row: Judged, results: ExternalResults) -> dict[str, Any]:
     unit = unit_of(results, row.key)
     return {
         "run": visible(row.run, 120),
@@ -101,7 +101,7 @@ def _comparison_row(row: Judged, results: ForeignResults) -> dict[str, Any]:
     }
 
 
-def _causes(results: ForeignResults) -> list[dict[str, Any]]:
+def _causes(results: ExternalResults) -> list[dict[str, Any]]:
     """Causes that a loss path alone can show."""
     rows = []
     for run in results.runs.values():
@@ -115,7 +115,7 @@ def _causes(results: ForeignResults) -> list[dict[str, Any]]:
     return rows
 
 
-def draw_foreign(results: ForeignResults, base: str | None, folder: Path) -> Pictures:
+def draw_external_figures(results: ExternalResults, base: str | None, folder: Path) -> Pictures:
     """Loss paths, and scores with intervals, as far as they are there."""
     pictures = Pictures(folder)
     judged = [row for row in judge(results, base) if row.low is not None]

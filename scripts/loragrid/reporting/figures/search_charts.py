@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from loragrid.reporting.figures import COLOURS, new_figure
-from loragrid.reporting.loss_chart import thousands
+from loragrid.reporting.figures.loss_chart import thousands
+from loragrid.reporting.figures.svg import COLOURS, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,9 +8,9 @@ import pytest
 
 import report
 from loragrid.errors import UserError
-from loragrid.external.judging import find_base, judge, missing_parts
-from loragrid.external.page import foreign_context
-from loragrid.external.reading import read_foreign
+from loragrid.external.base_comparison import find_base, judge, missing_parts
+from loragrid.external.reading import read_external
+from loragrid.external.sections import external_sections
 
 TODAY = {
     "results": {
@@ -70,7 +70,7 @@ def test_evaluations_that_begin_after_an_epoch_are_not_taken_for_the_untrained_m
         state["log_history"].append({"step": 100 * number // len(heldout), "eval_loss": loss})
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "trainer_state.json").write_text(json.dumps(state))
-    causes = foreign_context(read_foreign(tmp_path / "run"), None, "t", tmp_path)["causes"]
+    causes = external_sections(read_external(tmp_path / "run"), None, "t", tmp_path)["causes"]
     assert [found["name"] for row in causes for found in row["causes"]] == ([cause] if cause else [])
 
 
@@ -87,7 +87,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_lm_eval_of_today_and_before(folder: Path) -> None:
-    runs = read_foreign(folder).runs
+    runs = read_external(folder).runs
     assert runs["lr2e-4"].scores[("arc_easy", "acc")].value == 0.6
     assert runs["base"].scores[("arc_easy", "acc")].stderr == 0.01
     generated = runs["lr2e-4"].scores[("gsm8k", "exact_match strict-match")]
@@ -96,7 +96,7 @@ def test_lm_eval_of_today_and_before(folder: Path) -> None:
 
 
 def test_scores_are_judged_against_the_base(folder: Path) -> None:
-    results = read_foreign(folder)
+    results = read_external(folder)
     base = find_base(results, None)
     rows = {(row.run, *row.key): row for row in judge(results, base)}
     better = rows[("lr2e-4", "arc_easy", "acc")]
@@ -107,12 +107,12 @@ def test_scores_are_judged_against_the_base(folder: Path) -> None:
 
 
 def test_trainer_state_is_a_loss_path(folder: Path) -> None:
-    run = read_foreign(folder).runs["lr2e-4"]
+    run = read_external(folder).runs["lr2e-4"]
     assert len(run.path.train) == 100 and run.path.heldout[-1] == 1.9 and run.path_unit == "steps"
     assert run.settings["learning_rate"] == pytest.approx(2e-4 * 0.99) and run.settings["epochs"] == 2
     path = folder / "lr2e-3" / "trainer_state.json"
     path.write_text(json.dumps(trainer_state([2.6, 2.0], tokens=True)))
-    assert read_foreign(folder).runs["lr2e-3"].path_unit == "tokens"
+    assert read_external(folder).runs["lr2e-3"].path_unit == "tokens"
 
 
 def test_a_table_of_settings_and_scores(tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_a_table_of_settings_and_scores(tmp_path: Path) -> None:
         "a,2e-4,16,2,1,0.61,0.02,9.0,100\n"
         "b,2e-3,16,2,2,0.49,0.02,15.5,90\n"
     )
-    results = read_foreign(path)
+    results = read_external(path)
     assert results.runs["a"].settings == {"learning_rate": 2e-4, "rank": 16, "batch": 2, "seed": 1}
     assert set(results.runs["a"].scores) == {("arc_easy", ""), ("perplexity", "")}
     rows = {(row.run, row.key[0]): row for row in judge(results, find_base(results, None))}
@@ -146,7 +146,7 @@ def test_a_table_of_settings_and_scores(tmp_path: Path) -> None:
 )
 def test_which_way_is_better_is_read_off_whole_words(tmp_path: Path, column: str, higher: bool | None) -> None:
     (tmp_path / "t.csv").write_text(f"run,lr,{column},{column}_stderr\nbase,,0.5,0.01\na,1e-4,0.6,0.01\n")
-    results = read_foreign(tmp_path / "t.csv")
+    results = read_external(tmp_path / "t.csv")
     (row,) = judge(results, find_base(results, None))
     assert row.higher is higher
     assert row.verdict == {True: "better", False: "worse", None: ""}[higher]
@@ -157,7 +157,7 @@ def test_lm_evals_own_direction_comes_first(tmp_path: Path) -> None:
         metrics = {"oddity,none": value, "oddity_stderr,none": 0.01}
         content = {"results": {"answers": metrics}, "higher_is_better": {"answers": {"oddity": False}}}
         (tmp_path / f"{name}.json").write_text(json.dumps(content))
-    (row,) = judge(read_foreign(tmp_path), "base")
+    (row,) = judge(read_external(tmp_path), "base")
     assert row.verdict == "better"
 
 
@@ -185,14 +185,14 @@ def test_items_of_lm_eval_are_paired(tmp_path: Path) -> None:
     tuned = [0] * 4 + [1] * 36 + [1] * 20 + [0] * 40
     write_samples(tmp_path / "base", base)
     write_samples(tmp_path / "tuned", tuned)
-    results = read_foreign(tmp_path)
+    results = read_external(tmp_path)
     assert set(results.runs) == {"base", "tuned"}
     assert results.runs["tuned"].scores[("arc_easy", "acc")].value == 0.56
     (row,) = judge(results, "base")
     assert row.method == "exact McNemar" and row.p == pytest.approx(0.00154, rel=0.01) and row.verdict == "better"
     assert not any("item by item" in part for part in missing_parts(results, "base", [row]))
     write_samples(tmp_path / "tuned", tuned, first_doc=1)  # other items: no pairs
-    (row,) = judge(read_foreign(tmp_path), "base")
+    (row,) = judge(read_external(tmp_path), "base")
     assert row.method == "unpaired z"
 
 
@@ -201,14 +201,14 @@ def test_items_that_are_not_those_of_the_score_are_not_used(tmp_path: Path) -> N
         write_samples(tmp_path / name, [1, 0] * 20)
         content = {"results": {"arc_easy": {"acc,none": value, "acc_stderr,none": 0.01}}}
         (tmp_path / name / "results_2025-10-01T10-20-30.123456.json").write_text(json.dumps(content))
-    (row,) = judge(read_foreign(tmp_path), "base")
+    (row,) = judge(read_external(tmp_path), "base")
     assert row.method == "unpaired z" and row.difference == pytest.approx(0.2)
 
 
 def test_results_and_items_in_one_folder_are_one_run(tmp_path: Path) -> None:
     write_samples(tmp_path, [1, 0, 1, 1])
     (tmp_path / "results_2025-10-01T10-20-30.123456.json").write_text(json.dumps(TODAY))
-    assert set(read_foreign(tmp_path).runs) == {"results_2025-10-01T10-20-30.123456"}
+    assert set(read_external(tmp_path).runs) == {"results_2025-10-01T10-20-30.123456"}
 
 
 def test_a_colab_folder_of_checkpoints_is_one_run(tmp_path: Path) -> None:
@@ -219,20 +219,20 @@ def test_a_colab_folder_of_checkpoints_is_one_run(tmp_path: Path) -> None:
         state = {"log_history": history, "max_steps": 1000}
         (folder / "trainer_state.json").write_text(json.dumps(state))
     for source in (tmp_path, tmp_path / "outputs"):
-        (run,) = read_foreign(source).runs.values()
+        (run,) = read_external(source).runs.values()
         assert run.name == "outputs" and run.path.train_tokens[-1] == 991 and len(run.files) == 3
 
 
 def test_a_tuned_run_is_never_taken_for_the_base(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_text("run,lr,acc,acc_stderr\nbase case,2e-4,0.6,0.01\nbase_lr2e-3,2e-3,0.5,0.01\nx,1e-4,0.5,0.01\n")
-    assert find_base(read_foreign(path), None) is None
+    assert find_base(read_external(path), None) is None
     path.write_text("run,lr,acc,acc_stderr\nbase case,2e-4,0.6,0.01\nbase model,,0.5,0.01\n")
-    assert find_base(read_foreign(path), None) == "base model"
+    assert find_base(read_external(path), None) == "base model"
     state = tmp_path / "runs" / "base" / "trainer_state.json"
     state.parent.mkdir(parents=True)
     state.write_text(json.dumps(trainer_state([2.6, 1.9])))
-    assert find_base(read_foreign(tmp_path / "runs"), None) is None
+    assert find_base(read_external(tmp_path / "runs"), None) is None
 
 
 def test_columns_that_are_no_scores_are_named(tmp_path: Path) -> None:
@@ -240,14 +240,14 @@ def test_columns_that_are_no_scores_are_named(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text(
         f"{header}\na,0.05,0.01,2048,0.9,0.8,100,6.5,nice,0.4,0.6\na,0,0,1,1,1,1,1,,0.5,0.7\n"
     )
-    results = read_foreign(tmp_path / "t.csv")
+    results = read_external(tmp_path / "t.csv")
     assert set(results.runs) == {"a", "a (row 2)"}
     run = results.runs["a"]
     assert run.settings == {"dropout": 0.05, "weight_decay": 0.01, "max_length": 2048}
     assert set(run.scores) == {("time_travel_acc", ""), ("acc", "")}
     assert set(results.columns) == {"train_loss", "loss", "train_runtime", "vram_gib", "comment"}
     assert "not comparable" in results.columns["train_loss"]
-    report.report_foreign(source=tmp_path / "t.csv", out=tmp_path / "page.html", base=None, title=None)
+    report.report_external(source=tmp_path / "t.csv", out=tmp_path / "page.html", base=None, title=None)
     assert "vram_gib</span>: a cost or a size" in (tmp_path / "page.html").read_text()
 
 
@@ -260,7 +260,7 @@ def test_hostile_names_are_shown_and_never_run(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         (tmp_path / name / "results.json").write_text(json.dumps(results))
     (tmp_path / "<script>.json").write_text("{")
-    report.report_foreign(source=tmp_path, out=tmp_path / "page.html", base="base", title=hostile)
+    report.report_external(source=tmp_path, out=tmp_path / "page.html", base="base", title=hostile)
     text = (tmp_path / "page.html").read_text()
     assert text.count("<script>") == 1 and "<!--" not in text and "\u202e" not in text
     assert "&lt;script&gt;alert(1)" in text and "[U+202E]" in text
@@ -269,7 +269,7 @@ def test_hostile_names_are_shown_and_never_run(tmp_path: Path) -> None:
 def test_the_page_names_what_is_missing(folder: Path) -> None:
     (folder / "notes.json").write_text('{"hello": 1}')
     (folder / "broken.json").write_text("{")
-    report.report_foreign(source=folder, out=folder / "out/page.html", base=None, title="My <b>Colab</b> runs")
+    report.report_external(source=folder, out=folder / "out/page.html", base=None, title="My <b>Colab</b> runs")
     text = (folder / "out/page.html").read_text()
     assert "My &lt;b&gt;Colab&lt;/b&gt; runs" in text and "<b>Colab" not in text
     for part in (
@@ -286,7 +286,7 @@ def test_the_page_names_what_is_missing(folder: Path) -> None:
 
 def test_without_a_base_nothing_is_claimed(folder: Path) -> None:
     (folder / "base").rename(folder / "first")
-    results = read_foreign(folder)
+    results = read_external(folder)
     assert find_base(results, None) is None and judge(results, None) == []
     assert any("cannot be told" in part for part in missing_parts(results, None, []))
     assert find_base(results, "first") == "first"
@@ -310,15 +310,15 @@ def test_files_that_hold_nothing_are_named(tmp_path: Path, name: str, content: s
     good = {"results": {"t": {"acc,none": 0.5, "acc_stderr,none": 0.1}}}
     (tmp_path / "good.json").write_text(json.dumps(good))
     (tmp_path / name).write_text(content)
-    unused = dict(read_foreign(tmp_path).unused)
+    unused = dict(read_external(tmp_path).unused)
     assert words in unused[name]
 
 
 def test_nothing_at_all_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="does not exist"):
-        read_foreign(tmp_path / "nowhere")
+        read_external(tmp_path / "nowhere")
     with pytest.raises(UserError, match="holds no run"):
-        read_foreign(tmp_path)
+        read_external(tmp_path)
     monkeypatch.setattr(sys, "argv", ["report.py", "--foreign", str(tmp_path), "--out", str(tmp_path / "o.html")])
     with pytest.raises(UserError):
         report.main()
@@ -327,5 +327,5 @@ def test_nothing_at_all_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_twice_the_same_bytes(folder: Path, tmp_path: Path) -> None:
     for name in ("a", "b"):
-        report.report_foreign(source=folder, out=tmp_path / name / "page.html", base=None, title=None)
+        report.report_external(source=folder, out=tmp_path / name / "page.html", base=None, title=None)
     assert (tmp_path / "a/page.html").read_bytes() == (tmp_path / "b/page.html").read_bytes()

@@ -7,7 +7,7 @@ import numpy as np
 
 from loragrid.comparing import paired_statistics
 from loragrid.errors import UserError
-from loragrid.external.runs import ForeignResults, ForeignRun, ForeignScore, ScoreKey
+from loragrid.external.runs import ExternalResults, ExternalRun, ExternalScore, ScoreKey
 from loragrid.formatting import plural, visible
 
 # ASSUME: runs from elsewhere are judged at the usual 5% with Holm's correction, as no study file says otherwise.
@@ -23,8 +23,8 @@ class Judged:
 
     run: str
     key: ScoreKey
-    base: ForeignScore
-    score: ForeignScore
+    base: ExternalScore
+    score: ExternalScore
     higher: bool | None
     low: float | None = None
     high: float | None = None
@@ -39,7 +39,7 @@ class Judged:
         return self.score.value - self.base.value
 
 
-def find_base(results: ForeignResults, wanted: str | None) -> str | None:
+def find_base(results: ExternalResults, wanted: str | None) -> str | None:
     """The untrained base: the run named, or the only one whose name says so and that nothing shows to be trained (a "base
     case" is a tuned run); None when there is none."""
     if wanted is not None:
@@ -54,7 +54,7 @@ def find_base(results: ForeignResults, wanted: str | None) -> str | None:
     return named[0] if len(named) == 1 else None
 
 
-def judge(results: ForeignResults, base: str | None) -> list[Judged]:
+def judge(results: ExternalResults, base: str | None) -> list[Judged]:
     """Every score of every run against the base's, corrected together."""
     rows: list[Judged] = []
     for name, run in results.runs.items():
@@ -73,7 +73,7 @@ def _with_verdict(row: Judged, p: float) -> Judged:
     return replace(row, p_corrected=p, verdict=paired_statistics.verdict(improvement, p, ALPHA))
 
 
-def _paired(row: Judged, run: ForeignRun, base: ForeignRun) -> Judged | None:
+def _paired(row: Judged, run: ExternalRun, base: ExternalRun) -> Judged | None:
     """Item by item, where both have the same items and their means are the scores that the result files tell."""
     ours, theirs = run.items.get(row.key, {}), base.items.get(row.key, {})
     if len(ours) < 2 or ours.keys() != theirs.keys():
@@ -99,7 +99,7 @@ def _unpaired(row: Judged) -> Judged:
     return replace(row, low=row.difference - half, high=row.difference + half, p=p, method=UNPAIRED)
 
 
-def _stderr(found: ForeignScore, key: ScoreKey) -> float | None:
+def _stderr(found: ExternalScore, key: ScoreKey) -> float | None:
     """The given standard error; for a share over a known number of items, that of a binomial share."""
     if found.stderr is not None:
         return found.stderr
@@ -131,7 +131,7 @@ def answer(judged: list[Judged], base: str | None) -> str:
     )
 
 
-def missing_parts(results: ForeignResults, base: str | None, judged: list[Judged]) -> list[str]:
+def missing_parts(results: ExternalResults, base: str | None, judged: list[Judged]) -> list[str]:
     """What is not there, and what cannot be said without it."""
     runs = list(results.runs.values())
     scored, with_path = any(run.scores for run in runs), [run for run in runs if run.path is not None]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from loragrid.comparing.run_evidence import LossPath
-from loragrid.reporting.figures import COLOURS, SERIES, label_ends, new_figure
+from loragrid.reporting.figures.svg import COLOURS, SERIES, label_ends, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,7 +6,7 @@ from itertools import pairwise
 from textwrap import fill
 from typing import TYPE_CHECKING
 
-from loragrid.reporting.figures import COLOURS, label_ends, new_figure, spread_labels
+from loragrid.reporting.figures.svg import COLOURS, label_ends, new_figure, spread_labels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
