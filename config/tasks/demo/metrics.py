@@ -1,4 +1,4 @@
-"""What the demo's lm-eval tasks need beside their YAML: their items, wherever the working directory is, and a plan's score."""
+"""Items of the demo's lm-eval tasks, and the score of a running plan."""
 
 import json
 from pathlib import Path
@@ -9,8 +9,11 @@ HERE = Path(__file__).resolve().parent
 
 
 def load_items(*, file: str, **_metadata: Any) -> dict[str, Any]:
-    """The items of `file` beside this module, as the split `test`. lm-eval resolves a `data_files` path against the
-    working directory; this does not depend on it. It also passes the task's metadata, which is not needed here."""
+    """The items of `file`, a name beside this module, as the split `test`.
+
+    lm-eval resolves a `data_files` path against the working directory; this function does not depend
+    on it. lm-eval also passes the task's metadata, which is not used.
+    """
     from datasets import Dataset
 
     return {
@@ -19,7 +22,10 @@ def load_items(*, file: str, **_metadata: Any) -> dict[str, Any]:
 
 
 def score_plan(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
-    """Adherence of the generated plan to the request in `doc`: exact, weeks_right, days_right, race_named, each 0 or 1."""
+    """Adherence of the generated plan to the request in `doc`, each value 0 or 1.
+
+    The keys are exact, weeks_right, days_right and race_named.
+    """
     from loragrid.running_plans.reading import adherence
 
     request = SimpleNamespace(race=doc["race"], weeks=doc["weeks"], days_per_week=doc["days_per_week"])

@@ -1,4 +1,4 @@
-"""Items and score of the rephrased prompts; beside its YAML, as lm-eval wants it."""
+"""Items and score of the rephrased prompts, imported by lm-eval for the task file beside it."""
 
 import json
 import math
@@ -9,7 +9,7 @@ HERE = Path(__file__).resolve().parent
 
 
 def load_items(*, file: str, **_metadata: Any) -> dict[str, Any]:
-    """The prompts of `file`, a path from this folder, as the split `test`."""
+    """The prompts of `file`, a path relative to this folder, as the split `test`."""
     from datasets import Dataset
 
     lines = (HERE / file).read_text(encoding="utf-8").splitlines()
@@ -17,6 +17,6 @@ def load_items(*, file: str, **_metadata: Any) -> dict[str, Any]:
 
 
 def score_reference(doc: dict[str, Any], results: list[tuple[float, bool]]) -> dict[str, float]:
-    """Bits that the model needs for a byte of the reference answer: its negative log-likelihood, per byte of UTF-8."""
+    """Bits per byte of the reference answer: its negative log-likelihood per byte of UTF-8."""
     log_likelihood, _ = results[0]
     return {"reference_bits_per_byte": -log_likelihood / math.log(2) / len(doc["reference"].encode())}

@@ -1,4 +1,4 @@
-"""Items and score of the general running-plan task; beside its YAML, as lm-eval wants it."""
+"""Items and score of the general running-plan task, imported by lm-eval for the task file beside it."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,10 @@ HERE = Path(__file__).resolve().parent
 
 
 def load_items(*, file: str, **_metadata: Any) -> dict[str, Any]:
-    """The items of `file` beside this module, as the split `test`; lm-eval itself would look from the working directory."""
+    """The items of `file`, a name beside this module, as the split `test`.
+
+    lm-eval itself would look in the working directory.
+    """
     from datasets import Dataset
 
     lines = (HERE / file).read_text(encoding="utf-8").splitlines()
@@ -17,7 +20,10 @@ def load_items(*, file: str, **_metadata: Any) -> dict[str, Any]:
 
 
 def score_plan(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
-    """Adherence of the generated plan to the request in `doc`: exact, weeks_right, days_right, race_named, each 0 or 1."""
+    """Adherence of the generated plan to the request in `doc`, each value 0 or 1.
+
+    The keys are exact, weeks_right, days_right and race_named.
+    """
     from loragrid.running_plans.reading import adherence
 
     request = SimpleNamespace(race=doc["race"], weeks=doc["weeks"], days_per_week=doc["days_per_week"])
