@@ -1,28 +1,33 @@
-"""Which rows are trained on and which are held out, decided on text alone: the same for every model.
+"""Training and held-out rows of a data set, chosen by text alone: the same for every model.
 
-A held-out loss says something about new conversations only if no answer and no prompt of theirs was trained on. So rows
-are tied into groups, and a group goes to one side as a whole.
+A held-out loss measures generalisation only if training saw neither its answers nor its prompts. So
+rows that share one are linked into a group, and a group goes to one side as a whole.
 """
 
 import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from loragrid.data.conversation_formats import Conversation
-from loragrid.data.near_duplicates import Sets, hash_text, near_equal_pairs
+from loragrid.data.near_duplicates import DisjointSets, hash_text, near_duplicate_pairs
 from loragrid.errors import UserError
 
-# ASSUME: two prompts are near-equal from a Jaccard similarity of 0.9 on, judged on their first 4,000 characters.
-NEAR_EQUAL = 0.9
+# ASSUME: two prompts are near duplicates from a Jaccard similarity of 0.9, judged on their first
+# 4,000 characters.
+NEAR_DUPLICATE_SIMILARITY = 0.9
 PROMPT_CHARACTERS = 4_000
-# ASSUME: an answer under 20 characters (a label, a number, "yes") ties rows only as long as that leaves enough to hold out.
+# ASSUME: an answer under 20 characters (a label, a number, "yes") links rows only while that leaves
+# enough rows to hold out.
 SHORT_ANSWER_CHARACTERS = 20
+# Whole groups rarely add up to the exact number of held-out rows; this share of it is enough.
+ENOUGH_HELDOUT = 0.9
 NOT_WORDS = re.compile(r"[\W_]+")
-TIES = (
+# How rows are linked, strictest first; the data card names the level in these words.
+LINK_LEVELS = (
     "equal answers and near-equal prompts",
     "equal answers and equal prompts",
     "equal answers of 20 characters or more and equal prompts",
@@ -31,8 +36,11 @@ TIES = (
 
 @dataclass(frozen=True, slots=True)
 class RowKeys:
-    """What the split knows of a row. `digest`: of the whole conversation; `answers` and `short_answers`: hashes of the
-    normalised replies; `prompt`: the user's turns, normalised."""
+    """Keys by which a row is compared with others.
+
+    `digest` identifies the whole conversation; `answers` and `short_answers` are hashes of the
+    normalised replies; `prompt` is the normalised text of all user turns.
+    """
 
     row: int
     digest: bytes
@@ -43,40 +51,47 @@ class RowKeys:
 
 @dataclass(frozen=True)
 class Split:
-    """`heldout` and `train`: positions in the keys that were given, ascending. `groups`: group number of each position."""
+    """Positions of the training and held-out rows among the keys, ascending.
+
+    `groups` holds the group number of each position, `link_level` the entry of `LINK_LEVELS` that
+    formed the groups.
+    """
 
     train: tuple[int, ...]
     heldout: tuple[int, ...]
     groups: tuple[int, ...]
-    ties: str
+    link_level: str
     notes: list[str] = field(default_factory=list)
 
 
-def keys_of(row: int, conversation: Conversation) -> RowKeys:
-    """The keys of one conversation."""
-    whole = json.dumps([conversation.messages, conversation.tools], ensure_ascii=False, sort_keys=True)
-    answers: dict[bool, set[int]] = {True: set(), False: set()}
+def row_keys(row: int, conversation: Conversation) -> RowKeys:
+    """The keys of one conversation; `row` is its number in the source."""
+    content = [conversation.messages, conversation.tools]
+    whole = json.dumps(content, ensure_ascii=False, sort_keys=True)
+    answers, short_answers, prompts = set(), set(), []
     for message in conversation.messages:
-        if message["role"] == "assistant":
+        if message["role"] == "user":
+            prompts.append(message["content"])
+        elif message["role"] == "assistant":
             text = normalise(message["content"])
-            answers[len(text) < SHORT_ANSWER_CHARACTERS].add(hash_text(text))
-    prompt = " ".join(message["content"] for message in conversation.messages if message["role"] == "user")
+            kind = short_answers if len(text) < SHORT_ANSWER_CHARACTERS else answers
+            kind.add(hash_text(text))
     return RowKeys(
         row=row,
         digest=hashlib.blake2b(whole.encode(), digest_size=16).digest(),
-        answers=tuple(sorted(answers[False])),
-        short_answers=tuple(sorted(answers[True])),
-        prompt=normalise(prompt),
+        answers=tuple(sorted(answers)),
+        short_answers=tuple(sorted(short_answers)),
+        prompt=normalise(" ".join(prompts)),
     )
 
 
 def normalise(text: str) -> str:
-    """Case, punctuation and white space folded; a text of nothing else (":-)") stays as it is."""
+    """The text in one case, without punctuation, with single blanks; ":-)" stays as it is."""
     return NOT_WORDS.sub(" ", text.casefold()).strip() or text.strip()
 
 
 def drop_duplicates(keys: Sequence[RowKeys]) -> tuple[list[RowKeys], list[int]]:
-    """The keys without those of exactly equal conversations (the first is kept), and the row numbers dropped."""
+    """The keys of distinct conversations, the first of each, and the row numbers of the others."""
     seen: set[bytes] = set()
     kept, dropped = [], []
     for key in keys:
@@ -88,110 +103,136 @@ def drop_duplicates(keys: Sequence[RowKeys]) -> tuple[list[RowKeys], list[int]]:
     return kept, dropped
 
 
-def sample(keys: Sequence[RowKeys], *, max_rows: int | None, seed: int) -> list[RowKeys]:
-    """A seeded sample of `max_rows` keys in their order; rows added to the source displace only few of it."""
+def sample_rows(keys: Sequence[RowKeys], *, max_rows: int | None, seed: int) -> list[RowKeys]:
+    """A seeded sample of `max_rows` keys in their order; None keeps all.
+
+    Adding rows to the source replaces only a few of the sample.
+    """
     if max_rows is None or len(keys) <= max_rows:
         return list(keys)
-    # ASSUME: max_rows takes a seeded sample, not the first rows: files are often sorted by source or topic.
-    chosen = sorted(range(len(keys)), key=lambda i: _order(keys[i].digest, seed, b"sample"))[:max_rows]
-    return [keys[i] for i in sorted(chosen)]
+    # ASSUME: max_rows takes a seeded sample, not the first rows, since files are often sorted by
+    # source or topic.
+    ranks = [_random_rank(key.digest, seed, b"sample") for key in keys]
+    in_random_order = sorted(range(len(keys)), key=ranks.__getitem__)
+    return [keys[i] for i in sorted(in_random_order[:max_rows])]
 
 
 def split_rows(keys: Sequence[RowKeys], *, heldout_rows: int, seed: int) -> Split:
-    """Choose `heldout_rows` rows in whole groups, at random by `seed`; never more than half of the rows.
+    """Choose `heldout_rows` rows in whole groups, at random by `seed`; at most half of the rows.
 
-    Ties are loosened, and the split says so, only where the stricter ones leave too little to hold out or chain most
-    rows into one group. Errors: `heldout_rows` above half of the rows, or no whole groups that come to it.
+    Weaker links are used, with a note, only if stricter ones leave too little to hold out or chain
+    most rows into one group. Raises `UserError` if `heldout_rows` is more than half of the rows or
+    cannot be reached with whole groups.
     """
     if len(keys) < 2:
-        raise UserError(f"the data holds {len(keys)} usable row, and a split needs at least two: give more rows")
+        raise UserError(
+            f"data: the source has {len(keys)} usable row; a split needs at least two. Fix: give more rows."
+        )
     if heldout_rows > len(keys) // 2:
         raise UserError(
-            f"data.heldout_rows: {heldout_rows} is more than half of the {len(keys)} usable rows: "
-            f"lower it to {len(keys) // 2} or less"
+            f"data.heldout_rows: {heldout_rows} is more than half of the {len(keys)} usable rows. "
+            f"Fix: lower it to {len(keys) // 2} or less."
         )
-    level, groups, chosen = _loosen(keys, heldout_rows=heldout_rows, seed=seed)
+    level, groups, chosen = _group_and_choose(keys, heldout_rows=heldout_rows, seed=seed)
     train = tuple(i for i in range(len(keys)) if i not in chosen)
-    heldout = tuple(sorted(chosen))
-    notes = _notes(train, heldout, groups, level=level, asked=heldout_rows)
-    return Split(train=train, heldout=heldout, groups=tuple(groups), ties=TIES[level], notes=notes)
+    split = Split(
+        train=train,
+        heldout=tuple(sorted(chosen)),
+        groups=tuple(groups),
+        link_level=LINK_LEVELS[level],
+    )
+    return replace(split, notes=_split_notes(split, requested=heldout_rows))
 
 
-def _loosen(keys: Sequence[RowKeys], *, heldout_rows: int, seed: int) -> tuple[int, list[int], set[int]]:
-    """The strictest ties that leave enough to hold out without a group of most rows; failing that, the strictest that
-    leave enough. Returns their level, the groups and the positions held out."""
-    giants = []
-    for level in range(len(TIES)):
+def _group_and_choose(
+    keys: Sequence[RowKeys],
+    *,
+    heldout_rows: int,
+    seed: int,
+) -> tuple[int, list[int], set[int]]:
+    """Link level, group of each row, and held-out positions.
+
+    The strictest level that leaves enough to hold out without one group of most rows is used, or
+    else the strictest that leaves enough.
+    """
+    with_giant_group = []
+    for level in range(len(LINK_LEVELS)):
         groups = group_rows(keys, level=level)
-        chosen = _choose(keys, groups, heldout_rows=heldout_rows, seed=seed)
-        if len(chosen) < 0.9 * heldout_rows:
+        chosen = _choose_groups(keys, groups, heldout_rows=heldout_rows, seed=seed)
+        if len(chosen) < ENOUGH_HELDOUT * heldout_rows:
             continue
         if max(Counter(groups).values()) <= max(1, len(keys) / 2):
             return level, groups, chosen
-        giants.append((level, groups, chosen))
-    if giants:
-        return giants[0]
+        with_giant_group.append((level, groups, chosen))
+    if with_giant_group:
+        return with_giant_group[0]
     raise UserError(
-        f"data.heldout_rows: {heldout_rows} rows cannot be held out without an answer or prompt that is trained on too: "
-        f"the {len(keys)} usable rows fall into {len(set(groups))} groups that share them; give more varied data, "
-        "or lower heldout_rows"
+        f"data.heldout_rows: {heldout_rows} rows cannot be held out without sharing an answer or "
+        f"prompt with training: the {len(keys)} usable rows fall into {len(set(groups))} groups "
+        "that share them. Fix: lower heldout_rows, or give more varied data."
     )
 
 
 def group_rows(keys: Sequence[RowKeys], *, level: int) -> list[int]:
-    """Group number of each row: rows tied as `TIES[level]` says, directly or through others, share it."""
-    sets = Sets(len(keys))
-    first: dict[tuple[str, Any], int] = {}
-    prompts: dict[str, int] = {}
+    """Group number of each row, equal for rows linked by `LINK_LEVELS[level]`, directly or in a chain."""
+    sets = DisjointSets(len(keys))
+    first_position: dict[tuple[str, Any], int] = {}
+    first_of_prompt: dict[str, int] = {}
     for position, key in enumerate(keys):
         answers = key.answers if level == 2 else key.answers + key.short_answers
-        for tie in [("answer", answer) for answer in answers] + [("prompt", key.prompt)]:
-            sets.join(first.setdefault(tie, position), position)
-        prompts.setdefault(key.prompt[:PROMPT_CHARACTERS], position)
+        for link in [("answer", answer) for answer in answers] + [("prompt", key.prompt)]:
+            sets.join(first_position.setdefault(link, position), position)
+        first_of_prompt.setdefault(key.prompt[:PROMPT_CHARACTERS], position)
     if level == 0:
-        texts, owners = list(prompts), list(prompts.values())
-        for one, other in near_equal_pairs(texts, threshold=NEAR_EQUAL):
-            sets.join(owners[one], owners[other])
+        prompts, positions = list(first_of_prompt), list(first_of_prompt.values())
+        for one, other in near_duplicate_pairs(prompts, threshold=NEAR_DUPLICATE_SIMILARITY):
+            sets.join(positions[one], positions[other])
     return [sets.find(position) for position in range(len(keys))]
 
 
-def leaks(keys: Sequence[RowKeys], split: Split) -> dict[str, int]:
-    """Held-out rows that training knows already, counted afresh from the rows themselves: by a reply of 20 characters or
-    more, by the whole prompt, and by a short reply."""
+def count_leaks(keys: Sequence[RowKeys], split: Split) -> dict[str, int]:
+    """Held-out rows that share something with training, by what is shared: a check of the split.
 
-    def known(values: Iterable[str]) -> dict[str, int]:
-        counts = {}
-        for name in values:
-            trained = {item for i in split.train for item in _items(keys[i], name)}
-            counts[name] = sum(any(item in trained for item in _items(keys[i], name)) for i in split.heldout)
-        return counts
-
-    return known(("answers", "prompts", "short_answers"))
-
-
-def _items(key: RowKeys, name: str) -> tuple:
-    return (key.prompt,) if name == "prompts" else getattr(key, name)
-
-
-def _choose(keys: Sequence[RowKeys], groups: Sequence[int], *, heldout_rows: int, seed: int) -> set[int]:
-    """Positions of whole groups, `heldout_rows` in all where group sizes allow it.
-
-    Groups come in the order of a seeded hash of their text. Small ones (up to a tenth of the held-out rows) are taken
-    first, so that the held-out set is not one answer many times over; then larger ones; then, if more than a tenth is
-    missing, the smallest that is left, as long as half of the rows stay for training.
+    `answers` are replies of 20 characters or more, `prompts` whole prompts. The counts come from
+    the rows themselves, not from the groups, so a mistake in the grouping would show here.
     """
+    counts = {}
+    for kind in ("answers", "prompts", "short_answers"):
+        trained = {item for i in split.train for item in _shareable(keys[i], kind)}
+        shared = [i for i in split.heldout if not trained.isdisjoint(_shareable(keys[i], kind))]
+        counts[kind] = len(shared)
+    return counts
+
+
+def _shareable(key: RowKeys, kind: str) -> tuple:
+    return (key.prompt,) if kind == "prompts" else getattr(key, kind)
+
+
+def _choose_groups(
+    keys: Sequence[RowKeys],
+    groups: Sequence[int],
+    *,
+    heldout_rows: int,
+    seed: int,
+) -> set[int]:
+    """Positions of whole groups, `heldout_rows` in all if the group sizes allow it."""
     members: dict[int, list[int]] = {}
     for position, group in enumerate(groups):
         members.setdefault(group, []).append(position)
-    order = {group: min(_order(keys[i].digest, seed, b"split") for i in rows) for group, rows in members.items()}
-    queue = sorted(members, key=order.__getitem__)
+    rank = {
+        group: min(_random_rank(keys[i].digest, seed, b"split") for i in positions)
+        for group, positions in members.items()
+    }
+    queue = sorted(members, key=rank.__getitem__)
     chosen: set[int] = set()
-    for limit in (max(1, heldout_rows // 10), heldout_rows):
+    # Small groups first, so that the held-out set is not one answer many times over.
+    for largest in (max(1, heldout_rows // 10), heldout_rows):
         for group in queue:
             size = len(members[group])
-            if size <= min(limit, heldout_rows - len(chosen)) and members[group][0] not in chosen:
+            if size <= min(largest, heldout_rows - len(chosen)) and members[group][0] not in chosen:
                 chosen.update(members[group])
-    if len(chosen) < 0.9 * heldout_rows:
+    if len(chosen) < ENOUGH_HELDOUT * heldout_rows:
+        # Exceed the number by the smallest group left if half of the rows stay for training.
         left = [group for group in queue if members[group][0] not in chosen]
         smallest = min(left, key=lambda group: len(members[group]), default=None)
         if smallest is not None and len(chosen) + len(members[smallest]) <= len(keys) // 2:
@@ -199,19 +240,25 @@ def _choose(keys: Sequence[RowKeys], groups: Sequence[int], *, heldout_rows: int
     return chosen
 
 
-def _order(digest: bytes, seed: int, purpose: bytes) -> bytes:
-    """A place in a random order that depends on the row's own text alone, so that other rows do not move it."""
+def _random_rank(digest: bytes, seed: int, purpose: bytes) -> bytes:
+    """A place in a random order that depends on the row's text alone: other rows do not move it."""
     return hashlib.blake2b(digest, digest_size=16, key=f"{seed}".encode(), person=purpose).digest()
 
 
-def _notes(train: Sequence[int], heldout: Sequence[int], groups: Sequence[int], *, level: int, asked: int) -> list[str]:
+def _split_notes(split: Split, *, requested: int) -> list[str]:
     notes = []
-    if level > 0:
-        notes.append(f"tying rows by {TIES[0]} left too little to hold out: they are tied by {TIES[level]}")
-    if len(heldout) != asked:
-        notes.append(f"{asked} held-out rows were asked for: whole groups came to {len(heldout)}")
-    largest, size = Counter(groups).most_common(1)[0]
-    if size > max(1, len(groups) / 2):
-        side = "training" if largest in {groups[i] for i in train} else "the held-out set"
-        notes.append(f"{size} of {len(groups)} rows hang together by their answers or prompts and are all in {side}")
+    if split.link_level != LINK_LEVELS[0]:
+        notes.append(
+            f"linking rows by {LINK_LEVELS[0]} left too little to hold out: they are linked by {split.link_level}"
+        )
+    if len(split.heldout) != requested:
+        found = len(split.heldout)
+        notes.append(f"{requested} held-out rows were asked for: whole groups gave {found}")
+    largest, size = Counter(split.groups).most_common(1)[0]
+    if size > max(1, len(split.groups) / 2):
+        trained = {split.groups[i] for i in split.train}
+        side = "training" if largest in trained else "the held-out set"
+        notes.append(
+            f"{size} of {len(split.groups)} rows share answers or prompts, directly or in a chain; all are in {side}"
+        )
     return notes

@@ -1,10 +1,13 @@
-"""Near-equal texts among many, without comparing each with each.
+"""Near-duplicate texts by MinHash, without comparing every pair.
 
-MinHash (A. Broder, On the resemblance and containment of documents, 1997) in its one-permutation form (P. Li, A. Owen,
-C.-H. Zhang, NIPS 2012), empty bins filled by rotation (A. Shrivastava, P. Li, ICML 2014), and banding (J. Leskovec,
-A. Rajaraman, J. Ullman, Mining of Massive Datasets, ch. 3). A pair that bands bring together is decided on its exact
-Jaccard similarity.
+MinHash (A. Broder, On the resemblance and containment of documents, 1997) in its one-permutation
+form (P. Li, A. Owen, C.-H. Zhang, NIPS 2012), empty bins filled by rotation (A. Shrivastava, P. Li,
+ICML 2014), with banding (J. Leskovec, A. Rajaraman, J. Ullman, Mining of Massive Datasets, ch. 3).
+The exact Jaccard similarity decides on every pair that shares a band.
 """
+
+# Written by hand to be vectorised over texts: NumPy signs 500 of them per call, and preparing
+# 100,000 conversations, near duplicates included, takes about a minute (benchmarks/README.md).
 
 import hashlib
 import re
@@ -13,22 +16,28 @@ from functools import lru_cache
 
 import numpy as np
 
-SHINGLE = 5  # characters
+SHINGLE_CHARACTERS = 5
 BINS = 128
-BANDS = 16  # of 8 bins: a pair of similarity 0.9 shares a band with probability 0.9999, one of 0.5 with 0.06
-BATCH = 500
-LEADERS = 8  # texts of one bucket that the others are compared with
+# Of 8 bins each: a pair of similarity s shares a band with probability 1 − (1 − s⁸)¹⁶, which is
+# 0.9999 for 0.9 and 0.06 for 0.5.
+BANDS = 16
+TEXTS_PER_BATCH = 500  # bounds the memory of the signatures' intermediate arrays
+MOST_REPRESENTATIVES = 8
+# The standard error of a similarity of 0.9 estimated from 128 bins is 0.027, so an estimate this
+# far below the threshold rules a pair out without the exact comparison.
+ESTIMATE_MARGIN = 0.1
 EMPTY = np.uint32(0xFFFFFFFF)
 NUMBERS = re.compile(r"\d+")
 
 
-class Sets:
-    """Disjoint sets over 0 … size-1 (union-find with path halving); a set is named by its smallest member."""
+class DisjointSets:
+    """Disjoint sets over 0 … size-1 (union-find with path halving), named by their smallest members."""
 
     def __init__(self, size: int) -> None:
         self.parent = list(range(size))
 
     def find(self, item: int) -> int:
+        """The name of the set that holds `item`."""
         parent = self.parent
         while parent[item] != item:
             parent[item] = parent[parent[item]]
@@ -36,116 +45,145 @@ class Sets:
         return item
 
     def join(self, one: int, other: int) -> None:
+        """Merge the sets of two items."""
         low, high = sorted((self.find(one), self.find(other)))
         self.parent[high] = low
 
 
-def near_equal_pairs(texts: Sequence[str], *, threshold: float) -> list[tuple[int, int]]:
-    """Pairs of positions that tie near-equal texts together: Jaccard similarity of 5-character shingles ≥ `threshold`
-    and the same numbers in the same order. Chains are left out: if a ~ b and b ~ c are given, a ~ c may be missing.
+def near_duplicate_pairs(texts: Sequence[str], *, threshold: float) -> list[tuple[int, int]]:
+    """Pairs of positions whose texts are near duplicates, enough of them to connect each group.
 
-    A text is compared with at most eight others of a bucket, so that a bucket of thousands stays linear.
+    Near duplicates have a Jaccard similarity of their 5-character shingles ≥ `threshold` and the
+    same numbers in the same order. If a ~ b and b ~ c are returned, a ~ c may be left out. A text
+    is compared with at most eight others of a bucket, so a bucket of thousands takes linear time.
     """
     if not texts:
         return []
-    marks = signatures(texts)
-    # "8 weeks, 5 days" and "9 weeks, 4 days" are different questions however alike the rest is.
-    numbers = np.array([hash_text(" ".join(NUMBERS.findall(text))) for text in texts], dtype=np.uint64)
-    sets, pairs = Sets(len(texts)), []
-    refused: set[tuple[int, int]] = set()
-    shingles_of = lru_cache(maxsize=4096)(lambda i: shingles(texts[i]))
-    for bucket in _buckets(marks, numbers):
-        leaders: list[int] = []
+    text_signatures = signatures(texts)
+    # "8 weeks, 5 days" and "9 weeks, 4 days" are different questions even if all other words agree.
+    number_hashes = [hash_text(" ".join(NUMBERS.findall(text))) for text in texts]
+    numbers = np.array(number_hashes, dtype=np.uint64)
+    similarity_test = _SimilarityTest(texts, text_signatures, threshold)
+    sets, pairs = DisjointSets(len(texts)), []
+    rejected: set[tuple[int, int]] = set()
+    for bucket in _buckets(text_signatures, numbers):
+        representatives: list[int] = []
         for item in bucket:
-            for leader in leaders:
-                if sets.find(item) == sets.find(leader):
+            for other in representatives:
+                if sets.find(item) == sets.find(other):
                     break
-                if (leader, item) in refused:
+                if (other, item) in rejected:
                     continue
-                # The estimate from 128 bins is good to about 0.03 there: well below the threshold needs no exact look.
-                alike = np.count_nonzero(marks[item] == marks[leader]) >= (threshold - 0.1) * BINS
-                if alike and jaccard(shingles_of(item), shingles_of(leader)) >= threshold:
-                    sets.join(item, leader)
-                    pairs.append((leader, item))
+                if similarity_test.passes(item, other):
+                    sets.join(item, other)
+                    pairs.append((other, item))
                     break
-                refused.add((leader, item))
-            else:
-                if len(leaders) < LEADERS:
-                    leaders.append(item)
+                rejected.add((other, item))
+            else:  # no representative is a near duplicate of this text
+                if len(representatives) < MOST_REPRESENTATIVES:
+                    representatives.append(item)
     return pairs
 
 
+class _SimilarityTest:
+    """Whether two texts reach a similarity: first by their signatures, then exactly."""
+
+    def __init__(self, texts: Sequence[str], text_signatures: np.ndarray, threshold: float) -> None:
+        self.signatures, self.threshold = text_signatures, threshold
+        # Texts of one bucket are compared with the same few others: their shingles are kept.
+        self.shingles_of = lru_cache(maxsize=4096)(lambda position: shingles(texts[position]))
+
+    def passes(self, one: int, other: int) -> bool:
+        equal_bins = np.count_nonzero(self.signatures[one] == self.signatures[other])
+        if equal_bins < (self.threshold - ESTIMATE_MARGIN) * BINS:
+            return False
+        return jaccard(self.shingles_of(one), self.shingles_of(other)) >= self.threshold
+
+
 def shingles(text: str) -> frozenset[str]:
-    """All runs of five characters; a shorter text is its own only shingle."""
-    return frozenset(text[i : i + SHINGLE] for i in range(max(1, len(text) - SHINGLE + 1)))
+    """All substrings of five characters; a shorter text is its own only shingle."""
+    starts = range(max(1, len(text) - SHINGLE_CHARACTERS + 1))
+    return frozenset(text[start : start + SHINGLE_CHARACTERS] for start in starts)
 
 
 def jaccard(one: frozenset[str], other: frozenset[str]) -> float:
-    """Size of the intersection over size of the union."""
+    """Size of the intersection divided by the size of the union."""
     shared = len(one & other)
     return shared / (len(one) + len(other) - shared)
 
 
 def signatures(texts: Sequence[str]) -> np.ndarray:
-    """MinHash signatures, uint32 (texts, 128): the share of equal bins estimates the Jaccard similarity."""
-    return np.concatenate([_batch_signatures(texts[i : i + BATCH]) for i in range(0, len(texts), BATCH)])
+    """MinHash signatures, uint32 of shape (texts, 128): equal bins estimate the similarity."""
+    batches = [texts[i : i + TEXTS_PER_BATCH] for i in range(0, len(texts), TEXTS_PER_BATCH)]
+    return np.concatenate([_batch_signatures(batch) for batch in batches])
 
 
 def _batch_signatures(texts: Sequence[str]) -> np.ndarray:
-    padded = [text.ljust(SHINGLE) for text in texts]
+    padded = [text.ljust(SHINGLE_CHARACTERS) for text in texts]
     codes = np.frombuffer("".join(padded).encode("utf-32-le"), dtype=np.uint32).astype(np.uint64)
     lengths = np.array([len(text) for text in padded])
     ends = np.cumsum(lengths)
     owner = np.repeat(np.arange(len(texts)), lengths)
     position = np.arange(len(codes))
-    starts = position[position + SHINGLE <= ends[owner]]
+    # A shingle must not run on into the next text of the batch.
+    starts = position[position + SHINGLE_CHARACTERS <= ends[owner]]
     hashes = np.zeros(len(starts), dtype=np.uint64)
-    for offset in range(SHINGLE):
+    for offset in range(SHINGLE_CHARACTERS):
+        # 0x100000001B3 is the prime of the 64-bit FNV hash; the products wrap around on purpose.
         hashes = hashes * np.uint64(0x100000001B3) + codes[starts + offset]
-    hashes = _mix(hashes)
-    marks = np.full(len(texts) * BINS, EMPTY)
+    hashes = _splitmix64(hashes)
+    # One permutation: the low bits of a hash choose the bin, the high bits are minimised in it.
     bins = owner[starts] * BINS + (hashes & np.uint64(BINS - 1)).astype(np.int64)
-    np.minimum.at(marks, bins, np.minimum((hashes >> np.uint64(32)).astype(np.uint32), EMPTY - np.uint32(1)))
-    return _fill_empty_bins(marks.reshape(len(texts), BINS))
+    values = np.minimum((hashes >> np.uint64(32)).astype(np.uint32), EMPTY - np.uint32(1))
+    minima = np.full(len(texts) * BINS, EMPTY)
+    np.minimum.at(minima, bins, values)
+    return _fill_empty_bins(minima.reshape(len(texts), BINS))
 
 
-def _fill_empty_bins(marks: np.ndarray) -> np.ndarray:
-    """An empty bin takes the value of the nearest filled bin to its right, moved by a constant times the distance."""
-    filled = marks.copy()
+def _fill_empty_bins(minima: np.ndarray) -> np.ndarray:
+    """Copy into each empty bin the nearest filled bin to its right, shifted by a constant per step.
+
+    Without this, two short texts would agree in all the bins that neither of them fills.
+    """
+    filled = minima.copy()
     for distance in range(1, BINS):
         empty = filled == EMPTY
         if not empty.any():
             break
-        donor = np.roll(marks, -distance, axis=1)
+        donor = np.roll(minima, -distance, axis=1)
         take = empty & (donor != EMPTY)
+        # The shift tells apart the same value borrowed over different distances.
         filled[take] = donor[take] + np.uint32(distance * 0x9E3779B1 & 0xFFFFFFFF)
     return filled
 
 
-def _mix(values: np.ndarray) -> np.ndarray:
-    """The finaliser of SplitMix64 (G. Steele, D. Lea, C. Flood, OOPSLA 2014): spreads every bit over all 64."""
+def _splitmix64(values: np.ndarray) -> np.ndarray:
+    """Spread every bit over all 64: SplitMix64's finaliser (Steele, Lea, Flood, OOPSLA 2014)."""
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return values ^ (values >> np.uint64(31))
 
 
-def _buckets(marks: np.ndarray, numbers: np.ndarray) -> list[list[int]]:
-    """Positions that share a band and their numbers, each list ascending, lists of one left out."""
+def _buckets(text_signatures: np.ndarray, numbers: np.ndarray) -> list[list[int]]:
+    """Positions with an equal band and equal numbers, ascending; lists of one are left out."""
     buckets = []
     width = BINS // BANDS
     for band in range(BANDS):
+        # One 64-bit key per text and band turns the search for equal bands into one sort.
         keys = numbers.copy()
         for column in range(band * width, (band + 1) * width):
-            keys = _mix(keys ^ marks[:, column].astype(np.uint64)) + np.uint64(column)
+            values = text_signatures[:, column].astype(np.uint64)
+            keys = _splitmix64(keys ^ values) + np.uint64(column)
         order = np.argsort(keys, kind="stable")
         edges = np.flatnonzero(np.diff(keys[order])) + 1
         starts = np.concatenate([[0], edges])
         sizes = np.diff(np.concatenate([starts, [len(order)]]))
-        several = sizes > 1
-        buckets += [order[at : at + size].tolist() for at, size in zip(starts[several], sizes[several], strict=True)]
+        shared = sizes > 1
+        for start, size in zip(starts[shared], sizes[shared], strict=True):
+            buckets.append(order[start : start + size].tolist())
     return buckets
 
 
 def hash_text(text: str) -> int:
-    """A 64-bit hash that is the same in every process (Python's own `hash` is not)."""
+    """A 64-bit hash that is the same in every process; Python's own `hash` is salted."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")

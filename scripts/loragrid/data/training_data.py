@@ -1,4 +1,4 @@
-"""The tokenised rows of a data set, as the train stage reads them."""
+"""Reader of a tokenised data set; refuses rows that the data card does not describe."""
 
 import hashlib
 import itertools
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Rows to train on and to hold out: columns row, input_ids, labels (-100: no loss); and the data card."""
+    """Training and held-out rows (columns row, input_ids, labels; -100: no loss) and their card."""
 
     train: "Dataset"
     heldout: "Dataset"
@@ -25,31 +25,37 @@ class TrainingData:
 
 
 def load_training_data(folder: Path) -> TrainingData:
-    """Read `train.parquet`, `heldout.parquet` and `card.json`; rows that are not those of the card are refused."""
+    """Read `train.parquet`, `heldout.parquet` and `card.json` of a data set's folder.
+
+    Raises `UserError` if a file is missing or unreadable, or if its rows are not those of the card.
+    """
     from datasets import Dataset
 
-    card = read_json(folder / "card.json")
+    card_file = folder / "card.json"
+    card = read_json(card_file)
     if not isinstance(card, dict):
-        raise UserError(f"{folder / 'card.json'} is no data card: delete it and run prepare_data again")
+        raise UserError(f"{card_file}: not a data card. Fix: delete the file and run prepare_data again.")
     tables = {}
-    for name, field in (("train", "fingerprint"), ("heldout", "heldout_fingerprint")):
+    for name, key in (("train", "fingerprint"), ("heldout", "heldout_fingerprint")):
         path = folder / f"{name}.parquet"
-        tables[name] = _read(path)
-        if rows_sha256(tables[name]) != card.get(field):
+        tables[name] = _read_table(path)
+        if rows_sha256(tables[name]) != card.get(key):
             raise UserError(
-                f"{path} does not hold the rows that {folder / 'card.json'} describes ({field} differs): "
-                "run prepare_data again"
+                f"{path}: its rows are not those that {card_file} describes ({key} differs). "
+                "Fix: run prepare_data again."
             )
-    return TrainingData(train=Dataset(tables["train"]), heldout=Dataset(tables["heldout"]), card=card)
+    train, heldout = Dataset(tables["train"]), Dataset(tables["heldout"])
+    return TrainingData(train=train, heldout=heldout, card=card)
 
 
 def rows_sha256(table: "pyarrow.Table") -> str:
-    """SHA-256 over the rows' tokens and labels, in order: what is trained on, however the file was written.
+    """SHA-256 over the rows' tokens and labels in order, independent of how the file was written.
 
-    Per row the number of tokens (int64), then input_ids and labels (int32), little-endian.
+    Per row: the number of tokens (int64), input_ids and labels (int32), little-endian.
     """
     digest = hashlib.sha256()
-    (tokens, starts), (labels, label_starts) = (_flat(table[name]) for name in ("input_ids", "labels"))
+    tokens, starts = _flatten(table["input_ids"])
+    labels, label_starts = _flatten(table["labels"])
     if not (starts == label_starts).all():
         return "rows with another number of labels than tokens"
     for start, end in itertools.pairwise(starts):
@@ -59,27 +65,31 @@ def rows_sha256(table: "pyarrow.Table") -> str:
     return digest.hexdigest()
 
 
-def _flat(column: "pyarrow.ChunkedArray") -> tuple["np.ndarray", "np.ndarray"]:
-    """All values of a column of lists, little-endian int32, and where each list starts; one more start for the end."""
+def _flatten(column: "pyarrow.ChunkedArray") -> tuple["np.ndarray", "np.ndarray"]:
+    """Values of a column of lists (little-endian int32), and the lists' starts and last end."""
     import numpy as np
 
-    lengths = np.concatenate([[0], *(chunk.value_lengths().to_numpy(zero_copy_only=False) for chunk in column.chunks)])
+    # Lengths instead of offsets, because the offsets of a sliced table do not begin at 0.
+    lengths = [chunk.value_lengths().to_numpy(zero_copy_only=False) for chunk in column.chunks]
     values = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in column.chunks]
-    return np.concatenate(values).astype("<i4", copy=False), lengths.cumsum()
+    starts = np.concatenate([[0], *lengths]).cumsum()
+    return np.concatenate(values).astype("<i4", copy=False), starts
 
 
-def _read(path: Path) -> "pyarrow.Table":
+def _read_table(path: Path) -> "pyarrow.Table":
     import pyarrow
     import pyarrow.parquet
 
     try:
-        table = pyarrow.parquet.read_table(path, columns=["row", "input_ids", "labels"], use_threads=False)
+        columns = ["row", "input_ids", "labels"]
+        # One thread: a job uses the cores that its rule declares.
+        table = pyarrow.parquet.read_table(path, columns=columns, use_threads=False)
     except FileNotFoundError:
-        raise UserError(f"{path} is missing: run prepare_data") from None
+        raise UserError(f"{path}: the file is missing. Fix: run prepare_data.") from None
     except (OSError, pyarrow.ArrowException, KeyError) as error:
         raise UserError(
-            f"{path} cannot be read as a tokenised data set ({first_line(error)}): run prepare_data again"
+            f"{path}: not readable as a tokenised data set ({first_line(error)}). Fix: run prepare_data again."
         ) from None
     if table.num_rows == 0:
-        raise UserError(f"{path} holds no row: look at the data card's reasons for dropping rows")
+        raise UserError(f"{path}: the file has no rows. Fix: check the data card's reasons for dropping rows.")
     return table

@@ -1,30 +1,36 @@
-"""The split: whole groups on one side, exact sizes, stable, and near-equal texts found as an exhaustive search finds them."""
+"""The split: whole groups on one side, exact sizes, and the same choice when rows are added."""
 
-import itertools
 import random
 from collections import Counter
 
-import numpy as np
 import pytest
 
 from loragrid.data.conversation_formats import Conversation
-from loragrid.data.heldout_split import TIES, drop_duplicates, group_rows, keys_of, leaks, normalise, sample, split_rows
-from loragrid.data.near_duplicates import jaccard, near_equal_pairs, shingles, signatures
+from loragrid.data.heldout_split import (
+    LINK_LEVELS,
+    count_leaks,
+    drop_duplicates,
+    group_rows,
+    normalise,
+    row_keys,
+    sample_rows,
+    split_rows,
+)
 from loragrid.errors import UserError
+from tests.fixtures.chat_data import sentence
 
 
 def rows_of(pairs):
     """Keys of one-exchange conversations, numbered from 1."""
     return [
-        keys_of(n, Conversation([{"role": "user", "content": q}, {"role": "assistant", "content": a}], None, cut=False))
+        row_keys(
+            n,
+            Conversation(
+                [{"role": "user", "content": q}, {"role": "assistant", "content": a}], None, cut_after_last_reply=False
+            ),
+        )
         for n, (q, a) in enumerate(pairs, start=1)
     ]
-
-
-def sentence(rng, words):
-    return " ".join(
-        "".join(rng.choice("abcdefghiklmnoprstuvw") for _ in range(rng.randint(3, 8))) for _ in range(words)
-    )
 
 
 def random_rows(seed, *, rows=120):
@@ -48,7 +54,7 @@ def test_no_answer_and_no_prompt_is_on_both_sides(seed):
         return
     sides = [{normalise(pairs[i][part]) for i in side} for part in (0, 1) for side in (split.train, split.heldout)]
     assert not sides[0] & sides[1] and not sides[2] & sides[3]
-    assert leaks(keys, split) == {"answers": 0, "prompts": 0, "short_answers": 0}
+    assert count_leaks(keys, split) == {"answers": 0, "prompts": 0, "short_answers": 0}
     assert sorted(split.train + split.heldout) == list(range(len(keys)))
     held = {split.groups[i] for i in split.heldout}
     assert not held & {split.groups[i] for i in split.train}
@@ -68,14 +74,14 @@ def test_exact_size_where_rows_are_single_and_stable_when_rows_are_added():
     assert split_rows(before, heldout_rows=100, seed=6).heldout != small.heldout
 
 
-def test_every_reply_of_a_conversation_ties():
+def test_every_reply_of_a_conversation_links_rows():
     shared = "this very reply is given in two conversations"
 
     def talk(n, *replies):
         messages = []
         for i, reply in enumerate(replies):
             messages += [{"role": "user", "content": f"q{n} {i}"}, {"role": "assistant", "content": reply}]
-        return keys_of(n, Conversation(messages, None, cut=False))
+        return row_keys(n, Conversation(messages, None, cut_after_last_reply=False))
 
     keys = [talk(1, shared, "one ending of its own"), talk(2, "a first reply here", shared.upper()), talk(3, "x", "y")]
     groups = group_rows(keys, level=0)
@@ -88,31 +94,31 @@ def test_few_answers_are_split_by_answer():
     answers = [sentence(rng, 12) for _ in range(28)]
     keys = rows_of([(sentence(rng, 9), answers[n % 28]) for n in range(500)])
     split = split_rows(keys, heldout_rows=50, seed=1)
-    assert leaks(keys, split)["answers"] == 0
+    assert count_leaks(keys, split)["answers"] == 0
     assert len(set(split.groups)) == 28
     assert len(split.heldout) in range(45, 56)
     assert any(note.startswith("50 held-out rows were asked for") for note in split.notes)
 
 
-def test_short_answers_are_let_go_only_when_they_chain_everything():
+def test_short_answers_are_ignored_only_if_they_chain_most_rows():
     rng = random.Random(4)
     keys = rows_of([(sentence(rng, 9), rng.choice(["Yes.", "No."])) for _ in range(200)])
     split = split_rows(keys, heldout_rows=20, seed=1)
-    assert split.ties == TIES[2] and len(split.heldout) == 20
+    assert split.link_level == LINK_LEVELS[2] and len(split.heldout) == 20
     assert any("left too little" in note for note in split.notes)
-    assert leaks(keys, split) == {"answers": 0, "prompts": 0, "short_answers": 20}
+    assert count_leaks(keys, split) == {"answers": 0, "prompts": 0, "short_answers": 20}
     mostly = rows_of([(sentence(rng, 9), "Yes." if n < 60 else sentence(rng, 9)) for n in range(200)])
     split = split_rows(mostly, heldout_rows=20, seed=1)
-    assert split.ties == TIES[0] and leaks(mostly, split)["short_answers"] == 0
+    assert split.link_level == LINK_LEVELS[0] and count_leaks(mostly, split)["short_answers"] == 0
 
 
-def test_what_cannot_be_held_out_is_said():
+def test_a_split_that_cannot_be_made_is_a_user_error():
     rng = random.Random(5)
     keys = rows_of([(sentence(rng, 9), "the very same answer to everything") for _ in range(50)])
     with pytest.raises(UserError, match=r"5 rows cannot be held out .* fall into 1 groups"):
         split_rows(keys, heldout_rows=5, seed=1)
     with pytest.raises(
-        UserError, match=r"data\.heldout_rows: 26 is more than half of the 50 usable rows: lower it to 25"
+        UserError, match=r"data\.heldout_rows: 26 is more than half of the 50 usable rows\. Fix: lower it to 25"
     ):
         split_rows(keys, heldout_rows=26, seed=1)
     with pytest.raises(UserError, match="holds 1 usable row"):
@@ -136,53 +142,15 @@ def test_prompts_that_differ_only_in_numbers_are_different():
     assert len(set(group_rows(again, level=1))) == len(groups)
 
 
-def test_near_equal_pairs_are_those_of_an_exhaustive_search():
-    rng = random.Random(7)
-    texts = []
-    for _ in range(60):
-        base = sentence(rng, rng.randint(20, 60))
-        texts.append(base)
-        for _ in range(rng.randint(0, 3)):
-            words = base.split()
-            for _ in range(rng.randint(1, 2)):
-                words[rng.randrange(len(words))] = sentence(rng, 1)
-            texts.append(" ".join(words))
-    texts += ["", "ab", "ab c", "日本語のとても短い文"]
-
-    def components(pairs):
-        groups = {i: {i} for i in range(len(texts))}
-        for a, b in pairs:
-            joined = groups[a] | groups[b]
-            for member in joined:
-                groups[member] = joined
-        return {frozenset(group) for group in groups.values()}
-
-    sets = [shingles(text) for text in texts]
-    exact = [p for p in itertools.combinations(range(len(texts)), 2) if jaccard(sets[p[0]], sets[p[1]]) >= 0.9]
-    found = near_equal_pairs(texts, threshold=0.9)
-    assert 5 < len(exact) and set(found) <= set(exact)
-    assert components(found) == components(exact)
-
-
-def test_signatures_estimate_the_similarity():
-    rng = random.Random(8)
-    words = [sentence(rng, 1) for _ in range(200)]
-    one, other = " ".join(words), " ".join(words[:170] + [sentence(rng, 1) for _ in range(30)])
-    marks = signatures([one, other, "tiny"])
-    assert marks.shape == (3, 128) and marks.dtype == np.uint32
-    assert np.mean(marks[0] == marks[1]) == pytest.approx(jaccard(shingles(one), shingles(other)), abs=0.12)
-    assert np.array_equal(signatures(["x", other]), signatures([other, "x"])[::-1])
-
-
 def test_duplicates_and_sample():
     pairs = [(f"question {n % 30}", f"an answer {n % 30}") for n in range(40)]
     keys, dropped = drop_duplicates(rows_of(pairs))
     assert [key.row for key in keys] == list(range(1, 31)) and dropped == list(range(31, 41))
-    chosen = sample(keys, max_rows=10, seed=1)
+    chosen = sample_rows(keys, max_rows=10, seed=1)
     assert len(chosen) == 10 and [k.row for k in chosen] == sorted(k.row for k in chosen)
-    assert chosen == sample(keys, max_rows=10, seed=1) != sample(keys, max_rows=10, seed=2)
-    assert sample(keys, max_rows=None, seed=1) == sample(keys, max_rows=99, seed=1) == keys
-    fewer = sample(keys[:25], max_rows=10, seed=1)
+    assert chosen == sample_rows(keys, max_rows=10, seed=1) != sample_rows(keys, max_rows=10, seed=2)
+    assert sample_rows(keys, max_rows=None, seed=1) == sample_rows(keys, max_rows=99, seed=1) == keys
+    fewer = sample_rows(keys[:25], max_rows=10, seed=1)
     assert len({k.row for k in fewer} & {k.row for k in chosen}) >= 6
 
 

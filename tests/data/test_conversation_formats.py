@@ -1,0 +1,128 @@
+"""Conversation formats: how rows are read, and every reason for which a row is refused."""
+
+import json
+
+import pytest
+
+from loragrid.data.conversation_formats import UnusableRow, detect_format, to_conversation
+from loragrid.errors import UserError
+
+HUMAN, GPT = {"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}
+
+REFUSED = {
+    "row is not an object": [None, 3, "text", ["a"]],
+    "no conversation in the row": [{}, {"conversations": []}, {"conversations": None}, {"conversations": "Hi"}],
+    "not text": [
+        {"conversations": [HUMAN, {"from": "gpt", "value": 3}]},
+        {"conversations": [{"from": "human", "value": {"a": 1}}, GPT]},
+        {"conversations": [HUMAN, None]},
+        {"conversations": ["Hi", "Hello"]},
+        {"conversations": [HUMAN, {"from": "gpt", "value": "\ud800"}]},
+        {"conversations": [HUMAN, {"from": "gpt", "value": [{"type": "image", "url": "x"}]}]},
+        {"conversations": [HUMAN, {"from": "gpt", "value": "", "tool_calls": "x"}]},
+    ],
+    "unknown role": [
+        {"conversations": [HUMAN, {"from": "narrator", "value": "x"}]},
+        {"conversations": [HUMAN, {"from": None, "value": "x"}]},
+        {"conversations": [HUMAN, {"value": "x"}]},
+        {"conversations": [HUMAN, {"from": ["gpt"], "value": "x"}]},
+    ],
+    "empty reply": [
+        {"conversations": [HUMAN, {"from": "gpt", "value": ""}, HUMAN, GPT]},
+        {"conversations": [HUMAN, {"from": "gpt", "value": " \n"}]},
+        {"conversations": [HUMAN, {"from": "gpt", "value": None}]},
+        {"conversations": [HUMAN, {"from": "gpt"}]},
+    ],
+    "missing reply": [{"conversations": [HUMAN, HUMAN, GPT]}],
+    "empty prompt": [{"conversations": [{"from": "human", "value": ""}, GPT]}],
+    "no assistant turn": [{"conversations": [HUMAN]}, {"conversations": [{"from": "system", "value": ""}]}],
+    "does not start with a user turn": [
+        {"conversations": [GPT, HUMAN, GPT]},
+        {"conversations": [{"from": "system", "value": "s"}, GPT]},
+        {"conversations": [{"from": "observation", "value": "s"}, GPT]},
+    ],
+    "tools cannot be read": [
+        {"conversations": [HUMAN, GPT], "tools": "[{"},
+        {"conversations": [HUMAN, GPT], "tools": {"a": 1}},
+        {"conversations": [HUMAN, GPT], "tools": ["x"]},
+    ],
+}
+
+
+@pytest.mark.parametrize(("reason", "row"), [(reason, row) for reason, rows in REFUSED.items() for row in rows])
+def test_an_unusable_row_has_its_reason(reason, row):
+    with pytest.raises(UnusableRow) as caught:
+        to_conversation(row, "sharegpt")
+    assert str(caught.value) == reason
+
+
+@pytest.mark.parametrize(
+    ("reason", "row"),
+    [
+        ("empty reply", {"instruction": "a", "input": "", "output": ""}),
+        ("empty reply", {"instruction": "a", "input": "", "output": None}),
+        ("empty prompt", {"instruction": "", "input": " ", "output": "x"}),
+        ("not text", {"instruction": "a", "input": 3, "output": "x"}),
+        ("not text", {"instruction": "a", "input": "", "output": 4.5}),
+        ("not text", {"instruction": "a", "input": "", "output": "x", "history": [["a"]]}),
+    ],
+)
+def test_an_unusable_alpaca_row_has_its_reason(reason, row):
+    with pytest.raises(UnusableRow) as caught:
+        to_conversation(row, "alpaca")
+    assert str(caught.value) == reason
+
+
+def test_sharegpt_with_tools_and_a_cut_end():
+    rows = [
+        ("system", "s"),
+        ("human", "q"),
+        ("function_call", '{"name": "f"}'),
+        ("observation", ""),
+        ("GPT", "r"),
+        ("human", "bye"),
+    ]
+    row = {"conversations": [{"from": r, "value": v} for r, v in rows], "tools": json.dumps([{"name": "f"}])}
+    conversation = to_conversation(row, "sharegpt")
+    assert [m["role"] for m in conversation.messages] == ["system", "user", "assistant", "tool", "assistant"]
+    assert conversation.cut_after_last_reply
+    assert conversation.tools == [{"type": "function", "function": {"name": "f"}}]
+
+
+def test_messages_with_parts_and_calls():
+    row = {
+        "messages": [
+            {"role": "system", "content": None},
+            {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
+            {"role": "assistant", "content": None, "tool_calls": [{"type": "function", "function": {"name": "f"}}]},
+            {"role": "tool", "content": "4"},
+            {"role": "assistant", "content": "four"},
+        ]
+    }
+    assert detect_format([row], source_name="x") == "messages"
+    contents = [m["content"] for m in to_conversation(row, "messages").messages]
+    assert contents == ["ab", '{"name": "f"}', "4", "four"]
+
+
+def test_alpaca_with_input_system_and_history():
+    row = {"instruction": "Add", "input": "1 2", "output": "3", "system": "s", "history": [["q", "r"]]}
+    found = [(m["role"], m["content"]) for m in to_conversation(row, "alpaca").messages]
+    assert found == [("system", "s"), ("user", "q"), ("assistant", "r"), ("user", "Add\n\n1 2"), ("assistant", "3")]
+    assert (
+        to_conversation({"instruction": "Add", "input": None, "output": "3"}, "alpaca").messages[0]["content"] == "Add"
+    )
+
+
+def test_the_format_is_detected_or_the_keys_are_named():
+    sharegpt, messages = {"conversations": [HUMAN, GPT]}, {"messages": [{"role": "user", "content": "x"}]}
+    assert detect_format([3, {}, sharegpt], source_name="f") == "sharegpt"
+    assert detect_format([{"conversations": messages["messages"]}], source_name="f") == "messages"
+    assert detect_format([{"instruction": "a", "output": "b"}], source_name="f") == "alpaca"
+    with pytest.raises(
+        UserError, match=r"f: the source mixes the formats messages and sharegpt \(keys seen: conversations, messages\)"
+    ):
+        detect_format([sharegpt, messages], source_name="f")
+    with pytest.raises(UserError, match=r"f: the format is unknown \(keys seen: answer, question\)"):
+        detect_format([{"question": "a", "answer": "b"}], source_name="f")
+    with pytest.raises(UserError, match="none of its first 2 rows is an object"):
+        detect_format([1, "x"], source_name="f")
