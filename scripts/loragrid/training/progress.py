@@ -1,23 +1,28 @@
-"""The progress of one run: what it has seen, its loss rows, and when to evaluate, save or stop. Knows no trainer."""
+"""Training progress of one run: counts, loss rows, and when to evaluate, save or stop.
+
+Independent of the trainer, so that every rule here is tested without a model.
+"""
 
 import hashlib
 import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from loragrid.errors import print_line
 from loragrid.records.losses import LossRow, LossTable
 from loragrid.runtime.session import SessionClock, StopSignals
 
-# fp16 skips an update whose scaled gradients overflow and lowers the scale; this many in a row is no search for a scale.
+# fp16 skips an update whose scaled gradients overflow, and halves the scale. From the initial
+# scale, 2**16, 25 skipped updates in a row reach 2**-9: gradients that still overflow there will
+# overflow at any scale.
 MAX_SKIPPED_UPDATES = 25
-PROGRESS_SECONDS = 5.0
+REPORT_SECONDS = 5.0
 
 
 class Diverged(Exception):
-    """The loss or the gradient is no finite number any more."""
+    """The loss or the gradient norm is no longer a finite number."""
 
     def __init__(self, step: int, what: str) -> None:
         super().__init__(f"{what} at step {step}")
@@ -25,12 +30,16 @@ class Diverged(Exception):
 
 
 class StoppedBeforeUpdate(Exception):
-    """A stop was asked for before the session's first update: nothing is lost, nothing is to be saved."""
+    """A stop was requested before the session's first update: nothing to save, nothing lost."""
 
 
 @dataclass(kw_only=True)
 class Totals:
-    """Totals since the run began. `positions` counts padding too; `order` chains a digest of every batch's tokens."""
+    """Totals since the run began.
+
+    `positions` includes padding, `tokens` does not. `order` is a running digest of the tokens of
+    all batches, which shows whether two runs saw the same samples in the same order.
+    """
 
     step: int = 0
     samples: int = 0
@@ -44,10 +53,10 @@ class Totals:
 
 @dataclass(kw_only=True)
 class Progress:
-    """Told by the trainer what happened, tells it what to do next.
+    """Receives the trainer's events and decides the next action.
 
-    `listen` is called with (step, held-out loss) after each measurement; it may raise, as a search that prunes does.
-    `saving_seconds` and `evaluating_seconds` are this session's.
+    `on_heldout_loss(step, loss)` is called after each measurement and may raise, as the search does
+    to prune a trial. `saving_seconds` and `evaluating_seconds` are those of this session.
     """
 
     run: str
@@ -71,7 +80,7 @@ class Progress:
     _steps_before: int = 0
 
     def begin(self, state: dict[str, Any] | None) -> None:
-        """Start the clock, from a checkpoint's state or from nothing."""
+        """Start the session, from a checkpoint's state or, with None, from the first step."""
         self.totals = Totals(**state["seen"]) if state else Totals()
         self.losses.restore(state["losses"] if state else [])
         self._steps_before = self.totals.step
@@ -84,38 +93,55 @@ class Progress:
         return self.totals.step - self._steps_before
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint must hold for `begin`."""
+        """What a checkpoint must hold for `begin`, as plain JSON values."""
         self.totals.seconds = self.seconds()
         return {"seen": vars(self.totals).copy(), "losses": self.losses.as_dicts()}
 
     def seconds(self) -> float:
-        """Training time up to here, without what a kill made be done twice."""
+        """Training seconds of all sessions; updates that a kill made necessary again count once."""
         return self._seconds_before + self.session_seconds()
 
     def session_seconds(self) -> float:
-        """Training time of this session, evaluation and saving included."""
+        """Training seconds of this session, evaluation and saving included."""
         return time.monotonic() - self._began
 
-    def count_batches(self, *, samples: int, tokens: int, loss_tokens: int, positions: int, content: bytes) -> None:
-        """Count the batches of one update."""
+    def count_batches(
+        self,
+        *,
+        samples: int,
+        tokens: int,
+        loss_tokens: int,
+        positions: int,
+        content: bytes,
+    ) -> None:
+        """Count the batches of one update; `content` is a digest of their tokens."""
         self.totals.samples += samples
         self.totals.tokens += tokens
         self.totals.loss_tokens += loss_tokens
         self.totals.positions += positions
+        # Chained, so that the digest depends on the order of the batches and fits a checkpoint.
         self.totals.order = hashlib.sha256(self.totals.order.encode() + content).hexdigest()
 
     def record_update(
-        self, *, step: int, loss: float, learning_rate: float, grad_norm: float | None, skipped: bool
+        self,
+        *,
+        step: int,
+        loss: float,
+        learning_rate: float,
+        grad_norm: float | None,
+        skipped: bool,
     ) -> None:
-        """Note an update; raises `Diverged` when its loss, or its gradient, is no finite number."""
+        """Record an update; raises `Diverged` if its loss or gradient norm is not finite."""
         self.totals.step = step
         self.totals.skipped_in_a_row = self.totals.skipped_in_a_row + 1 if skipped else 0
+        # The row comes before the checks: the losses file shows the value that ended the run.
         self._add(step, "train", loss, learning_rate, grad_norm)
         now = time.monotonic()
         self.clock.record_duration(step=now - self._step_began)
         self._step_began = now
         if not math.isfinite(loss):
             raise Diverged(step, f"the training loss became {loss}")
+        # A skipped update has infinite gradients by definition and changed no weight.
         if grad_norm is not None and not math.isfinite(grad_norm) and not skipped:
             raise Diverged(step, f"the gradient norm became {grad_norm}")
         if self.totals.skipped_in_a_row >= MAX_SKIPPED_UPDATES:
@@ -123,10 +149,11 @@ class Progress:
         self.report()
 
     def record_heldout_loss(self, *, step: int, loss: float, seconds: float) -> None:
-        """Note a held-out loss, per loss token over all held-out rows."""
+        """Record a held-out loss, in nats per loss token; raises `Diverged` if it is not finite."""
         self._add(step, "heldout", loss, None, None)
         self.evaluating_seconds += seconds
         self.clock.record_duration(evaluation=seconds)
+        # The evaluation has its own estimate and must not count as part of the next step.
         self._step_began = time.monotonic()
         self.report(final=step >= self.planned_steps)
         if not math.isfinite(loss):
@@ -135,49 +162,66 @@ class Progress:
             self.on_heldout_loss(step, loss)
 
     def record_save(self, seconds: float) -> None:
-        """Note that a checkpoint was written."""
+        """Record that a checkpoint was written."""
         self._saved_at = self._step_began = time.monotonic()
         self.saving_seconds += seconds
         self.clock.record_duration(save=seconds)
 
     def evaluation_due(self, step: int) -> bool:
-        """At step 0, at the interval and after the last update, unless the row is there already."""
+        """True at step 0, at the interval and after the last update, unless that row exists."""
+        # A resumed run asks again for the step of its checkpoint, which may be measured already.
         newest = self.losses.last("heldout")
         return self._evaluates_at(step) and (newest is None or newest.step < step)
 
     def save_due(self, step: int) -> bool:
-        """At the interval of steps or of minutes, whichever comes first; not after the last update."""
+        """True at the interval of steps or of minutes, whichever comes first."""
+        # After the last update the adapter itself is saved; nobody would resume from a checkpoint.
+        if step >= self.planned_steps:
+            return False
+        # Minutes too, because 250 steps can take longer than a session on a free GPU lasts.
         waited = time.monotonic() - self._saved_at
-        return step < self.planned_steps and (step % self.save_steps == 0 or waited >= self.save_minutes * 60)
+        return step % self.save_steps == 0 or waited >= self.save_minutes * 60
 
     def must_stop(self, step: int) -> bool:
-        """Whether to save and leave now: a signal, or a session limit that the next update might not meet."""
+        """Whether to save and leave: on a signal, or if the next update may outlast the session."""
         if self.stop.requested:
             self.stop_reason = self.stop.requested
-        elif step < self.planned_steps and self.clock.too_late(with_evaluation=self._evaluates_at(step + 1)):
-            self.stop_reason = "paused: session_minutes"
+        elif step < self.planned_steps:
+            evaluates = self._evaluates_at(step + 1)
+            if self.clock.too_late(with_evaluation=evaluates):
+                self.stop_reason = "paused: session_minutes"
         return self.stop_reason is not None
 
     def report(self, *, final: bool = False) -> None:
-        """One line on stderr every few seconds: several jobs share a terminal, so no bar is drawn over another's."""
+        """Print one line every few seconds, or now if `final`."""
+        # Lines and not a progress bar: several jobs share the terminal.
         now = time.monotonic()
-        if not final and now - self._reported_at < PROGRESS_SECONDS:
+        if not final and now - self._reported_at < REPORT_SECONDS:
             return
         self._reported_at = now
-        done = self.updates_in_session
-        left = (
-            f"{self.session_seconds() / done * (self.planned_steps - self.totals.step):.0f} s left"
-            if done
-            else "starting"
-        )
+        remaining = "starting"
+        if self.updates_in_session:
+            # Of this session only: the earlier ones may have run on another machine.
+            per_update = self.session_seconds() / self.updates_in_session
+            remaining = f"{per_update * (self.planned_steps - self.totals.step):.0f} s left"
         parts = [f"[{self.run}] step {self.totals.step}/{self.planned_steps}"]
-        parts += [f"{name} {row.loss:.4f}" for kind, name in _NAMES if (row := self.losses.last(kind))]
-        print_line(" ".join(parts) + f" | {self.seconds():.0f} s, {left}")
+        for kind, name in (("train", "loss"), ("heldout", "held-out")):
+            row = self.losses.last(kind)
+            if row is not None:
+                parts.append(f"{name} {row.loss:.4f}")
+        print_line(" ".join(parts) + f" | {self.seconds():.0f} s, {remaining}")
 
     def _evaluates_at(self, step: int) -> bool:
         return step % self.evaluate_every_steps == 0 or step >= self.planned_steps
 
-    def _add(self, step: int, kind: Any, loss: float, learning_rate: float | None, grad_norm: float | None) -> None:
+    def _add(
+        self,
+        step: int,
+        kind: Literal["train", "heldout"],
+        loss: float,
+        learning_rate: float | None,
+        grad_norm: float | None,
+    ) -> None:
         self.losses.add(
             LossRow(
                 step=step,
@@ -191,6 +235,3 @@ class Progress:
                 seconds=round(self.seconds(), 3),
             )
         )
-
-
-_NAMES = (("train", "loss"), ("heldout", "held-out"))
