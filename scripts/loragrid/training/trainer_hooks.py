@@ -1,8 +1,9 @@
-"""What every backend adds to its library's trainer: follow the progress, save whole checkpoints, weigh held-out tokens.
+"""Overrides that every backend adds to its library's trainer.
 
-A mixin in front of TRL's `SFTTrainer` (or a library's own version of it). The training loop stays the library's: only
-its hooks are overridden. torch and transformers are imported inside the methods, since some backends must import
-theirs first.
+They report to `Progress`, save whole checkpoints, and weigh the held-out loss by token.
+`TrainerHooks` is a mixin in front of TRL's `SFTTrainer` or a library's own version of it: the
+training loop stays the library's. torch and transformers are imported inside the methods, because
+some backends must import their own library first.
 """
 
 import random
@@ -18,13 +19,14 @@ from loragrid.training.progress import Progress, StoppedBeforeUpdate
 
 
 class TrainerHooks:
-    """Overrides of transformers' `Trainer`; needs `self.heldout`, a list of batches on the CPU, set by the backend."""
+    """Overrides of transformers' `Trainer`; the backend sets `heldout`, batches on the CPU."""
 
     progress: Progress
     store: CheckpointStore
     heldout: list[dict[str, Any]]
     notes: tuple[str, ...] = ()
-    per_sample = False  # whether a batch is one row of samples (study.backends.padding_free)
+    # Whether a batch is one row of samples and attention takes them one by one (padding_free.py).
+    per_sample = False
 
     def lengths_tokens(self) -> list[int]:
         """Tokens of each training row, after packing if there is any."""
@@ -34,31 +36,33 @@ class TrainerHooks:
         return pyarrow.compute.list_value_length(rows["input_ids"]).to_pylist()
 
     def attach_progress(self, progress: Progress, store: CheckpointStore) -> None:
-        """Train `progress.planned_steps` updates; the schedule needs their number before the first."""
+        """Let `progress` control the training and `store` keep its checkpoints; before `train`."""
         self.progress, self.store = progress, store
+        # The learning rate schedule needs the number of updates before the first one.
         self.args.max_steps = progress.planned_steps
-        # The base itself is measured first; a resumed run that was stopped before a measurement makes up for it.
+        # A fresh run measures the base itself. A resumed one makes up for a measurement that its
+        # earlier session was stopped in.
         self.args.eval_on_start = progress.evaluation_due(progress.totals.step)
 
     def finish(self, checkpoint: str) -> None:
-        """Load a checkpoint that has no update left (`train` would do one more) and measure what is still due."""
+        """Load a checkpoint of the last step and make the measurement that may still be due."""
+        # Not `train`, which makes one more update when it resumes a finished run.
         self._load_from_checkpoint(checkpoint)
         self._load_rng_state(checkpoint)
         if self.progress.evaluation_due(self.progress.totals.step):
             self.evaluate()
 
     def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: Any) -> Any:
-        """The batches of one update, counted on the way."""
+        """The batches of one update, which are counted on the way."""
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         if batches:
             self.progress.count_batches(**_count(batches))
         return batches, items
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """After every update: turn the trainer's log into a loss row and let the progress decide what is next.
+        """After every update: record its loss, then set the flags to evaluate, save or stop.
 
-        The trainer logs first, then evaluates, then saves, each if its flag is set by then. TRL's running means of
-        other metrics are not kept.
+        TRL's running means of other metrics are not kept.
         """
         if "loss" in logs:
             step, progress = self.state.global_step, self.progress
@@ -70,6 +74,8 @@ class TrainerHooks:
                 skipped=bool(self.accelerator.optimizer_step_was_skipped),
             )
             stops = progress.must_stop(step)
+            # The trainer logs first, then evaluates, then saves, each if its flag is set by then.
+            # On a stop the measurement waits for the next session: only saving is urgent.
             self.control.should_evaluate = progress.evaluation_due(step) and not stops
             self.control.should_save = stops or progress.save_due(step)
             self.control.should_training_stop |= stops
@@ -77,60 +83,73 @@ class TrainerHooks:
             self.control = self.callback_handler.on_log(self.args, self.state, self.control, logs)
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        """Held-out loss per loss token over all held-out rows, so that neither padding nor batching matters.
+        """The held-out loss, nats per loss token over all held-out rows: `{"eval_loss": loss}`.
 
-        transformers averages batch means, which weighs a token in a short batch more. Draws no random number: a run
-        with another evaluation interval trains the same. A wish to stop leaves it unmeasured, to be made up for.
+        Neither padding nor the batch size matters; transformers' own mean of batch means would
+        give a token in a short batch more weight. A requested stop ends the measurement early and
+        returns an empty dictionary: the next session makes up for it.
         """
         import torch
 
+        # transformers resets this flag in callbacks that this override does not call.
         self.control.should_evaluate = False
         began = time.monotonic()
         total, count = 0.0, 0
+        # Without dropout no random number is drawn, so the evaluation interval changes no weight.
         self.model.eval()
         with torch.no_grad():
             for batch in self.heldout:
                 if self.progress.stop.requested:
-                    self._stop_here()
+                    self._stop_if_asked()
                     return {}
                 inputs = self._prepare_inputs(dict(batch))
+                # A batch's loss is a mean over its loss tokens; the first token has no prediction.
                 tokens = int((batch["labels"][:, 1:] != -100).sum())
                 with self.compute_loss_context_manager():
                     total += float(self.compute_loss(self.model, inputs)) * tokens
                 count += tokens
         self.model.train()
-        loss = total / count
-        self.progress.record_heldout_loss(step=self.progress.totals.step, loss=loss, seconds=time.monotonic() - began)
-        self._stop_here()
+        loss, step = total / count, self.progress.totals.step
+        seconds = time.monotonic() - began
+        self.progress.record_heldout_loss(step=step, loss=loss, seconds=seconds)
+        self._stop_if_asked()
+        logs = {"eval_loss": loss}
         if self.args.report_to:
-            self.control = self.callback_handler.on_log(self.args, self.state, self.control, {"eval_loss": loss})
-        return {"eval_loss": loss}
+            self.control = self.callback_handler.on_log(self.args, self.state, self.control, logs)
+        return logs
 
-    def _stop_here(self) -> None:
-        """Save and leave after this step, if that was asked for or the session's time ran out meanwhile.
-
-        Before the session's first update there is nothing to save, and the trainer would still run a batch, whose
-        dropout would be drawn twice: leave at once. A time limit waits for that update, or no session would get on.
-        """
+    def _stop_if_asked(self) -> None:
+        """Save and leave after this step if a stop was requested or the session ran out of time."""
         progress = self.progress
-        if progress.updates_in_session == 0:
-            if progress.stop.requested:
-                progress.must_stop(progress.totals.step)
-                raise StoppedBeforeUpdate
-        elif progress.must_stop(progress.totals.step):
-            self.control.should_save = self.control.should_training_stop = True
+        if progress.updates_in_session > 0:
+            if progress.must_stop(progress.totals.step):
+                self.control.should_save = self.control.should_training_stop = True
+        elif progress.stop.requested:
+            # Nothing to save before the first update. The trainer would still run a batch before it
+            # looks at its flags, and draw that batch's dropout a second time after resuming.
+            progress.must_stop(progress.totals.step)
+            raise StoppedBeforeUpdate
+        # A time limit before the first update waits for it, or no number of sessions would finish.
 
     def floating_point_ops(self, inputs: Any) -> int:
-        """0: transformers walks all modules for every batch to estimate this, 4 % of a small model's time; unused."""
+        """0, because nothing here uses the count.
+
+        transformers walks all modules for every batch to estimate it: 4 % of a small model's time.
+        """
         return 0
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Replace transformers' save: only what resuming needs, whole or not at all."""
+        # transformers' own writes into the final folder: a kill leaves half a checkpoint there.
         began = time.monotonic()
-        self.store.save(step=self.state.global_step, state=self.progress.state(), write=self._write_state)
+        self.store.save(
+            step=self.state.global_step,
+            state=self.progress.state(),
+            write=self._write_state,
+        )
         self.progress.record_save(time.monotonic() - began)
 
     def _write_state(self, folder: Path) -> None:
+        """Everything that decides the next update's bits, and no more: resuming must be exact."""
         write_peft_files(self.model, folder)
         self._save_optimizer_and_scheduler(str(folder))
         self._save_scaler(str(folder))
@@ -139,30 +158,34 @@ class TrainerHooks:
 
 
 def _count(batches: list[dict[str, Any]]) -> dict[str, Any]:
-    """Samples, tokens, loss tokens, positions and content of an update's batches.
-
-    A padded batch has an attention mask; one without padding is a single row whose position ids begin anew with each
-    sample. The first token of a sample is predicted from nothing and never carries loss.
-    """
+    """Samples, tokens, loss tokens, positions and a digest of the tokens of an update's batches."""
     counts: dict[str, Any] = {"samples": 0, "tokens": 0, "loss_tokens": 0, "positions": 0}
     content = sha256()
     for batch in batches:
         ids = batch["input_ids"]
-        mask = batch.get("attention_mask")
         counts["positions"] += ids.numel()
-        counts["tokens"] += ids.numel() if mask is None else int(mask.sum())
-        counts["samples"] += ids.shape[0] if mask is not None else int((batch["position_ids"] == 0).sum())
+        mask = batch.get("attention_mask")
+        if mask is not None:
+            counts["samples"] += ids.shape[0]
+            counts["tokens"] += int(mask.sum())
+        else:
+            # A batch without padding is one row, whose position ids restart at 0 with each sample.
+            counts["samples"] += int((batch["position_ids"] == 0).sum())
+            counts["tokens"] += ids.numel()
+        # The first token of a row is predicted from nothing and never carries loss.
         counts["loss_tokens"] += int((batch["labels"][:, 1:] != -100).sum())
         content.update(ids.cpu().numpy().tobytes())
     return counts | {"content": content.digest()}
 
 
 def random_state_sha256() -> str:
-    """Digest of the states of Python's, numpy's and torch's random number generators, those of all GPUs included."""
+    """Digest of the random number generators of Python, numpy and torch, all GPUs included."""
     import numpy as np
     import torch
 
-    _, key, *position = np.random.get_state()  # how far into the key, and a normal number kept for the next call
+    # The position in the key changes with every draw, the key only when it is used up. The rest is
+    # a normal number that numpy keeps for the next call.
+    _, key, *position = np.random.get_state()
     digest = sha256(repr((random.getstate(), position)).encode())
     digest.update(key.tobytes())
     for state in (torch.random.get_rng_state(), *torch.cuda.get_rng_state_all()):
