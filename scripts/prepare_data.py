@@ -26,7 +26,8 @@ from loragrid.data.data_card import (
     split_facts,
     token_facts,
 )
-from loragrid.data.heldout_split import RowKeys, Split, drop_duplicates, row_keys, sample_rows, split_rows
+from loragrid.data.heldout_split import row_sides, split_rows
+from loragrid.data.row_keys import drop_duplicates, row_keys, sample_rows
 from loragrid.data.sources import Source, open_source
 from loragrid.data.token_rows import TokenRowWriter
 from loragrid.data.tokenizing import (
@@ -80,7 +81,7 @@ def prepare_data(*, study: Study, data_id: str, out: Path) -> dict[str, Any]:
         entry = replace(entry, revision=commit)
         template = inspect_template(load_tokenizer(entry), model=model)
         _check_length(settings.max_length_tokens, entry, model)
-        tokenised = tokenise(scan, _sides(keys, split), template, settings, folder=folder)
+        tokenised = tokenise(scan, row_sides(keys, split), template, settings, folder=folder)
         card = {
             "schema": CARD_SCHEMA,
             "data_id": data_id,
@@ -121,13 +122,6 @@ def scan_source(source: Source) -> SourceScan:
             f"({scan.dropped}). Fix: give rows without these faults."
         )
     return scan
-
-
-def _sides(keys: list[RowKeys], split: Split) -> dict[int, str]:
-    """Row number → "train" or "heldout"."""
-    train = {keys[position].row: "train" for position in split.train}
-    heldout = {keys[position].row: "heldout" for position in split.heldout}
-    return train | heldout
 
 
 def tokenise(

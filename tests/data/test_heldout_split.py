@@ -6,16 +6,8 @@ from collections import Counter
 import pytest
 
 from loragrid.data.conversation_formats import Conversation
-from loragrid.data.heldout_split import (
-    LINK_LEVELS,
-    count_leaks,
-    drop_duplicates,
-    group_rows,
-    normalise,
-    row_keys,
-    sample_rows,
-    split_rows,
-)
+from loragrid.data.heldout_split import LINK_LEVELS, count_leaks, group_rows, split_rows
+from loragrid.data.row_keys import drop_duplicates, normalise, row_keys, sample_rows
 from loragrid.errors import UserError
 from tests.fixtures.chat_data import sentence
 
@@ -121,7 +113,7 @@ def test_a_split_that_cannot_be_made_is_a_user_error():
         UserError, match=r"data\.heldout_rows: 26 is more than half of the 50 usable rows\. Fix: lower it to 25"
     ):
         split_rows(keys, heldout_rows=26, seed=1)
-    with pytest.raises(UserError, match="holds 1 usable row"):
+    with pytest.raises(UserError, match="the source has 1 usable row"):
         split_rows(keys[:1], heldout_rows=1, seed=1)
 
 

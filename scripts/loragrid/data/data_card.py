@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from loragrid.data.conversation_formats import Conversation
-from loragrid.data.heldout_split import RowKeys, Split, count_leaks
+from loragrid.data.heldout_split import Split, count_leaks
+from loragrid.data.row_keys import RowKeys
 from loragrid.data.sources import Source
 from loragrid.data.token_rows import TokenRowWriter
 from loragrid.data.tokenizing import EncodedChat, RenderedChat

@@ -4,49 +4,27 @@ A held-out loss measures generalisation only if training saw neither its answers
 rows that share one are linked into a group, and a group goes to one side as a whole.
 """
 
-import hashlib
-import json
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from loragrid.data.conversation_formats import Conversation
-from loragrid.data.near_duplicates import DisjointSets, hash_text, near_duplicate_pairs
+from loragrid.data.near_duplicates import DisjointSets, near_duplicate_pairs
+from loragrid.data.row_keys import RowKeys, random_rank
 from loragrid.errors import UserError
 
 # ASSUME: two prompts are near duplicates from a Jaccard similarity of 0.9, judged on their first
 # 4,000 characters.
 NEAR_DUPLICATE_SIMILARITY = 0.9
 PROMPT_CHARACTERS = 4_000
-# ASSUME: an answer under 20 characters (a label, a number, "yes") links rows only while that leaves
-# enough rows to hold out.
-SHORT_ANSWER_CHARACTERS = 20
 # Whole groups rarely add up to the exact number of held-out rows; this share of it is enough.
 ENOUGH_HELDOUT = 0.9
-NOT_WORDS = re.compile(r"[\W_]+")
 # How rows are linked, strictest first; the data card names the level in these words.
 LINK_LEVELS = (
     "equal answers and near-equal prompts",
     "equal answers and equal prompts",
     "equal answers of 20 characters or more and equal prompts",
 )
-
-
-@dataclass(frozen=True, slots=True)
-class RowKeys:
-    """Keys by which a row is compared with others.
-
-    `digest` identifies the whole conversation; `answers` and `short_answers` are hashes of the
-    normalised replies; `prompt` is the normalised text of all user turns.
-    """
-
-    row: int
-    digest: bytes
-    answers: tuple[int, ...]
-    short_answers: tuple[int, ...]
-    prompt: str
 
 
 @dataclass(frozen=True)
@@ -62,59 +40,6 @@ class Split:
     groups: tuple[int, ...]
     link_level: str
     notes: list[str] = field(default_factory=list)
-
-
-def row_keys(row: int, conversation: Conversation) -> RowKeys:
-    """The keys of one conversation; `row` is its number in the source."""
-    content = [conversation.messages, conversation.tools]
-    whole = json.dumps(content, ensure_ascii=False, sort_keys=True)
-    answers, short_answers, prompts = set(), set(), []
-    for message in conversation.messages:
-        if message["role"] == "user":
-            prompts.append(message["content"])
-        elif message["role"] == "assistant":
-            text = normalise(message["content"])
-            kind = short_answers if len(text) < SHORT_ANSWER_CHARACTERS else answers
-            kind.add(hash_text(text))
-    return RowKeys(
-        row=row,
-        digest=hashlib.blake2b(whole.encode(), digest_size=16).digest(),
-        answers=tuple(sorted(answers)),
-        short_answers=tuple(sorted(short_answers)),
-        prompt=normalise(" ".join(prompts)),
-    )
-
-
-def normalise(text: str) -> str:
-    """The text in one case, without punctuation, with single blanks; ":-)" stays as it is."""
-    return NOT_WORDS.sub(" ", text.casefold()).strip() or text.strip()
-
-
-def drop_duplicates(keys: Sequence[RowKeys]) -> tuple[list[RowKeys], list[int]]:
-    """The keys of distinct conversations, the first of each, and the row numbers of the others."""
-    seen: set[bytes] = set()
-    kept, dropped = [], []
-    for key in keys:
-        if key.digest in seen:
-            dropped.append(key.row)
-        else:
-            seen.add(key.digest)
-            kept.append(key)
-    return kept, dropped
-
-
-def sample_rows(keys: Sequence[RowKeys], *, max_rows: int | None, seed: int) -> list[RowKeys]:
-    """A seeded sample of `max_rows` keys in their order; None keeps all.
-
-    Adding rows to the source replaces only a few of the sample.
-    """
-    if max_rows is None or len(keys) <= max_rows:
-        return list(keys)
-    # ASSUME: max_rows takes a seeded sample, not the first rows, since files are often sorted by
-    # source or topic.
-    ranks = [_random_rank(key.digest, seed, b"sample") for key in keys]
-    in_random_order = sorted(range(len(keys)), key=ranks.__getitem__)
-    return [keys[i] for i in sorted(in_random_order[:max_rows])]
 
 
 def split_rows(keys: Sequence[RowKeys], *, heldout_rows: int, seed: int) -> Split:
@@ -142,6 +67,13 @@ def split_rows(keys: Sequence[RowKeys], *, heldout_rows: int, seed: int) -> Spli
         link_level=LINK_LEVELS[level],
     )
     return replace(split, notes=_split_notes(split, requested=heldout_rows))
+
+
+def row_sides(keys: Sequence[RowKeys], split: Split) -> dict[int, str]:
+    """Row number → "train" or "heldout"."""
+    train = {keys[position].row: "train" for position in split.train}
+    heldout = {keys[position].row: "heldout" for position in split.heldout}
+    return train | heldout
 
 
 def _group_and_choose(
@@ -174,11 +106,12 @@ def _group_and_choose(
 
 
 def group_rows(keys: Sequence[RowKeys], *, level: int) -> list[int]:
-    """Group number of each row, equal for rows linked by `LINK_LEVELS[level]`, directly or in a chain."""
+    """Group number of each row, equal for rows that `LINK_LEVELS[level]` links, also in a chain."""
     sets = DisjointSets(len(keys))
     first_position: dict[tuple[str, Any], int] = {}
     first_of_prompt: dict[str, int] = {}
     for position, key in enumerate(keys):
+        # Only the weakest level ignores short answers; only the strictest compares prompts inexactly.
         answers = key.answers if level == 2 else key.answers + key.short_answers
         for link in [("answer", answer) for answer in answers] + [("prompt", key.prompt)]:
             sets.join(first_position.setdefault(link, position), position)
@@ -220,7 +153,7 @@ def _choose_groups(
     for position, group in enumerate(groups):
         members.setdefault(group, []).append(position)
     rank = {
-        group: min(_random_rank(keys[i].digest, seed, b"split") for i in positions)
+        group: min(random_rank(keys[i].digest, seed, b"split") for i in positions)
         for group, positions in members.items()
     }
     queue = sorted(members, key=rank.__getitem__)
@@ -238,11 +171,6 @@ def _choose_groups(
         if smallest is not None and len(chosen) + len(members[smallest]) <= len(keys) // 2:
             chosen.update(members[smallest])
     return chosen
-
-
-def _random_rank(digest: bytes, seed: int, purpose: bytes) -> bytes:
-    """A place in a random order that depends on the row's text alone: other rows do not move it."""
-    return hashlib.blake2b(digest, digest_size=16, key=f"{seed}".encode(), person=purpose).digest()
 
 
 def _split_notes(split: Split, *, requested: int) -> list[str]:
