@@ -39,7 +39,9 @@ def named_paths(page: Path) -> set[str]:
     """Project paths in the page's code, in fenced blocks too; what a made-up part follows ends before it."""
     text = page.read_text(encoding="utf-8")
     code = [*CODE.findall(prose(page)), *FENCE.findall(text)]
-    found = (match for piece in code for match in re.finditer(rf"(?<![\w/.{{}}-]){PROJECT_PATH.pattern}(?!\w*[{{(])", piece))
+    found = (
+        match for piece in code for match in re.finditer(rf"(?<![\w/.{{}}-]){PROJECT_PATH.pattern}(?!\w*[{{(])", piece)
+    )
     return {match[0].rstrip("./") for match in found}
 
 
@@ -87,7 +89,9 @@ def test_the_two_commands_come_first() -> None:
 
 def drawn_layers() -> list[set[str]]:
     """The rooms of each layer in the picture, from the top."""
-    picture = re.search(r"^```mermaid\n(.*?)^```$", (ROOT / "docs/architecture.md").read_text(), re.MULTILINE | re.DOTALL)[1]
+    picture = re.search(
+        r"^```mermaid\n(.*?)^```$", (ROOT / "docs/architecture.md").read_text(), re.MULTILINE | re.DOTALL
+    )[1]
     return [set(block.split()) for block in re.findall(r'subgraph \w+ \[" "\]\n(.*?)\n    end', picture, re.DOTALL)]
 
 
