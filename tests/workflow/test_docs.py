@@ -89,10 +89,10 @@ def test_the_two_commands_come_first() -> None:
 
 def drawn_layers() -> list[set[str]]:
     """The rooms of each layer in the picture, from the top."""
-    picture = re.search(
-        r"^```mermaid\n(.*?)^```$", (ROOT / "docs/architecture.md").read_text(), re.MULTILINE | re.DOTALL
-    )[1]
-    return [set(block.split()) for block in re.findall(r'subgraph \w+ \[" "\]\n(.*?)\n    end', picture, re.DOTALL)]
+    page = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    picture = re.search(r"^```mermaid\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)[1]
+    layer = r'subgraph \w+ \[" "\]\n +direction TB\n(.*?)\n    end'
+    return [set(block.split()) for block in re.findall(layer, picture, re.DOTALL)]
 
 
 def test_the_picture_has_the_layers_that_the_linter_checks() -> None:
