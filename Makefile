@@ -32,11 +32,11 @@ certify: $(VENV)/.test
 
 # Every benchmark that needs no GPU, one after another, about two hours on two quiet cores; the page is benchmarks/README.md.
 bench: $(VENV)/.test
-	cd benchmarks && for what in study training scoring scale report_reach checkpoint tune; do ../$(BIN)/python $$what.py || exit 1; done
-	$(BIN)/python benchmarks/study.py --ways one cold --out benchmarks/results/warm.json
+	for what in study training scoring scale report_reach checkpoint tune; do $(BIN)/python -m benchmarks.$$what || exit 1; done
+	$(BIN)/python -m benchmarks.study --ways one cold --out benchmarks/results/warm.json
 	$(BIN)/snakemake --cores 1
-	$(BIN)/python benchmarks/app.py
-	$(BIN)/python benchmarks/table.py
+	$(BIN)/python -m benchmarks.app
+	$(BIN)/python -m benchmarks.table
 
 # Rebuilds the demo's base models and scoring items from their seeds, half an hour on one core.
 base-models: $(VENV)/.study

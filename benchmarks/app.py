@@ -1,6 +1,6 @@
 """How fast the app answers, switches adapters, and gets through a queue of plan requests, on a finished study.
 
-    python benchmarks/app.py [--study demo] [--results results/demo] [--requests 50] [--out FILE.json]
+    python -m benchmarks.app [--study demo] [--results results/demo] [--requests 50] [--out FILE.json]
 
 Answers: the plan that the page asks for, by the tuned model that the app starts with, from request to last word and to the
 first one. Switches: from one loaded adapter to another, and reading one from disk for the first time. Queue: that many
@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from measuring import ONE_THREAD, RESULTS, spread, write
+from benchmarks.measuring import ONE_THREAD, RESULTS, spread, write
 
 os.environ |= ONE_THREAD  # before torch is imported
 

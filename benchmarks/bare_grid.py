@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from measuring import ROOT
+from loragrid.paths import ROOT
 
 STAGES = """
 RUNS = {runs!r}

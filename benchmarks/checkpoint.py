@@ -1,6 +1,6 @@
 """What checkpoints cost and give: time spent saving by interval, seconds to resume, updates replayed after a kill.
 
-    python benchmarks/checkpoint.py [--study demo] [--intervals 5 20 40] [--repeats 2] [--out FILE.json]
+    python -m benchmarks.checkpoint [--study demo] [--intervals 5 20 40] [--repeats 2] [--out FILE.json]
 
 The base case is trained once per interval to the end, in turn; the share of its training time that went into saves is what
 the run's own history says. Then it is killed (SIGKILL) half-way between two saves and run again: seconds from the start of
@@ -20,8 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from measuring import ONE_THREAD, RESULTS, SCRIPTS, in_turn, run, spread, write
-from training import base_case, prepare
+
+from benchmarks.measuring import ONE_THREAD, RESULTS, in_turn, run, spread, write
+from benchmarks.training import base_case, prepare
+from loragrid.paths import SCRIPTS
 
 
 def measure(study: str, *, intervals: list[int], repeats: int, folder: Path) -> dict[str, Any]:

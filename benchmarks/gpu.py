@@ -1,11 +1,13 @@
 """Training on one CUDA GPU, without network: loragrid's train stage beside unsloth alone and TRL alone, by speed and memory.
 
-    python benchmarks/gpu.py PIECE [--shape llama-1b …] [--minutes 9] [--steps 12] [--out FILE.json]
+    python -m benchmarks.gpu PIECE [--shape llama-1b …] [--vary base fold …] [--minutes 9] [--steps 12] [--out FILE.json]
 
 A call begins no row after so many minutes and keeps what an earlier one on the same card and versions measured: call it again
-until the file says `"complete": true`. Pieces:
-  train     every way × padded and packed × per-device batch 2 and 4 × 4bit and 16bit × fp16 and bf16
-  capped    the cells of the study `t4` under a T4's memory, in fp16: does each fit, and how far off was the plan?
+until the file says `"complete": true`. Each row is written as it comes. Importing a library takes longer than a row, so a few
+runs import beside the one that uses the card. Pieces:
+  train     the base case of every shape (4bit, bf16, batch 2 × 4, padded), ours and the libraries alone; then what departs from
+            it in one way: 8 × 1 (`fold`), packed, 16bit, fp16
+  capped    the cells of the study `t4` under a T4's memory, in fp16: does each fit, and how far off was the plan? Several at once
   together  three small runs by Snakemake, at once as far as `--resources vram_mib` lets them, and one after another
   resume    the same run twice, and once killed and resumed: how far do the adapters differ?
 
@@ -14,33 +16,47 @@ CPU; its rows say so and prove nothing about a GPU.
 """
 
 import argparse
-import itertools
 import json
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gpu_reckoned import Setting
-from gpu_runs import Bench
-from measuring import RESULTS, write
+from benchmarks.gpu_reckoned import Setting
+from benchmarks.gpu_runs import Bench
+from benchmarks.measuring import RESULTS, write
 
 Row = dict[str, Any]
 # What is asked, which names the row, and how to measure it: {what came out}.
 Asked = tuple[Row, Callable[[], Row]]
 
 
-def train(bench: Bench, shapes: list[str]) -> Iterator[Asked]:
+DEFAULTS = (", its own defaults",)
+# What departs from the base case, and beside which ways of the libraries alone it is measured.
+VARIED: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
+    "base": ({}, ("", *DEFAULTS)),
+    "fold": ({"per_device": 8, "accumulation": 1}, (*DEFAULTS, ", its own defaults without recomputation")),
+    "packing": ({"packing": True}, ("",)),
+    "precision": ({"precision": "16bit"}, ("",)),
+    "dtype": ({"dtype": "fp16"}, ("",)),
+}
+ON_CPU = ("base", "packing")
+
+
+def train(bench: Bench, shapes: list[str], vary: list[str] | None = None) -> Iterator[Asked]:
     """Speed and memory of every way."""
-    precisions, dtypes = (("4bit", "16bit"), ("bf16", "fp16")) if bench.cuda else (("32bit",), ("fp32",))
-    choices = itertools.product(shapes, dtypes, precisions, (2, 4), (False, True))
-    for shape, dtype, precision, per_device, packing in choices:
-        setting = Setting(shape=shape, precision=precision, per_device=per_device, packing=packing, dtype=dtype)
-        for way in bench.ways():
-            yield {"way": way, **vars(setting)}, partial(bench.speed, setting, way)
+    for name in vary or (VARIED if bench.cuda else ON_CPU):
+        changes, alone = VARIED[name]
+        for shape in shapes:
+            setting = replace(bench.plain(shape), **changes)
+            for way in bench.ways(alone=alone):
+                yield {"way": way, **vars(setting)}, partial(bench.speed, setting, way)
 
 
 def capped(bench: Bench, shapes: list[str]) -> Iterator[Asked]:
@@ -50,9 +66,12 @@ def capped(bench: Bench, shapes: list[str]) -> Iterator[Asked]:
     from loragrid.study.study_file import load_study
 
     precision, dtype = ("4bit", "fp16") if bench.cuda else ("32bit", "fp32")
-    cap_mib = read_cards()["T4"]["memory_mib"] - CONTEXT_MIB if bench.cuda else 0
+    cap_mib = read_cards()["T4"].memory_mib - CONTEXT_MIB if bench.cuda else 0
+    seen = set()
     for cell in load_study("t4").cells:
-        if cell.model in shapes or "tiny" in shapes:
+        needs = (cell.model, cell.rank, tuple(cell.batch))  # the learning rate takes no memory
+        if needs not in seen and (cell.model in shapes or "tiny" in shapes):
+            seen.add(needs)
             shape = cell.model if cell.model in shapes else "tiny"
             setting = Setting(shape=shape, precision=precision, per_device=cell.batch[0], packing=False, dtype=dtype)
             setting = setting.with_cell(rank=cell.rank, accumulation=cell.batch[1])
@@ -79,31 +98,55 @@ def resume(bench: Bench, shapes: list[str]) -> Iterator[Asked]:
 PIECES = {"train": train, "capped": capped, "together": together, "resume": resume}
 
 
+# Peaks are each process's own, so runs that are only asked for their memory need not take turns.
+BESIDE = {"train": 3, "capped": 3}
+
+
 def measure(
-    piece: str, *, shapes: list[str], steps: int, minutes: float, folder: Path, known: list[Row] | None = None
+    piece: str,
+    *,
+    shapes: list[str],
+    steps: int,
+    minutes: float,
+    folder: Path,
+    known: list[Row] | None = None,
+    vary: list[str] | None = None,
+    keep: Callable[[dict[str, Any]], None] = lambda _: None,
+    models: Path | None = None,
 ) -> dict[str, Any]:
-    """`known` rows and those that the time was enough for, at least one; a row that failed says why."""
-    bench, until = Bench(folder, steps=steps), time.monotonic() + 60 * minutes
-    rows, begun, complete = list(known or []), 0, True
-    for asked, run in PIECES[piece](bench, shapes):
-        asked |= {"steps": steps}
-        if any(asked.items() <= row.items() for row in rows):
-            continue
-        if begun and time.monotonic() > until:
-            complete = False
-            break
+    """`known` rows and those that the time was enough for, at least one; a row that failed says why. What is there is given to
+    `keep` after every row."""
+    bench = Bench(folder, steps=steps, turns=piece != "capped", models=models)
+    until = time.monotonic() + 60 * minutes
+    found = {"piece": piece, "on": "cuda" if bench.cuda else "cpu: nothing about a GPU"}
+    found |= {"complete": False, "rows": list(known or [])}
+    begun, left, lock = 0, 0, threading.Lock()
+
+    def one(asked: Row, run: Callable[[], Row]) -> None:
+        nonlocal begun, left
+        with lock:
+            if begun and time.monotonic() > until:
+                left += 1
+                return
+            begun += 1
         try:
-            rows.append(asked | run())
+            row = asked | run()
         except RuntimeError as error:
-            rows.append(asked | {"failed": str(error)})
-        begun += 1
-        print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
-    return {
-        "piece": piece,
-        "on": "cuda" if bench.cuda else "cpu: nothing about a GPU",
-        "complete": complete,
-        "rows": rows,
-    }
+            row = asked | {"failed": str(error)}
+        with lock:
+            found["rows"].append(row)
+            print(json.dumps(row), file=sys.stderr, flush=True)
+            keep(found)
+
+    asked_for = PIECES[piece](bench, shapes, vary) if piece == "train" else PIECES[piece](bench, shapes)
+    with ThreadPoolExecutor(BESIDE.get(piece, 1) if bench.cuda else 1) as pool:
+        wanted = [(asked | {"steps": steps}, run) for asked, run in asked_for]
+        missing = [
+            (asked, run) for asked, run in wanted if not any(asked.items() <= row.items() for row in found["rows"])
+        ]
+        for done in [pool.submit(one, asked, run) for asked, run in missing]:
+            done.result()
+    return found | {"complete": not left and not vary}
 
 
 def read_known(file: Path) -> list[Row]:
@@ -123,8 +166,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("piece", choices=PIECES)
     parser.add_argument("--shape", nargs="*", default=["llama-1b", "llama-3b", "gemma-270m"])
+    parser.add_argument("--vary", nargs="*", choices=VARIED, help="of the piece train: only these")
     parser.add_argument("--steps", type=int, default=12, help="updates of each run; the first quarter is not timed")
     parser.add_argument("--minutes", type=float, default=9, help="begin no row later than this")
+    parser.add_argument("--models", type=Path, help="a folder on the same disk that keeps the models for the next call")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     out = options.out or RESULTS / f"gpu_{options.piece}.json"
@@ -136,6 +181,9 @@ def main() -> None:
             minutes=options.minutes,
             folder=Path(folder),
             known=read_known(out),
+            vary=options.vary,
+            keep=partial(write, out),
+            models=options.models,
         )
     write(out, found)
 

@@ -2,7 +2,6 @@
 
 import runpy
 import sys
-from pathlib import Path
 
 
 def main() -> None:
@@ -14,7 +13,6 @@ def main() -> None:
         total = torch.cuda.get_device_properties(0).total_memory / 2**20
         torch.cuda.set_per_process_memory_fraction(min(1.0, mib / total))
     sys.argv = sys.argv[2:]
-    sys.path[0] = str(Path(script).resolve().parent)
     runpy.run_path(script, run_name="__main__")
 
 

@@ -1,9 +1,11 @@
-"""The peer on a GPU: TRL alone, or unsloth alone, with the original study's settings; padded as there, or packed.
+"""The peer on a GPU: TRL alone, or unsloth alone, with our settings (padded or packed), or as each library does it by default.
 
-    python benchmarks/gpu_peer.py LIBRARY --settings FILE.json --out FILE.json
+    python -m benchmarks.gpu_peer LIBRARY --settings FILE.json --out FILE.json
 
-The settings file holds model, data, precision, dtype, rank, per_device, accumulation, steps, most_tokens, packing. Leaves
-step_seconds, tokens and loss_tokens per step, peak_vram_mib.
+The settings file holds model, data, precision, dtype, rank, per_device, accumulation, steps, most_tokens, packing and how: ""
+for our settings, "its own defaults" for those of the library in all that the original study does not name (loss, padding,
+recomputation), "its own defaults without recomputation" for those but for that. Leaves step_seconds, tokens and loss_tokens per
+step, peak_vram_mib.
 """
 
 import argparse
@@ -12,17 +14,19 @@ import time
 from pathlib import Path
 from typing import Any
 
+WITHOUT = "its own defaults without recomputation"
 TARGETS = "q_proj k_proj v_proj o_proj gate_proj up_proj down_proj".split()
 
 
 def load_unsloth(settings: dict[str, Any]) -> tuple[Any, Any]:
-    """unsloth's own loader and adapters, its gradient checkpointing."""
+    """unsloth's own loader and adapters, its gradient checkpointing. It takes bf16 where the card has it, unless told."""
+    import torch
     from unsloth import FastLanguageModel
 
     model, tokenizer = FastLanguageModel.from_pretrained(
         settings["model"],
         max_seq_length=settings["most_tokens"],
-        dtype=None,
+        dtype=torch.float16 if settings["dtype"] == "fp16" else None,
         load_in_4bit=settings["precision"] == "4bit",
         use_exact_model_name=True,
         local_files_only=True,
@@ -32,7 +36,7 @@ def load_unsloth(settings: dict[str, Any]) -> tuple[Any, Any]:
         r=settings["rank"],
         lora_alpha=settings["rank"],
         target_modules=TARGETS,
-        use_gradient_checkpointing="unsloth",
+        use_gradient_checkpointing=False if settings["how"] == WITHOUT else "unsloth",
         random_state=3407,
     )
     return model, tokenizer
@@ -52,13 +56,9 @@ def load_trl(settings: dict[str, Any]) -> tuple[Any, Any]:
         )
     model = AutoModelForCausalLM.from_pretrained(settings["model"], **options)
     if settings["precision"] == "4bit":
-        model = prepare_model_for_kbit_training(model)
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=settings["how"] != WITHOUT)
     lora = LoraConfig(task_type="CAUSAL_LM", r=settings["rank"], lora_alpha=settings["rank"], target_modules=TARGETS)
-    model = get_peft_model(model, lora)
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()
-    return model, AutoTokenizer.from_pretrained(settings["model"])
+    return get_peft_model(model, lora), AutoTokenizer.from_pretrained(settings["model"])
 
 
 def train(library: str, settings: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -72,22 +72,31 @@ def train(library: str, settings: dict[str, Any], folder: Path) -> dict[str, Any
     rows = rows.select_columns(["input_ids", "labels"])
     if settings["packing"]:
         rows = pack_dataset(rows, settings["most_tokens"], "bfd")
+    if settings["how"] and library == "unsloth":
+        rows._unsloth_truncated_to = settings["most_tokens"]  # rows that it tokenises itself are marked so
     seconds: list[float] = []
     trainer = SFTTrainer(
         model=model,
         processing_class=tokenizer,
         train_dataset=rows,
         callbacks=[clock(seconds)],
-        args=original_config(settings, folder),
+        args=our_config(settings, folder) if not settings["how"] else default_config(settings, folder),
     )
+    if settings["dtype"] == "fp16":  # TRL made the adapters of a 4-bit base bfloat16, which a GradScaler cannot unscale
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
     batches = counting(trainer)
     trainer.train()
     del batches[settings["steps"] * settings["accumulation"] :]  # what was drawn ahead and never trained on
+    fold = settings["accumulation"]
     peak = torch.cuda.max_memory_reserved() / 2**20 if torch.cuda.is_available() else None
     return {
         "step_seconds": seconds,
         "tokens_per_step": sum(tokens for tokens, _ in batches) / settings["steps"],
         "loss_tokens_per_step": sum(with_loss for _, with_loss in batches) / settings["steps"],
+        "loss_tokens": [sum(row[1] for row in batches[at : at + fold]) for at in range(0, len(batches), fold)],
+        "padding_free": getattr(trainer.data_collator, "padding_free", None),
         "peak_vram_mib": peak,
     }
 
@@ -109,13 +118,39 @@ def clock(seconds: list[float]) -> Any:
     return Clock()
 
 
-def original_config(settings: dict[str, Any], folder: Path) -> Any:
-    """The original study's settings, for TRL."""
+def our_config(settings: dict[str, Any], folder: Path) -> Any:
+    """The original study's settings, and ours in what it does not name, for TRL."""
     import torch
     from trl import SFTConfig
 
     cuda = torch.cuda.is_available()
     return SFTConfig(
+        **study_settings(settings, folder),
+        packing=settings["packing"],
+        padding_free=settings["packing"],
+        gradient_checkpointing=cuda,
+        max_length=None,
+        loss_type="nll",
+        use_cpu=not cuda,
+    )
+
+
+def default_config(settings: dict[str, Any], folder: Path) -> Any:
+    """The original study's settings, and the library's own in what it does not name."""
+    import torch
+    from trl import SFTConfig
+
+    cuda, changed = torch.cuda.is_available(), {}
+    if settings["how"] == WITHOUT:
+        changed["gradient_checkpointing"] = False
+    if not cuda:  # a CPU has no kernel for TRL's own loss
+        changed |= {"use_cpu": True, "gradient_checkpointing": False, "loss_type": "nll"}
+    return SFTConfig(**study_settings(settings, folder), max_length=settings["most_tokens"], **changed)
+
+
+def study_settings(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """What the original study names, and how the rows came."""
+    return dict(
         output_dir=str(folder),
         max_steps=settings["steps"],
         per_device_train_batch_size=settings["per_device"],
@@ -128,22 +163,17 @@ def original_config(settings: dict[str, Any], folder: Path) -> Any:
         seed=3407,
         fp16=settings["dtype"] == "fp16",
         bf16=settings["dtype"] == "bf16",
-        packing=settings["packing"],
-        padding_free=settings["packing"],
-        gradient_checkpointing=cuda,
         dataset_kwargs={"skip_prepare_dataset": True},
-        max_length=None,
-        loss_type="nll",
         save_strategy="no",
         report_to="none",
         disable_tqdm=True,
-        use_cpu=not cuda,
     )
 
 
 def counting(trainer: Any) -> list[tuple[int, int]]:
     """A list that grows by every batch's tokens, and those with loss, as the trainer draws them."""
-    batches, collate = [], trainer.data_collator
+    batches, collator = [], trainer.data_collator
+    collate = collator.torch_call
 
     def count(rows: list[dict[str, Any]]) -> Any:
         labels = [row["labels"] for row in rows]
@@ -151,7 +181,7 @@ def counting(trainer: Any) -> list[tuple[int, int]]:
         batches.append((sum(len(row) for row in labels), with_loss))
         return collate(rows)
 
-    trainer.data_collator = count
+    collator.torch_call = count
     return batches
 
 

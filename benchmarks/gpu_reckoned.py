@@ -3,8 +3,6 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from measuring import ROOT  # noqa: F401  (puts the project's modules on the path)
-
 MOST_TOKENS, MEAN_TOKENS = 2048, 550
 
 
@@ -28,10 +26,9 @@ class Setting:
 def predicted_mib(model: Path, setting: Setting, backend: str, *, optimizer: str, most_tokens: int) -> float:
     """The plan's peak for that run, MiB, CUDA context included."""
     from loragrid.models.shape import find_shape
-    from loragrid.planning.memory_model import training_memory
+    from loragrid.planning.memory_model import TrainingSetup, training_memory
 
-    return training_memory(
-        find_shape({"path": str(model)}),
+    setup = TrainingSetup(
         precision=setting.precision,
         rank=setting.rank,
         target_modules="all-linear",
@@ -41,16 +38,17 @@ def predicted_mib(model: Path, setting: Setting, backend: str, *, optimizer: str
         compute_dtype=setting.dtype,
         backend=backend,
         checkpointing=setting.dtype != "fp32",
-    ).total_mib
+    )
+    return training_memory(find_shape({"path": str(model)}), setup).total_mib
 
 
 def utilisation(model: Path, setting: Setting, tokens_per_second: float) -> float | None:
     """Operations that the result needs (no recomputation) over the card's peak; None without a known card."""
     from loragrid.models.flops import training_per_token
     from loragrid.models.shape import find_shape
-    from loragrid.planning.gpu_cards import find_card, gpu_here
+    from loragrid.planning.gpu_cards import detect_gpu, find_card
 
-    here = gpu_here()
+    here = detect_gpu()
     card = find_card(here[0]) if here else None
     if card is None:
         return None
@@ -61,4 +59,4 @@ def utilisation(model: Path, setting: Setting, tokens_per_second: float) -> floa
         row_tokens=MOST_TOKENS if setting.packing else MEAN_TOKENS,
         checkpointing=False,
     )
-    return sum(needed.values()) * tokens_per_second / (card["peak_tflops"] * 1e12)
+    return sum(needed.values()) * tokens_per_second / (card.peak_tflops * 1e12)

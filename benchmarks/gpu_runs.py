@@ -9,6 +9,7 @@ import signal
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from functools import cache
@@ -17,35 +18,38 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from gpu_reckoned import MEAN_TOKENS, MOST_TOKENS, Setting, predicted_mib, utilisation
-from measuring import ONE_THREAD, ROOT, SCRIPTS
-from shapes import make_model, make_rows
 
+from benchmarks.gpu_reckoned import MEAN_TOKENS, MOST_TOKENS, Setting, predicted_mib, utilisation
+from benchmarks.measuring import ONE_THREAD
+from benchmarks.shapes import make_model, make_rows
+from loragrid.paths import ROOT, SCRIPTS
 from loragrid.planning.memory_model import CONTEXT_MIB
 
 HERE = Path(__file__).resolve().parent
-DTYPES = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}
+SAID = 500  # characters of what a failed run said
 
 
 class Bench:
-    """Models and rows, made once in `folder`; `steps` updates per run."""
+    """Models and rows, made once in `folder`; `steps` updates per run. Runs that were started together take turns on the card,
+    unless they need not."""
 
-    def __init__(self, folder: Path, *, steps: int) -> None:
+    def __init__(self, folder: Path, *, steps: int, turns: bool = True, models: Path | None = None) -> None:
+        """`models`: a folder that keeps the models for the next call."""
         import torch
 
-        self.folder, self.steps = folder, steps
+        self.folder, self.steps, self.turns, self.models = folder, steps, turns, models or folder / "models"
         self.cuda = torch.cuda.is_available()
         self.dtype = ("bf16" if torch.cuda.is_bf16_supported() else "fp16") if self.cuda else "fp32"
-        self._runs = 0
+        self._runs, self._lock = itertools.count(1), threading.RLock()
         self._most_tokens = MOST_TOKENS if self.cuda else 128
 
     def backends(self) -> list[str]:
         """loragrid's backends that can run here."""
         return ["unsloth", "trl"] if self.cuda and find_spec("unsloth") else ["trl"]
 
-    def ways(self) -> list[str]:
-        """loragrid with each backend, and the library alone."""
-        return [f"{who}{name}" for name in self.backends() for who in ("loragrid, ", "")]
+    def ways(self, *, alone: Sequence[str] = ("",)) -> list[str]:
+        """loragrid with each backend, and the library alone, at our settings ("") or at others (", its own defaults")."""
+        return [way for name in self.backends() for way in (f"loragrid, {name}", *(name + how for how in alone))]
 
     def plain(self, shape: str) -> Setting:
         """The base case of that shape."""
@@ -54,10 +58,11 @@ class Bench:
 
     def speed(self, setting: Setting, way: str) -> dict[str, Any]:
         """Useful tokens per second, step time, peak memory and FLOP utilisation. RuntimeError for a run that fails."""
-        name = way.removeprefix("loragrid, ")
-        told = self.ours(setting, name) if way.startswith("loragrid") else self.peer(setting, name)
+        name, _, how = way.removeprefix("loragrid, ").partition(", ")
+        told = self.ours(setting, name) if way.startswith("loragrid") else self.peer(setting, name, how)
         seconds = statistics.median(told["step_seconds"][self.steps // 4 :])
         row = {"step_seconds": seconds, "step_seconds_all": told["step_seconds"]}
+        row |= {"loss_tokens_all": told["loss_tokens"]}
         row |= {"useful_tokens_per_second": told["loss_tokens_per_step"] / seconds}
         row |= {"tokens_per_second": told["tokens_per_step"] / seconds, "peak_vram_mib": told["peak_vram_mib"]}
         return row | {"flop_utilisation": utilisation(self._model(setting), setting, told["tokens_per_step"] / seconds)}
@@ -84,7 +89,7 @@ class Bench:
     def several(self, setting: Setting, number: int, *, beside: bool) -> dict[str, Any]:
         """Seconds of the train stage for that many equal runs under seeds of their own, by Snakemake, with `vram_mib` for all
         of them or for one."""
-        from loragrid.planning.job_resources import jobs_resources
+        from loragrid.planning.job_resources import resource_requests
         from loragrid.study.study_file import load_study
 
         path = self._study(setting, "trl", save_steps=10_000, seeds=range(number))
@@ -92,7 +97,9 @@ class Bench:
         results = place / "results" / study.name
         cells = study.cells
         shutil.copytree(self._rows(), results / "data" / cells[0].data)
-        asked = jobs_resources(study, cells, results=results, session_minutes=None)["train"][cells[0].run]["vram_mib"]
+        asked = resource_requests(study, cells, results=results, session_minutes=None)["train"][cells[0].run][
+            "vram_mib"
+        ]
         command = [
             sys.executable,
             "-m",
@@ -114,7 +121,7 @@ class Bench:
 
     def resume(self, setting: Setting, backend: str) -> dict[str, Any]:
         """Largest absolute difference of any adapter weight to that of a first run: of a second, and of a killed one."""
-        first, second = (self._finished(setting, backend) for _ in range(2))
+        started = [self._start(setting, backend) for _ in range(2)]
         process, out = self._start(setting, backend, save_steps=2)
         while process.poll() is None and not (out / "checkpoints").is_dir():
             time.sleep(0.01)
@@ -122,9 +129,10 @@ class Bench:
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
         killed = process.wait() == -signal.SIGKILL
-        again, _ = self._start(setting, backend, save_steps=2, out=out)
-        if again.wait():
-            raise RuntimeError((out / "said").read_text()[-500:])
+        _wait(self._start(setting, backend, save_steps=2, out=out)[0], out)
+        for process, folder in started:
+            _wait(process, folder)
+        first, second = (folder for _, folder in started)
         difference = {"second run": _difference(first, second), "killed and resumed": _difference(first, out)}
         return {"killed": killed, "largest_difference": difference}
 
@@ -133,23 +141,25 @@ class Bench:
         out = self._finished(setting, backend, **options)
         record = json.loads((out / "record.json").read_text())
         with open(out / "losses.csv", newline="") as file:
-            seconds = [float(row["seconds"]) for row in csv.DictReader(file) if row["kind"] == "train"]
+            rows = [row for row in csv.DictReader(file) if row["kind"] == "train"]
+        seconds, seen = [float(row["seconds"]) for row in rows], [0, *(int(row["loss_tokens"]) for row in rows)]
         steps = record["steps"]
         return {
+            "loss_tokens": [after - before for before, after in itertools.pairwise(seen)],
             "step_seconds": [later - earlier for earlier, later in itertools.pairwise(seconds)],
             "tokens_per_step": record["tokens"] / steps,
             "loss_tokens_per_step": record["loss_tokens"] / steps,
             "peak_vram_mib": record["peak_vram_mib"],
         }
 
-    def peer(self, setting: Setting, library: str) -> dict[str, Any]:
-        """What the library alone took."""
+    def peer(self, setting: Setting, library: str, how: str = "") -> dict[str, Any]:
+        """What the library alone took, at our settings or as `how` says."""
         out = self._new_folder()
         asked = vars(setting) | {"model": str(self._model(setting)), "data": str(self._rows())}
-        asked |= {"steps": self.steps, "most_tokens": self._most_tokens, "optimizer": self._optimizer()}
+        asked |= {"how": how, "steps": self.steps, "most_tokens": self._most_tokens, "optimizer": self._optimizer()}
         (out / "settings.json").write_text(json.dumps(asked))
-        command = [sys.executable, HERE / "gpu_peer.py", library, "--settings", out / "settings.json"]
-        _wait(self._spawn([*command, "--out", out / "told.json"], out), out)
+        command = [HERE / "gpu_peer.py", library, "--settings", out / "settings.json", "--out", out / "told.json"]
+        _wait(self._spawn(self._in_turn(library, command), out), out)
         return json.loads((out / "told.json").read_text())
 
     def _finished(self, setting: Setting, backend: str, **options: Any) -> Path:
@@ -174,7 +184,13 @@ class Bench:
         path = self._study(setting, backend, save_steps=save_steps)
         run = load_study(str(path)).cells[0].run
         stage = [SCRIPTS / "train.py", "--study", path, "--run", run, "--data", self._rows(mean_tokens), "--out", out]
-        return self._spawn([sys.executable, HERE / "gpu_capped.py", cap_mib, *stage], out), out
+        return self._spawn(self._in_turn(backend, [HERE / "gpu_capped.py", cap_mib, *stage]), out), out
+
+    def _in_turn(self, library: str, command: list[Any]) -> list[Any]:
+        """A Python command that gets ready at once and runs in its turn, where there are turns."""
+        if not (self.turns and self.cuda):
+            return [sys.executable, *command]
+        return [sys.executable, HERE / "gpu_turn.py", library, self.folder / "turn", *command]
 
     def _spawn(self, command: list[Any], out: Path) -> subprocess.Popen:
         with open(out / "said", "ab") as said:
@@ -204,27 +220,35 @@ class Bench:
         return "adamw_8bit" if self.cuda else "adamw_torch"
 
     def _new_folder(self) -> Path:
-        self._runs += 1
-        folder = self.folder / str(self._runs)
+        folder = self.folder / str(next(self._runs))
         folder.mkdir(parents=True)
         return folder
 
-    @cache  # noqa: B019  (one bench lives as long as the process)
     def _rows(self, mean_tokens: int | None = None) -> Path:
+        with self._lock:
+            return self._make_rows(mean_tokens)
+
+    @cache  # noqa: B019  (one bench lives as long as the process)
+    def _make_rows(self, mean_tokens: int | None) -> Path:
         options = {"mean_tokens": mean_tokens or (MEAN_TOKENS if self.cuda else 40)}
         return make_rows(self._new_folder() / "data", rows=500, heldout=4, most_tokens=self._most_tokens, **options)
 
     def _model(self, setting: Setting) -> Path:
-        return self._made(setting.shape, DTYPES[setting.dtype])
-
-    @cache  # noqa: B019
-    def _made(self, shape: str, dtype: str) -> Path:
-        return make_model(shape, self._new_folder() / "model", dtype=dtype)
+        """A base as the hub's are, in bfloat16, whatever it is trained in; on a CPU in float32."""
+        with self._lock:
+            place = self.models / f"{setting.shape}-{'bfloat16' if self.cuda else 'float32'}"
+            if not place.is_dir():
+                made = make_model(setting.shape, self._new_folder() / "model", dtype=place.name.rpartition("-")[2])
+                place.parent.mkdir(parents=True, exist_ok=True)
+                made.rename(place)
+            return place
 
 
 def _wait(process: subprocess.Popen, out: Path) -> None:
     if process.wait():
-        raise RuntimeError((out / "said").read_text(errors="replace")[-500:])
+        said = (out / "said").read_text(errors="replace")
+        print(f"{' '.join(map(str, process.args))}\n{said[-4000:]}", file=sys.stderr, flush=True)
+        raise RuntimeError(said[-SAID:] or f"ended with status {process.returncode}")
 
 
 def _difference(one: Path, other: Path) -> float:

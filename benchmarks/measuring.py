@@ -21,10 +21,9 @@ from typing import Any
 
 import psutil
 
-ROOT = Path(__file__).resolve().parents[1]
-SCRIPTS = ROOT / "scripts"
+from loragrid.paths import ROOT
+
 RESULTS = ROOT / "benchmarks" / "results"
-sys.path[:0] = [str(SCRIPTS), str(ROOT / "tests")]
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
 PR_SET_CHILD_SUBREAPER = 36
 SAMPLE_SECONDS = 1.0

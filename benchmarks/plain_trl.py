@@ -3,9 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+from loragrid.study.sections import ModelEntry, Training
+from loragrid.study.study_file import Study
+
 
 def make_trainer(
-    settings: dict[str, Any],
+    study: Study,
     cell: Any,
     folder: Path,
     *,
@@ -21,18 +24,20 @@ def make_trainer(
     from transformers import set_seed
     from trl import SFTTrainer
 
-    training = settings["training"]
+    training = study.training
     set_seed(cell.seed)
     lora = LoraConfig(
         task_type="CAUSAL_LM",
         r=cell.rank,
         lora_alpha=cell.identity["training"]["alpha"],
-        lora_dropout=training["dropout"],
-        target_modules=training["target_modules"],
+        lora_dropout=training.dropout,
+        target_modules=training.target_modules
+        if isinstance(training.target_modules, str)
+        else list(training.target_modules),
     )
     train, heldout = rows
     return SFTTrainer(
-        model=_load(settings["models"][cell.model]),
+        model=_load(study.models[cell.model]),
         processing_class=tokenizer,
         train_dataset=train,
         eval_dataset=heldout,
@@ -42,7 +47,7 @@ def make_trainer(
     )
 
 
-def _load(entry: dict[str, Any]) -> Any:
+def _load(entry: ModelEntry) -> Any:
     """The base in 32 bits or, as in QLoRA's examples, in 4, spared what would stop its gradients (`loragrid.models.loading`)."""
     import torch
     from peft import prepare_model_for_kbit_training
@@ -50,22 +55,22 @@ def _load(entry: dict[str, Any]) -> Any:
 
     from loragrid.models.loading import keep_unpacked
 
-    if entry["precision"] not in ("32bit", "4bit"):
-        raise ValueError(f"the plain script knows no {entry['precision']}")
-    if entry["precision"] == "32bit":
-        return AutoModelForCausalLM.from_pretrained(entry["path"], dtype="float32")
+    if entry.precision not in ("32bit", "4bit"):
+        raise ValueError(f"the plain script knows no {entry.precision}")
+    if entry.precision == "32bit":
+        return AutoModelForCausalLM.from_pretrained(entry.path, dtype="float32")
     four_bit = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=torch.bfloat16,
     )
-    model = AutoModelForCausalLM.from_pretrained(entry["path"], dtype=torch.bfloat16, quantization_config=four_bit)
+    model = AutoModelForCausalLM.from_pretrained(entry.path, dtype=torch.bfloat16, quantization_config=four_bit)
     keep_unpacked(model)
     return prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
 
 
-def _config(training: dict[str, Any], cell: Any, folder: Path, *, steps: int, **options: Any) -> Any:
+def _config(training: Training, cell: Any, folder: Path, *, steps: int, **options: Any) -> Any:
     from trl import SFTConfig
 
     return SFTConfig(
@@ -74,11 +79,11 @@ def _config(training: dict[str, Any], cell: Any, folder: Path, *, steps: int, **
         per_device_train_batch_size=cell.batch[0],
         gradient_accumulation_steps=cell.batch[1],
         learning_rate=cell.learning_rate,
-        lr_scheduler_type=training["schedule"],
-        warmup_steps=training["warmup_steps"],
-        weight_decay=training["weight_decay"],
-        max_grad_norm=training["max_grad_norm"],
-        optim=training["optimizer"],
+        lr_scheduler_type=training.schedule,
+        warmup_steps=training.warmup_steps,
+        weight_decay=training.weight_decay,
+        max_grad_norm=training.max_grad_norm,
+        optim=training.optimizer,
         seed=cell.seed,
         logging_steps=1,
         report_to="none",

@@ -1,6 +1,6 @@
 """How far compare and report reach: made-up studies of up to 1,000 runs × 5 tasks × 200 items, timed in processes of their own.
 
-    python benchmarks/report_reach.py [--runs 10 100 1000] [--items 200] [--folder FOLDER] [--out FILE.json]
+    python -m benchmarks.report_reach [--runs 10 100 1000] [--items 200] [--folder FOLDER] [--out FILE.json]
 
 Seconds and peak memory of both stages, size of the page, and how the page of the largest study opens and scrolls in a headless
 Chromium that draws by the CPU (needs playwright and Chromium; left out where they are missing).
@@ -13,7 +13,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from measuring import RESULTS, ROOT, run, spread, write
+from benchmarks.measuring import RESULTS, run, spread, write
+from loragrid.paths import ROOT
 
 RATES, RANKS, BATCHES = 10, [16, 4, 8, 32, 64], [[2, 4], [1, 1], [4, 4], [4, 8]]
 CHROMIUM = Path("/usr/bin/chromium")

@@ -1,6 +1,6 @@
 """How loragrid grows: Snakemake on 100 to 10,000 cells beside a bare grid Snakefile, and preparing many rows.
 
-    python benchmarks/scale.py [--cells 100 …] [--rows 1000 …] [--repeats 2] [--out FILE.json]
+    python -m benchmarks.scale [--cells 100 …] [--rows 1000 …] [--repeats 2] [--out FILE.json]
 
 Snakemake: a dry run of everything, a run with nothing to do, and a dry run with one more learning rate in a finished study. The
 bare Snakefile has the same jobs and files, with `touch` in the place of every stage and no study file behind it; it is timed as
@@ -20,8 +20,10 @@ from typing import Any
 
 import numpy as np
 import yaml
-from bare_grid import bare_snakefile, finish_bare, touch
-from measuring import RESULTS, ROOT, SCRIPTS, in_turn, ratios, run, write
+
+from benchmarks.bare_grid import bare_snakefile, finish_bare, touch
+from benchmarks.measuring import RESULTS, in_turn, ratios, run, write
+from loragrid.paths import ROOT, SCRIPTS
 
 WORDS_PER_TURN = 60
 

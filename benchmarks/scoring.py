@@ -1,6 +1,6 @@
 """Scoring a base and its adapters by loragrid, beside the `lm_eval` command once per adapter: the same items, the same scores?
 
-    python benchmarks/scoring.py [--study demo] [--adapters 8] [--steps 20] [--repeats 2] [--out FILE.json]
+    python -m benchmarks.scoring [--study demo] [--adapters 8] [--steps 20] [--repeats 2] [--out FILE.json]
 
 First the adapters are trained, for a few updates and at learning rates spread over two decades, so that they differ. Ways, in
 turn: `scripts/score.py --list`, one process with the base loaded once; `scripts/score.py` once per subject; the `lm_eval`
@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from measuring import RESULTS, ROOT, SCRIPTS, in_turn, ratios, run, spread, write
+
+from benchmarks.measuring import RESULTS, in_turn, ratios, run, spread, write
+from loragrid.paths import ROOT, SCRIPTS
 
 
 def make_study(study: str, folder: Path, *, adapters: int, steps: int) -> Path:
@@ -107,14 +109,14 @@ def lm_eval(path: Path, subject: dict[str, str], out: Path) -> list[Any]:
     """lm-eval's own command line for a subject."""
     from loragrid.study.study_file import load_study
 
-    settings = load_study(str(path)).yaml
-    entry, scoring = settings["models"][settings["base_case"]["model"]], settings["scoring"]
-    arguments = [f"pretrained={entry['path']}", "dtype=float32"]
+    study = load_study(str(path))
+    entry, scoring = study.models[study.base_case.model], study.scoring
+    arguments = [f"pretrained={entry.path}", "dtype=float32"]
     arguments += [f"peft={subject['adapter']}"] if "adapter" in subject else []
     command = [Path(sys.executable).with_name("lm_eval"), "run", "--model", "hf", "--model_args", *arguments]
-    command += ["--tasks", ",".join((*scoring["target"], *scoring["retention"]))]
+    command += ["--tasks", ",".join(scoring.tasks)]
     command += ["--include_path", ROOT / "config" / "tasks", "--apply_chat_template", "--log_samples"]
-    return [*command, "--limit", scoring["limit"], "--batch_size", scoring["batch_size"], "--device", "cpu", "-o", out]
+    return [*command, "--limit", scoring.limit, "--batch_size", scoring.batch_size, "--device", "cpu", "-o", out]
 
 
 def compare(ours: Path, theirs: Path) -> dict[str, Any]:

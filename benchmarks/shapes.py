@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measuring import ROOT
+
+from loragrid.paths import ROOT
 
 LLAMA = {
     "vocab_size": 128_256,

@@ -1,6 +1,6 @@
 """A whole study by loragrid, beside what one would write instead: the same cells by TRL, PEFT and lm-eval alone.
 
-    python benchmarks/study.py [--study demo] [--repeats 2] [--ways WAY …] [--out FILE.json]
+    python -m benchmarks.study [--study demo] [--repeats 2] [--ways WAY …] [--out FILE.json]
 
 Ways, in turn: `snakemake --cores 1` and `--cores 2` (a fresh folder each time), a single-process loop (`study_peer.py`), and
 that script once per subject (`study_peer.sh`); if asked for, one core without the warm interpreter (`--config warm=false`).
@@ -16,7 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from measuring import RESULTS, ROOT, in_turn, ratios, run, spread, write
+from benchmarks.measuring import RESULTS, in_turn, ratios, run, spread, write
+from loragrid.paths import ROOT
 
 HERE = Path(__file__).resolve().parent
 
@@ -61,7 +62,7 @@ def measure(study: str, *, repeats: int, folder: Path, ways: Sequence[str] = WAY
 
     run_by = {
         "one": lambda: snakemake(1),
-        "peer": lambda: peer([sys.executable, HERE / "study_peer.py"]),
+        "peer": lambda: peer([sys.executable, "-m", "benchmarks.study_peer"]),
         "two": lambda: snakemake(2),
         "peers": lambda: peer(["sh", HERE / "study_peer.sh", sys.executable]),
         "cold": lambda: snakemake(1, warm="false"),

@@ -1,6 +1,6 @@
 """The peer: a study's cells as one would train and score them with TRL, PEFT and lm-eval alone, in one process.
 
-    python benchmarks/study_peer.py --study STUDY --out FOLDER [--subject SUBJECT | --list]
+    python -m benchmarks.study_peer --study STUDY --out FOLDER [--subject SUBJECT | --list]
 
 From loragrid come the list of cells and the rows; everything else is the libraries' own: SFTTrainer with its evaluation
 and checkpoints, lm-eval's `simple_evaluate`, `generate` for the study's prompts. Leaves adapters, losses and scores.
@@ -13,8 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from measuring import ROOT
-from plain_trl import make_trainer
+from benchmarks.plain_trl import make_trainer
+from loragrid.paths import ROOT
 
 
 def tokenised(study: Any, tokenizer: Any) -> tuple[Any, Any]:
@@ -26,42 +26,42 @@ def tokenised(study: Any, tokenizer: Any) -> tuple[Any, Any]:
     from loragrid.data.sources import open_source
 
     with tempfile.TemporaryDirectory() as folder:
-        source = open_source(study.yaml["data"]["source"], folder=Path(folder))
+        source = open_source(study.data.source, folder=Path(folder))
         chats = [[turn["value"] for turn in row["conversations"]] for _, row in source.rows()]
-    random.Random(study.yaml["data"]["split_seed"]).shuffle(chats)
+    random.Random(study.data.split_seed).shuffle(chats)
     rows = []
     for question, answer in chats:
         turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
         prompt = tokenizer.apply_chat_template(turns[:1], tokenize=False, add_generation_prompt=True)
         whole = tokenizer.apply_chat_template(turns, tokenize=False)
         asked = len(tokenizer(prompt, add_special_tokens=False).input_ids)
-        ids = tokenizer(whole, add_special_tokens=False).input_ids[: study.yaml["data"]["max_length_tokens"]]
+        ids = tokenizer(whole, add_special_tokens=False).input_ids[: study.data.max_length_tokens]
         rows.append({"input_ids": ids, "labels": [-100] * asked + ids[asked:]})
-    heldout = study.yaml["data"]["heldout_rows"]
+    heldout = study.data.heldout_rows
     return Dataset.from_list(rows[heldout:]), Dataset.from_list(rows[:heldout])
 
 
 def study_trainer(study: Any, cell: Any, folder: Path, *, rows: tuple[Any, Any], tokenizer: Any, adapters: bool) -> Any:
     """TRL's trainer with the cell's settings, its budget, evaluations and checkpoints."""
-    training = study.yaml["training"]
+    training = study.training
     train, _ = rows
     mean_tokens = sum(map(len, train["input_ids"])) / len(train)
-    budget = training["budget"]
+    budget = training.budget
     return make_trainer(
-        study.yaml,
+        study,
         cell,
         folder,
         rows=rows,
         tokenizer=tokenizer,
         adapters=adapters,
-        steps=budget.get("steps") or round(budget["tokens"] / (mean_tokens * cell.batch[0] * cell.batch[1])),
+        steps=budget.steps or round(budget.tokens / (mean_tokens * cell.batch[0] * cell.batch[1])),
         per_device_eval_batch_size=16,
         eval_strategy="steps",
-        eval_steps=training["evaluate_every_steps"],
+        eval_steps=training.evaluate_every_steps,
         eval_on_start=True,
         save_strategy="steps",
-        save_steps=training["save_steps"],
-        save_total_limit=training["keep_checkpoints"],
+        save_steps=training.save_steps,
+        save_total_limit=training.keep_checkpoints,
     )
 
 
@@ -78,12 +78,12 @@ def score(study: Any, model: Any, tokenizer: Any) -> dict[str, Any]:
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
 
-    scoring = study.yaml["scoring"]
+    scoring = study.scoring
     found = simple_evaluate(
-        model=HFLM(pretrained=model, tokenizer=tokenizer, batch_size=scoring["batch_size"], device="cpu"),
-        tasks=[task for task in (*scoring["target"], *scoring["retention"]) if task != "heldout_loss"],
+        model=HFLM(pretrained=model, tokenizer=tokenizer, batch_size=scoring.batch_size, device="cpu"),
+        tasks=[task for task in scoring.tasks if task != "heldout_loss"],
         task_manager=task_manager(),
-        limit=scoring["limit"],
+        limit=scoring.limit,
         apply_chat_template=True,
         log_samples=True,
     )
@@ -94,9 +94,9 @@ def answers(study: Any, model: Any, tokenizer: Any) -> list[str]:
     """Greedy answers to both wordings of the study's prompts."""
     import torch
 
-    if not study.yaml["scoring"]["qualitative"]:
+    if not study.scoring.qualitative:
         return []
-    lines = [json.loads(line) for line in Path(study.yaml["scoring"]["qualitative"]).read_text().splitlines()]
+    lines = [json.loads(line) for line in Path(study.scoring.qualitative).read_text().splitlines()]
     texts = [
         tokenizer.apply_chat_template(
             [{"role": "user", "content": line[wording]}], tokenize=False, add_generation_prompt=True
@@ -107,8 +107,8 @@ def answers(study: Any, model: Any, tokenizer: Any) -> list[str]:
     most = max(len(tokenizer(line["reference"]).input_ids) for line in lines)
     tokenizer.padding_side = "left"
     said = []
-    for start in range(0, len(texts), study.yaml["scoring"]["batch_size"]):
-        batch = texts[start : start + study.yaml["scoring"]["batch_size"]]
+    for start in range(0, len(texts), study.scoring.batch_size):
+        batch = texts[start : start + study.scoring.batch_size]
         inputs = tokenizer(batch, return_tensors="pt", padding=True, add_special_tokens=False)
         with torch.inference_mode():
             ids = model.generate(
@@ -127,7 +127,7 @@ def do_subject(study: Any, cell: Any, out: Path, *, train: bool, cache: dict[str
     from transformers import AutoTokenizer
 
     if cell.model not in cache:
-        tokenizer = AutoTokenizer.from_pretrained(study.yaml["models"][cell.model]["path"])
+        tokenizer = AutoTokenizer.from_pretrained(study.models[cell.model].path)
         cache[cell.model] = (tokenizer, tokenised(study, tokenizer))
     tokenizer, rows = cache[cell.model]
     trainer = study_trainer(study, cell, out, rows=rows, tokenizer=tokenizer, adapters=train)

@@ -3,7 +3,6 @@
 set -eu
 python=$1
 shift
-here=$(dirname "$0")
-for subject in $("$python" "$here/study_peer.py" "$@" --list); do
-    "$python" "$here/study_peer.py" "$@" --subject "$subject"
+for subject in $("$python" -m benchmarks.study_peer "$@" --list); do
+    "$python" -m benchmarks.study_peer "$@" --subject "$subject"
 done

@@ -1,6 +1,6 @@
 """Writes benchmarks/README.md from the JSON files in benchmarks/results: medians with least and most, nothing typed by hand.
 
-python benchmarks/table.py
+python -m benchmarks.table
 """
 
 import json
@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gpu_table import gpu_rows
-from measuring import RESULTS
+from benchmarks.gpu_table import gpu_rows
+from benchmarks.measuring import RESULTS
 
 README = Path(__file__).with_name("README.md")
 HEAD = """# Measured side by side
 
 Every line comes from a file in `results/`, written by the command beside it with machine, versions, commit and every repetition;
-this page is made from them by `python benchmarks/table.py`. `make bench` measures everything that a machine without a GPU can.
+this page is made from them by `python -m benchmarks.table`. `make bench` measures everything that a machine without a GPU can.
 Ratios are taken repetition by repetition: on a shared machine absolute seconds say little. *median (least to most)*.
 
 | what | figure | goal | command |
@@ -186,7 +186,7 @@ SECTIONS |= {"report_reach": report_reach, "checkpoint": checkpoint}
 SECTIONS |= {"warm": study, "tune": tune, "app": app, "certificate": certificate}
 COMMANDS = {
     "certificate": "make certify",
-    "warm": "python benchmarks/study.py --ways one cold --out benchmarks/results/warm.json",
+    "warm": "python -m benchmarks.study --ways one cold --out benchmarks/results/warm.json",
 }
 GPU = ("train", "capped", "together", "resume")
 
@@ -195,7 +195,7 @@ def table(results: Path) -> str:
     """The whole page."""
     lines, machines = [], {}
     for name, section in SECTIONS.items():
-        command = COMMANDS.get(name, f"python benchmarks/{name}.py")
+        command = COMMANDS.get(name, f"python -m benchmarks.{name}")
         file = results / f"{name}.json"
         if not file.exists():
             lines.append(f"| {name} | {NOT_MEASURED} | | `{command}` |")
@@ -204,7 +204,7 @@ def table(results: Path) -> str:
         lines += [f"| {what} | {figure} | {goal} | `{command}` |" for what, figure, goal in section(found)]
         machines[name] = _machine(found)
     for piece in GPU:
-        command, file = f"python benchmarks/gpu.py {piece}", results / f"gpu_{piece}.json"
+        command, file = f"python -m benchmarks.gpu {piece}", results / f"gpu_{piece}.json"
         found = json.loads(file.read_text()) if file.exists() else {"on": None}
         if found["on"] != "cuda":
             lines.append(f"| GPU: {piece} | {NOT_MEASURED} | | `{command}` |")

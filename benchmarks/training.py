@@ -1,6 +1,6 @@
 """The train stage beside a bare TRL script with the same settings, and beside itself with packed rows.
 
-    python benchmarks/training.py [--study demo] [--tokens 80000] [--repeats 3] [--out FILE.json]
+    python -m benchmarks.training [--study demo] [--tokens 80000] [--repeats 3] [--out FILE.json]
 
 Three ways, in turn, each a process of its own on the same tokenised rows: the base case by `scripts/train.py`; by
 `training_peer.py`; and by `scripts/train.py` with packing, at the same token budget. Compared are whole processes, and
@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from measuring import RESULTS, SCRIPTS, in_turn, ratios, run, spread, write
 
-HERE = Path(__file__).resolve().parent
+from benchmarks.measuring import RESULTS, in_turn, ratios, run, spread, write
+from loragrid.paths import SCRIPTS
 
 
 def measure(study: str, *, tokens: int | None, repeats: int, folder: Path) -> dict[str, Any]:
@@ -35,7 +35,7 @@ def measure(study: str, *, tokens: int | None, repeats: int, folder: Path) -> di
 
     def peer() -> dict[str, Any]:
         out = folder / str(next(numbers))
-        taken = run([sys.executable, HERE / "training_peer.py", "--study", loose, "--data", data, "--out", out])
+        taken = run([sys.executable, "-m", "benchmarks.training_peer", "--study", loose, "--data", data, "--out", out])
         told = json.loads((out / "told.json").read_text())
         return taken | _pace(told["loss_tokens"], told["train_seconds"]) | {"steps": told["steps"]}
 

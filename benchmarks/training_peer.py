@@ -1,6 +1,6 @@
 """The peer: a study's base case trained by TRL and PEFT alone on the rows that prepare_data left.
 
-    python benchmarks/training_peer.py --study FILE --data FOLDER --out FOLDER
+    python -m benchmarks.training_peer --study FILE --data FOLDER --out FOLDER
 
 Leaves the adapter and told.json: train_seconds (the loop with its evaluations and checkpoints), loss_tokens, steps.
 """
@@ -12,8 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from measuring import ROOT  # noqa: F401  (puts the project's modules on the path)
-from study_peer import study_trainer
+from benchmarks.study_peer import study_trainer
 
 
 def train(study_path: str, data: Path, out: Path) -> dict[str, float]:
@@ -29,7 +28,7 @@ def train(study_path: str, data: Path, out: Path) -> dict[str, float]:
     cell = study.cells[0]
     rows = [Dataset.from_parquet(str(data / f"{name}.parquet"), cache_dir=str(out)) for name in ("train", "heldout")]
     rows = [part.select_columns(["input_ids", "labels"]) for part in rows]
-    tokenizer = AutoTokenizer.from_pretrained(study.yaml["models"][cell.model]["path"])
+    tokenizer = AutoTokenizer.from_pretrained(study.models[cell.model].path)
     trainer = study_trainer(study, cell, out, rows=tuple(rows), tokenizer=tokenizer, adapters=True)
     began = time.monotonic()
     trainer.train()

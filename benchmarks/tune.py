@@ -1,6 +1,6 @@
 """What the search's pruning saves and costs, and its pace beside Optuna with a plain TRL script.
 
-    python benchmarks/tune.py [--study demo] [--seeds 5] [--trials 20] [--paced 3] [--large 4] [--out FILE.json]
+    python -m benchmarks.tune [--study demo] [--seeds 5] [--trials 20] [--paced 3] [--large 4] [--out FILE.json]
 
 Pruning: for each sampler seed a search as the study file has it, then every pruned trial again in full. Saved are the
 updates that were not made; the winner is compared with the trial that would have won without pruning, and their gap with
@@ -23,18 +23,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from measuring import ONE_THREAD, RESULTS, write
-from training import prepare
+from benchmarks.measuring import ONE_THREAD, RESULTS, write
+from benchmarks.training import prepare
 
 os.environ |= ONE_THREAD  # before torch is imported
 
-from tune_pace import FIRST_SEED, full, measure_large_base, measure_pace, with_tune
-
+from benchmarks.tune_pace import FIRST_SEED, full, measure_large_base, measure_pace, with_tune
 from loragrid.runtime.provenance import git_state
 from loragrid.runtime.session import SessionClock, StopSignals
 from loragrid.searching.search import Search
-from loragrid.searching.search_result import findings, trial_rows
-from loragrid.searching.trials import TrialBench
+from loragrid.searching.search_result import summarize, trial_rows
+from loragrid.searching.trials import TrialRunner
 from loragrid.study.study_file import Study, load_study
 from tune import work
 
@@ -49,7 +48,7 @@ def with_seed(study: Study, seed: int) -> Study:
 
 def measure_pruning(study: Study, data: Path, folder: Path, *, seeds: int) -> dict[str, Any]:
     """One row per sampler seed, and what they come to."""
-    bench = TrialBench(study, data)
+    bench = TrialRunner(study, data)
     numbers = range(FIRST_SEED, FIRST_SEED + seeds)
     rows = [_one_search(with_tune(study, seed=seed), bench, folder / f"{seed}") for seed in numbers]
     return {
@@ -69,12 +68,12 @@ def noise_95(rows: list[dict[str, Any]]) -> float:
     return float(t.ppf(0.975, (NOISE_SEEDS - 1) * len(rows)) * pooled)
 
 
-def _one_search(study: Study, bench: TrialBench, folder: Path) -> dict[str, Any]:
+def _one_search(study: Study, bench: TrialRunner, folder: Path) -> dict[str, Any]:
     folder.mkdir(parents=True)
-    search = Search(folder, name="pruned", tune=study.yaml["tune"])
+    search = Search(folder, name="pruned", tune=study.tune)
     work(search, bench, stop=StopSignals(), clock=SessionClock(None))
     rows = trial_rows(search)
-    found = findings(rows, search.space)
+    found = summarize(rows, search.space)
     losses = {}
     for row in rows:
         result = full(bench, row["point"], folder) if row["outcome"] == "pruned" else None
@@ -83,7 +82,7 @@ def _one_search(study: Study, bench: TrialBench, folder: Path) -> dict[str, Any]
     best, winner = min(losses, key=lambda slot: losses[slot]), found["best"]["slot"]
     spread = _spread(study, bench, rows[best]["point"], folder)
     said = {
-        "seed": study.yaml["tune"]["seed"],
+        "seed": study.tune.seed,
         "steps_saved": found["steps_saved"],
         "outcomes": found["outcomes"],
         "modelled": found["modelled"],
@@ -97,11 +96,11 @@ def _one_search(study: Study, bench: TrialBench, folder: Path) -> dict[str, Any]
     return said
 
 
-def _spread(study: Study, bench: TrialBench, point: dict[str, Any], folder: Path) -> float:
+def _spread(study: Study, bench: TrialRunner, point: dict[str, Any], folder: Path) -> float:
     """Standard deviation of a trial's final loss over training seeds; of a difference of two trials it is √2 times that."""
     losses = []
     for seed in range(NOISE_SEEDS):
-        seeded = TrialBench(with_seed(study, seed), bench.data_folder)
+        seeded = TrialRunner(with_seed(study, seed), bench.data_folder)
         losses.append(full(seeded, point, folder).loss)
     return statistics.stdev(losses)
 

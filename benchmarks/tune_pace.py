@@ -12,12 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from measuring import spread
-
+from benchmarks.measuring import spread
 from loragrid.runtime.session import SessionClock, StopSignals
 from loragrid.searching.search import Search
 from loragrid.searching.search_result import trial_rows
-from loragrid.searching.trials import TrialBench, TrialResult
+from loragrid.searching.trials import TrialResult, TrialRunner
 from loragrid.study.study_file import Study
 from loragrid.training.backends.interface import Base
 from loragrid.training.backends.trl import TrlBackend
@@ -34,10 +33,15 @@ def with_tune(study: Study, **changes: Any) -> Study:
     return replace(study, yaml=study.yaml | {"tune": study.yaml["tune"] | changes})
 
 
-def full(bench: TrialBench, point: dict[str, Any], folder: Path) -> TrialResult:
+def full(bench: TrialRunner, point: dict[str, Any], folder: Path) -> TrialResult:
     """A trial without pruning."""
     return bench.run(
-        point, name="full", folder=folder, stop=StopSignals(), clock=SessionClock(None), listen=lambda part, loss: False
+        point,
+        name="full",
+        folder=folder,
+        stop=StopSignals(),
+        clock=SessionClock(None),
+        should_prune=lambda part, loss: False,
     )
 
 
@@ -57,10 +61,10 @@ def measure_pace(study: Study, data: Path, folder: Path, *, searches: int) -> di
 
 
 def _one_pace(study: Study, data: Path, folder: Path) -> dict[str, Any]:
-    from tune_peer import Peer
+    from benchmarks.tune_peer import Peer
 
     peer = Peer(study, data, folder)
-    full(TrialBench(study, data), {}, folder)  # what is imported and compiled once
+    full(TrialRunner(study, data), {}, folder)  # what is imported and compiled once
     peer.run({})
     gc.collect()
     gc.freeze()  # the libraries' objects, as a search does after its first trial
@@ -68,7 +72,7 @@ def _one_pace(study: Study, data: Path, folder: Path) -> dict[str, Any]:
     watch = Stopwatch(*ways, "plain")
     watch.timed("reused", ways["reused"].bench.ready)
     apart, outcomes = [], Counter()
-    for _ in range(study.yaml["tune"]["trials"]):
+    for _ in range(study.tune.trials):
         row = watch.timed("reused", ways["reused"].trial)
         again = watch.timed("reloaded", ways["reloaded"].trial)
         outcomes[row["outcome"]] += 1
@@ -88,7 +92,7 @@ def _one_pace(study: Study, data: Path, folder: Path) -> dict[str, Any]:
                 f"trial {row['slot']}: measured {len(row['curve'])} times, by the plain script {theirs.evaluations} times"
             )
         apart.append(abs(row["loss"] - theirs.loss))
-    found = {"seed": study.yaml["tune"]["seed"], "outcomes": dict(outcomes), **_pace(watch.spent)}
+    found = {"seed": study.tune.seed, "outcomes": dict(outcomes), **_pace(watch.spent)}
     found["largest_loss_difference_to_plain"] = max(apart)
     print(json.dumps(found), file=sys.stderr, flush=True)
     return found
@@ -141,13 +145,13 @@ class Searching:
 
     def __init__(self, study: Study, data: Path, folder: Path, *, reloads: bool) -> None:
         folder.mkdir(parents=True)
-        self.search, self.bench = Search(folder, name="paced", tune=study.yaml["tune"]), TrialBench(study, data)
+        self.search, self.bench = Search(folder, name="paced", tune=study.tune), TrialRunner(study, data)
         if reloads:
             self.bench.backend = LoadsAnew()
 
     def trial(self) -> dict[str, Any]:
         """The search's next trial from claim to record; its row."""
-        with self.search.next() as claim:
+        with self.search.claim_next() as claim:
             run_trial(self.search, claim, self.bench, stop=StopSignals(), clock=SessionClock(None))
         return trial_rows(self.search)[claim.slot]
 
@@ -161,8 +165,8 @@ def measure_large_base(study: Study, data: Path, folder: Path, *, precision: str
     import torch
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-    settings, key = study.yaml, study.yaml["base_case"]["model"]
-    tokenizer = AutoTokenizer.from_pretrained(settings["models"][key]["path"])
+    settings, key = study.yaml, study.base_case.model
+    tokenizer = AutoTokenizer.from_pretrained(study.models[key].path)
     sizes = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
     config = LlamaConfig(vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, **sizes)
     model = LlamaForCausalLM(config).to(torch.float32 if precision == "32bit" else torch.bfloat16)

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from plain_trl import make_trainer
 
+from benchmarks.plain_trl import make_trainer
 from loragrid.data.training_data import load_training_data
-from loragrid.searching.trials import spread_rows
+from loragrid.searching.trials import evenly_spaced
 from loragrid.study.budget import plan_steps
 from loragrid.study.search_point import at_point
 from loragrid.study.study_file import Study
@@ -39,9 +39,9 @@ class Peer:
     """Optuna study and data of the plain script."""
 
     def __init__(self, study: Study, data: Path, folder: Path) -> None:
-        self.study, self.tune, self.folder = study, study.yaml["tune"], folder
+        self.study, self.tune, self.folder = study, study.tune, folder
         rows = load_training_data(data)
-        chosen = spread_rows(len(rows.heldout), self.tune["heldout_rows"])
+        chosen = evenly_spaced(len(rows.heldout), self.tune.heldout_rows)
         self.train = rows.train.select_columns(["input_ids", "labels"])
         self.heldout = rows.heldout.select(chosen).select_columns(["input_ids", "labels"])
         self.optuna = optuna.create_study(direction="minimize", pruner=EndsWhereTold())
@@ -56,31 +56,28 @@ class Peer:
     def _objective(self, trial: optuna.Trial) -> float:
         from transformers import AutoTokenizer
 
-        settings, cell = self._settings(trial.user_attrs["point"])
+        study = at_point(self.study, trial.user_attrs["point"], budget=self.tune.budget)
+        cell = study.cells[0]
         steps = plan_steps(
-            self.tune["budget"],
+            self.tune.budget,
             lengths_tokens=[len(row) for row in self.train["input_ids"]],
             per_device=cell.batch[0],
             accumulation=cell.batch[1],
         )
         trainer = make_trainer(
-            settings,
+            study,
             cell,
             self.folder,
             rows=(self.train, self.heldout),
-            tokenizer=AutoTokenizer.from_pretrained(settings["models"][cell.model]["path"]),
+            tokenizer=AutoTokenizer.from_pretrained(study.models[cell.model].path),
             steps=steps,
-            callbacks=(reporting(trial, steps=steps, parts=self.tune["evaluations"]),),
+            callbacks=(reporting(trial, steps=steps, parts=self.tune.evaluations),),
             per_device_eval_batch_size=8,
             eval_strategy="no",  # the callback says when
             save_strategy="no",
         )
         trainer.train()
         return trainer.state.log_history[-2]["eval_loss"]  # the last row sums the training up
-
-    def _settings(self, point: dict[str, Any]) -> tuple[dict[str, Any], Any]:
-        study = at_point(self.study, point, budget=self.tune["budget"])
-        return study.yaml, study.cells[0]
 
 
 def reporting(trial: optuna.Trial, *, steps: int, parts: int) -> Any:

@@ -1,7 +1,7 @@
 """The benchmarks measure what they say: in small, and without a word about speed."""
 
 import csv
-import importlib.util
+import importlib
 import itertools
 import json
 import re
@@ -18,36 +18,31 @@ from loragrid.paths import ROOT
 from tests.fixtures.app_toys import finished_study, toy_catalogue
 
 BENCHMARKS = ROOT / "benchmarks"
-sys.path.append(str(BENCHMARKS))  # behind scripts: two benchmarks bear the name of a stage or package there
 
 
 def load(name: str) -> ModuleType:
-    """A benchmark by its file: some bear the name of a stage."""
-    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", BENCHMARKS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module(f"benchmarks.{name}")
 
 
 def test_a_command_s_orphans_count(tmp_path: Path) -> None:
     # In a process of its own: it makes itself the parent of all orphans below it.
     work = "sum(i * i for i in range(6_000_000))"
-    code = f"import sys; sys.path.insert(0, {str(BENCHMARKS)!r}); import json, measuring; "
+    code = "import json; from benchmarks import measuring; "
     code += f"""print(json.dumps(measuring.run(["sh", "-c", '{sys.executable} -c "{work}" & exit 0'])))"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout)["cpu_seconds"] > 0.2
 
 
 def test_a_command_that_fails_stops_the_benchmark_with_its_words() -> None:
-    code = f"import sys; sys.path.insert(0, {str(BENCHMARKS)!r}); import measuring; "
+    code = "from benchmarks import measuring; "
     code += 'measuring.run(["sh", "-c", "echo no such thing >&2; exit 3"])'
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1 and "ended with status 3" in done.stderr and "no such thing" in done.stderr
 
 
 def test_the_page_is_made_from_the_files() -> None:
     table = load("table")
-    assert (BENCHMARKS / "README.md").read_text() == table.table(table.RESULTS), "run python benchmarks/table.py"
+    assert (BENCHMARKS / "README.md").read_text() == table.table(table.RESULTS), "run python -m benchmarks.table"
 
 
 def test_the_page_says_what_is_not_measured(tmp_path: Path) -> None:
@@ -62,7 +57,7 @@ def test_make_bench_makes_every_line_of_the_page_that_needs_no_gpu() -> None:
     table = load("table")
     named = subprocess.run(["make", "--dry-run", "bench"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     looped = re.search(r"for what in ([\w ]+);", named).group(1).split()
-    alone = re.findall(r"benchmarks/(\w+)\.py$", named, re.MULTILINE) + re.findall(
+    alone = re.findall(r"benchmarks\.(\w+)$", named, re.MULTILINE) + re.findall(
         r"results/(\w+)\.json$", named, re.MULTILINE
     )
     assert {*looped, *alone} == {

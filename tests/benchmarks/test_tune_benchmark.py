@@ -1,35 +1,25 @@
 """The search's benchmark in its smallest form: what it counts is right, and the peer trains the same trials."""
 
-import sys
 from pathlib import Path
 
 import pytest
 
-from loragrid.paths import ROOT
+from benchmarks import tune
+from benchmarks.tune_peer import Peer
 from tests.fixtures.train_toys import make_toy
 from tests.searching.test_tune import TUNE
 
-sys.path.append(str(ROOT / "benchmarks"))
-
 
 def test_pruning_and_pace_are_measured(tmp_path: Path, toy_llama: Path) -> None:
-    import importlib.util
-
-    from tune_peer import Peer
-
-    # benchmarks/tune.py bears the stage's name, as everything of one stage does, so it is loaded by its path.
-    spec = importlib.util.spec_from_file_location("benchmark_of_tune", ROOT / "benchmarks/tune.py")
-    benchmark = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(benchmark)
     toy = make_toy(tmp_path, toy_llama, tune=TUNE | {"trials": 4}, training__dropout=0.0)
 
-    found = benchmark.measure_pruning(toy.study, toy.data, tmp_path / "pruning", seeds=1)
+    found = tune.measure_pruning(toy.study, toy.data, tmp_path / "pruning", seeds=1)
     (row,) = found["searches"]
     assert found["steps_saved_mean"] == row["steps_saved"] and sum(row["outcomes"].values()) == 4
     assert row["gap"] >= 0 and row["noise"] > 0 and row["same_winner"] == (row["gap"] == 0)
 
     # That the peer is measured as often as the search, pruned trials too, measure_pace itself demands.
-    pace = benchmark.measure_pace(toy.study, toy.data, tmp_path / "pace", searches=1)
+    pace = tune.measure_pace(toy.study, toy.data, tmp_path / "pace", searches=1)
     assert set(pace["plain_script_to_ours"]["seconds"]) == {"reused", "reloaded"}
     assert [len(taken) for taken in pace["searches"][0]["seconds_cpu_and_garbage"].values()] == [
         5,

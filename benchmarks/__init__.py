@@ -1,0 +1,1 @@
+"""Measurements, each beside the tool that one would use instead. Run as `python -m benchmarks.NAME`."""
