@@ -2,8 +2,9 @@
 
     compare.py --study FILE --results results/demo --out results/demo/compare
 
-Works on whatever is there; what is not stays in the tables with its reason. Leaves in the output folder runs.csv (one
-row per run and base), scores.csv (one per subject and task), comparisons.csv, axes.csv and, last, compare.json.
+Uses the results that exist; runs without results stay in the tables with the reason. Writes into the output folder
+runs.csv (one row per run and base), scores.csv (one per subject and task), comparisons.csv, axes.csv and, last,
+compare.json. They hold numbers, thresholds and codes; the report turns them into sentences.
 """
 
 import argparse
@@ -16,92 +17,62 @@ from typing import Any
 
 import pandas as pd
 
-from loragrid.comparing.axis_effects import versus_base_case
-from loragrid.comparing.comparisons import Terms, versus_base, versus_precision
+from loragrid.comparing.comparisons import Terms
 from loragrid.comparing.diagnoses import diagnose_study
-from loragrid.comparing.item_tables import ItemTable, load_items
+from loragrid.comparing.item_tables import ItemTable
 from loragrid.comparing.run_table import run_rows, score_rows
-from loragrid.comparing.scorecard import scorecard
-from loragrid.comparing.study_checks import axis_names
+from loragrid.comparing.scorecard import StudyCells, scorecard
+from loragrid.comparing.study_results import SCHEMA, JudgedTables, StudyResults, judge_results, read_results
 from loragrid.comparing.trade_off import trade_offs
-from loragrid.comparing.verdicts import judge, seed_noise, widen_by_seeds
 from loragrid.errors import run_main
-from loragrid.records.outcomes import Outcome, collect, data_cards
+from loragrid.records.outcomes import Outcome
 from loragrid.runtime.atomic_files import write_json, write_text
 from loragrid.runtime.code_digest import code_digest
 from loragrid.study.study_file import Study, load_study
-
-SCHEMA = 1
 
 
 def compare(*, study: Study, results: Path, out: Path) -> dict[str, Any]:
     """Write all tables of the comparison and return the content of compare.json."""
     terms = Terms(**vars(study.compare))
-    outcomes = collect(study, results)
-    tables = load_items(results, outcomes)
-    heldout, noise = heldout_fingerprints(study, results), seed_noise(outcomes, tables)
-    comparisons = widen_by_seeds(versus_base(outcomes, tables, terms), noise, terms)
-    axes = versus_base_case(outcomes, tables, study.base_case, terms, heldout=heldout)
-    axes = widen_by_seeds(axes, noise, terms)
-    controls = versus_precision(study, outcomes, tables, terms)
-    family = judge([comparisons, axes, controls], tables, terms)
-    target = primary_target(tables)
-    diagnoses = diagnose_study(
-        study,
-        results,
-        outcomes,
-        tables,
-        comparisons=comparisons,
-        axes=axes,
-        controls=controls,
-        heldout=heldout,
-        target=target,
-        terms=terms,
-    )
+    found = read_results(study, results)
+    judged = judge_results(found, terms)
+    diagnoses = diagnose_study(found, judged, terms)
     summary = {
-        "schema": SCHEMA,
-        "study": study.name,
-        "terms": asdict(terms),
-        "family": family,
-        "tasks": {table.task: describe_task(table) for table in tables.values()},
-        "primary_target": target,
-        "axis_names": axis_names(study),
-        "statuses": dict(Counter(outcome.status for outcome in outcomes if outcome.kind == "run")),
-        "seeds": sorted({outcome.cell.seed for outcome in outcomes if outcome.cell}),
-        "noise": noise,
-        "trade_offs": trade_offs(comparisons, tables, target, terms),
-        "precision_controls": controls.to_dict("records"),
+        **summarise(found, judged, terms),
         **diagnoses.summary,
-        "scorecard": scorecard(
-            axes, outcomes, controls, target, tables[target].unit if target else "plain", axis_names(study)
-        ),
+        "scorecard": scorecard(cells_of(found, judged)),
         "code": code_digest("compare"),
     }
-    write_table(out / "runs.csv", pd.DataFrame(run_rows(outcomes, diagnoses.columns)))
-    write_table(out / "scores.csv", pd.DataFrame(score_rows(tables, terms.confidence)))
-    write_table(out / "comparisons.csv", comparisons)
-    write_table(out / "axes.csv", axes)
+    write_table(out / "runs.csv", pd.DataFrame(run_rows(found.outcomes, diagnoses.columns)))
+    write_table(out / "scores.csv", pd.DataFrame(score_rows(found.tables, terms.confidence)))
+    write_table(out / "comparisons.csv", judged.comparisons)
+    write_table(out / "axes.csv", judged.axes)
+    # Snakemake knows only this file, so it comes last: once it exists, the tables are complete.
     write_json(out / "compare.json", finite(summary))
-    report_progress(outcomes, family)
+    report_progress(found.outcomes, judged.family)
     return summary
 
 
-def heldout_fingerprints(study: Study, results: Path) -> dict[str, str]:
-    """Data id → fingerprint of its held-out tokens, from the data cards that are there."""
-    cards = data_cards(study, results).items()
-    return {data: card["heldout_fingerprint"] for data, card in cards if card.get("heldout_fingerprint")}
-
-
-def primary_target(tables: dict[str, ItemTable]) -> str | None:
-    """The target task that the report speaks of: the first that is a score, else the first."""
-    targets = [table for table in tables.values() if table.group == "target"]
-    scores = [table for table in targets if table.unit == "share"]
-    return (scores or targets)[0].task if targets else None
+def summarise(results: StudyResults, judged: JudgedTables, terms: Terms) -> dict[str, Any]:
+    """What compare.json says of the study, its tasks and its trade-offs."""
+    outcomes, tables = results.outcomes, results.tables
+    return {
+        "schema": SCHEMA,
+        "study": results.study.name,
+        "terms": asdict(terms),
+        "family": judged.family,
+        "tasks": {table.task: describe_task(table) for table in tables.values()},
+        "primary_target": results.target,
+        "statuses": dict(Counter(outcome.status for outcome in outcomes if outcome.kind == "run")),
+        "seeds": sorted({outcome.cell.seed for outcome in outcomes if outcome.cell}),
+        "noise": judged.noise,
+        "trade_offs": trade_offs(judged.comparisons, tables, results.target, terms),
+        "precision_controls": judged.controls.to_dict("records"),
+    }
 
 
 def describe_task(table: ItemTable) -> dict[str, Any]:
-    """What the report must know of a task."""
-    clusters = None if table.clusters is None else len(set(table.clusters))
+    """A task's purpose, metric and size."""
     return {
         "group": table.group,
         "metric": table.metric,
@@ -109,12 +80,21 @@ def describe_task(table: ItemTable) -> dict[str, Any]:
         "unit": table.unit,
         "binary": table.binary,
         "items": len(table.items),
-        "clusters": clusters,
+        "clusters": None if table.clusters is None else len(set(table.clusters)),
     }
 
 
+def cells_of(results: StudyResults, judged: JudgedTables) -> StudyCells:
+    """What the published findings are tested on: the axes on the main target."""
+    axes, target = judged.axes, results.target
+    if not axes.empty:
+        axes = axes[axes["task"] == target]
+    unit = results.tables[target].unit if target else "plain"
+    return StudyCells(axes, results.outcomes, judged.controls, unit)
+
+
 def finite(value: Any) -> Any:
-    """The value with NaN and infinity as None and numpy numbers as plain ones, for JSON that every reader takes."""
+    """The value with NaN and infinity as None and numpy numbers as Python's: JSON has neither."""
     if isinstance(value, dict):
         return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -124,12 +104,12 @@ def finite(value: Any) -> Any:
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
-    """A table as CSV, whole or not at all; numbers as Python writes them, so that reading gives the same ones."""
+    """Write a table as CSV, atomically. Floats are written in full, so reading gives the same numbers."""
     write_text(path, table.to_csv(index=False, lineterminator="\n"))
 
 
 def report_progress(outcomes: list[Outcome], family: int) -> None:
-    """One line on stderr: how much of the study was there to compare."""
+    """Print on stderr how much of the study was compared."""
     runs = [outcome for outcome in outcomes if outcome.kind == "run"]
     scored = sum(run.status == "scored" for run in runs)
     print(f"compare: {scored} of {len(runs)} runs scored, {family} comparisons", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""The diagnosis of a whole study, from records and tables to compare.json: healthy ones and such as were made faulty."""
+"""The diagnosis of whole studies, from records and tables to compare.json: healthy ones and faulty ones."""
 
 import json
 from pathlib import Path
@@ -62,7 +62,7 @@ def test_a_base_that_lost_by_four_bits_is_the_fault_of_its_runs(tmp_path: Path) 
     for cell in study.cells:
         named = [cause for cause in found[cell.run] if cause["cause"] == "precision"]
         assert bool(named) == (cell.model == "small")
-        assert all("world facts" in cause["evidence"] for cause in named)
+        assert all(cause["measured"]["task"] == "world_facts" for cause in named)
 
 
 def test_a_base_that_guesses_is_named_before_all(tmp_path: Path) -> None:

@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 
 import compare
-from loragrid.comparing.scorecard import LITERATURE, scorecard
+from loragrid.comparing.literature import LITERATURE, load_findings, rules_digest
+from loragrid.comparing.scorecard import StudyCells, scorecard
 from loragrid.errors import UserError
-from loragrid.formatting import AXIS_NAMES
 from tests.fixtures import synthetic
 
 
@@ -25,14 +25,11 @@ def axis_row(axis: str, value: str, base: str, difference: float, half: float, v
     return row | bounds | {"verdict": verdict}
 
 
-NAMES = AXIS_NAMES | {"rank": "rank (with alpha)"}
-
-
-def result(rows: list[dict], claim: str, **options) -> tuple[str, str]:
+def result(rows: list[dict], finding: str, **options) -> tuple[str, dict]:
     axes = pd.DataFrame(rows) if rows else pd.DataFrame(columns=["axis", "task", "verdict"])
     controls = pd.DataFrame(options.get("controls", []))
-    found = scorecard(axes, [], controls, "t", options.get("unit", "share"), NAMES)
-    row = next(row for row in found if claim in row["claim"])
+    found = scorecard(StudyCells(axes, [], controls, options.get("unit", "share")))
+    row = next(row for row in found if row["finding"] == finding)
     return row["result"], row["why"]
 
 
@@ -48,9 +45,10 @@ def result(rows: list[dict], claim: str, **options) -> tuple[str, str]:
 )
 def test_little_is_what_lies_within_the_margin(difference, half, verdict, wanted) -> None:
     row = axis_row("rank", "64", "16", difference, half, verdict)
-    found, why = result([row], "Rank matters little")
-    assert found == wanted and ("rank (with alpha) 64" in why or wanted == "agrees")
-    assert result([row], "Rank matters little", unit="plain")[0] == "can't tell"
+    found, why = result([row], "rank_matters_little")
+    named = why["rows"][0] if found == "disagrees" else why["row"]
+    assert found == wanted and (named["axis"], named["value"]) == ("rank", "64")
+    assert result([row], "rank_matters_little", unit="plain") == ("can't tell", {"code": "target_not_a_share"})
 
 
 @pytest.mark.parametrize(
@@ -63,25 +61,26 @@ def test_little_is_what_lies_within_the_margin(difference, half, verdict, wanted
     ],
 )
 def test_larger_batches(value: str, verdict: str, wanted: str) -> None:
-    assert result([axis_row("batch", value, "2×4", -0.2, 0.1, verdict)], "Large batches")[0] == wanted
+    assert result([axis_row("batch", value, "2×4", -0.2, 0.1, verdict)], "large_batches_hurt")[0] == wanted
 
 
 def test_what_could_not_be_compared_decides_nothing() -> None:
-    row = axis_row("batch", "4×8", "2×4", -0.2, 0.1, "") | {"reason": "not comparable: its runs trained on 4 times"}
-    assert result([row], "Large batches") == ("can't tell", "not comparable: its runs trained on 4 times")
+    row = axis_row("batch", "4×8", "2×4", -0.2, 0.1, "") | {"reason": "unequal_training_tokens", "token_ratio": 4.0}
+    why = {"reason": "unequal_training_tokens", "task": "t", "token_ratio": 4.0}
+    assert result([row], "large_batches_hurt") == ("can't tell", {"code": "not_compared", "row": why})
 
 
 def test_what_the_grid_does_not_hold_is_not_tested() -> None:
-    for claim in (
-        "Rank matters",
-        "Large batches",
-        "nearly the same at every rank",
-        "ten times",
-        "attention alone",
-        "4-bit",
-    ):
-        answer, why = result([], claim)
-        assert answer == "not tested" and why
+    codes = {key: result([], key) for key in load_findings()}
+    assert codes == {
+        "rank_matters_little": ("not tested", {"code": "not_varied", "axis": "rank"}),
+        "large_batches_hurt": ("not tested", {"code": "not_varied", "axis": "batch"}),
+        "one_best_rate_at_every_rank": ("not tested", {"code": "needs_rates_at_each_value", "axis": "rank"}),
+        "ten_times_the_rate_of_full_tuning": ("not tested", {"code": "needs_other_runs"}),
+        "attention_alone_is_worse": ("not tested", {"code": "needs_other_runs"}),
+        "forgets_less_than_full_tuning": ("not tested", {"code": "needs_other_runs"}),
+        "four_bits_are_enough": ("not tested", {"code": "needs_two_precisions"}),
+    }
 
 
 def test_precision() -> None:
@@ -95,10 +94,14 @@ def test_precision() -> None:
     }
     control |= {"difference": 0.0}
     loss = control | {"unit": "plain", "low": -9.0, "high": -5.0, "verdict": "worse"}
-    assert result([], "4-bit", controls=[control, loss])[0] == "agrees"  # points are no measure of a loss
-    assert result([], "4-bit", controls=[loss])[0] == "not tested"
-    assert result([], "4-bit", controls=[control, control | {"low": -0.2, "high": -0.1}])[0] == "disagrees"
-    assert result([], "4-bit", controls=[control | {"low": -0.2}])[0] == "can't tell"
+    assert (
+        result([], "four_bits_are_enough", controls=[control, loss])[0] == "agrees"
+    )  # points are no measure of a loss
+    assert result([], "four_bits_are_enough", controls=[loss])[0] == "not tested"
+    assert (
+        result([], "four_bits_are_enough", controls=[control, control | {"low": -0.2, "high": -0.1}])[0] == "disagrees"
+    )
+    assert result([], "four_bits_are_enough", controls=[control | {"low": -0.2}])[0] == "can't tell"
 
 
 @pytest.mark.parametrize(
@@ -121,13 +124,22 @@ def test_best_rate_at_every_rank(tmp_path: Path, best_at_64: float, alpha: int |
     study = synthetic.make_study(tmp_path, grid=grid, training={"alpha": alpha})
     synthetic.make_results(study, tmp_path / "results", items=20, effect=effect)
     summary = compare.compare(study=study, results=tmp_path / "results", out=tmp_path / "out")
-    row = next(row for row in summary["scorecard"] if "every rank" in row["claim"])
+    row = next(row for row in summary["scorecard"] if row["finding"] == "one_best_rate_at_every_rank")
     assert row["result"] == wanted
 
 
 def test_every_source_is_named_and_an_unknown_rule_refused(tmp_path: Path) -> None:
-    rows = scorecard(pd.DataFrame(), [], pd.DataFrame(), "t", "share", NAMES)
-    assert len(rows) >= 5 and all(source["title"] and source["where"] for row in rows for source in row["sources"])
+    findings = load_findings().values()
+    assert len(findings) >= 5
+    assert all(source["title"] and source["where"] for finding in findings for source in finding.sources)
     (tmp_path / "l.yaml").write_text(LITERATURE.read_text().replace("little_effect, axis", "magic, axis"))
     with pytest.raises(UserError, match="magic"):
-        scorecard(pd.DataFrame(), [], pd.DataFrame(), "t", "share", NAMES, tmp_path / "l.yaml")
+        scorecard(StudyCells(pd.DataFrame(), [], pd.DataFrame(), "share"), tmp_path / "l.yaml")
+
+
+def test_a_claim_in_other_words_runs_no_comparison_again(tmp_path: Path) -> None:
+    text, path = LITERATURE.read_text(), tmp_path / "l.yaml"
+    path.write_text(text.replace("Large batches hurt LoRA", "LoRA suffers from large batches"))
+    assert path.read_text() != text and rules_digest(path) == rules_digest()
+    path.write_text(text.replace("margin: 0.05}", "margin: 0.04}", 1))
+    assert rules_digest(path) != rules_digest()

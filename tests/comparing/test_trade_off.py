@@ -1,4 +1,4 @@
-"""Ship, don't ship, can't tell: from every retention task's own interval, and honest about what it leaves out."""
+"""Ship, don't ship, can't tell: decided by every retention task's own interval, with what it leaves out."""
 
 from types import SimpleNamespace
 
@@ -36,46 +36,49 @@ def found(*kept: dict, gain: dict | None = None, tasks: tuple[str, ...] = ("plan
     return trade_offs(rows, {task: TABLES[task] for task in tasks}, "plan", TERMS)[0]
 
 
+def decision(told: dict) -> tuple[str, str, list[str]]:
+    return told["ship"], told["ship_reason"]["code"], told["ship_reason"]["tasks"]
+
+
 FINE = row("facts", -0.03, 0.05), row("sums", -0.04, 0.04)
 
 
 @pytest.mark.parametrize(
-    "lists, ship, reason",
+    "lists, ship, code, tasks",
     [
-        (row("lists", -0.02, 0.06), "ship", "gain proved, no task lost more than the margin"),
-        (row("lists", -0.085, -0.055, "worse"), "don't ship", "lost more than the margin on lists"),
-        (row("lists", -0.085, -0.055), "can't tell", "a loss beyond the margin is likely, not proved, on lists"),
-        (row("lists", -0.09, 0.03), "can't tell", "a loss beyond the margin is not excluded on lists"),
+        (row("lists", -0.02, 0.06), "ship", "no_loss_beyond_margin", []),
+        (row("lists", -0.085, -0.055, "worse"), "don't ship", "lost_more_than_margin", ["lists"]),
+        (row("lists", -0.085, -0.055), "can't tell", "loss_likely", ["lists"]),
+        (row("lists", -0.09, 0.03), "can't tell", "loss_not_excluded", ["lists"]),
     ],
 )
-def test_every_single_task_counts_and_not_their_mean(lists: dict, ship: str, reason: str) -> None:
+def test_every_single_task_counts_and_not_their_mean(lists: dict, ship: str, code: str, tasks: list[str]) -> None:
     told = found(*FINE, lists)
-    assert (told["ship"], told["ship_reason"]) == (ship, reason)
+    assert decision(told) == (ship, code, tasks) and told["ship_reason"]["margin"] == 0.05
     assert told["kept_low"] > -0.05  # the mean alone would ship all of them
     assert told["worst_task"] == ("lists" if ship != "ship" else "sums") and told["retention_tasks"] == 3
 
 
-def test_no_gain_is_not_shipped_and_an_unproved_one_is_not_told() -> None:
+def test_a_loss_on_the_target_is_not_shipped_and_an_unproved_gain_stays_open() -> None:
     lists = row("lists", -0.02, 0.02)
     assert found(*FINE, lists, gain=row("plan", -0.2, -0.1, "worse"))["ship"] == "don't ship"
-    assert found(*FINE, lists, gain=row("plan", -0.1, 0.3))["ship_reason"] == "gain not proved"
-    assert (
-        found(*FINE, lists, gain=row("plan", -0.2, -0.01))["ship"] == "can't tell"
-    )  # a loss that is not proved either
+    assert decision(found(*FINE, lists, gain=row("plan", -0.1, 0.3))) == ("can't tell", "gain_not_proved", [])
+    # A loss on the target that is not proved leaves it open too.
+    assert found(*FINE, lists, gain=row("plan", -0.2, -0.01))["ship"] == "can't tell"
 
 
 def test_a_task_in_another_unit_is_named_and_never_averaged() -> None:
     tasks = ("plan", "facts", "sums", "text_loss")
     told = found(*FINE, row("text_loss", -0.3, 0.4), tasks=tasks)
     assert told["ship"] == "ship" and told["unmargined"] == ["text_loss"] and told["retention_tasks"] == 2
-    assert told["ship_reason"].endswith("no margin for text loss, which is not proved worse")
+    assert decision(told) == ("ship", "no_loss_beyond_margin", ["text_loss"])
     told = found(*FINE, row("text_loss", 0.3, 0.4, "worse"), tasks=tasks)
-    assert (told["ship"], told["ship_reason"]) == ("can't tell", "worse on text loss, for which no margin is set")
+    assert decision(told) == ("can't tell", "worse_without_margin", ["text_loss"])
     told = found(row("text_loss", -0.3, 0.4), tasks=("plan", "text_loss"))
-    assert (told["ship"], told["ship_reason"]) == ("can't tell", "no margin for text loss")
+    assert decision(told) == ("can't tell", "no_margin", ["text_loss"])
 
 
 def test_a_missing_task_leaves_it_open() -> None:
     told = found(*FINE)
-    assert (told["ship"], told["ship_reason"], told["kept"]) == ("can't tell", "no score on lists", None)
-    assert found(tasks=("plan",))["ship_reason"] == "retention not measured"
+    assert decision(told) == ("can't tell", "no_score", ["lists"]) and told["kept"] is None
+    assert decision(found(tasks=("plan",))) == ("can't tell", "retention_not_measured", [])

@@ -21,7 +21,7 @@ rule compare:
         out=lambda wildcards, output: Path(output.comparison).parent,
         cells=sha256_json([*STUDY.bases, *(cell.run for cell in STUDY.cells)]),
         compare=sha256_json(STUDY.yaml["compare"]),
-        literature=files_digest([paths.ROOT / "config" / "literature.yaml"]),
+        literature=rules_digest(),
         code=code_digest("compare"),
     shell:
         'exec python "$SCRIPTS/compare.py" --study "$STUDY" --results {params.results:q}'

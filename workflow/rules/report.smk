@@ -40,6 +40,7 @@ rule report:
         results=lambda wildcards, input: Path(input.comparison).parents[1],
         title=STUDY.title,
         search=JOBS.shown_search_digest(),
+        literature=files_digest([LITERATURE]),
         templates=files_digest((paths.SCRIPTS / "loragrid" / "reporting" / "templates").glob("*")),
         code=code_digest("report"),
     shell:

@@ -1,18 +1,22 @@
-"""Which setting matters: every value of every axis against the base case's value, all else equal."""
+"""The effect of single settings: every value of every axis against the base case's value, all else equal."""
 
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from loragrid.comparing.comparisons import Terms, paired_rows
+from loragrid.comparing.comparisons import NO_SCORE, Terms, paired_rows
 from loragrid.comparing.item_tables import ItemTable
 from loragrid.records.outcomes import Outcome
 from loragrid.study.sections import BaseCase
 
+# The seed is an axis of the grid but not of the comparison: runs that differ only in the seed are averaged.
 COMPARED_AXES = ("learning_rate", "rank", "batch", "model")
 # ASSUME: cells whose training tokens differ by less than 2%, or by less than one update, were trained on equal terms.
 TOKEN_TOLERANCE = 0.02
+# Codes of the `reason` column, beside those of `comparisons`.
+UNEQUAL_TOKENS = "unequal_training_tokens"  # `token_ratio` says by how much
+OTHER_LOSS_TOKENS = "loss_on_other_tokens"
 Pair = tuple[list[Outcome], list[Outcome]]  # runs with the base case's value and with another, each under all seeds
 
 
@@ -26,10 +30,10 @@ def versus_base_case(
 ) -> pd.DataFrame:
     """One row per axis value and task: runs with that value minus runs with the base case's value, all else equal.
 
-    Seeds of a setting are averaged item by item, and so are the pairs of a factorial grid. `heldout`: data id → fingerprint of
-    the held-out tokens; losses on different tokens are not compared, nor are runs that trained on different numbers of
-    tokens, and the row says so. A search's winner, which leaves the base case on several settings at once, is an axis of
-    its own.
+    Seeds of a setting are averaged item by item, and so are the pairs of a factorial grid. `heldout` maps a data id to the
+    fingerprint of its held-out tokens: losses on different tokens are not compared, nor are runs trained on different
+    numbers of tokens; such a row has a `reason` instead of a test. A search's winner, which departs from the base case in
+    several settings at once, is an axis of its own.
     """
     rows = []
     for axis, value, default, pairs in _all_pairs(outcomes, base_case):
@@ -39,7 +43,7 @@ def versus_base_case(
 
 
 def _all_pairs(outcomes: list[Outcome], base_case: BaseCase) -> list[tuple[str, str, str, list[Pair]]]:
-    """(axis, value, base case's value, pairs) for every value that some runs share all else with the base case's value in."""
+    """(axis, value, base case's value, pairs) for every value with at least one pair that differs in nothing else."""
     runs = [o for o in outcomes if o.kind == "run" and o.status == "scored"]
     grid = [o for o in runs if "search" not in o.cell.departs]
     found = []
@@ -50,6 +54,7 @@ def _all_pairs(outcomes: list[Outcome], base_case: BaseCase) -> list[tuple[str, 
             places = by_value.setdefault(getattr(outcome.cell, axis), {})
             places.setdefault(_place(outcome, axis), []).append(outcome)
         partners = by_value.pop(default, {})
+        # In a factorial grid a value has a pair per combination of the other settings; in a one-factor grid it has one.
         for value, places in sorted(by_value.items(), key=lambda item: _order(item[0])):
             pairs = [(partners[place], members) for place, members in places.items() if place in partners]
             if pairs:
@@ -62,19 +67,24 @@ def _all_pairs(outcomes: list[Outcome], base_case: BaseCase) -> list[tuple[str, 
 
 
 def _place(outcome: Outcome, without: str) -> tuple:
-    """The cell's settings apart from one axis and the seed; alpha moves with rank where the study says so."""
+    """The cell's settings apart from one axis and the seed. Alpha is no part of it, so it may change with the rank."""
     return tuple(str(getattr(outcome.cell, axis)) for axis in COMPARED_AXES if axis != without)
 
 
 def _order(value: Any) -> tuple:
-    return (0, value, "") if isinstance(value, int | float) else (1, 0, str(value))
+    """Numbers by size, then texts and pairs by their text."""
+    if isinstance(value, int | float):
+        return (0, value, "")
+    return (1, 0, str(value))
 
 
 def axis_text(axis: str, value: Any) -> str:
-    """An axis value as text: 0.01, 16, 2×4, llama-s."""
+    """An axis value as the tables hold it: 0.01, 16, 2×4, llama-s."""
     if axis == "batch":
         return f"{value[0]}×{value[1]}"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:g}"
+    return str(value)
 
 
 def _axis_row(pairs: list[Pair], table: ItemTable, terms: Terms, heldout: dict[str, str]) -> dict[str, Any]:
@@ -86,38 +96,41 @@ def _axis_row(pairs: list[Pair], table: ItemTable, terms: Terms, heldout: dict[s
         "metric": table.metric,
         "pairs": len(pairs),
         "seeds": min(len(side) for pair in pairs for side in pair),
+        # The seeds' variance of the mean over pairs: each side adds 1/seeds of one run's, and n pairs divide it by n².
         "seed_share": sum(1 / len(side) for pair in pairs for side in pair) / len(pairs) ** 2,
         "token_ratio": float(after / before),
         "equal_tokens": all(_equal_tokens(pair) for pair in pairs),
     }
     missing = [o.subject for o in everyone if o.subject not in table.values]
     if missing:
-        return head | {"reason": f"{missing[0]} has no score on {table.task}"}
+        return head | {"reason": NO_SCORE, "unscored": missing[0]}
+    # More tokens alone would explain a better score, so the difference could not be put down to the setting.
     if not head["equal_tokens"]:
-        return head | {
-            "reason": f"not comparable: its runs trained on {head['token_ratio']:.3g} times the base case’s tokens"
-        }
+        return head | {"reason": UNEQUAL_TOKENS}
     if table.metric == "loss" and not all(_same_tokens(pair, heldout) for pair in pairs):
-        return head | {"reason": "not comparable: losses on different tokens (another tokenizer or chat template)"}
+        return head | {"reason": OTHER_LOSS_TOKENS}
     mask, before, after, weights = _mean_of_pairs(pairs, table)
     return head | paired_rows(table, mask, before, after[None], weights=weights, terms=terms)[0]
 
 
 def _equal_tokens(pair: Pair) -> bool:
-    """Whether both sides trained on the same number of tokens, as far as whole updates allow."""
+    """Whether both sides trained on the same number of tokens, to within one update of the larger batch."""
     means = [np.mean([o.record.tokens for o in side]) for side in pair]
     update = max(o.record.tokens / o.record.steps for side in pair for o in side if o.record.steps)
     return abs(means[1] - means[0]) <= max(TOKEN_TOLERANCE * means[0], update)
 
 
 def _same_tokens(pair: Pair, heldout: dict[str, str]) -> bool:
-    """Whether the held-out loss of both sides is over the same tokens."""
+    """Whether the held-out losses of both sides are over the same tokens."""
     return len({heldout.get(o.cell.data, o.cell.data) for side in pair for o in side}) == 1
 
 
 def _mean_of_pairs(pairs: list[Pair], table: ItemTable) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
-    """Which items all runs have, values before and after and weights of those, such that the weighted mean difference is the
-    mean over the pairs of each pair's own: pairs on other models may weigh the same items otherwise."""
+    """The items that all runs have (a mask), and their values before and after with weights, averaged over the pairs.
+
+    Pairs on different models may weigh the same items differently. The weights returned make the weighted mean of the
+    differences equal the mean over the pairs of each pair's own weighted difference.
+    """
     sides = [[np.mean([table.values[o.subject] for o in side], axis=0) for side in pair] for pair in pairs]
     mask = ~np.isnan(np.sum(sides, axis=(0, 1)))
     before, after = (np.array([pair[side][mask] for pair in sides]) for side in (0, 1))

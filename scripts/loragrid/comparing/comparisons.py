@@ -1,6 +1,6 @@
-"""Which model is better: every setting against its untrained base, item by item; one precision against another.
+"""Paired comparisons of every setting with its untrained base, and of one model in two precisions.
 
-A setting is what cells that differ in nothing but the seed share: its runs are averaged, item by item.
+Runs that differ only in the seed share a setting; their values are averaged item by item.
 """
 
 from collections.abc import Mapping
@@ -13,11 +13,16 @@ import pandas as pd
 from loragrid.comparing import paired_statistics
 from loragrid.comparing.item_tables import ItemTable
 from loragrid.comparing.power import fewest_units
+from loragrid.comparing.sign_flips import Draws
 from loragrid.records.outcomes import Outcome
 from loragrid.runtime.atomic_files import sha256_json
 from loragrid.study.grid import Cell
 from loragrid.study.sections import ModelEntry
 from loragrid.study.study_file import Study
+
+# Codes of the `reason` column: why a row has no test. The report turns them into sentences with the row's own numbers.
+NO_SCORE = "no_score"  # `unscored` names the subject
+TOO_FEW_ITEMS, TOO_FEW_CLUSTERS = "too_few_items", "too_few_clusters"  # `units` is their number
 
 
 @dataclass(frozen=True)
@@ -35,14 +40,18 @@ class Terms:
     def confidence(self) -> float:
         return 1 - self.alpha
 
+    @property
+    def draws(self) -> Draws:
+        return Draws(self.bootstrap_draws, self.seed)
+
 
 def setting_key(cell: Cell) -> str:
-    """What cells that differ in nothing but the seed share."""
+    """A key that two cells share when they differ only in the seed."""
     return sha256_json({key: value for key, value in cell.identity.items() if key != "seed"} | {"base": cell.base})
 
 
 def settings_of(outcomes: list[Outcome]) -> list[list[Outcome]]:
-    """The scored runs, those of one setting together, in the order of the grid."""
+    """The scored runs grouped by setting, in the grid's order."""
     settings: dict[str, list[Outcome]] = {}
     for outcome in outcomes:
         if outcome.kind == "run" and outcome.status == "scored":
@@ -51,9 +60,10 @@ def settings_of(outcomes: list[Outcome]) -> list[list[Outcome]]:
 
 
 def versus_base(outcomes: list[Outcome], tables: dict[str, ItemTable], terms: Terms) -> pd.DataFrame:
-    """One row per setting and task: its score minus that of its own base, untrained, on the same items.
+    """One row per setting and task: the setting's score minus that of its own untrained base, on the same items.
 
-    `run` is the setting's first run, which stands for it in other tables, `runs` all of them with spaces between.
+    `run` is the setting's first run, which represents it in other tables; `runs` lists all of them, separated by spaces.
+    A row without a test has its code in `reason` and no p value.
     """
     settings, rows = settings_of(outcomes), []
     for table in tables.values():
@@ -63,17 +73,18 @@ def versus_base(outcomes: list[Outcome], tables: dict[str, ItemTable], terms: Te
 
 
 def _against(base: str, settings: list[list[Outcome]], table: ItemTable, terms: Terms) -> list[dict[str, Any]]:
-    """Rows for the settings of one base on one task; those that share the same items are tested in one go."""
+    """Rows for the settings of one base on one task."""
     rows: list[dict[str, Any]] = []
+    # Settings scored on the same items are tested in one call; a call per row is slow in a large study.
     together: dict[bytes, list[tuple[dict[str, Any], np.ndarray]]] = {}
     for members in settings:
         runs = [run.subject for run in members]
         head = {"task": table.task, "group": table.group, "metric": table.metric, "base": base}
+        # The seeds' variance of the difference is that of one run divided by the seeds; the base has no seed.
         head |= {"run": runs[0], "runs": " ".join(runs), "seeds": len(runs), "seed_share": 1 / len(runs)}
         missing = [subject for subject in (base, *runs) if subject not in table.values]
         if missing:
-            who = "the base" if missing[0] == base else "the run"
-            rows.append(head | {"reason": f"{who} has no score on {table.task}"})
+            rows.append(head | {"reason": NO_SCORE, "unscored": missing[0]})
             continue
         values = np.mean([table.values[run] for run in runs], axis=0)
         mask = ~np.isnan(table.values[base]) & ~np.isnan(values)
@@ -96,17 +107,21 @@ def paired_rows(
     weights: np.ndarray | None,
     terms: Terms,
 ) -> list[dict[str, Any]]:
-    """The numbers of `stats.compare_paired` for `after` (R, n) against `before` (n,), both without the items that `mask`
-    leaves out, as dicts; with too few items for any test the reason and no numbers."""
-    clusters = table.clusters[mask] if table.clusters is not None else None
-    units = int(mask.sum()) if clusters is None else len(set(clusters))
+    """The numbers of `compare_paired` for `after` (R, n) against `before` (n,) as R dicts of table columns.
+
+    `mask` says which of the table's items the arrays hold. With too few items for any test the dicts hold a reason.
+    """
+    clusters, reason, units = None, TOO_FEW_ITEMS, int(mask.sum())
+    if table.clusters is not None:
+        clusters = table.clusters[mask]
+        reason, units = TOO_FEW_CLUSTERS, len(set(clusters))
+    # With so few units even the most extreme outcome would not be significant: "can't tell" would be the only answer.
     if units < fewest_units(terms.alpha):
-        what = "items" if clusters is None else "clusters of items"
-        reason = f"only {units} independent {what} in common, too few for any difference to be proved"
         return [{"items": int(mask.sum()), "units": units, "reason": reason}] * len(after)
     before = np.broadcast_to(before, after.shape)
-    options = {"confidence": terms.confidence, "draws": terms.bootstrap_draws, "seed": terms.seed}
-    found = paired_statistics.compare_paired(before, after, weights=weights, clusters=clusters, **options)
+    found = paired_statistics.compare_paired(
+        before, after, weights=weights, clusters=clusters, confidence=terms.confidence, draws=terms.draws
+    )
     means = [np.average(values, axis=1, weights=weights) for values in (before, after)]
     columns = ("difference", "low", "high", "stderr", "test_stderr", "p", "method")
     return [
@@ -119,8 +134,10 @@ def paired_rows(
 
 
 def versus_precision(study: Study, outcomes: list[Outcome], tables: dict[str, ItemTable], terms: Terms) -> pd.DataFrame:
-    """One row per task and pair of untrained bases that are one model in two precisions: the lower one's score minus the
-    higher one's, which is what fewer bits cost before any training."""
+    """One row per task and pair of untrained bases that are one model in two precisions.
+
+    The difference is the lower precision's score minus the higher one's: the cost of fewer bits before any training.
+    """
     bases = [o for o in outcomes if o.kind == "base" and o.status == "scored"]
     rows = []
     for high in bases:
@@ -129,20 +146,21 @@ def versus_precision(study: Study, outcomes: list[Outcome], tables: dict[str, It
                 continue
             for table in tables.values():
                 if high.subject in table.values and low.subject in table.values:
-                    head = {"task": table.task, "group": table.group, "metric": table.metric, "unit": table.unit}
-                    head |= {"high_model": high.model, "low_model": low.model, "precision": low.score.precision}
-                    before, after = table.values[high.subject], table.values[low.subject]
-                    mask = ~np.isnan(before) & ~np.isnan(after)
-                    weights = table.weights[high.subject][mask] if table.weights else None
-                    rows.append(
-                        head
-                        | paired_rows(table, mask, before[mask], after[mask][None], weights=weights, terms=terms)[0]
-                    )
+                    rows.append(_precision_row(high, low, table, terms))
     return pd.DataFrame(rows)
 
 
+def _precision_row(high: Outcome, low: Outcome, table: ItemTable, terms: Terms) -> dict[str, Any]:
+    head = {"task": table.task, "group": table.group, "metric": table.metric, "unit": table.unit}
+    head |= {"high_model": high.model, "low_model": low.model, "precision": low.score.precision}
+    before, after = table.values[high.subject], table.values[low.subject]
+    mask = ~np.isnan(before) & ~np.isnan(after)
+    weights = table.weights[high.subject][mask] if table.weights else None
+    return head | paired_rows(table, mask, before[mask], after[mask][None], weights=weights, terms=terms)[0]
+
+
 def _same_but_for_precision(models: Mapping[str, ModelEntry], high: str, low: str) -> bool:
-    """Whether two entries of `models` differ in their precision only, and the second's has fewer bits."""
+    """Whether two entries of `models` differ only in their precision, the second having fewer bits."""
     same = replace(models[low], precision=models[high].precision) == models[high]
     bits = [int(models[name].precision.removesuffix("bit")) for name in (high, low)]
     return same and bits[1] < bits[0]

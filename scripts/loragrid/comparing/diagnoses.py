@@ -1,19 +1,15 @@
-"""The whole study's diagnosis: causes of every run, faults of the bases, and what must not be compared."""
+"""The diagnosis of a whole study: causes of every run, faults of the bases, and what must not be compared."""
 
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from typing import Any
 
-import pandas as pd
-
-from loragrid.comparing.causes import as_dicts, diagnose, unmade
+from loragrid.comparing.causes import Cause, diagnose, unmade
 from loragrid.comparing.comparisons import Terms
-from loragrid.comparing.item_tables import ItemTable
+from loragrid.comparing.paired_statistics import WORSE
 from loragrid.comparing.run_evidence import RunEvidence, gather_evidence
 from loragrid.comparing.study_checks import base_faults, caveats, leaks, not_comparable
-from loragrid.formatting import change, plain_name, visible
-from loragrid.records.outcomes import Outcome
-from loragrid.study.study_file import Study
+from loragrid.comparing.study_results import JudgedTables, StudyResults
 
 
 @dataclass(frozen=True)
@@ -24,54 +20,56 @@ class Diagnoses:
     columns: dict[str, dict[str, Any]]
 
 
-def diagnose_study(
-    study: Study,
-    results: Path,
-    outcomes: list[Outcome],
-    tables: dict[str, ItemTable],
-    *,
-    comparisons: pd.DataFrame,
-    axes: pd.DataFrame,
-    controls: pd.DataFrame,
-    heldout: dict[str, str],
-    target: str | None,
-    terms: Terms,
-) -> Diagnoses:
-    """Causes per run in the order of the grid; a run without any has an empty list: no fault found."""
-    evidence = gather_evidence(outcomes, results)
-    faults, leaking = base_faults(outcomes, tables, study, results, terms), leaks(results, study.data_sets)
-    units = {table.task: table.unit for table in tables.values()}
-    rows: dict[str, list[dict[str, Any]]] = {}
-    for row in comparisons.to_dict("records"):
-        for run in row["runs"].split():
-            rows.setdefault(run, []).append(row)
-    lost = [] if controls.empty else controls[controls["verdict"] == "worse"].to_dict("records")
-    causes = {}
-    for run, found in evidence.items():
-        own = diagnose(found, rows.get(run, []), units=units, target=target)
-        own += [leaking[found.outcome.cell.data]] if found.outcome.cell.data in leaking else []
-        own += [cause for cause in faults.get(found.outcome.base, []) if cause.cause == "broken_base"]
-        causes[run] = as_dicts(own) + [_precision(row) for row in lost if row["low_model"] == found.outcome.model]
+def diagnose_study(results: StudyResults, judged: JudgedTables, terms: Terms) -> Diagnoses:
+    """Causes per run, in the grid's order; an empty list means that no fault was found."""
+    evidence = gather_evidence(results.outcomes, results.folder)
+    faults = base_faults(results, terms)
+    causes = _causes(results, judged, evidence, faults)
+    unmade_checks = {run: unmade(found) for run, found in evidence.items()}
     common = _equal_tokens(evidence)
     summary = {
-        "diagnoses": causes,
-        "unmade_checks": {run: told for run, found in evidence.items() if (told := unmade(found))},
-        "base_faults": {base: as_dicts(found) for base, found in faults.items()},
-        "not_comparable": not_comparable(outcomes, heldout, axes),
-        "caveats": caveats(study, outcomes),
+        "diagnoses": {run: [asdict(cause) for cause in found] for run, found in causes.items()},
+        "unmade_checks": {run: found for run, found in unmade_checks.items() if found is not None},
+        "base_faults": {base: [asdict(cause) for cause in found] for base, found in faults.items()},
+        "not_comparable": not_comparable(results.outcomes, results.heldout, judged.axes),
+        "caveats": caveats(results.study, results.outcomes),
         "equal_tokens": common,
     }
     return Diagnoses(summary, {run: _columns(found, common) for run, found in evidence.items()})
 
 
-def _precision(row: dict[str, Any]) -> dict[str, str]:
-    moved = f"{plain_name(row['task'])} {change(row['difference'], row['unit'], words=True)}"
-    evidence = f"the untrained base: {moved} in {row['precision']}, against {visible(row['high_model'])}"
-    return {"cause": "precision", "name": "Precision", "evidence": evidence, "threshold": "a proved loss of the base"}
+def _causes(
+    results: StudyResults, judged: JudgedTables, evidence: dict[str, RunEvidence], faults: dict[str, list[Cause]]
+) -> dict[str, list[Cause]]:
+    """Run → its own causes, then those of its data, of its base and of its base's precision."""
+    rows: dict[str, list[dict[str, Any]]] = {}
+    # A setting's row belongs to each of its seeds' runs.
+    for row in judged.comparisons.to_dict("records"):
+        for run in row["runs"].split():
+            rows.setdefault(run, []).append(row)
+    leaking = leaks(results.folder, results.study.data_sets)
+    causes = {}
+    for run, found in evidence.items():
+        outcome = found.outcome
+        own = diagnose(found, rows.get(run, []), target=results.target)
+        if outcome.cell.data in leaking:
+            own.append(leaking[outcome.cell.data])
+        # A base at chance on some task limits what can be forgotten; only a broken base explains a bad run.
+        own += [cause for cause in faults.get(outcome.base, []) if cause.cause == "broken_base"]
+        causes[run] = own + list(_precision(judged, outcome.model))
+    return causes
+
+
+def _precision(judged: JudgedTables, model: str) -> Iterator[Cause]:
+    """Proved losses of a model's untrained base against the same base in a higher precision."""
+    for row in judged.controls.to_dict("records"):
+        if row["low_model"] == model and row["verdict"] == WORSE:
+            measured = {name: row[name] for name in ("task", "difference", "precision", "high_model")}
+            yield Cause("precision", "base_lost", measured)
 
 
 def _equal_tokens(evidence: dict[str, RunEvidence]) -> int | None:
-    """The most tokens that every finished run has seen, at which all held-out losses can be read off."""
+    """The largest number of tokens that every finished run has seen: there all held-out losses can be compared."""
     ends = [e.path.heldout_tokens[-1] for e in evidence.values() if _finished(e) and len(e.path.heldout_tokens)]
     return int(min(ends)) if ends else None
 
@@ -81,7 +79,9 @@ def _finished(evidence: RunEvidence) -> bool:
 
 
 def _columns(evidence: RunEvidence, common: int | None) -> dict[str, Any]:
-    loss = evidence.path.heldout_at(common) if evidence.path is not None and common is not None else None
+    loss = None
+    if evidence.path is not None and common is not None:
+        loss = evidence.path.heldout_at(common)
     return {
         "epochs": evidence.epochs,
         "equal_tokens": common,

@@ -1,4 +1,4 @@
-"""The per-item values of all scored subjects, one table per task, lined up by item."""
+"""The per-item values of all scored subjects: one table per task, aligned by item."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,13 +9,17 @@ import numpy as np
 from loragrid.errors import UserError, first_line
 from loragrid.records.outcomes import Outcome
 
-WEIGHTS = {"loss": "loss_tokens"}  # a mean loss is one per token: long rows count more
+# Metric → metric that weighs its items: a mean loss is per token, so a long row counts more than a short one.
+WEIGHTS = {"loss": "loss_tokens"}
 
 
 @dataclass(frozen=True)
 class ItemTable:
-    """One task. `values`: subject → (n,) in the order of `items`, NaN where a subject lacks an item. `weights`: subject →
-    (n,) or None. `clusters`: (n,) names of what items share, or None. `unit` is "share" for 0-to-1 scores, else "plain"."""
+    """One task's items (n,) with every subject's values.
+
+    `values` maps a subject to (n,) in the order of `items`, NaN where it lacks an item; `weights` likewise, or None.
+    `clusters` (n,) names the passage that items share, or is None. `unit` is "share" for scores from 0 to 1, else "plain".
+    """
 
     task: str
     group: str
@@ -30,7 +34,10 @@ class ItemTable:
 
 
 def load_items(results: Path, outcomes: list[Outcome]) -> dict[str, ItemTable]:
-    """Task → table of its primary metric, for the tasks that at least one subject was scored on, in the study's order."""
+    """Task → table of its primary metric, in the study's order, for tasks on which at least one subject was scored.
+
+    Raises `UserError` when an items file cannot be read.
+    """
     scored = [outcome for outcome in outcomes if outcome.status == "scored"]
     found: dict[str, dict[str, Any]] = {}
     for outcome in scored:
@@ -39,22 +46,16 @@ def load_items(results: Path, outcomes: list[Outcome]) -> dict[str, ItemTable]:
             if score.status != "scored" or score.primary_metric is None:
                 continue
             metric = score.metrics[score.primary_metric]
-            known = found.setdefault(
-                task,
-                {
-                    "group": score.group,
-                    "metric": score.primary_metric,
-                    "higher": metric["higher_is_better"],
-                    "parts": {},
-                },
-            )
+            head = {"group": score.group, "metric": score.primary_metric, "higher": metric["higher_is_better"]}
+            known = found.setdefault(task, {**head, "parts": {}})
+            # A subject scored by another metric (an older record) cannot be compared on this task.
             if known["metric"] == score.primary_metric:
                 known["parts"][outcome.subject] = _values(frame, task, score.primary_metric)
     return {task: _table(task, **known) for task, known in found.items()}
 
 
 def _read_parquet(path: Path) -> dict[str, Any]:
-    """Columns of an items table as (task, metric) → (items, values, clusters), read once per subject."""
+    """An items file as task and metric, joined by a separator → (items, values, clusters); read once per subject."""
     import pyarrow
     import pyarrow.parquet
 
@@ -62,14 +63,17 @@ def _read_parquet(path: Path) -> dict[str, Any]:
         names = pyarrow.parquet.read_schema(path).names
         wanted = [name for name in ("task", "metric", "item", "value", "cluster") if name in names]
         table = pyarrow.parquet.read_table(path, columns=wanted, use_threads=False)
-        # pandas and pyarrow write `large_string` or `string`, by version: one type, or they do not join.
+        # Depending on their version pandas and pyarrow write `string` or `large_string`, which do not join.
         task, metric = (table.column(name).cast(pyarrow.string()) for name in ("task", "metric"))
         code = pyarrow.compute.binary_join_element_wise(task, metric, "\x1f").combine_chunks().dictionary_encode()
     except (OSError, pyarrow.ArrowException, KeyError) as error:
-        raise UserError(f"{path} cannot be read ({first_line(error)}): delete its folder, score again") from None
+        raise UserError(
+            f"{path}: cannot be read ({first_line(error)}). Fix: delete its folder and score again"
+        ) from None
     item, value = table.column("item").to_numpy(zero_copy_only=False), table.column("value").to_numpy()
     cluster = table.column("cluster").to_numpy(zero_copy_only=False) if "cluster" in wanted else None
     indices, keys = code.indices.to_numpy(), code.dictionary.to_pylist()
+    # One sort instead of a filter per task and metric: a subject has hundreds of them in a large suite.
     order = np.argsort(indices, kind="stable")
     bounds = np.searchsorted(indices[order], np.arange(len(keys) + 1))
     parts = {}
@@ -80,6 +84,7 @@ def _read_parquet(path: Path) -> dict[str, Any]:
 
 
 def _values(frame: dict[str, Any], task: str, metric: str) -> dict[str, Any]:
+    """One task's items, values, clusters and weights; weights are None unless there is one per value."""
     empty = (np.array([], dtype=object), np.array([], dtype=float), None)
     items, values, clusters = frame.get(f"{task}\x1f{metric}", empty)
     weights = frame.get(f"{task}\x1f{WEIGHTS[metric]}", empty)[1] if metric in WEIGHTS else None
@@ -89,7 +94,7 @@ def _values(frame: dict[str, Any], task: str, metric: str) -> dict[str, Any]:
 
 
 def _table(task: str, *, group: str, metric: str, higher: bool | None, parts: dict[str, dict[str, Any]]) -> ItemTable:
-    """Line the subjects' items up; the first subject's order leads, items that only others have follow."""
+    """Align the subjects' items: the first subject's order, then the items that only others have."""
     first = next(iter(parts.values()))["items"]
     items = first
     if not all(np.array_equal(part["items"], first) for part in parts.values()):
@@ -108,7 +113,7 @@ def _table(task: str, *, group: str, metric: str, higher: bool | None, parts: di
     pool = np.concatenate(list(values.values()))
     pool = pool[~np.isnan(pool)]
     higher = True if higher is None else higher
-    # An item without a cluster (an older file has none at all) stands alone; where all do, there are no clusters.
+    # An item without a cluster is its own unit (older files have no clusters); if all items are, there are no clusters.
     names = np.array([f"item {item}" if cluster in (None, "") else cluster for item, cluster in zip(items, clusters)])
     shared = len(set(names)) < len(names)
     return ItemTable(

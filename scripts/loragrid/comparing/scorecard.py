@@ -1,6 +1,6 @@
 """Published findings about LoRA against this study's own cells: agrees, disagrees, can't tell, not tested.
 
-The findings and their rules are data, `config/literature.yaml`; here is only how a rule is applied.
+The findings and their rules are data, `config/literature.yaml`; this module only applies the rules.
 """
 
 from collections.abc import Callable
@@ -9,166 +9,170 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
 from loragrid.comparing.axis_effects import COMPARED_AXES
 from loragrid.comparing.causes import differs
+from loragrid.comparing.literature import LITERATURE, load_findings
+from loragrid.comparing.paired_statistics import BETTER, UNSURE, WORSE
 from loragrid.errors import UserError
-from loragrid.formatting import AXIS_NAMES, axis_value, between, change, decimals, listed, plain_name, plural, setting
-from loragrid.paths import ROOT
 from loragrid.records.outcomes import Outcome
 
-LITERATURE = ROOT / "config" / "literature.yaml"
-NOT_TESTED, UNSURE, AGREES, DISAGREES = "not tested", "can't tell", "agrees", "disagrees"
+AGREES, DISAGREES, NOT_TESTED = "agrees", "disagrees", "not tested"
+# A result with its reason: a code with the numbers that the report's sentence needs.
+Answer = tuple[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
-class Cells:
-    """What the rules look at: the axes' rows on the main target with its `unit`, all outcomes, the rows of bases in two
-    precisions, and what the report calls each axis."""
+class StudyCells:
+    """What the rules look at: the axes' rows on the main target with its `unit`, all outcomes, and the rows of bases in
+    two precisions."""
 
     axes: pd.DataFrame
     outcomes: list[Outcome]
     controls: pd.DataFrame
     unit: str
-    names: dict[str, str]
 
     def of_axis(self, axis: str) -> pd.DataFrame:
         """The judged rows of one axis."""
-        rows = self.axes
-        return rows[(rows["axis"] == axis) & (rows["verdict"] != "")] if not rows.empty else rows
+        if self.axes.empty:
+            return self.axes
+        return self.axes[(self.axes["axis"] == axis) & (self.axes["verdict"] != "")]
 
-    def not_tested(self, axis: str) -> tuple[str, str]:
-        """The answer where an axis has no judged row: it was not varied, or why its values could not be compared."""
+    def without_rows(self, axis: str) -> Answer:
+        """The answer where an axis has no judged row: it was not varied, or its values could not be compared."""
         rows = self.axes[self.axes["axis"] == axis] if not self.axes.empty else self.axes
         if rows.empty:
-            return NOT_TESTED, f"the {AXIS_NAMES[axis]} was not varied, or could not be compared"
-        return UNSURE, str(rows["reason"].iloc[0])
-
-    def words(self, row: pd.Series) -> str:
-        """A row in words."""
-        verdict = "can’t tell" if row["verdict"] == UNSURE else row["verdict"]
-        value, default = (axis_value(row["axis"], row[key]) for key in ("value", "base_case_value"))
-        amount = change(row["difference"], self.unit, words=True, places=decimals(row["low"], row["high"]))
-        return f"{self.names[row['axis']]} {value} against {default}: {amount}, {verdict}"
+            return NOT_TESTED, {"code": "not_varied", "axis": axis}
+        row = rows.iloc[0]
+        names = [name for name in ("reason", "task", "units", "unscored", "token_ratio") if name in row]
+        return UNSURE, {"code": "not_compared", "row": {name: row[name] for name in names}}
 
 
-def scorecard(
-    axes: pd.DataFrame,
-    outcomes: list[Outcome],
-    controls: pd.DataFrame,
-    target: str | None,
-    unit: str,
-    names: dict[str, str],
-    path: Path = LITERATURE,
-) -> list[dict[str, Any]]:
-    """Each finding with its sources, what this study says to it (`result`), and why."""
-    literature = yaml.safe_load(path.read_text(encoding="utf-8"))
-    cells = Cells(axes[axes["task"] == target] if not axes.empty else axes, outcomes, controls, unit, names)
+def scorecard(cells: StudyCells, path: Path = LITERATURE) -> list[dict[str, Any]]:
+    """Per finding its key, what this study says about it (`result`), and `why`."""
     rows = []
-    for finding in literature["findings"]:
-        rule = finding["rule"]
-        if rule["kind"] not in RULES:
-            raise UserError(f"{path.name}: rule kind {rule['kind']!r} is unknown: take one of {', '.join(RULES)}")
-        result, why = RULES[rule["kind"]](rule, cells)
-        sources = [literature["sources"][key] for key in finding["sources"]]
-        rows.append({"claim": finding["claim"], "sources": sources, "result": result, "why": why})
+    for key, finding in load_findings(path).items():
+        kind = finding.rule["kind"]
+        if kind not in RULES:
+            raise UserError(f"{path.name}: rule kind {kind!r} is unknown. Fix: use one of {', '.join(RULES)}")
+        result, why = RULES[kind](finding.rule, cells)
+        rows.append({"finding": key, "result": result, "why": why})
     return rows
 
 
-def little_effect(rule: dict, cells: Cells) -> tuple[str, str]:
-    """An equivalence test by intervals: agrees only when all lie within the margin on both sides, disagrees only when one
-    lies wholly beyond it. A proved difference smaller than the margin is little, and no proof of one is no proof of little."""
+def _row(row: pd.Series) -> dict[str, Any]:
+    """What a sentence needs of an axis row."""
+    names = ("axis", "value", "base_case_value", "difference", "low", "high", "verdict")
+    return {name: row[name] for name in names}
+
+
+def little_effect(rule: dict[str, Any], cells: StudyCells) -> Answer:
+    """An equivalence test by intervals (Schuirmann 1987, Journal of Pharmacokinetics and Biopharmaceutics 15:657).
+
+    Agrees when all intervals lie within the margin on both sides, disagrees when one lies wholly beyond it. Verdicts do
+    not matter: a proved difference smaller than the margin is little, and an unproved one may still be large.
+    """
     rows = cells.of_axis(rule["axis"])
     if rows.empty:
-        return cells.not_tested(rule["axis"])
+        return cells.without_rows(rule["axis"])
     if cells.unit != "share":
-        return UNSURE, "the main target is no share of right answers, and the margin is in points"
+        return UNSURE, {"code": "target_not_a_share"}
     margin = rule["margin"]
     beyond = rows[(rows["low"] > margin) | (rows["high"] < -margin)]
     if len(beyond):
-        return DISAGREES, listed([cells.words(row) for _, row in beyond.iterrows()])
+        return DISAGREES, {"code": "differences", "rows": [_row(row) for _, row in beyond.iterrows()]}
     widest = rows.loc[rows[["low", "high"]].abs().max(axis=1).idxmax()]
-    interval = f"interval {between(widest['low'], widest['high'], cells.unit)} at {cells.names[rule['axis']]} {widest['value']}"
+    numbers = {"margin": margin, "row": _row(widest)}
     if rows["low"].min() >= -margin and rows["high"].max() <= margin:
-        return AGREES, f"all differences lie within {margin * 100:g} points ({interval})"
-    return UNSURE, f"the interval reaches beyond ±{margin * 100:g} points ({interval})"
+        return AGREES, {"code": "all_within_margin"} | numbers
+    return UNSURE, {"code": "interval_beyond_margin"} | numbers
 
 
-def larger_is(rule: dict, cells: Cells) -> tuple[str, str]:
-    """Agrees when at least one proved difference goes the finding's way and none the other."""
+def larger_is(rule: dict[str, Any], cells: StudyCells) -> Answer:
+    """Agrees when at least one proved difference goes the finding's way and none the other way."""
     rows = cells.of_axis(rule["axis"])
     if rows.empty:
-        return cells.not_tested(rule["axis"])
-    expected = {True: rule["direction"], False: "worse" if rule["direction"] == "better" else "better"}
+        return cells.without_rows(rule["axis"])
+    # A value below the base case's supports the finding when its verdict is the opposite one.
+    opposite = WORSE if rule["direction"] == BETTER else BETTER
     proved = rows[rows["verdict"] != UNSURE]
     if proved.empty:
-        return UNSURE, listed([cells.words(row) for _, row in rows.iterrows()])
-    right = [
-        row["verdict"] == expected[_size(row["value"]) > _size(row["base_case_value"])] for _, row in proved.iterrows()
-    ]
-    words = listed([cells.words(row) for _, row in proved.iterrows()])
-    beside = f" ({rule['beside']})" if "beside" in rule else ""
-    return (AGREES if all(right) else DISAGREES if not any(right) else UNSURE), words + beside
+        return UNSURE, {"code": "differences", "rows": [_row(row) for _, row in rows.iterrows()]}
+    supports = []
+    for _, row in proved.iterrows():
+        larger = _size(row["value"]) > _size(row["base_case_value"])
+        supports.append(row["verdict"] == (rule["direction"] if larger else opposite))
+    why = {"code": "proved_differences", "rows": [_row(row) for _, row in proved.iterrows()]}
+    if all(supports):
+        return AGREES, why
+    return (UNSURE if any(supports) else DISAGREES), why
 
 
-def same_best_rate(rule: dict, cells: Cells) -> tuple[str, str]:
-    """Per value of the axis the learning rate with the least held-out loss, where at least two rates were trained. The finding
-    holds for one alpha at every value: the factor on the adapters is alpha/rank, and one that does not shrink with the rank
-    moves the best rate."""
+def same_best_rate(rule: dict[str, Any], cells: StudyCells) -> Answer:
+    """Whether the learning rate with the lowest held-out loss is the same at every value of the axis.
+
+    Needs at least two rates at each value, and one alpha at every value: the adapter's factor is alpha/rank, and one that
+    does not shrink with the rank changes the best rate.
+    """
     axis = rule["axis"]
-    groups: dict[tuple, dict[Any, dict[float, float]]] = {}
-    alphas = set()
-    for outcome in cells.outcomes:
-        if not _is_finished(outcome) or "search" in outcome.cell.departs:
-            continue
-        alphas.add(outcome.cell.identity["training"]["alpha"])
-        others = tuple(
-            str(getattr(outcome.cell, name)) for name in (*COMPARED_AXES, "seed") if name not in (axis, "learning_rate")
-        )
-        rates = groups.setdefault(others, {}).setdefault(getattr(outcome.cell, axis), {})
-        rates[outcome.cell.learning_rate] = outcome.record.final_heldout_loss
-    tested = [{v: r for v, r in g.items() if len(r) > 1} for g in groups.values()]
-    tested = [values for values in tested if len(values) > 1]
+    runs = [o for o in cells.outcomes if _has_final_loss(o) and "search" not in o.cell.departs]
+    tested = _losses_by_rate(runs, axis)
     if not tested:
-        return NOT_TESTED, f"it takes several learning rates at several values of {AXIS_NAMES[axis]} (a factorial grid)"
-    if len(alphas) > 1:
-        return NOT_TESTED, f"it takes one alpha at every {AXIS_NAMES[axis]}, and here alpha moves with it"
-    words, same, clear = [], True, True
+        return NOT_TESTED, {"code": "needs_rates_at_each_value", "axis": axis}
+    if len({o.cell.identity["training"]["alpha"] for o in runs}) > 1:
+        return NOT_TESTED, {"code": "needs_one_alpha", "axis": axis}
+    best_rates, same, clear = [], True, True
     for values in tested:
         best = {value: min(rates, key=rates.get) for value, rates in values.items()}
         same &= len(set(best.values())) == 1
         clear &= all(_is_clear(rates) for rates in values.values())
-        words += [f"{setting(rate)} at {AXIS_NAMES[axis]} {value}" for value, rate in best.items()]
-    why = f"least held-out loss: {listed(words)}"
-    return (AGREES if same else DISAGREES) if clear else UNSURE, why if clear else f"{why}; the runners-up are too near"
+        best_rates += [{"value": value, "learning_rate": rate} for value, rate in best.items()]
+    why = {"code": "best_rates", "axis": axis, "best": best_rates, "clear": clear}
+    if not clear:
+        return UNSURE, why
+    return (AGREES if same else DISAGREES), why
 
 
-def precision(rule: dict, cells: Cells) -> tuple[str, str]:
-    """From the untrained bases in two precisions, on tasks that are shares of right answers: a loss beyond the margin on one
-    disagrees, all intervals above minus the margin agree."""
+def _losses_by_rate(runs: list[Outcome], axis: str) -> list[dict[Any, dict[float, float]]]:
+    """Per combination of the other settings: axis value → learning rate → held-out loss, with two of each or more."""
+    groups: dict[tuple, dict[Any, dict[float, float]]] = {}
+    names = [name for name in (*COMPARED_AXES, "seed") if name not in (axis, "learning_rate")]
+    for outcome in runs:
+        others = tuple(str(getattr(outcome.cell, name)) for name in names)
+        rates = groups.setdefault(others, {}).setdefault(getattr(outcome.cell, axis), {})
+        rates[outcome.cell.learning_rate] = outcome.record.final_heldout_loss
+    several = [{value: rates for value, rates in group.items() if len(rates) > 1} for group in groups.values()]
+    return [values for values in several if len(values) > 1]
+
+
+def precision(rule: dict[str, Any], cells: StudyCells) -> Answer:
+    """From the untrained bases in two precisions, on tasks that are shares of right answers.
+
+    A loss beyond the margin on one task disagrees; all intervals above minus the margin agree.
+    """
     rows = cells.controls
-    rows = rows[(rows["unit"] == "share") & (rows["verdict"] != "")] if not rows.empty else rows
+    if not rows.empty:
+        rows = rows[(rows["unit"] == "share") & (rows["verdict"] != "")]
     if rows.empty:
-        return NOT_TESTED, "it takes one model in two precisions, scored on shares of right answers"
+        return NOT_TESTED, {"code": "needs_two_precisions"}
     margin = rule["margin"]
     lost = rows[rows["high"] < -margin]
     if len(lost):
-        parts = [f"{plain_name(r['task'])} {change(r['difference'], 'share', words=True)}" for _, r in lost.iterrows()]
-        return DISAGREES, f"in {listed(sorted(set(lost['precision'])))}: {listed(parts)}"
+        losses = [{"task": row["task"], "difference": row["difference"]} for _, row in lost.iterrows()]
+        return DISAGREES, {"code": "precision_lost", "precisions": sorted(set(lost["precision"])), "losses": losses}
     if (rows["low"] >= -margin).all():
-        return AGREES, f"no loss of more than {margin * 100:g} points on any of {plural(len(rows), 'task')}"
+        return AGREES, {"code": "precision_kept", "margin": margin, "tasks": len(rows)}
     worst = rows.loc[rows["low"].idxmin()]
-    interval = f"{plain_name(worst['task'])} {between(worst['low'], worst['high'], 'share')}"
-    return UNSURE, f"the interval reaches beyond −{margin * 100:g} points ({interval})"
+    interval = {name: worst[name] for name in ("task", "low", "high")}
+    return UNSURE, {"code": "precision_beyond_margin", "margin": margin} | interval
 
 
-def needs(rule: dict, *_: Any) -> tuple[str, str]:
-    """A finding that this study has no cells for."""
-    return NOT_TESTED, f"it takes {rule['missing']}"
+def needs(*_: Any) -> Answer:
+    """A finding that no study of this kind has cells for; the literature file says which runs it would take."""
+    return NOT_TESTED, {"code": "needs_other_runs"}
 
 
-RULES: dict[str, Callable[..., tuple[str, str]]] = {
+RULES: dict[str, Callable[..., Answer]] = {
     "little_effect": little_effect,
     "larger_is": larger_is,
     "same_best_rate": same_best_rate,
@@ -177,15 +181,15 @@ RULES: dict[str, Callable[..., tuple[str, str]]] = {
 }
 
 
-def _is_finished(outcome: Outcome) -> bool:
-    """A run with a final loss: one that diverged has none."""
+def _has_final_loss(outcome: Outcome) -> bool:
+    """A finished run; one that diverged has no final loss."""
     record = outcome.record
     finished = record is not None and record.status == "finished"
     return outcome.cell is not None and finished and record.final_heldout_loss is not None
 
 
 def _size(text: str) -> float:
-    """An axis value as a number; a batch is the rows of one update."""
+    """An axis value as a number; a batch's size is the rows of one update."""
     size = 1.0
     for part in str(text).split("×"):
         size *= float(part)
@@ -193,5 +197,6 @@ def _size(text: str) -> float:
 
 
 def _is_clear(rates: dict[float, float]) -> bool:
+    """Whether the best rate's loss is clearly below the second best's."""
     first, second = sorted(rates.values())[:2]
     return differs(second, first)

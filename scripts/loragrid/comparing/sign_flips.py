@@ -1,6 +1,8 @@
-"""Fisher's randomisation test of paired differences: is the sum of differences larger than under random signs?
+"""Fisher's randomisation test of paired differences: is their sum larger than under random signs?
 
-See Good 2005, Permutation, Parametric and Bootstrap Tests of Hypotheses, 3.2.
+If the two models are alike, each difference could as well have had the other sign. The test compares the observed sum
+with the sums under flipped signs and assumes no distribution (Fisher 1935, The Design of Experiments, chapter 3; Good
+2005, Permutation, Parametric and Bootstrap Tests of Hypotheses, section 3.2).
 """
 
 import itertools
@@ -11,33 +13,45 @@ import numpy as np
 EXACT = "sign-flip permutation, exact"
 DRAWN = "sign-flip permutation"
 TAIL = "sign-flip permutation, tail by paired t"
-FEWEST_DRAWN = 20  # units; the flips of fewer are all counted
+# Units; the flips of fewer are all counted. 19 units have half a million flips, and counting by halves is quick.
+FEWEST_DRAWN = 20
 
 
 @dataclass(frozen=True)
-class Flipped:
-    """Two-sided p values (R,), the method of each, and the least p that the test can give."""
+class Draws:
+    """How many random sign flips are drawn, and from which seed."""
+
+    count: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class FlipTest:
+    """Two-sided p values (R,), the method of each, and the smallest p that the test can give."""
 
     p: np.ndarray
     method: list[str]
     least_p: float
 
 
-def flip_test(sums: np.ndarray, mean: np.ndarray, stderr: np.ndarray, df: float, *, draws: int, seed: int) -> Flipped:
-    """Test sums per unit (R, K). `mean`, `stderr` (R,) and `df` are those of the t test that stands in for a tail too far out
-    to be drawn."""
+def flip_test(sums: np.ndarray, mean: np.ndarray, stderr: np.ndarray, df: float, *, draws: Draws) -> FlipTest:
+    """Test the sums per unit (R, K).
+
+    `mean`, `stderr` (R,) and `df` belong to the t test that replaces the flips where the tail is too far out to draw.
+    """
     count = sums.shape[1]
     if count < FEWEST_DRAWN:
-        return Flipped(all_flips(sums), [EXACT] * len(sums), 0.5 ** (count - 1))
-    p, method = drawn_flips(sums, mean, stderr, df, draws=draws, seed=seed)
-    return Flipped(p, method, 0.0)
+        # The observed signs and all of them reversed are two of the 2^K flips, so p is at least 2 / 2^K.
+        return FlipTest(all_flips(sums), [EXACT] * len(sums), 0.5 ** (count - 1))
+    p, method = drawn_flips(sums, mean, stderr, df, draws=draws)
+    return FlipTest(p, method, 0.0)
 
 
 def all_flips(sums: np.ndarray) -> np.ndarray:
     """Exact two-sided p values (R,) of sums (R, K), over all 2^K flips of signs.
 
-    The flips of each half of the units are listed once, and the pairs of halves that reach the observed sum are counted
-    by bisection (Horowitz & Sahni 1974, Journal of the ACM 21:277): 19 units take 2 × 1,024 sums and not 524,288.
+    Each half of the units is flipped in all ways once, and the pairs of halves that reach the observed sum are counted
+    by bisection (Horowitz & Sahni 1974, Journal of the ACM 21:277): 19 units need 2 × 1,024 sums instead of 524,288.
     """
     count = sums.shape[1]
     halves = np.split(sums, [count // 2], axis=1)
@@ -46,37 +60,44 @@ def all_flips(sums: np.ndarray) -> np.ndarray:
     second.sort(axis=1)
     p = np.ones(len(sums))
     for row, observed in enumerate(np.abs(sums.sum(axis=1))):
-        least = observed - 1e-9 * np.abs(sums[row]).sum()  # equal sums differ by rounding
+        # Sums that are equal on paper differ by rounding; the slack counts them as reached.
+        least = observed - 1e-9 * np.abs(sums[row]).sum()
         reached = len(second[row]) - np.searchsorted(second[row], least - first[row])
+        # Flips are symmetric, so both tails are twice the upper one; with a sum of zero that would exceed 1.
         p[row] = min(1.0, 2 * reached.sum() / 2.0**count)
     return p
 
 
 def drawn_flips(
-    sums: np.ndarray, mean: np.ndarray, stderr: np.ndarray, df: float, *, draws: int, seed: int
+    sums: np.ndarray, mean: np.ndarray, stderr: np.ndarray, df: float, *, draws: Draws
 ) -> tuple[np.ndarray, list[str]]:
     """p values (R,) and methods from random flips, by scipy, for units too many to count all flips.
 
-    Where no flip of `draws` reaches the observed sum, its p value is 2/(draws + 1) whatever the data, which a correction for
-    many comparisons turns into "never". Only there the tail of the paired t test is taken (extending an empty permutation
-    tail by a fitted one is the idea of Knijnenburg et al. 2009, Bioinformatics 25:i161): it leans on the central limit
-    theorem, so with few and very skewed units such a p value may be too small; the table names the method.
+    Where no drawn flip reaches the observed sum, the p value would be 2/(draws + 1) whatever the data, which a correction
+    for many comparisons always turns into "can't tell". Only there the tail of the paired t test is used; extending an
+    empty permutation tail by a fitted one is the idea of Knijnenburg et al. 2009, Bioinformatics 25:i161. That tail relies
+    on the central limit theorem, so with few and very skewed units its p value may be too small; the table names the method.
     """
     from scipy.stats import permutation_test
     from scipy.stats import t as student
 
+    # Two models that agree on every item need no draws: p = 1.
     moved = np.flatnonzero((sums != 0).any(axis=1))
     p = np.ones(len(sums))
     if len(moved):
+        # About a million flipped values at a time: more would not fit in memory for a large study.
         batch = max(1, 2**20 // sums[moved].size)
         found = permutation_test(
-            (sums[moved],), _mean, permutation_type="samples", vectorized=True, n_resamples=draws, batch=batch, axis=-1,
-            rng=np.random.default_rng(seed),
+            (sums[moved],), _mean, permutation_type="samples", vectorized=True, n_resamples=draws.count, batch=batch,
+            axis=-1, rng=np.random.default_rng(draws.seed),
         )  # fmt: skip
         p[moved] = np.minimum(found.pvalue, 1.0)
     method = [DRAWN] * len(sums)
-    for row in np.flatnonzero(p * (draws + 1) <= 2 * (1 + 1e-9)):
-        tail = 2 * student.sf(abs(mean[row]) / stderr[row], df) if stderr[row] > 0 else 0.0
+    # scipy counts the observed signs among the draws, so an empty tail is 1/(draws + 1) on each side.
+    for row in np.flatnonzero(p * (draws.count + 1) <= 2 * (1 + 1e-9)):
+        tail = 0.0
+        if stderr[row] > 0:
+            tail = 2 * student.sf(abs(mean[row]) / stderr[row], df)
         p[row], method[row] = min(p[row], tail), TAIL
     return p, method
 

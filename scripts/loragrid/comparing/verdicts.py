@@ -1,6 +1,5 @@
-"""From differences to verdicts: seed spread, correction for the number of comparisons, smallest detectable difference."""
+"""From differences to verdicts: seed variance, correction for the number of comparisons, smallest detectable difference."""
 
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -9,12 +8,13 @@ import pandas as pd
 from loragrid.comparing import paired_statistics
 from loragrid.comparing.comparisons import Terms, settings_of
 from loragrid.comparing.item_tables import ItemTable
+from loragrid.comparing.paired_statistics import SeedVariance
 from loragrid.comparing.power import smallest_detectable
 from loragrid.records.outcomes import Outcome
 
 
 def seed_noise(outcomes: list[Outcome], tables: dict[str, ItemTable]) -> dict[str, dict[str, Any]]:
-    """Task → variance of a run's score between seeds, pooled over the settings that were trained under several."""
+    """Task → variance of a run's score between seeds, pooled over the settings that were trained under several seeds."""
     settings, noise = settings_of(outcomes), {}
     for table in tables.values():
         scores = []
@@ -22,14 +22,10 @@ def seed_noise(outcomes: list[Outcome], tables: dict[str, ItemTable]) -> dict[st
             means = [_mean(table, run.subject) for run in members if run.subject in table.values]
             if len(means) > 1:
                 scores.append(np.array(means))
-        variance, df = paired_statistics.pooled_seed_variance(scores)
-        if df:
-            noise[table.task] = {
-                "sd": float(np.sqrt(variance)),
-                "variance": variance,
-                "df": df,
-                "settings": len(scores),
-            }
+        pooled = paired_statistics.pooled_seed_variance(scores)
+        if pooled.df:
+            spread = {"sd": float(np.sqrt(pooled.variance)), "variance": pooled.variance, "df": pooled.df}
+            noise[table.task] = spread | {"settings": len(scores)}
     return noise
 
 
@@ -41,8 +37,8 @@ def _mean(table: ItemTable, subject: str) -> float:
 
 
 def widen_by_seeds(frame: pd.DataFrame, noise: dict[str, dict[str, Any]], terms: Terms) -> pd.DataFrame:
-    """The rows with seed spread in interval and p where it was measured on their task; `seed_noise` says whether it was."""
-    # ASSUME: training under another seed moves the score of every setting alike, so that one setting's spread serves all.
+    """The rows with the seed variance in interval and p where it was measured on their task, as `seed_noise` says."""
+    # ASSUME: another seed changes the score of every setting by about as much, so the settings share one seed variance.
     if "difference" not in frame:
         return frame
     frame = frame.assign(seed_noise="not measured")
@@ -51,21 +47,21 @@ def widen_by_seeds(frame: pd.DataFrame, noise: dict[str, dict[str, Any]], terms:
         columns = ("difference", "stderr", "df")
         wider = paired_statistics.with_seed_spread(
             *(frame.loc[rows, name].to_numpy(float) for name in columns),
-            seed_variance=known["variance"],
-            seed_df=known["df"],
+            SeedVariance(known["variance"], known["df"]),
             share=frame.loc[rows, "seed_share"].to_numpy(float),
             confidence=terms.confidence,
         )
+        # The t test now replaces the exact test, so the limits of the exact test no longer hold for the row.
         for name, values in {**wider, "test_stderr": wider["stderr"], "least_p": 0.0, "binary": False}.items():
             frame.loc[rows, name] = values
         frame.loc[rows, "method"], frame.loc[rows, "seed_noise"] = paired_statistics.SEEDS_T, "measured"
     return frame
 
 
-def judge(frames: Iterable[pd.DataFrame], tables: dict[str, ItemTable], terms: Terms) -> int:
-    """Add corrected p, smallest detectable difference and verdict to the frames, over all of them as one family.
+def judge(frames: list[pd.DataFrame], tables: dict[str, ItemTable], terms: Terms) -> int:
+    """Add corrected p, smallest detectable difference and verdict to the frames, which form one family of comparisons.
 
-    Returns the number of comparisons in the family. Frames are changed in place.
+    Changes the frames in place and returns the number of comparisons in the family.
     """
     frames = [frame for frame in frames if not frame.empty]
     for frame in frames:
@@ -76,27 +72,33 @@ def judge(frames: Iterable[pd.DataFrame], tables: dict[str, ItemTable], terms: T
         return 0
     p = np.concatenate([frame["p"].to_numpy(float) for frame in frames])
     family = int((~np.isnan(p)).sum())
-    corrected = iter(
-        np.split(paired_statistics.corrected(p, method=terms.correction), np.cumsum([len(f) for f in frames])[:-1])
-    )
-    for frame in frames:
-        frame["p_corrected"] = next(corrected)
+    # One correction over all frames: correcting each table by itself would let the study make a false claim per table.
+    ends = np.cumsum([len(frame) for frame in frames])
+    corrected = np.split(paired_statistics.corrected(p, method=terms.correction), ends[:-1])
+    for frame, p_corrected in zip(frames, corrected):
+        frame["p_corrected"] = p_corrected
         sign = frame["task"].map(lambda task: 1.0 if tables[task].higher_is_better else -1.0)
         frame["improvement"] = frame["difference"] * sign
-        frame["detectable"] = [
-            np.nan if np.isnan(row.p) else _detectable(row, terms.alpha / family, terms.power)
-            for row in frame.itertuples()
-        ]
-        frame["verdict"] = [
-            "" if np.isnan(row.p) else paired_statistics.verdict(row.improvement, row.p_corrected, terms.alpha)
-            for row in frame.itertuples()
-        ]
+        rows = list(frame.itertuples())
+        frame["detectable"] = [_detectable(row, terms, family) for row in rows]
+        frame["verdict"] = [_verdict(row, terms) for row in rows]
     return family
 
 
-def _detectable(row: Any, alpha: float, power: float) -> float:
-    """NaN where the row's test can not give a p value as small as `alpha`, whatever the difference."""
+def _verdict(row: Any, terms: Terms) -> str:
+    """Empty for a row without a test."""
+    if np.isnan(row.p):
+        return ""
+    return paired_statistics.verdict(row.improvement, row.p_corrected, terms.alpha)
+
+
+def _detectable(row: Any, terms: Terms, family: int) -> float:
+    """The row's smallest detectable difference; NaN where its test cannot reach the corrected level at all."""
+    if np.isnan(row.p):
+        return np.nan
+    # The level of Holm's first step (Bonferroni), the strictest that a comparison can meet: the worst case.
+    alpha = terms.alpha / family
     if row.least_p >= alpha:
-        return float("nan")
+        return np.nan
     items = int(row.items) if row.binary else None
-    return smallest_detectable(row.test_stderr, df=row.df, alpha=alpha, power=power, items=items)
+    return smallest_detectable(row.test_stderr, df=row.df, alpha=alpha, power=terms.power, items=items)

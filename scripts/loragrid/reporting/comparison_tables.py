@@ -1,4 +1,4 @@
-"""The page's tables of comparisons, as texts: values with the base case's, settings with their bases, precisions."""
+"""The page's tables of comparisons: axis values with the base case's, settings with their bases, precisions."""
 
 from typing import Any
 
@@ -18,18 +18,18 @@ from loragrid.formatting import (
     score,
     visible,
 )
-from loragrid.reporting.findings import ComparedStudy, axis_finding, start
+from loragrid.reporting.compared_study import ComparedStudy
 from loragrid.reporting.page import Material
+from loragrid.reporting.sentences.axis_findings import axis_finding
+from loragrid.reporting.sentences.findings import start
+from loragrid.reporting.sentences.limits import reason_text
 
 
 def axis_rows(material: Material, axis: str) -> list[dict[str, Any]]:
-    """The table under an axis's pictures: every value on every task against the base case."""
-    table = material.compared.axes
-    if table.empty:
-        return []
-    tasks = material.compared.summary["tasks"]
+    """The table under an axis's figures: every value on every task against the base case."""
+    table, units = material.compared.axes, material.compared.units
     return [
-        comparison_row(row, tasks[row["task"]]["unit"], axis_value(axis, row["value"]))
+        comparison_row(row, units[row["task"]], axis_value(axis, row["value"]))
         for _, row in table[table["axis"] == axis].iterrows()
     ]
 
@@ -37,9 +37,9 @@ def axis_rows(material: Material, axis: str) -> list[dict[str, Any]]:
 def base_rows(material: Material) -> list[dict[str, Any]]:
     """Every setting on every task against its untrained base."""
     compared = material.compared
-    tasks = compared.summary["tasks"]
+    units = compared.units
     return [
-        comparison_row(row, tasks[row["task"]]["unit"], compared.setting_labels[row["run"]])
+        comparison_row(row, units[row["task"]], compared.setting_labels[row["run"]])
         for _, row in compared.comparisons.iterrows()
     ]
 
@@ -53,26 +53,28 @@ def control_rows(material: Material) -> list[dict[str, Any]]:
 
 
 def comparison_row(row: pd.Series, unit: str, name: str) -> dict[str, Any]:
-    """One comparison as texts."""
-    told = row["verdict"] != ""
+    """One comparison as texts; without a test the verdict is "not compared", with the reason."""
     places = decimals(row.get("low"), row.get("high"))
-    reason = row.get("reason")
+    interval, smallest = "", "–"
+    if row["verdict"]:
+        interval = between(row["low"], row["high"], unit)
+        smallest = detectable(row.get("detectable"), unit)
     return {
         "name": visible(name, 80),
         "task": plain_name(row["task"]),
         "before": score(row.get("reference_score"), unit, places),
         "after": score(row.get("score"), unit, places),
         "difference": change(row["difference"], unit, words=True, places=places),
-        "interval": between(row["low"], row["high"], unit) if told else "",
+        "interval": interval,
         "p": p_value(row.get("p_corrected")),
-        "detectable": detectable(row.get("detectable"), unit) if told else "–",
+        "detectable": smallest,
         "verdict": row["verdict"] or "not compared",
-        "reason": visible(reason, 200) if isinstance(reason, str) else "",
+        "reason": reason_text(row),
     }
 
 
 def _other_tokens(material: Material) -> bool:
-    """Whether the runs' held-out tokens differ, so that losses across models say nothing."""
+    """Whether the runs' held-out tokens differ, so that losses of different models cannot be compared."""
     return len({card.get("heldout_fingerprint") for card in material.cards.values()}) > 1
 
 
@@ -93,7 +95,7 @@ def axis_sections(material: Material) -> list[dict[str, Any]]:
 
 
 def noise_floor(material: Material) -> list[str]:
-    """Per task whose spread between seeds was measured: its name and the standard deviation of one run's score."""
+    """Per task with a measured variance between seeds: its name and the standard deviation of one run's score."""
     found = []
     for task, known in material.compared.summary["noise"].items():
         unit = material.compared.summary["tasks"][task]["unit"]
@@ -102,20 +104,20 @@ def noise_floor(material: Material) -> list[str]:
     return found
 
 
-# Methods as the tables name them → what the page says of them.
+# Method in the tables → its sentence on the page.
 TESTS = {
     MCNEMAR: "Right-or-wrong items are tested by the exact McNemar test.",
-    EXACT: "Items that are not right or wrong, few in number, are tested by all flips of the signs of their differences.",
-    DRAWN: "Items that are not right or wrong are tested by random flips of the signs of their differences.",
-    TAIL: "Where no random flip reaches what was seen, the p value is that of the paired t test, which leans on there being many "
-    "items: no number of flips that can be drawn gives one small enough to survive the correction.",
-    SEEDS_T: "Where the spread between seeds was measured, a t test on the variances of items and seeds together takes the place "
-    "of the tests on items alone.",
+    EXACT: "Other items, few in number, are tested by all flips of the signs of their differences.",
+    DRAWN: "Other items are tested by random flips of the signs of their differences.",
+    TAIL: "Where no random flip reaches the observed difference, the p value is that of the paired t test, which assumes many "
+    "items: random flips alone cannot give a p value small enough to survive the correction.",
+    SEEDS_T: "Where the variance between seeds was measured, a t test on the variances of items and seeds together replaces the "
+    "tests on items alone.",
 }
 
 
 def methods_used(compared: ComparedStudy) -> list[str]:
-    """One sentence per method that the verdicts of this page rest on."""
+    """One sentence per method behind the verdicts of this page."""
     frames = (compared.comparisons, compared.axes)
     used = {method for frame in frames if "method" in frame for method in frame["method"].dropna()}
     return [sentence for method, sentence in TESTS.items() if method in used]

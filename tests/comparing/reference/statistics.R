@@ -1,4 +1,4 @@
-# What R says to small examples: written to statistics.json, which tests/comparing/test_stats_reference.py compares with.
+# What R says to small examples: written to statistics.json, which tests/comparing/test_statistics_against_r.py compares with.
 #
 #   Rscript tests/comparing/reference/statistics.R > tests/comparing/reference/statistics.json
 #

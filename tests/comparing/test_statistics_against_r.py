@@ -9,7 +9,9 @@ import pytest
 
 from loragrid.comparing import paired_statistics
 from loragrid.comparing.clustered_means import mean_interval, ratio_error, units_of
+from loragrid.comparing.paired_statistics import SeedVariance
 from loragrid.comparing.power import smallest_detectable
+from loragrid.comparing.sign_flips import Draws
 
 R = json.loads((Path(__file__).parent / "reference" / "statistics.json").read_text())
 CLOSE = {"rel": 1e-6}
@@ -17,7 +19,7 @@ CLOSE = {"rel": 1e-6}
 
 def compare(difference: np.ndarray, **options: Any) -> paired_statistics.Paired:
     return paired_statistics.compare_paired(
-        np.zeros((1, len(difference))), np.array([difference]), confidence=0.95, draws=200, seed=1, **options
+        np.zeros((1, len(difference))), np.array([difference]), confidence=0.95, draws=Draws(200, seed=1), **options
     )
 
 
@@ -25,7 +27,7 @@ def compare(difference: np.ndarray, **options: Any) -> paired_statistics.Paired:
 def test_exact_mcnemar_is_rs_binomial_test(case: dict[str, Any]) -> None:
     gained, lost = case["gained"], case["lost"]
     a, b = np.repeat([[0.0, 1.0]], [gained, lost], axis=1), np.repeat([[1.0, 0.0]], [gained, lost], axis=1)
-    found = paired_statistics.compare_paired(a, b, confidence=0.95, draws=200, seed=1)
+    found = paired_statistics.compare_paired(a, b, confidence=0.95, draws=Draws(200, seed=1))
     assert found.method == [paired_statistics.MCNEMAR]
     assert found.p[0] == pytest.approx(case["p"], **CLOSE)
 
@@ -73,8 +75,7 @@ def test_item_and_seed_variances_add_as_in_rs_welch_test() -> None:
     told = R["two_variances"]
     wide = paired_statistics.with_seed_spread(
         *(np.array([told[name]], float) for name in ("difference", "stderr", "df")),
-        seed_variance=told["seed_variance"],
-        seed_df=told["seed_df"],
+        SeedVariance(told["seed_variance"], told["seed_df"]),
         share=np.array([told["share"]]),
         confidence=0.95,
     )

@@ -7,11 +7,13 @@ from scipy.linalg import sqrtm
 
 from loragrid.comparing import paired_statistics, sign_flips
 from loragrid.comparing.clustered_means import mean_interval, ratio_error, units_of
+from loragrid.comparing.paired_statistics import SeedVariance
 from loragrid.comparing.power import fewest_units, smallest_detectable
+from loragrid.comparing.sign_flips import Draws
 
 
-def compare(a, b, **options):
-    settings = {"confidence": 0.95, "draws": 2000, "seed": 1} | options
+def compare(a, b, *, draws: int = 2000, **options):
+    settings = {"confidence": 0.95, "draws": Draws(draws, seed=1)} | options
     return paired_statistics.compare_paired(np.atleast_2d(a).astype(float), np.atleast_2d(b).astype(float), **settings)
 
 
@@ -187,8 +189,7 @@ def test_detectable_difference_with_seed_spread_has_the_stated_power(item_sd, se
         difference,
         stderr,
         np.full(studies, 99.0),
-        seed_variance=variance,
-        seed_df=df,
+        SeedVariance(variance, df),
         share=np.full(studies, share),
         confidence=0.95,
     )
@@ -214,18 +215,15 @@ def test_coverage_of_one_models_mean(shape: str) -> None:
     assert 0.93 <= np.mean(holds) <= 0.97
 
 
-def widened(difference, stderr, **options):
+def widened(difference: float, stderr: float, seeds: SeedVariance, *, share: float) -> dict[str, float]:
     """`with_seed_spread` for one comparison."""
     arrays = (np.array([difference]), np.array([stderr]), np.array([99.0]))
-    share = np.array([options.pop("share")])
-    return {
-        k: v[0] for k, v in paired_statistics.with_seed_spread(*arrays, share=share, confidence=0.95, **options).items()
-    }
+    found = paired_statistics.with_seed_spread(*arrays, seeds, share=np.array([share]), confidence=0.95)
+    return {name: values[0] for name, values in found.items()}
 
 
 def test_seed_spread_widens_and_several_seeds_narrow() -> None:
-    options = {"seed_variance": 0.02**2, "seed_df": 4}
-    one, four = (widened(0.05, 0.02, share=share, **options) for share in (2.0, 0.5))
+    one, four = (widened(0.05, 0.02, SeedVariance(0.02**2, 4), share=share) for share in (2.0, 0.5))
     alone = 0.05 - scipy_stats.t.ppf(0.975, 99) * 0.02
     assert one["low"] < four["low"] < alone
     assert one["p"] > four["p"]
@@ -239,8 +237,8 @@ def test_settings_that_differ_only_by_luck_of_the_seed_seldom_differ() -> None:
     found = compare(np.zeros_like(items), items, draws=50)
     holds = 0
     for row in range(800):
-        variance, df = paired_statistics.pooled_seed_variance([luck[row, :3], luck[row, 3:6]])
-        wide = widened(found.difference[row], found.stderr[row], seed_variance=variance, seed_df=df, share=2.0)
+        seeds = paired_statistics.pooled_seed_variance([luck[row, :3], luck[row, 3:6]])
+        wide = widened(found.difference[row], found.stderr[row], seeds, share=2.0)
         holds += wide["low"] <= 0 <= wide["high"]
     assert 0.93 <= holds / 800 <= 0.98
 

@@ -1,0 +1,72 @@
+"""What compare works on: the study's results as read from disk, and the tables of judged comparisons made from them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from loragrid.comparing.axis_effects import versus_base_case
+from loragrid.comparing.comparisons import Terms, versus_base, versus_precision
+from loragrid.comparing.item_tables import ItemTable, load_items
+from loragrid.comparing.verdicts import judge, seed_noise, widen_by_seeds
+from loragrid.records.outcomes import Outcome, collect, data_cards
+from loragrid.study.study_file import Study
+
+# Version of compare.json's layout; the report refuses another one.
+SCHEMA = 2
+
+
+@dataclass(frozen=True)
+class StudyResults:
+    """A study's results: `folder`, outcome of every run and base, item tables by task, and data id → fingerprint of its
+    held-out tokens."""
+
+    study: Study
+    folder: Path
+    outcomes: list[Outcome]
+    tables: dict[str, ItemTable]
+    heldout: dict[str, str]
+
+    @property
+    def target(self) -> str | None:
+        """The main target task: the first that is a score, else the first; None if no target was scored."""
+        targets = [table for table in self.tables.values() if table.group == "target"]
+        scores = [table for table in targets if table.unit == "share"]
+        return (scores or targets)[0].task if targets else None
+
+
+@dataclass(frozen=True)
+class JudgedTables:
+    """All comparisons of a study with their verdicts.
+
+    `comparisons`: settings with their bases; `axes`: axis values with the base case's; `controls`: bases in two
+    precisions. `family` counts the tests that were corrected together; `noise` is the seeds' variance by task.
+    """
+
+    comparisons: pd.DataFrame
+    axes: pd.DataFrame
+    controls: pd.DataFrame
+    family: int
+    noise: dict[str, dict[str, Any]]
+
+
+def read_results(study: Study, folder: Path) -> StudyResults:
+    """Read what is there of a study's results. Raises `UserError` when an items file cannot be read."""
+    outcomes = collect(study, folder)
+    cards = data_cards(study, folder).items()
+    heldout = {data: card["heldout_fingerprint"] for data, card in cards if card.get("heldout_fingerprint")}
+    return StudyResults(study, folder, outcomes, load_items(folder, outcomes), heldout)
+
+
+def judge_results(results: StudyResults, terms: Terms) -> JudgedTables:
+    """Make and judge all comparisons, as one family."""
+    study, outcomes, tables = results.study, results.outcomes, results.tables
+    noise = seed_noise(outcomes, tables)
+    comparisons = widen_by_seeds(versus_base(outcomes, tables, terms), noise, terms)
+    axes = versus_base_case(outcomes, tables, study.base_case, terms, heldout=results.heldout)
+    axes = widen_by_seeds(axes, noise, terms)
+    # Untrained bases have no seed, so nothing widens the controls.
+    controls = versus_precision(study, outcomes, tables, terms)
+    family = judge([comparisons, axes, controls], tables, terms)
+    return JudgedTables(comparisons, axes, controls, family, noise)

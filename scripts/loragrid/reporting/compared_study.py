@@ -1,0 +1,55 @@
+"""What compare found, as the report reads it: compare.json, its tables, and the names that the page uses."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+
+@dataclass(frozen=True)
+class ComparedStudy:
+    """What the sentences are drawn from: compare.json, its tables, and the names that the page uses.
+
+    `labels` names each run; `setting_labels` names its setting, without the seed; `axis_names` names each axis.
+    """
+
+    summary: dict[str, Any]
+    comparisons: pd.DataFrame
+    axes: pd.DataFrame
+    labels: dict[str, str]
+    setting_labels: dict[str, str]
+    base_case_runs: tuple[str, ...]
+    axis_names: dict[str, str]
+
+    @property
+    def target(self) -> str | None:
+        return self.summary["primary_target"]
+
+    @property
+    def units(self) -> dict[str, str]:
+        """Task → share or plain."""
+        return {task: known["unit"] for task, known in self.summary["tasks"].items()}
+
+    @property
+    def unit(self) -> str:
+        return self.units[self.target] if self.target else "plain"
+
+    @property
+    def higher_is_better(self) -> bool:
+        return self.summary["tasks"][self.target]["higher_is_better"] if self.target else True
+
+    @property
+    def interval(self) -> str:
+        return f"{round((1 - self.summary['terms']['alpha']) * 100)}% interval"
+
+    @property
+    def power(self) -> str:
+        return f"{self.summary['terms']['power'] * 100:g}%"
+
+    def axis(self, axis: str) -> str:
+        """The axis's name on the page; rank's mentions alpha."""
+        return self.axis_names[axis]
+
+    def noun(self, rows: pd.DataFrame) -> str:
+        """What a row of comparisons is: one run, or a setting whose seeds were averaged."""
+        return "scored run" if (rows["seeds"] == 1).all() else "setting"

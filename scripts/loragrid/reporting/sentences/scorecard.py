@@ -1,0 +1,91 @@
+"""The table of published findings in sentences: claims and sources from the literature file, reasons from compare."""
+
+from typing import Any
+
+from loragrid.comparing.literature import LITERATURE, PublishedFinding, load_findings
+from loragrid.errors import UserError
+from loragrid.formatting import AXIS_NAMES, axis_value, between, change, decimals, listed, plain_name, plural, setting
+from loragrid.reporting.compared_study import ComparedStudy
+from loragrid.reporting.sentences.limits import reason_text
+
+
+def scorecard_rows(compared: ComparedStudy) -> list[dict[str, Any]]:
+    """Per finding its claim, sources, result and reason."""
+    findings, rows = load_findings(), []
+    for answer in compared.summary["scorecard"]:
+        finding = findings.get(answer["finding"])
+        if finding is None:
+            raise UserError(f"{LITERATURE}: finding {answer['finding']!r} is missing. Fix: run compare again")
+        why = why_text(answer["why"], finding, compared)
+        rows.append({"claim": finding.claim, "sources": finding.sources, "result": answer["result"], "why": why})
+    return rows
+
+
+def why_text(why: dict[str, Any], finding: PublishedFinding, compared: ComparedStudy) -> str:
+    """The reason of one answer, as a clause."""
+    code = why["code"]
+    if code == "needs_other_runs":
+        return f"this needs {finding.missing}"
+    if code in PRECISION_CODES:
+        return _precision_text(why)
+    if code in RATE_CODES:
+        return _rates_text(why)
+    if code == "not_varied":
+        return f"the {AXIS_NAMES[why['axis']]} was not varied, or could not be compared"
+    if code == "not_compared":
+        return reason_text(why["row"])
+    if code == "target_not_a_share":
+        return "the main target is not a share of right answers, and the margin is in points"
+    if code in ("differences", "proved_differences"):
+        remark = f" ({finding.beside})" if finding.beside and code == "proved_differences" else ""
+        return listed([_difference(row, compared) for row in why["rows"]]) + remark
+    return _margin_text(why, compared)
+
+
+def _difference(row: dict[str, Any], compared: ComparedStudy) -> str:
+    verdict = row["verdict"].replace("'", "’")
+    value, default = (axis_value(row["axis"], row[key]) for key in ("value", "base_case_value"))
+    places = decimals(row["low"], row["high"])
+    amount = change(row["difference"], compared.unit, words=True, places=places)
+    return f"{compared.axis(row['axis'])} {value} against {default}: {amount}, {verdict}"
+
+
+def _margin_text(why: dict[str, Any], compared: ComparedStudy) -> str:
+    row, margin = why["row"], f"{why['margin'] * 100:g}"
+    where = f"{compared.axis(row['axis'])} {axis_value(row['axis'], row['value'])}"
+    interval = f"interval {between(row['low'], row['high'], compared.unit)} at {where}"
+    if why["code"] == "all_within_margin":
+        return f"all differences lie within {margin} points ({interval})"
+    return f"the interval reaches beyond ±{margin} points ({interval})"
+
+
+RATE_CODES = ("needs_rates_at_each_value", "needs_one_alpha", "best_rates")
+
+
+def _rates_text(why: dict[str, Any]) -> str:
+    axis = AXIS_NAMES[why["axis"]]
+    if why["code"] == "needs_rates_at_each_value":
+        return f"this needs several learning rates at several values of {axis} (a factorial grid)"
+    if why["code"] == "needs_one_alpha":
+        return f"this needs one alpha at every {axis}; here alpha changes with it"
+    best = [f"{setting(found['learning_rate'])} at {axis} {found['value']}" for found in why["best"]]
+    unclear = "" if why["clear"] else "; the second best rates are too close"
+    return f"lowest held-out loss: {listed(best)}{unclear}"
+
+
+PRECISION_CODES = ("needs_two_precisions", "precision_lost", "precision_kept", "precision_beyond_margin")
+
+
+def _precision_text(why: dict[str, Any]) -> str:
+    if why["code"] == "needs_two_precisions":
+        return "this needs one model in two precisions, scored on shares of right answers"
+    if why["code"] == "precision_lost":
+        losses = [
+            f"{plain_name(row['task'])} {change(row['difference'], 'share', words=True)}" for row in why["losses"]
+        ]
+        return f"in {listed(why['precisions'])}: {listed(losses)}"
+    margin = f"{why['margin'] * 100:g}"
+    if why["code"] == "precision_kept":
+        return f"no loss of more than {margin} points on any of {plural(why['tasks'], 'task')}"
+    interval = f"{plain_name(why['task'])} {between(why['low'], why['high'], 'share')}"
+    return f"the interval reaches beyond −{margin} points ({interval})"

@@ -1,0 +1,16 @@
+"""A compared synthetic study that several test files read."""
+
+import pytest
+
+import compare
+from tests.fixtures import synthetic
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory):
+    """A study with a known effect, compared: (study, results, summary)."""
+    folder = tmp_path_factory.mktemp("made")
+    study = synthetic.make_study(folder)
+    synthetic.make_results(study, folder / "results")
+    summary = compare.compare(study=study, results=folder / "results", out=folder / "results/compare")
+    return study, folder / "results", summary

@@ -1,0 +1,60 @@
+"""What a cause may rest on: the runs that differ only in the learning rate, and how far an adapter moved."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from loragrid.comparing.run_evidence import adapter_distance, gather_evidence
+from loragrid.records.outcomes import collect
+from tests.fixtures import synthetic
+
+
+def test_neighbours_differ_in_the_learning_rate_only(tmp_path: Path) -> None:
+    study = synthetic.make_study(tmp_path)
+    synthetic.make_results(study, tmp_path / "results", items=10)
+    found = gather_evidence(collect(study, tmp_path / "results"), tmp_path / "results")
+    rates = {run: [rate for rate, *_ in e.neighbours] for run, e in found.items()}
+    case = next(c.run for c in study.cells if not c.departs)
+    assert rates[case] == [0.001, 0.1]
+    assert rates[next(c.run for c in study.cells if c.rank == 64)] == []
+
+
+def test_a_run_that_diverged_is_nobodys_neighbour(tmp_path: Path) -> None:
+    """It has no final loss, and a record that held one, from before it diverged, would not count either."""
+    study = synthetic.make_study(tmp_path)
+    high = next(c.run for c in study.cells if c.learning_rate == 0.1)
+    synthetic.make_results(study, tmp_path / "results", items=10, faults={high: "diverged"})
+    case = next(c.run for c in study.cells if not c.departs)
+    record = tmp_path / "results" / "train" / high / "record.json"
+    for loss in (None, 2.6):
+        record.write_text(json.dumps(json.loads(record.read_text()) | {"final_heldout_loss": loss}))
+        found = gather_evidence(collect(study, tmp_path / "results"), tmp_path / "results")
+        assert [rate for rate, *_ in found[case].neighbours] == [0.001]
+
+
+def test_a_winner_of_a_search_is_no_neighbour_by_its_rate_alone(tmp_path: Path) -> None:
+    study = synthetic.make_study(tmp_path)
+    synthetic.make_results(study, tmp_path / "results", items=10)
+    outcomes = collect(study, tmp_path / "results")
+    low = next(o for o in outcomes if o.cell and o.cell.learning_rate == 0.001)
+    training = low.cell.identity["training"] | {"warmup_steps": 99}
+    cell = dataclasses.replace(low.cell, identity=low.cell.identity | {"training": training}, departs={"search": "1"})
+    others = [o for o in outcomes if o is not low]
+    found = gather_evidence([*others, dataclasses.replace(low, cell=cell)], tmp_path / "results")
+    case = next(c.run for c in study.cells if not c.departs)
+    assert [rate for rate, *_ in found[case].neighbours] == [0.1] and found[low.subject].neighbours == []
+
+
+def test_distance_is_the_norm_of_the_product(tmp_path: Path) -> None:
+    from safetensors.numpy import save_file
+
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(4, 10)).astype("float32"), rng.normal(size=(8, 4)).astype("float32")
+    name = "base_model.model.layers.0.q_proj.lora_{}.weight"
+    save_file({name.format("A"): a, name.format("B"): b}, tmp_path / "adapter_model.safetensors")
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"r": 4, "lora_alpha": 8}))
+    assert adapter_distance(tmp_path) == pytest.approx(2 * np.linalg.norm(b @ a), rel=1e-5)
+    assert adapter_distance(tmp_path / "nowhere") is None
