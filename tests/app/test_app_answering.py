@@ -11,7 +11,7 @@ from loragrid.app.answering import Answer, Answerer, LongPrompt, Sampling
 from loragrid.app.catalogue import Subject
 from loragrid.errors import UserError
 from loragrid.models.loading import load_base, load_tokenizer
-from loragrid.scoring.answers import render
+from loragrid.scoring.prompts import render
 from tests.fixtures.app_toys import finished_study, toy_catalogue
 
 GREEDY = Sampling(seed=1, temperature=0.0, max_new_tokens=40)

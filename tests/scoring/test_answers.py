@@ -5,8 +5,8 @@ import pandas
 import pytest
 
 from loragrid.errors import UserError
-from loragrid.scoring.answers import Prompt, answer_prompts, read_prompts, summarise
-from loragrid.scoring.trained_prompts import in_training
+from loragrid.scoring.answers import answer_prompts, summarise
+from loragrid.scoring.prompts import Prompt, in_training, read_prompts
 from loragrid.study.study_file import load_study
 from prepare_data import prepare_data
 
@@ -68,7 +68,7 @@ def test_reference_likelihood_is_that_of_the_reference_after_the_rendered_prompt
     assert row["prompt"]["reference_log_likelihood"] == pytest.approx(sum(expected) / len(expected), rel=1e-5)
 
 
-def test_a_prompt_that_fills_the_context_is_reported_and_harms_no_other(model):
+def test_a_prompt_that_fills_the_context_is_reported_and_affects_no_other(model):
     prompts = [Prompt("long", "x" * 600, "Short?", "No."), PROMPTS[0]]
     rows = answer_prompts(*model, prompts, batch_size=4)
     assert "leave no room in the model's context of 512" in rows[0]["prompt"]["error"]
@@ -91,14 +91,14 @@ LINE = {"id": "a", "prompt": "p", "original": "o", "reference": "r"}
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "holds no prompt"),
-        ("{", "line 1: is no JSON"),
-        ("[]", "line 1: needs exactly the keys id, prompt, original, reference"),
-        (json.dumps({"id": "a", "prompt": "p"}), "line 1: needs exactly"),
-        (json.dumps(LINE | {"more": 1}), "line 1: needs exactly"),
-        (json.dumps(LINE | {"reference": "  "}), "line 1: reference must be text"),
-        (json.dumps(LINE | {"id": 3}), "line 1: id must be text"),
-        (json.dumps(LINE) + "\n\n" + json.dumps(LINE), "line 3: id 'a' was used before"),
+        ("", "no prompts"),
+        ("{", "line 1: not JSON"),
+        ("[]", "line 1: wrong keys.*exactly id, prompt, original, reference"),
+        (json.dumps({"id": "a", "prompt": "p"}), "line 1: wrong keys"),
+        (json.dumps(LINE | {"more": 1}), "line 1: wrong keys"),
+        (json.dumps(LINE | {"reference": "  "}), "line 1: reference is empty or not text"),
+        (json.dumps(LINE | {"id": 3}), "line 1: id is empty or not text"),
+        (json.dumps(LINE) + "\n\n" + json.dumps(LINE), "line 3: id 'a' is used twice"),
     ],
 )
 def test_a_bad_prompt_file_is_named_with_its_line(tmp_path, text, message):
@@ -108,7 +108,7 @@ def test_a_bad_prompt_file_is_named_with_its_line(tmp_path, text, message):
 
 
 def test_which_prompts_are_rows_of_the_training_data(model, tmp_path):
-    """One whole, one cut in its answer, one cut in its question, one with another answer, one not there."""
+    """One complete row, one cut in its answer, one cut in its question, one with another answer, one missing."""
     _, tokenizer = model
 
     def tokens(question: str, answer: str) -> list[int]:

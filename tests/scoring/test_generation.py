@@ -15,22 +15,22 @@ def ids(meter, text):
 
 
 def test_an_answer_ends_at_its_end_token_and_padding_is_not_counted(meter):
-    tokens, evidence = meter.measure(ids(meter, "hello<|end|>") + [meter.tokenizer.pad_token_id] * 9, stops=[])
+    tokens, measures = meter.measure(ids(meter, "hello<|end|>") + [meter.tokenizer.pad_token_id] * 9, stops=[])
     assert tokens == ids(meter, "hello")
-    assert (evidence.new_tokens, evidence.stopped, evidence.special_tokens) == (5, True, 0)
+    assert (measures.new_tokens, measures.stopped, measures.special_tokens) == (5, True, 0)
 
 
 def test_an_answer_that_runs_into_the_limit_did_not_stop(meter):
-    _, evidence = meter.measure(ids(meter, "ab" * 20), stops=["\n"])
-    assert not evidence.stopped
-    assert evidence.new_tokens == 40
-    assert evidence.repetition == pytest.approx(1 - 2 / 37)
+    _, measures = meter.measure(ids(meter, "ab" * 20), stops=["\n"])
+    assert not measures.stopped
+    assert measures.new_tokens == 40
+    assert measures.repetition == pytest.approx(1 - 2 / 37)
 
 
 def test_a_stop_text_ends_an_answer_where_it_first_occurs(meter):
-    tokens, evidence = meter.measure(ids(meter, "one\n\ntwo\n\nthree"), stops=["\n\n", ""])
+    tokens, measures = meter.measure(ids(meter, "one\n\ntwo\n\nthree"), stops=["\n\n", ""])
     assert meter.tokenizer.decode(tokens) == "one\n\n"
-    assert evidence.stopped
+    assert measures.stopped
 
 
 def test_control_tokens_in_an_answer_are_counted_as_tokens_and_as_text(meter):
@@ -40,7 +40,7 @@ def test_control_tokens_in_an_answer_are_counted_as_tokens_and_as_text(meter):
     assert meter.measure(ids(meter, "a < b | c > d"), stops=[])[1].special_tokens == 0
 
 
-def test_every_way_to_end_counts(meter, toy_llama):
+def test_all_configured_end_tokens_count(meter, toy_llama):
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(toy_llama)

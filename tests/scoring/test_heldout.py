@@ -50,7 +50,7 @@ def test_losses_are_those_of_the_model_itself(model):
         assert total / count == pytest.approx(loss, rel=1e-5)
 
 
-def test_a_large_vocabulary_is_taken_in_smaller_passes(model, monkeypatch):
+def test_a_large_vocabulary_gets_smaller_passes(model, monkeypatch):
     rows = some_rows(9)
     expected = token_losses(model, rows, batch_size=9)
     monkeypatch.setattr("loragrid.scoring.heldout_loss.LOGITS_PER_PASS", 1)
@@ -63,7 +63,7 @@ def test_a_row_longer_than_the_context_is_refused(model):
         token_losses(model, [too_long], batch_size=1)
 
 
-def test_loss_is_weighted_by_tokens_and_every_row_is_there(model, tmp_path):
+def test_loss_is_weighted_by_tokens_and_every_row_is_an_item(model, tmp_path):
     rows = some_rows()
     result = heldout_loss(model, write_rows(tmp_path / "heldout.parquet", rows), batch_size=7)
     sums = token_losses(model, rows, batch_size=7)
@@ -95,15 +95,15 @@ def test_one_row_has_a_loss_and_no_standard_error(model, tmp_path):
 
 @pytest.mark.parametrize(
     ("rows", "message"),
-    [([], "holds no row"), ([([1, 2], [-100, -100])], "row 0 carries no loss"), ([([1, 2], [1])], "row 0 carries")],
+    [([], "no rows"), ([([1, 2], [-100, -100])], "row 0 carries no loss"), ([([1, 2], [1])], "row 0 carries")],
 )
-def test_a_bad_data_set_is_named(tmp_path, rows, message):
+def test_a_bad_data_set_is_reported(tmp_path, rows, message):
     path = write_rows(tmp_path / "heldout.parquet", rows)
     with pytest.raises(UserError, match=f"heldout.parquet.*{message}"):
         read_rows(path)
 
 
-def test_a_file_that_is_no_table_is_named(tmp_path):
+def test_a_file_that_is_not_a_table_is_reported(tmp_path):
     (tmp_path / "heldout.parquet").write_text("hello")
     with pytest.raises(UserError, match=r"heldout\.parquet cannot be read"):
         read_rows(tmp_path / "heldout.parquet")

@@ -1,4 +1,4 @@
-"""The stock tasks of the t4 studies, built and run as they ship; only their rows, which come from the hub, are made up."""
+"""lm-eval's own tasks in the t4 studies, built and run unchanged; only their rows, which come from the hub, are invented."""
 
 import math
 from pathlib import Path
@@ -17,7 +17,7 @@ from loragrid.scoring.lm_eval_tasks import find_tasks
 from loragrid.study.sections import ModelEntry
 from loragrid.study.study_file import load_study
 
-# On the hub every row of IFEval has every argument, most of them null.
+# On the hub, every row of IFEval has all arguments, most of them null.
 KWARGS = {"language": None, "num_sentences": None, "relation": None}
 ROWS = {
     "google/IFEval": [
@@ -58,7 +58,7 @@ def rows_instead_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def nltk_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty place where NLTK looks for its data, and no download."""
+    """NLTK's data folder, empty and without downloads."""
     monkeypatch.setattr(nltk.data, "path", [str(tmp_path)])
     monkeypatch.setattr(nltk, "download", lambda *_: False)
     return tmp_path
@@ -67,7 +67,7 @@ def nltk_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_every_stock_task_of_the_t4_study_is_built_and_scored(
     rows_instead_of_the_hub: None, nltk_data: Path, toy_llama: Path
 ) -> None:
-    from loragrid.scoring.lm_eval_model import WatchedLM
+    from loragrid.scoring.lm_eval_model import LmEvalModel
 
     scoring = load_study("t4").scoring
     assert {*STOCK, "running_plan_general", "rephrased_prompts", "heldout_loss"} == {
@@ -78,24 +78,25 @@ def test_every_stock_task_of_the_t4_study_is_built_and_scored(
     save_punkt_params(PunktParameters(), str(rules))
     entry = ModelEntry(path=str(toy_llama), precision="32bit", chat_template=None)
     template = inspect_template(load_tokenizer(entry), model="toy")
-    lm = WatchedLM(load_base(entry, device="cpu"), template, batch_size=4)
+    lm = LmEvalModel(load_base(entry, device="cpu"), template, batch_size=4)
     primary = {}
     for name, task in find_tasks(STOCK, limit={"ifeval": 2, "others": 4}).items():
         assert task.reason is None, task.reason
-        if name == "ifeval":  # the toy's context is shorter than the 1,280 tokens of an answer
+        if name == "ifeval":  # an answer's 1,280 tokens exceed the toy's context
             one = task.loaded["tasks"][name]
             one.set_config("generation_kwargs", one.get_config("generation_kwargs") | {"max_gen_toks": 32})
-        result = run_task(lm, task, limit=task.limit)
+        result = run_task(lm, task)
         primary[name] = result.primary_metric
         items = {row["item"] for row in result.items if row["metric"] == result.primary_metric}
         assert len(items) == (2 if name == "ifeval" else 4) and result.notes == ()
     assert primary == dict.fromkeys(STOCK, "acc") | {"ifeval": "prompt_level_strict_acc"}
-    assert DetectorFactory.seed == 0  # else the same answer is German today and Dutch tomorrow
+    assert DetectorFactory.seed == 0  # without a seed, the detected language of an answer can change from run to run
 
 
 def test_rephrased_prompts_score_the_reference_by_the_byte(toy_llama: Path) -> None:
-    from loragrid.scoring.answers import answer_prompts, read_prompts
-    from loragrid.scoring.lm_eval_model import WatchedLM
+    from loragrid.scoring.answers import answer_prompts
+    from loragrid.scoring.lm_eval_model import LmEvalModel
+    from loragrid.scoring.prompts import read_prompts
 
     entry = ModelEntry(path=str(toy_llama), precision="32bit", chat_template=None)
     template = inspect_template(load_tokenizer(entry), model="toy")
@@ -103,7 +104,7 @@ def test_rephrased_prompts_score_the_reference_by_the_byte(toy_llama: Path) -> N
     task = find_tasks(["rephrased_prompts"], limit=None)["rephrased_prompts"]
     rows = task.loaded["tasks"]["rephrased_prompts"].eval_docs
     assert len(rows) == 24
-    result = run_task(WatchedLM(model, template, batch_size=4), task, limit=None)
+    result = run_task(LmEvalModel(model, template, batch_size=4), task)
     assert result.metrics["reference_bits_per_byte"]["higher_is_better"] is False
     values = {row["item"]: row["value"] for row in result.items if row["metric"] == result.primary_metric}
     prompts = read_prompts(Path(load_study("t4").scoring.qualitative))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from loragrid.scoring.answers import read_prompts
+from loragrid.scoring.prompts import read_prompts
 from loragrid.study.study_file import load_study
 from loragrid.study.tasks import scoring_digest
 

@@ -13,8 +13,8 @@ from typing import Any
 from loragrid.app.catalogue import Catalogue, Subject
 from loragrid.errors import UserError, first_line
 from loragrid.models.loading import load_base, load_tokenizer, torch_device
-from loragrid.scoring.answers import render
 from loragrid.scoring.generation import end_token_ids
+from loragrid.scoring.prompts import render
 from loragrid.study.sections import ModelEntry
 
 # Bases and adapters kept loaded; the one unused longest gives way. Enough for every model of the shipped studies.

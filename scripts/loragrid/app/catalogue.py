@@ -10,7 +10,7 @@ from loragrid.errors import UserError, first_line
 from loragrid.models.model_files import prepared_entry
 from loragrid.records.record import RunRecord, read_record
 from loragrid.runtime.atomic_files import read_json, sha256_file
-from loragrid.scoring.answers import read_prompts
+from loragrid.scoring.prompts import read_prompts
 from loragrid.scoring.subjects import check_adapter
 from loragrid.study.grid import Cell, scientific
 from loragrid.study.sections import ModelEntry

@@ -1,6 +1,6 @@
-"""lm-eval's Hugging Face model, watched: how each answer ended, and which prompts did not fit.
+"""lm-eval's Hugging Face model, extended to measure each generated answer and to note prompts that were cut.
 
-This module imports lm-eval and torch at its top (a base class must be there): import it inside functions only.
+Imports lm-eval and torch at the top, because the base class is needed there; import this module in functions only.
 """
 
 import logging
@@ -13,42 +13,47 @@ from lm_eval.models.utils import normalize_gen_kwargs
 
 from loragrid.models.batch_sizes import CHOICE_LOGITS_PER_PASS
 from loragrid.models.chat_template import ChatTemplate, adapt_roles
-from loragrid.scoring.generation import AnswerMeter, Evidence
+from loragrid.scoring.generation import AnswerMeasures, AnswerMeter
 
 
-class WatchedLM(HFLM):
-    """`HFLM` around a loaded model and the chat template it was trained in. It answers as HFLM does.
+class LmEvalModel(HFLM):
+    """`HFLM` around a loaded model and the chat template it was trained with. It answers as HFLM does.
 
-    Beside that it keeps, per prompt text, `answers` (tokens and `Evidence` of each generated answer) and `cut` (prompts
-    cut on the left to fit the context).
+    In addition it keeps, for the current task, `answers` (prompt → tokens and `AnswerMeasures` of each
+    generated answer) and `cut` (prompts cut on the left to fit the context).
     """
 
     def __init__(self, model: Any, template: ChatTemplate, *, batch_size: int) -> None:
+        # HFLM warns that the model was loaded by the caller, which is intended here.
         logger = logging.getLogger("lm_eval.models.huggingface")
-        before = logger.level
-        logger.setLevel(logging.ERROR)  # it warns that the model was loaded by the caller, which is the purpose
+        level = logger.level
+        logger.setLevel(logging.ERROR)
         try:
             super().__init__(pretrained=model, backend="causal", tokenizer=template.tokenizer, batch_size=batch_size)
         finally:
-            logger.setLevel(before)
+            logger.setLevel(level)
         self._template = template
         self._meter = AnswerMeter(model, template.tokenizer)
-        self.forget()
-        self.set_cache_hook(_Hook(self))
+        self.start_task()
+        self.set_cache_hook(_AnswerHook(self))
 
-    def forget(self) -> None:
-        """Start a new task: nothing seen yet."""
-        self.answers: dict[str, tuple[list[int], Evidence]] = {}
+    def start_task(self) -> None:
+        """Forget the answers and cut prompts of the previous task."""
+        self.answers: dict[str, tuple[list[int], AnswerMeasures]] = {}
         self.cut: set[str] = set()
+        # Generated rows that were not measured yet, and the stop texts they were generated with.
         self._rows: deque[list[int]] = deque()
+        self._stops: list[str] = []
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        """HFLM's, with the turns put into the roles that the template knows, as in training: where it knows no system
-        turn HFLM would leave out the task's description."""
+        """HFLM's, with the turns in roles that the template supports, as in training.
+
+        HFLM drops the task's description if the template has no system role.
+        """
         return super().apply_chat_template(adapt_roles(self._template, chat_history), add_generation_prompt)
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = True) -> list[str]:
-        """HFLM's, after noting the prompts that leave too little room and will be cut on the left."""
+        """HFLM's, after noting the prompts that it will cut on the left."""
         for request in requests:
             context, settings = request.args
             room = self.max_length - normalize_gen_kwargs(settings, self.max_gen_toks)["max_gen_toks"]
@@ -57,11 +62,11 @@ class WatchedLM(HFLM):
         return super().generate_until(requests, disable_tqdm=disable_tqdm)
 
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
-        """HFLM's, without progress bars: a job's log is read, not watched."""
+        """HFLM's without progress bars, which would fill a job's log."""
         return super().loglikelihood(requests, disable_tqdm=disable_tqdm)
 
     def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = True) -> list[float]:
-        """HFLM's, without progress bars."""
+        """HFLM's without progress bars."""
         return super().loglikelihood_rolling(requests, disable_tqdm=disable_tqdm)
 
     def _loglikelihood_tokens(
@@ -70,34 +75,37 @@ class WatchedLM(HFLM):
         for pair, context, continuation in requests:
             if len(context) + len(continuation) > self.max_length + 1:
                 self.cut.add(pair[0])
-        asked, longest = self.batch_size_per_gpu, max((len(c) + len(more) for _, c, more in requests), default=1)
+        # HFLM keeps the logits of a whole batch, so long choices get a smaller one.
+        configured = self.batch_size_per_gpu
+        longest = max((len(context) + len(continuation) for _, context, continuation in requests), default=1)
         positions = CHOICE_LOGITS_PER_PASS // self.model.config.get_text_config().vocab_size
-        self.batch_size_per_gpu = max(1, min(asked, positions // longest))
+        self.batch_size_per_gpu = max(1, min(configured, positions // longest))
         try:
             return super()._loglikelihood_tokens(requests, disable_tqdm=True, override_bs=override_bs)
         finally:
-            self.batch_size_per_gpu = asked
+            self.batch_size_per_gpu = configured
 
     def _model_generate(self, context: torch.Tensor, max_length: int, stop: list[str], **settings: Any) -> torch.Tensor:
-        # generate() ends a row at an end token by itself. Without its text among the stops, lm-eval need not decode
-        # the whole batch after every token to look for it, which for a small model takes as long as the model.
+        # generate() ends a row at an end token without help. If its text stays among the stops, lm-eval decodes
+        # the whole batch after every token to look for it, which doubles the time of a small model.
         stops = [text for text in stop if text and text not in self._meter.end_texts()]
         out = super()._model_generate(context, max_length, stops, **settings)
         self._stops = stops
         self._rows.extend(out[:, context.shape[1] :].tolist())
         return out
 
-    def note(self, prompt: str) -> None:
-        """Called once per answer in the order in which the batch was generated: measure the next row as its."""
+    def record_answer(self, prompt: str) -> None:
+        """Measure the oldest unmeasured row as the answer to `prompt`."""
         self.answers[prompt] = self._meter.measure(self._rows.popleft(), stops=self._stops)
 
 
-class _Hook:
-    """Stands where lm-eval puts its cache: it is told each answer as soon as it is there. Nothing is cached."""
+class _AnswerHook:
+    """Takes the place of lm-eval's cache, which receives every answer in the order of generation. Caches nothing."""
 
-    def __init__(self, model: WatchedLM) -> None:
+    def __init__(self, model: LmEvalModel) -> None:
         self._model = model
 
     def add_partial(self, kind: str, request: tuple, _result: Any) -> None:
+        """lm-eval's call for each answer; `request` is (prompt, settings)."""
         if kind == "generate_until":
-            self._model.note(request[0])
+            self._model.record_answer(request[0])

@@ -1,21 +1,21 @@
-"""The model under test: a base loaded once, and one adapter at a time on it."""
+"""The model being scored: a base that is loaded once, with one adapter at a time attached."""
 
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from loragrid.errors import Failed
 from loragrid.models.chat_template import ChatTemplate, inspect_template
 from loragrid.models.loading import load_base, load_tokenizer, torch_device
-from loragrid.records.failures import out_of_memory
+from loragrid.records.failures import memory_failure, out_of_memory
+from loragrid.scoring.lm_eval_tasks import StudyTask
 from loragrid.scoring.task_results import TaskResult
 from loragrid.study.sections import ModelEntry, Scoring
 
 
-class Workbench:
-    """A base and tokenizer, loaded when a task first needs them, so that a job with nothing left to score loads nothing.
+class LoadedModel:
+    """A base and its tokenizer, loaded on first use, so that a job with nothing left to score loads nothing.
 
-    `name` and `entry` are the study's key of the model and what stands there, `scoring` its section of that name.
+    `name`: the study's key of the model; `entry`: its entry in the study file.
     """
 
     def __init__(self, name: str, entry: ModelEntry, *, scoring: Scoring) -> None:
@@ -24,15 +24,17 @@ class Workbench:
         self._model: Any = None
         self._lm: Any = None
 
-    def wear(self, adapter: Path | None) -> None:
-        """Name the adapter for the next tasks, None for the base alone. The one before is taken off now."""
+    def attach_adapter(self, adapter: Path | None) -> None:
+        """Use this adapter for the next tasks, or the base alone if None; the previous one is removed now."""
         if self._model is not None and self._adapter is not None:
-            self._model.unload()  # gives the base its own layers back; a test compares weights and scores bit by bit
+            # unload() gives the base its original layers back; a test compares weights and scores bit by bit.
+            self._model.unload()
         self._adapter, self._model, self._lm = adapter, None, None
 
     @property
-    def loaded(self) -> bool:
-        """Whether the base is in memory."""
+    def base_in_memory(self) -> bool:
+        """Whether the base is loaded."""
+        # A cached_property stores its value under its own name.
         return "base" in vars(self)
 
     @cached_property
@@ -50,31 +52,29 @@ class Workbench:
 
     @property
     def model(self) -> Any:
-        """The base with the adapter on it (not merged), or the base alone."""
+        """The base with the adapter attached, or the base alone."""
         if self._model is None:
             self._model = self.base
             if self._adapter is not None:
                 from peft import PeftModel
 
+                # Attached and not merged: merging rounds, and could not be undone exactly.
                 self._model = PeftModel.from_pretrained(self.base, self._adapter).eval()
         return self._model
 
-    def prepare(self) -> None:
-        """Load what is needed and not loaded yet. Too little memory for the model is a `Failed`."""
+    def load(self) -> None:
+        """Load the tokenizer, base and adapter if they are not loaded yet; raises `Failed` if memory runs out."""
         try:
             _ = self.template, self.model
         except (RuntimeError, MemoryError) as error:
-            short = out_of_memory(error)
-            if short is None:
+            memory = out_of_memory(error)
+            if memory is None:
                 raise
-            raise Failed(
-                f"model {self.name} does not fit: out of {short['where']} memory (needed {short['needed_mib']} MiB, "
-                f"available {short['available_mib']} MiB): take a lower precision or a smaller model",
-                reason="out_of_memory",
-            ) from error
+            fix = "use a lower precision or a smaller model"
+            raise memory_failure(memory, subject=f"model {self.name}", fix=fix) from error
 
-    def run(self, task: Any, *, data: Path) -> TaskResult:
-        """Run one task on the model; `task` is None for the held-out loss of `data`. Whatever goes wrong is raised."""
+    def score(self, task: StudyTask | None, *, data: Path) -> TaskResult:
+        """Score one task; None is the held-out loss of the `data` folder. Exceptions pass through."""
         if task is None:
             from loragrid.scoring.heldout_loss import heldout_loss
 
@@ -83,10 +83,10 @@ class Workbench:
             raise RuntimeError(task.reason)
         import torch
 
-        from loragrid.scoring.lm_eval_model import WatchedLM
+        from loragrid.scoring.lm_eval_model import LmEvalModel
         from loragrid.scoring.lm_eval_run import run_task
 
         if self._lm is None:
-            self._lm = WatchedLM(self.model, self.template, batch_size=self.scoring.batch_size)
+            self._lm = LmEvalModel(self.model, self.template, batch_size=self.scoring.batch_size)
         with torch.inference_mode():
-            return run_task(self._lm, task, limit=task.limit)
+            return run_task(self._lm, task)

@@ -1,4 +1,4 @@
-"""What scoring one task leaves behind, and how a finished task survives a kill."""
+"""Results of one scored task, and their files, from which an interrupted job continues."""
 
 import io
 import re
@@ -16,10 +16,14 @@ COLUMNS = ("task", "group", "item", "cluster", "metric", "value", "prompt_sha256
 
 @dataclass(frozen=True)
 class TaskResult:
-    """One scored task. `items`: one dict per item and metric (item, metric, value, prompt_sha256, output, and `cluster` where
-    items share something: a name that those of one passage have in common).
-    `metrics`: name → {"value", "stderr", "higher_is_better"}; higher_is_better is None for evidence, which is no score.
-    `lm_eval`: lm-eval's own results without what changes from run to run; None for a task that is not lm-eval's."""
+    """Results of one task.
+
+    `items`: one dict per item and metric with the keys item, metric, value, prompt_sha256, output and,
+    where items share a passage, cluster (the name those items have in common).
+    `metrics`: name → {"value", "stderr", "higher_is_better"}; higher_is_better is None for a measure that
+    is not a score.
+    `lm_eval`: lm-eval's own results without what changes from run to run; None for the held-out loss.
+    """
 
     items: list[dict[str, Any]]
     primary_metric: str
@@ -34,10 +38,11 @@ def file_name(task: str) -> str:
 
 
 def items_table(task: str, group: str, items: list[dict[str, Any]]) -> "pandas.DataFrame":
-    """The per-item table of one task, columns `COLUMNS`, sorted by item (numbers as numbers) and metric as they came."""
+    """The per-item table of one task with the columns `COLUMNS`, rows in the order of `items`."""
     import pandas
 
     table = pandas.DataFrame([{"cluster": ""} | item for item in items], columns=COLUMNS[2:])
+    # Explicit types, so that an empty table has the same Parquet schema as a full one.
     texts = dict.fromkeys(("item", "cluster", "metric", "prompt_sha256", "output"), str)
     table = table.astype(texts | {"value": float})
     table.insert(0, "task", task)
@@ -46,40 +51,44 @@ def items_table(task: str, group: str, items: list[dict[str, Any]]) -> "pandas.D
 
 
 def write_table(path: Path, table: "pandas.DataFrame") -> None:
-    """A table as Parquet, whole or not at all."""
+    """Write a table as Parquet, atomically."""
     buffer = io.BytesIO()
     table.to_parquet(buffer, index=False)
     write_bytes(path, buffer.getvalue())
 
 
-def write_tables(out: Path, tables: list[Any], lm_eval_results: dict[str, Any]) -> None:
-    """items.parquet of all tasks and lm-eval's own results; those of tasks that the study no longer names are removed."""
+def write_tables(
+    out: Path, tables: "list[pandas.DataFrame]", lm_eval_results: dict[str, dict[str, Any] | None]
+) -> None:
+    """Write items.parquet of all tasks and lm_eval/{task}.json; remove results of tasks no longer in the study."""
     import pandas
 
-    write_table(out / "items.parquet", pandas.concat(tables) if tables else items_table("", "", []))
+    table = pandas.concat(tables) if tables else items_table("", "", [])
+    write_table(out / "items.parquet", table)
     named = {f"{file_name(task)}.json": results for task, results in lm_eval_results.items() if results is not None}
-    for stale in (out / "lm_eval").glob("*.json"):
-        if stale.name not in named:
-            stale.unlink()
+    for old in (out / "lm_eval").glob("*.json"):
+        if old.name not in named:
+            old.unlink()
     for name, results in named.items():
         write_json(out / "lm_eval" / name, results)
 
 
 def save_task(folder: Path, name: str, *, key: str, content: dict[str, Any], items: "pandas.DataFrame | None") -> None:
-    """Keep a finished task under `folder`: its items first, then the JSON file that makes it count."""
+    """Keep a finished task in `folder` for `load_task`."""
     path = folder / f"{file_name(name)}.json"
     digest = None
     if items is not None:
         write_table(path.with_suffix(".parquet"), items)
         digest = sha256_file(path.with_suffix(".parquet"))
+    # The JSON file is written last: without it a killed job's table is ignored.
     write_json(path, {"key": key, "items_sha256": digest, **content})
 
 
 def load_task(folder: Path, name: str, *, key: str) -> dict[str, Any] | None:
-    """What `save_task` kept for exactly this `key`, with its table under "items"; None when there is none.
+    """What `save_task` kept under this `key`, with the table under "items"; None if there is nothing to use.
 
-    A task kept under another key (changed data, code, versions, adapter …) or whose files do not belong together
-    is scored again: that costs time and can not give a wrong result.
+    A task kept under another key (changed data, code, versions, adapter …) or with a damaged table is
+    scored again, which costs time but cannot give a wrong result.
     """
     path = folder / f"{file_name(name)}.json"
     if not path.is_file():

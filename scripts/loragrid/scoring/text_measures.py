@@ -1,36 +1,40 @@
-"""What an answer looks like, measured: does it repeat itself, does it vary, how near is it to a reference."""
+"""Measures of texts: repetition within an answer, variety over answers, similarity to a reference."""
 
 import re
 from collections.abc import Hashable, Iterable, Sequence
 
 
 def repetition(tokens: Sequence[Hashable], n: int = 4) -> float:
-    """Share of an answer's n-grams that occurred in it before: 0 for no repeat, towards 1 for a loop.
+    """Share of an answer's n-grams that occurred in it before: 0 without repetition, towards 1 for a loop.
 
-    1 - distinct-n of one text, as in "rep-n" of Su et al. 2022, A Contrastive Framework for Neural Text Generation
-    (https://arxiv.org/abs/2202.06417). An answer shorter than n tokens repeats nothing.
+    1 - distinct-n of one text, as "rep-n" in Su et al. 2022, A Contrastive Framework for Neural Text
+    Generation (https://arxiv.org/abs/2202.06417). An answer shorter than n tokens has no repetition.
     """
     grams = _grams(tokens, n)
-    return 1.0 - len(set(grams)) / len(grams) if grams else 0.0
+    if not grams:
+        return 0.0
+    return 1.0 - len(set(grams)) / len(grams)
 
 
 def distinct(answers: Iterable[Sequence[Hashable]], n: int = 2) -> float | None:
-    """Distinct n-grams over all answers as a share of all their n-grams; None when there is not a single one.
+    """Distinct n-grams as a share of all n-grams of all answers; None if there are no n-grams.
 
-    Li et al. 2016, A Diversity-Promoting Objective Function (https://arxiv.org/abs/1510.03055). It falls with the
-    amount of text, so compare only sets of answers to the same prompts.
+    Li et al. 2016, A Diversity-Promoting Objective Function (https://arxiv.org/abs/1510.03055). The share
+    falls with the amount of text, so compare only sets of answers to the same prompts.
     """
     grams = [gram for answer in answers for gram in _grams(answer, n)]
-    return len(set(grams)) / len(grams) if grams else None
+    if not grams:
+        return None
+    return len(set(grams)) / len(grams)
 
 
 def rouge_l(answer: str, reference: str) -> float:
-    """ROUGE-L F1 of two texts, 0 to 1: their longest common subsequence of words against both lengths.
+    """ROUGE-L F1 of two texts, 0 to 1: their longest common subsequence of words relative to both lengths.
 
-    Lin 2004, ROUGE: A Package for Automatic Evaluation of Summaries (https://aclanthology.org/W04-1013). Equal to the
-    rouge_score package on ASCII text (a test compares them), but words of every script count, and no second of
-    importing nltk in each scoring job.
+    Lin 2004, ROUGE: A Package for Automatic Evaluation of Summaries (https://aclanthology.org/W04-1013).
     """
+    # Equal to the rouge_score package on ASCII text (a test compares them). That package drops words of
+    # other scripts and takes a second per job to import nltk.
     ours, theirs = _words(answer), _words(reference)
     if not ours or not theirs:
         return 0.0

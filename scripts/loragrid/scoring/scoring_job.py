@@ -1,0 +1,123 @@
+"""The job of scoring one subject: its tasks and answers, each kept when finished, paused before the session ends."""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from loragrid.errors import Paused, UserError, one_line
+from loragrid.records.history import minimum_logged
+from loragrid.records.record import TaskScore
+from loragrid.runtime import atomic_files
+from loragrid.runtime.session import SessionClock
+from loragrid.scoring.answers import answer_prompts, summarise
+from loragrid.scoring.lm_eval_tasks import StudyTask
+from loragrid.scoring.loaded_model import LoadedModel
+from loragrid.scoring.prompts import Prompt, in_training
+from loragrid.scoring.subjects import Subject, SubjectIdentity
+from loragrid.scoring.task_results import TaskResult, items_table, load_task, save_task
+
+
+@dataclass(frozen=True)
+class ScoringJob:
+    """One subject, the model it is scored on, and the session's clock."""
+
+    subject: Subject
+    identity: SubjectIdentity
+    model: LoadedModel
+    clock: SessionClock
+
+
+def score_task(job: ScoringJob, name: str, task: StudyTask | None, *, group: str) -> dict[str, Any]:
+    """One task's "score", "lm_eval" and "items": kept from an interrupted job, or scored now and kept.
+
+    A task that raises is recorded as failed with its reason ("items" is None) and not kept, so the next
+    job tries it again.
+    """
+    folder = job.subject.out / "tasks"
+    key = atomic_files.sha256_json([job.identity.digest, name, group, task.digest if task else None])
+    kept = load_task(folder, name, key=key)
+    if kept is not None:
+        return kept
+    pause_if_late(job, name)
+    result, reason, seconds = _run(job, task)
+    if result is None:
+        failed = TaskScore(
+            group=group,
+            status="failed",
+            reason=reason,
+            items=0,
+            primary_metric=None,
+            metrics={},
+            seconds=round(seconds, 3),
+        )
+        return {"score": asdict(failed), "lm_eval": None, "items": None}
+    items = items_table(name, group, result.items)
+    score = TaskScore(
+        group=group,
+        status="scored",
+        reason=None,
+        items=items["item"].nunique(),
+        primary_metric=result.primary_metric,
+        metrics=result.metrics,
+        seconds=round(seconds, 3),
+        notes=result.notes,
+    )
+    content = {"score": asdict(score), "lm_eval": result.lm_eval}
+    save_task(folder, name, key=key, content=content, items=items)
+    return content | {"items": items}
+
+
+def _run(job: ScoringJob, task: StudyTask | None) -> tuple[TaskResult | None, str | None, float]:
+    """The task's result, or None and the reason of its failure; and the seconds it took."""
+    # Loading comes first: a model that cannot be loaded is not a failed task, and loading is not the task's time.
+    job.model.load()
+    started = time.monotonic()
+    result, reason = None, None
+    try:
+        result = job.model.score(task, data=job.subject.data)
+    except UserError:
+        raise
+    except Exception as error:  # one failed task must not stop the others; its reason is recorded
+        reason = one_line(f"{type(error).__name__}: {error}")[:500]
+    seconds = time.monotonic() - started
+    # The session clock treats a task as a step: none is started that might outlive the session.
+    job.clock.record_duration(step=seconds)
+    return result, reason, seconds
+
+
+def pause_if_late(job: ScoringJob, name: str) -> None:
+    """Raise `Paused` if a task as long as the longest so far, with loading the base, might outlive the session."""
+    loading_seconds = 0.0
+    if not job.model.base_in_memory:
+        # Nothing was loaded in this job yet, so the estimate comes from the training runs of the same study.
+        histories = (job.subject.out.resolve().parents[1] / "train").glob("*/history.jsonl")
+        loading_seconds = minimum_logged(histories, "loading_seconds") or 0.0
+    if job.clock.too_late(loading=loading_seconds):
+        raise Paused(
+            f"scoring of {job.subject.name} paused before {name} ({job.clock.left():.0f} s of the session left), "
+            "run the same command to go on"
+        )
+
+
+def write_answers(job: ScoringJob, prompts: Sequence[Prompt]) -> None:
+    """Write answers.jsonl and answers_summary.json, or remove them if the study has no prompts."""
+    out, model = job.subject.out, job.model
+    answers, summary = out / "answers.jsonl", out / "answers_summary.json"
+    if not prompts:
+        answers.unlink(missing_ok=True)
+        summary.unlink(missing_ok=True)
+        return
+    key = atomic_files.sha256_json([job.identity.digest, [asdict(prompt) for prompt in prompts]])
+    kept = load_task(out / "tasks", "_answers", key=key)
+    if kept is None:
+        pause_if_late(job, "the answers to the study's prompts")
+        tokenizer = model.template.tokenizer
+        trained = in_training(tokenizer, prompts, job.subject.data / "train.parquet")
+        rows = answer_prompts(model.model, tokenizer, prompts, batch_size=model.scoring.batch_size)
+        rows = [row | {"in_training": known} for row, known in zip(rows, trained, strict=True)]
+        kept = {"answers": rows}
+        save_task(out / "tasks", "_answers", key=key, content=kept, items=None)
+    atomic_files.write_text(answers, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept["answers"]))
+    atomic_files.write_json(summary, summarise(kept["answers"]))

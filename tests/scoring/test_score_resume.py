@@ -1,0 +1,96 @@
+"""Interrupted scoring: killed, paused at the session's end, and continued with changed settings or damaged files."""
+
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+
+import score
+from loragrid.errors import Paused
+from loragrid.scoring.loaded_model import LoadedModel
+from tests.fixtures.score_toys import as_run, contents
+
+
+def test_a_killed_job_continues_with_the_next_task(study, data, runs, scored_alone, tmp_path, monkeypatch):
+    subject = as_run(runs[0], data, tmp_path)
+    scored, run = [], LoadedModel.score
+
+    def dying(self, task, *, data):
+        name = task.name if task else "heldout_loss"
+        if name == "choice" and "choice" not in scored:
+            scored.append(name)
+            raise KeyboardInterrupt  # like a kill, this is not an Exception, so nothing catches it
+        scored.append(name)
+        return run(self, task, data=data)
+
+    monkeypatch.setattr(LoadedModel, "score", dying)
+    with pytest.raises(KeyboardInterrupt):
+        score.score_subjects(study=study, subjects=[subject])
+    assert not (tmp_path / "score.json").exists()
+    score.score_subjects(study=study, subjects=[subject])
+    assert scored == ["answer", "heldout_loss", "choice", "choice"]
+    assert contents(tmp_path) == contents(scored_alone[1].out)
+    score.score_subjects(study=study, subjects=[subject])
+    assert len(scored) == 4  # nothing left to score, nothing loaded
+
+
+def test_scoring_pauses_between_tasks_at_the_end_of_a_session(study, data, runs, scored_alone, tmp_path, monkeypatch):
+    """Finished tasks are kept, a job that starts too late loads no base, and the next session scores the rest."""
+    subject, now, run = as_run(runs[0], data, tmp_path), [time.monotonic()], LoadedModel.score
+
+    def long(self, task, *, data):
+        result = run(self, task, data=data)
+        now[0] += 60
+        return result
+
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "monotonic", lambda: now[0])
+        patch.setattr(LoadedModel, "score", long)
+        with pytest.raises(Paused, match=r"paused before choice .* run the same command to go on"):
+            score.score_subjects(study=study, subjects=[subject], session_ends=now[0] + 170)
+    assert (tmp_path / "tasks/heldout_loss.json").exists() and not (tmp_path / "score.json").exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(LoadedModel, "load", lambda self: pytest.fail("the base was loaded"))
+        with pytest.raises(Paused, match="paused before choice"):
+            score.score_subjects(study=study, subjects=[subject], session_ends=time.monotonic())
+    score.score_subjects(study=study, subjects=[subject], session_ends=time.monotonic() + 600)
+    assert contents(tmp_path) == contents(scored_alone[1].out)
+
+
+def test_sigkill_in_the_middle_loses_one_task_at_most(study, data, runs, scored_alone, tmp_path, root):
+    name, folder = runs[0]
+    command = [sys.executable, root / "scripts" / "score.py", "--study", study.path, "--subject", name]
+    paths = ["--adapter", folder / "adapter", "--record", folder / "record.json", "--data", data, "--out", tmp_path]
+    job = subprocess.Popen([*command, *paths], stderr=subprocess.DEVNULL)
+    first = tmp_path / "tasks" / "answer.json"
+    while not first.exists() and job.poll() is None:
+        time.sleep(0.001)
+    job.kill()
+    assert job.wait() == -signal.SIGKILL
+    assert not (tmp_path / "score.json").exists()
+    before = first.stat().st_mtime_ns
+    score.score_subjects(study=study, subjects=[as_run(runs[0], data, tmp_path)])
+    assert first.stat().st_mtime_ns == before
+    assert contents(tmp_path) == contents(scored_alone[1].out)
+
+
+def test_tasks_kept_for_other_settings_or_damaged_are_scored_again(study, data, runs, tmp_path, monkeypatch):
+    subject = as_run(runs[0], data, tmp_path)
+    score.score_subjects(study=study, subjects=[subject])
+    scored, run = [], LoadedModel.score
+
+    def noting(self, task, *, data):
+        scored.append(task.name if task else "heldout_loss")
+        return run(self, task, data=data)
+
+    monkeypatch.setattr(LoadedModel, "score", noting)
+    table = tmp_path / "tasks" / "choice.parquet"
+    table.write_bytes(table.read_bytes()[:-7])
+    score.score_subjects(study=study, subjects=[subject])
+    assert scored == ["choice"]
+    limited = replace(study, yaml=study.yaml | {"scoring": study.yaml["scoring"] | {"limit": 3}})
+    score.score_subjects(study=limited, subjects=[subject])
+    assert scored[1:] == ["answer", "heldout_loss", "choice"]
