@@ -26,7 +26,7 @@ def test_killed_session_is_closed_with_what_the_losses_tell(tmp_path: Path) -> N
         (8, 12, 1.0, "finished"),
     ]
     assert sessions[0].host == platform.node()
-    assert history.told("energy_joules") == [None, 3.0]
+    assert history.session_values("energy_joules") == [None, 3.0]
 
 
 def test_session_killed_before_its_first_row_ends_where_it_began(tmp_path: Path) -> None:

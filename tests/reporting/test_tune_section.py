@@ -9,7 +9,7 @@ import pytest
 import compare
 import report as stage
 from loragrid.reporting.search_section import _edges, _honest, _importance
-from loragrid.study.search_point import search_name
+from loragrid.searching.search import search_name
 from loragrid.study.study_file import Study, load_study
 from loragrid.study.winner import read_search
 from tests.fixtures import search_toys, synthetic

@@ -13,10 +13,10 @@ import pytest
 from optuna.trial import TrialState
 
 from loragrid.searching import search_result
-from loragrid.searching.hyperband_brackets import make_pruner, turns
+from loragrid.searching.hyperband_brackets import bracket_order, make_pruner
 from loragrid.searching.journal import cut_torn_line
-from loragrid.searching.search import MOST_KILLS, Search, is_settled
-from loragrid.searching.search_result import findings, importance, trial_rows
+from loragrid.searching.search import MAX_KILLS, Search, is_settled
+from loragrid.searching.search_result import summarize, importance, trial_rows
 from loragrid.study.sections import Tune
 from tests.fixtures import search_toys
 from tests.fixtures.search_toys import TUNE
@@ -73,12 +73,12 @@ def test_killed_at_random_and_resumed_the_search_is_the_same(searched: Search, t
 def test_a_trial_that_its_worker_is_still_leaving_is_not_claimed(tmp_path: Path) -> None:
     """Between the word that a trial was left and the release of its lock another worker may poll."""
     one, other = (Search(tmp_path, name="toy", tune=Tune.read(TUNE)) for _ in range(2))
-    with one.next() as claim:
+    with one.claim_next() as claim:
         one.finish(claim, outcome="SIGTERM")
-        with other.next() as second:
+        with other.claim_next() as second:
             assert second.slot != claim.slot
             other.finish(second, outcome="complete", loss=1.0)
-    with other.next() as again:
+    with other.claim_next() as again:
         assert again.slot == claim.slot
 
 
@@ -96,7 +96,7 @@ def test_a_trial_that_ends_while_another_worker_looks_at_it_was_not_left(
 ) -> None:
     search, other = (Search(tmp_path, name="toy", tune=Tune.read(TUNE | {"trials": 1})) for _ in range(2))
     alive = other._alive
-    with search.next() as claim:
+    with search.claim_next() as claim:
 
         def ends_before_its_lock_is_tried(slot: int) -> bool:
             search_toys.train(search, claim)
@@ -104,7 +104,7 @@ def test_a_trial_that_ends_while_another_worker_looks_at_it_was_not_left(
             return alive(slot)
 
         monkeypatch.setattr(other, "_alive", ends_before_its_lock_is_tried)
-        with other.next() as second:
+        with other.claim_next() as second:
             assert second is None
         claim.lock.__enter__()
     assert [trial.state for trial in other.trials()] == [
@@ -120,11 +120,11 @@ def test_a_killed_worker_s_trial_is_taken_by_another_that_was_there_all_along(tm
         assert time.monotonic() < deadline
         time.sleep(0.02)
     time.sleep(0.1)
-    with search.next() as claim:
+    with search.claim_next() as claim:
         assert claim is None, "a living worker's trial was taken"
     slow.kill()
     slow.wait()
-    with search.next() as claim:
+    with search.claim_next() as claim:
         assert claim is not None and claim.slot == 0
         assert claim.trial.params == search.trials()[0].params
         search_toys.train(search, claim)
@@ -133,9 +133,9 @@ def test_a_killed_worker_s_trial_is_taken_by_another_that_was_there_all_along(tm
 
 def test_a_worker_that_was_taken_for_dead_cannot_overwrite(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
     search, other = (Search(tmp_path, name="toy", tune=Tune.read(TUNE | {"trials": 1})) for _ in range(2))
-    with search.next() as claim:
+    with search.claim_next() as claim:
         claim.lock.__exit__(None, None, None)  # as after a sleep so long that the lock was lost
-        with other.next() as second:
+        with other.claim_next() as second:
             search_toys.train(other, second)
         assert not search.finish(claim, outcome="complete", loss=0.0)
         claim.lock.__enter__()
@@ -147,11 +147,11 @@ def test_a_trial_whose_worker_always_dies_is_given_up(tmp_path: Path) -> None:
     search = Search(tmp_path, name="toy", tune=Tune.read(TUNE | {"trials": 2}))
     seen = 0
     while search.settled() < 2:
-        with search.next() as claim:
+        with search.claim_next() as claim:
             if claim.slot == 1:
                 search_toys.train(search, claim)
             seen += claim.slot == 0
-    assert seen == MOST_KILLS
+    assert seen == MAX_KILLS
     first, second = trial_rows(search)
     assert first["outcome"] == "failed" and "killed 5 times" in first["reason"]
     assert second["outcome"] == "complete"
@@ -160,20 +160,20 @@ def test_a_trial_whose_worker_always_dies_is_given_up(tmp_path: Path) -> None:
 def test_failures_stand_and_do_not_stop_the_search(tmp_path: Path) -> None:
     search = Search(tmp_path, name="toy", tune=Tune.read(TUNE | {"trials": 4}))
     for outcome in ("out_of_memory", "failed", "diverged"):
-        with search.next() as claim:
+        with search.claim_next() as claim:
             search.finish(claim, outcome=outcome, reason="because", curve=[], steps=3, planned_steps=18, seconds=1.0)
-    with search.next() as claim:
+    with search.claim_next() as claim:
         search_toys.train(search, claim)
     assert [row["outcome"] for row in trial_rows(search)] == ["out_of_memory", "failed", "diverged", "complete"]
     assert [trial.state.name for trial in search.trials()] == ["FAIL", "FAIL", "PRUNED", "COMPLETE"]
-    found = findings(trial_rows(search), search.space)
+    found = summarize(trial_rows(search), search.space)
     assert found["best"]["slot"] == 3 and found["outcomes"]["diverged"] == 1
 
 
 def test_a_trial_that_was_left_on_purpose_is_tried_again_and_counts_as_no_kill(tmp_path: Path) -> None:
     search = Search(tmp_path, name="toy", tune=Tune.read(TUNE | {"trials": 1}))
-    for _ in range(MOST_KILLS + 1):
-        with search.next() as claim:
+    for _ in range(MAX_KILLS + 1):
+        with search.claim_next() as claim:
             search.finish(claim, outcome="SIGTERM", steps=2, planned_steps=18)
     assert search.settled() == 0 and trial_rows(search)[0]["outcome"] == "open"
     assert len({str(trial.params) for trial in search.trials()}) == 1
@@ -192,7 +192,7 @@ def test_the_storage_opens_with_optuna_alone(searched: Search) -> None:
     storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(journal)))
     study = optuna.load_study(study_name="toy", storage=storage)
     assert len(study.trials) == TUNE["trials"] and study.direction.name == "MINIMIZE"
-    assert study.best_value == findings(trial_rows(searched), searched.space)["best"]["loss"]
+    assert study.best_value == summarize(trial_rows(searched), searched.space)["best"]["loss"]
     assert optuna.get_all_study_names(storage) == ["toy"]
     pruned = [trial for trial in study.trials if trial.state == TrialState.PRUNED]
     assert pruned and all(trial.intermediate_values for trial in pruned)
@@ -215,7 +215,7 @@ def test_a_torn_last_line_is_cut_off(tmp_path: Path) -> None:
 
 def test_a_line_that_one_worker_tears_is_mended_by_those_that_go_on(tmp_path: Path) -> None:
     living = Search(tmp_path, name="toy", tune=Tune.read(TUNE | {"trials": 3}))
-    with living.next() as claim, open(tmp_path / "journal.log", "ab") as journal:
+    with living.claim_next() as claim, open(tmp_path / "journal.log", "ab") as journal:
         journal.write(TORN)
         journal.flush()
         search_toys.train(living, claim)
@@ -230,9 +230,9 @@ def test_a_worker_killed_as_it_claims_leaves_a_trial_that_the_next_one_takes(
     """Slot 1 is enqueued and never asked for, while slot 0 is another worker's, who then leaves it; the search may have been
     made shorter than slot 1 in the meantime."""
     first, dying = (Search(tmp_path, name="toy", tune=Tune.read(TUNE | {"trials": 3})) for _ in range(2))
-    with first.next() as claim:
+    with first.claim_next() as claim:
         monkeypatch.setattr(dying._study, "ask", lambda **_: pytest.exit("killed"))
-        with pytest.raises(pytest.exit.Exception), dying.next():
+        with pytest.raises(pytest.exit.Exception), dying.claim_next():
             pass
         first.finish(claim, outcome="SIGTERM", steps=1, planned_steps=18)
     resumed = search_toys.work(tmp_path, tune=TUNE | {"trials": trials})
@@ -242,7 +242,7 @@ def test_a_worker_killed_as_it_claims_leaves_a_trial_that_the_next_one_takes(
 
 def test_pruning_saves_steps_and_keeps_the_good(searched: Search) -> None:
     rows = trial_rows(searched)
-    found = findings(rows, searched.space)
+    found = summarize(rows, searched.space)
     assert found["steps_saved"] >= 0.4
     assert found["steps"] == sum(row["steps"] for row in rows) and found["steps_in_full"] == 18 * len(rows)
     full = {row["slot"]: search_toys.loss(row["point"], 9) for row in rows}
@@ -263,7 +263,7 @@ def test_how_many_trials_were_modelled_is_counted(searched: Search) -> None:
 
 def test_without_a_pruner_every_trial_runs_to_its_end(tmp_path: Path) -> None:
     search = search_toys.work(tmp_path, tune=TUNE | {"pruner": None, "trials": 6})
-    found = findings(trial_rows(search), search.space)
+    found = summarize(trial_rows(search), search.space)
     assert found["outcomes"] == {"complete": 6} and found["steps_saved"] == 0 and found["modelled"] == 2
 
 
@@ -279,9 +279,9 @@ def test_importance_is_the_same_again_and_silent_where_there_is_too_little(searc
 def test_where_too_few_trials_are_complete_importance_is_told_from_the_first_losses(
     searched: Search, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(search_result, "FEWEST_TRIALS", 15)
+    monkeypatch.setattr(search_result, "MIN_TRIALS", 15)
     rows = trial_rows(searched)
-    found, told = findings(rows, searched.space), importance(searched)
+    found, told = summarize(rows, searched.space), importance(searched)
     assert 0 < found["outcomes"]["complete"] < 15 and found["median_complete_loss"] is None
     assert (told["at"], told["trials"]) == ("first", 24) and next(iter(told["shares"])) == "learning_rate"
     first = sorted(search_toys.loss(row["point"], 1) for row in rows)
@@ -289,11 +289,11 @@ def test_where_too_few_trials_are_complete_importance_is_told_from_the_first_los
 
 
 def test_brackets_take_turns_in_their_shares() -> None:
-    order = turns([9, 5, 3])
+    order = bracket_order([9, 5, 3])
     assert [order.count(i) for i in range(3)] == [9, 5, 3]
     assert order[:4] == [0, 1, 0, 2]
     pruner = make_pruner(Tune.read(TUNE))
-    assert pruner.rungs == [[1, 3], [3], []]
+    assert len(pruner._pruners) == 3
     assert [pruner.bracket(slot) for slot in range(17)] == order == [pruner.bracket(slot) for slot in range(17, 34)]
 
 

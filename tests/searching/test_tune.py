@@ -17,9 +17,9 @@ from loragrid.errors import Failed, Paused, UserError
 from loragrid.paths import ROOT
 from loragrid.runtime.atomic_files import sha256_json
 from loragrid.runtime.session import SessionClock, StopSignals
-from loragrid.searching.search import Search
-from loragrid.searching.trials import TrialBench, TrialResult, spread_rows
-from loragrid.study.search_point import at_point, cell_at, search_name, settings_sha256
+from loragrid.searching.search import Search, search_name
+from loragrid.searching.trials import TrialRunner, TrialResult, evenly_spaced
+from loragrid.study.search_point import at_point, cell_at, settings_sha256
 from loragrid.study.sections import Budget
 from loragrid.study.study_file import Study, load_study
 from loragrid.study.winner import read_search, winner_cell
@@ -74,32 +74,32 @@ def variant(study: Study, **changes: Any) -> Study:
     return Study(name=study.name, path=study.path, yaml=settings)
 
 
-def run(bench: TrialBench, point: dict, folder: Path, listen: Any = lambda part, loss: False) -> TrialResult:
+def run(runner: TrialRunner, point: dict, folder: Path, should_prune: Any = lambda part, loss: False) -> TrialResult:
     folder.mkdir(exist_ok=True)
-    return bench.run(point, name="trial", folder=folder, stop=StopSignals(), clock=SessionClock(None), listen=listen)
+    return runner.run(point, name="trial", folder=folder, stop=StopSignals(), clock=SessionClock(None), should_prune=should_prune)
 
 
 def kept(result: TrialResult) -> dict[str, Any]:
     return {key: value for key, value in vars(result).items() if key != "seconds"}
 
 
-def adapter_sums(monkeypatch: pytest.MonkeyPatch, bench: TrialBench) -> list[str]:
-    """Digests of the adapters that the bench takes off, in turn."""
-    sums, release = [], bench.backend.release
+def adapter_sums(monkeypatch: pytest.MonkeyPatch, runner: TrialRunner) -> list[str]:
+    """Digests of the adapters that the runner takes off, in turn."""
+    sums, release = [], runner.backend.release
 
     def spied(base: Any, model: Any) -> Any:
         weights = {n: p.detach().numpy().tobytes().hex() for n, p in model.named_parameters() if p.requires_grad}
         sums.append(sha256_json(weights))
         return release(base, model)
 
-    monkeypatch.setattr(bench.backend, "release", spied)
+    monkeypatch.setattr(runner.backend, "release", spied)
     return sums
 
 
 def test_a_trial_alone_and_after_others_are_the_same_bits(
     toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    alone, after = TrialBench(toy.study, toy.data), TrialBench(toy.study, toy.data)
+    alone, after = TrialRunner(toy.study, toy.data), TrialRunner(toy.study, toy.data)
     sums_alone, sums_after = adapter_sums(monkeypatch, alone), adapter_sums(monkeypatch, after)
     single = run(alone, POINT, tmp_path / "alone")
     base_before = None
@@ -117,7 +117,7 @@ def test_a_trial_alone_and_after_others_are_the_same_bits(
 
 def test_a_trial_is_the_grid_s_training(toy: Toy, tmp_path: Path) -> None:
     """A run trained by the train stage with a trial's settings and length has the trial's losses, bit for bit."""
-    trial = run(TrialBench(toy.study, toy.data), POINT, tmp_path / "trial")
+    trial = run(TrialRunner(toy.study, toy.data), POINT, tmp_path / "trial")
     study = at_point(toy.study, POINT, budget=Budget(steps=trial.planned_steps))
     Toy(study=study, cell=study.cells[0], data=toy.data).train(tmp_path / "run")
     losses = [
@@ -133,9 +133,9 @@ def test_a_trial_is_the_grid_s_training(toy: Toy, tmp_path: Path) -> None:
 
 
 def test_trials_see_equal_tokens_whatever_their_batch(toy: Toy, tmp_path: Path) -> None:
-    bench = TrialBench(toy.study, toy.data)
+    runner = TrialRunner(toy.study, toy.data)
     small, large = (
-        run(bench, POINT | {"batch": b, "accumulation": a}, tmp_path / f"{b}{a}") for b, a in ((1, 1), (2, 2))
+        run(runner, POINT | {"batch": b, "accumulation": a}, tmp_path / f"{b}{a}") for b, a in ((1, 1), (2, 2))
     )
     assert small.planned_steps == pytest.approx(4 * large.planned_steps, abs=3)
     for result in (small, large):
@@ -146,7 +146,7 @@ def test_trials_see_equal_tokens_whatever_their_batch(toy: Toy, tmp_path: Path) 
 
 
 def test_a_trial_is_pruned_at_once(toy: Toy, tmp_path: Path) -> None:
-    result = run(TrialBench(toy.study, toy.data), POINT, tmp_path, lambda part, loss: part == 2)
+    result = run(TrialRunner(toy.study, toy.data), POINT, tmp_path, lambda part, loss: part == 2)
     assert result.outcome == "pruned" and result.curve[-1][0] == 2
     assert result.steps == result.curve[-1][1] < result.planned_steps
     assert rows_of(tmp_path)[-1]["kind"] == "heldout"
@@ -157,22 +157,22 @@ def test_a_trial_that_diverges_or_runs_out_of_memory_harms_no_other(
 ) -> None:
     import torch
 
-    bench = TrialBench(toy.study, toy.data)
-    before = run(bench, POINT, tmp_path / "before")
-    diverged = run(bench, OTHER | {"learning_rate": 1e30}, tmp_path / "diverged")
+    runner = TrialRunner(toy.study, toy.data)
+    before = run(runner, POINT, tmp_path / "before")
+    diverged = run(runner, OTHER | {"learning_rate": 1e30}, tmp_path / "diverged")
     assert diverged.outcome == "diverged" and "became" in diverged.reason
-    real = bench.backend.trainer
+    real = runner.backend.trainer
 
     def hungry(*arguments: Any, **named: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
-    monkeypatch.setattr(bench.backend, "trainer", hungry)
-    hungered = run(bench, POINT, tmp_path / "memory")
+    monkeypatch.setattr(runner.backend, "trainer", hungry)
+    hungered = run(runner, POINT, tmp_path / "memory")
     assert hungered.outcome == "out_of_memory" and hungered.loss is None and hungered.planned_steps is None
-    monkeypatch.setattr(bench.backend, "trainer", lambda *a, **n: [][0])
-    assert run(bench, POINT, tmp_path / "bug").reason == "IndexError: list index out of range"
-    monkeypatch.setattr(bench.backend, "trainer", real)
-    assert kept(run(bench, POINT, tmp_path / "after")) == kept(before)
+    monkeypatch.setattr(runner.backend, "trainer", lambda *a, **n: [][0])
+    assert run(runner, POINT, tmp_path / "bug").reason == "IndexError: list index out of range"
+    monkeypatch.setattr(runner.backend, "trainer", real)
+    assert kept(run(runner, POINT, tmp_path / "after")) == kept(before)
 
 
 def test_the_search_leaves_its_result_and_tables(toy: Toy, tuned: Path) -> None:
@@ -237,7 +237,7 @@ def test_a_finished_search_is_summed_up_again_without_loading_anything(
     toy: Toy, tuned: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = json.loads((tuned / "tune" / "tune.json").read_text())
-    monkeypatch.setattr(TrialBench, "ready", lambda self: pytest.fail("the base was loaded"))
+    monkeypatch.setattr(TrialRunner, "load", lambda self: pytest.fail("the base was loaded"))
     assert tune(study=toy.study, data_folder=toy.data, out=tuned / "tune")["rows"] == before["rows"]
 
 
@@ -273,23 +273,23 @@ def test_a_session_s_limit_pauses(toy: Toy, tmp_path: Path) -> None:
 def test_a_diverged_trial_teaches_the_sampler(toy: Toy, tmp_path: Path) -> None:
     space = {"toy": TUNE["spaces"]["toy"] | {"learning_rate": {"choices": [1.0e9]}}}
     study = variant(toy.study, spaces=space, trials=1)
-    search, bench = Search(tmp_path, name="x", tune=study.tune), TrialBench(study, toy.data)
-    with search.next() as claim:
-        run_trial(search, claim, bench, stop=StopSignals(), clock=SessionClock(None))
+    search, runner = Search(tmp_path, name="x", tune=study.tune), TrialRunner(study, toy.data)
+    with search.claim_next() as claim:
+        run_trial(search, claim, runner, stop=StopSignals(), clock=SessionClock(None))
     (trial,) = search.trials()
     assert trial.user_attrs["outcome"] == "diverged" and trial.state.name == "PRUNED"
 
 
 def test_a_user_s_mistake_is_one_line(toy: Toy, tmp_path: Path) -> None:
     none = Study(name="toy", path=toy.study.path, yaml=toy.study.yaml | {"tune": None})
-    with pytest.raises(UserError, match=r"toy\.yaml: tune is null: write a search there"):
+    with pytest.raises(UserError, match=r"toy\.yaml: tune: null\. Fix: describe a search there"):
         tune(study=none, data_folder=toy.data, out=tmp_path)
     with pytest.raises(UserError, match="is missing"):
         tune(study=toy.study, data_folder=tmp_path / "absent", out=tmp_path / "out")
 
 
 def test_held_out_rows_are_spread_evenly() -> None:
-    assert spread_rows(10, 5) == [0, 2, 4, 6, 8] and spread_rows(3, None) == [0, 1, 2] == spread_rows(3, 7)
+    assert evenly_spaced(10, 5) == [0, 2, 4, 6, 8] and evenly_spaced(3, None) == [0, 1, 2] == evenly_spaced(3, 7)
 
 
 def test_a_full_disk_is_no_trial_s_fault(toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -297,7 +297,7 @@ def test_a_full_disk_is_no_trial_s_fault(toy: Toy, tmp_path: Path, monkeypatch: 
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(TrlBackend, "trainer", full)
-    with pytest.raises(Failed, match="is full: make room and run the same command to go on"):
+    with pytest.raises(Failed, match=r"the disk is full\. Fix: make room and run the same command again"):
         tune(study=toy.study, data_folder=toy.data, out=tmp_path)
     (trials, *others) = Search(tmp_path, name=search_name(toy.study), tune=toy.study.tune).by_slot()
     assert trials[0].user_attrs["outcome"] == "left: OSError" and not any(others)

@@ -14,7 +14,7 @@ from loragrid.study.study_file import Study
 
 @pytest.fixture
 def study(toy_llama: Path, toy_gemma: Path) -> Study:
-    """The demo's grid on toy models, so that these tests hold while base models are rebuilt."""
+    """The demo's grid on toy models, so that rebuilding the base models does not break these tests."""
     path = ROOT / "config" / "studies" / "demo.yaml"
     settings = yaml.safe_load(path.read_text())
     for key, folder in (("llama-s", toy_llama), ("llama-m", toy_gemma), ("gemma-s", toy_gemma)):
@@ -48,7 +48,7 @@ def test_one_factor_is_the_base_case_and_every_single_departure(study: Study) ->
     assert all(len(cell.departs) == 1 for cell in cells[1:])
 
 
-def test_any_prefix_is_balanced_axes_take_turns(study: Study) -> None:
+def test_axes_take_turns_so_that_any_prefix_is_balanced(study: Study) -> None:
     axes = [next(iter(cell.departs)) for cell in study.cells[1:]]
     assert axes[:4] == ["learning_rate", "rank", "batch", "model"]
 
@@ -91,7 +91,9 @@ def test_adding_a_learning_rate_adds_one_run_and_renames_none(study: Study) -> N
         ("data", "loss_on", "all"),
     ],
 )
-def test_what_determines_the_result_is_in_every_run_s_name(study: Study, section: str, key: str, value: object) -> None:
+def test_settings_that_determine_the_result_change_every_run_id(
+    study: Study, section: str, key: str, value: object
+) -> None:
     assert not set(runs(with_setting(study, section, key, value))) & set(runs(study))
 
 
@@ -99,11 +101,11 @@ def test_what_determines_the_result_is_in_every_run_s_name(study: Study, section
     ("key", "value"),
     [("save_steps", 7), ("save_minutes", 3), ("keep_checkpoints", 9), ("session_minutes", 55), ("report_to", "wandb")],
 )
-def test_what_does_not_determine_the_result_is_not(study: Study, key: str, value: object) -> None:
+def test_other_settings_change_no_run_id(study: Study, key: str, value: object) -> None:
     assert runs(with_setting(study, "training", key, value)) == runs(study)
 
 
-def test_a_model_is_known_by_its_content_not_its_place(study: Study, tmp_path: Path) -> None:
+def test_a_model_is_identified_by_its_content_not_its_path(study: Study, tmp_path: Path) -> None:
     entry = study.yaml["models"]["llama-s"]
     moved = shutil.copytree(entry["path"], tmp_path / "elsewhere")
     (moved / "README.md").write_text("a note beside the weights")
@@ -127,7 +129,7 @@ def test_data_sets_and_bases_are_shared_by_the_runs_of_a_model(study: Study) -> 
 def test_find_cell(study: Study) -> None:
     cell = study.cells[3]
     assert study.cell(cell.run) == cell
-    with pytest.raises(UserError, match="holds no run nonsense"):
+    with pytest.raises(UserError, match=r"demo\.yaml: no run has this id \(nonsense\)"):
         study.cell("nonsense")
 
 

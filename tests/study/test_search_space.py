@@ -1,4 +1,4 @@
-"""The `tune` section of a study file: mistakes are named with their mend; values become distributions and coordinates."""
+"""The `tune` section of a study file: mistakes are named with their fix; values become distributions and coordinates."""
 
 import copy
 from pathlib import Path
@@ -9,7 +9,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from loragrid.errors import UserError
 from loragrid.paths import ROOT
-from loragrid.study.search_space import PARAMETERS, coordinate, distance, distributions, readable, searched_space
+from loragrid.study.search_space import PARAMETERS, coordinate, distance, distributions, rounded_point, searched_space
 from loragrid.study.sections import Tune
 from loragrid.study.study_file import load_study
 from tests.fixtures import search_toys
@@ -34,28 +34,40 @@ def load(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "said"),
+    ("key", "value", "message"),
     [
-        ("tune.space", "wide", "tune.space: 'wide' is no key of tune.spaces: take one of original, recommended"),
-        ("tune.spaces.original.learning_rate", {"low": 0, "high": 1.0, "log": True}, "learning_rate: 0 is not above 0"),
-        ("tune.spaces.original.weight_decay", {"low": 0, "high": 1.0, "log": True}, "a log range cannot begin at 0"),
-        ("tune.spaces.original.rank", {"low": 8, "high": 4, "log": False}, "rank: low 8 is above high 4: swap them"),
+        ("tune.space", "wide", "tune.space: not a key of tune.spaces ('wide'). Fix: use one of original, recommended."),
+        (
+            "tune.spaces.original.learning_rate",
+            {"low": 0, "high": 1.0, "log": True},
+            "learning_rate: not above 0 (0). Fix: give values above 0.",
+        ),
+        (
+            "tune.spaces.original.weight_decay",
+            {"low": 0, "high": 1.0, "log": True},
+            "weight_decay: a log range that starts at 0 (low: 0)",
+        ),
+        (
+            "tune.spaces.original.rank",
+            {"low": 8, "high": 4, "log": False},
+            "rank: low is above high (8 > 4). Fix: swap them.",
+        ),
         ("tune.spaces.original.rank", {"choices": [8, 8]}, "tune.spaces.original.rank"),
-        ("tune.spaces.original.batch", {"choices": [0, 1]}, "batch: 0 is not above 0: raise it"),
+        ("tune.spaces.original.batch", {"choices": [0, 1]}, "batch: not above 0 (0)"),
         ("tune.spaces.original.batch", {"choices": [1.5]}, "tune.spaces.original.batch"),
-        ("tune.spaces.original.dropout", {"choices": [0.1]}, "unknown key 'tune.spaces.original.dropout'"),
-        ("tune.spaces.original", {}, "tune.spaces.original: is empty"),
-        ("tune.pruner.min_evaluations", 50, "a trial has only 9 evaluations: lower it"),
-        ("tune.pruner.reduction_factor", 1, "tune.pruner.reduction_factor: 1 is less than the minimum of 2"),
-        ("tune.trials", 0, "tune.trials: 0 is less than the minimum of 1"),
-        ("tune.objective", "accuracy", "tune.objective: 'accuracy' is not one of"),
-        ("tune", {"enabled": False}, "key 'tune.trials' is missing: write it, as config/README.md says"),
+        ("tune.spaces.original.dropout", {"choices": [0.1]}, "tune.spaces.original.dropout: unknown key"),
+        ("tune.spaces.original", {}, "tune.spaces.original: empty"),
+        ("tune.pruner.min_evaluations", 50, "more than the 9 evaluations of a trial (50). Fix: lower it to 9 or less."),
+        ("tune.pruner.reduction_factor", 1, "tune.pruner.reduction_factor: below the minimum of 2 (1)"),
+        ("tune.trials", 0, "tune.trials: below the minimum of 1 (0)"),
+        ("tune.objective", "accuracy", "tune.objective: not an allowed value ('accuracy')"),
+        ("tune", {"enabled": False}, "tune.trials: missing. Fix: add it as described in config/README.md."),
     ],
 )
-def test_a_bad_key_is_named_with_its_mend(load, key: str, value: object, said: str) -> None:
+def test_a_bad_key_is_named_with_its_fix(load, key: str, value: object, message: str) -> None:
     with pytest.raises(UserError) as caught:
         load(key, value)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert str(caught.value).startswith("mine.yaml: ") and "\n" not in str(caught.value)
 
 
@@ -78,9 +90,9 @@ def test_values_as_distributions() -> None:
 
 def test_drawn_reals_are_rounded_within_their_range() -> None:
     space = {"learning_rate": {"low": 1.2345e-5, "high": 0.98765, "log": True}, "rank": {"choices": [4]}}
-    assert readable({"learning_rate": 0.0123456, "rank": 4}, space) == {"learning_rate": 0.0123, "rank": 4}
-    assert readable({"learning_rate": 0.98764}, space) == {"learning_rate": 0.98765}
-    assert readable({"learning_rate": 1.2345e-5}, space) == {"learning_rate": 1.2345e-5}
+    assert rounded_point({"learning_rate": 0.0123456, "rank": 4}, space) == {"learning_rate": 0.0123, "rank": 4}
+    assert rounded_point({"learning_rate": 0.98764}, space) == {"learning_rate": 0.98765}
+    assert rounded_point({"learning_rate": 1.2345e-5}, space) == {"learning_rate": 1.2345e-5}
 
 
 def test_coordinates_and_distance() -> None:

@@ -51,95 +51,132 @@ def test_paths_are_looked_up_beside_the_study_file_before_the_project(load, tmp_
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "said"),
+    ("key", "value", "message"),
     [
-        ("trainin", {}, "unknown key 'trainin': did you mean 'training'?"),
-        ("training.warmup", 5, "unknown key 'training.warmup': did you mean 'warmup_steps'?"),
-        ("training", ..., "key 'training' is missing"),
-        ("training.save_steps", ..., "key 'training.save_steps' is missing"),
-        ("base_case.learning_rate", "2e-4", "'2e-4' is text to YAML: write it as a number, 2.0e-4"),
-        ("grid.learning_rate", ["2e-4"], "grid.learning_rate[0]: '2e-4' is text to YAML"),
-        ("base_case.learning_rate", 0, "base_case.learning_rate: 0 is less than or equal to the minimum"),
-        ("base_case.learning_rate", float("nan"), "no finite number"),
-        ("base_case.rank", 0, "base_case.rank: 0 is less than the minimum of 1"),
-        ("base_case.rank", 16.0, "base_case.rank: 16.0 has a decimal point where a whole number is needed: write 16"),
+        ("trainin", {}, "trainin: unknown key. Fix: write training."),
+        ("training.warmup", 5, "training.warmup: unknown key. Fix: write warmup_steps."),
+        ("training", ..., ": training: missing. Fix: add it as described in config/README.md."),
+        ("training.save_steps", ..., "training.save_steps: missing"),
+        (
+            "base_case.learning_rate",
+            "2e-4",
+            "base_case.learning_rate: text instead of a number ('2e-4'). Fix: write 2.0e-4 without quotes.",
+        ),
+        ("grid.learning_rate", ["2e-4"], "grid.learning_rate[0]: text instead of a number ('2e-4')"),
+        ("base_case.learning_rate", 0, "base_case.learning_rate: not above 0 (0). Fix: give a number above 0 (Peak"),
+        ("base_case.learning_rate", float("nan"), "base_case.learning_rate: not a finite number (nan)"),
+        ("base_case.rank", 0, "base_case.rank: below the minimum of 1 (0). Fix: give 1 or more"),
+        ("base_case.rank", 16.0, "base_case.rank: has a decimal point (16.0). Fix: write the whole number 16."),
         (
             "base_case.batch",
             [2.5, 4],
-            "base_case.batch[0]: 2.5 is not a whole number: give one (A whole number, such as [2, 4].)",
+            "base_case.batch[0]: not a whole number (2.5). Fix: give a whole number (",
         ),
-        ("base_case.seed", 2**32, "base_case.seed: 4294967296 is greater than the maximum of 4294967295"),
-        ("base_case.batch", [2], "base_case.batch: [2] is too short"),
-        ("base_case.model", "llama", "base_case.model: 'llama' is no key of models: take one of llama-s"),
-        ("grid.model", ["llama-s", "gpt"], "grid.model: 'gpt' is no key of models"),
-        ("grid.rank", [], "grid.rank: is empty: give at least one value"),
-        ("models", {}, "models: is empty"),
+        ("base_case.seed", 2**32, "base_case.seed: above the maximum of 4294967295 (4294967296)"),
+        ("base_case.batch", [2], "base_case.batch: too few values ([2]). Fix: give at least 2 ("),
+        ("base_case.model", "llama", "base_case.model: not a key of models ('llama'). Fix: use one of llama-s"),
+        ("grid.model", ["llama-s", "gpt"], "grid.model: not a key of models ('gpt')"),
+        ("grid.rank", [], "grid.rank: empty. Fix: give at least one value."),
+        ("models", {}, "models: empty"),
         (
             "models",
             {"a b": {}},
-            "models: 'a b' does not match '^[A-Za-z0-9][A-Za-z0-9.-]*$': mend it (A key names folders: letters",
+            "models: does not match the pattern ^[A-Za-z0-9][A-Za-z0-9.-]*$ ('a b'). Fix: follow the pattern (A key",
         ),
-        ("models.llama-s.path", "config", "/config has no config.json: give a model's folder in Hugging Face form"),
-        ("models.llama-s.path", "no/such", "models.llama-s.path: folder no/such exists neither"),
-        ("models.llama-s.precision", "8bit", "models.llama-s.precision: '8bit' is not one of"),
-        ("data.source", {"path": "no.jsonl"}, "data.source.path: file no.jsonl exists neither"),
-        ("data.source", {"hub": "a/b", "split": "train"}, "key 'data.source.revision' is missing"),
-        ("data.heldout_rows", "many", "data.heldout_rows: 'many' is not a whole number"),
-        ("data.heldout_rows", None, "data.heldout_rows: null is not a whole number"),
-        ("base_case.rank", [16], "base_case.rank: [16] is not a whole number"),
-        ("grid.rank", 16, "grid.rank: 16 is not a list, such as [1, 2]: give one"),
-        ("tune.pruner", True, "tune.pruner: true is not a map of keys to values or null: give one"),
-        ("data.max_rows", 100, "more than half of max_rows"),
+        ("models.llama-s.path", "config", "/config). Fix: give a model folder in Hugging Face format."),
+        (
+            "models.llama-s.path",
+            "no/such",
+            "models.llama-s.path: folder not found, neither beside the study file nor in the project (no/such)",
+        ),
+        (
+            "models.llama-s.precision",
+            "8bit",
+            "models.llama-s.precision: not an allowed value ('8bit'). Fix: use one of 4bit, 16bit, 32bit",
+        ),
+        (
+            "data.source",
+            {"path": "no.jsonl"},
+            "data.source.path: file not found, neither beside the study file nor in the project (no.jsonl)",
+        ),
+        ("data.source", {"hub": "a/b", "split": "train"}, "data.source.revision: missing"),
+        ("data.heldout_rows", "many", "data.heldout_rows: not a whole number ('many')"),
+        ("data.heldout_rows", None, "data.heldout_rows: not a whole number (null)"),
+        ("base_case.rank", [16], "base_case.rank: not a whole number ([16])"),
+        ("grid.rank", 16, "grid.rank: not a list (16). Fix: give a list, such as [1, 2] ("),
+        (
+            "tune.pruner",
+            True,
+            "tune.pruner: not a map of keys to values or null (true). Fix: give a map of keys to values or null (",
+        ),
+        ("data.max_rows", 100, "data.heldout_rows: more than half of max_rows ("),
         ("training.budget", {"tokens": 5, "steps": 5}, "training.budget"),
-        ("training.dropout", 1.0, "training.dropout: 1.0 is greater than or equal to the maximum"),
+        ("training.dropout", 1.0, "training.dropout: not below 1 (1.0)"),
         (
             "training.alpha",
             "rnk",
-            "training.alpha: 'rnk' is none of its values: give one of them (LoRA alpha; updates are scaled",
+            "training.alpha: not an allowed value ('rnk'). Fix: give an allowed value (LoRA alpha",
         ),
-        ("training.alpha", "3e1", "training.alpha: '3e1' is text to YAML: write it as a number, 3.0e+1"),
-        ("training.alpha", 0, "training.alpha: 0 is less than or equal to the minimum of 0"),
+        (
+            "training.alpha",
+            "3e1",
+            "training.alpha: text instead of a number ('3e1'). Fix: write 3.0e+1 without quotes.",
+        ),
+        ("training.alpha", 0, "training.alpha: not above 0 (0)"),
         (
             "training.target_modules",
             "all",
-            "training.target_modules: 'all' is none of its values: give one of them (Linear layers",
+            "training.target_modules: not an allowed value ('all'). Fix: give an allowed value (Linear layers",
         ),
-        ("training.target_modules", [], "training.target_modules: is empty"),
-        ("scoring.limit", "ten", "scoring.limit: 'ten' is none of its values: give one of them (Most items per task"),
-        ("scoring.target", ["running_plan"] * 2, "scoring.target: holds 'running_plan' twice: keep it once"),
-        ("training.optimizer", "adam", "training.optimizer: 'adam' is not one of"),
-        ("scoring.retention", ["running_plan"], "task 'running_plan' is both target and retention"),
-        ("scoring.qualitative", "no.jsonl", "scoring.qualitative: file no.jsonl exists neither"),
-        ("compare.alpha", 0.7, "compare.alpha: 0.7 is greater than or equal to the maximum"),
+        ("training.target_modules", [], "training.target_modules: empty"),
+        ("scoring.limit", "ten", "scoring.limit: not an allowed value ('ten'). Fix: give an allowed value ("),
+        (
+            "scoring.target",
+            ["running_plan"] * 2,
+            "scoring.target: has a value twice ('running_plan'). Fix: keep it once.",
+        ),
+        (
+            "training.optimizer",
+            "adam",
+            "training.optimizer: not an allowed value ('adam'). Fix: use one of adamw_torch, ",
+        ),
+        ("scoring.retention", ["running_plan"], "scoring: task in both target and retention ('running_plan')"),
+        (
+            "scoring.qualitative",
+            "no.jsonl",
+            "scoring.qualitative: file not found, neither beside the study file nor in the project (no.jsonl)",
+        ),
+        ("compare.alpha", 0.7, "compare.alpha: not below 0.5 (0.7)"),
     ],
 )
-def test_a_bad_key_is_named_with_its_mend(load, key: str, value: object, said: str) -> None:
+def test_a_bad_key_is_named_with_its_fix(load, key: str, value: object, message: str) -> None:
     with pytest.raises(UserError) as caught:
         load(changed(key, value))
-    assert said in str(caught.value)
-    assert str(caught.value).startswith("mine.yaml: ")
+    line = str(caught.value)
+    assert message in line
+    assert line.startswith("mine.yaml: ") and ". Fix: " in line and line.endswith(".") and "\n" not in line
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
-        ("", "holds no study"),
-        ("- a\n- b\n", "holds no study"),
+        ("", r"mine\.yaml: empty\. Fix: write the keys"),
+        ("- a\n- b\n", r"mine\.yaml: not a map of keys to values\. Fix: write the keys"),
         ("title: [unclosed", r"mine\.yaml: cannot be read as YAML \(line 1, column 17: expected ',' or '\]', but got"),
-        ("? [a, b]\n: 1\n", r"\(line 1, column 3: a list or a map stands as a key\): mend it"),
+        ("? [a, b]\n: 1\n", r"\(line 1, column 3: a list or a map is used as a key\)\. Fix: correct the file"),
         ("title: a\ntitle: b\n", "'title' is written twice"),
         ("title: !!python/object/apply:os.system [echo]\n", "cannot be read as YAML"),
     ],
 )
-def test_a_file_that_is_no_study_is_named(load, text: str, said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_a_file_that_is_not_a_study_is_named(load, text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
         load(text)
 
 
 def test_unknown_names_and_missing_files_are_named() -> None:
-    with pytest.raises(UserError, match="study 'dmeo' is unknown: take one of demo"):
+    with pytest.raises(UserError, match=r"study 'dmeo': unknown\. Fix: use one of demo"):
         load_study("dmeo")
-    with pytest.raises(UserError, match=r"study file no/such\.yaml does not exist"):
+    with pytest.raises(UserError, match=r"no/such\.yaml: study file not found\. Fix: check the path"):
         load_study("no/such.yaml")
     with pytest.raises(UserError, match="unknown"):
         load_study("../../etc/passwd")
@@ -148,7 +185,7 @@ def test_unknown_names_and_missing_files_are_named() -> None:
 def test_a_factorial_grid_must_hold_the_base_case(load) -> None:
     settings = changed("grid.design", "factorial")
     settings["grid"]["rank"] = [4, 64]
-    with pytest.raises(UserError, match=r"grid\.rank: a factorial grid must hold the base case's 16"):
+    with pytest.raises(UserError, match=r"grid\.rank: a factorial grid without the base case's value \(16\)"):
         load(settings)
 
 

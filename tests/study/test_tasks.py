@@ -12,7 +12,7 @@ from loragrid.study.tasks import scoring_digest
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A study with a task file and prompts of its own beside it."""
+    """A folder with a study, a task file and prompts."""
     folder = tmp_path / "here"
     folder.mkdir()
     (folder / "task.yaml").write_text("task: mine\n")
@@ -44,13 +44,13 @@ def digest(folder: Path) -> str:
         ({"qualitative": None}, False),
     ],
 )
-def test_all_that_determines_a_score_and_nothing_else_is_in_the_digest(folder: Path, change: dict, same: bool) -> None:
+def test_the_digest_holds_exactly_what_determines_a_score(folder: Path, change: dict, same: bool) -> None:
     before = digest(folder)
     write(folder, **change)
     assert (digest(folder) == before) is same
 
 
-def test_a_study_is_scored_the_same_wherever_it_lies(folder: Path, tmp_path: Path) -> None:
+def test_moving_a_study_changes_no_score(folder: Path, tmp_path: Path) -> None:
     write(folder, limit={"task.yaml": 7, "others": 100})
     moved = shutil.copytree(folder, tmp_path / "there")
     assert digest(moved) == digest(folder)
@@ -58,7 +58,7 @@ def test_a_study_is_scored_the_same_wherever_it_lies(folder: Path, tmp_path: Pat
     assert digest(moved) != digest(folder)
 
 
-def test_items_that_a_task_names_from_elsewhere_count(folder: Path, tmp_path: Path) -> None:
+def test_items_in_another_folder_count(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "items.jsonl").write_text("{}\n")
     (folder / "task.yaml").write_text(
         "task: mine\ndataset_kwargs: {file: ../items.jsonl}\ndoc_to_text: !function m.ask\n"
@@ -68,9 +68,8 @@ def test_items_that_a_task_names_from_elsewhere_count(folder: Path, tmp_path: Pa
     assert digest(folder) != before
 
 
-def test_an_unknown_task_is_named_with_its_place(folder: Path) -> None:
+def test_an_unknown_task_is_named_with_its_key(folder: Path) -> None:
     write(folder, retention=["task.yaml", "arc_eazy"])
-    with pytest.raises(
-        UserError, match=r"^mine\.yaml: scoring\.retention\[1\]: task 'arc_eazy' is .*did you mean arc_easy"
-    ):
+    message = r"^mine\.yaml: scoring\.retention\[1\]: unknown task \('arc_eazy'\)\. Fix: use arc_easy"
+    with pytest.raises(UserError, match=message):
         digest(folder)

@@ -92,14 +92,14 @@ def test_a_base_is_loaded_anew_for_each_run(toy: Toy) -> None:
 def test_trials_of_a_search_train_one_after_another(toy_llama: Path, tmp_path: Path) -> None:
     """The same trial three times: each is trained, and to the same losses."""
     from loragrid.runtime.session import SessionClock, StopSignals
-    from loragrid.searching.trials import TrialBench
+    from loragrid.searching.trials import TrialRunner
     from tests.searching.test_tune import TUNE
 
     toy = make_toy(tmp_path, toy_llama, training__backend="unsloth", tune=TUNE)
-    bench, results = TrialBench(toy.study, toy.data), []
+    bench, results = TrialRunner(toy.study, toy.data), []
     for _ in range(3):
         given = {"name": "trial", "folder": tmp_path, "stop": StopSignals(), "clock": SessionClock(None)}
-        results.append(bench.run({}, **given, listen=lambda part, loss: False))
+        results.append(bench.run({}, **given, should_prune=lambda part, loss: False))
     assert [(result.outcome, result.reason) for result in results] == [("complete", None)] * 3
     assert results[0].curve == results[1].curve == results[2].curve
 

@@ -10,11 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.fixtures import search_toys
-
-from loragrid.study.search_point import search_name
 from loragrid.paths import ROOT
+from loragrid.searching.search import search_name
 from loragrid.study.study_file import Study, load_study
+from tests.fixtures import search_toys
 from tests.fixtures.checkout import Checkout
 from tests.fixtures.train_toys import write_study
 from tune import write_result

@@ -1,4 +1,4 @@
-"""How a run fails for want of memory or disk, told in one line and kept in `failure.json`."""
+"""How a run fails when memory or disk runs out: one line for the user, and `failure.json` for the tables."""
 
 import errno
 import os
@@ -15,41 +15,54 @@ from loragrid.runtime.atomic_files import write_json
 
 SCHEMA = 1
 NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
-TORCH_WRITES = ("iostream error", "inline_container", "PytorchStreamWriter")
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+TORCH_WRITE_ERRORS = ("iostream error", "inline_container", "PytorchStreamWriter")
 UNITS_MIB = {"bytes": 2**-20, "kib": 2**-10, "mib": 1.0, "gib": 2.0**10, "tib": 2.0**20, "pib": 2.0**30, "eib": 2.0**40}
-WANTED = "(?:tried|Tried|Unable) to allocate AMOUNT"  # torch's words, and numpy's
+# How torch and numpy write what they wanted, and how torch writes what was left.
+NEEDED = "(?:tried|Tried|Unable) to allocate AMOUNT"
+FREE = "of which AMOUNT is free"
 
 
 def out_of_memory(error: BaseException) -> dict[str, Any] | None:
-    """Needed and available memory, MiB (None where the error does not tell), if `error` is a failed allocation."""
-    for cause in _causes(error):
+    """The kind of memory that ran out if `error` is a failed allocation, else None.
+
+    Keys: `where` ("GPU" or "host"), `needed_mib` and `available_mib` (MiB, None if unknown).
+    """
+    # Libraries wrap a failed allocation in errors of their own, so the whole chain is searched.
+    for cause in _chain(error):
         text = str(cause)
-        kind = type(cause).__name__
-        if kind == "OutOfMemoryError" or "CUDA out of memory" in text:
-            free = _mib(text, "of which AMOUNT is free")
-            return {"where": "GPU", "needed_mib": _mib(text, WANTED), "available_mib": free}
+        if type(cause).__name__ == "OutOfMemoryError" or "CUDA out of memory" in text:
+            return {"where": "GPU", "needed_mib": _mib(text, NEEDED), "available_mib": _mib(text, FREE)}
         if isinstance(cause, MemoryError) or "can't allocate memory" in text or "not enough memory" in text:
-            return {"where": "host", "needed_mib": _mib(text, WANTED), "available_mib": _free_host_mib()}
+            return {"where": "host", "needed_mib": _mib(text, NEEDED), "available_mib": _free_host_mib()}
     return None
 
 
+def memory_failure(memory: dict[str, Any], *, subject: str, fix: str) -> Failed:
+    """The one-line failure of a `subject` that did not fit; `memory` comes from `out_of_memory`."""
+    needed, available = (_amount(memory[key]) for key in ("needed_mib", "available_mib"))
+    line = f"{subject}: out of {memory['where']} memory ({needed} more needed, {available} available). Fix: {fix}."
+    return Failed(line, reason="out_of_memory")
+
+
 def disk_full(error: BaseException, folder: Path) -> bool:
-    """Whether `error` comes from a full disk. Libraries wrap it in errors of their own, so the disk is asked too."""
-    for cause in _causes(error):
-        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
+    """Whether `error` comes from a full disk or an exhausted quota."""
+    causes = list(_chain(error))
+    for cause in causes:
+        if isinstance(cause, OSError) and cause.errno in DISK_FULL:
             return True
         if "No space left on device" in str(cause) or "Disk quota exceeded" in str(cause):
             return True
-    # torch's archive writer does not say why a write failed.
-    texts = " ".join(str(cause) for cause in _causes(error))
-    return any(sign in texts for sign in TORCH_WRITES) and not _takes_a_file(folder)
+    # torch's archive writer does not say why a write failed, so the disk itself is tried.
+    texts = " ".join(str(cause) for cause in causes)
+    return any(sign in texts for sign in TORCH_WRITE_ERRORS) and not _can_write(folder)
 
 
 @contextmanager
-def failures_told(out: Path, *, run: str) -> Iterator[None]:
-    """Make the folder; turn what goes wrong into one line, and leave failure.json where the run can not go on by itself.
+def record_failures(out: Path, *, run: str) -> Iterator[None]:
+    """Create the folder, turn errors of the block into one line, and write failure.json if the run cannot go on by itself.
 
-    A mistake of the user leaves no new folder: nothing was done in it.
+    A mistake of the user leaves no new folder, because nothing was done in it.
     """
     new = not out.exists()
     try:
@@ -59,54 +72,46 @@ def failures_told(out: Path, *, run: str) -> Iterator[None]:
         raise
     except UserError:
         if new:
-            with suppress(OSError):  # not empty: a mistake that was found late
+            with suppress(OSError):  # The folder has content if the mistake was found late.
                 out.rmdir()
         raise
     except Exception as error:
         failure, reason, more = _explain(error, out=out, run=run)
-        with suppress(OSError):  # a full or read-only disk: the line on the terminal has to do
-            write_failure(
-                out, run=run, reason=reason, message=str(failure), step=last_position(out / "losses.csv")[0], **more
-            )
+        with suppress(OSError):  # On a full or read-only disk the line on the terminal has to do.
+            step = last_position(out / "losses.csv")[0]
+            write_failure(out, run=run, reason=reason, message=str(failure), step=step, **more)
         if failure is error:
             raise
         raise failure from error
 
 
 def write_failure(folder: Path, *, run: str, reason: str, message: str, step: int | None, **more: Any) -> None:
-    """Leave `failure.json`, so that the tables can say why the run has no record."""
+    """Write `failure.json`, from which the tables take the reason why a run has no record."""
     at = datetime.now(UTC).isoformat(timespec="seconds")
     content = {"schema": SCHEMA, "run": run, "reason": reason, "message": message, "step": step, "at": at} | more
     write_json(folder / "failure.json", content)
 
 
 def _explain(error: Exception, *, out: Path, run: str) -> tuple[Exception, str, dict[str, Any]]:
+    """The exception to raise instead, the reason in a word, and further keys of failure.json."""
     if isinstance(error, Failed):
         return error, error.reason, {}
     if memory := out_of_memory(error):
-        shown = {
-            key: "an unknown amount" if memory[key] is None else f"{memory[key]} MiB"
-            for key in ("needed_mib", "available_mib")
-        }
-        line = (
-            f"run {run} is out of {memory['where']} memory: {shown['needed_mib']} more needed, "
-            f"{shown['available_mib']} available; lower its batch or max_length_tokens, or use a larger machine"
-        )
-        return Failed(line, reason="out_of_memory"), "out_of_memory", memory
+        fix = "lower its batch or max_length_tokens, or use a larger machine"
+        failure = memory_failure(memory, subject=f"run {run}", fix=fix)
+        return failure, failure.reason, memory
     if disk_full(error, out):
-        line = f"the disk of {out} is full: make room and run the same command to go on"
+        line = f"{out}: the disk is full. Fix: make room and run the same command again."
         return Failed(line, reason="disk_full"), "disk_full", {}
     if isinstance(error, OSError) and error.errno in NOT_WRITABLE:
         reason = os.strerror(error.errno)
-        return (
-            UserError(f"{out} cannot be written ({reason}): make it writable, or give another --out"),
-            "not_writable",
-            {},
-        )
+        line = f"{out}: cannot be written ({reason}). Fix: make it writable, or give another --out."
+        return UserError(line), "not_writable", {}
     return error, "error", {"error": type(error).__name__}
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """`error` and the errors that led to it."""
     seen: set[int] = set()
     cause: BaseException | None = error
     while cause is not None and id(cause) not in seen:
@@ -115,10 +120,16 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         cause = cause.__cause__ or cause.__context__
 
 
-def _mib(text: str, around: str) -> float | None:
-    """The amount of memory that stands in `text` where `around` has its AMOUNT."""
-    found = re.search(around.replace("AMOUNT", r"([\d.]+) (bytes|[KMGTPE]iB)"), text)
-    return round(float(found[1]) * UNITS_MIB[found[2].lower()], 1) if found else None
+def _mib(text: str, pattern: str) -> float | None:
+    """The amount of memory at the place of AMOUNT in `pattern`, MiB."""
+    found = re.search(pattern.replace("AMOUNT", r"([\d.]+) (bytes|[KMGTPE]iB)"), text)
+    if found is None:
+        return None
+    return round(float(found[1]) * UNITS_MIB[found[2].lower()], 1)
+
+
+def _amount(mib: float | None) -> str:
+    return "an unknown amount" if mib is None else f"{mib} MiB"
 
 
 def _free_host_mib() -> float | None:
@@ -128,13 +139,13 @@ def _free_host_mib() -> float | None:
         return None
 
 
-def _takes_a_file(folder: Path) -> bool:
-    """Whether a mebibyte can be written: free space by itself does not tell of a quota."""
+def _can_write(folder: Path) -> bool:
+    """Whether a mebibyte can be written. Free space alone would not show a quota."""
     probe = folder / f".probe-{os.getpid()}"
     try:
         probe.write_bytes(b"\0" * 2**20)
     except OSError as error:
-        return error.errno not in (errno.ENOSPC, errno.EDQUOT)
+        return error.errno not in DISK_FULL
     finally:
         probe.unlink(missing_ok=True)
     return True

@@ -1,8 +1,8 @@
-"""A copy of a run's record that Snakemake knows nothing of, so that a run that is finished is never trained again.
+"""A copy of a run's record that Snakemake does not delete, so that a finished run is never trained again.
 
-Snakemake deletes the record, the output that it declares, before it runs a job again: also where only Snakemake was killed
-and its orphaned trainer came to the end. The copy holds the fingerprint of all that decides the adapter, the code included,
-and the digest of every final file: an edit of the training code or other data make it worthless, as they should.
+Snakemake deletes the record, its declared output, before it runs a job again, even if only Snakemake itself was killed and
+its orphaned trainer finished. The copy holds the fingerprint of everything that determines the adapter, the code included,
+and the digest of every final file. An edit of the training code or other data therefore make the copy worthless.
 """
 
 import dataclasses
@@ -16,14 +16,14 @@ from loragrid.runtime.atomic_files import read_json, sha256_file, sha256_json, w
 NAME = "finished.json"
 
 
-def keep_record(out: Path, record: RunRecord, *, fingerprint: dict[str, Any]) -> None:
-    """Leave the copy; the final files lie there already, `record.json` comes after it."""
+def save(out: Path, record: RunRecord, *, fingerprint: dict[str, Any]) -> None:
+    """Write the copy after the other final files and before `record.json`."""
     content = {"fingerprint_sha256": sha256_json(fingerprint), "files": _digests(out)}
     write_json(out / NAME, content | {"record": dataclasses.asdict(record)})
 
 
-def kept_record(out: Path, *, fingerprint: dict[str, Any]) -> RunRecord | None:
-    """The record of a run that came to its end, if what would be trained now is that run and its files are unchanged."""
+def read(out: Path, *, fingerprint: dict[str, Any]) -> RunRecord | None:
+    """The record of a finished run if its fingerprint is `fingerprint` and its files are unchanged, else None."""
     if not (out / NAME).exists():
         return None
     try:
@@ -32,7 +32,7 @@ def kept_record(out: Path, *, fingerprint: dict[str, Any]) -> RunRecord | None:
             return None
         return as_record(kept["record"], RunRecord, out / NAME)
     except (UserError, OSError, KeyError, TypeError):
-        return None  # damaged: the run is trained again
+        return None  # The copy is damaged, so the run is trained again.
 
 
 def _digests(out: Path) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The history of a run: one line when a session starts, one when it ends, appended and never rewritten."""
+"""The history of a run: a line when a session starts and one when it ends, appended and never rewritten."""
 
 import json
 import os
@@ -12,16 +12,16 @@ from loragrid.records.record import Session
 
 
 class History:
-    """`history.jsonl`. A start line without an end line belongs to a session that was killed."""
+    """The file `history.jsonl`. A start line without an end line belongs to a killed session."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def start(self, *, step: int, seconds_before: float, device: str, fingerprint_sha256: str) -> None:
-        """Note that a session begins at `step`; `seconds_before` is the training time that its checkpoint holds.
+        """Record the start of a session at `step`; `seconds_before` is the training time in its checkpoint.
 
-        A start at step 0 after a finished run, or with another fingerprint, begins the run anew: what was before stays
-        in the file and no longer counts.
+        A start at step 0 after a finished run, or with another fingerprint, restarts the run: the earlier lines stay in the
+        file but no longer count.
         """
         self._append(
             {"event": "start", "step": step, "seconds_before": seconds_before, "fingerprint_sha256": fingerprint_sha256}
@@ -29,11 +29,11 @@ class History:
         )
 
     def end(self, *, step: int, seconds: float, ended: str, **more: Any) -> None:
-        """Note why the session ended, at which step and after how many seconds of training."""
+        """Record why the session ended, at which step and after how many seconds of training."""
         self._append({"event": "end", "step": step, "seconds": seconds, "ended": ended} | more)
 
     def close_killed(self, *, last_step: int, last_seconds: float) -> None:
-        """End an open session as killed, with the last step and training time that its loss rows tell."""
+        """End an open session as killed, at the last step and training time of its loss rows."""
         lines = self.lines()
         if lines and lines[-1]["event"] == "start":
             start = lines[-1]
@@ -44,7 +44,7 @@ class History:
             )
 
     def sessions(self) -> tuple[Session, ...]:
-        """The sessions that have ended since the run began (anew), oldest first."""
+        """The ended sessions since the run began or was restarted, oldest first."""
         return tuple(
             Session(
                 start_step=start["step"],
@@ -57,18 +57,18 @@ class History:
             for start, end in self._pairs()
         )
 
-    def told(self, key: str) -> list[Any]:
-        """What those sessions' end lines say under `key`; None where one does not, as after a kill."""
+    def session_values(self, key: str) -> list[Any]:
+        """The value of `key` in the end line of each of those sessions; None if it has none, as after a kill."""
         return [end.get(key) for _, end in self._pairs()]
 
     def _pairs(self) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-        """Start and end lines of the sessions since the run began (anew)."""
+        """Start and end lines of the sessions since the run began or was restarted."""
         pairs: list[tuple[dict[str, Any], dict[str, Any]]] = []
         start = None
         for line in self.lines():
             if line["event"] == "start":
                 start = line
-                if pairs and line["step"] == 0 and _begins_anew(*pairs[-1], line):
+                if pairs and line["step"] == 0 and _restarts(*pairs[-1], line):
                     pairs = []
             elif start is not None:
                 pairs.append((start, line))
@@ -76,7 +76,7 @@ class History:
         return pairs
 
     def lines(self) -> list[dict[str, Any]]:
-        """All whole lines; one that a power cut tore is passed over (the next start closes its session)."""
+        """All whole lines. One that a power cut tore is skipped; the next start closes its session."""
         if not self.path.is_file():
             return []
         found = []
@@ -92,24 +92,28 @@ class History:
     def _append(self, value: dict[str, Any]) -> None:
         line = json.dumps(value | {"at": datetime.now(UTC).isoformat(timespec="seconds")}) + "\n"
         with open(self.path, "ab+") as file:
-            if file.tell() and not self._ends_whole(file):
-                line = "\n" + line  # a torn line must not swallow this one
+            # A line appended to a torn one would be lost with it.
+            if file.tell() and not _ends_with_newline(file):
+                line = "\n" + line
             file.write(line.encode())
             file.flush()
+            # The history must survive a power cut: it is the only account of a session that left no checkpoint.
             os.fsync(file.fileno())
 
-    @staticmethod
-    def _ends_whole(file: Any) -> bool:
-        file.seek(-1, os.SEEK_END)
-        return file.read(1) == b"\n"
+
+def minimum_logged(histories: Iterable[Path], key: str) -> float | None:
+    """The smallest value of `key` in the end lines of these files' sessions; None if none has it."""
+    values = []
+    for path in histories:
+        values += [value for value in History(path).session_values(key) if value is not None]
+    return min(values, default=None)
 
 
-def least_told(histories: Iterable[Path], key: str) -> float | None:
-    """The least value that any session of these files tells under `key`; None where none does."""
-    told = [value for path in histories for value in History(path).told(key) if value is not None]
-    return min(told, default=None)
-
-
-def _begins_anew(last_start: dict[str, Any], last_end: dict[str, Any], start: dict[str, Any]) -> bool:
+def _restarts(last_start: dict[str, Any], last_end: dict[str, Any], start: dict[str, Any]) -> bool:
     other = last_start["fingerprint_sha256"] != start["fingerprint_sha256"]
     return other or last_end["ended"] in ("finished", "diverged")
+
+
+def _ends_with_newline(file: Any) -> bool:
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) == b"\n"

@@ -1,4 +1,4 @@
-"""The loss rows of a run: one for every update and every measurement of the held-out loss, in `losses.csv`."""
+"""The loss rows of a run in `losses.csv`: one per update and one per measurement of the held-out loss."""
 
 import csv
 import io
@@ -12,10 +12,10 @@ from loragrid.runtime.atomic_files import write_text
 
 @dataclass(frozen=True, kw_only=True)
 class LossRow:
-    """Mean negative log-likelihood per loss token, in nats; counts are totals since the run began, not of the step.
+    """A loss: mean negative log-likelihood per loss token, nats. Counts are totals since the run began.
 
-    `learning_rate` and `grad_norm` (before clipping) are those of the update and None in held-out rows. `seconds` is
-    training time, evaluation and saving included, without what a kill made be done twice.
+    `learning_rate` and `grad_norm` (before clipping) belong to the update and are None in held-out rows. `seconds` is training
+    time with evaluation and saving, without the work that was repeated after a kill.
     """
 
     step: int
@@ -33,9 +33,9 @@ COLUMNS = tuple(field.name for field in fields(LossRow))
 
 
 class LossTable:
-    """The rows in memory and, as they come, in the file: whoever looks sees a running job's losses.
+    """The rows in memory and in the file, which shows the losses of a running job.
 
-    The truth after a kill is the checkpoint, which holds the rows up to its step: `restore` rewrites the file from it,
+    After a kill the rows come from the checkpoint, which holds those up to its step. `restore` rewrites the file from them,
     so that replayed steps are neither doubled nor missing.
     """
 
@@ -44,8 +44,9 @@ class LossTable:
         self.rows: list[LossRow] = []
 
     def add(self, row: LossRow) -> None:
-        """Append a row, in one write, so that a kill leaves no half line behind a whole one."""
+        """Append a row."""
         self.rows.append(row)
+        # One unbuffered write per row: a kill leaves either the whole line or none of it.
         descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND)
         try:
             os.write(descriptor, _line(asdict(row).values()).encode())
@@ -53,12 +54,12 @@ class LossTable:
             os.close(descriptor)
 
     def restore(self, rows: list[dict[str, Any]]) -> None:
-        """Start again from a checkpoint's rows (none for a fresh run)."""
+        """Replace all rows by those of a checkpoint, an empty list for a fresh run."""
         self.rows = [LossRow(**row) for row in rows]
         write_text(self.path, _line(COLUMNS) + "".join(_line(asdict(row).values()) for row in self.rows))
 
-    def seal(self) -> None:
-        """Write the whole file once more, durably: appended lines may still be in the page cache."""
+    def sync(self) -> None:
+        """Rewrite the whole file with fsync, because appended lines may still be in the page cache."""
         self.restore(self.as_dicts())
 
     def as_dicts(self) -> list[dict[str, Any]]:
@@ -66,16 +67,16 @@ class LossTable:
         return [asdict(row) for row in self.rows]
 
     def last(self, kind: str) -> LossRow | None:
-        """The newest row of a kind."""
+        """The newest row of a kind, or None."""
         return next((row for row in reversed(self.rows) if row.kind == kind), None)
 
     def first(self, kind: str) -> LossRow | None:
-        """The oldest row of a kind."""
+        """The oldest row of a kind, or None."""
         return next((row for row in self.rows if row.kind == kind), None)
 
 
 def last_position(path: Path) -> tuple[int, float]:
-    """Step and seconds of the last whole line of a `losses.csv` that a killed session left; (0, 0.0) without one."""
+    """Step and seconds of the last whole row of a killed session's `losses.csv`; (0, 0.0) if there is none."""
     if not path.is_file():
         return 0, 0.0
     text = path.read_text(encoding="utf-8", errors="replace")
@@ -84,7 +85,7 @@ def last_position(path: Path) -> tuple[int, float]:
         try:
             return int(values["step"]), float(values["seconds"])
         except (KeyError, ValueError):
-            continue  # not a row of ours: look further up
+            continue  # A damaged row: try the one above it.
     return 0, 0.0
 
 

@@ -1,18 +1,18 @@
-"""What a study has come to so far: for every cell and every base its record, its scores, or the reason why not."""
+"""The outcomes of a study so far: for every cell and base its record and scores, or the reason why they are missing."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from loragrid.errors import UserError, one_line
-from loragrid.records.record import RunRecord, ScoreRecord, read_record
+from loragrid.records.history import History
+from loragrid.records.record import RunRecord, ScoreRecord, find_record
 from loragrid.runtime.atomic_files import read_json
 from loragrid.study.grid import Cell
 from loragrid.study.study_file import Study
 from loragrid.study.winner import cells_with_winner
 
-# status → what it means, in the report's words
+# Status → its meaning in the report's words.
 STATUSES = {
     "scored": "scored",
     "trained": "trained, not scored yet",
@@ -26,7 +26,7 @@ STATUSES = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """One subject. `status` is a key of `STATUSES`; `reason` is None only for `scored`."""
+    """Record, scores and status of one subject. `status` is a key of `STATUSES`; `reason` is None only for "scored"."""
 
     subject: str
     kind: str
@@ -40,20 +40,20 @@ class Outcome:
 
 
 def collect(study: Study, results: Path) -> list[Outcome]:
-    """Outcomes of the bases and then of the cells, in the grid's order, whatever of them is there."""
+    """Outcomes of the bases and then of the cells, in the grid's order, finished or not."""
     found = [_base(results, subject, model) for subject, model in study.bases.items()]
     return found + [_run(results, cell) for cell in cells_with_winner(study, results)]
 
 
 def data_cards(study: Study, results: Path) -> dict[str, dict[str, Any]]:
-    """Data id → data card, of the study's data sets whose card is there; a search's winner has the base case's. What an
-    earlier form of the study left in the same folder is none of it."""
+    """Data id → data card, of the study's data sets that are prepared. A search's winner uses the base case's data set."""
+    # Not a glob: the folder may also hold data sets of an earlier version of the study.
     paths = {data: results / "data" / data / "card.json" for data in study.data_sets}
     return {data: read_json(path) for data, path in sorted(paths.items()) if path.is_file()}
 
 
 def _base(results: Path, subject: str, model: str) -> Outcome:
-    score, trouble = _read(results / "score" / subject / "score.json", ScoreRecord)
+    score, trouble = find_record(results / "score" / subject / "score.json", ScoreRecord)
     status, reason = "scored", None
     if trouble:
         status, reason = "unreadable", trouble
@@ -66,10 +66,11 @@ def _base(results: Path, subject: str, model: str) -> Outcome:
 
 def _run(results: Path, cell: Cell) -> Outcome:
     folder = results / "train" / cell.run
-    record, trouble = _read(folder / "record.json", RunRecord)
-    score, score_trouble = _read(results / "score" / cell.run / "score.json", ScoreRecord)
-    if trouble or score_trouble:
-        status, reason = "unreadable", trouble or score_trouble
+    record, record_trouble = find_record(folder / "record.json", RunRecord)
+    score, score_trouble = find_record(results / "score" / cell.run / "score.json", ScoreRecord)
+    trouble = record_trouble or score_trouble
+    if trouble:
+        status, reason = "unreadable", trouble
     elif record is None:
         status, reason = _why_no_record(folder)
         score = None
@@ -80,53 +81,35 @@ def _run(results: Path, cell: Cell) -> Outcome:
     elif score.status != "scored":
         status, reason = "failed", score.reason or "not scored"
     elif score.adapter_sha256 != record.adapter_sha256:
-        status, reason = "trained", "trained again since it was scored: the scores are of another adapter"
+        # Without this check the table would show the scores of an adapter that no longer exists.
+        status, reason = "trained", "trained again since it was scored: the scores belong to another adapter"
         score = None
     else:
         status, reason = "scored", None
     return Outcome(cell.run, "run", cell.model, cell.base, cell, record, score, status, reason)
 
 
-def _read(path: Path, kind: type) -> tuple[Any, str | None]:
-    if not path.is_file():
-        return None, None
-    try:
-        return read_record(path, kind), None
-    except UserError as error:
-        return None, one_line(str(error))
-
-
 def _why_no_record(folder: Path) -> tuple[str, str]:
-    """Status and reason of a run without a record: what its failure file or the last line of its history says."""
+    """Status and reason of a run without a record, from its failure.json or the last line of its history."""
     if (folder / "failure.json").is_file():
-        try:
-            failure = read_json(folder / "failure.json")
-        except UserError as error:
-            return "failed", one_line(str(error))
-        if isinstance(failure, dict):
-            return "failed", one_line(str(failure.get("message") or failure.get("reason") or "no reason was left"))[
-                :500
-            ]
-        return "failed", "its failure.json holds no reason"
-    last = _last_line(folder / "history.jsonl")
-    if last is None:
+        return "failed", _failure_reason(folder / "failure.json")
+    lines = History(folder / "history.jsonl").lines()
+    if not lines:
         return "missing", "not run yet"
-    if last.get("event") == "end":
-        return "paused", one_line(f"{last.get('ended')} at step {last.get('step')}; the same command goes on")
-    return "paused", one_line(
-        f"started at step {last.get('step')} and running still, or killed; the same command goes on"
-    )
+    last = lines[-1]
+    if last["event"] == "end":
+        reason = f"{last.get('ended')} at step {last.get('step')}"
+    else:
+        reason = f"started at step {last.get('step')}, and either still running or killed"
+    return "paused", one_line(f"{reason}; the same command continues it")
 
 
-def _last_line(path: Path) -> dict[str, Any] | None:
-    """The last whole JSON line of a history; a line that a power cut tore is passed over."""
-    if not path.is_file():
-        return None
-    for line in reversed(path.read_text(encoding="utf-8", errors="replace").splitlines()):
-        try:
-            value = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if isinstance(value, dict):
-            return value
-    return None
+def _failure_reason(path: Path) -> str:
+    try:
+        failure = read_json(path)
+    except UserError as error:
+        return one_line(str(error))
+    if not isinstance(failure, dict):
+        return "its failure.json holds no reason"
+    reason = failure.get("message") or failure.get("reason") or "its failure.json holds no reason"
+    return one_line(str(reason))[:500]

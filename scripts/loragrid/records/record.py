@@ -1,4 +1,4 @@
-"""The records that stages leave behind: frozen dataclasses, read and written here and nowhere else."""
+"""The records of runs and scores: frozen dataclasses, read and written in this module only."""
 
 import dataclasses
 import types
@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from loragrid.errors import UserError
+from loragrid.errors import UserError, one_line
 from loragrid.runtime.atomic_files import read_json, write_json
 
 RECORD_SCHEMA = 1
@@ -15,7 +15,7 @@ RECORD_SCHEMA = 1
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Session:
-    """One uninterrupted stretch of a run's training, `start_step` ≤ step < `end_step`, and why it ended."""
+    """One uninterrupted stretch of a run's training, from `start_step` to `end_step`, and why it ended."""
 
     start_step: int
     end_step: int
@@ -27,9 +27,12 @@ class Session:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunRecord:
-    """What one training run was, cost and left. `tokens` counts non-padding input tokens over all updates,
-    `loss_tokens` those that carried loss; losses are mean negative log-likelihoods per loss token, in nats.
-    `notes` say what the backend did that the settings do not: precisions, and where it departs from what was asked."""
+    """Settings, cost and results of one training run.
+
+    `tokens` counts the non-padding input tokens of all updates, `loss_tokens` those that carried loss. Losses are mean
+    negative log-likelihoods per loss token, nats. `notes` are the backend's own choices: precisions, and departures from the
+    settings.
+    """
 
     study: str
     run: str
@@ -75,10 +78,10 @@ class RunRecord:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TaskScore:
-    """One task's aggregate: metric name → {"value", "stderr", "higher_is_better"}; `reason` when it failed.
+    """The result of one task. `metrics`: name → {"value", "stderr", "higher_is_better"}; `reason` says why it failed.
 
-    A metric whose higher_is_better is None is evidence (how answers ended, how long they are), not a score.
-    `notes` say what a reader must know: a task asked without the chat template, prompts that were cut.
+    A metric whose higher_is_better is None is evidence and no score, such as the length of answers. `notes` qualify the
+    result: a task asked without the chat template, or prompts that were cut.
     """
 
     group: Literal["target", "retention"]
@@ -93,8 +96,10 @@ class TaskScore:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ScoreRecord:
-    """The scores of one subject: a run's adapter on its base, or an untrained base. `base_commit` is that of a hub model;
-    `notes` say where the precision is not the study file's."""
+    """The scores of one subject: a run's adapter on its base, or an untrained base.
+
+    `base_commit` is None for a local model. `notes` name departures from the study file's precision.
+    """
 
     study: str
     subject: str
@@ -122,23 +127,34 @@ Record = TypeVar("Record", RunRecord, ScoreRecord)
 
 
 def write_record(path: Path | str, record: RunRecord | ScoreRecord) -> None:
-    """Write a record as JSON, whole or not at all."""
+    """Write a record as JSON, atomically."""
     write_json(path, dataclasses.asdict(record))
 
 
 def read_record(path: Path | str, kind: type[Record]) -> Record:
-    """Read a record of `kind`; one that is missing, broken or of another schema is a `UserError` that names it."""
+    """Read a record of `kind`; a missing or broken file, or one with another schema, is a `UserError`."""
     return as_record(read_json(path), kind, path)
+
+
+def find_record(path: Path, kind: type[Record]) -> tuple[Record | None, str | None]:
+    """The record and None; None and the reason if the file cannot be read; (None, None) if there is no file."""
+    if not path.is_file():
+        return None, None
+    try:
+        return read_record(path, kind), None
+    except UserError as error:
+        return None, one_line(str(error))
 
 
 def as_record(value: Any, kind: type[Record], path: Path | str) -> Record:
     """A record of `kind` from the JSON that `path` holds."""
     if not isinstance(value, dict) or value.get("schema") != RECORD_SCHEMA:
-        raise UserError(f"{path} is no record of schema {RECORD_SCHEMA}: delete it and run its stage again")
+        raise UserError(f"{path}: not a record of schema {RECORD_SCHEMA}. Fix: delete it and run its stage again.")
     try:
         return _build(kind, value)
     except (TypeError, AttributeError, KeyError) as error:
-        raise UserError(f"{path} is no whole {kind.__name__} ({error}): delete it and run its stage again") from None
+        line = f"{path}: not a complete {kind.__name__} ({error}). Fix: delete it and run its stage again."
+        raise UserError(line) from None
 
 
 def _build(kind: type, value: dict[str, Any]) -> Any:
@@ -146,7 +162,8 @@ def _build(kind: type, value: dict[str, Any]) -> Any:
     return kind(**{key: _convert(hints[key], item) for key, item in value.items()})
 
 
-_hints = cache(typing.get_type_hints)  # resolving them takes longer than reading a record
+# Resolving type hints takes longer than reading a record, and a large study has thousands of records.
+_hints = cache(typing.get_type_hints)
 
 
 def _convert(hint: Any, value: Any) -> Any:
@@ -158,7 +175,7 @@ def _convert(hint: Any, value: Any) -> Any:
     if origin is dict and dataclasses.is_dataclass(arguments[1]):
         return {key: _convert(arguments[1], item) for key, item in value.items()}
     if origin is Literal and value not in arguments:
-        raise TypeError(f"{value!r} is none of {', '.join(map(str, arguments))}")
+        raise TypeError(f"{value!r} is not one of {', '.join(map(str, arguments))}")
     if isinstance(hint, types.UnionType) and value is not None:
         return _convert(arguments[0], value)
     return float(value) if hint is float else value

@@ -1,4 +1,4 @@
-"""Hyperband's brackets, filled in turn by the trials' own numbers, the same after a kill as without one."""
+"""Hyperband's brackets: each trial's bracket follows from its slot, so that a killed search continues unchanged."""
 
 from functools import cache
 from typing import Any
@@ -6,13 +6,14 @@ from typing import Any
 from loragrid.study.sections import Tune
 
 
-def turns(shares: list[int]) -> list[int]:
-    """One period in which bracket i comes `shares[i]` times, spread as evenly as whole turns allow (smooth round robin)."""
+def bracket_order(shares: list[int]) -> list[int]:
+    """One period of brackets in which bracket i appears `shares[i]` times, spread evenly (smooth weighted round robin)."""
     credit = [0] * len(shares)
     order = []
     for _ in range(sum(shares)):
+        # Every bracket earns its share; the richest one comes next (on a tie the first) and pays for all.
         credit = [have + share for have, share in zip(credit, shares)]
-        chosen = max(range(len(shares)), key=lambda i: (credit[i], -i))
+        chosen = credit.index(max(credit))
         credit[chosen] -= sum(shares)
         order.append(chosen)
     return order
@@ -20,26 +21,22 @@ def turns(shares: list[int]) -> list[int]:
 
 @cache
 def pruner_class() -> type:
-    """The class is made here because its parent takes a moment to import."""
+    """The class `BracketPruner`, defined in a function because importing its parent is slow."""
     from optuna.pruners import HyperbandPruner
     from optuna.trial import TrialState
 
     class BracketPruner(HyperbandPruner):
-        """Optuna's Hyperband (https://jmlr.org/papers/v18/16-558.html), with three differences.
+        """Optuna's Hyperband (Li et al., 2018, https://jmlr.org/papers/v18/16-558.html), with three differences.
 
-        A trial's bracket follows from its `slot`, not from a hash of Optuna's own number, which a retry changes. The brackets
-        exist from the start, as slots are given theirs before any is pruned. And a trial that a killed worker left does not
-        compete, since its retry does.
+        A trial's bracket follows from its slot and not from a hash of Optuna's trial number, which a retry changes. The
+        brackets exist from the start, because slots get theirs before any trial is pruned. A trial left by a killed worker
+        does not compete, because its retry does.
         """
 
         def __init__(self, *, min_resource: int, max_resource: int, reduction_factor: int) -> None:
             super().__init__(min_resource=min_resource, max_resource=max_resource, reduction_factor=reduction_factor)
             self._try_initialization(None)
-            self.order = turns(self._trial_allocation_budgets)
-            self.rungs = [
-                [r for k in range(20) if (r := min_resource * reduction_factor ** (bracket + k)) < max_resource]
-                for bracket in range(len(self._pruners))
-            ]
+            self.order = bracket_order(self._trial_allocation_budgets)
 
         def bracket(self, slot: int) -> int:
             """The bracket of a slot."""
@@ -54,7 +51,7 @@ def pruner_class() -> type:
 
 
 def make_pruner(tune: Tune) -> Any:
-    """The pruner of a study file's `tune`; one that never prunes where it is null."""
+    """The pruner of a study's search; one that never prunes if `tune.pruner` is null."""
     from optuna.pruners import NopPruner
 
     if tune.pruner is None:

@@ -1,19 +1,32 @@
-"""The search's storage on disk: Optuna's journal, one appended line per event, whole after any kill."""
+"""The search's storage on disk: Optuna's journal, one appended line per event, intact after any kill."""
 
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from loragrid.runtime.kernel_lock import KernelLock
+from filelock import FileLock
 
 if TYPE_CHECKING:
     from optuna.storages import JournalStorage
 
+LOCK_POLL_SECONDS = 0.01
+
+
+def process_lock(path: Path) -> FileLock:
+    """A lock between processes that waits until it is free, as a context manager.
+
+    It is the kernel's `flock`, so the death of its holder releases it, however it dies, and nobody has to guess from a
+    file's age. It also holds between machines where the file system forwards locks: NFS does, Lustre if mounted with
+    `flock`.
+    """
+    # A file system without flock raises. filelock's fallback, a lock file, would outlive a killed worker.
+    return FileLock(path, poll_interval=LOCK_POLL_SECONDS, fallback_to_soft=False)
+
 
 def open_journal(path: Path) -> "JournalStorage":
-    """Optuna's `JournalStorage` on a file.
+    """Optuna's `JournalStorage` on a file, with `JournalLock` instead of Optuna's own lock.
 
-    Its lock is the kernel's instead of Optuna's, which is a file: after a SIGKILL that one is held on to for 30 seconds.
+    Optuna's lock is a file, which after a SIGKILL blocks all other workers for 30 seconds.
     """
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
@@ -22,20 +35,18 @@ def open_journal(path: Path) -> "JournalStorage":
 
 
 class JournalLock:
-    """`KernelLock` beside a journal, by the two names that Optuna calls before and after it appends.
-
-    Who holds it first mends a last line that another writer's power cut or full disk tore: appended to, that line would be
-    one that nobody can read, and so the whole journal.
-    """
+    """A lock beside a journal, with the two methods that Optuna calls before and after it appends."""
 
     def __init__(self, journal: Path) -> None:
         self._journal = journal
-        self._lock = KernelLock(journal.with_name(f"{journal.name}.flock"))
+        self._lock = process_lock(journal.with_name(f"{journal.name}.flock"))
 
     def acquire(self) -> bool:
-        """Wait for the lock."""
-        self._lock.__enter__()
+        """Wait for the lock, then repair the end of the journal."""
+        self._lock.acquire()
         try:
+            # A power cut or a full disk may have torn another writer's last line. Appending to it would make a line that
+            # Optuna cannot read, and with it the whole journal unreadable.
             cut_torn_line(self._journal)
         except BaseException:
             self.release()
@@ -43,12 +54,12 @@ class JournalLock:
         return True
 
     def release(self) -> None:
-        """Let it go."""
-        self._lock.__exit__(None, None, None)
+        """Release the lock."""
+        self._lock.release()
 
 
 def cut_torn_line(path: Path) -> None:
-    """Cut the file back to its last whole line. Whole files cost the reading of one byte."""
+    """Truncate the file after its last whole line. An intact file costs reading one byte."""
     with open(path, "r+b") as file:
         if (size := file.seek(0, os.SEEK_END)) == 0:
             return

@@ -1,8 +1,8 @@
-"""A search: which trials are done, running or open, and how one worker among several takes the next.
+"""A search: its finished, running and open trials, and how one of several workers claims the next.
 
-Trials are counted by `slot`, 0 to trials - 1. A slot may have several of Optuna's trials: one that a killed worker left
-is marked failed and its slot tried again with the same parameters. What a slot gets depends on the seed, the slot and the
-results before it, so one worker makes the same search however often it is killed.
+Trials are numbered by `slot`, 0 to trials - 1. A slot may have several of Optuna's trials: one left by a killed worker is
+marked as failed, and its slot is tried again with the same parameters. The parameters of a slot depend on the seed, the slot
+and the earlier results only, so a single worker makes the same search however often it is killed.
 """
 
 import os
@@ -15,25 +15,52 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loragrid.errors import Paused, print_line
-from loragrid.runtime.kernel_lock import KernelLock
+from loragrid.runtime.atomic_files import sha256_json
+from loragrid.runtime.code_digest import code_digest
+from loragrid.runtime.provenance import versions
 from loragrid.runtime.run_lock import RunLock
 from loragrid.searching.hyperband_brackets import make_pruner
-from loragrid.searching.journal import open_journal
-from loragrid.study.search_space import distributions, readable, searched_space
+from loragrid.searching.journal import open_journal, process_lock
+from loragrid.study.search_point import settings_sha256
+from loragrid.study.search_space import distributions, rounded_point, searched_space
 from loragrid.study.sections import Tune
+from loragrid.study.study_file import Study
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial, Trial
 
-# Outcomes of a failed trial that stand; a failed one without such an outcome was left by its worker, and is tried again.
+# Libraries whose version can change a trial's loss, or which setting is tried next.
+RESULT_LIBRARIES = (
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "accelerate",
+    "bitsandbytes",
+    "unsloth",
+    "unsloth_zoo",
+    "optuna",
+)
+# Outcomes of a failed trial that are final. A failed trial with another outcome was left by its worker and is tried again.
 FINAL_FAILURES = ("out_of_memory", "failed")
-# A trial whose worker is killed so often (by the system for want of memory, say) is given up.
-MOST_KILLS = 5
+# A slot is given up after so many killed workers: its trial may be what makes the system kill them, by using up memory.
+MAX_KILLS = 5
+
+
+def search_name(study: Study) -> str:
+    """The name of a study's search: readable, and unique to its settings, the code of a trial and the libraries' versions.
+
+    Trials made under another name are never mixed with those of this one.
+    """
+    installed = versions()
+    libraries = {package: installed.get(package) for package in RESULT_LIBRARIES}
+    digest = sha256_json([settings_sha256(study), code_digest("loragrid/searching/trials"), libraries])
+    return f"{study.tune.space}-{digest[:8]}"
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A trial that this worker holds: its slot and parameters, Optuna's trial, its folder, and the lock that shows life."""
+    """A trial held by this worker. `point` is the setting to train; `lock` shows other workers that this one is alive."""
 
     slot: int
     point: dict[str, Any]
@@ -43,7 +70,7 @@ class Claim:
 
 
 class Search:
-    """The trials of one search in `folder/journal.log`, where other searches may lie too, each under its name."""
+    """The trials of one search. Its journal, `folder/journal.log`, may hold other searches under their own names."""
 
     def __init__(self, folder: Path, *, name: str, tune: Tune) -> None:
         import optuna
@@ -52,7 +79,7 @@ class Search:
         self.name, self.tune, self.folder = name, tune, folder / "trials" / name
         self.space = searched_space(tune)
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._claims = KernelLock(folder / "claims.flock")
+        self._claims = process_lock(folder / "claims.flock")
         self.pruner = make_pruner(tune)
         with self._claims:
             self._storage = open_journal(folder / "journal.log")
@@ -61,27 +88,25 @@ class Search:
             )
 
     def trials(self) -> list["FrozenTrial"]:
-        """All of Optuna's trials, those left by killed workers included."""
+        """All of Optuna's trials, including those left by killed workers."""
         return self._study.get_trials(deepcopy=False)
 
     def by_slot(self) -> list[list["FrozenTrial"]]:
-        """Optuna's trials of each slot, oldest first. Slots beyond `tune.trials`, made under a larger number, come too."""
+        """Optuna's trials of each slot, oldest first. It includes slots beyond `tune.trials` from when that number was larger."""
         found: dict[int, list[FrozenTrial]] = {slot: [] for slot in range(self.tune.trials)}
         for trial in self.trials():
             found.setdefault(trial.user_attrs["slot"], []).append(trial)
         return [found[slot] for slot in sorted(found)]
 
     def settled(self) -> int:
-        """How many slots need no further trial."""
+        """The number of slots that need no further trial."""
         return sum(is_settled(trials) for trials in self.by_slot()[: self.tune.trials])
 
     @contextmanager
-    def next(self) -> Iterator[Claim | None]:
-        """Claim the next open trial for the time of the block; None where there is none that nobody else holds.
-
-        All claims of all workers go one after another through one lock, which their holder's death releases.
-        """
+    def claim_next(self) -> Iterator[Claim | None]:
+        """Claim the next open trial for the duration of the block; None if other workers hold all that are open."""
         with ExitStack() as held:
+            # One claim at a time over all workers: choosing a slot and locking it must not be interleaved.
             with self._claims:
                 slots = self._open_slots()
                 claim = self._claim(slots[0]) if slots else None
@@ -90,10 +115,10 @@ class Search:
             yield claim
 
     def _open_slots(self) -> list[int]:
-        """Slots to be tried, lowest first; before all others one whose trial was enqueued by a worker that died before it
-        could ask for it, since Optuna gives that trial to whoever asks next.
+        """The slots to be tried, lowest first. Trials whose worker is gone are marked as failed here, and only here.
 
-        Trials whose worker is gone are marked failed here, and only here.
+        A slot whose trial was enqueued by a worker that died before asking for it comes before all others, because Optuna
+        gives an enqueued trial to whoever asks next.
         """
         from optuna.trial import TrialState
 
@@ -103,16 +128,17 @@ class Search:
             if is_settled(trials) or (slot >= self.tune.trials and not waits):
                 continue
             if trials:
-                if self._alive(slot):  # at work, or about to let go of what it has just left
+                if self._alive(slot):
                     continue
-                trials = self.by_slot()[slot]  # its worker may have ended it after the first look, before letting go
+                # The worker may have finished the trial between the first look and releasing its lock.
+                trials = self.by_slot()[slot]
                 if is_settled(trials):
                     continue
             running = [trial for trial in trials if trial.state == TrialState.RUNNING]
             for trial in running:
                 self._study.tell(trial.number, state=TrialState.FAIL)
                 print_line(f"[tune] trial {slot} was left by its worker")
-            if kills(trials) + len(running) < MOST_KILLS:
+            if kills(trials) + len(running) < MAX_KILLS:
                 (enqueued if waits else others).append(slot)
         return enqueued + others
 
@@ -126,7 +152,7 @@ class Search:
             return True
 
     def _claim(self, slot: int) -> Claim:
-        """Ask Optuna for the slot's trial, with the parameters of the slot's earlier trial if it had got all of them."""
+        """Ask Optuna for the slot's trial. A retry gets the parameters of the earlier trial if that had received all of them."""
         from optuna.samplers import TPESampler
         from optuna.trial import TrialState
 
@@ -140,17 +166,18 @@ class Search:
             if earlier:
                 attributes["retry_of"] = earlier[-1].number
             self._study.enqueue_trial(point, user_attrs=attributes)
-        # A sampler of its own for each trial: its random state is then the slot's and not the process's.
+        # A new sampler per trial makes the random state depend on the slot and not on what this process did before.
         self._study.sampler = TPESampler(seed=self._seed(slot), n_startup_trials=self.tune.startup_trials)
         trial = self._study.ask(fixed_distributions=distributions(self.space))
         if trial.user_attrs["slot"] != slot:
             raise RuntimeError(
-                f"trial {slot} was asked for and {trial.user_attrs['slot']} came: the journal was changed"
+                f"Optuna returned trial {trial.user_attrs['slot']} instead of {slot}: something else changed the journal"
             )
         trial.set_user_attr("modelled", bool(trial.relative_params))
         trial.set_user_attr("worker", f"{platform.node()}:{os.getpid()}")
         folder = self.trial_folder(slot)
-        return Claim(slot, readable(trial.params, self.space), trial, folder, RunLock(folder, run=f"trial {slot}"))
+        point = rounded_point(trial.params, self.space)
+        return Claim(slot, point, trial, folder, RunLock(folder, run=f"trial {slot}"))
 
     def _seed(self, slot: int) -> int:
         """The seed of a slot's sampler, 32 bits."""
@@ -163,14 +190,14 @@ class Search:
         return folder
 
     def finish(self, claim: Claim, *, outcome: str, loss: float | None = None, **facts: Any) -> bool:
-        """Record how a claimed trial ended. False if this machine slept and another worker took the trial over.
+        """Record how a claimed trial ended; False if another worker took the trial over while this machine slept.
 
-        `outcome`: complete, pruned, diverged, out_of_memory, failed, or a reason to have left it, to be tried again.
-        A diverged trial is one of Optuna's pruned ones, so that the sampler learns from it; it learns nothing from failed ones.
+        `outcome`: complete, pruned, diverged, out_of_memory, failed, or any other reason why it was left, to be tried again.
         """
         from optuna.exceptions import UpdateFinishedTrialError
         from optuna.trial import TrialState
 
+        # A diverged trial counts as pruned for Optuna, because the sampler learns from pruned trials but not from failed ones.
         states = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "diverged": TrialState.PRUNED}
         state = states.get(outcome, TrialState.FAIL)
         try:
@@ -179,28 +206,30 @@ class Search:
             self._study.tell(claim.trial, loss if state == TrialState.COMPLETE else None, state=state)
         except UpdateFinishedTrialError:
             print_line(
-                f"[tune] trial {claim.slot} was taken over while this worker gave no sign of life: the other's result counts"
+                f"[tune] trial {claim.slot} was taken over by another worker while this one did not respond: that result counts"
             )
             return False
         return True
 
 
 def is_settled(trials: list["FrozenTrial"]) -> bool:
-    """Whether a slot needs no further trial: one is complete, pruned or failed for good, or too many workers died of it."""
+    """Whether a slot needs no further trial: one is complete, pruned or finally failed, or too many workers were killed."""
     from optuna.trial import TrialState
 
     done = (TrialState.COMPLETE, TrialState.PRUNED)
-    return any(trial.state in done or _failed_for_good(trial) for trial in trials) or kills(trials) >= MOST_KILLS
+    if any(trial.state in done or _finally_failed(trial) for trial in trials):
+        return True
+    return kills(trials) >= MAX_KILLS
 
 
 def kills(trials: list["FrozenTrial"]) -> int:
-    """How many of a slot's trials were left without a word."""
+    """The number of a slot's trials whose worker was killed: they failed without an outcome."""
     from optuna.trial import TrialState
 
     return sum(trial.state == TrialState.FAIL and "outcome" not in trial.user_attrs for trial in trials)
 
 
-def _failed_for_good(trial: "FrozenTrial") -> bool:
+def _finally_failed(trial: "FrozenTrial") -> bool:
     from optuna.trial import TrialState
 
     return trial.state == TrialState.FAIL and trial.user_attrs.get("outcome") in FINAL_FAILURES

@@ -1,67 +1,78 @@
-"""What a search came to: its trials as rows, the best with its neighbours, and how much the search itself had to do with it."""
+"""The result of a search: its trials as rows, the best one and its neighbours, and the importance of each parameter."""
 
 import math
 import statistics
 from typing import TYPE_CHECKING, Any
 
-from loragrid.searching.search import MOST_KILLS, Search, is_settled, kills
-from loragrid.study.search_space import distance, readable
+from loragrid.searching.search import MAX_KILLS, Search, is_settled, kills
+from loragrid.study.search_space import Space, distance, rounded_point
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 NEIGHBOURS = 3
-# Under so few trials neither a median nor a forest of regression trees over the parameters tells anything.
-FEWEST_TRIALS = 5
+# With fewer trials neither a median nor a regression forest over the parameters means anything.
+MIN_TRIALS = 5
 FACTS = ("outcome", "reason", "bracket", "modelled", "steps", "planned_steps", "samples", "tokens", "seconds", "worker")
 
 
 def trial_rows(search: Search) -> list[dict[str, Any]]:
-    """One dict per slot: the trial that counts (the last of the slot), its parameters under `point`, and its `curve`."""
+    """One dict per slot, of its last trial: the setting under `point`, the measurements under `curve`, and `FACTS`."""
     return [_row(slot, trials, search.space) for slot, trials in enumerate(search.by_slot()[: search.tune.trials])]
 
 
-def _row(slot: int, trials: list["FrozenTrial"], space: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    last = trials[-1] if trials else None
-    told = last.user_attrs if last else {}
-    row: dict[str, Any] = {"slot": slot, "number": last.number if last else None, "point": {}}
-    if last and last.params.keys() == space.keys():
-        row["point"] = readable(last.params, space)
-    row |= {key: told.get(key) for key in FACTS}
-    row |= {"loss": told.get("loss"), "curve": told.get("curve", []), "attempts": len(trials)}
+def _row(slot: int, trials: list["FrozenTrial"], space: Space) -> dict[str, Any]:
+    row: dict[str, Any] = {"slot": slot, "number": None, "point": {}}
+    facts: dict[str, Any] = {}
+    if trials:
+        last = trials[-1]
+        facts, row["number"] = last.user_attrs, last.number
+        # A worker may have been killed before Optuna had drawn all parameters.
+        if last.params.keys() == space.keys():
+            row["point"] = rounded_point(last.params, space)
+    row |= {key: facts.get(key) for key in FACTS}
+    row |= {"loss": facts.get("loss"), "curve": facts.get("curve", []), "attempts": len(trials)}
     if not is_settled(trials):
-        row["outcome"], row["reason"] = "open", told.get("outcome")
-    elif kills(trials) >= MOST_KILLS and row["outcome"] is None:
-        row["outcome"], row["reason"] = "failed", f"its worker was killed {MOST_KILLS} times"
+        row["outcome"], row["reason"] = "open", facts.get("outcome")
+    elif kills(trials) >= MAX_KILLS and row["outcome"] is None:
+        row["outcome"], row["reason"] = "failed", f"its worker was killed {MAX_KILLS} times"
     return row
 
 
-def findings(rows: list[dict[str, Any]], space: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Counts, the best trial with its neighbours, medians (at the end only of enough trials), and the steps saved."""
-    complete = sorted((row for row in rows if row["outcome"] == "complete"), key=lambda row: (row["loss"], row["slot"]))
+def summarize(rows: list[dict[str, Any]], space: Space) -> dict[str, Any]:
+    """Counts of a search's trials, the best one with its neighbours, median losses, and the steps saved by pruning."""
+    complete = [row for row in rows if row["outcome"] == "complete"]
+    complete.sort(key=lambda row: (row["loss"], row["slot"]))
     measured = [row for row in rows if row["curve"]]
     begun = [row for row in rows if row["planned_steps"]]
-    # A trial that diverged or failed was cut short too, but not by the pruner.
+    # Only these count for the steps saved: a diverged or failed trial was cut short too, but not by the pruner.
     judged = [row for row in begun if row["outcome"] in ("complete", "pruned")]
     planned = sum(row["planned_steps"] for row in judged)
     outcomes = [row["outcome"] for row in rows]
-    return {
+    found: dict[str, Any] = {
         "outcomes": {name: outcomes.count(name) for name in sorted(set(outcomes))},
         "modelled": sum(bool(row["modelled"]) for row in rows),
         "steps": sum(row["steps"] for row in begun),
         "steps_in_full": planned,
-        "steps_saved": 1 - sum(row["steps"] for row in judged) / planned if planned else None,
+        "steps_saved": None,
         "trial_seconds": sum(row["seconds"] for row in begun),
-        "best": _best(complete[0], measured, space) if complete else None,
-        "median_complete_loss": statistics.median(row["loss"] for row in complete)
-        if len(complete) >= FEWEST_TRIALS
-        else None,
-        "median_first_loss": statistics.median(row["curve"][0][3] for row in measured) if measured else None,
+        "best": None,
+        "median_complete_loss": None,
+        "median_first_loss": None,
     }
+    if planned:
+        found["steps_saved"] = 1 - sum(row["steps"] for row in judged) / planned
+    if complete:
+        found["best"] = _best(complete[0], measured, space)
+    if len(complete) >= MIN_TRIALS:
+        found["median_complete_loss"] = statistics.median(row["loss"] for row in complete)
+    if measured:
+        found["median_first_loss"] = statistics.median(row["curve"][0][3] for row in measured)
+    return found
 
 
-def _best(best: dict[str, Any], measured: list[dict[str, Any]], space: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """The best trial, its place at the first measurement (which all trials have), and the trials nearest to it."""
+def _best(best: dict[str, Any], measured: list[dict[str, Any]], space: Space) -> dict[str, Any]:
+    """The best trial, its rank at the first measurement (which all trials have), and the trials nearest to it."""
     first = best["curve"][0][3]
     others = [row for row in measured if row["slot"] != best["slot"]]
     near = sorted(others, key=lambda row: (distance(space, best["point"], row["point"]), row["slot"]))[:NEIGHBOURS]
@@ -76,11 +87,13 @@ def _best(best: dict[str, Any], measured: list[dict[str, Any]], space: dict[str,
     }
 
 
-def _neighbour(best: dict[str, Any], row: dict[str, Any], space: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """A trial near the best, with both losses at the last measurement that both have."""
+def _neighbour(best: dict[str, Any], row: dict[str, Any], space: Space) -> dict[str, Any]:
+    """A trial near the best one, with the losses of both at the last measurement that both have."""
     at_best = {part: loss for part, _, _, loss in best["curve"]}
-    shared = [(part, loss) for part, _, _, loss in row["curve"] if part in at_best]
-    part, loss = shared[-1] if shared else (None, None)
+    part, loss = None, None
+    for number, _, _, measured in row["curve"]:
+        if number in at_best:
+            part, loss = number, measured
     return {
         "slot": row["slot"],
         "point": row["point"],
@@ -93,34 +106,35 @@ def _neighbour(best: dict[str, Any], row: dict[str, Any], space: dict[str, dict[
 
 
 def importance(search: Search) -> dict[str, Any]:
-    """Share of the variance of trials' losses that each parameter explains (fANOVA, Hutter et al. 2014).
+    """Share of the variance of the trials' losses that each parameter explains (fANOVA, Hutter et al., 2014).
 
-    {"at", "trials", "shares"}: "end" for the final losses of complete trials or, where pruning left too few of these, "first"
-    for the losses at the first measurement, which pruned trials have too; the number of trials; parameter → share, None where
-    there are too few to say.
+    Keys: `at`, "end" for final losses or "first" for those of the first measurement; `trials`, their number; `shares`,
+    parameter → share, or None if there are too few trials.
     """
     import optuna
     from optuna.importance import FanovaImportanceEvaluator
 
-    at, losses = _losses_told(search)
-    told = {"at": at, "trials": len(losses)}
-    if len(losses) < FEWEST_TRIALS or len({loss for _, loss in losses}) < 2:
-        return told | {"shares": None}
+    at, losses = _comparable_losses(search)
+    found: dict[str, Any] = {"at": at, "trials": len(losses), "shares": None}
+    # Equal losses have no variance to explain.
+    if len(losses) < MIN_TRIALS or len({loss for _, loss in losses}) < 2:
+        return found
     study = optuna.create_study(direction="minimize")
     for trial, loss in losses:
         study.add_trial(optuna.create_trial(params=trial.params, distributions=trial.distributions, value=loss))
     evaluator = FanovaImportanceEvaluator(seed=search.tune.seed % 2**32)
     shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
-    return told | {"shares": dict(sorted(shares.items(), key=lambda item: (-item[1], item[0])))}
+    found["shares"] = dict(sorted(shares.items(), key=lambda item: (-item[1], item[0])))
+    return found
 
 
-def _losses_told(search: Search) -> tuple[str, list[tuple["FrozenTrial", float]]]:
-    """The trials that count with the losses to compare them by: final ones where there are enough, else the first ones."""
+def _comparable_losses(search: Search) -> tuple[str, list[tuple["FrozenTrial", float]]]:
+    """The final losses of the complete trials, or the first losses of all trials if pruning left too few complete ones."""
     from optuna.trial import TrialState
 
     counting = [trials[-1] for trials in search.by_slot()[: search.tune.trials] if trials]
     complete = [(trial, trial.value) for trial in counting if trial.state == TrialState.COMPLETE]
-    if len(complete) >= FEWEST_TRIALS:
+    if len(complete) >= MIN_TRIALS:
         return "end", complete
     first = [(trial, trial.intermediate_values.get(1, math.nan)) for trial in counting]
     return "first", [(trial, loss) for trial, loss in first if math.isfinite(loss)]

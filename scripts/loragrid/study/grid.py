@@ -1,4 +1,4 @@
-"""The grid: a study file becomes cells, and each cell has one identity that everything else is named after."""
+"""The grid: the cells of a study file, each with the identity that its files are named after."""
 
 import itertools
 from collections.abc import Mapping
@@ -12,15 +12,15 @@ from loragrid.runtime.atomic_files import sha256_file, sha256_json
 from loragrid.study.sections import ModelEntry
 
 AXES = ("learning_rate", "rank", "batch", "model", "seed")
-# Keys of `training` that do not change the finished adapter: when it is saved, how long a session lasts, who watches. Not
-# `threads`: two add up a gradient in another order than one, and their adapters differ.
+# Keys of `training` that do not change the finished adapter. `threads` is not one of them: with two threads a gradient is
+# summed in another order than with one, and the adapters differ.
 NOT_IDENTITY = ("save_steps", "save_minutes", "keep_checkpoints", "session_minutes", "report_to")
 WHOLE_FILE_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One training run. `identity` is all that determines its result; `departs` the axes on which it leaves the base case."""
+    """One training run. `identity` holds all that determines its result; `departs` the axes that differ from the base case."""
 
     run: str
     model: str
@@ -35,38 +35,53 @@ class Cell:
 
 
 def expand(settings: Mapping[str, Any]) -> tuple[Cell, ...]:
-    """The cells of a checked study file, each once, in an order whose every prefix is a usable study.
+    """The cells of a validated study file, each once, in an order whose every prefix is a usable study.
 
-    The base case comes first, then each axis' ends; of a factorial grid then what leaves the base case on two axes, and so on."""
+    The base case comes first, then the ends of each axis. In a factorial grid cells that differ from the base case on two
+    axes follow, then those on three, and so on.
+    """
     grid, base = settings["grid"], settings["base_case"]
     points = [base, *_departures(base, grid)]
     if grid["design"] == "factorial":
-        ends_first = (_ends_first(grid[axis], axis) for axis in AXES)
-        product = [dict(zip(AXES, values)) for values in itertools.product(*ends_first)]
+        values = (_ends_first(grid[axis], axis) for axis in AXES)
+        product = [dict(zip(AXES, combination)) for combination in itertools.product(*values)]
         product.sort(key=lambda point: sum(point[axis] != base[axis] for axis in AXES))
+        # The single departures keep their balanced order; the dictionary below drops their second mention.
         points = [point for point in points if point in product] + product
-    identities = {model: _model_and_data(settings, model) for model in {point["model"] for point in points}}
-    cells = {cell.run: cell for cell in (_cell(settings, point, *identities[point["model"]]) for point in points)}
+    # Hashing a model's folder takes far longer than making a cell, so cells of one model share it.
+    models = {point["model"] for point in points}
+    identities = {model: _model_and_data(settings, model) for model in models}
+    cells: dict[str, Cell] = {}
+    for point in points:
+        cell = _cell(settings, point, *identities[point["model"]])
+        cells[cell.run] = cell
     return tuple(cells.values())
 
 
 def _departures(base: dict[str, Any], grid: dict[str, Any]) -> list[dict[str, Any]]:
-    """Every single departure from the base case; axes take turns, each giving the values at its ends first."""
-    by_axis = [
-        [base | {axis: value} for value in _ends_first(grid[axis], axis) if value != base[axis]] for axis in AXES
-    ]
-    return [point for turn in itertools.zip_longest(*by_axis) for point in turn if point is not None]
+    """Every single departure from the base case. Axes take turns, so that a prefix covers all of them equally."""
+    by_axis = []
+    for axis in AXES:
+        values = [value for value in _ends_first(grid[axis], axis) if value != base[axis]]
+        by_axis.append([base | {axis: value} for value in values])
+    rounds = itertools.zip_longest(*by_axis)
+    return [point for points in rounds for point in points if point is not None]
 
 
 def _ends_first(values: list[Any], axis: str) -> list[Any]:
-    """An axis' values: least, largest, next to least …; models as they are written."""
-    if axis != "model":
-        values = sorted(values, key=lambda value: (value[0] * value[1], value) if axis == "batch" else value)
+    """The values of an axis as smallest, largest, second smallest, …; models in the order of the file.
+
+    The ends come first because they show most: whether the axis matters at all, and in which direction.
+    """
+    if axis == "batch":
+        values = sorted(values, key=lambda batch: (batch[0] * batch[1], batch))
+    elif axis != "model":
+        values = sorted(values)
     return [values[i // 2] if i % 2 == 0 else values[-1 - i // 2] for i in range(len(values))]
 
 
 def _model_and_data(settings: Mapping[str, Any], model: str) -> tuple[dict[str, Any], str]:
-    """The part of their identity that cells of one model share, and its digest."""
+    """The part of the identity that all cells of a model share, and its digest."""
     shared = {
         "model": model_identity(ModelEntry.read(settings["models"][model])),
         "data": data_identity(settings["data"]),
@@ -75,20 +90,19 @@ def _model_and_data(settings: Mapping[str, Any], model: str) -> tuple[dict[str, 
 
 
 def _cell(settings: Mapping[str, Any], point: dict[str, Any], shared: dict[str, Any], digest: str) -> Cell:
-    model = point["model"]
+    model, (per_device, accumulation) = point["model"], point["batch"]
     training = {key: value for key, value in settings["training"].items() if key not in NOT_IDENTITY}
-    alpha = point["rank"] if training["alpha"] == "rank" else training["alpha"]
+    if training["alpha"] == "rank":
+        training["alpha"] = point["rank"]
     identity = shared | {
         "learning_rate": float(point["learning_rate"]),
         "rank": point["rank"],
-        "batch": {"per_device": point["batch"][0], "accumulation": point["batch"][1]},
+        "batch": {"per_device": per_device, "accumulation": accumulation},
         "seed": point["seed"],
-        "training": training | {"alpha": alpha},
+        "training": training,
     }
-    per_device, accumulation = point["batch"]
-    name = (
-        f"{model}_lr{scientific(point['learning_rate'])}_r{point['rank']}_b{per_device}x{accumulation}_s{point['seed']}"
-    )
+    name = f"{model}_lr{scientific(point['learning_rate'])}_r{point['rank']}"
+    name += f"_b{per_device}x{accumulation}_s{point['seed']}"
     return Cell(
         run=f"{name}_{sha256_json(identity)[:8]}",
         model=model,
@@ -104,14 +118,15 @@ def _cell(settings: Mapping[str, Any], point: dict[str, Any], shared: dict[str, 
 
 
 def scientific(value: float) -> str:
-    """Shortest scientific form, so that 0.0002 and 2.0e-4 are one name: `2e-4`."""
+    """The shortest scientific form, so that 0.0002 and 2.0e-4 have one name: `2e-4`."""
     mantissa, exponent = f"{Decimal(repr(float(value))).normalize():e}".split("e")
-    mantissa = mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa
+    if "." in mantissa:
+        mantissa = mantissa.rstrip("0").rstrip(".")
     return f"{mantissa}e{int(exponent)}"
 
 
 def data_identity(data: dict[str, Any]) -> dict[str, Any]:
-    """The data settings with a local file's path replaced by its content, so that moving a file changes nothing."""
+    """The data settings, with the path of a local file replaced by a digest of its content: moving the file changes nothing."""
     source = data["source"]
     if "path" in source:
         source = {"sha256": _content(source["path"])}
@@ -119,19 +134,20 @@ def data_identity(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def model_identity(entry: ModelEntry) -> dict[str, Any]:
-    """The model entry with local paths replaced by content."""
+    """The model entry, with local paths replaced by digests of their content."""
     identity: dict[str, Any] = {"precision": entry.precision}
     if entry.path is not None:
         identity["content"] = _folder_content(entry.path)
     else:
         identity |= {"hub": entry.hub, "revision": entry.revision}
-    identity["chat_template"] = None if entry.chat_template is None else _content(entry.chat_template)
+    template = entry.chat_template
+    identity["chat_template"] = None if template is None else _content(template)
     return identity
 
 
 @cache
 def _folder_content(folder: str) -> str:
-    """Digest of the files that make a model: configuration, tokenizer, template, weights; not of READMEs beside them."""
+    """Digest of a model's configuration, tokenizer, template and weights; other files, such as a README, do not count."""
     kinds = {".json", ".safetensors", ".jinja", ".model", ".txt"}
     files = sorted(file for file in Path(folder).iterdir() if file.suffix in kinds)
     return sha256_json([[file.name, _content(str(file))] for file in files])
@@ -139,11 +155,12 @@ def _folder_content(folder: str) -> str:
 
 @cache
 def _content(path: str) -> str:
-    """Digest of a file. Over 64 MiB: of its size and 64 evenly spaced blocks, since this runs whenever the workflow is read;
-    the training record holds the full digest of the weights."""
+    """Digest of a file; of one over 64 MiB, the digest of its size and of 64 evenly spaced blocks."""
     size = Path(path).stat().st_size
     if size <= WHOLE_FILE_BYTES:
         return sha256_file(path)
+    # This runs on every call of snakemake, where gigabytes of weights would take a minute. The run's record holds their
+    # full digest.
     blocks = []
     with open(path, "rb") as file:
         for index in range(64):

@@ -1,27 +1,24 @@
-"""From a searched setting to a study of one run, and what a search's results depend on."""
+"""Studies and cells at a searched setting, and the settings that a search's results depend on."""
 
 import copy
 import dataclasses
 from typing import Any
 
 from loragrid.runtime.atomic_files import sha256_json
-from loragrid.runtime.code_digest import code_digest
-from loragrid.runtime.provenance import versions
 from loragrid.study.grid import AXES, Cell
 from loragrid.study.search_space import searched_space
 from loragrid.study.sections import Budget
 from loragrid.study.study_file import Study
 
-# Libraries whose version can change a trial's loss or which trial comes next.
-DECIDING = ("torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "unsloth", "unsloth_zoo", "optuna")
-# Settings of the grid's runs that trials do not have: they train to a budget of their own and are measured at its parts.
-NOT_OF_TRIALS = ("budget", "evaluate_every_steps")
+# Settings of the grid's runs that trials replace with their own: a smaller budget, measured at equal parts of it.
+GRID_ONLY = ("budget", "evaluate_every_steps")
 
 
 def at_point(study: Study, point: dict[str, Any], *, budget: Budget | None = None) -> Study:
-    """The study whose only run is the base case with the settings of `point`, so that a trial and a run are made by one code.
+    """The study whose single cell is the base case with the settings of `point`.
 
-    `point` holds some of `search_space.PARAMETERS`; `budget` replaces the study's. The study has that one cell.
+    With it, a trial and a run are made by the same code. `point` holds some of `search_space.PARAMETERS`; `budget` replaces
+    the study's.
     """
     settings = copy.deepcopy(study.yaml)
     case, training = settings["base_case"], settings["training"]
@@ -29,12 +26,9 @@ def at_point(study: Study, point: dict[str, Any], *, budget: Budget | None = Non
     case["rank"] = point.get("rank", case["rank"])
     case["batch"] = [point.get("batch", case["batch"][0]), point.get("accumulation", case["batch"][1])]
     for key in ("warmup_steps", "weight_decay"):
-        training[key] = _same(training[key], point.get(key, training[key]))
+        training[key] = _keep_if_equal(training[key], point.get(key, training[key]))
     if "alpha_per_rank" in point:
-        alpha = _whole(point["alpha_per_rank"] * case["rank"])
-        training["alpha"] = (
-            "rank" if training["alpha"] == "rank" and alpha == case["rank"] else _same(training["alpha"], alpha)
-        )
+        training["alpha"] = _alpha(training["alpha"], point["alpha_per_rank"], rank=case["rank"])
     if budget is not None:
         training["budget"] = {budget.unit: budget.amount}
     settings["grid"] = {"design": "one_factor"} | {axis: [case[axis]] for axis in AXES}
@@ -43,14 +37,17 @@ def at_point(study: Study, point: dict[str, Any], *, budget: Budget | None = Non
 
 
 def cell_at(study: Study, point: dict[str, Any]) -> Cell:
-    """The run of a searched setting at the grid's full budget: the same identity as any cell with these settings."""
+    """The run of a searched setting at the grid's full budget. A grid cell with the same settings has the same identity."""
     return at_point(study, point).cells[0]
 
 
 def search_settings(study: Study) -> dict[str, Any]:
-    """All settings that decide a search's trials. Not their number, nor how many at once: more trials go on with a search."""
+    """The settings that determine a search's trials.
+
+    The number of trials and of workers is not among them: raising the number continues the same search.
+    """
     tune, identity = study.yaml["tune"], cell_at(study, {}).identity
-    training = {key: value for key, value in identity["training"].items() if key not in NOT_OF_TRIALS}
+    training = {key: value for key, value in identity["training"].items() if key not in GRID_ONLY}
     kept = ("budget", "evaluations", "heldout_rows", "objective", "seed", "startup_trials", "pruner")
     return {
         "base_case": identity | {"training": training},
@@ -64,18 +61,16 @@ def settings_sha256(study: Study) -> str:
     return sha256_json(search_settings(study))
 
 
-def search_name(study: Study) -> str:
-    """Readable, and unique to the search's settings, the code of a trial and the libraries: another of these, another search."""
-    found = versions()
-    deciding = {package: found.get(package) for package in DECIDING}
-    digest = sha256_json([settings_sha256(study), code_digest("loragrid/searching/trials"), deciding])
-    return f"{study.tune.space}-{digest[:8]}"
+def _alpha(alpha: str | float, alpha_per_rank: float, *, rank: int) -> str | float:
+    """The point's alpha in the study's own spelling, so that an equal alpha does not become another identity."""
+    wanted = alpha_per_rank * rank
+    if float(wanted).is_integer():
+        wanted = int(wanted)
+    if alpha == "rank":
+        return "rank" if wanted == rank else wanted
+    return _keep_if_equal(alpha, wanted)
 
 
-def _same(old: Any, new: Any) -> Any:
-    """The study's own way of writing a number where the two are equal: 16 and 16.0 would be two identities."""
+def _keep_if_equal(old: Any, new: Any) -> Any:
+    """The study's own spelling of a number if both are equal, because 16 and 16.0 have different identities."""
     return old if old == new else new
-
-
-def _whole(value: float) -> float | int:
-    return int(value) if float(value).is_integer() else value

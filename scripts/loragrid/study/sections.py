@@ -1,6 +1,6 @@
-"""The sections of a study file as frozen dataclasses: one field a key, in the schema's words.
+"""The sections of a study file as frozen dataclasses, one field per key.
 
-Units, defaults and reasons are in workflow/schemas/study.schema.yaml, the one source of keys; a test compares both. Values
+Units and reasons are in workflow/schemas/study.schema.yaml, the one source of keys; a test compares the two. The values
 come from a file that has passed the schema, so nothing is checked here.
 """
 
@@ -14,23 +14,26 @@ Batch = tuple[int, int]  # rows per device, gradient accumulation steps
 
 
 class Section:
-    """A section that reads itself from its part of the study file."""
+    """Base class of the sections."""
 
     @classmethod
     def read(cls, settings: Mapping[str, Any]) -> Self:
-        """The section with the values of `settings`: a map of keys as the file has them."""
-        nested = {key: kind.read(settings[key]) for key, kind in cls.nested().items() if settings[key] is not None}
-        return cls(**{key: _frozen(value) for key, value in settings.items()} | nested)
+        """The section that holds `settings`, a map of keys as in the study file."""
+        values = {key: _frozen(value) for key, value in settings.items()}
+        for key, kind in cls.nested().items():
+            if settings[key] is not None:
+                values[key] = kind.read(settings[key])
+        return cls(**values)
 
     @classmethod
     def nested(cls) -> Mapping[str, type["Section"]]:
-        """Keys whose values are sections of their own."""
+        """Key → class, for the keys whose values are sections themselves."""
         return {}
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataSource(Section):
-    """Where the rows come from: a file, a hub data set, or a generator; the other fields are None."""
+    """Origin of the rows: a file, a hub data set or a generator. The fields of the other two are None."""
 
     path: str | None = None
     hub: str | None = None
@@ -43,7 +46,7 @@ class DataSource(Section):
 
 @dataclass(frozen=True, kw_only=True)
 class DataSettings(Section):
-    """Which rows are used, how they are split, and which of their tokens carry loss."""
+    """The rows, their split into training and held-out rows, and the tokens that carry loss."""
 
     source: DataSource
     max_length_tokens: int
@@ -54,7 +57,7 @@ class DataSettings(Section):
 
     @classmethod
     def nested(cls) -> Mapping[str, type[Section]]:
-        """Keys whose values are sections of their own."""
+        """Key → class, for the keys whose values are sections themselves."""
         return {"source": DataSource}
 
 
@@ -100,7 +103,7 @@ class Grid(Section):
 
 @dataclass(frozen=True, kw_only=True)
 class Budget(Section):
-    """How long a run or a trial trains, in exactly one unit; the other two are None."""
+    """Length of a run or a trial in exactly one unit; the other two are None."""
 
     tokens: int | None = None
     steps: int | None = None
@@ -109,7 +112,8 @@ class Budget(Section):
     @property
     def unit(self) -> str:
         """ "tokens", "steps" or "epochs"."""
-        return next(field.name for field in dataclasses.fields(self) if getattr(self, field.name) is not None)
+        given = [field.name for field in dataclasses.fields(self) if getattr(self, field.name) is not None]
+        return given[0]
 
     @property
     def amount(self) -> int | float:
@@ -119,7 +123,7 @@ class Budget(Section):
 
 @dataclass(frozen=True, kw_only=True)
 class Training(Section):
-    """What all runs share."""
+    """Training settings that all runs share."""
 
     backend: str
     budget: Budget
@@ -143,13 +147,13 @@ class Training(Section):
 
     @classmethod
     def nested(cls) -> Mapping[str, type[Section]]:
-        """Keys whose values are sections of their own."""
+        """Key → class, for the keys whose values are sections themselves."""
         return {"budget": Budget}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scoring(Section):
-    """How bases and runs are scored."""
+    """Tasks and settings by which bases and runs are scored."""
 
     target: tuple[str, ...]
     retention: tuple[str, ...]
@@ -166,7 +170,7 @@ class Scoring(Section):
 
 @dataclass(frozen=True, kw_only=True)
 class Compare(Section):
-    """How differences are judged."""
+    """Statistical settings by which differences are judged."""
 
     correction: str
     alpha: float
@@ -178,7 +182,7 @@ class Compare(Section):
 
 @dataclass(frozen=True, kw_only=True)
 class Pruner(Section):
-    """Hyperband's two numbers."""
+    """Settings of the Hyperband pruner."""
 
     min_evaluations: int
     reduction_factor: int
@@ -186,7 +190,7 @@ class Pruner(Section):
 
 @dataclass(frozen=True, kw_only=True)
 class Tune(Section):
-    """The search for a good setting. `spaces`: name of a space → parameter → its range or its choices."""
+    """The hyperparameter search. `spaces`: name → parameter → {"low", "high", "log"} or {"choices"}."""
 
     enabled: bool
     trials: int
@@ -203,13 +207,13 @@ class Tune(Section):
 
     @classmethod
     def nested(cls) -> Mapping[str, type[Section]]:
-        """Keys whose values are sections of their own."""
+        """Key → class, for the keys whose values are sections themselves."""
         return {"budget": Budget, "pruner": Pruner}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan(Section):
-    """What the compute plan assumes until it is measured."""
+    """Assumptions of the compute plan, used until measurements replace them."""
 
     card: str | None
     vram_mib: int | None
@@ -219,7 +223,7 @@ class Plan(Section):
 
 
 def _frozen(value: Any) -> Any:
-    """Lists become tuples; a section must not change under whoever reads it."""
-    return (
-        tuple(_frozen(item) for item in value) if isinstance(value, Sequence) and not isinstance(value, str) else value
-    )
+    """`value` with lists as tuples, so that a reader cannot change the study for the others."""
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return tuple(_frozen(item) for item in value)
+    return value

@@ -1,4 +1,4 @@
-"""The study file: one complete YAML file, checked against a closed schema, never merged with anything."""
+"""The study file: one complete YAML file, checked against a closed schema and merged with nothing."""
 
 import re
 from collections.abc import Mapping
@@ -23,14 +23,14 @@ from loragrid.study.sections import (
     Training,
     Tune,
 )
-from loragrid.study.validation import check_study
+from loragrid.study.validation import check_study, one_of, study_error
 
 
 @dataclass(frozen=True)
 class Study:
-    """A validated study: `name` is the file's stem, `yaml` the file as checked, with absolute paths.
+    """A validated study: `name` is the file's stem, `yaml` its content with absolute paths.
 
-    Identities hash `yaml`; everything else reads the typed sections.
+    Identities hash `yaml`; all other code reads the typed sections.
     """
 
     name: str
@@ -39,12 +39,12 @@ class Study:
 
     @property
     def title(self) -> str:
-        """The question in a line."""
+        """The study's question, one line."""
         return self.yaml["title"]
 
     @cached_property
     def data(self) -> DataSettings:
-        """Which rows are used and how they are split."""
+        """The rows and their split."""
         return DataSettings.read(self.yaml["data"])
 
     @cached_property
@@ -59,37 +59,38 @@ class Study:
 
     @cached_property
     def grid(self) -> Grid:
-        """What is varied."""
+        """The axes and their values."""
         return Grid.read(self.yaml["grid"])
 
     @cached_property
     def training(self) -> Training:
-        """What all runs share."""
+        """Training settings that all runs share."""
         return Training.read(self.yaml["training"])
 
     @cached_property
     def scoring(self) -> Scoring:
-        """How bases and runs are scored."""
+        """Tasks and settings of scoring."""
         return Scoring.read(self.yaml["scoring"])
 
     @cached_property
     def compare(self) -> Compare:
-        """How differences are judged."""
+        """Statistical settings."""
         return Compare.read(self.yaml["compare"])
 
     @cached_property
     def tune(self) -> Tune | None:
-        """The search; None for a study without one."""
-        return None if self.yaml["tune"] is None else Tune.read(self.yaml["tune"])
+        """The hyperparameter search; None for a study without one."""
+        settings = self.yaml["tune"]
+        return None if settings is None else Tune.read(settings)
 
     @cached_property
     def plan(self) -> Plan:
-        """What the compute plan assumes until it is measured."""
+        """Assumptions of the compute plan."""
         return Plan.read(self.yaml["plan"])
 
     @cached_property
     def cells(self) -> tuple[Cell, ...]:
-        """The training runs, each once, in the order in which they are trained."""
+        """The training runs in the order in which they are trained, each once."""
         return expand(self.yaml)
 
     @property
@@ -103,50 +104,49 @@ class Study:
         return {cell.base: cell.model for cell in self.cells}
 
     def cell(self, run: str) -> Cell:
-        """The cell of that run id; one that the study file does not hold (any more) is a `UserError`."""
+        """The cell with this run id; a `UserError` if the study file does not hold it, or no longer does."""
         for cell in self.cells:
             if cell.run == run:
                 return cell
-        raise UserError(
-            f"{self.path.name} holds no run {run}: the study file was changed since it was named; run snakemake again"
-        )
+        problem = f"no run has this id ({run}); the file may have changed since the id was made"
+        raise study_error(self.path, None, problem, fix="run snakemake again")
 
 
 def load_study(name_or_path: str) -> Study:
-    """Load `config/studies/{name}.yaml`, or the file at a path; anything wrong with it is a one-line `UserError`."""
-    path = _find(str(name_or_path))
+    """The study `config/studies/{name}.yaml`, or the one at a path; any mistake in it is a one-line `UserError`."""
+    path = _find_file(str(name_or_path))
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", path.stem):
-        raise UserError(
-            f"{path}: a study's file name becomes a folder name: use letters, digits, '.', '_' and '-' only"
-        )
+        problem = f"a file name that cannot be the name of a results folder ({path.stem!r})"
+        raise study_error(path, None, problem, fix="use only letters, digits, '.', '_' and '-'")
     settings = _read_yaml(path)
     check_study(settings, path)
     _resolve_paths(settings, path)
     return Study(name=path.stem, path=path, yaml=settings)
 
 
-def _find(name: str) -> Path:
+def _find_file(name: str) -> Path:
     if name.endswith((".yaml", ".yml")):
         for folder in (Path.cwd(), ROOT):
             if (folder / name).is_file():
                 return (folder / name).resolve()
-        raise UserError(f"study file {name} does not exist: check the path")
+        raise UserError(f"{name}: study file not found. Fix: check the path.")
     path = ROOT / "config" / "studies" / f"{name}.yaml"
+    # The pattern keeps a name such as ../../etc/passwd from leaving the folder.
     if not re.fullmatch(r"[\w.-]+", name) or not path.is_file():
-        known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml")))
-        raise UserError(f"study {name!r} is unknown: take one of {known}, or give the path of a .yaml file")
+        known = sorted(file.stem for file in path.parent.glob("*.yaml"))
+        raise UserError(f"study {name!r}: unknown. Fix: {one_of(known)}, or give the path of a .yaml file.")
     return path
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """YAML that refuses a key that is no word, and one written twice (PyYAML silently keeps the last)."""
+    """A YAML loader that refuses keys that are lists or maps, and duplicate keys, of which PyYAML keeps the last."""
 
 
 def _strict_mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict:
     seen = set()
     for key, _ in node.value:
         if not isinstance(key, yaml.ScalarNode):
-            raise yaml.constructor.ConstructorError(None, None, "a list or a map stands as a key", key.start_mark)
+            raise yaml.constructor.ConstructorError(None, None, "a list or a map is used as a key", key.start_mark)
         if key.value in seen:
             raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} is written twice", key.start_mark)
         seen.add(key.value)
@@ -160,51 +160,59 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         settings = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: cannot be read as YAML ({_where(error)}): mend it") from None
+        problem = f"cannot be read as YAML ({_yaml_problem(error)})"
+        raise study_error(path, None, problem, fix="correct the file") from None
     if not isinstance(settings, dict):
-        raise UserError(f"{path}: holds no study: write the keys that config/README.md lists")
+        problem = "empty" if settings is None else "not a map of keys to values"
+        raise study_error(path, None, problem, fix="write the keys that config/README.md lists")
     return settings
 
 
-def _where(error: Exception) -> str:
-    """What a YAML parser complains of, with the place; its own text is a quotation over several lines."""
+def _yaml_problem(error: Exception) -> str:
+    """The parser's complaint with its place. PyYAML's own message quotes the file over several lines."""
     mark = getattr(error, "problem_mark", None)
-    return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}" if mark else one_line(str(error))
+    if mark is None:
+        return one_line(str(error))
+    return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
 
 
 def _resolve_paths(settings: dict[str, Any], path: Path) -> None:
-    """Make the study's paths absolute: looked up beside the study file, then in the project."""
-
-    def resolve(name: str, key: str, folder: bool = False) -> str:
-        for parent in (path.parent, ROOT):
-            found = (parent / name).expanduser()
-            if found.is_dir() if folder else found.is_file():
-                return str(found.resolve())
-        what = "folder" if folder else "file"
-        raise UserError(
-            f"{path.name}: {key}: {what} {name} exists neither beside the study file nor in the project: check the path"
-        )
-
+    """Make the study's paths absolute: looked up beside the study file first, then in the project."""
     source = settings["data"]["source"]
     if "path" in source:
-        source["path"] = resolve(source["path"], "data.source.path")
-    for key, entry in settings["models"].items():
-        if "path" in entry:
-            entry["path"] = resolve(entry["path"], f"models.{key}.path", folder=True)
-            if not (Path(entry["path"]) / "config.json").is_file():
-                raise UserError(
-                    f"{path.name}: models.{key}.path: folder {entry['path']} has no config.json: "
-                    "give a model's folder in Hugging Face form"
-                )
-        if entry["chat_template"] is not None:
-            entry["chat_template"] = resolve(entry["chat_template"], f"models.{key}.chat_template")
+        source["path"] = _resolve(path, "data.source.path", source["path"])
+    for name, entry in settings["models"].items():
+        _resolve_model(entry, f"models.{name}", path)
     scoring = settings["scoring"]
     if scoring["qualitative"] is not None:
-        scoring["qualitative"] = resolve(scoring["qualitative"], "scoring.qualitative")
-    files = {}
+        scoring["qualitative"] = _resolve(path, "scoring.qualitative", scoring["qualitative"])
+    resolved = {}
     for group in ("target", "retention"):
         for index, name in enumerate(scoring[group]):
             if name.endswith((".yaml", ".yml")):
-                files[name] = scoring[group][index] = resolve(name, f"scoring.{group}[{index}]")
+                resolved[name] = _resolve(path, f"scoring.{group}[{index}]", name)
+                scoring[group][index] = resolved[name]
     if isinstance(scoring["limit"], dict):
-        scoring["limit"] = {files.get(name, name): most for name, most in scoring["limit"].items()}
+        scoring["limit"] = {resolved.get(name, name): most for name, most in scoring["limit"].items()}
+
+
+def _resolve_model(entry: dict[str, Any], key: str, path: Path) -> None:
+    if "path" in entry:
+        entry["path"] = _resolve(path, f"{key}.path", entry["path"], folder=True)
+        if not (Path(entry["path"]) / "config.json").is_file():
+            problem = f"folder without a config.json ({entry['path']})"
+            raise study_error(path, f"{key}.path", problem, fix="give a model folder in Hugging Face format")
+    if entry["chat_template"] is not None:
+        entry["chat_template"] = _resolve(path, f"{key}.chat_template", entry["chat_template"])
+
+
+def _resolve(path: Path, key: str, name: str, *, folder: bool = False) -> str:
+    """The absolute path of a file (or folder) that the study file names under `key`."""
+    for parent in (path.parent, ROOT):
+        found = (parent / name).expanduser()
+        exists = found.is_dir() if folder else found.is_file()
+        if exists:
+            return str(found.resolve())
+    kind = "folder" if folder else "file"
+    problem = f"{kind} not found, neither beside the study file nor in the project ({name})"
+    raise study_error(path, key, problem, fix="check the path")

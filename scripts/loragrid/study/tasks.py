@@ -1,4 +1,4 @@
-"""The scoring tasks a study names: which are ours, which are lm-eval's, and a digest of what defines ours."""
+"""The scoring tasks of a study: finding their files, and a digest of everything that determines a score."""
 
 import difflib
 import importlib.util
@@ -17,39 +17,33 @@ from loragrid.study.study_file import Study
 
 TASKS = ROOT / "config" / "tasks"
 HELDOUT_LOSS = "heldout_loss"
-# Some files quote the key too, some names hold other letters; only tags written as lists are not found.
+# The name of a task, group or tag in a task file. A pattern instead of a YAML parser: lm-eval ships thousands of files, and
+# they are searched on every call of snakemake. Only tags that are written as lists are not found.
 NAME = re.compile(rb"^[\"']?(?:task|group|tag)[\"']?:[ \t]*[\"']?([^\s\"'\[{#]+)[\"']?[ \t]*(?:#.*)?\r?$", re.MULTILINE)
 
 
 def scoring_digest(study: Study) -> str:
-    """Digest of all in the study file that determines a score: task names, limits, batch size (what is padded together), and
-    the content of prompts, task files and what lies beside these: editing one scores again, moving one does not. Threads
-    take no part, as a forward pass gives the same bits with any number.
+    """Digest of all in a study that determines a score; a change of it makes every subject be scored again.
 
-    A name that is no file, none of config/tasks and none of lm-eval's is a `UserError`, hours before scoring starts.
+    It covers task names, limits, the batch size (which decides what is padded together), and the content of the prompts, of
+    task files and of the files beside them, but no paths. `threads` does not count: a forward pass gives the same bits with
+    any number. A task name that is neither a file nor in config/tasks nor one of lm-eval's is a `UserError`, raised here
+    hours before scoring starts.
     """
     scoring = study.scoring
-    called, folders, elsewhere = {}, set(), set()
+    file_of = {}
     for group in ("target", "retention"):
         for index, name in enumerate(getattr(scoring, group)):
-            file = task_file(name)
-            if file is None and name != HELDOUT_LOSS and name not in stock_tasks():
-                raise unknown_task(name, where=f"{study.path.name}: scoring.{group}[{index}]")
-            called[name] = name if file is None else file.name
-            if file is not None:
-                folders.add(file.parent)
-                elsewhere |= {items_file(file)} - {None}
-    # What a task needs beside its file is not known without loading it; the study file may lie there and is no part of it.
-    files = {
-        file for folder in folders for file in folder.iterdir() if file.is_file() and file != study.path
-    } | elsewhere
+            file_of[name] = _checked_file(name, where=f"{study.path.name}: scoring.{group}[{index}]")
+    called = {name: name if file is None else file.name for name, file in file_of.items()}
     limit = scoring.limit
+    if isinstance(limit, Mapping):
+        limit = {called.get(name, name): most for name, most in limit.items()}
+    files = _files_of_tasks([file for file in file_of.values() if file is not None], study_file=study.path)
     return sha256_json(
         {
             "tasks": {group: [called[name] for name in getattr(scoring, group)] for group in ("target", "retention")},
-            "limit": {called.get(key, key): most for key, most in limit.items()}
-            if isinstance(limit, Mapping)
-            else limit,
+            "limit": limit,
             "batch_size": scoring.batch_size,
             "qualitative": sha256_file(scoring.qualitative) if scoring.qualitative else None,
             "files": sorted({(file.name, sha256_file(file)) for file in files}),
@@ -57,49 +51,67 @@ def scoring_digest(study: Study) -> str:
     )
 
 
+def _checked_file(name: str, *, where: str) -> Path | None:
+    file = task_file(name)
+    if file is None and name != HELDOUT_LOSS and name not in stock_tasks():
+        raise unknown_task(name, where=where)
+    return file
+
+
+def _files_of_tasks(task_files: list[Path], *, study_file: Path) -> set[Path]:
+    """The task files, all files beside them, and the items that they take from elsewhere.
+
+    Which of the files beside it a task needs is only known once it is loaded, so all count. The study file may be among
+    them and must not count, or any edit of it would score again.
+    """
+    beside = {file for folder in {task.parent for task in task_files} for file in folder.iterdir() if file.is_file()}
+    elsewhere = {items_file(task) for task in task_files} - {None}
+    return (beside - {study_file}) | elsewhere
+
+
 def item_limit(limit: int | Mapping[str, int | None] | None, task: str) -> int | None:
-    """Most items of a task by `scoring.limit`: one number for all, or a map with `others`; None for all items."""
+    """Maximum number of items of a task under `scoring.limit`, a number or a map with the key `others`; None for all items."""
     return limit.get(task, limit["others"]) if isinstance(limit, Mapping) else limit
 
 
 def unknown_task(name: str, *, where: str = "scoring") -> UserError:
-    """The complaint about a task name that nobody knows, with names that are close to it; `where`: file and key it stands in."""
+    """The error about an unknown task name, with names close to it; `where` is its file and key."""
     close = difflib.get_close_matches(name, [*_names_in(TASKS), *stock_tasks(), HELDOUT_LOSS], n=3)
-    hint = f"did you mean {' or '.join(close)}?" if close else "see `lm_eval ls tasks` for the stock tasks"
-    return UserError(f"{where}: task {name!r} is neither in config/tasks nor one of lm-eval's: {hint}")
+    fix = f"use {' or '.join(close)}" if close else "use a task of config/tasks or of `lm_eval ls tasks`"
+    return UserError(f"{where}: unknown task ({name!r}). Fix: {fix}.")
 
 
 def task_file(name: str) -> Path | None:
-    """The YAML file of a task given by path or found in config/tasks; None for a stock lm-eval task."""
+    """The YAML file of a task given by its path or found in config/tasks; None for any other name."""
     return Path(name) if name.endswith((".yaml", ".yml")) else _names_in(TASKS).get(name)
 
 
 def stock_tasks() -> dict[str, Path]:
-    """Names of the tasks and groups that the installed lm-eval ships, found in its YAML files without importing it."""
+    """Name → YAML file, of the tasks and groups of the installed lm-eval, found without the slow import of it."""
     spec = importlib.util.find_spec("lm_eval")
     if spec is None or not spec.submodule_search_locations:
-        raise UserError("lm-eval is not installed: set the environment up with `make study`")
+        raise UserError("lm-eval: not installed. Fix: run `make study`, which sets up the environment.")
     return _names_in(Path(spec.submodule_search_locations[0]) / "tasks")
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads a task file without running what it names."""
+    """Reads a task file without running the functions that it names."""
 
 
 _Loader.add_constructor("!function", lambda loader, node: None)
 
 
 def read_task(file: Path) -> dict[str, Any]:
-    """A task file's settings, its functions left out."""
+    """The settings in a task file, with None for its functions."""
     return yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)
 
 
 def items_file(file: Path) -> Path | None:
-    """The file of items that a task file names by a path of its own (`dataset_kwargs: {file: …}`), where it is there."""
+    """The existing file that a task file names as its items (`dataset_kwargs: {file: …}`), or None."""
     try:
         named = file.parent / read_task(file)["dataset_kwargs"]["file"]
     except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError):
-        return None  # names none so, or is refused with a better line when the task is built
+        return None  # No such key, or a broken file, which is refused with a better message when the task is built.
     return named.resolve() if named.is_file() else None
 
 

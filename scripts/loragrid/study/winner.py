@@ -1,4 +1,4 @@
-"""A search's winner as an ordinary study of one run, and as a cell of the study that was searched."""
+"""A search's winner, as a study of one run and as a further cell of the study that was searched."""
 
 import dataclasses
 from pathlib import Path
@@ -11,23 +11,23 @@ from loragrid.study.grid import Cell
 from loragrid.study.search_point import at_point, cell_at, settings_sha256
 from loragrid.study.study_file import Study
 
-SCHEMA = 2  # of tune.json
-HEAD = """# The best setting that the search of study {name} found, as a complete study of one run at the grid's full budget.
-# Made by the tune stage; to keep it, copy it to config/studies/.
+SCHEMA = 2  # version of tune.json
+HEAD = """# The best setting of the search of study {name}: a complete study of one run at the grid's full budget.
+# Written by the tune stage. Copy it to config/studies/ to keep it.
 """
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes a value out each time it comes up, instead of a reference to where it came first."""
+    """Writes a repeated value out in full: PyYAML would write an anchor and references to it."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
 
 
 def write_winner(study: Study, point: dict[str, Any], out: Path) -> tuple[Path, str]:
-    """Write `out/winner/{study}.yaml`, a study file that train and score take as they take the study's own; its path and run id.
+    """Write the winner's study file, `out/winner/{study}.yaml`, and return its path and its run id.
 
-    It bears the study's name, so that the run's records do.
+    Train and score take this file as they take the study's own. It has the study's name, and so do the run's records.
     """
     path = out / "winner" / f"{study.name}.yaml"
     text = yaml.dump(at_point(study, point).yaml, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
@@ -36,23 +36,23 @@ def write_winner(study: Study, point: dict[str, Any], out: Path) -> tuple[Path, 
 
 
 def read_search(study: Study, results: Path) -> dict[str, Any] | None:
-    """tune.json of the study's search; None if it is not there, of another form, or made under other settings of the search."""
+    """The content of the study's tune.json; None if it is absent, has another schema or is from other search settings."""
     path = results / "tune" / "tune.json"
     if study.tune is None or not path.is_file():
         return None
     found = read_json(path)
-    right = found.get("schema") == SCHEMA and found.get("settings_sha256") == settings_sha256(study)
-    return found if right else None
+    current = found.get("schema") == SCHEMA and found.get("settings_sha256") == settings_sha256(study)
+    return found if current else None
 
 
 def cells_with_winner(study: Study, results: Path) -> tuple[Cell, ...]:
-    """The grid's cells and, last, the search's winner where the study has one."""
+    """The grid's cells, followed by the search's winner if there is one."""
     winner = winner_cell(study, results)
     return study.cells if winner is None else (*study.cells, winner)
 
 
 def winner_cell(study: Study, results: Path) -> Cell | None:
-    """The winner as a further cell, where the search is part of the study and done; None too if the grid has that very run."""
+    """The winner as a further cell; None unless the search is enabled and finished, or if the grid has the same run."""
     if study.tune is None or not study.tune.enabled:
         return None
     found = read_search(study, results)
