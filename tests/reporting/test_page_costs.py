@@ -8,9 +8,9 @@ import pytest
 import compare
 from loragrid.models.flops import training_per_token
 from loragrid.models.shape import find_shape
-from loragrid.planning.forecast import rate_of, work_of
-from loragrid.planning.gpu_cards import find_card
-from loragrid.planning.measurements import Measured, data_size
+from loragrid.planning.forecast import expected_rate, workload_of
+from loragrid.planning.gpu_cards import find_card, planned_device
+from loragrid.planning.measurements import Measurements, data_size
 from loragrid.records.outcomes import collect
 from loragrid.reporting.costs_section import (
     cost_per_point,
@@ -96,13 +96,14 @@ def test_the_plan_says_the_same_of_a_finished_run(material: Material) -> None:
     run = first_run(material)
     study, cell = material.study, run.cell
     shape, size = find_shape(study.models[cell.model]), data_size(study, cell.data, material.results)
-    works = {cell.run: work_of(study, cell, shape, size, recomputes=True)}
-    rate, _ = rate_of(cell, works, (cell,), Measured({cell.run: run.record}, {}), None)
+    workloads = {cell.run: workload_of(study, cell, shape, size, checkpointing=True)}
+    measured, device = Measurements({cell.run: run.record}, {}), planned_device(study.plan, detect=False)
+    rate, _ = expected_rate(cell, (cell,), workloads, measured, device)
     assert operations_per_second(material, run) == pytest.approx(rate * 1e12)
     parts = training_per_token(
         shape, rank=cell.rank, target_modules="all-linear", row_tokens=size.row_tokens, checkpointing=True
     )
-    assert works[cell.run].flops["recomputation"] == pytest.approx(works[cell.run].tokens * parts["recomputation"])
+    assert workloads[cell.run].flops["recomputation"] == pytest.approx(workloads[cell.run].tokens * parts["recomputation"])
 
 
 def test_share_of_the_cards_peak() -> None:

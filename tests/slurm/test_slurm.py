@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from loragrid.paths import ROOT
-from loragrid.planning.job_resources import jobs_resources
+from loragrid.planning.job_resources import resource_requests
 from loragrid.study.study_file import load_study
 from tests.fixtures.checkout import Checkout
 from tests.slurm.cluster import Cluster, why_not
@@ -125,7 +125,7 @@ class Submitted(Checkout):
 def assert_request(submitted: Submitted, job: int, run: str) -> None:
     """The job asks for what the plan predicts, and for a GPU."""
     study = load_study(str(submitted.study))
-    planned = jobs_resources(study, study.cells, results=submitted.folder / "results/demo", session_minutes=None)[
+    planned = resource_requests(study, study.cells, results=submitted.folder / "results/demo", session_minutes=None)[
         "train"
     ][run]
     said = submitted.cluster.ask("scontrol", "show", "job", str(job))

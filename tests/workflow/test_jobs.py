@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from loragrid.errors import UserError
-from loragrid.planning.job_resources import jobs_resources
+from loragrid.planning.job_resources import resource_requests
 from loragrid.study.study_file import Study, load_study
 from loragrid.workflow.jobs import Jobs, files_digest
 from tests.fixtures.studies import changed
@@ -44,7 +44,7 @@ def test_a_run_that_the_study_lacks_is_one_line(study: Study) -> None:
 
 
 def test_what_a_job_asks_for_is_the_plan_s(study: Study) -> None:
-    planned = jobs_resources(study, study.cells, results=Path("nowhere"), session_minutes=None)
+    planned = resource_requests(study, study.cells, results=Path("nowhere"), session_minutes=None)
     jobs = jobs_of(study)
     for cell in study.cells:
         assert jobs.request("train", cell.run) == planned["train"][cell.run]

@@ -1,26 +1,29 @@
-"""The forecast of a cell: its memory and whether that fits, its updates, operations and hours."""
+"""Forecast of a cell: its workload, the expected training rate, and changes that make it fit."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from loragrid.errors import UserError
 from loragrid.models.flops import forward_per_token, training_per_token
 from loragrid.models.shape import Shape, find_shape
-from loragrid.planning.gpu_cards import Device, read_cards
-from loragrid.planning.job_memory import gpu_backend, gpu_dtype, predict_training
-from loragrid.planning.measurements import DataSize, Measured
-from loragrid.planning.memory_model import CONTEXT_MIB, Memory, computed_in
+from loragrid.planning.gpu_cards import PlannedDevice, read_cards
+from loragrid.planning.job_memory import gpu_dtype, training_memory_on, training_setup
+from loragrid.planning.measurements import DataSize, Measurements
+from loragrid.planning.memory_model import computed_in
+from loragrid.records.record import RunRecord
 from loragrid.study.budget import updates
 from loragrid.study.grid import Cell
 from loragrid.study.study_file import Study
 
 
 @dataclass(frozen=True, kw_only=True)
-class Work:
-    """What a run has to do. `flops` by part, of all updates and of measuring the held-out loss; None where the number of
-    rows is not known and the budget is in epochs."""
+class Workload:
+    """Updates, tokens and operations of a run, held-out measurements included.
+
+    `flops` are by part. `steps` and `tokens` are None and `flops` is empty if the budget is in epochs
+    and the number of rows is unknown.
+    """
 
     steps: int | None
     tokens: int | None
@@ -28,40 +31,25 @@ class Work:
 
     @property
     def total_flops(self) -> float | None:
-        """All operations of the run."""
+        """All operations of the run; None if they are unknown."""
         return sum(self.flops.values()) if self.flops else None
 
 
-def device_for(study: Study, shape: Shape, device: Device) -> Device:
-    """The device as that model uses it: in float32 where the model overflows float16 and the device has no bfloat16."""
+def device_for_model(study: Study, shape: Shape, device: PlannedDevice) -> PlannedDevice:
+    """The device as a model uses it, which is slower in float32 for a model that float16 would overflow."""
     dtype = gpu_dtype(study, bf16=device.bf16)
     if device.kind != "cuda" or computed_in(shape, dtype) != "fp32":
         return device
-    slow = device.in_float32()
-    return replace(slow, slowdown=1.0) if dtype == "fp32" else slow  # where all models are, none is slower than others
+    in_float32 = device.in_float32()
+    if dtype == "fp32":
+        # Every model of the study is in float32, so none is slower than the others.
+        return replace(in_float32, slowdown=1.0)
+    return in_float32
 
 
-def memory_here(study: Study, cell: Cell, shape: Shape, device: Device, **changes: Any) -> Memory:
-    """Predicted peak on that device; a CPU neither recomputes activations nor holds a CUDA context."""
-    if device.kind == "cuda":
-        dtype = gpu_dtype(study, bf16=device.bf16)
-        return predict_training(study, cell, shape, **({"backend": gpu_backend(study)} | changes), dtype=dtype)
-    asked = study.training.compute_dtype
-    found = predict_training(
-        study,
-        cell,
-        shape,
-        **({"backend": "trl"} | changes),
-        dtype="fp32" if asked == "auto" else asked,
-        checkpointing=False,
-    )
-    return Memory(**(vars(found) | {"overhead": found.overhead - CONTEXT_MIB}))
-
-
-def work_of(study: Study, cell: Cell, shape: Shape, data: DataSize, *, recomputes: bool) -> Work:
-    """Updates, tokens and operations of a run. `recomputes`: whether it computes its activations twice, as training on a GPU
-    does to save memory."""
-    training, settings = study.training, study.data
+def workload_of(study: Study, cell: Cell, shape: Shape, data: DataSize, *, checkpointing: bool) -> Workload:
+    """The workload of a run; `checkpointing` repeats the layers' forward passes, as training on a GPU does."""
+    training = study.training
     per_device, accumulation = cell.batch
     steps = updates(
         training.budget,
@@ -71,97 +59,126 @@ def work_of(study: Study, cell: Cell, shape: Shape, data: DataSize, *, recompute
         accumulation=accumulation,
     )
     if steps is None:
-        return Work(steps=None, tokens=None, flops={})
+        return Workload(steps=None, tokens=None, flops={})
     tokens = round(steps * per_device * accumulation * data.row_tokens)
     per_token = training_per_token(
         shape,
         rank=cell.rank,
         target_modules=training.target_modules,
         row_tokens=data.row_tokens,
-        checkpointing=recomputes,
+        checkpointing=checkpointing,
     )
+    flops = {part: tokens * operations for part, operations in per_token.items()}
+    # The held-out loss is measured before the first update, at intervals, and after the last.
     measurements = 1 + math.ceil(steps / training.evaluate_every_steps)
-    heldout = measurements * settings.heldout_rows * data.row_tokens
-    flops = {part: tokens * value for part, value in per_token.items()}
-    return Work(
-        steps=steps,
-        tokens=tokens,
-        flops=flops | {"held-out loss": heldout * forward_per_token(shape, row_tokens=data.row_tokens)},
-    )
+    heldout_tokens = measurements * study.data.heldout_rows * data.row_tokens
+    flops["held-out loss"] = heldout_tokens * forward_per_token(shape, row_tokens=data.row_tokens)
+    return Workload(steps=steps, tokens=tokens, flops=flops)
 
 
-def rate_of(
-    cell: Cell, works: dict[str, Work], cells: tuple[Cell, ...], measured: Measured, device: Device
+def expected_rate(
+    cell: Cell,
+    cells: Iterable[Cell],
+    workloads: Mapping[str, Workload],
+    measured: Measurements,
+    device: PlannedDevice,
 ) -> tuple[float | None, str]:
-    """TFLOPS to reckon with for a cell, and where they come from: runs of the same model that have finished on such a
-    device, else any runs, else the card's."""
-    for same_model in (True, False):
-        done = [c for c in cells if c.run in measured.runs and (c.model == cell.model or not same_model)]
-        done = [c for c in done if c.run in works and works[c.run].total_flops]
-        if done:
-            flops = sum(done_flops(works[c.run], measured.runs[c.run]) for c in done)
-            seconds = sum(measured.runs[c.run].train_seconds for c in done)
-            whose = cell.model if same_model else "other models"
-            slowdown = 1.0 if same_model or device is None else device.slowdown
-            return (
-                slowdown * flops / seconds / 1e12,
-                f"measured here on {len(done)} run{'s' * (len(done) > 1)} of {whose}",
-            )
-    return device.rate_tflops, device.rate_from
+    """Expected TFLOPS of a cell's training, and their source.
+
+    The source is the finished runs of the same model on such a device, else those of any model, else
+    the card's expected rate.
+    """
+    finished = [
+        other
+        for other in cells
+        if other.run in measured.runs and other.run in workloads and workloads[other.run].total_flops
+    ]
+    of_model = [other for other in finished if other.model == cell.model]
+    if not finished:
+        return device.rate_tflops, device.rate_from
+    used = of_model or finished
+    records = {other.run: measured.runs[other.run] for other in used}
+    flops = sum(completed_flops(workloads[run], record) for run, record in records.items())
+    seconds = sum(record.train_seconds for record in records.values())
+    slowdown = 1.0 if of_model else device.slowdown
+    whose = cell.model if of_model else "other models"
+    runs = "run" if len(used) == 1 else "runs"
+    return slowdown * flops / seconds / 1e12, f"measured here on {len(used)} {runs} of {whose}"
 
 
-def done_flops(work: Work, record: Any) -> float:
-    """Operations of a run that has ended; one that diverged did a part of its updates."""
-    return work.total_flops * min(1.0, record.steps / work.steps)
+def completed_flops(workload: Workload, record: RunRecord) -> float:
+    """Operations of a run that has ended; a diverged run made only a part of its updates."""
+    return workload.total_flops * min(1.0, record.steps / workload.steps)
 
 
-def misfits(study: Study, cells: Iterable[Cell], device: Device) -> list[str]:
-    """One line per cell that is predicted not to fit the card that is here, and one for arithmetic that a CPU does not do.
+def device_warnings(study: Study, cells: Iterable[Cell], device: PlannedDevice) -> list[str]:
+    """A line per cell that is predicted not to fit this machine's GPU, and one for fp16 on a CPU.
 
-    Lines and no refusal: where a cluster runs the jobs, the card is not in this machine.
+    These are warnings, not errors, because on a cluster the GPU is in another machine.
     """
     lines = []
     if device.kind == "cpu" and study.training.compute_dtype == "fp16":
         lines.append(
-            "training.compute_dtype: no GPU is here, and a CPU does not train in fp16: set it to fp32, bf16 or auto"
+            "training.compute_dtype: there is no GPU, and a CPU does not train in fp16. "
+            "Fix: set it to fp32, bf16 or auto."
         )
-    for cell in cells if device.kind == "cuda" and device.found and device.vram_mib else ():
-        try:
-            shape = find_shape(study.models[cell.model])
-            need = memory_here(study, cell, shape, device).total_mib if shape else 0
-        except UserError:  # the plan and the train stage say it
-            continue
-        if need > device.vram_mib:
+    if device.kind != "cuda" or not device.found or not device.vram_mib:
+        return lines
+    for cell in cells:
+        needed = _needed_mib(study, cell, device)
+        if needed is not None and needed > device.vram_mib:
             lines.append(
-                f"{cell.run} will hardly fit: {need:,} MiB predicted, {device.name} has {device.vram_mib:,} "
-                "(`snakemake --cores 1 plan` says what would make it fit)"
+                f"{cell.run} will probably not fit: {needed:,} MiB predicted, "
+                f"{device.name} has {device.vram_mib:,}. "
+                "Fix: see `snakemake --cores 1 plan` for changes that make it fit."
             )
     return lines
 
 
-def mends(study: Study, cell: Cell, shape: Shape, device: Device) -> Iterator[str]:
-    """What would make a cell fit the device, each change alone; none of it is done by itself."""
+def _needed_mib(study: Study, cell: Cell, device: PlannedDevice) -> int | None:
+    """Predicted training memory; None if it is unknown, which the plan and the train stage report."""
+    try:
+        shape = find_shape(study.models[cell.model])
+        if shape is None:
+            return None
+        return training_memory_on(device, shape, training_setup(study, cell, device)).total_mib
+    except UserError:
+        return None
 
-    def total(**changes: Any) -> int:
-        return memory_here(study, cell, shape, device, **changes).total_mib
 
-    per_device, accumulation = cell.batch
-    for rows in range(per_device - 1, 0, -1):
-        if (per_device * accumulation) % rows == 0 and total(per_device=rows) <= device.vram_mib:
-            yield f"batch [{rows}, {per_device * accumulation // rows}] ({total(per_device=rows):,} MiB)"
+def fitting_changes(study: Study, cell: Cell, shape: Shape, device: PlannedDevice) -> Iterator[str]:
+    """Single changes that would make a cell fit `device`, each alone, with the memory it would take.
+
+    None is made automatically, because each changes the result or the cost of the run.
+    """
+    setup = training_setup(study, cell, device)
+
+    def memory_with(**changes: object) -> int:
+        return training_memory_on(device, shape, replace(setup, **changes)).total_mib
+
+    # The product of both batch numbers stays, so that an update still sees as many rows.
+    rows_per_update = cell.batch[0] * cell.batch[1]
+    for rows in range(setup.per_device - 1, 0, -1):
+        memory = memory_with(per_device=rows)
+        if rows_per_update % rows == 0 and memory <= device.vram_mib:
+            yield f"batch [{rows}, {rows_per_update // rows}] ({memory:,} MiB)"
             break
-    length = study.data.max_length_tokens
-    for shorter in (length * 3 // 4, length // 2, length // 4, length // 8):
-        if total(max_length_tokens=shorter) <= device.vram_mib:
-            yield f"data.max_length_tokens {shorter} ({total(max_length_tokens=shorter):,} MiB)"
+    longest = setup.max_length_tokens
+    for shorter in (longest * 3 // 4, longest // 2, longest // 4, longest // 8):
+        memory = memory_with(max_length_tokens=shorter)
+        if memory <= device.vram_mib:
+            yield f"data.max_length_tokens {shorter} ({memory:,} MiB)"
             break
-    if device.kind == "cuda":
-        if gpu_backend(study) == "trl" and total(backend="unsloth") <= device.vram_mib:
-            yield f"training.backend unsloth ({total(backend='unsloth'):,} MiB)"
-        precision = study.models[cell.model].precision
-        if precision != "4bit" and total(precision="4bit") <= device.vram_mib:
-            yield f"precision 4bit ({total(precision='4bit'):,} MiB)"
-        need = total()
-        larger = sorted((card["memory_mib"], key) for key, card in read_cards().items() if card["memory_mib"] >= need)
-        if larger:
-            yield f"a card such as {larger[0][1]} ({larger[0][0]:,} MiB)"
+    if device.kind != "cuda":
+        return
+    memory = memory_with(backend="unsloth")
+    if setup.backend == "trl" and memory <= device.vram_mib:
+        yield f"training.backend unsloth ({memory:,} MiB)"
+    memory = memory_with(precision="4bit")
+    if setup.precision != "4bit" and memory <= device.vram_mib:
+        yield f"precision 4bit ({memory:,} MiB)"
+    needed = memory_with()
+    large_enough = [card for card in read_cards().values() if card.memory_mib >= needed]
+    if large_enough:
+        card = min(large_enough, key=lambda card: (card.memory_mib, card.key))
+        yield f"a card such as {card.key} ({card.memory_mib:,} MiB)"

@@ -1,9 +1,11 @@
-"""The card that a plan is made for: the one that is here, or the one that the study file names. Imports no torch."""
+"""The device that a plan is made for: this machine's GPU, the card that the study file names, or this CPU.
+
+Imports no torch, because the workflow reads this whenever it is parsed.
+"""
 
 import subprocess
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cache
-from typing import Any
 
 import yaml
 
@@ -15,117 +17,169 @@ from loragrid.study.sections import Plan
 # ASSUME: training in float32 reaches at most this share of a card's float32 peak; none was measured.
 FP32_SHARE = 0.5
 CARDS = ROOT / "config" / "cards.yaml"
-REFERENCE = "T4"  # whose share of its peak is taken for a card that nobody has told a rate of
-KEYS = {"names", "memory_mib", "memory_from", "peak_tflops", "peak_from", "fp32_tflops", "bf16"}
-KEYS |= {"training_tflops", "training_from"}
+# The card whose measured share of its peak is assumed for cards without a training rate.
+REFERENCE_CARD = "T4"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Device:
-    """What a plan reckons with. `rate_tflops` is what training is expected to reach, None where nothing is known."""
+class GpuCard:
+    """One row of config/cards.yaml, which explains the fields; `key` is the row's name."""
+
+    key: str
+    names: tuple[str, ...]
+    memory_mib: int
+    memory_from: str
+    peak_tflops: float
+    peak_from: str
+    fp32_tflops: float
+    bf16: bool
+    training_tflops: float | None
+    training_from: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedDevice:
+    """A device as a plan sees it; numbers are None if they are unknown.
+
+    `names`: the names by which records may call such a device; `found`: it is in this machine;
+    `rate_tflops`: the expected training rate; `fp32_tflops`: its peak in float32; `slowdown`: the rate
+    of a model in float32, relative to other models on this device.
+    """
 
     kind: str  # "cuda" or "cpu"
     name: str
-    names: tuple[str, ...]  # what records of the same kind of device may call it
-    found: bool  # it is in this machine
+    names: tuple[str, ...]
+    found: bool
     vram_mib: int | None
     vram_from: str
     bf16: bool
     rate_tflops: float | None
     rate_from: str
-    fp32_tflops: float | None = None  # its peak there, None where nothing is known
-    slowdown: float = 1.0  # of a model in float32, to others on this device
+    fp32_tflops: float | None = None
+    slowdown: float = 1.0
 
-    def in_float32(self) -> "Device":
-        """The same device for a model that it computes in float32: no faster than a share of its peak there."""
-        if self.rate_tflops is None or self.fp32_tflops is None or self.rate_tflops <= FP32_SHARE * self.fp32_tflops:
+    def in_float32(self) -> "PlannedDevice":
+        """The device for a model that it computes in float32: at most a share of its float32 peak."""
+        if self.rate_tflops is None or self.fp32_tflops is None:
             return self
-        told = f"not measured: {FP32_SHARE:.0%} of its float32 peak of {self.fp32_tflops} TFLOPS"
         rate = FP32_SHARE * self.fp32_tflops
-        return replace(self, rate_tflops=rate, rate_from=told, slowdown=rate / self.rate_tflops)
+        if self.rate_tflops <= rate:
+            return self
+        source = f"not measured: {FP32_SHARE:.0%} of its float32 peak of {self.fp32_tflops} TFLOPS"
+        return replace(self, rate_tflops=rate, rate_from=source, slowdown=rate / self.rate_tflops)
 
 
 @cache
-def read_cards() -> dict[str, dict[str, Any]]:
-    """The table of cards; a row without all its keys is a `UserError`."""
-    cards = yaml.safe_load(CARDS.read_text(encoding="utf-8"))
-    for key, card in cards.items():
-        if set(card) != KEYS:
-            different = ", ".join(sorted(set(card) ^ KEYS))
-            raise UserError(f"{CARDS.name}: card {key}: has too few or too many keys ({different}): mend the row")
-    return cards
+def read_cards() -> dict[str, GpuCard]:
+    """The table of cards by key; a row with missing or unknown keys is a `UserError`."""
+    rows = yaml.safe_load(CARDS.read_text(encoding="utf-8"))
+    expected = {field.name for field in fields(GpuCard)} - {"key"}
+    for key, row in rows.items():
+        if set(row) != expected:
+            different = ", ".join(sorted(set(row) ^ expected))
+            raise UserError(
+                f"{CARDS.name}: card {key} has missing or unknown keys ({different}). "
+                "Fix: give the row the keys that the file's head lists."
+            )
+    return {key: GpuCard(key=key, **row | {"names": tuple(row["names"])}) for key, row in rows.items()}
 
 
 @cache
-def gpu_here() -> tuple[str, int] | None:
-    """Name and memory (MiB) of this machine's first NVIDIA GPU as its driver tells them; None without one."""
+def detect_gpu() -> tuple[str, int] | None:
+    """Name and memory (MiB) of this machine's first NVIDIA GPU as its driver reports them, or None."""
     command = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
         name, memory = done.stdout.strip().splitlines()[0].rsplit(",", 1)
         return name.strip(), int(memory)
     except (OSError, subprocess.SubprocessError, ValueError, IndexError):
-        return None  # no driver, no card, or a driver that does not answer: the study file's card is planned for
+        return None  # no driver, no GPU, or a driver that does not answer
 
 
-def named_card(plan: Plan) -> dict[str, Any] | None:
-    """The row of the card that a study's `plan` names, None if it names none; an unknown one is a `UserError`."""
+def named_card(plan: Plan) -> GpuCard | None:
+    """The card that a study's `plan` names, or None; an unknown name is a `UserError`."""
+    if plan.card is None:
+        return None
     cards = read_cards()
-    if plan.card is not None and plan.card not in cards:
-        raise UserError(f"plan.card: {plan.card!r} is not in config/cards.yaml: take one of {', '.join(cards)}")
-    return cards.get(plan.card)
-
-
-def choose_device(plan: Plan, *, look: bool = True) -> Device:
-    """The device of a study's `plan` section: the GPU that is here (without `look` none is), else the card it names, else
-    this CPU."""
-    named_card(plan)
-    cards, here = read_cards(), gpu_here() if look else None
-    if here is None and plan.card is None:
-        cpu = cpu_name()
-        return Device(
-            kind="cpu",
-            name=cpu,
-            names=(cpu,),
-            found=True,
-            vram_mib=plan.vram_mib,
-            vram_from="the study file" if plan.vram_mib else "",
-            bf16=True,
-            rate_tflops=None,
-            rate_from="no run has finished on this machine yet",
+    if plan.card not in cards:
+        raise UserError(
+            f"plan.card: the card is not in config/cards.yaml ({plan.card!r}). Fix: use one of {', '.join(cards)}."
         )
-    name, memory = here or (plan.card, None)
-    row = plan.card if here is None else card_key(name)
-    card = cards.get(row)
-    told = [(plan.vram_mib, "the study file"), (memory, "the driver"), (card and card["memory_mib"], "cards.yaml")]
-    if here and card:  # torch can use a little less than the driver counts
-        told[1] = (min(memory, card["memory_mib"]), "the driver and cards.yaml")
-    vram, vram_from = next((value, source) for value, source in told if value)
-    rate, rate_from = _rate(row, cards)
-    return Device(
+    return cards[plan.card]
+
+
+def planned_device(plan: Plan, *, detect: bool = True) -> PlannedDevice:
+    """The device to plan for: this machine's GPU, else the card that `plan` names, else this CPU.
+
+    Without `detect` this machine's GPU is ignored. An unknown card is a `UserError` in any case.
+    """
+    named = named_card(plan)
+    gpu = detect_gpu() if detect else None
+    if gpu is None and named is None:
+        return _this_cpu(plan)
+    if gpu is None:
+        name, driver_mib, card = named.key, None, named
+    else:
+        name, driver_mib = gpu
+        card = find_card(name)
+    vram_mib, vram_from = _usable_memory(plan, driver_mib, card)
+    rate, rate_from = _expected_rate(card)
+    return PlannedDevice(
         kind="cuda",
         name=name,
-        names=(name, *(card["names"] if card else ())),
-        found=here is not None,
-        vram_mib=vram,
+        names=(name, *(card.names if card else ())),
+        found=gpu is not None,
+        vram_mib=vram_mib,
         vram_from=vram_from,
-        bf16=card["bf16"] if card else True,
+        bf16=card.bf16 if card else True,
         rate_tflops=rate,
         rate_from=rate_from,
-        fp32_tflops=card["fp32_tflops"] if card else None,
+        fp32_tflops=card.fp32_tflops if card else None,
     )
 
 
+def _this_cpu(plan: Plan) -> PlannedDevice:
+    name = cpu_name()
+    return PlannedDevice(
+        kind="cpu",
+        name=name,
+        names=(name,),
+        found=True,
+        vram_mib=plan.vram_mib,
+        vram_from="the study file" if plan.vram_mib else "",
+        bf16=True,
+        rate_tflops=None,
+        rate_from="no run has finished on this machine yet",
+    )
+
+
+def _usable_memory(plan: Plan, driver_mib: int | None, card: GpuCard | None) -> tuple[int | None, str]:
+    """Memory (MiB) that a run may use, and its source."""
+    if plan.vram_mib:
+        return plan.vram_mib, "the study file"
+    if driver_mib is None:
+        return (card.memory_mib, "cards.yaml") if card else (None, "")
+    if card is None:
+        return driver_mib, "the driver"
+    # torch can use a little less than the driver counts.
+    return min(driver_mib, card.memory_mib), "the driver and cards.yaml"
+
+
 def card_key(name: str) -> str | None:
-    """The row of the card that a driver calls by this name: whole, since an RTX 3090 Ti is no RTX 3090, an L40S no L4, and a
-    MIG slice no whole card. Drivers before 2021 leave NVIDIA out."""
-    plain = _without_maker(name)
-    rows = (key for key, card in read_cards().items() if plain in map(_without_maker, card["names"]))
-    return next(rows, None)
+    """The key of the card that a driver calls by this name, or None.
+
+    Names must be equal as a whole: an RTX 3090 Ti is not an RTX 3090, an L40S not an L4, a MIG slice
+    not a whole card. Drivers before 2021 leave out the word NVIDIA.
+    """
+    wanted = _without_maker(name)
+    for key, card in read_cards().items():
+        if wanted in [_without_maker(known) for known in card.names]:
+            return key
+    return None
 
 
-def find_card(name: str) -> dict[str, Any] | None:
-    """The card of that name, None where the table does not know it."""
+def find_card(name: str) -> GpuCard | None:
+    """The card that a driver calls by this name, or None."""
     return read_cards().get(card_key(name))
 
 
@@ -133,15 +187,15 @@ def _without_maker(name: str) -> str:
     return " ".join(name.lower().split()).removeprefix("nvidia ")
 
 
-def _rate(row: str | None, cards: dict[str, dict[str, Any]]) -> tuple[float | None, str]:
-    """Training TFLOPS of a card and where they come from."""
-    if row is None:
-        return None, "the card is not in cards.yaml: known when a run has finished"
-    card, reference = cards[row], cards[REFERENCE]
-    if card["training_tflops"] is not None:
-        return card["training_tflops"], card["training_from"]
-    share = reference["training_tflops"] / reference["peak_tflops"]
-    return (
-        share * card["peak_tflops"],
-        f"not measured: {share:.0%} of the peak of {card['peak_tflops']} TFLOPS, the share that a {REFERENCE} reaches",
+def _expected_rate(card: GpuCard | None) -> tuple[float | None, str]:
+    """Expected training rate (TFLOPS) of a card, and its source."""
+    if card is None:
+        return None, "the card is not in cards.yaml: known once a run has finished"
+    if card.training_tflops is not None:
+        return card.training_tflops, card.training_from
+    reference = read_cards()[REFERENCE_CARD]
+    share = reference.training_tflops / reference.peak_tflops
+    source = (
+        f"not measured: {share:.0%} of the peak of {card.peak_tflops} TFLOPS, the share that a {REFERENCE_CARD} reaches"
     )
+    return share * card.peak_tflops, source

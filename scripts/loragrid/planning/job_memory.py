@@ -1,74 +1,102 @@
-"""Memory of the GPU that a study's cells take: the memory model, asked with the study's settings. Imports no torch."""
+"""The memory model applied to a study's cells. Imports no torch."""
 
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import Any
+from dataclasses import replace
 
 from loragrid.errors import UserError
 from loragrid.models.shape import Shape, find_shape
-from loragrid.planning.gpu_cards import named_card
-from loragrid.planning.memory_model import Memory, scoring_memory, training_memory
+from loragrid.planning.gpu_cards import PlannedDevice, named_card
+from loragrid.planning.memory_model import (
+    CONTEXT_MIB,
+    Memory,
+    ScoringSetup,
+    TrainingSetup,
+    scoring_memory,
+    training_memory,
+)
 from loragrid.study.grid import Cell
 from loragrid.study.study_file import Study
 
 
 def check_target_modules(study: Study, cells: Iterable[Cell]) -> None:
-    """Refuse `training.target_modules` that a model of known shape does not have, hours before its training would."""
+    """Raise `UserError` if a model lacks one of `training.target_modules`, hours before its training would.
+
+    Models of unknown shape are skipped; the plan reports them.
+    """
     for model in dict.fromkeys(cell.model for cell in cells):
         shape = None
-        with suppress(UserError):  # a shape that cannot be found is said by the plan
+        with suppress(UserError):
             shape = find_shape(study.models[model])
         if shape is not None:
             shape.adapted_matrices(study.training.target_modules)
 
 
-def predict_training(
-    study: Study, cell: Cell, shape: Shape, *, backend: str, dtype: str, checkpointing: bool = True, **changes: Any
-) -> Memory:
-    """`training_memory` of a cell. `changes` replace its settings, to ask what would make it fit."""
+def gpu_training_setup(study: Study, cell: Cell, *, bf16: bool) -> TrainingSetup:
+    """The training of a cell on a GPU, which computes in bfloat16 or not."""
     training = study.training
-    asked = {
-        "precision": study.models[cell.model].precision,
-        "rank": cell.rank,
-        "target_modules": training.target_modules,
-        "optimizer": training.optimizer,
-        "per_device": cell.batch[0],
-        "max_length_tokens": study.data.max_length_tokens,
-        "backend": backend,
-    }
-    return training_memory(shape, **(asked | changes), compute_dtype=dtype, checkpointing=checkpointing)
+    return TrainingSetup(
+        precision=study.models[cell.model].precision,
+        rank=cell.rank,
+        target_modules=training.target_modules,
+        optimizer=training.optimizer,
+        per_device=cell.batch[0],
+        max_length_tokens=study.data.max_length_tokens,
+        compute_dtype=gpu_dtype(study, bf16=bf16),
+        backend=gpu_backend(study),
+        checkpointing=True,
+    )
+
+
+def training_setup(study: Study, cell: Cell, device: PlannedDevice) -> TrainingSetup:
+    """The training of a cell on `device`; a CPU uses the trl backend and keeps activations."""
+    setup = gpu_training_setup(study, cell, bf16=device.bf16)
+    if device.kind == "cuda":
+        return setup
+    asked = study.training.compute_dtype
+    dtype = "fp32" if asked == "auto" else asked
+    return replace(setup, compute_dtype=dtype, backend="trl", checkpointing=False)
+
+
+def training_memory_on(device: PlannedDevice, shape: Shape, setup: TrainingSetup) -> Memory:
+    """`training_memory` on `device`; a CPU has no CUDA context."""
+    memory = training_memory(shape, setup)
+    if device.kind == "cuda":
+        return memory
+    return replace(memory, overhead=memory.overhead - CONTEXT_MIB)
 
 
 def predict_scoring(study: Study, cell: Cell, shape: Shape, *, bf16: bool) -> Memory:
-    """`scoring_memory` of a cell's adapter on its base, on a card that computes in bfloat16 or one that does not."""
+    """`scoring_memory` of a cell's adapter on its base, on a GPU that computes in bfloat16 or not."""
     tensors = shape.adapter_tensors(rank=cell.rank, target_modules=study.training.target_modules)
-    return scoring_memory(
-        shape,
+    setup = ScoringSetup(
         precision=study.models[cell.model].precision,
-        adapters=sum(tensors),
+        adapter_parameters=sum(tensors),
         batch_size=study.scoring.batch_size,
         max_length_tokens=study.data.max_length_tokens,
         compute_dtype="bf16" if bf16 else "fp16",
     )
+    return scoring_memory(shape, setup)
 
 
 def gpu_backend(study: Study) -> str:
-    """`auto` is unsloth on a GPU."""
+    """The backend on a GPU, where `auto` is unsloth."""
     backend = study.training.backend
     return "unsloth" if backend == "auto" else backend
 
 
-def gpu_dtype(study: Study, *, bf16: bool | None = None) -> str:
-    """`auto` is bf16 where the card has it; by default the study file's card, and fp16 (which takes no less) without one."""
+def gpu_dtype(study: Study, *, bf16: bool) -> str:
+    """The compute dtype on a GPU, where `auto` is bf16 if the GPU has it."""
     asked = study.training.compute_dtype
     if asked != "auto":
         return asked
-    if bf16 is None:
-        bf16 = card_has_bf16(study)
     return "bf16" if bf16 else "fp16"
 
 
-def card_has_bf16(study: Study) -> bool:
-    """Of the card that the study file names; False (which takes no less memory) where it names none."""
+def named_card_has_bf16(study: Study) -> bool:
+    """Whether the study file's card computes in bfloat16.
+
+    False without a card: fp16 takes at least as much memory, so the prediction stays on the safe side.
+    """
     card = named_card(study.plan)
-    return card is not None and card["bf16"]
+    return card is not None and card.bf16

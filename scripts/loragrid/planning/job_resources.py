@@ -1,105 +1,148 @@
-"""What each job asks of the scheduler: memory of the card, memory of the machine, minutes. From the plan's predictions.
+"""Resources that each job requests from the scheduler, from the plan's predictions.
 
-Read whenever the workflow is parsed, on a cluster's login node too: for the card that the study file names, whatever is
-here. Shapes and arithmetic only, no torch, no network.
+Computed whenever the workflow is parsed, also on a cluster's login node: for the card that the study
+file names, whatever GPU this machine has. Shapes and arithmetic only, no torch and no network.
 """
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from loragrid.errors import UserError
 from loragrid.models.shape import Shape, find_shape
-from loragrid.planning.forecast import device_for, memory_here, work_of
-from loragrid.planning.gpu_cards import Device, choose_device
-from loragrid.planning.job_memory import card_has_bf16, gpu_backend, gpu_dtype, predict_scoring, predict_training
+from loragrid.planning.forecast import device_for_model, workload_of
+from loragrid.planning.gpu_cards import PlannedDevice, planned_device
+from loragrid.planning.job_memory import (
+    gpu_training_setup,
+    named_card_has_bf16,
+    predict_scoring,
+    training_memory_on,
+    training_setup,
+)
 from loragrid.planning.measurements import data_size
-from loragrid.planning.memory_model import weight_bytes
+from loragrid.planning.memory_model import training_memory, weight_bytes
 from loragrid.planning.scoring_cost import scoring_seconds
 from loragrid.study.grid import Cell
 from loragrid.study.search_space import searched_space
 from loragrid.study.study_file import Study
 
-# What nothing is known of has the card to itself: Snakemake lowers a request to the limit that it was given.
-WHOLE_CARD_MIB = 1_000_000
-# ASSUME: a job asks for this much more than is predicted, since no GPU has confirmed the predictions and two jobs that do not fit
-# beside each other both die. It also keeps two of the t4 study's runs from sharing a T4, which would not make them faster.
-ROOM = 1.4
-# ASSUME: hours are known less well than memory, and a job that is cut at its limit waits in the queue once more.
-TIME_ROOM, START_MINUTES = 2.0, 10
-UNKNOWN_MINUTES, UNKNOWN_MIB = 240, 16_000
-# ASSUME: Python with the CUDA libraries takes so much of the machine's memory, and a base goes through it in 16 bits, twice at
-# the worst; without a card there are no such libraries, and all that the run takes lies there.
+# A job of unknown size reserves the whole GPU: Snakemake lowers a request to the limit that it was given.
+WHOLE_GPU_MIB = 1_000_000
+# ASSUME: a job requests this many times the predicted memory, since no GPU has confirmed the
+# predictions and two jobs that do not fit beside each other both die. It also keeps two of the t4
+# study's runs from sharing a T4, which would not make them faster.
+MEMORY_MARGIN = 1.4
+# ASSUME: hours are predicted less well than memory, and a job that is cut at its limit waits in the
+# queue once more.
+TIME_MARGIN, STARTUP_MINUTES = 2.0, 10
+UNKNOWN_MINUTES, UNKNOWN_HOST_MIB = 240, 16_000
+# ASSUME: Python with the CUDA libraries takes this much of the machine's memory, and loading a base
+# takes up to twice its 16-bit size. Without a GPU there are no such libraries, but the whole run is
+# in the machine's memory.
 CUDA_HOST_MIB, CPU_HOST_MIB = 4_000, 1_500
 
 Request = dict[str, int]  # vram_mib, mem_mb, runtime
 
 
-def jobs_resources(
+@dataclass(frozen=True)
+class _Context:
+    """What all requests of a study share; `longest_minutes` is the length of a session."""
+
+    study: Study
+    device: PlannedDevice
+    results: Path
+    longest_minutes: float | None
+
+
+def resource_requests(
     study: Study, cells: Iterable[Cell], *, results: Path, session_minutes: float | None
 ) -> dict[str, dict[str, Request]]:
-    """What each job asks for: {"train": run → request, "score": run or base → request, "tune": {"tune": request}}.
+    """Requests by stage: {"train": run → request, "score": run or base → request, "tune": {"tune": request}}.
 
-    `vram_mib` in MiB, `mem_mb` (of the machine) in MB, `runtime` in minutes, at most a session: a job that needs longer is
-    cut at a checkpoint and submitted again. Cells that differ in learning rate or seed alone ask for the same.
+    `vram_mib` in MiB, `mem_mb` (of the machine) in MB, `runtime` in minutes, at most one session: a
+    longer job is cut at a checkpoint and submitted again. Cells that differ in learning rate or seed
+    alone have equal requests.
     """
-    longest = session_length(study, session_minutes)
-    device = choose_device(study.plan, look=False)
+    context = _Context(
+        study=study,
+        device=planned_device(study.plan, detect=False),
+        results=results,
+        longest_minutes=session_length(study, session_minutes),
+    )
     known: dict[Any, dict[str, Request]] = {}
     train, score, search = {}, {}, None
     for cell in cells:
+        # A study may have thousands of cells, and this runs at every call of snakemake.
         key = cell.model, cell.rank, cell.batch
         if key not in known:
-            known[key] = _requests(study, cell, device, results=results, longest=longest)
-        asked = known[key]
-        train[cell.run] = asked["train"]
-        score[cell.run] = asked["score"]
-        largest = score.get(cell.base, asked["score"])
-        score[cell.base] = {name: max(value, largest[name]) for name, value in asked["score"].items()}
-        if search is None:  # the base case, from which a search departs, stands first
-            search = _search_request(study, cell, asked["train"], longest=longest)
+            known[key] = _cell_requests(context, cell)
+        requests = known[key]
+        train[cell.run] = requests["train"]
+        score[cell.run] = requests["score"]
+        # A base requests as much as the largest of its runs.
+        largest = score.get(cell.base, requests["score"])
+        score[cell.base] = {name: max(value, largest[name]) for name, value in requests["score"].items()}
+        if search is None:  # the first cell is the base case, from which a search departs
+            search = _search_request(context, cell, requests["train"])
     return {"train": train, "score": score, "tune": {"tune": search}}
 
 
-def session_length(study: Study, asked: float | None) -> float | None:
-    """Minutes of a session: as asked on the command line, else as the study file says, None for no end."""
-    return asked or study.training.session_minutes or study.plan.session_minutes
+def session_length(study: Study, asked_minutes: float | None) -> float | None:
+    """Minutes of a session: the command line's, else the study file's; None for no limit."""
+    return asked_minutes or study.training.session_minutes or study.plan.session_minutes
 
 
-def _requests(study: Study, cell: Cell, device: Device, *, results: Path, longest: float | None) -> dict[str, Request]:
+def _cell_requests(context: _Context, cell: Cell) -> dict[str, Request]:
+    study = context.study
+    bf16 = named_card_has_bf16(study)
     try:
         shape = find_shape(study.models[cell.model])
         if shape is None:
-            raise UserError(f"the shape of {cell.model} is not known")
-        training = predict_training(study, cell, shape, backend=gpu_backend(study), dtype=gpu_dtype(study)).total_mib
-        scoring = predict_scoring(study, cell, shape, bf16=card_has_bf16(study)).total_mib
-        host = _host_mib(study, cell, shape, device)
-        hours = _hours(study, cell, shape, device, results)
-    except UserError:  # said by the plan and by the stages; here it only means: nothing beside this one
-        training = scoring = WHOLE_CARD_MIB / ROOM
-        host, hours = UNKNOWN_MIB, (None, None)
+            raise UserError(f"the shape of {cell.model} is unknown")
+        train_mib = training_memory(shape, gpu_training_setup(study, cell, bf16=bf16)).total_mib
+        score_mib = predict_scoring(study, cell, shape, bf16=bf16).total_mib
+        host_mib = _host_mib(context, cell, shape)
+        train_hours, score_hours = _hours(context, cell, shape)
+    except UserError:  # reported by the plan and by the stages
+        train_mib = score_mib = WHOLE_GPU_MIB / MEMORY_MARGIN
+        host_mib, train_hours, score_hours = UNKNOWN_HOST_MIB, None, None
     return {
-        stage: {"vram_mib": round(ROOM * vram), "mem_mb": host, "runtime": _minutes(spent, longest)}
-        for stage, vram, spent in (("train", training, hours[0]), ("score", scoring, hours[1]))
+        "train": _request(context, train_mib, host_mib, train_hours),
+        "score": _request(context, score_mib, host_mib, score_hours),
     }
 
 
-def _host_mib(study: Study, cell: Cell, shape: Shape, device: Device) -> int:
+def _request(context: _Context, vram_mib: float, host_mib: int, hours: float | None) -> Request:
+    return {
+        "vram_mib": round(MEMORY_MARGIN * vram_mib),
+        "mem_mb": host_mib,
+        "runtime": _minutes(hours, context.longest_minutes),
+    }
+
+
+def _host_mib(context: _Context, cell: Cell, shape: Shape) -> int:
+    """Memory of the machine, rounded up to 100 MiB: cells that differ by a few MiB request the same."""
+    device = context.device
     if device.kind == "cuda":
         needed = CUDA_HOST_MIB + 2 * weight_bytes(shape, "16bit", backend="trl") / 2**20
     else:
-        needed = CPU_HOST_MIB + memory_here(study, cell, shape, device).total_mib
-    return 100 * math.ceil(needed / 100)  # no better known, and cells that differ in a few MiB ask for the same
+        setup = training_setup(context.study, cell, device)
+        needed = CPU_HOST_MIB + training_memory_on(device, shape, setup).total_mib
+    return 100 * math.ceil(needed / 100)
 
 
-def _hours(study: Study, cell: Cell, shape: Shape, device: Device, results: Path) -> tuple[float | None, float | None]:
-    """Of training and of scoring; None where no rate or no number of rows is known."""
-    device = device_for(study, shape, device)
+def _hours(context: _Context, cell: Cell, shape: Shape) -> tuple[float | None, float | None]:
+    """Hours of training and of scoring; None if the rate or the size of the work is unknown."""
+    study = context.study
+    device = device_for_model(study, shape, context.device)
     if device.rate_tflops is None:
         return None, None
-    data = data_size(study, cell.data, results)
-    flops = work_of(study, cell, shape, data, recomputes=device.kind == "cuda").total_flops
+    data = data_size(study, cell.data, context.results)
+    checkpointing = device.kind == "cuda"
+    flops = workload_of(study, cell, shape, data, checkpointing=checkpointing).total_flops
+    train_hours = flops / (device.rate_tflops * 1e12) / 3600 if flops else None
     seconds = scoring_seconds(
         shape,
         scoring=study.scoring,
@@ -107,25 +150,42 @@ def _hours(study: Study, cell: Cell, shape: Shape, device: Device, results: Path
         row_tokens=data.row_tokens,
         tflops=device.rate_tflops,
     )
-    training = flops / (device.rate_tflops * 1e12) / 3600 if flops else None
-    return training, None if None in seconds.values() else sum(seconds.values()) / 3600
+    if None in seconds.values():
+        return train_hours, None
+    return train_hours, sum(seconds.values()) / 3600
 
 
-def _minutes(hours: float | None, longest: float | None) -> int:
-    wanted = UNKNOWN_MINUTES if hours is None else START_MINUTES + TIME_ROOM * 60 * hours
-    return math.ceil(wanted if longest is None else longest if hours is None else min(wanted, longest))
+def _minutes(hours: float | None, longest_minutes: float | None) -> int:
+    """Minutes to request for a job of that many hours; a job of unknown length requests a whole session."""
+    if hours is None:
+        return math.ceil(UNKNOWN_MINUTES if longest_minutes is None else longest_minutes)
+    wanted = STARTUP_MINUTES + TIME_MARGIN * 60 * hours
+    return math.ceil(wanted if longest_minutes is None else min(wanted, longest_minutes))
 
 
-def _search_request(study: Study, cell: Cell, asked: Request, *, longest: float | None) -> Request:
-    """Of a search: all its workers at once, each with the largest trial of the space; pruning makes its length a guess."""
-    tune = study.tune
+def _search_request(context: _Context, base_case: Cell, training: Request) -> Request:
+    """Request of a search: all its workers at once, each with the largest trial of the space.
+
+    Pruning makes its length unpredictable, so it requests a whole session.
+    """
+    study, tune = context.study, context.study.tune
     if tune is None:
-        return asked
-    space = {name: max(values.get("choices") or [values["high"]]) for name, values in searched_space(tune).items()}
-    vram = WHOLE_CARD_MIB
-    if asked["vram_mib"] < WHOLE_CARD_MIB:
-        shape = find_shape(study.models[cell.model])
-        largest = {"per_device": space.get("batch", cell.batch[0]), "rank": space.get("rank", cell.rank)}
-        one = predict_training(study, cell, shape, backend=gpu_backend(study), dtype=gpu_dtype(study), **largest)
-        vram = round(ROOM * one.total_mib * tune.workers)
-    return {"vram_mib": vram, "mem_mb": tune.workers * asked["mem_mb"], "runtime": _minutes(None, longest)}
+        return training
+    vram_mib = WHOLE_GPU_MIB
+    if training["vram_mib"] < WHOLE_GPU_MIB:
+        shape = find_shape(study.models[base_case.model])
+        setup = gpu_training_setup(study, base_case, bf16=named_card_has_bf16(study))
+        largest = {}
+        for name, values in searched_space(tune).items():
+            largest[name] = max(values.get("choices") or [values["high"]])
+        setup = replace(
+            setup,
+            per_device=largest.get("batch", setup.per_device),
+            rank=largest.get("rank", setup.rank),
+        )
+        vram_mib = round(MEMORY_MARGIN * training_memory(shape, setup).total_mib * tune.workers)
+    return {
+        "vram_mib": vram_mib,
+        "mem_mb": tune.workers * training["mem_mb"],
+        "runtime": _minutes(None, context.longest_minutes),
+    }

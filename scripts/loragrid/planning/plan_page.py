@@ -22,125 +22,150 @@ COLUMNS = (
 )
 MEMORY_COLUMNS = ("predicted peak, MiB", *PARTS, "total")
 UNKNOWN = "?"
+BAR_WIDTH = 600
 
 
-def text_table(plan: dict[str, Any]) -> str:
-    """The plan as text: one line per cell, its memory by part, what is wrong, what it adds up to, and where the figures come
-    from."""
+def format_table(plan: dict[str, Any]) -> str:
+    """The plan as text: a line per cell, its memory by part, problems, totals and sources."""
     heading = f"Plan of study {plan['study']}, for {device_line(plan['device'])}"
-    cells = _aligned([COLUMNS, *(_cells(row) for row in plan["cells"])])
-    parts = _aligned([MEMORY_COLUMNS, *(_memory_cells(row) for row in plan["cells"])])
-    return "\n".join([heading, "", *cells, "", *parts, "", *problems(plan), *summary(plan), ""])
+    cells = _aligned([COLUMNS, *(_cell_texts(row) for row in plan["cells"])])
+    parts = _aligned([MEMORY_COLUMNS, *(_memory_texts(row) for row in plan["cells"])])
+    found = problems(plan)
+    separator = [""] if found else []
+    lines = [heading, "", *cells, "", *parts, "", *found, *separator, *summary(plan), ""]
+    return "\n".join(lines)
 
 
-def _aligned(lines: list[tuple[str, ...]]) -> list[str]:
+def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
     """A table's lines, the first column to the left and the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*lines)]
-    return [
-        "  ".join([line[0].ljust(widths[0]), *(text.rjust(w) for text, w in zip(line[1:], widths[1:]))])
-        for line in lines
-    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for first, *others in rows:
+        aligned = [text.rjust(width) for text, width in zip(others, widths[1:], strict=True)]
+        lines.append("  ".join([first.ljust(widths[0]), *aligned]))
+    return lines
 
 
-def _memory_cells(row: dict[str, Any]) -> tuple[str, ...]:
+def _memory_texts(row: dict[str, Any]) -> tuple[str, ...]:
     figures = [row[f"{part}_mib"] for part in (*PARTS, "total")]
-    name = row["run"].rsplit("_", 1)[0]
-    return (name, *(UNKNOWN if figure is None else f"{figure:,.0f}" for figure in figures))
+    return (_short_name(row), *(_known(figure, ",.0f") for figure in figures))
 
 
-def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+def _cell_texts(row: dict[str, Any]) -> tuple[str, ...]:
+    petaflop = None if row["flops"] is None else row["flops"] / 1e15
     return (
-        row["run"].rsplit("_", 1)[0],
+        _short_name(row),
         count(row["parameters"]),
         count(row["trainable"]),
-        UNKNOWN if row["total_mib"] is None else f"{row['total_mib']:,} MiB",
+        _known(row["total_mib"], ",", " MiB"),
         {True: "yes", False: "NO", None: UNKNOWN}[row["fits"]],
-        UNKNOWN if row["steps"] is None else f"{row['steps']:,}",
+        _known(row["steps"], ","),
         count(row["tokens"]),
-        UNKNOWN if row["flops"] is None else f"{row['flops'] / 1e15:,.3g}",
+        _known(petaflop, ",.3g"),
         hours(row["train_hours"]),
-        UNKNOWN if row["sessions"] is None else str(row["sessions"]),
+        _known(row["sessions"], ""),
         hours(row["score_hours"]),
     )
 
 
+def _short_name(row: dict[str, Any]) -> str:
+    """A run's name without the hash at its end."""
+    return row["run"].rsplit("_", 1)[0]
+
+
+def _known(value: float | None, number_format: str, unit: str = "") -> str:
+    return UNKNOWN if value is None else f"{value:{number_format}}{unit}"
+
+
 def device_line(device: dict[str, Any]) -> str:
-    """The device, where it is and what memory is reckoned with."""
+    """The device, whether it is here, and the memory that the plan assumes."""
     where = "this machine's" if device["found"] else "not here; the study file's card"
-    memory = f", {device['vram_mib']:,} MiB by {device['vram_from']}" if device["vram_mib"] else ""
+    memory = ""
+    if device["vram_mib"]:
+        memory = f", {device['vram_mib']:,} MiB by {device['vram_from']}"
     return f"{device['name']} ({where}{memory})"
 
 
 def problems(plan: dict[str, Any]) -> list[str]:
-    """One line per cell that cannot be planned or does not fit, with what would make it fit."""
+    """A line per cell that cannot be planned or does not fit, with changes that would make it fit."""
     lines = []
     limit = plan["device"]["vram_mib"]
     for row in plan["cells"]:
+        run = row["run"]
         if row["problem"]:
-            lines.append(f"{row['run']}: not planned: {row['problem']}")
+            lines.append(f"{run}: not planned: {row['problem']}")
         if row["fits"] is False:
-            by = "; or ".join(row["fit_by"]) or "no single change of batch, length, backend, precision or known card"
-            lines.append(f"{row['run']}: does not fit: {row['total_mib']:,} of {limit:,} MiB. Would fit with {by}")
+            changes = "; or ".join(row["fit_by"])
+            if not changes:
+                changes = "no single change of batch, length, backend, precision or known card"
+            lines.append(f"{run}: does not fit: {row['total_mib']:,} of {limit:,} MiB. Would fit with {changes}")
         if row["score_fits"] is False:
             lines.append(
-                f"{row['run']}: scoring does not fit: {row['score_mib']:,} of {limit:,} MiB. Lower scoring.batch_size"
+                f"{run}: scoring does not fit: {row['score_mib']:,} of {limit:,} MiB. Fix: lower scoring.batch_size"
             )
         if row["train_hours"] and row["score_hours"] and row["score_hours"] > row["train_hours"]:
-            lines.append(f"{row['run']}: scoring takes longer than training: lower scoring.limit")
-    return [*lines, ""] if lines else []
-
-
-def _sources(what: str, cells: list[dict[str, Any]], column: str) -> list[str]:
-    """Where a figure of the cells comes from, a line per source, with its models where they are not all of one source."""
-    models: dict[str, list[str]] = {}
-    for row in cells:
-        if row[column]:
-            models.setdefault(row[column], []).append(row["model"])
-    several = len(models) > 1
-    return [
-        f"{what}{' of ' + ', '.join(dict.fromkeys(names)) if several else ''}: {source}"
-        for source, names in models.items()
-    ]
+            lines.append(f"{run}: scoring takes longer than training. Fix: lower scoring.limit")
+    return lines
 
 
 def summary(plan: dict[str, Any]) -> list[str]:
     """Totals, error bars of the scores, and the sources of rates and sizes."""
     total, device = plan["totals"], plan["device"]
-    known = "" if total["complete"] else " (of what is known)"
+    known = "" if total["complete"] else " (known figures only)"
     sessions = _sessions(total["sessions"], device["session_minutes"])
     lines = [
-        f"Total{known}: training {hours(total['train_hours'])}, scoring {hours(total['score_hours'])}{sessions}, "
-        "one job at a time",
+        f"Total{known}: training {hours(total['train_hours'])}, "
+        f"scoring {hours(total['score_hours'])}{sessions}, one job at a time",
     ]
-    widths = [f"{t['task']} {t['items']} items ±{100 * t['half_width']:.1f}" for t in plan["tasks"] if t["half_width"]]
+    widths = []
+    for task in plan["tasks"]:
+        if task["half_width"]:
+            widths.append(f"{task['task']} {task['items']} items ±{100 * task['half_width']:.1f}")
     if widths:
         lines.append("Scores, with half a 95 % interval in points, at its widest: " + ", ".join(widths))
-    lines += _sources("Training rate", plan["cells"], "train_from") + _sources("Scoring", plan["cells"], "score_from")
-    counted = {size["counted"] for size in plan["data"].values()}
-    if False in counted:
+    lines += _source_lines("Training rate", plan["cells"], "train_from")
+    lines += _source_lines("Scoring", plan["cells"], "score_from")
+    if not all(size["counted"] for size in plan["data"].values()):
         lines.append("Tokens per row: assumed in the study file (plan.row_tokens) until the data are prepared")
     return lines + _memory_lines(plan)
 
 
+def _source_lines(figure: str, cells: list[dict[str, Any]], column: str) -> list[str]:
+    """A line per source of a figure; with several sources each names its models."""
+    models: dict[str, list[str]] = {}
+    for row in cells:
+        if row[column]:
+            models.setdefault(row[column], []).append(row["model"])
+    lines = []
+    for source, names in models.items():
+        of_models = f" of {', '.join(dict.fromkeys(names))}" if len(models) > 1 else ""
+        lines.append(f"{figure}{of_models}: {source}")
+    return lines
+
+
 def _memory_lines(plan: dict[str, Any]) -> list[str]:
-    """How good the predicted memory is, with what runs on this kind of card really took."""
-    lines = ["Memory: predicted from shapes, not measured; rows as long as data.max_length_tokens allows"]
+    """How the memory was predicted, and the measured peaks of finished runs on this kind of card."""
+    predicted = "Memory: predicted from shapes, not measured; rows as long as data.max_length_tokens allows"
     if plan["device"]["kind"] == "cpu":
-        return [lines[0] + "; Python and its libraries take some 600 MiB more"]
+        return [f"{predicted}; Python and its libraries take some 600 MiB more"]
+    lines = [predicted]
     for row in plan["cells"]:
         if row["measured_peak_mib"]:
             lines.append(
-                f"Memory of {row['run']}: {row['measured_peak_mib']:,.0f} MiB measured (torch, without the CUDA context), "
-                f"{row['total_mib']:,} predicted"
+                f"Memory of {row['run']}: {row['measured_peak_mib']:,.0f} MiB measured "
+                f"(torch, without the CUDA context), {row['total_mib']:,} predicted"
             )
     return lines
 
 
 def _sessions(number: int | None, minutes: float | None) -> str:
-    return "" if number is None else f", {number} session{'s' * (number != 1)} of {minutes:g} minutes"
+    if number is None:
+        return ""
+    noun = "session" if number == 1 else "sessions"
+    return f", {number} {noun} of {minutes:g} minutes"
 
 
-def page(plan: dict[str, Any]) -> str:
+def render_page(plan: dict[str, Any]) -> str:
     """The plan as one HTML page without scripts."""
     import jinja2
     from markupsafe import Markup
@@ -153,28 +178,30 @@ def page(plan: dict[str, Any]) -> str:
         lstrip_blocks=True,
     )
     css = (TEMPLATES / "plan.css").read_text(encoding="utf-8")
+    # Nothing but this one style sheet may load: a plan shows names from a study file that may be a stranger's.
     digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
+    policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    total = plan["totals"]
     return environment.get_template("plan.html.j2").render(
         plan=plan,
         css=Markup(css),
-        policy=f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
+        policy=policy,
         columns=COLUMNS,
-        lines=[_cells(row) for row in plan["cells"]],
+        lines=[_cell_texts(row) for row in plan["cells"]],
         bars=bars(plan),
         memory_columns=MEMORY_COLUMNS,
-        memory_lines=[_memory_cells(row) for row in plan["cells"]],
+        memory_lines=[_memory_texts(row) for row in plan["cells"]],
         parts=PARTS,
         device=device_line(plan["device"]),
-        problems=[line for line in problems(plan) if line],
+        problems=problems(plan),
         summary=summary(plan),
-        count=count,
         hours=hours,
-        sessions=_sessions(plan["totals"]["sessions"], plan["device"]["session_minutes"]),
+        sessions=_sessions(total["sessions"], plan["device"]["session_minutes"]),
     )
 
 
 def bars(plan: dict[str, Any]) -> dict[str, Any]:
-    """Stacked bars of memory in units of a drawing 600 wide: per cell (part, x, width), and where the card ends."""
+    """Stacked bars of memory, 600 units wide: (part, x, width, MiB) per cell, and the card's limit."""
     known = [row for row in plan["cells"] if row["total_mib"] is not None]
     limit = plan["device"]["vram_mib"]
     largest = max([row["total_mib"] for row in known] + [limit or 0, 1])
@@ -182,11 +209,12 @@ def bars(plan: dict[str, Any]) -> dict[str, Any]:
     for row in known:
         x, pieces = 0.0, []
         for part in PARTS:
-            width = 600 * row[f"{part}_mib"] / largest
+            width = BAR_WIDTH * row[f"{part}_mib"] / largest
             pieces.append((part, round(x, 1), round(width, 1), row[f"{part}_mib"]))
             x += width
-        drawn.append({"name": row["run"].rsplit("_", 1)[0], "total_mib": row["total_mib"], "pieces": pieces})
-    return {"rows": drawn, "limit": limit, "limit_x": round(600 * limit / largest, 1) if limit else None}
+        drawn.append({"name": _short_name(row), "total_mib": row["total_mib"], "pieces": pieces})
+    limit_x = round(BAR_WIDTH * limit / largest, 1) if limit else None
+    return {"rows": drawn, "limit": limit, "limit_x": limit_x}
 
 
 def count(value: float | None) -> str:
@@ -200,10 +228,12 @@ def count(value: float | None) -> str:
 
 
 def hours(value: float | None) -> str:
-    """Hours as people say them: 33 min, 1 h 33 min."""
+    """Hours as people say them: 33 min, 1 h 33 min; seconds below one minute."""
     if value is None:
         return UNKNOWN
     minutes = round(value * 60)
     if minutes < 1:
         return f"{value * 3600:.0f} s"
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+    if minutes < 60:
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60:02d} min"

@@ -1,39 +1,37 @@
-"""The rows of a plan: what each cell is, takes and costs, as plain values."""
+"""Rows of a plan as plain values: what each cell is, needs and costs."""
 
 import math
 from typing import Any
 
-from loragrid.errors import UserError
-from loragrid.models.shape import Shape, find_shape
-from loragrid.planning.forecast import Work, memory_here, mends, rate_of
-from loragrid.planning.gpu_cards import Device
-from loragrid.planning.job_memory import predict_scoring
-from loragrid.planning.measurements import DataSize, Measured
+from loragrid.models.shape import Shape
+from loragrid.planning.forecast import device_for_model, expected_rate, fitting_changes
+from loragrid.planning.job_memory import predict_scoring, training_memory_on, training_setup
+from loragrid.planning.plan_inputs import PlanInputs
 from loragrid.planning.scoring_cost import scoring_seconds, task_sizes
 from loragrid.study.grid import Cell
 from loragrid.study.study_file import Study
 
-# Figures of a cell that are None until they are known.
+# Columns that are None for a model of unknown shape.
 FIGURES = (
-    "parameters trainable weights_mib adapters_mib optimizer_mib activations_mib logits_mib overhead_mib total_mib "
-    "measured_peak_mib fits fit_by steps tokens flops flops_by_part tflops train_hours train_from sessions "
-    "score_mib score_fits score_hours score_from"
+    "parameters trainable weights_mib adapters_mib optimizer_mib activations_mib logits_mib "
+    "overhead_mib total_mib measured_peak_mib fits fit_by steps tokens flops flops_by_part tflops "
+    "train_hours train_from sessions score_mib score_fits score_hours score_from"
 ).split()
 
 
-def find_shapes(study: Study, cells: tuple[Cell, ...]) -> tuple[dict[str, Shape], dict[str, str]]:
-    """Model → shape, and model → why its shape is not known."""
-    shapes, unknown = {}, {}
-    for model in dict.fromkeys(cell.model for cell in cells):
-        try:
-            shapes[model] = find_shape(study.models[model], network=True)
-        except UserError as error:
-            unknown[model] = str(error)
-    return shapes, unknown
+def plan_row(inputs: PlanInputs, cell: Cell) -> dict[str, Any]:
+    """All columns of a cell; `problem` says why its figures are unknown, if they are."""
+    row = _cell_columns(cell)
+    shape = inputs.shapes.get(cell.model)
+    if shape is not None:
+        row |= _memory_columns(inputs, cell, shape)
+        row |= _time_columns(inputs, cell, shape)
+        row |= scoring_columns(inputs, cell, subject=cell.run, tflops=row["tflops"])
+    return row | {"problem": inputs.missing_shapes.get(cell.model)}
 
 
-def describe_cell(cell: Cell) -> dict[str, Any]:
-    """What a cell is; the other keys, None until they are known."""
+def _cell_columns(cell: Cell) -> dict[str, Any]:
+    """The setting of a cell, and all figures as None."""
     return {
         "run": cell.run,
         "data": cell.data,
@@ -46,103 +44,121 @@ def describe_cell(cell: Cell) -> dict[str, Any]:
     } | dict.fromkeys(FIGURES)
 
 
-def describe_size(study: Study, cell: Cell, shape: Shape, device: Device, measured: Measured) -> dict[str, Any]:
-    """Parameters, memory by part, whether it fits (None where the device's memory is not known) and what would make it."""
-    memory = memory_here(study, cell, shape, device)
-    fits = None if device.vram_mib is None else memory.total_mib <= device.vram_mib
-    target_modules = study.training.target_modules
-    record = measured.runs.get(cell.run)
-    peak = None if record is None else record.peak_vram_mib if device.kind == "cuda" else record.peak_rss_mib
+def _memory_columns(inputs: PlanInputs, cell: Cell, shape: Shape) -> dict[str, Any]:
+    """Parameters, memory by part, whether it fits, and what would make it fit.
+
+    `fits` and `score_fits` are None if the device's memory is unknown.
+    """
+    study, device = inputs.study, inputs.device
+    memory = training_memory_on(device, shape, training_setup(study, cell, device))
+    score_mib = predict_scoring(study, cell, shape, bf16=device.bf16).total_mib
+    fits = score_fits = None
+    if device.vram_mib is not None:
+        fits = memory.total_mib <= device.vram_mib
+        score_fits = score_mib <= device.vram_mib
+    tensors = shape.adapter_tensors(rank=cell.rank, target_modules=study.training.target_modules)
     return {
         "parameters": shape.parameters(),
-        "trainable": sum(shape.adapter_tensors(rank=cell.rank, target_modules=target_modules)),
+        "trainable": sum(tensors),
         **{f"{part}_mib": round(value, 1) for part, value in vars(memory).items()},
         "total_mib": memory.total_mib,
-        "measured_peak_mib": peak,
+        "measured_peak_mib": _measured_peak(inputs, cell),
         "fits": fits,
-        "fit_by": list(mends(study, cell, shape, device)) if fits is False else [],
-        "score_mib": (score_mib := predict_scoring(study, cell, shape, bf16=device.bf16).total_mib),
-        "score_fits": None if device.vram_mib is None else score_mib <= device.vram_mib,
+        "fit_by": list(fitting_changes(study, cell, shape, device)) if fits is False else [],
+        "score_mib": score_mib,
+        "score_fits": score_fits,
     }
 
 
-def describe_time(
-    cell: Cell,
-    cells: tuple[Cell, ...],
-    works: dict[str, Work],
-    measured: Measured,
-    device: Device,
-    session_minutes: float | None,
-) -> dict[str, Any]:
-    """Updates, tokens, operations, hours with their source, and sessions of that many minutes."""
-    work, record = works[cell.run], measured.runs.get(cell.run)
-    tflops, source = rate_of(cell, works, cells, measured, device)
-    flops = work.total_flops
+def _measured_peak(inputs: PlanInputs, cell: Cell) -> float | None:
+    record = inputs.measured.runs.get(cell.run)
+    if record is None:
+        return None
+    return record.peak_vram_mib if inputs.device.kind == "cuda" else record.peak_rss_mib
+
+
+def _time_columns(inputs: PlanInputs, cell: Cell, shape: Shape) -> dict[str, Any]:
+    """Updates, tokens, operations, hours with their source, and sessions."""
+    workload = inputs.workloads[cell.run]
+    device = device_for_model(inputs.study, shape, inputs.device)
+    tflops, source = expected_rate(cell, inputs.study.cells, inputs.workloads, inputs.measured, device)
+    flops = workload.total_flops
     hours = flops / (tflops * 1e12) / 3600 if flops and tflops else None
+    record = inputs.measured.runs.get(cell.run)
     if record is not None:
-        hours, source = record.train_seconds / 3600, f"measured on the run itself, which {record.status}"
-    sessions = (
-        None if hours is None else 1 if session_minutes is None else max(1, math.ceil(hours * 60 / session_minutes))
-    )
+        hours = record.train_seconds / 3600
+        source = f"measured on the run itself, which {record.status}"
     return {
-        "steps": work.steps,
-        "tokens": work.tokens,
+        "steps": workload.steps,
+        "tokens": workload.tokens,
         "flops": flops,
-        "flops_by_part": work.flops,
+        "flops_by_part": workload.flops,
         "tflops": tflops,
         "train_hours": hours,
         "train_from": source,
-        "sessions": sessions,
+        "sessions": _sessions(hours, inputs.session_minutes),
     }
 
 
-def describe_scoring(
-    study: Study, subject: str, model: str, shape: Shape, row_tokens: float, tflops: float | None, measured: Measured
-) -> dict[str, Any]:
-    """Hours of scoring a subject: its own record's, else the mean of scored ones of the model, else reckoned."""
-    if subject in measured.scores:
-        return {"score_hours": measured.scores[subject].seconds / 3600, "score_from": "measured"}
-    alike = [score.seconds for score in measured.scores.values() if score.model == model]
-    if alike:
-        return {"score_hours": sum(alike) / len(alike) / 3600, "score_from": f"measured on others of {model}"}
+def _sessions(hours: float | None, session_minutes: float | None) -> int | None:
+    if hours is None:
+        return None
+    if session_minutes is None:
+        return 1
+    return max(1, math.ceil(hours * 60 / session_minutes))
+
+
+def scoring_columns(inputs: PlanInputs, cell: Cell, *, subject: str, tflops: float | None) -> dict[str, Any]:
+    """Hours of scoring a `subject`, a cell's run or base, and their source.
+
+    The source is the subject's own record, else the mean of the model's scored subjects, else an
+    estimate at the rate `tflops`.
+    """
+    scores = inputs.measured.scores
+    if subject in scores:
+        return {"score_hours": scores[subject].seconds / 3600, "score_from": "measured"}
+    of_model = [score.seconds for score in scores.values() if score.model == cell.model]
+    if of_model:
+        hours = sum(of_model) / len(of_model) / 3600
+        return {"score_hours": hours, "score_from": f"measured on others of {cell.model}"}
     if tflops is None:
-        return {"score_hours": None, "score_from": "not known until a run has finished"}
-    rows = study.data.heldout_rows
-    seconds = scoring_seconds(shape, scoring=study.scoring, heldout_rows=rows, row_tokens=row_tokens, tflops=tflops)
+        return {"score_hours": None, "score_from": "unknown until a run has finished"}
+    seconds = scoring_seconds(
+        inputs.shapes[cell.model],
+        scoring=inputs.study.scoring,
+        heldout_rows=inputs.study.data.heldout_rows,
+        row_tokens=inputs.sizes[cell.run].row_tokens,
+        tflops=tflops,
+    )
+    source = "estimated, not measured"
     missing = [task for task, value in seconds.items() if value is None]
-    source = "reckoned, not measured" + (f"; without {', '.join(missing)}, of unknown size" if missing else "")
-    return {"score_hours": sum(value or 0 for value in seconds.values()) / 3600, "score_from": source}
+    if missing:
+        source += f"; without {', '.join(missing)}, of unknown size"
+    hours = sum(value or 0 for value in seconds.values()) / 3600
+    return {"score_hours": hours, "score_from": source}
 
 
-def describe_bases(
-    study: Study,
-    cells: tuple[Cell, ...],
-    shapes: dict[str, Shape],
-    sizes: dict[str, DataSize],
-    rows: list[dict[str, Any]],
-    measured: Measured,
-) -> list[dict[str, Any]]:
-    """The untrained bases, which are scored too."""
-    found = {}
-    for cell, row in zip(cells, rows):
-        if cell.base not in found and cell.model in shapes:
-            cost = describe_scoring(
-                study, cell.base, cell.model, shapes[cell.model], sizes[cell.run].row_tokens, row["tflops"], measured
-            )
-            found[cell.base] = {"base": cell.base, "model": cell.model, **cost}
-    return list(found.values())
+def base_rows(inputs: PlanInputs, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A row for each untrained base, which is scored too; `rows` are those of the cells, in their order."""
+    bases = {}
+    for cell, row in zip(inputs.study.cells, rows, strict=True):
+        if cell.base not in bases and cell.model in inputs.shapes:
+            cost = scoring_columns(inputs, cell, subject=cell.base, tflops=row["tflops"])
+            bases[cell.base] = {"base": cell.base, "model": cell.model, **cost}
+    return list(bases.values())
 
 
-def describe_tasks(study: Study) -> list[dict[str, Any]]:
-    """Tasks with their items and the half-width of a 95 % interval of their score, as a share."""
-    return [
-        {"task": name, "items": size and size.items, "half_width": size and size.half_width}
-        for name, size in task_sizes(study.scoring).items()
-    ]
+def task_rows(study: Study) -> list[dict[str, Any]]:
+    """Tasks with their items and half the 95 % interval of a score, as a share; None if unknown."""
+    rows = []
+    for name, size in task_sizes(study.scoring).items():
+        items, half_width = (None, None) if size is None else (size.items, size.half_width)
+        rows.append({"task": name, "items": items, "half_width": half_width})
+    return rows
 
 
 def totals(rows: list[dict[str, Any]], bases: list[dict[str, Any]], session_minutes: float | None) -> dict[str, Any]:
-    """Sums over what is known; `complete` says whether that is all."""
+    """Sums over the known figures; `complete` says whether all are known."""
     train = [row["train_hours"] for row in rows]
     score = [row["score_hours"] for row in (*rows, *bases)]
     hours = sum(value or 0 for value in (*train, *score))

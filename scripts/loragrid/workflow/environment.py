@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from loragrid.paths import SCRIPTS
-from loragrid.planning.gpu_cards import gpu_here
+from loragrid.planning.gpu_cards import detect_gpu
 from loragrid.runtime.fork_server import FOLDER_VARIABLE
 from loragrid.study.study_file import Study
 
@@ -43,7 +43,7 @@ def start_fork_server(study: Study, *, local: bool) -> None:
     must be imported before the other libraries. A folder that the caller named stays: it calls Snakemake several times.
     """
     training, scoring = study.training, study.scoring
-    by_trl = training.backend == "trl" or (training.backend == "auto" and gpu_here() is None)
+    by_trl = training.backend == "trl" or (training.backend == "auto" and detect_gpu() is None)
     single_threaded = training.threads == scoring.threads == 1
     if not (local and by_trl and single_threaded and hasattr(os, "pidfd_open")):
         os.environ.pop(FOLDER_VARIABLE, None)

@@ -6,7 +6,7 @@ from typing import Any
 
 from loragrid.errors import UserError
 from loragrid.planning.job_memory import check_target_modules
-from loragrid.planning.job_resources import Request, jobs_resources
+from loragrid.planning.job_resources import Request, resource_requests
 from loragrid.runtime.atomic_files import sha256_file, sha256_json
 from loragrid.study.search_point import settings_sha256
 from loragrid.study.study_file import Study
@@ -26,7 +26,7 @@ class Jobs:
         self.searched = study.tune is not None and study.tune.enabled
         # A base is scored on the held-out rows of its runs, so it shares their data set.
         self.data_of = {cell.run: cell.data for cell in study.cells} | {cell.base: cell.data for cell in study.cells}
-        self._requests = jobs_resources(study, study.cells, results=Path(results), session_minutes=session_minutes)
+        self._requests = resource_requests(study, study.cells, results=Path(results), session_minutes=session_minutes)
 
     @cached_property
     def cell_order(self) -> dict[str, int]:

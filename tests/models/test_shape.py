@@ -1,4 +1,4 @@
-"""Counts that a plan makes from shapes alone, against the models that transformers and PEFT really build."""
+"""Counts from a model's configuration, against the models that transformers and PEFT build from it."""
 
 import json
 from pathlib import Path
@@ -23,7 +23,7 @@ SMALL = {
 
 
 def build(kind: str, **changes: Any) -> tuple[Any, dict[str, Any]]:
-    """A model of that family without weights worth anything, and its configuration as config.json would hold it."""
+    """A model of that family with random weights, and its configuration as config.json would hold it."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
     config = AutoConfig.for_model(kind, **(SMALL | changes))
@@ -58,7 +58,7 @@ def test_trained_parameters_are_those_of_peft(kind: str, modules: str | list[str
 
 
 @pytest.mark.parametrize("fixture", ["toy_llama", "toy_gemma"])
-def test_a_local_folder_tells_its_shape(fixture: str, request: pytest.FixtureRequest) -> None:
+def test_the_shape_of_a_local_folder(fixture: str, request: pytest.FixtureRequest) -> None:
     from safetensors import safe_open
 
     folder = request.getfixturevalue(fixture)
@@ -92,7 +92,7 @@ def test_sliding_windows_are_found_as_transformers_finds_them() -> None:
     assert read_shape(config, "here").full_attention_layers == 7
 
 
-def test_what_cannot_be_planned_is_named(tmp_path: Path) -> None:
+def test_an_unusable_shape_is_a_user_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"model_type 'mamba' is not supported by the plan\. Fix: use one of llama"):
         read_shape(SMALL | {"model_type": "mamba"}, "here")
     with pytest.raises(UserError, match="here: key 'vocab_size' is missing"):

@@ -1,82 +1,23 @@
-"""Operations and memory of a plan, against torch's own counters on small models."""
+"""Predicted memory, against torch's own record of allocations on small models and public runs."""
 
 from typing import Any
 
 import pytest
 
-from loragrid.models.flops import forward_per_token, training_per_token
-from loragrid.models.shape import Shape, find_shape, read_shape
+from loragrid.models.shape import find_shape
 from loragrid.planning.memory_model import (
     FOUR_BIT_BYTES,
     LOGIT_BYTES,
     LOGIT_BYTES_FORWARD,
+    Memory,
+    ScoringSetup,
+    TrainingSetup,
     scoring_memory,
     training_memory,
     weight_bytes,
 )
 from loragrid.study.study_file import load_study
-
-ROWS, LENGTH, RANK = 2, 64, 4
-
-
-def tuned_model(checkpointing: bool, **changes: Any) -> tuple[Any, Shape]:
-    """A small Llama with LoRA on every linear map, ready to train."""
-    from peft import LoraConfig, get_peft_model
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    config = LlamaConfig(
-        **(
-            {
-                "vocab_size": 300,
-                "hidden_size": 64,
-                "intermediate_size": 160,
-                "num_hidden_layers": 3,
-                "num_attention_heads": 4,
-                "num_key_value_heads": 2,
-                "tie_word_embeddings": True,
-                "max_position_embeddings": 4096,
-            }
-            | changes
-        )
-    )
-    config._attn_implementation = "eager"
-    model = LlamaForCausalLM(config).requires_grad_(False)
-    model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", r=RANK, target_modules="all-linear"))
-    if checkpointing:
-        model.enable_input_require_grads()
-        model.gradient_checkpointing_enable({"use_reentrant": False})
-    return model.train(), read_shape(config.to_dict(), "here")
-
-
-@pytest.mark.parametrize("checkpointing", [False, True])
-def test_operations_are_those_that_torch_counts(checkpointing: bool) -> None:
-    """Equal but for causal attention, which torch computes in full (the formula counts the half that is needed), and the first
-    layer's share that needs no gradient of its inputs."""
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
-
-    model, shape = tuned_model(checkpointing)
-    ids = torch.randint(0, 300, (ROWS, LENGTH))
-    with FlopCounterMode(display=False) as counter:
-        model(input_ids=ids, labels=ids, use_cache=False).loss.backward()
-    parts = training_per_token(
-        shape, rank=RANK, target_modules="all-linear", row_tokens=LENGTH, checkpointing=checkpointing
-    )
-    full_attention = (4 if checkpointing else 3) * 4 * shape.layers * shape.heads * shape.head_dim * LENGTH
-    expected = ROWS * LENGTH * (sum(parts.values()) + full_attention / 2)
-    assert counter.get_total_flops() == pytest.approx(expected, rel=0.04)
-
-
-def test_forward_operations_are_those_that_torch_counts() -> None:
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
-
-    model, shape = tuned_model(False)
-    with model.disable_adapter(), torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model(input_ids=torch.zeros((ROWS, LENGTH), dtype=torch.long), use_cache=False)
-    attention = 4 * shape.layers * shape.heads * shape.head_dim * LENGTH
-    expected = ROWS * LENGTH * (forward_per_token(shape, row_tokens=LENGTH) + attention / 2)
-    assert counter.get_total_flops() == pytest.approx(expected, rel=1e-4)  # the rotary embedding takes a little
+from tests.fixtures.tuned_llama import RANK, tuned_model
 
 
 def peak_bytes(
@@ -120,8 +61,7 @@ def test_activations_are_those_that_torch_allocates(half: bool) -> None:
     tokens, hidden, inner, layers = 1024, 384, 960, 4
     real = peak_bytes(vocabulary=300, tokens=tokens, half=half, train=True, layers=layers, hidden=hidden, inner=inner)
     _, shape = tuned_model(True, hidden_size=hidden, intermediate_size=inner, num_hidden_layers=layers)
-    memory = training_memory(
-        shape,
+    setup = TrainingSetup(
         precision="32bit",
         rank=RANK,
         target_modules="all-linear",
@@ -132,10 +72,11 @@ def test_activations_are_those_that_torch_allocates(half: bool) -> None:
         backend="trl",
         checkpointing=True,
     )
+    memory = training_memory(shape, setup)
     assert memory.activations * 2**20 == pytest.approx(real, rel=0.2)
 
 
-def t4_memory(model: str, **changes: Any) -> Any:
+def t4_memory(model: str, **changes: Any) -> Memory:
     asked = {
         "precision": "4bit",
         "rank": 16,
@@ -147,13 +88,14 @@ def t4_memory(model: str, **changes: Any) -> Any:
         "backend": "unsloth",
         "checkpointing": True,
     }
-    return training_memory(find_shape(load_study("t4").models[model]), **(asked | changes))
-
-
-def t4_scoring(model: str, **changes: Any) -> Any:
-    asked = {"precision": "4bit", "adapters": 11_272_192, "batch_size": 16, "max_length_tokens": 2048}
     shape = find_shape(load_study("t4").models[model])
-    return scoring_memory(shape, **(asked | {"compute_dtype": "fp16"} | changes))
+    return training_memory(shape, TrainingSetup(**(asked | changes)))
+
+
+def t4_scoring(model: str, **changes: Any) -> Memory:
+    asked = {"precision": "4bit", "adapter_parameters": 11_272_192, "batch_size": 16, "max_length_tokens": 2048}
+    shape = find_shape(load_study("t4").models[model])
+    return scoring_memory(shape, ScoringSetup(**(asked | {"compute_dtype": "fp16"} | changes)))
 
 
 def test_the_peak_that_public_runs_report_is_explained() -> None:
@@ -175,7 +117,7 @@ def test_four_bits_hold_their_constants_too() -> None:
     assert more == pytest.approx(2 * embeddings, rel=1e-3)
 
 
-def test_what_takes_memory_takes_it() -> None:
+def test_memory_grows_with_batch_rank_optimizer_and_vocabulary() -> None:
     base = t4_memory("llama-1b")
     assert t4_memory("llama-1b", per_device=4).logits == pytest.approx(2 * 4 * 4096 * 128_256 / 2**20)
     assert t4_memory("llama-1b", per_device=4).activations > 1.9 * base.activations

@@ -1,0 +1,65 @@
+"""Everything that a plan is computed from: the study, the device, shapes, data sizes and measurements."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from loragrid.errors import UserError
+from loragrid.models.shape import Shape, find_shape
+from loragrid.planning.forecast import Workload, workload_of
+from loragrid.planning.gpu_cards import PlannedDevice, planned_device
+from loragrid.planning.job_resources import session_length
+from loragrid.planning.measurements import DataSize, Measurements, data_size, read_measurements
+from loragrid.study.grid import Cell
+from loragrid.study.study_file import Study
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanInputs:
+    """Inputs of a plan.
+
+    `shapes`: model → shape; `missing_shapes`: model → why its shape is unknown; `sizes` and
+    `workloads`: by run, workloads only for models of known shape.
+    """
+
+    study: Study
+    device: PlannedDevice
+    measured: Measurements
+    shapes: dict[str, Shape]
+    missing_shapes: dict[str, str]
+    sizes: dict[str, DataSize]
+    workloads: dict[str, Workload]
+    session_minutes: float | None
+
+
+def gather_inputs(study: Study, *, results: Path, session_minutes: float | None) -> PlanInputs:
+    """Read what a plan needs; `session_minutes` overrides the study file's."""
+    cells = study.cells
+    device = planned_device(study.plan)
+    shapes, missing_shapes = _find_shapes(study, cells)
+    sizes = {cell.run: data_size(study, cell.data, results) for cell in cells}
+    workloads = {}
+    for cell in cells:
+        if cell.model in shapes:
+            shape, size = shapes[cell.model], sizes[cell.run]
+            checkpointing = device.kind == "cuda"
+            workloads[cell.run] = workload_of(study, cell, shape, size, checkpointing=checkpointing)
+    return PlanInputs(
+        study=study,
+        device=device,
+        measured=read_measurements(study, cells, results, device),
+        shapes=shapes,
+        missing_shapes=missing_shapes,
+        sizes=sizes,
+        workloads=workloads,
+        session_minutes=session_length(study, session_minutes),
+    )
+
+
+def _find_shapes(study: Study, cells: tuple[Cell, ...]) -> tuple[dict[str, Shape], dict[str, str]]:
+    shapes, missing = {}, {}
+    for model in dict.fromkeys(cell.model for cell in cells):
+        try:
+            shapes[model] = find_shape(study.models[model], network=True)
+        except UserError as error:
+            missing[model] = str(error)
+    return shapes, missing

@@ -1,0 +1,99 @@
+"""Resources that jobs request: memory of the GPU and of the machine, and minutes."""
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from loragrid.errors import UserError
+from loragrid.models.shape import find_shape
+from loragrid.paths import ROOT
+from loragrid.planning import gpu_cards
+from loragrid.planning.gpu_cards import planned_device
+from loragrid.planning.job_memory import check_target_modules, training_memory_on, training_setup
+from loragrid.planning.job_resources import (
+    MEMORY_MARGIN,
+    STARTUP_MINUTES,
+    WHOLE_GPU_MIB,
+    resource_requests,
+)
+from loragrid.study.study_file import Study, load_study
+from plan import make_plan
+from tests.fixtures.studies import changed, without_shapes
+
+
+def requests_of(study: Study, *, session_minutes: float | None = None, results: Path = Path("nowhere")) -> dict:
+    return resource_requests(study, study.cells, results=results, session_minutes=session_minutes)
+
+
+def test_requests_follow_the_predicted_memory() -> None:
+    study = load_study("t4")
+    cells = study.cells
+    asked = requests_of(study)
+    device = planned_device(study.plan, detect=False)
+    for cell in cells:
+        shape = find_shape(study.models[cell.model])
+        memory = training_memory_on(device, shape, training_setup(study, cell, device))
+        assert asked["train"][cell.run]["vram_mib"] == round(MEMORY_MARGIN * memory.total_mib)
+        assert asked["score"][cell.base]["vram_mib"] >= asked["score"][cell.run]["vram_mib"]
+    # A search's trials take at most 4 rows at a time, as the widest cell does, and the base case's rank.
+    wide = next(cell for cell in cells if cell.batch == (4, 8))
+    assert asked["tune"]["tune"]["vram_mib"] == asked["train"][wide.run]["vram_mib"]
+    of_three = requests_of(changed(study, tune__workers=3))
+    assert of_three["tune"]["tune"]["vram_mib"] == pytest.approx(3 * asked["tune"]["tune"]["vram_mib"], abs=3)
+    asked = requests_of(without_shapes(study, "llama-3b"))  # an unknown model reserves the whole GPU
+    largest = max(asked["train"][cell.run]["vram_mib"] for cell in cells[:-1])
+    assert asked["train"][cells[-1].run]["vram_mib"] == WHOLE_GPU_MIB > largest
+
+
+def test_jobs_request_twice_the_planned_time_and_at_most_a_session(tmp_path: Path) -> None:
+    study = changed(load_study("t4"), plan__session_minutes=None)
+    cells, rows = study.cells, {row["run"]: row for row in make_plan(study=study, results=tmp_path)["cells"]}
+    long, short = requests_of(study), requests_of(study, session_minutes=55)
+    for stage in ("train", "score"):
+        for cell in cells:
+            minutes = STARTUP_MINUTES + 2 * 60 * rows[cell.run][f"{stage}_hours"]
+            assert long[stage][cell.run]["runtime"] == math.ceil(minutes)
+            assert short[stage][cell.run]["runtime"] == min(math.ceil(minutes), 55)
+    assert short["tune"]["tune"]["runtime"] == 55 and long["tune"]["tune"]["runtime"] == 240
+    of_model = {cell.model: long["train"][cell.run]["mem_mb"] for cell in cells}
+    assert of_model["gemma-270m"] < of_model["llama-1b"] < of_model["llama-3b"] < 20_000
+    assert not any(amount % 100 for amount in of_model.values())
+    unknown_speed = requests_of(changed(study, plan__card=None))
+    assert {request["runtime"] for request in unknown_speed["train"].values()} == {240}
+
+
+def test_a_gpu_of_the_login_node_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = requests_of(load_study("t4"))
+    monkeypatch.setattr(gpu_cards, "detect_gpu", lambda: ("NVIDIA H200", 143771))
+    assert requests_of(load_study("t4")) == before
+
+
+def test_an_unknown_card_is_named_when_the_workflow_is_read() -> None:
+    study = changed(load_study("t4"), plan__card="T5")
+    with pytest.raises(UserError, match=r"the card is not in config/cards\.yaml \('T5'\)"):
+        requests_of(study)
+
+
+def test_target_modules_that_a_model_lacks_are_named_when_the_workflow_is_read() -> None:
+    study = load_study("t4")
+    check_target_modules(study, study.cells)
+    study = changed(study, training__target_modules=["q_proj", "query"])
+    with pytest.raises(
+        UserError, match=r"training\.target_modules: a llama model has no module 'query'\. Fix: choose from q_proj"
+    ):
+        check_target_modules(study, study.cells)
+    unknown = without_shapes(study)
+    check_target_modules(unknown, unknown.cells)  # the train stage reports it
+
+
+def test_reading_the_workflow_predicts_without_torch() -> None:
+    code = (
+        "import sys; from pathlib import Path; from loragrid.planning.job_resources import resource_requests; "
+        "from loragrid.study.study_file import load_study; s = load_study('t4'); "
+        "resource_requests(s, s.cells, results=Path('nowhere'), session_minutes=None); "
+        "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT / "scripts").returncode == 0

@@ -1,0 +1,54 @@
+"""Data cards and records replace a plan's assumptions."""
+
+from pathlib import Path
+
+import pytest
+
+from loragrid.planning.plan_page import format_table
+from loragrid.study.study_file import Study
+from plan import make_plan
+from tests.fixtures.plan_records import by_run, write_card, write_run_record, write_score_record
+
+
+def test_prepared_data_replace_the_assumption(t4: Study, tmp_path: Path) -> None:
+    cell = t4.cells[0]
+    write_card(t4, tmp_path, cell.data, rows=1000, tokens=275_000)
+    plan = make_plan(study=t4, results=tmp_path)
+    assert plan["data"][cell.data] == {"rows": 1000, "row_tokens": 275.0, "counted": True}
+    assert by_run(plan)[cell.run]["steps"] == 1500
+
+
+def test_finished_runs_on_such_a_device_replace_the_rate(t4: Study, tmp_path: Path) -> None:
+    cells = t4.cells
+    before = by_run(make_plan(study=t4, results=tmp_path))
+    write_run_record(t4, tmp_path, cells[0].run, seconds=1000.0)
+    write_score_record(t4, tmp_path, cells[0].run, seconds=120.0)
+    plan = make_plan(study=t4, results=tmp_path)
+    after = by_run(plan)
+    done = after[cells[0].run]
+    assert done["train_hours"] == pytest.approx(1000 / 3600)
+    assert done["train_from"] == "measured on the run itself, which finished"
+    assert done["measured_peak_mib"] == 5000 and done["score_hours"] == pytest.approx(120 / 3600)
+    factor = done["train_hours"] / before[cells[0].run]["train_hours"]
+    assert "5,000 MiB measured" in format_table(plan)
+    assert after[cells[1].run]["score_from"] == "measured on others of llama-1b"
+    assert after[cells[1].run]["score_hours"] == done["score_hours"]
+    for cell in cells[1:]:
+        assert after[cell.run]["train_hours"] == pytest.approx(factor * before[cell.run]["train_hours"])
+        assert "measured here on 1 run" in after[cell.run]["train_from"]
+    # A run that diverged after a tenth of its updates says a tenth.
+    write_run_record(t4, tmp_path, cells[0].run, seconds=100.0, steps=75, status="diverged")
+    again = by_run(make_plan(study=t4, results=tmp_path))
+    assert again[cells[1].run]["train_hours"] == pytest.approx(after[cells[1].run]["train_hours"])
+
+
+def test_records_of_another_device_and_broken_ones_are_left_out(
+    t4: Study, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    cells = t4.cells
+    before = by_run(make_plan(study=t4, results=tmp_path))
+    write_run_record(t4, tmp_path, cells[0].run, seconds=1.0, device={"kind": "cpu", "name": "a laptop"})
+    (tmp_path / "train" / cells[1].run).mkdir()
+    (tmp_path / "train" / cells[1].run / "record.json").write_text("{")
+    assert by_run(make_plan(study=t4, results=tmp_path)) == before
+    assert f"{cells[1].run}/record.json cannot be read" in capsys.readouterr().err

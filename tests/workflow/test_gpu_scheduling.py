@@ -1,0 +1,94 @@
+"""The plan drives the scheduler: the real rules with stages that only sleep, under limits on GPU memory."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from loragrid.paths import ROOT
+from loragrid.planning.job_resources import resource_requests
+from loragrid.study.study_file import load_study
+
+# Stands in for every stage: says when it began and ended, and leaves the file that its rule declares.
+FAKE = """
+import json, sys, time
+from pathlib import Path
+options = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+stage, out = Path(__file__).stem, Path(options["--out"])
+name = options.get("--run") or options.get("--subject") or options.get("--data") if stage in {stages} else stage
+began = time.time()
+time.sleep({seconds} if stage in ("train", "score") else 0)
+file = out if stage == "report" else out / {{"prepare_data": "card", "train": "record"}}.get(stage, stage)
+file = file if stage == "report" else file.with_name(file.name + ".json")
+file.parent.mkdir(parents=True, exist_ok=True)
+file.write_text("{{}}")
+if stage == "report":
+    for name in ("figures", "tables"):
+        (out.parent / name).mkdir()
+with open("times.jsonl", "a") as log:
+    log.write(json.dumps([stage, name, began, time.time()]) + "\\n")
+"""
+
+STAGES = ("prepare_data", "train", "score", "compare", "report")
+
+
+def run_fake(folder: Path, *arguments: str, seconds: float) -> list[tuple[str, str, float, float]]:
+    """Run the t4 study with fake stages; what ran, in the order in which it began: stage, name, start, end."""
+    for name in ("workflow", "scripts", "config"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "environment.yml", folder)
+    for stage in STAGES:
+        text = FAKE.format(stages=("prepare_data", "train", "score"), seconds=seconds)
+        (folder / "scripts" / f"{stage}.py").write_text(text)
+    command = [sys.executable, "-m", "snakemake", "--quiet", "--config", "study=t4", *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=os.environ)
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in (folder / "times.jsonl").read_text().splitlines()]
+    return sorted((tuple(line) for line in lines), key=lambda line: line[2])
+
+
+def most_at_once(jobs: list[tuple[str, str, float, float]]) -> int:
+    """Largest number of train and score jobs that were running at one moment."""
+    jobs = [job for job in jobs if job[0] in ("train", "score")]
+    return max(sum(other[2] <= job[2] < other[3] for other in jobs) for job in jobs)
+
+
+@pytest.mark.slow
+def test_a_t4_runs_one_job_at_a_time(tmp_path: Path) -> None:
+    jobs = run_fake(tmp_path, "--cores", "4", "--resources", "vram_mib=15000", seconds=0.05)
+    assert (
+        len([job for job in jobs if job[0] == "train"]) == 8 and len([job for job in jobs if job[0] == "score"]) == 11
+    )
+    assert most_at_once(jobs) == 1
+
+
+@pytest.mark.slow
+def test_a_large_card_runs_several_small_jobs_at_once(tmp_path: Path) -> None:
+    jobs = run_fake(tmp_path, "--cores", "8", "--resources", "vram_mib=80000", seconds=1)
+    assert most_at_once(jobs) >= 4
+    study = load_study("t4")
+    asked = resource_requests(study, study.cells, results=Path("nowhere"), session_minutes=None)
+    work = [job for job in jobs if job[0] in ("train", "score")]
+    for job in work:
+        beside = [asked[stage][name]["vram_mib"] for stage, name, start, end in work if start <= job[2] < end]
+        assert sum(beside) <= 80_000
+
+
+@pytest.mark.slow
+def test_whatever_has_run_is_a_usable_study(tmp_path: Path) -> None:
+    """One after another: each cell is scored right after its training, its base before, in the grid's order."""
+    jobs = run_fake(tmp_path, "--cores", "1", seconds=0)
+    cells = load_study("t4").cells
+    order = [name for stage, name, *_ in jobs if stage == "train"]
+    assert order == [cell.run for cell in cells]
+    at = {(stage, name): index for index, (stage, name, *_) in enumerate(jobs)}
+    for cell in cells:
+        assert at["score", cell.run] == at["train", cell.run] + 1
+        assert at["score", cell.base] < at["train", cell.run]
+    # The 3B model's data and base are not touched before its cell's turn.
+    last = cells[-1]
+    assert at["prepare_data", last.data] > at["score", cells[-2].run]
