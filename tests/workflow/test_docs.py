@@ -1,5 +1,7 @@
-"""The pages around the code: their links and anchors resolve, the paths they name exist, and they stay short."""
+"""The pages around the code: their links, paths and names exist, and they stay short."""
 
+import ast
+import builtins
 import re
 import tomllib
 from pathlib import Path
@@ -114,3 +116,25 @@ def test_the_sections_of_the_report_are_those_of_its_page() -> None:
     template = (SCRIPTS / "loragrid/reporting/templates/report.html.j2").read_text()
     navigation = re.search(r"<nav.*?</nav>", template, re.DOTALL)[0]
     assert table == re.findall(r">([A-Z][\w ]+)</a>", navigation)
+
+
+# The names that the contributing guide's examples add, and a method of matplotlib that no figure uses yet.
+OWN_NAMES = {"adam_beta2", "training_times", "invert_yaxis"}
+
+
+def names_in_code(block: str) -> set[str]:
+    """Variables, attributes and imports that a block of Python uses and does not assign."""
+    nodes = list(ast.walk(ast.parse(block)))
+    variables = [node for node in nodes if isinstance(node, ast.Name)]
+    names = {node.id for node in variables} - {node.id for node in variables if isinstance(node.ctx, ast.Store)}
+    names |= {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+    return names | {alias.name for node in nodes if isinstance(node, ast.ImportFrom) for alias in node.names}
+
+
+def test_names_in_the_examples_of_the_contributing_guide_exist() -> None:
+    page = ROOT / "CONTRIBUTING.md"
+    code = "\n".join(path.read_text(encoding="utf-8") for path in SCRIPTS.rglob("*.py"))
+    known = set(re.findall(r"\w+", code)) | set(vars(builtins)) | OWN_NAMES
+    named = {name for name in CODE.findall(prose(page)) if re.fullmatch(r"[A-Za-z]+_\w+", name)}
+    blocks = re.findall(r"^```python\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    assert named.union(*map(names_in_code, blocks)) - known == set()
