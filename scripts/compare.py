@@ -20,7 +20,7 @@ import pandas as pd
 from loragrid.comparing.comparisons import Terms
 from loragrid.comparing.diagnoses import diagnose_study
 from loragrid.comparing.item_tables import ItemTable
-from loragrid.comparing.run_table import run_rows, score_rows
+from loragrid.comparing.run_table import score_rows, subject_rows
 from loragrid.comparing.scorecard import StudyCells, scorecard
 from loragrid.comparing.study_results import SCHEMA, JudgedTables, StudyResults, judge_results, read_results
 from loragrid.comparing.trade_off import trade_offs
@@ -43,7 +43,7 @@ def compare(*, study: Study, results: Path, out: Path) -> dict[str, Any]:
         "scorecard": scorecard(cells_of(found, judged)),
         "code": code_digest("compare"),
     }
-    write_table(out / "runs.csv", pd.DataFrame(run_rows(found.outcomes, diagnoses.columns)))
+    write_table(out / "runs.csv", pd.DataFrame(subject_rows(found.outcomes, diagnoses.columns)))
     write_table(out / "scores.csv", pd.DataFrame(score_rows(found.tables, terms.confidence)))
     write_table(out / "comparisons.csv", judged.comparisons)
     write_table(out / "axes.csv", judged.axes)

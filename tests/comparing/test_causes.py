@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from loragrid.comparing.causes import Cause, diagnose, unmade
-from loragrid.comparing.run_evidence import LossPath, RunEvidence
+from loragrid.comparing.run_evidence import LossPath, Neighbour, RunEvidence
 from loragrid.records.outcomes import collect
 from loragrid.reporting.sentences.causes import NAMES, cause_texts
 from tests.fixtures import synthetic
@@ -66,7 +66,7 @@ def test_healthy_runs_have_no_fault(outcome, seed: int) -> None:
     rng = np.random.default_rng(seed)
     heldout = HEALTHY + 0.003 * rng.standard_normal(7)
     rows = [row("running_plan", "target", "better", 0.5), row("world_facts", "retention", "can't tell", -0.01)]
-    neighbours = [(0.001, 1.6, 1.0), (0.1, 1.5, 8.0)]
+    neighbours = (Neighbour(0.001, 1.6, 1.0), Neighbour(0.1, 1.5, 8.0))
     assert causes(outcome, path=path(heldout, seed=seed), rows=rows, neighbours=neighbours) == set()
 
 
@@ -79,8 +79,8 @@ TURNED = np.array([2.6, 1.9, 1.5, 1.4, 1.5, 1.7, 1.9])
     [
         ("diverged", {"path": path(np.linspace(2.6, 4.0, 7))}),
         ("diverged", {"path": path(HEALTHY, jumps=8)}),
-        ("rate_too_high", {"neighbours": [(0.001, 0.9, 1.0)]}),
-        ("rate_too_low", {"neighbours": [(0.1, 0.9, 8.0)]}),
+        ("rate_too_high", {"neighbours": (Neighbour(0.001, 0.9, 1.0),)}),
+        ("rate_too_low", {"neighbours": (Neighbour(0.1, 0.9, 8.0),)}),
         ("rate_too_high", {"path": path([2.6, 3.5, 3.0, 2.5, 2.2, 2.1, 2.1])}),
         ("rate_too_low", {"path": path([2.6, 2.6, 2.59, 2.59, 2.58, 2.58, 2.58], train_end=2.55)}),
         ("under_trained", {"path": path(FALLING)}),

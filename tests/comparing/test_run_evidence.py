@@ -45,7 +45,7 @@ def test_a_winner_of_a_search_is_no_neighbour_by_its_rate_alone(tmp_path: Path) 
     others = [o for o in outcomes if o is not low]
     found = gather_evidence([*others, dataclasses.replace(low, cell=cell)], tmp_path / "results")
     case = next(c.run for c in study.cells if not c.departs)
-    assert [rate for rate, *_ in found[case].neighbours] == [0.1] and found[low.subject].neighbours == []
+    assert [rate for rate, *_ in found[case].neighbours] == [0.1] and found[low.subject].neighbours == ()
 
 
 def test_distance_is_the_norm_of_the_product(tmp_path: Path) -> None:

@@ -104,13 +104,15 @@ def learning_rate(evidence: RunEvidence) -> Iterator[Cause]:
     if not evidence.neighbours:
         yield from _learning_rate_of_path(evidence)
         return
-    best_rate, best, best_distance = min(evidence.neighbours, key=lambda other: other[1])
-    if differs(own, best):
+    best = min(evidence.neighbours, key=lambda other: other.heldout_loss)
+    if differs(own, best.heldout_loss):
+        # The distance tells the two causes apart for the reader: a rate too high moves the adapter too far.
         times_as_far = None
-        if evidence.distance and np.isfinite(best_distance):
-            times_as_far = evidence.distance / best_distance
-        measured = {"loss": own, "learning_rate": rate, "best_loss": best, "best_learning_rate": best_rate}
-        cause = "rate_too_high" if best_rate < rate else "rate_too_low"
+        if evidence.distance and np.isfinite(best.distance):
+            times_as_far = evidence.distance / best.distance
+        measured = {"loss": own, "learning_rate": rate}
+        measured |= {"best_loss": best.heldout_loss, "best_learning_rate": best.learning_rate}
+        cause = "rate_too_high" if best.learning_rate < rate else "rate_too_low"
         yield Cause(cause, "loss_above_other_rate", measured | {"times_as_far": times_as_far}, LOSS_MARGIN)
 
 

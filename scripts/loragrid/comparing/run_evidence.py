@@ -1,23 +1,28 @@
-"""What the diagnosis of a run looks at: its loss path, how its answers ended, how far its adapter moved, its neighbours."""
+"""The evidence behind a run's diagnosis: its loss path, how its answers ended, how far its adapter moved, its neighbours."""
 
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from loragrid.records.outcomes import Outcome
 from loragrid.runtime.atomic_files import sha256_json
 
+# Metrics that describe an answer's form and not its quality: evidence for a cause, but no score.
 ANSWER_MEASURES = ("new_tokens", "stopped", "repetition", "special_tokens", "distinct_2")
+# The norm of a larger adapter would take longer than the rest of compare.
 LARGEST_ADAPTER_BYTES = 512 * 2**20
 
 
 @dataclass(frozen=True)
 class LossPath:
-    """Losses over tokens, each an array: `train` and `heldout` losses at `train_tokens` and `heldout_tokens`; gradient
-    norms before clipping, NaN where not logged."""
+    """Losses in nats over tokens seen, as arrays: `train` at `train_tokens`, `heldout` at `heldout_tokens`.
+
+    `grad_norm` holds the gradient norms before clipping, one per training loss; NaN where not logged.
+    """
 
     train_tokens: np.ndarray
     train: np.ndarray
@@ -36,29 +41,38 @@ class LossPath:
         return int((self.heldout_tokens > 0).sum())
 
     def heldout_at(self, tokens: float) -> float:
-        """Held-out loss at a number of tokens, between measurements on the straight line; NaN beyond the last."""
+        """Held-out loss at a number of tokens, interpolated linearly; NaN beyond the last measurement."""
         if not len(self.heldout) or tokens > self.heldout_tokens[-1]:
             return float("nan")
         return float(np.interp(tokens, self.heldout_tokens, self.heldout))
 
 
+class Neighbour(NamedTuple):
+    """A finished run that differs from another only in the learning rate; `distance` is NaN where not known."""
+
+    learning_rate: float
+    heldout_loss: float
+    distance: float
+
+
 @dataclass(frozen=True)
 class RunEvidence:
-    """Everything about one run (or base) that a cause may rest on; None where it was not measured."""
+    """Everything about one run that a cause may rest on; None where it was not measured.
+
+    `answers` and `base_answers` map a task to its measures; `distance` is how far the adapter moved the weights.
+    """
 
     outcome: Outcome
     path: LossPath | None
     epochs: float | None
-    answers: dict[str, dict[str, float]]  # task → measure → value
+    answers: dict[str, dict[str, float]]
     base_answers: dict[str, dict[str, float]]
     distance: float | None
-    neighbours: list[tuple[float, float, float]] = field(
-        default_factory=list
-    )  # (learning rate, held-out loss, distance)
+    neighbours: tuple[Neighbour, ...] = ()
 
 
 def read_loss_path(path: Path) -> LossPath | None:
-    """A losses.csv as arrays, or None where it is not there."""
+    """A losses.csv as arrays, or None if there is no such file."""
     if not path.is_file():
         return None
     import pyarrow.csv
@@ -81,9 +95,11 @@ def read_loss_path(path: Path) -> LossPath | None:
 
 
 def answer_measures(outcome: Outcome) -> dict[str, dict[str, float]]:
-    """Task → how its generated answers ended, from the metrics that are evidence and no score."""
+    """Task → the measures of its generated answers' form."""
     found: dict[str, dict[str, float]] = {}
-    for task, score in (outcome.score.tasks if outcome.score else {}).items():
+    if outcome.score is None:
+        return found
+    for task, score in outcome.score.tasks.items():
         measures = {name: score.metrics[name]["value"] for name in ANSWER_MEASURES if name in score.metrics}
         if measures:
             found[task] = {name: value for name, value in measures.items() if value is not None}
@@ -91,9 +107,9 @@ def answer_measures(outcome: Outcome) -> dict[str, dict[str, float]]:
 
 
 def adapter_distance(folder: Path) -> float | None:
-    """How far the adapter moves the weights: the Frobenius norm of scale·B·A over all layers. None without a LoRA file.
+    """How far the adapter moves the weights: the Frobenius norm of scale·B·A over all layers (Hu et al. 2021).
 
-    ‖BA‖² = Σ (BᵀB)∘(AAᵀ), so that no product of full size is formed.
+    None without a LoRA file, for a very large one, and for a type that numpy does not know, such as bfloat16.
     """
     weights, config = folder / "adapter_model.safetensors", folder / "adapter_config.json"
     if not weights.is_file() or not config.is_file() or weights.stat().st_size > LARGEST_ADAPTER_BYTES:
@@ -102,22 +118,24 @@ def adapter_distance(folder: Path) -> float | None:
 
     settings = json.loads(config.read_text(encoding="utf-8"))
     rank = settings["r"]
+    # Rank-stabilised LoRA divides by the root of the rank (Kalajdzievski 2023, arXiv:2312.03732).
     scale = settings["lora_alpha"] / (rank**0.5 if settings.get("use_rslora") else rank)
     try:
         tensors = load_file(weights)
     except (TypeError, KeyError):
-        return None  # a type that numpy does not know, such as bfloat16
+        return None
     total = 0.0
     for name, a in tensors.items():
         b = tensors.get(re.sub(r"lora_A(?=\.|$)", "lora_B", name)) if "lora_A" in name else None
         if b is not None and a.ndim == 2 and b.ndim == 2:
+            # ‖BA‖² = Σ (BᵀB)∘(AAᵀ): two rank × rank products instead of one of the layer's full size.
             a, b = a.astype(np.float64), b.astype(np.float64)
             total += float(((b.T @ b) * (a @ a.T)).sum())
     return scale * total**0.5 if total else None
 
 
 def gather_evidence(outcomes: list[Outcome], results: Path) -> dict[str, RunEvidence]:
-    """Run → evidence, for the runs that were trained."""
+    """Run → evidence, for the runs with a training record."""
     bases = {o.subject: answer_measures(o) for o in outcomes if o.kind == "base"}
     found: dict[str, RunEvidence] = {}
     for outcome in outcomes:
@@ -133,26 +151,30 @@ def gather_evidence(outcomes: list[Outcome], results: Path) -> dict[str, RunEvid
             base_answers=bases.get(outcome.base, {}),
             distance=adapter_distance(folder / "adapter"),
         )
-    _add_neighbours(found)
-    return found
+    return _with_neighbours(found)
 
 
-def _add_neighbours(found: dict[str, RunEvidence]) -> None:
-    """Give each run the finished runs that differ from it in nothing but the learning rate."""
-    groups: dict[str, list[RunEvidence]] = {}
-    for evidence in found.values():
+def _with_neighbours(found: dict[str, RunEvidence]) -> dict[str, RunEvidence]:
+    """The evidence with each run's neighbours: finished runs that differ from it only in the learning rate."""
+    groups: dict[str, list[str]] = {}
+    for run, evidence in found.items():
         cell = evidence.outcome.cell
+        # By the whole identity and not by the axes: a search's winner may differ in other settings too.
         rest = {name: value for name, value in cell.identity.items() if name != "learning_rate"}
-        groups.setdefault(sha256_json(rest | {"base": cell.base}), []).append(evidence)
-    for members in groups.values():
-        known = [(e.outcome.cell.learning_rate, _final_loss(e), e.distance or float("nan")) for e in members]
-        for evidence in members:
-            evidence.neighbours.extend(
-                sorted(other for other, e in zip(known, members) if e is not evidence and np.isfinite(other[1]))
-            )
+        groups.setdefault(sha256_json(rest | {"base": cell.base}), []).append(run)
+    with_neighbours = {}
+    for runs in groups.values():
+        finished = {run: neighbour for run in runs if (neighbour := _as_neighbour(found[run])) is not None}
+        for run in runs:
+            others = sorted(neighbour for other, neighbour in finished.items() if other != run)
+            with_neighbours[run] = replace(found[run], neighbours=tuple(others))
+    return {run: with_neighbours[run] for run in found}
 
 
-def _final_loss(evidence: RunEvidence) -> float:
+def _as_neighbour(evidence: RunEvidence) -> Neighbour | None:
+    """The run as others see it; None unless it finished with a finite loss."""
     record = evidence.outcome.record
-    value = record.final_heldout_loss if record.status == "finished" else None
-    return float("nan") if value is None else value
+    loss = record.final_heldout_loss
+    if record.status != "finished" or loss is None or not np.isfinite(loss):
+        return None
+    return Neighbour(evidence.outcome.cell.learning_rate, loss, evidence.distance or float("nan"))

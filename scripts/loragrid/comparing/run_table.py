@@ -1,4 +1,4 @@
-"""The tidy tables of a study: one row per run and base with every setting, loss, score and cost."""
+"""The rows of runs.csv, one per run and base, and of scores.csv, one per subject and task."""
 
 from typing import Any
 
@@ -8,94 +8,107 @@ import pandas as pd
 from loragrid.comparing.clustered_means import mean_interval
 from loragrid.comparing.item_tables import ItemTable
 from loragrid.records.outcomes import Outcome
+from loragrid.records.record import TaskScore
 
+# Fields of a training record that are columns as they are.
 FROM_RECORD = (
     "backend data_id data_fingerprint train_rows heldout_rows base_source base_commit base_sha256 steps planned_steps samples "
     "tokens loss_tokens padding_share train_seconds tokens_per_second peak_vram_mib peak_rss_mib energy_joules "
     "trainable_parameters total_parameters final_train_loss first_heldout_loss final_heldout_loss adapter_sha256"
 ).split()
+CELL_COLUMNS = "learning_rate rank alpha per_device_batch accumulation effective_batch seed departs".split()
+ORIGIN_COLUMNS = (
+    "train_code train_commit train_finished_at score_code score_commit score_base_commit score_notes score_finished_at"
+).split()
 
 
-def run_rows(outcomes: list[Outcome], more: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """One dict per subject: settings, what training cost and came to, every task's metrics, and `more` columns by run."""
-    tasks: dict[str, list[str]] = {}
+def subject_rows(outcomes: list[Outcome], more: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """One dict per run and base: settings, training costs and losses, `more` columns by run, every task's metrics, origin."""
+    metrics: dict[str, list[str]] = {}
     for outcome in outcomes:
-        for task, score in (outcome.score.tasks if outcome.score else {}).items():
-            known = tasks.setdefault(task, [])
+        for task, score in _scored_tasks(outcome).items():
+            known = metrics.setdefault(task, [])
             known += [metric for metric in score.metrics if metric not in known]
+    # Every row has all columns, also those of runs without results, so that the table's columns do not depend on the order.
     none = dict.fromkeys(key for columns in more.values() for key in columns)
-    return [
-        _settings(o) | _training(o) | none | more.get(o.subject, {}) | _scores(o, tasks) | _origin(o) for o in outcomes
-    ]
+    rows = []
+    for outcome in outcomes:
+        row = _settings(outcome) | _training(outcome) | none | more.get(outcome.subject, {})
+        rows.append(row | _scores(outcome, metrics) | _origin(outcome))
+    return rows
+
+
+def _scored_tasks(outcome: Outcome) -> dict[str, TaskScore]:
+    return outcome.score.tasks if outcome.score else {}
 
 
 def _settings(outcome: Outcome) -> dict[str, Any]:
-    """The axes under names of their own, and every other setting that determines a run, such as `training.budget.tokens`."""
+    """The axes in columns of their own, and every other setting that determines a run, such as `training.budget.tokens`."""
     cell = outcome.cell
-    identity = {part: cell.identity[part] for part in ("data", "training")} if cell else {}
-    every = pd.json_normalize(identity).to_dict("records")[0] if cell else {}
-    alpha = every.pop("training.alpha", None)
-    return {
-        "subject": outcome.subject,
-        "kind": outcome.kind,
-        "status": outcome.status,
-        "reason": outcome.reason,
-        "base": outcome.base,
-        "model": outcome.model,
-        "learning_rate": cell.learning_rate if cell else None,
-        "rank": cell.rank if cell else None,
-        "alpha": alpha,
-        "per_device_batch": cell.batch[0] if cell else None,
-        "accumulation": cell.batch[1] if cell else None,
-        "effective_batch": cell.batch[0] * cell.batch[1] if cell else None,
-        "seed": cell.seed if cell else None,
-        "departs": ",".join(cell.departs) if cell else None,
-        "precision": outcome.score.precision if outcome.score else None,
-        **{name: " ".join(value) if isinstance(value, list) else value for name, value in every.items()},
-    }
+    row = {name: getattr(outcome, name) for name in ("subject", "kind", "status", "reason", "base", "model")}
+    others: dict[str, Any] = {}
+    if cell is None:
+        row |= dict.fromkeys(CELL_COLUMNS)
+    else:
+        parts = {part: cell.identity[part] for part in ("data", "training")}
+        others = pd.json_normalize(parts).to_dict("records")[0]
+        per_device, accumulation = cell.batch
+        batch = (per_device, accumulation, per_device * accumulation)
+        values = (
+            cell.learning_rate,
+            cell.rank,
+            others.pop("training.alpha"),
+            *batch,
+            cell.seed,
+            ",".join(cell.departs),
+        )
+        row |= dict(zip(CELL_COLUMNS, values, strict=True))
+    row["precision"] = outcome.score.precision if outcome.score else None
+    return row | {name: " ".join(value) if isinstance(value, list) else value for name, value in others.items()}
 
 
 def _training(outcome: Outcome) -> dict[str, Any]:
-    record = outcome.record
-    row = {name: getattr(record, name) if record else None for name in FROM_RECORD}
-    return row | {
-        "sessions": len(record.sessions) if record else None,
-        "device": (record.device.get("name") if record else None),
-        "notes": "; ".join(record.notes) if record and record.notes else None,
-        "score_seconds": outcome.score.seconds if outcome.score else None,
-    }
+    record, score = outcome.record, outcome.score
+    row = dict.fromkeys((*FROM_RECORD, "sessions", "device", "notes"))
+    if record is not None:
+        row = {name: getattr(record, name) for name in FROM_RECORD}
+        row |= {"sessions": len(record.sessions), "device": record.device.get("name"), "notes": _joined(record.notes)}
+    return row | {"score_seconds": score.seconds if score else None}
 
 
-def _scores(outcome: Outcome, tasks: dict[str, list[str]]) -> dict[str, Any]:
+def _joined(notes: tuple[str, ...]) -> str | None:
+    return "; ".join(notes) if notes else None
+
+
+def _scores(outcome: Outcome, metrics: dict[str, list[str]]) -> dict[str, Any]:
     row: dict[str, Any] = {}
-    for task, metrics in tasks.items():
-        score = outcome.score.tasks.get(task) if outcome.score else None
+    for task, names in metrics.items():
+        score = _scored_tasks(outcome).get(task)
         row[f"{task}.status"] = score.status if score else None
         row[f"{task}.reason"] = score.reason if score else None
-        for metric in metrics:
-            found = (score.metrics if score else {}).get(metric, {})
-            row[f"{task}.{metric}"] = found.get("value")
-            row[f"{task}.{metric}.stderr"] = found.get("stderr")
+        for name in names:
+            found = score.metrics.get(name, {}) if score else {}
+            row[f"{task}.{name}"] = found.get("value")
+            row[f"{task}.{name}.stderr"] = found.get("stderr")
     return row
 
 
 def _origin(outcome: Outcome) -> dict[str, Any]:
     """Which code and commit trained and scored it, and when."""
     record, score = outcome.record, outcome.score
-    return {
-        "train_code": record.code if record else None,
-        "train_commit": record.git.get("commit") if record else None,
-        "train_finished_at": record.finished_at if record else None,
-        "score_code": score.code if score else None,
-        "score_commit": score.git.get("commit") if score else None,
-        "score_base_commit": score.base_commit if score else None,
-        "score_notes": "; ".join(score.notes) if score and score.notes else None,
-        "score_finished_at": score.finished_at if score else None,
-    }
+    row = dict.fromkeys(ORIGIN_COLUMNS)
+    if record is not None:
+        row |= {"train_code": record.code, "train_commit": record.git.get("commit")}
+        row["train_finished_at"] = record.finished_at
+    if score is not None:
+        row |= {"score_code": score.code, "score_commit": score.git.get("commit")}
+        row |= {"score_base_commit": score.base_commit, "score_notes": _joined(score.notes)}
+        row["score_finished_at"] = score.finished_at
+    return row
 
 
 def score_rows(tables: dict[str, ItemTable], confidence: float) -> list[dict[str, Any]]:
-    """One dict per subject and task: the main metric with its interval."""
+    """One dict per subject and task: the task's main metric with its interval."""
     rows = []
     for table in tables.values():
         for subject, values in table.values.items():
