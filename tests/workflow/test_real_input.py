@@ -9,15 +9,14 @@ import pandas as pd
 import pytest
 import yaml
 
-from prepare_data import prepare_data
-
 from loragrid.paths import ROOT
 from loragrid.study.study_file import Study, load_study
+from prepare_data import prepare_data
 from train import train_run
 
 pytestmark = pytest.mark.usefixtures("warm")
 
-STUDY = ROOT / "tests" / "real" / "stories260k.yaml"
+STUDY = ROOT / "tests" / "fixtures" / "real" / "stories260k.yaml"
 
 
 def variant(folder: Path, name: str, change: dict[str, dict]) -> Path:
