@@ -23,7 +23,12 @@ from loragrid.study.study_file import Study, load_study
 SCHEMA = 1
 
 
-def make_plan(*, study: Study, results: Path, session_minutes: float | None = None) -> dict[str, Any]:
+def make_plan(
+    *,
+    study: Study,
+    results: Path,
+    session_minutes: float | None = None,
+) -> dict[str, Any]:
     """The plan as plain values: `device`, `cells`, `bases`, `tasks`, `data`, `totals`."""
     inputs = gather_inputs(study, results=results, session_minutes=session_minutes)
     device, minutes = inputs.device, inputs.session_minutes
@@ -54,6 +59,7 @@ def write_plan_files(plan: dict[str, Any], *, results: Path, page_file: Path) ->
     writer.writerows(rows)
     write_text(results / "plan" / "plan.csv", text.getvalue())
     write_text(page_file, render_page(plan))
+    # Last, so that a reader who finds plan.json finds the other files of the same plan.
     write_json(results / "plan" / "plan.json", plan)
 
 
@@ -63,7 +69,7 @@ def main() -> None:
     parser.add_argument("--study", required=True, help="study file, or the name of a shipped one")
     parser.add_argument("--results", required=True, type=Path, help="folder of the study's results")
     parser.add_argument("--page", required=True, type=Path, help="the HTML page to write")
-    parser.add_argument("--session-minutes", type=float, help="length of a session, instead of the study file's")
+    parser.add_argument("--session-minutes", type=float, help="overrides the study file's session")
     parser.add_argument("--text", type=Path, help="file to write the printed table to as well")
     options = parser.parse_args()
     plan = make_plan(

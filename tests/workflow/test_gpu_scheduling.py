@@ -45,7 +45,9 @@ def run_fake(folder: Path, *arguments: str, seconds: float) -> list[tuple[str, s
         text = FAKE.format(stages=("prepare_data", "train", "score"), seconds=seconds)
         (folder / "scripts" / f"{stage}.py").write_text(text)
     command = [sys.executable, "-m", "snakemake", "--quiet", "--config", "study=t4", *arguments]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=os.environ)
+    # This copy of the package comes before the installed one.
+    environment = os.environ | {"PYTHONPATH": str(folder / "scripts")}
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in (folder / "times.jsonl").read_text().splitlines()]
     return sorted((tuple(line) for line in lines), key=lambda line: line[2])

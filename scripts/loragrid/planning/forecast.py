@@ -21,8 +21,8 @@ from loragrid.study.study_file import Study
 class Workload:
     """Updates, tokens and operations of a run, held-out measurements included.
 
-    `flops` are by part. `steps` and `tokens` are None and `flops` is empty if the budget is in epochs
-    and the number of rows is unknown.
+    `flops` are by part. `steps` and `tokens` are None and `flops` is empty if the budget is in
+    epochs and the number of rows is unknown.
     """
 
     steps: int | None
@@ -36,7 +36,7 @@ class Workload:
 
 
 def device_for_model(study: Study, shape: Shape, device: PlannedDevice) -> PlannedDevice:
-    """The device as a model uses it, which is slower in float32 for a model that float16 would overflow."""
+    """The device as a model uses it: in float32, and slower, if float16 would overflow."""
     dtype = gpu_dtype(study, bf16=device.bf16)
     if device.kind != "cuda" or computed_in(shape, dtype) != "fp32":
         return device
@@ -47,8 +47,15 @@ def device_for_model(study: Study, shape: Shape, device: PlannedDevice) -> Plann
     return in_float32
 
 
-def workload_of(study: Study, cell: Cell, shape: Shape, data: DataSize, *, checkpointing: bool) -> Workload:
-    """The workload of a run; `checkpointing` repeats the layers' forward passes, as training on a GPU does."""
+def workload_of(
+    study: Study,
+    cell: Cell,
+    shape: Shape,
+    data: DataSize,
+    *,
+    checkpointing: bool,
+) -> Workload:
+    """The workload of a run; `checkpointing`, on a GPU, repeats the layers' forward passes."""
     training = study.training
     per_device, accumulation = cell.batch
     steps = updates(
@@ -85,14 +92,14 @@ def expected_rate(
 ) -> tuple[float | None, str]:
     """Expected TFLOPS of a cell's training, and their source.
 
-    The source is the finished runs of the same model on such a device, else those of any model, else
-    the card's expected rate.
+    The source is the finished runs of the same model on such a device, else those of any model,
+    else the card's expected rate.
     """
-    finished = [
-        other
-        for other in cells
-        if other.run in measured.runs and other.run in workloads and workloads[other.run].total_flops
-    ]
+    finished = []
+    for other in cells:
+        workload = workloads.get(other.run)
+        if other.run in measured.runs and workload is not None and workload.total_flops:
+            finished.append(other)
     of_model = [other for other in finished if other.model == cell.model]
     if not finished:
         return device.rate_tflops, device.rate_from
@@ -100,6 +107,7 @@ def expected_rate(
     records = {other.run: measured.runs[other.run] for other in used}
     flops = sum(completed_flops(workloads[run], record) for run, record in records.items())
     seconds = sum(record.train_seconds for record in records.values())
+    # Other models ran at their own precision; this one may have to run in float32, which is slower.
     slowdown = 1.0 if of_model else device.slowdown
     whose = cell.model if of_model else "other models"
     runs = "run" if len(used) == 1 else "runs"
@@ -136,7 +144,7 @@ def device_warnings(study: Study, cells: Iterable[Cell], device: PlannedDevice) 
 
 
 def _needed_mib(study: Study, cell: Cell, device: PlannedDevice) -> int | None:
-    """Predicted training memory; None if it is unknown, which the plan and the train stage report."""
+    """Predicted training memory; None if unknown, which the plan and the train stage report."""
     try:
         shape = find_shape(study.models[cell.model])
         if shape is None:
@@ -147,7 +155,7 @@ def _needed_mib(study: Study, cell: Cell, device: PlannedDevice) -> int | None:
 
 
 def fitting_changes(study: Study, cell: Cell, shape: Shape, device: PlannedDevice) -> Iterator[str]:
-    """Single changes that would make a cell fit `device`, each alone, with the memory it would take.
+    """Single changes that would each make a cell fit `device`, with the memory it would take.
 
     None is made automatically, because each changes the result or the cost of the run.
     """

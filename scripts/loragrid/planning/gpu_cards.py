@@ -1,4 +1,4 @@
-"""The device that a plan is made for: this machine's GPU, the card that the study file names, or this CPU.
+"""The device that a plan is made for: this machine's GPU, the study file's card, or this CPU.
 
 Imports no torch, because the workflow reads this whenever it is parsed.
 """
@@ -14,7 +14,7 @@ from loragrid.paths import ROOT
 from loragrid.runtime.provenance import cpu_name
 from loragrid.study.sections import Plan
 
-# ASSUME: training in float32 reaches at most this share of a card's float32 peak; none was measured.
+# ASSUME: training in float32 reaches at most this share of a card's float32 peak; not measured.
 FP32_SHARE = 0.5
 CARDS = ROOT / "config" / "cards.yaml"
 # The card whose measured share of its peak is assumed for cards without a training rate.
@@ -42,8 +42,8 @@ class PlannedDevice:
     """A device as a plan sees it; numbers are None if they are unknown.
 
     `names`: the names by which records may call such a device; `found`: it is in this machine;
-    `rate_tflops`: the expected training rate; `fp32_tflops`: its peak in float32; `slowdown`: the rate
-    of a model in float32, relative to other models on this device.
+    `rate_tflops`: the expected training rate; `fp32_tflops`: its peak in float32; `slowdown`: the
+    rate of a model in float32, relative to other models on this device.
     """
 
     kind: str  # "cuda" or "cpu"
@@ -59,7 +59,7 @@ class PlannedDevice:
     slowdown: float = 1.0
 
     def in_float32(self) -> "PlannedDevice":
-        """The device for a model that it computes in float32: at most a share of its float32 peak."""
+        """The device for a model in float32: its rate is at most a share of its float32 peak."""
         if self.rate_tflops is None or self.fp32_tflops is None:
             return self
         rate = FP32_SHARE * self.fp32_tflops
@@ -81,12 +81,14 @@ def read_cards() -> dict[str, GpuCard]:
                 f"{CARDS.name}: card {key} has missing or unknown keys ({different}). "
                 "Fix: give the row the keys that the file's head lists."
             )
-    return {key: GpuCard(key=key, **row | {"names": tuple(row["names"])}) for key, row in rows.items()}
+        row["names"] = tuple(row["names"])
+    return {key: GpuCard(key=key, **row) for key, row in rows.items()}
 
 
 @cache
 def detect_gpu() -> tuple[str, int] | None:
-    """Name and memory (MiB) of this machine's first NVIDIA GPU as its driver reports them, or None."""
+    """Name and memory (MiB) of this machine's first NVIDIA GPU by its driver, or None."""
+    # By the driver's own tool: importing torch would take seconds at every call of snakemake.
     command = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
@@ -131,6 +133,7 @@ def planned_device(plan: Plan, *, detect: bool = True) -> PlannedDevice:
         found=gpu is not None,
         vram_mib=vram_mib,
         vram_from=vram_from,
+        # A card missing from the table is most likely newer than those in it.
         bf16=card.bf16 if card else True,
         rate_tflops=rate,
         rate_from=rate_from,
@@ -153,7 +156,11 @@ def _this_cpu(plan: Plan) -> PlannedDevice:
     )
 
 
-def _usable_memory(plan: Plan, driver_mib: int | None, card: GpuCard | None) -> tuple[int | None, str]:
+def _usable_memory(
+    plan: Plan,
+    driver_mib: int | None,
+    card: GpuCard | None,
+) -> tuple[int | None, str]:
     """Memory (MiB) that a run may use, and its source."""
     if plan.vram_mib:
         return plan.vram_mib, "the study file"
@@ -168,8 +175,8 @@ def _usable_memory(plan: Plan, driver_mib: int | None, card: GpuCard | None) -> 
 def card_key(name: str) -> str | None:
     """The key of the card that a driver calls by this name, or None.
 
-    Names must be equal as a whole: an RTX 3090 Ti is not an RTX 3090, an L40S not an L4, a MIG slice
-    not a whole card. Drivers before 2021 leave out the word NVIDIA.
+    Names must be equal as a whole: an RTX 3090 Ti is not an RTX 3090, an L40S not an L4, a MIG
+    slice not a whole card. Drivers before 2021 leave out the word NVIDIA.
     """
     wanted = _without_maker(name)
     for key, card in read_cards().items():

@@ -20,9 +20,10 @@ from loragrid.study.study_file import Study
 
 
 def check_target_modules(study: Study, cells: Iterable[Cell]) -> None:
-    """Raise `UserError` if a model lacks one of `training.target_modules`, hours before its training would.
+    """Raise `UserError` if a model lacks one of `training.target_modules`.
 
-    Models of unknown shape are skipped; the plan reports them.
+    Training would raise it too, but hours later. Models of unknown shape are skipped; the plan
+    reports them.
     """
     for model in dict.fromkeys(cell.model for cell in cells):
         shape = None
@@ -33,7 +34,7 @@ def check_target_modules(study: Study, cells: Iterable[Cell]) -> None:
 
 
 def gpu_training_setup(study: Study, cell: Cell, *, bf16: bool) -> TrainingSetup:
-    """The training of a cell on a GPU, which computes in bfloat16 or not."""
+    """The training of a cell on a GPU; `bf16`: the GPU computes in bfloat16."""
     training = study.training
     return TrainingSetup(
         precision=study.models[cell.model].precision,
@@ -67,7 +68,7 @@ def training_memory_on(device: PlannedDevice, shape: Shape, setup: TrainingSetup
 
 
 def predict_scoring(study: Study, cell: Cell, shape: Shape, *, bf16: bool) -> Memory:
-    """`scoring_memory` of a cell's adapter on its base, on a GPU that computes in bfloat16 or not."""
+    """`scoring_memory` of a cell's adapter on its base; `bf16`: the GPU computes in bfloat16."""
     tensors = shape.adapter_tensors(rank=cell.rank, target_modules=study.training.target_modules)
     setup = ScoringSetup(
         precision=study.models[cell.model].precision,
@@ -96,7 +97,7 @@ def gpu_dtype(study: Study, *, bf16: bool) -> str:
 def named_card_has_bf16(study: Study) -> bool:
     """Whether the study file's card computes in bfloat16.
 
-    False without a card: fp16 takes at least as much memory, so the prediction stays on the safe side.
+    False without a card, which is safe: training in fp16 takes at least as much memory.
     """
     card = named_card(study.plan)
     return card is not None and card.bf16

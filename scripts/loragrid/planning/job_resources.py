@@ -1,7 +1,7 @@
 """Resources that each job requests from the scheduler, from the plan's predictions.
 
-Computed whenever the workflow is parsed, also on a cluster's login node: for the card that the study
-file names, whatever GPU this machine has. Shapes and arithmetic only, no torch and no network.
+Computed whenever the workflow is parsed, also on a cluster's login node: for the card that the
+study file names, whatever GPU this machine has. Shapes and arithmetic only, no torch, no network.
 """
 
 import math
@@ -28,7 +28,7 @@ from loragrid.study.grid import Cell
 from loragrid.study.search_space import searched_space
 from loragrid.study.study_file import Study
 
-# A job of unknown size reserves the whole GPU: Snakemake lowers a request to the limit that it was given.
+# A job of unknown size reserves the whole GPU: Snakemake lowers a request to the limit it was given.
 WHOLE_GPU_MIB = 1_000_000
 # ASSUME: a job requests this many times the predicted memory, since no GPU has confirmed the
 # predictions and two jobs that do not fit beside each other both die. It also keeps two of the t4
@@ -59,11 +59,11 @@ class _Context:
 def resource_requests(
     study: Study, cells: Iterable[Cell], *, results: Path, session_minutes: float | None
 ) -> dict[str, dict[str, Request]]:
-    """Requests by stage: {"train": run → request, "score": run or base → request, "tune": {"tune": request}}.
+    """Requests by stage and name: "train" by run, "score" by run or base, "tune" by "tune".
 
     `vram_mib` in MiB, `mem_mb` (of the machine) in MB, `runtime` in minutes, at most one session: a
-    longer job is cut at a checkpoint and submitted again. Cells that differ in learning rate or seed
-    alone have equal requests.
+    longer job is cut at a checkpoint and submitted again. Cells that differ in learning rate or
+    seed alone have equal requests.
     """
     context = _Context(
         study=study,
@@ -82,11 +82,14 @@ def resource_requests(
         train[cell.run] = requests["train"]
         score[cell.run] = requests["score"]
         # A base requests as much as the largest of its runs.
-        largest = score.get(cell.base, requests["score"])
-        score[cell.base] = {name: max(value, largest[name]) for name, value in requests["score"].items()}
+        score[cell.base] = _larger(score.get(cell.base, requests["score"]), requests["score"])
         if search is None:  # the first cell is the base case, from which a search departs
             search = _search_request(context, cell, requests["train"])
     return {"train": train, "score": score, "tune": {"tune": search}}
+
+
+def _larger(one: Request, other: Request) -> Request:
+    return {name: max(one[name], other[name]) for name in one}
 
 
 def session_length(study: Study, asked_minutes: float | None) -> float | None:
@@ -123,7 +126,7 @@ def _request(context: _Context, vram_mib: float, host_mib: int, hours: float | N
 
 
 def _host_mib(context: _Context, cell: Cell, shape: Shape) -> int:
-    """Memory of the machine, rounded up to 100 MiB: cells that differ by a few MiB request the same."""
+    """Memory of the machine, rounded up to 100 MiB so that similar cells have equal requests."""
     device = context.device
     if device.kind == "cuda":
         needed = CUDA_HOST_MIB + 2 * weight_bytes(shape, "16bit", backend="trl") / 2**20
@@ -156,11 +159,14 @@ def _hours(context: _Context, cell: Cell, shape: Shape) -> tuple[float | None, f
 
 
 def _minutes(hours: float | None, longest_minutes: float | None) -> int:
-    """Minutes to request for a job of that many hours; a job of unknown length requests a whole session."""
+    """Minutes to request for a job of `hours`; a job of unknown length requests a whole session."""
     if hours is None:
-        return math.ceil(UNKNOWN_MINUTES if longest_minutes is None else longest_minutes)
+        return math.ceil(longest_minutes or UNKNOWN_MINUTES)
     wanted = STARTUP_MINUTES + TIME_MARGIN * 60 * hours
-    return math.ceil(wanted if longest_minutes is None else min(wanted, longest_minutes))
+    if longest_minutes is not None:
+        # A longer job would only wait longer in the queue: the session ends it anyway.
+        wanted = min(wanted, longest_minutes)
+    return math.ceil(wanted)
 
 
 def _search_request(context: _Context, base_case: Cell, training: Request) -> Request:

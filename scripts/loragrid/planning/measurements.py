@@ -13,7 +13,7 @@ from loragrid.study.study_file import Study
 
 @dataclass(frozen=True, kw_only=True)
 class DataSize:
-    """Training rows (None if unknown), mean tokens per row, and whether a data card counted them."""
+    """Training rows (None if unknown) and tokens per row; `counted`: a data card has counted them."""
 
     rows: int | None
     row_tokens: float
@@ -29,7 +29,7 @@ class Measurements:
 
 
 def data_size(study: Study, data_id: str, results: Path) -> DataSize:
-    """The size of a data set from its card, or from the study file's `plan` before it is prepared."""
+    """The size of a data set from its card or, before there is one, from the study file's `plan`."""
     settings, plan = study.data, study.plan
     card_file = results / "data" / data_id / "card.json"
     if card_file.is_file():
@@ -39,6 +39,7 @@ def data_size(study: Study, data_id: str, results: Path) -> DataSize:
     else:
         rows = plan.rows
         if rows is not None and settings.max_rows is not None:
+            # max_rows includes the held-out rows.
             rows = min(rows, settings.max_rows - settings.heldout_rows)
         size = DataSize(rows=rows, row_tokens=plan.row_tokens, counted=False)
     if study.training.packing:
@@ -54,8 +55,13 @@ def _packed(size: DataSize, max_length_tokens: int) -> DataSize:
     return DataSize(rows=rows, row_tokens=max_length_tokens, counted=size.counted)
 
 
-def read_measurements(study: Study, cells: tuple[Cell, ...], results: Path, device: PlannedDevice) -> Measurements:
-    """The study's records that were made on such a device; unreadable ones are reported and left out."""
+def read_measurements(
+    study: Study,
+    cells: tuple[Cell, ...],
+    results: Path,
+    device: PlannedDevice,
+) -> Measurements:
+    """The study's records made on such a device; unreadable ones are reported and left out."""
     runs, scores = {}, {}
     # In the order of the cells, so that sums over records are the same in every process.
     for name in dict.fromkeys(name for cell in cells for name in (cell.run, cell.base)):

@@ -1,8 +1,8 @@
-"""Peak GPU memory of training and scoring by part, predicted from the model's shape. Imports no torch.
+"""Peak GPU memory of training and scoring by part, predicted from shapes. Imports no torch.
 
 The bytes per activation and per logit were counted on a CPU with torch's own record of allocations
-(a test repeats it): Llama with LoRA on every linear map, transformers 5.17, PEFT 0.21. The additions
-of a GPU (context, workspaces, fragmentation) are assumed, not measured: see ASSUME.
+(a test repeats it): Llama with LoRA on every linear map, transformers 5.17, PEFT 0.21. A GPU's
+additions (context, workspaces, fragmentation) are assumed, not measured: see ASSUME.
 """
 
 from collections.abc import Sequence
@@ -22,8 +22,8 @@ FULL_BYTES = {"32bit": 4, "16bit": 2, "4bit": 2}
 LOGIT_BYTES = {"fp32": 12, "half": 12.25}
 LOGIT_BYTES_FORWARD = {"fp32": 8, "half": 10}
 # ASSUME: unsloth's loss kernel writes gradients over the logits. Half the bytes explain the 6.5 GB
-# that public runs of Llama-3.2-3B report on a T4 at batch 2 and 2048 tokens (a test repeats the sum);
-# not measured here.
+# that public runs of Llama-3.2-3B report on a T4 at batch 2 and 2048 tokens (a test repeats the
+# sum); not measured here.
 LOGIT_BYTES_UNSLOTH = {"fp32": 8, "half": 4}
 # One layer being recomputed and differentiated: bytes per token and unit of the inner and of the
 # hidden size.
@@ -90,8 +90,10 @@ def training_memory(shape: Shape, setup: TrainingSetup) -> Memory:
     by_unsloth = setup.backend == "unsloth"
     tokens = setup.per_device * setup.max_length_tokens
     logit_bytes = LOGIT_BYTES_UNSLOTH if by_unsloth else LOGIT_BYTES
-    heldout_logit_bytes = _heldout_tokens(shape, setup.max_length_tokens) * LOGIT_BYTES_FORWARD[kind]
-    logits = shape.vocab_size * max(tokens * logit_bytes[kind], heldout_logit_bytes)
+    heldout_tokens = _heldout_tokens(shape, setup.max_length_tokens)
+    # A held-out pass keeps no gradients, but it may have more tokens than a training step.
+    bytes_per_word = max(tokens * logit_bytes[kind], heldout_tokens * LOGIT_BYTES_FORWARD[kind])
+    logits = shape.vocab_size * bytes_per_word
     # Bytes per number of a layer's input, kept for its recomputation; unsloth keeps 16 bits.
     input_bytes = 2 if by_unsloth and kind == "half" else 4
     activations = tokens * _layers_bytes(
@@ -116,7 +118,7 @@ def training_memory(shape: Shape, setup: TrainingSetup) -> Memory:
 
 
 def scoring_memory(shape: Shape, setup: ScoringSetup) -> Memory:
-    """Memory of scoring: the largest of a held-out pass, a batch of choices, and a batch of answers."""
+    """Memory of scoring: the largest of a held-out pass, a batch of choices and one of answers."""
     kind = computed_in(shape, setup.compute_dtype)
     batch = setup.batch_size
     heldout = _heldout_tokens(shape, setup.max_length_tokens)
@@ -147,7 +149,7 @@ def weight_bytes(shape: Shape, precision: str, *, backend: str, kind: str = "hal
     """Bytes of the frozen base, computed in `kind`; `backend`: unsloth, trl or scoring.
 
     In 4 bits only the layers' matrices are quantised. PEFT's preparation for the trl backend turns
-    the rest (embeddings, head, norms) into float32, unsloth leaves it in 16 bits, scoring in `kind`.
+    the rest (embeddings, head, norms) into float32; unsloth leaves it in 16 bits, scoring in `kind`.
     """
     in_float32 = kind == "fp32" and backend != "unsloth"
     if precision != "4bit":
@@ -172,7 +174,7 @@ def _heldout_tokens(shape: Shape, max_length_tokens: int) -> int:
 def _layers_bytes(shape: Shape, kind: str, *, input_bytes: int, checkpointing: bool) -> float:
     """Bytes per token of all layers: their inputs and one layer at work, or all layers at work."""
     inner, hidden = LAYER_BYTES[kind]
-    # Wide heads (Gemma's are wider than its hidden size) count as the hidden size that they replace.
+    # Wide heads (Gemma's are wider than its hidden size) count in place of the hidden size.
     width = max(shape.hidden_size, shape.heads * shape.head_dim)
     working = inner * shape.intermediate_size + hidden * width
     if checkpointing:

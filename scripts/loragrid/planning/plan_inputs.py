@@ -1,4 +1,4 @@
-"""Everything that a plan is computed from: the study, the device, shapes, data sizes and measurements."""
+"""Inputs of a plan: the study, the device, shapes, data sizes and measurements."""
 
 from dataclasses import dataclass
 from pathlib import Path

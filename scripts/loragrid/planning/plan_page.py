@@ -87,22 +87,22 @@ def device_line(device: dict[str, Any]) -> str:
 
 
 def problems(plan: dict[str, Any]) -> list[str]:
-    """A line per cell that cannot be planned or does not fit, with changes that would make it fit."""
+    """A line per cell that cannot be planned or does not fit, with changes that make it fit."""
     lines = []
     limit = plan["device"]["vram_mib"]
     for row in plan["cells"]:
         run = row["run"]
         if row["problem"]:
             lines.append(f"{run}: not planned: {row['problem']}")
+        needed = row["total_mib"]
         if row["fits"] is False:
             changes = "; or ".join(row["fit_by"])
             if not changes:
                 changes = "no single change of batch, length, backend, precision or known card"
-            lines.append(f"{run}: does not fit: {row['total_mib']:,} of {limit:,} MiB. Would fit with {changes}")
+            lines.append(f"{run}: does not fit: {needed:,} of {limit:,} MiB. Would fit with {changes}")
         if row["score_fits"] is False:
-            lines.append(
-                f"{run}: scoring does not fit: {row['score_mib']:,} of {limit:,} MiB. Fix: lower scoring.batch_size"
-            )
+            needed = f"{row['score_mib']:,} of {limit:,} MiB"
+            lines.append(f"{run}: scoring does not fit: {needed}. Fix: lower scoring.batch_size")
         if row["train_hours"] and row["score_hours"] and row["score_hours"] > row["train_hours"]:
             lines.append(f"{run}: scoring takes longer than training. Fix: lower scoring.limit")
     return lines
@@ -122,11 +122,13 @@ def summary(plan: dict[str, Any]) -> list[str]:
         if task["half_width"]:
             widths.append(f"{task['task']} {task['items']} items ±{100 * task['half_width']:.1f}")
     if widths:
-        lines.append("Scores, with half a 95 % interval in points, at its widest: " + ", ".join(widths))
+        listed = ", ".join(widths)
+        lines.append(f"Scores, with half a 95 % interval in points, at its widest: {listed}")
     lines += _source_lines("Training rate", plan["cells"], "train_from")
     lines += _source_lines("Scoring", plan["cells"], "score_from")
     if not all(size["counted"] for size in plan["data"].values()):
-        lines.append("Tokens per row: assumed in the study file (plan.row_tokens) until the data are prepared")
+        source = "assumed in the study file (plan.row_tokens) until the data are prepared"
+        lines.append(f"Tokens per row: {source}")
     return lines + _memory_lines(plan)
 
 
@@ -144,11 +146,11 @@ def _source_lines(figure: str, cells: list[dict[str, Any]], column: str) -> list
 
 
 def _memory_lines(plan: dict[str, Any]) -> list[str]:
-    """How the memory was predicted, and the measured peaks of finished runs on this kind of card."""
-    predicted = "Memory: predicted from shapes, not measured; rows as long as data.max_length_tokens allows"
+    """How the memory was predicted, and measured peaks of finished runs on such a card."""
+    method = "predicted from shapes, not measured; rows as long as data.max_length_tokens allows"
     if plan["device"]["kind"] == "cpu":
-        return [f"{predicted}; Python and its libraries take some 600 MiB more"]
-    lines = [predicted]
+        return [f"Memory: {method}; Python and its libraries take some 600 MiB more"]
+    lines = [f"Memory: {method}"]
     for row in plan["cells"]:
         if row["measured_peak_mib"]:
             lines.append(
@@ -178,7 +180,8 @@ def render_page(plan: dict[str, Any]) -> str:
         lstrip_blocks=True,
     )
     css = (TEMPLATES / "plan.css").read_text(encoding="utf-8")
-    # Nothing but this one style sheet may load: a plan shows names from a study file that may be a stranger's.
+    # Nothing but this style sheet may load: the names on the page come from the study file, which
+    # may be a stranger's.
     digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
     total = plan["totals"]
@@ -201,7 +204,7 @@ def render_page(plan: dict[str, Any]) -> str:
 
 
 def bars(plan: dict[str, Any]) -> dict[str, Any]:
-    """Stacked bars of memory, 600 units wide: (part, x, width, MiB) per cell, and the card's limit."""
+    """Stacked memory bars, 600 units wide: (part, x, width, MiB) per cell, and the card's limit."""
     known = [row for row in plan["cells"] if row["total_mib"] is not None]
     limit = plan["device"]["vram_mib"]
     largest = max([row["total_mib"] for row in known] + [limit or 0, 1])

@@ -81,11 +81,13 @@ def _time_columns(inputs: PlanInputs, cell: Cell, shape: Shape) -> dict[str, Any
     """Updates, tokens, operations, hours with their source, and sessions."""
     workload = inputs.workloads[cell.run]
     device = device_for_model(inputs.study, shape, inputs.device)
-    tflops, source = expected_rate(cell, inputs.study.cells, inputs.workloads, inputs.measured, device)
+    cells, measured = inputs.study.cells, inputs.measured
+    tflops, source = expected_rate(cell, cells, inputs.workloads, measured, device)
     flops = workload.total_flops
     hours = flops / (tflops * 1e12) / 3600 if flops and tflops else None
-    record = inputs.measured.runs.get(cell.run)
+    record = measured.runs.get(cell.run)
     if record is not None:
+        # Nothing is left to predict.
         hours = record.train_seconds / 3600
         source = f"measured on the run itself, which {record.status}"
     return {
@@ -108,7 +110,13 @@ def _sessions(hours: float | None, session_minutes: float | None) -> int | None:
     return max(1, math.ceil(hours * 60 / session_minutes))
 
 
-def scoring_columns(inputs: PlanInputs, cell: Cell, *, subject: str, tflops: float | None) -> dict[str, Any]:
+def scoring_columns(
+    inputs: PlanInputs,
+    cell: Cell,
+    *,
+    subject: str,
+    tflops: float | None,
+) -> dict[str, Any]:
     """Hours of scoring a `subject`, a cell's run or base, and their source.
 
     The source is the subject's own record, else the mean of the model's scored subjects, else an
@@ -139,7 +147,7 @@ def scoring_columns(inputs: PlanInputs, cell: Cell, *, subject: str, tflops: flo
 
 
 def base_rows(inputs: PlanInputs, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A row for each untrained base, which is scored too; `rows` are those of the cells, in their order."""
+    """A row for each untrained base, which is scored too; `rows` are the cells', in order."""
     bases = {}
     for cell, row in zip(inputs.study.cells, rows, strict=True):
         if cell.base not in bases and cell.model in inputs.shapes:
@@ -152,12 +160,18 @@ def task_rows(study: Study) -> list[dict[str, Any]]:
     """Tasks with their items and half the 95 % interval of a score, as a share; None if unknown."""
     rows = []
     for name, size in task_sizes(study.scoring).items():
-        items, half_width = (None, None) if size is None else (size.items, size.half_width)
-        rows.append({"task": name, "items": items, "half_width": half_width})
+        row = {"task": name, "items": None, "half_width": None}
+        if size is not None:
+            row |= {"items": size.items, "half_width": size.half_width}
+        rows.append(row)
     return rows
 
 
-def totals(rows: list[dict[str, Any]], bases: list[dict[str, Any]], session_minutes: float | None) -> dict[str, Any]:
+def totals(
+    rows: list[dict[str, Any]],
+    bases: list[dict[str, Any]],
+    session_minutes: float | None,
+) -> dict[str, Any]:
     """Sums over the known figures; `complete` says whether all are known."""
     train = [row["train_hours"] for row in rows]
     score = [row["score_hours"] for row in (*rows, *bases)]

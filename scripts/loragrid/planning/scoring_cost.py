@@ -1,4 +1,4 @@
-"""Cost of scoring one subject: tokens that are read in parallel, and answers written token by token.
+"""Cost of scoring one subject: tokens read in parallel, and answers written token by token.
 
 Imports no torch.
 """
@@ -19,8 +19,8 @@ from loragrid.study.sections import Scoring
 from loragrid.study.tasks import HELDOUT_LOSS, item_limit, items_file, read_task, task_file
 
 SIZES = ROOT / "config" / "task_sizes.yaml"
-# ASSUME: writing a token takes 2.5 ms per layer for any batch size, because a pass over a small batch
-# is bound by launching its kernels, not by arithmetic.
+# ASSUME: writing a token takes 2.5 ms per layer for any batch size, because a pass over a small
+# batch is bound by launching its kernels, not by arithmetic.
 WRITE_SECONDS_PER_LAYER = 0.0025
 # ASSUME: loading the model, its libraries and the tasks takes a minute.
 LOAD_SECONDS = 60
@@ -33,7 +33,7 @@ TEMPLATE_TOKENS = 30
 class TaskSize:
     """Size of a task: its items after the study's limit (None if unknown) and tokens per request.
 
-    `requests` are per item, `answer_tokens` at most. `share`: the score is a share of right answers.
+    `requests` are per item, `answer_tokens` at most; `share`: the score is a share of right answers.
     """
 
     items: int | None
