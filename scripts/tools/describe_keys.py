@@ -1,4 +1,4 @@
-"""Writes config/README.md, the list of every key of a study file, from the schema's descriptions.
+"""Writes config/README.md, the list of all keys of a study file, from the descriptions in the schema.
 
 Usage: python scripts/tools/describe_keys.py
 """
@@ -14,23 +14,28 @@ from loragrid.study.validation import read_schema
 
 HEAD = """# Study files
 
-`config.yaml` names the study that `snakemake` runs: a file in `studies/`, or any path. A study file is complete: it is merged
-with nothing, every key is written, and an unknown key is an error. Copy `studies/demo.yaml` and change what you want to know.
+`config.yaml` names the study that `snakemake` runs: a file in `studies/`, or any path. A study file is complete: nothing is
+merged into it, every key must be written, and an unknown key is an error. To start your own, copy `studies/demo.yaml`.
 
-Relative paths are looked up beside the study file first, then in the project. A number with an exponent needs a point:
-`2.0e-4`, since YAML reads `2e-4` as text.
+Relative paths are looked up beside the study file first, then in the project. A number with an exponent needs a decimal point:
+`2.0e-4`, because YAML reads `2e-4` as text.
 
-A run is named after *all* that determines its adapter: a changed setting makes a new run, an added value trains only what is new.
-That identity is one cell of the grid with `data`, its entry of `models` and `training`. No part of it are `save_steps`,
-`save_minutes`, `keep_checkpoints`, `session_minutes` and `report_to` of `training`, the `shape` of a model, the place of a local
-file, and all of `title`, `scoring`, `compare`, `tune` and `plan`: they may be changed at any time, and no run is trained again. A
-change of `scoring` (but for its `threads`) scores again, one of `compare` compares again.
+A run is named after everything that determines its adapter: one cell of the grid, `data`, its entry of `models`, and `training`.
+A changed setting therefore makes a new run, and an added value trains only the new cells. The following keys are not part of a
+run's identity and may be changed at any time without training again:
 
-This page is made from `workflow/schemas/study.schema.yaml` by `python scripts/tools/describe_keys.py`.
+- `save_steps`, `save_minutes`, `keep_checkpoints`, `session_minutes` and `report_to` of `training`;
+- `shape` of a model, and the path of a local file (its content counts);
+- `title`, `scoring`, `compare`, `tune` and `plan`. A change of `scoring` (except its `threads`) scores again, a change of
+  `compare` compares again.
 
-| key | values | what and why |
+`python scripts/tools/describe_keys.py` writes this page from `workflow/schemas/study.schema.yaml`.
+
+| key | values | meaning and reason |
 |---|---|---|
 """
+TYPE_NAMES = {"object": "map", "array": "list", "string": "text", "integer": "whole number"}
+BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
 
 
 def describe(schema: dict[str, Any]) -> str:
@@ -40,20 +45,21 @@ def describe(schema: dict[str, Any]) -> str:
 
 
 def _keys(node: dict[str, Any], schema: dict[str, Any], prefix: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every key below `node` with its resolved schema; a map's free keys appear as `*`."""
+    """Every key below `node` with its resolved schema; `*` is any key of a map with free keys."""
     seen = set()
     for branch in (node, *node.get("oneOf", [])):
         children = branch.get("properties", {})
         if isinstance(branch.get("additionalProperties"), dict):
             children = children | {"*": branch["additionalProperties"]}
         for name, child in children.items():
-            child = _resolve(child, schema)
             key = f"{prefix}{name}"
+            # The alternatives of a `oneOf` share keys, such as a model's precision.
             if key in seen:
                 continue
             seen.add(key)
-            yield key, child
-            yield from _keys(child, schema, f"{key}.")
+            resolved = _resolve(child, schema)
+            yield key, resolved
+            yield from _keys(resolved, schema, f"{key}.")
 
 
 def _resolve(node: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
@@ -70,13 +76,12 @@ def _values(node: dict[str, Any]) -> str:
     if "type" not in node:
         return " or ".join(_values(branch) for branch in node.get("oneOf", []))
     kinds = [node["type"]] if isinstance(node["type"], str) else node["type"]
-    names = {"object": "map", "array": "list", "string": "text", "number": "number", "integer": "whole number"}
-    bounds = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
-    limits = [f"{sign} {node[name]}" for name, sign in bounds.items() if name in node]
-    return " or ".join(names.get(kind, kind) for kind in kinds) + (f", {', '.join(limits)}" if limits else "")
+    limits = [f"{sign} {node[name]}" for name, sign in BOUNDS.items() if name in node]
+    return ", ".join([" or ".join(TYPE_NAMES.get(kind, kind) for kind in kinds), *limits])
 
 
 def _text(node: dict[str, Any]) -> str:
+    # A bar would end the table's cell.
     return " ".join(node.get("description", "").split()).replace("|", "\\|")
 
 
