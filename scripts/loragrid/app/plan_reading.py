@@ -5,7 +5,7 @@ from html import escape
 
 from loragrid.app.plan_request import DAY_NAMES, NO_DAY, PlanForm
 from loragrid.formatting import visible
-from loragrid.running_plans.reading import Plan, parse_plan
+from loragrid.running_plans.reading import RunningPlan, parse_plan
 
 SHORT_DAYS = tuple(name[:3] for name in DAY_NAMES)
 
@@ -75,13 +75,13 @@ def heading(form: PlanForm) -> str:
     return visible(f"{race} plan for {form.name}" if form.name else f"{race} plan")
 
 
-def day_columns(plan: Plan) -> list[str]:
+def day_columns(plan: RunningPlan) -> list[str]:
     """The plan's days as columns: weekdays from Monday on, then others as they come."""
     named = list(dict.fromkeys(day for _, day, _ in plan.table))
     return [day for day in SHORT_DAYS if day in named] + [day for day in named if day not in SHORT_DAYS]
 
 
-def cells(plan: Plan) -> dict[int, dict[str, str]]:
+def cells(plan: RunningPlan) -> dict[int, dict[str, str]]:
     """Week → day → text."""
     table: dict[int, dict[str, str]] = {}
     for week, day, text in plan.table:

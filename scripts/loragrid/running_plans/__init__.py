@@ -1,1 +1,1 @@
-"""Reading a running-training plan from free text."""
+"""Reads running-training plans from free text: weeks, running days and the race."""

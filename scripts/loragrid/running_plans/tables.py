@@ -1,4 +1,4 @@
-"""Tables of running plans (Markdown pipes) as lines that say the same: "Week 2", "Monday: easy 5 km"."""
+"""Rewrites tables of running plans (Markdown pipes) as lines: "Week 2", "Monday: easy 5 km"."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -8,11 +8,19 @@ from loragrid.running_plans.vocabulary import NUMBER, WEEKDAY
 _DAY = re.compile(rf"[\W_]*(?:(?:day|run|session|workout)s?\s*#?\s*{NUMBER}|d\d\b|{WEEKDAY})", re.IGNORECASE)
 _WEEK = re.compile(rf"[\W_]*(?:weeks?|wk|w)\s*#?\s*{NUMBER}", re.IGNORECASE)
 _BARE_NUMBERS = re.compile(rf"[\W_]*{NUMBER}(?:\s*(?:-|–|—|to|and|&|,)\s*{NUMBER})*[\W_]*", re.IGNORECASE)
+_COLUMN_NAMES = {
+    "week": "Week",
+    "weeks": "Week",
+    "wk": "Week",
+    "day": "Day",
+    "days": "Day",
+    "weekday": "Day",
+}
 _RULE = re.compile(r"[\s|:+=–—-]+")
 
 
 def flatten_tables(lines: Iterable[str]) -> Iterator[str]:
-    """`lines` with every table replaced: one line for a week, one for each of its days; other lines as they are."""
+    """`lines` with every table replaced by one line for a week and one for each of its days; other lines unchanged."""
     table: list[list[str]] = []
     for line in lines:
         cells = _cells(line)
@@ -27,6 +35,7 @@ def flatten_tables(lines: Iterable[str]) -> Iterator[str]:
 
 def _cells(line: str) -> list[str] | None:
     """The cells of a table's row; None for any other line and for the rule below a header."""
+    # One "|" inside a line is prose; a row without an outer "|" has at least two.
     if line.count("|") < (1 if line.lstrip().startswith("|") else 2) or _RULE.fullmatch(line):
         return None
     return [cell.strip() for cell in line.strip().strip("|").split("|")]
@@ -59,26 +68,29 @@ def _days_across(header: list[str], rows: list[list[str]]) -> Iterator[str]:
 
 
 def _row_by_row(table: list[list[str]]) -> Iterator[str]:
-    """Rows that open with a week, a day, or both; bare numbers are named by the header."""
-    names = [_name(cell) for cell in table[0]]
+    """Rows that open with a week, a day, or both; the header names bare numbers."""
+    names = [_column_name(cell) for cell in table[0]]
     has_header = any(names)
+    week_first = has_header and names[0] == "Week"
+    day_second = len(names) > 1 and names[1] == "Day"
     for row in table[1:] if has_header else table:
-        named = [_labelled(cell, name) for cell, name in zip(row, names)] + row[len(names) :]
-        if has_header and names[0] == "Week" and named[0]:
-            yield (
-                named[0]
-                if len(names) > 1 and names[1] == "Day"
-                else f"{named[0]}: {', '.join(filter(None, named[1:]))}"
-            )
-        if not has_header or names[0] != "Week":
-            yield f"{named[0]}: {' '.join(named[1:]) or 'rest'}"
-        elif len(names) > 1 and names[1] == "Day" and len(named) > 1:
-            yield f"{named[1]}: {' '.join(named[2:]) or 'rest'}"
+        cells = [_labelled(cell, name) for cell, name in zip(row, names)] + row[len(names) :]
+        if not week_first:
+            yield f"{cells[0]}: {' '.join(cells[1:]) or 'rest'}"
+            continue
+        # An empty first cell continues the week of the row above.
+        if cells[0] and day_second:
+            yield cells[0]
+        elif cells[0]:
+            yield f"{cells[0]}: {', '.join(filter(None, cells[1:]))}"
+        if day_second and len(cells) > 1:
+            yield f"{cells[1]}: {' '.join(cells[2:]) or 'rest'}"
 
 
-def _name(cell: str) -> str:
+def _column_name(cell: str) -> str:
+    """ "Week", "Day", or "" for any other header."""
     word = re.sub(r"[\W_]+", " ", cell).strip().casefold()
-    return {"week": "Week", "weeks": "Week", "wk": "Week", "day": "Day", "days": "Day", "weekday": "Day"}.get(word, "")
+    return _COLUMN_NAMES.get(word, "")
 
 
 def _labelled(cell: str, name: str) -> str:
@@ -86,5 +98,5 @@ def _labelled(cell: str, name: str) -> str:
 
 
 def _or_rest(cell: str) -> str:
-    """An empty cell, a dash or a zero is a day off."""
+    """The cell, or "rest" for an empty cell, a dash or a zero."""
     return cell if re.search(r"[^\W0_]", cell) else "rest"
