@@ -1,11 +1,11 @@
-"""Train one run of the grid: a LoRA adapter, its losses, its history and its record.
+"""Train one run of the grid: a LoRA adapter with its losses, history and record.
 
     train.py --study FILE --run RUN --data FOLDER --out FOLDER [--session-minutes M]
 
-Leaves in the output folder: adapter/ (PEFT form), losses.csv, history.jsonl, finished.json (a copy of the record that
-Snakemake does not delete) and, last, record.json. Until then also checkpoints/, from which the same command goes on after
-a kill, and trainer.lock; they are only for going on, so a finished run has no checkpoints. A run that stopped without a
-record says why in failure.json.
+Writes to the output folder: adapter/ (PEFT format), losses.csv, history.jsonl, finished.json (a
+copy of the record that Snakemake does not delete) and, last, record.json. Until then the folder also
+has trainer.lock and checkpoints/, from which the same command resumes after a kill. A run that
+stopped without a record says why in failure.json.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from loragrid.models.adapter_files import save_adapter
 from loragrid.models.loading import torch_device
 from loragrid.models.model_files import prepared_entry
 from loragrid.records import finished_record
-from loragrid.records.failures import failures_told
+from loragrid.records.failures import record_failures
 from loragrid.records.history import History
 from loragrid.records.losses import LossTable, last_position
 from loragrid.records.record import RunRecord, read_record, write_record
@@ -29,135 +29,167 @@ from loragrid.runtime.session import SessionClock, StopSignals, add_session_opti
 from loragrid.study.budget import plan_steps
 from loragrid.study.grid import Cell
 from loragrid.study.study_file import Study, load_study
-from loragrid.training import checkpoints
 from loragrid.training.backends.factory import choose_backend
 from loragrid.training.backends.recipe import make_recipe
+from loragrid.training.checkpoints import CheckpointStore
 from loragrid.training.fingerprint import fingerprint
 from loragrid.training.progress import Progress
 from loragrid.training.run_record import make_record
-from loragrid.training.run_session import Work, pause_if_late, train_session
+from loragrid.training.run_session import PreparedRun, RunContext, pause_if_late, train_session
 
 
 def train_run(
-    *, study: Study, cell: Cell, data_folder: Path, out: Path, session_ends: float | None = None
+    *,
+    study: Study,
+    cell: Cell,
+    data_folder: Path,
+    out: Path,
+    session_ends: float | None = None,
 ) -> RunRecord:
-    """Train a run to its end, from its newest good checkpoint if there is one, and return its record.
+    """Train a run to its end, resuming from its newest good checkpoint, and return its record.
 
-    `session_ends`: when the session ends, seconds of `time.monotonic()`. Raises `Paused` when a signal or that moment
-    came first, `Failed` when memory or disk ran out, `UserError` for what the user can mend. A run that diverged is a
-    finding: its record says so, and it has no adapter.
+    `session_ends`: end of the session, seconds of `time.monotonic()`. A diverged run is a result:
+    its record says so, and it has no adapter. Raises `Paused` on a signal or at the session's end,
+    `Failed` if memory or disk runs out, `UserError` for what the user can fix.
     """
-    if (out / "record.json").exists():
-        return _finished_before(out, run=cell.run)
-    clock, stop = SessionClock(session_ends), StopSignals()
-    pause_if_late(out, run=cell.run, clock=clock)
-    with (
-        failures_told(out, run=cell.run),
-        RunLock(out, run=cell.run, on_loss=stop.request) as lock,
-        stop,
-    ):
-        if (out / "record.json").exists():  # written by the trainer that held the lock until now
-            return _finished_before(out, run=cell.run)
-        work = prepare(study=study, cell=cell, data_folder=data_folder, out=out, clock=clock, stop=stop, lock=lock)
-        record = finished_record.kept_record(out, fingerprint=work.store.fingerprint)
-        if record is not None:
-            print_line(
-                f"[{cell.run}] {record.status} before, and nothing that decides it has changed: its record is written again "
-                f"(delete {out} to train it anew)"
-            )
-        else:
-            record = _train(work, study=study, cell=cell, out=out)
-        lock.check()
-        write_record(out / "record.json", record)
-        work.store.remove_all()
-    return record
-
-
-def _train(work: Work, *, study: Study, cell: Cell, out: Path) -> RunRecord:
-    """Train to the end, and leave every final file but the record that Snakemake waits for."""
-    story = _clear_up(out)
-    diverged = train_session(work, story=story)
-    work.lock.check()
-    adapter = None if diverged else save_adapter(work.trainer.model, out / "adapter")
-    work.progress.losses.seal()
-    record = make_record(
+    context = RunContext(
         study=study,
         cell=cell,
-        progress=work.progress,
-        history=story,
-        base=work.base,
-        backend=work.backend.name,
-        notes=work.trainer.notes,
-        card=work.data.card,
-        parameters=work.trainer.model.get_nb_trainable_parameters(),
-        adapter=adapter,
-        diverged=diverged,
+        data_folder=data_folder,
+        out=out,
+        clock=SessionClock(session_ends),
+        stop=StopSignals(),
     )
-    finished_record.keep_record(out, record, fingerprint=work.store.fingerprint)
+    if (out / "record.json").exists():
+        return _already_finished(context)
+    pause_if_late(context)
+    with (
+        record_failures(out, run=cell.run),
+        RunLock(out, run=cell.run, on_loss=context.stop.request) as lock,
+        context.stop,
+    ):
+        # Again, now that the lock is held: its last holder may have finished the run meanwhile.
+        if (out / "record.json").exists():
+            return _already_finished(context)
+        run = prepare(context=context, lock=lock)
+        record = finished_record.read(out, fingerprint=run.store.fingerprint)
+        if record is None:
+            record = _train(run)
+        else:
+            print_line(
+                f"[{cell.run}] {record.status} before with the same code, data and settings: "
+                f"only its record is written again (delete {out} to train it again)"
+            )
+        lock.check()
+        # Last: Snakemake takes this file as proof that all others are complete.
+        write_record(out / "record.json", record)
+        run.store.remove_all()
     return record
 
 
-def prepare(
-    *, study: Study, cell: Cell, data_folder: Path, out: Path, clock: SessionClock, stop: StopSignals, lock: RunLock
-) -> Work:
-    """Load data and base, put adapters on, and find out how many updates the budget buys. Changes nothing in `out`."""
-    training, entry = study.training, prepared_entry(study.models[cell.model], data_folder)
+def _train(run: PreparedRun) -> RunRecord:
+    """Train to the end and leave every final file except record.json."""
+    out = run.context.out
+    history = _remove_unfinished(out)
+    diverged = train_session(run, history=history)
+    run.lock.check()
+    adapter = None if diverged else save_adapter(run.trainer.model, out / "adapter")
+    run.progress.losses.sync()
+    record = make_record(run, history=history, adapter=adapter, diverged=diverged)
+    finished_record.save(out, record, fingerprint=run.store.fingerprint)
+    return record
+
+
+def prepare(*, context: RunContext, lock: RunLock) -> PreparedRun:
+    """Load data and base, attach adapters, and plan the updates; changes nothing in the folder."""
+    study, cell, out = context.study, context.cell, context.out
     device = torch_device()
-    backend = choose_backend(training.backend, device=device, folder=out)
+    backend = choose_backend(study.training.backend, device=device, folder=out)
     recipe = make_recipe(study, cell, device=device)
     _set_threads(recipe.threads)
-    data = load_training_data(data_folder)
+    data = load_training_data(context.data_folder)
+    entry = prepared_entry(study.models[cell.model], context.data_folder)
     base = backend.load(entry, recipe=recipe)
+    model = backend.adapt(base, recipe=recipe)
     trainer = backend.trainer(
-        backend.adapt(base, recipe=recipe), base=base, recipe=recipe, train=data.train, heldout=data.heldout, folder=out
+        model,
+        base=base,
+        recipe=recipe,
+        train=data.train,
+        heldout=data.heldout,
+        folder=out,
     )
+    # The number of updates depends on the lengths of the rows after packing, which the trainer does.
     steps = plan_steps(
-        training.budget,
+        study.training.budget,
         lengths_tokens=trainer.lengths_tokens(),
         per_device=recipe.per_device,
         accumulation=recipe.accumulation,
     )
-    store = checkpoints.CheckpointStore(
-        out / "checkpoints",
-        fingerprint=fingerprint(
-            cell=cell, recipe=recipe, backend=backend.name, card=data.card, base=base.facts, steps=steps
-        ),
-        keep=training.keep_checkpoints,
-        before_save=lock.check,
+    identity = fingerprint(
+        cell=cell,
+        recipe=recipe,
+        backend=backend.name,
+        card=data.card,
+        base=base.facts,
+        steps=steps,
     )
-    progress = Progress(
-        run=cell.run,
-        planned_steps=steps,
-        losses=LossTable(out / "losses.csv"),
-        clock=clock,
-        stop=stop,
+    return PreparedRun(
+        context=context,
+        backend=backend,
+        trainer=trainer,
+        progress=_progress(context, planned_steps=steps),
+        # A trainer that lost the lock must not write beside the one that took over.
+        store=CheckpointStore(
+            out / "checkpoints",
+            fingerprint=identity,
+            keep=study.training.keep_checkpoints,
+            before_save=lock.check,
+        ),
+        data=data,
+        base=base.facts,
+        lock=lock,
+    )
+
+
+def _progress(context: RunContext, *, planned_steps: int) -> Progress:
+    training = context.study.training
+    return Progress(
+        run=context.cell.run,
+        planned_steps=planned_steps,
         evaluate_every_steps=training.evaluate_every_steps,
         save_steps=training.save_steps,
         save_minutes=training.save_minutes,
+        losses=LossTable(context.out / "losses.csv"),
+        clock=context.clock,
+        stop=context.stop,
     )
-    return Work(backend=backend, trainer=trainer, progress=progress, store=store, data=data, base=base.facts, lock=lock)
 
 
-def _finished_before(out: Path, *, run: str) -> RunRecord:
-    """The record of a run that is done: nothing is trained, and what a kill after the record left is cleared."""
-    record = read_record(out / "record.json", RunRecord)
+def _already_finished(context: RunContext) -> RunRecord:
+    """The record of a finished run; removes checkpoints that a kill right after the record left."""
+    path, run = context.out / "record.json", context.cell.run
+    record = read_record(path, RunRecord)
     if record.run != run:
-        raise UserError(f"{out / 'record.json'} is of run {record.run}, not {run}: give each run a folder of its own")
-    shutil.rmtree(out / "checkpoints", ignore_errors=True)
+        line = f"{path}: belongs to run {record.run}, not {run}"
+        raise UserError(f"{line}. Fix: give each run a folder of its own.")
+    shutil.rmtree(context.out / "checkpoints", ignore_errors=True)
     print_line(f"[{run}] {record.status} at step {record.steps} before: nothing to do")
     return record
 
 
-def _clear_up(out: Path) -> History:
-    """Remove what an earlier session left unfinished and note it as killed if it could not say why it ended."""
+def _remove_unfinished(out: Path) -> History:
+    """Remove what an earlier session left unfinished; returns the history, that session closed."""
     for name in ("failure.json", finished_record.NAME):
         (out / name).unlink(missing_ok=True)
+    # Without a record an adapter is not a final file: it may come from other code or data.
     for name in ("adapter", "adapter.partial"):
-        shutil.rmtree(out / name, ignore_errors=True)  # without a record it is no final file
-    story = History(out / "history.jsonl")
+        shutil.rmtree(out / name, ignore_errors=True)
+    history = History(out / "history.jsonl")
+    # A killed session could not log its end. Its losses show how far it came.
     step, seconds = last_position(out / "losses.csv")
-    story.close_killed(last_step=step, last_seconds=seconds)
-    return story
+    history.close_killed(last_step=step, last_seconds=seconds)
+    return history
 
 
 def _set_threads(threads: int) -> None:
@@ -167,6 +199,7 @@ def _set_threads(threads: int) -> None:
 
 
 def main() -> None:
+    """Map the command line to `train_run`."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--study", required=True, help="study file")
     parser.add_argument("--run", required=True, help="run id, as the grid names it")

@@ -13,8 +13,9 @@ import pytest
 
 from loragrid.errors import Failed, UserError
 from loragrid.runtime.atomic_files import sha256_file, sha256_json
-from loragrid.training import checkpoints
-from loragrid.training.checkpoints import MANIFEST, REQUIRED, STATE, BrokenCheckpoint, CheckpointStore, verify
+from loragrid.training import checkpoint_files
+from loragrid.training.checkpoint_files import MANIFEST, REQUIRED, STATE, BrokenCheckpoint, verify
+from loragrid.training.checkpoints import CheckpointStore
 
 FINGERPRINT = {"run": "r", "settings.learning_rate": 0.1, "data": "abc", "torch version": "1"}
 TOUCHES = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.chmod", "shutil.rmtree", "tempfile.mkstemp"}
@@ -136,7 +137,7 @@ def test_file_that_cannot_be_read_sets_the_checkpoint_aside(saved: Path, monkeyp
             raise OSError(errno.EIO, "Input/output error", str(path))
         return sha256_file(path)
 
-    monkeypatch.setattr(checkpoints, "sha256_file", bad_sector)
+    monkeypatch.setattr(checkpoint_files, "sha256_file", bad_sector)
     step, lines = newest(saved)
     assert step == 5 and "Input/output error" in lines[0]
 

@@ -17,19 +17,6 @@ from loragrid.training.backends.recipe import make_recipe, resolve_dtype
 from tests.fixtures.train_toys import Toy, make_toy, rows_of
 
 
-@pytest.fixture(scope="module")
-def toy(toy_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Toy:
-    return make_toy(tmp_path_factory.mktemp("toy"), toy_llama)
-
-
-@pytest.fixture(scope="module")
-def trained(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a finished run."""
-    out = tmp_path_factory.mktemp("trained") / "run"
-    toy.train(out)
-    return out
-
-
 def heldout_by_hand(model: Any, data: Path) -> float:
     """Mean negative log-likelihood over all loss tokens of the held-out rows, one unpadded row at a time."""
     import pyarrow.parquet as pq
@@ -61,20 +48,22 @@ def test_budget_in_updates(budget: Budget, expected: int) -> None:
     assert plan_steps(budget, lengths_tokens=[20, 30] * 5, per_device=2, accumulation=2) == expected
 
 
-def test_leaves_what_it_says_and_nothing_else(trained: Path) -> None:
-    names = {path.name for path in trained.iterdir()}
+def test_leaves_what_it_says_and_nothing_else(reference: Path) -> None:
+    names = {path.name for path in reference.iterdir()}
     assert names == {"adapter", "losses.csv", "history.jsonl", "finished.json", "record.json", "trainer.lock"}
-    assert {path.name for path in (trained / "adapter").iterdir()} == {
+    assert {path.name for path in (reference / "adapter").iterdir()} == {
         "adapter_config.json",
         "adapter_model.safetensors",
     }
-    config = json.loads((trained / "adapter" / "adapter_config.json").read_text())
+    config = json.loads((reference / "adapter" / "adapter_config.json").read_text())
     assert config["target_modules"] == sorted(config["target_modules"]) and config["r"] == 4
-    assert (trained / "adapter" / "adapter_model.safetensors").stat().st_mode & 0o044  # readable by others, as the rest
+    assert (
+        reference / "adapter" / "adapter_model.safetensors"
+    ).stat().st_mode & 0o044  # readable by others, as the rest
 
 
-def test_loss_rows(trained: Path) -> None:
-    rows = rows_of(trained)
+def test_loss_rows(reference: Path) -> None:
+    rows = rows_of(reference)
     assert tuple(rows[0]) == COLUMNS
     assert [int(row["step"]) for row in rows if row["kind"] == "heldout"] == [0, 4, 8, 12]
     train = [row for row in rows if row["kind"] == "train"]
@@ -87,32 +76,32 @@ def test_loss_rows(trained: Path) -> None:
     assert [int(row["samples"]) for row in train] == [4, 8, 12, 16, 20, 24, 28, 30, 34, 38, 42, 46]
 
 
-def test_tokens_are_those_of_the_rows(trained: Path, toy: Toy) -> None:
+def test_tokens_are_those_of_the_rows(reference: Path, toy: Toy) -> None:
     """After a whole pass over the data, the counts are those of the file; the first token of a row carries no loss."""
     import pyarrow.parquet as pq
 
     table = pq.read_table(toy.data / "train.parquet").to_pylist()
-    row = next(row for row in rows_of(trained) if row["kind"] == "train" and row["samples"] == "30")
+    row = next(row for row in rows_of(reference) if row["kind"] == "train" and row["samples"] == "30")
     assert int(row["tokens"]) == sum(len(r["input_ids"]) for r in table)
     assert int(row["loss_tokens"]) == sum(label != -100 for r in table for label in r["labels"][1:])
 
 
-def test_adapter_loads_and_the_heldout_loss_is_the_true_one(trained: Path, toy: Toy, toy_llama: Path) -> None:
+def test_adapter_loads_and_the_heldout_loss_is_the_true_one(reference: Path, toy: Toy, toy_llama: Path) -> None:
     """Weighted by loss token: neither padding nor batches change it. Before the first update it is the base's."""
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
     base = AutoModelForCausalLM.from_pretrained(toy_llama).eval()
-    rows = [row for row in rows_of(trained) if row["kind"] == "heldout"]
+    rows = [row for row in rows_of(reference) if row["kind"] == "heldout"]
     assert float(rows[0]["loss"]) == pytest.approx(heldout_by_hand(base, toy.data), rel=1e-6)
-    tuned = PeftModel.from_pretrained(base, trained / "adapter").eval()
+    tuned = PeftModel.from_pretrained(base, reference / "adapter").eval()
     assert float(rows[-1]["loss"]) == pytest.approx(heldout_by_hand(tuned, toy.data), rel=1e-6)
     assert rows[-1]["loss"] != rows[0]["loss"]
 
 
-def test_record(trained: Path, toy: Toy) -> None:
-    record = read_record(trained / "record.json", RunRecord)
-    rows = rows_of(trained)
+def test_record(reference: Path, toy: Toy) -> None:
+    record = read_record(reference / "record.json", RunRecord)
+    rows = rows_of(reference)
     card = json.loads((toy.data / "card.json").read_text())
     assert (record.status, record.reason, record.run, record.study) == ("finished", None, toy.cell.run, "toy")
     assert (record.steps, record.planned_steps, record.samples) == (12, 12, 46)
@@ -132,8 +121,10 @@ def test_record(trained: Path, toy: Toy) -> None:
     assert len(record.base_sha256) == len(record.adapter_sha256) == 64 and record.versions["trl"]
 
 
-def test_same_seed_same_bytes_other_seed_other_bytes(toy: Toy, trained: Path, toy_llama: Path, tmp_path: Path) -> None:
-    first = (trained / "adapter" / "adapter_model.safetensors").read_bytes()
+def test_same_seed_same_bytes_other_seed_other_bytes(
+    toy: Toy, reference: Path, toy_llama: Path, tmp_path: Path
+) -> None:
+    first = (reference / "adapter" / "adapter_model.safetensors").read_bytes()
     toy.train(tmp_path / "again")
     assert (tmp_path / "again" / "adapter" / "adapter_model.safetensors").read_bytes() == first
     # Saving and evaluating more often, in other places, draws no random number and changes no bit.
@@ -145,17 +136,17 @@ def test_same_seed_same_bytes_other_seed_other_bytes(toy: Toy, trained: Path, to
     assert (tmp_path / "other" / "run" / "adapter" / "adapter_model.safetensors").read_bytes() != first
 
 
-def test_finished_run_is_left_alone(toy: Toy, trained: Path) -> None:
+def test_finished_run_is_left_alone(toy: Toy, reference: Path) -> None:
     """Fault 12."""
-    before = {path: path.stat().st_mtime_ns for path in trained.rglob("*")}
-    assert toy.train(trained) == read_record(trained / "record.json", RunRecord)
-    assert {path: path.stat().st_mtime_ns for path in trained.rglob("*")} == before
+    before = {path: path.stat().st_mtime_ns for path in reference.rglob("*")}
+    assert toy.train(reference) == read_record(reference / "record.json", RunRecord)
+    assert {path: path.stat().st_mtime_ns for path in reference.rglob("*")} == before
 
 
-def test_record_of_another_run_is_refused(trained: Path, toy_llama: Path, tmp_path: Path) -> None:
+def test_record_of_another_run_is_refused(reference: Path, toy_llama: Path, tmp_path: Path) -> None:
     other = make_toy(tmp_path, toy_llama, base_case__rank=2)
     with pytest.raises(UserError, match="a folder of its own"):
-        other.train(trained)
+        other.train(reference)
 
 
 def test_gemma_trains(toy_gemma: Path, tmp_path: Path) -> None:
@@ -271,13 +262,15 @@ def test_missing_library_is_a_line_and_never_a_fallback(toy_llama: Path, tmp_pat
     with pytest.raises(UserError, match="bitsandbytes"):
         make_recipe(toy.study, toy.cell, device="cpu")
     toy = make_toy(tmp_path, toy_llama, training__report_to="wandb")
-    with pytest.raises(UserError, match="needs wandb, which is not installed. Fix: pip install wandb, or set it to none"):
+    with pytest.raises(UserError, match="Fix: pip install wandb, or set it to none"):
         make_recipe(toy.study, toy.cell, device="cpu")
 
 
 def test_target_modules_that_the_model_lacks_are_named_with_those_it_has(toy_llama: Path, tmp_path: Path) -> None:
     toy = make_toy(tmp_path, toy_llama, training__target_modules=["q_proj", "W_pack"])
-    with pytest.raises(UserError, match=r"no layer 'W_pack'\. Fix: choose from down_proj, .*, v_proj, or use all-linear"):
+    with pytest.raises(
+        UserError, match=r"no layer 'W_pack'\. Fix: choose from down_proj, .*, v_proj, or use all-linear"
+    ):
         toy.train(tmp_path / "run")
     toy = make_toy(tmp_path, toy_llama, training__target_modules=["self_attn"])  # no layer of its own
     with pytest.raises(UserError, match="no layer 'self_attn'"):

@@ -1,10 +1,10 @@
-"""Energy that the accelerator has used, where it counts it."""
+"""Energy used by the GPU, as its own counter measures it."""
 
 from importlib.util import find_spec
 
 
 class EnergyMeter:
-    """Joules since it was made, by the card's own counter (NVIDIA since Volta, through nvidia-ml-py); None without one."""
+    """Energy since the meter was made, from NVIDIA's counter (Volta or newer, by nvidia-ml-py)."""
 
     def __init__(self, *, device: str) -> None:
         self._handle = None
@@ -13,17 +13,21 @@ class EnergyMeter:
         import pynvml
         import torch
 
+        # By UUID: NVML counts all GPUs of the machine, torch only those in CUDA_VISIBLE_DEVICES.
+        uuid = f"GPU-{torch.cuda.get_device_properties(0).uuid}"
         try:
             pynvml.nvmlInit()
-            self._handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(0).uuid}")
+            self._handle = pynvml.nvmlDeviceGetHandleByUUID(uuid)
             self._before = pynvml.nvmlDeviceGetTotalEnergyConsumption(self._handle)
-        except pynvml.NVMLError:  # an older card, or a driver that does not tell
+        except pynvml.NVMLError:
+            # An older GPU, or a virtual machine whose driver hides the counter.
             self._handle = None
 
     def joules(self) -> float | None:
-        """Energy of the whole card since the meter was made: another job on the same card counts too."""
+        """Energy of the whole GPU, other jobs on it included; None without a counter."""
         if self._handle is None:
             return None
         import pynvml
 
-        return (pynvml.nvmlDeviceGetTotalEnergyConsumption(self._handle) - self._before) / 1000
+        millijoules = pynvml.nvmlDeviceGetTotalEnergyConsumption(self._handle) - self._before
+        return millijoules / 1000

@@ -1,4 +1,4 @@
-"""One session of a run: from a loaded base to the last update or an early stop, noted in the run's history."""
+"""One session of a run: from a loaded base to the last update or an early stop."""
 
 from contextlib import suppress
 from dataclasses import dataclass
@@ -8,117 +8,178 @@ from typing import Any
 from loragrid.data.training_data import TrainingData
 from loragrid.errors import Paused, print_line
 from loragrid.models.model_files import BaseFacts
-from loragrid.records.history import History, least_told
+from loragrid.records.history import History, minimum_logged
 from loragrid.runtime import provenance
 from loragrid.runtime.atomic_files import sha256_json
 from loragrid.runtime.energy import EnergyMeter
 from loragrid.runtime.run_lock import RunLock
-from loragrid.runtime.session import SessionClock
-from loragrid.training import checkpoints
+from loragrid.runtime.session import SessionClock, StopSignals
+from loragrid.study.grid import Cell
+from loragrid.study.study_file import Study
 from loragrid.training.backends.interface import Backend, Trainer
+from loragrid.training.checkpoint_files import Checkpoint
+from loragrid.training.checkpoints import CheckpointStore
 from loragrid.training.progress import Diverged, Progress, StoppedBeforeUpdate
+from loragrid.training.trainer_hooks import random_state_sha256
+
+# Weights and two moments of the optimizer, 4 bytes each.
+CHECKPOINT_BYTES_PER_PARAMETER = 12
+# A slow network drive: too long an estimate costs an update, too short a one costs the session.
+DRIVE_BYTES_PER_SECOND = 50e6
 
 
 @dataclass(frozen=True, kw_only=True)
-class Work:
-    """What one session of a run works with."""
+class RunContext:
+    """What to train (a cell of a study, on prepared data), in which folder, and until when."""
 
+    study: Study
+    cell: Cell
+    data_folder: Path
+    out: Path
+    clock: SessionClock
+    stop: StopSignals
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedRun:
+    """A run with everything loaded; its trainer has not started."""
+
+    context: RunContext
     backend: Backend
     trainer: Trainer
     progress: Progress
-    store: checkpoints.CheckpointStore
+    store: CheckpointStore
     data: TrainingData
     base: BaseFacts
     lock: RunLock
 
 
-def pause_if_late(out: Path, *, run: str, clock: SessionClock) -> None:
-    """Raise `Paused` if the session is over before loading and one update can be, as far as this run's earlier sessions,
-    or else those of the runs beside it, can tell: a session that is cut off in there has done nothing."""
+def pause_if_late(context: RunContext) -> None:
+    """Raise `Paused` if loading the base and one update would outlast the session.
 
-    def told(key: str) -> float:
-        own = least_told([out / "history.jsonl"], key)
-        return (least_told(out.parent.glob("*/history.jsonl"), key) or 0.0) if own is None else own
-
-    needed = told("loading_seconds") + told("step_seconds")
+    A session that is cut off before its first update has done nothing. The times are the shortest
+    of this run's earlier sessions or, for a run without any, of the other runs of the study.
+    """
+    out, clock = context.out, context.clock
+    needed = _shortest(out, "loading_seconds") + _shortest(out, "step_seconds")
     if clock.too_late(loading=needed):
         raise Paused(
-            f"run {run} paused before it began ({clock.left():.0f} s of the session left, loading and one update take "
-            f"{needed:.0f} s or more), run the same command to go on"
+            f"run {context.cell.run} paused before it began ({clock.left():.0f} s of the session "
+            f"left; loading and one update take at least {needed:.0f} s), "
+            "run the same command to go on"
         )
 
 
-def train_session(work: Work, *, story: History) -> str | None:
-    """Train until the end or an early stop, and note the session in the history. Returns how the run diverged, if it did."""
-    progress = work.progress
-    found = work.store.newest_good(print_line)
-    progress.begin(found.state if found else None)
-    work.trainer.attach_progress(progress, work.store)
-    progress.clock.record_duration(save=_expected_save_seconds(work.trainer.model))
-    device, loading = provenance.device_info(), {"loading_seconds": round(progress.clock.elapsed(), 3)}
-    story.start(
+def _shortest(out: Path, key: str) -> float:
+    own = minimum_logged([out / "history.jsonl"], key)
+    if own is not None:
+        return own
+    return minimum_logged(out.parent.glob("*/history.jsonl"), key) or 0.0
+
+
+def train_session(run: PreparedRun, *, history: History) -> str | None:
+    """Train to the last update and log the session; returns how the run diverged, or None.
+
+    Raises `Paused` after an early stop. Whatever ends the session is in the history afterwards,
+    except a kill, which the next session logs.
+    """
+    progress = run.progress
+    checkpoint = run.store.newest_good(print_line)
+    progress.begin(checkpoint.state if checkpoint else None)
+    run.trainer.attach_progress(progress, run.store)
+    # A first estimate, so that a session limit leaves time for a save before one was measured.
+    progress.clock.record_duration(save=_expected_save_seconds(run.trainer.model))
+    device = provenance.device_info()
+    loading_seconds = round(progress.clock.elapsed(), 3)
+    history.start(
         step=progress.totals.step,
         seconds_before=progress.totals.seconds,
         device=device["name"],
-        fingerprint_sha256=sha256_json(work.store.fingerprint),
+        fingerprint_sha256=sha256_json(run.store.fingerprint),
     )
     energy, ended, diverged = EnergyMeter(device=device["kind"]), "", None
     try:
-        ended = _updates(work, found)
+        ended = _run_updates(run, checkpoint)
     except Diverged as divergence:
         ended, diverged = "diverged", str(divergence)
-        print_line(f"[{progress.run}] diverged, {diverged}: that is recorded as its result, and no adapter is kept")
+        line = f"{diverged}. The record says so, and no adapter is kept."
+        print_line(f"[{progress.run}] diverged: {line}")
     except BaseException as error:
         ended = f"{type(error).__name__}: {error}"
         raise
     finally:
-        # A full disk cannot take the line; the next session then notes this one as killed, as another trainer that took
-        # the run over has done already.
+        # A full disk cannot take the line; the next session then logs this one as killed.
         with suppress(OSError):
-            facts = {"energy_joules": energy.joules(), "order_sha256": progress.totals.order} | _facts_of_process()
-            facts |= {
-                "saving_seconds": progress.saving_seconds,
-                "evaluating_seconds": progress.evaluating_seconds,
-            } | loading
-            facts |= {"step_seconds": progress.clock.slowest_step() or None}
-            if not work.lock.lost():
-                story.end(step=progress.totals.step, seconds=progress.session_seconds(), ended=ended, **facts)
+            _log_end(run, history, ended=ended, energy=energy, loading_seconds=loading_seconds)
     if ended not in ("finished", "diverged"):
-        at = f"step {progress.totals.step} of {progress.planned_steps}"
-        why = ended.removeprefix("paused: ")
-        raise Paused(f"run {progress.run} paused at {at} ({why}), run the same command to go on")
+        raise Paused(
+            f"run {progress.run} paused at step {progress.totals.step} of "
+            f"{progress.planned_steps} ({ended.removeprefix('paused: ')}), "
+            "run the same command to go on"
+        )
     return diverged
 
 
-def _updates(work: Work, found: checkpoints.Checkpoint | None) -> str:
-    """Make the updates that are left. Returns "finished", or why the progress stopped early."""
-    progress = work.progress
+def _log_end(
+    run: PreparedRun,
+    history: History,
+    *,
+    ended: str,
+    energy: EnergyMeter,
+    loading_seconds: float,
+) -> None:
+    """Log the end of the session with its joules, digests, peak memory (MiB) and seconds."""
+    # The trainer that took the run over has logged this session as killed already.
+    if run.lock.lost():
+        return
+    progress = run.progress
+    history.end(
+        step=progress.totals.step,
+        seconds=progress.session_seconds(),
+        ended=ended,
+        energy_joules=energy.joules(),
+        # With these two, runs that should be equal are compared batch by batch and draw by draw.
+        order_sha256=progress.totals.order,
+        random_sha256=random_state_sha256(),
+        peak_vram_mib=_peak_vram_mib(),
+        peak_rss_mib=provenance.peak_rss_mib(),
+        saving_seconds=progress.saving_seconds,
+        evaluating_seconds=progress.evaluating_seconds,
+        loading_seconds=loading_seconds,
+        step_seconds=progress.clock.slowest_step() or None,
+    )
+
+
+def _run_updates(run: PreparedRun, checkpoint: Checkpoint | None) -> str:
+    """Make the remaining updates; returns "finished" or the reason for an early stop."""
+    progress = run.progress
     if progress.must_stop(progress.totals.step) and progress.stop.requested:
-        return progress.stop.requested  # asked while the base was loading
-    # A job that began within the session makes at least one update, or no number of sessions would finish the run.
+        # A signal came while the base was loading.
+        return progress.stop.requested
+    # A time limit is ignored until one update is made: otherwise no number of sessions would finish
+    # a run whose base takes long to load.
     progress.stop_reason = None
     with suppress(StoppedBeforeUpdate):
         if progress.totals.step >= progress.planned_steps:
-            work.trainer.finish(str(found.path))
+            run.trainer.finish(str(checkpoint.path))
         else:
-            work.trainer.train(resume_from_checkpoint=str(found.path) if found else None)
-    # A trainer told to stop returns from train() as if all were well: only the count says whether it is done.
+            run.trainer.train(resume_from_checkpoint=str(checkpoint.path) if checkpoint else None)
+    # transformers returns from train() normally after a stop: only the count shows if it finished.
     if progress.totals.step < progress.planned_steps and progress.stop_reason is None:
-        raise RuntimeError(f"the trainer ended at step {progress.totals.step} of {progress.planned_steps}")
+        at = f"step {progress.totals.step} of {progress.planned_steps}"
+        raise RuntimeError(f"the trainer ended at {at}")
     return progress.stop_reason or "finished"
 
 
 def _expected_save_seconds(model: Any) -> float:
-    """A first guess, until a save is measured: float32 weights and two moments each, to a drive of 50 MB/s."""
     trainable, _ = model.get_nb_trainable_parameters()
-    return 0.2 + trainable * 12 / 50e6
+    return 0.2 + trainable * CHECKPOINT_BYTES_PER_PARAMETER / DRIVE_BYTES_PER_SECOND
 
 
-def _facts_of_process() -> dict[str, Any]:
-    """Peak memory, MiB, and a digest of the random number generators' states."""
+def _peak_vram_mib() -> float | None:
     import torch
 
-    from loragrid.training.trainer_hooks import random_state_sha256
-
-    vram = torch.cuda.max_memory_reserved() / 2**20 if torch.cuda.is_available() else None
-    return {"peak_vram_mib": vram, "peak_rss_mib": provenance.peak_rss_mib(), "random_sha256": random_state_sha256()}
+    if not torch.cuda.is_available():
+        return None
+    # Reserved and not allocated: that is what another job on the card could not have.
+    return torch.cuda.max_memory_reserved() / 2**20

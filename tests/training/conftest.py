@@ -1,0 +1,34 @@
+"""Toy runs that several files of tests share; imports no library that a backend must import first."""
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.fixtures.train_toys import Toy, make_toy
+
+
+@pytest.fixture(scope="session")
+def toy(toy_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Toy:
+    return make_toy(tmp_path_factory.mktemp("toy"), toy_llama)
+
+
+@pytest.fixture(scope="session")
+def reference(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run that nothing disturbed."""
+    out = tmp_path_factory.mktemp("reference") / "run"
+    toy.train(out)
+    return out
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 400 KiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=400k", "none", str(folder)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("only root may mount a small tmpfs")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
