@@ -1,4 +1,4 @@
-"""How the report says things: numbers with the digits they deserve, names people read, untrusted text made visible."""
+"""Values as text for pages and messages: numbers with as many digits as they support, names as words, untrusted text."""
 
 import math
 import re
@@ -6,6 +6,7 @@ import unicodedata
 from typing import Any
 
 MINUS = "\u2212"
+UNKNOWN = "–"
 AXIS_NAMES = {
     "learning_rate": "learning rate",
     "rank": "rank",
@@ -14,88 +15,99 @@ AXIS_NAMES = {
     "seed": "seed",
     "search": "search",
 }
+# Besides line breaks and tabs: emoji are joined and styled by these two, which no text can hide behind.
+HARMLESS_FORMAT_CHARACTERS = "\n\t\u200d\ufe0f"
+# Unicode categories of characters that hide, reorder or have no shape: control, format, surrogate, private, unassigned.
+INVISIBLE_CATEGORIES = ("Cc", "Cf", "Cs", "Co", "Cn")
 
 
 def visible(text: Any, limit: int | None = None) -> str:
-    """Untrusted text for a page: control and direction-changing characters shown by their code, long text cut with a note.
+    """Untrusted text for a page: invisible and direction-changing characters as their code, long text cut with a note.
 
-    Line breaks and tabs stay. Escaping HTML is the template's (autoescape) and matplotlib's business, not this one's.
+    Line breaks and tabs stay. Escaping HTML is left to the template's autoescape, and to matplotlib.
     """
     text = str(text)
-    if text.isprintable() and (limit is None or len(text) <= limit):
+    too_long = limit is not None and len(text) > limit
+    # The fast way for nearly all text: a large study's page asks for it thousands of times.
+    if text.isprintable() and not too_long:
         return text
-    cut = ""
-    if limit is not None and len(text) > limit:
-        text, cut = text[:limit], f" … [{len(text) - limit:,} more characters]"
-    return "".join(_shown(ch) for ch in text) + cut
+    note = ""
+    if too_long:
+        note = f" … [{len(text) - limit:,} more characters]"
+        text = text[:limit]
+    return "".join(_visible_character(character) for character in text) + note
 
 
-def _shown(ch: str) -> str:
-    if ch in "\n\t" or unicodedata.category(ch) not in ("Cc", "Cf", "Cs", "Co", "Cn") or ch in "\u200d\ufe0f":
-        return ch
-    return f"[U+{ord(ch):04X}]"
+def _visible_character(character: str) -> str:
+    if character in HARMLESS_FORMAT_CHARACTERS or unicodedata.category(character) not in INVISIBLE_CATEGORIES:
+        return character
+    return f"[U+{ord(character):04X}]"
 
 
 def number(value: float | None, digits: int = 3) -> str:
     """A plain number with about `digits` significant digits, thousands apart by thin spaces, or a dash."""
-    if value is None or not math.isfinite(value):
-        return "–"
+    if not _is_finite(value):
+        return UNKNOWN
     if value == 0:
         return "0"
     size = math.floor(math.log10(abs(value)))
     if size < -4:
         mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
-        return (
-            f"{_minus(mantissa.rstrip('0').rstrip('.') if '.' in mantissa else mantissa)}e{MINUS}{abs(int(exponent))}"
-        )
+        return f"{_minus(_without_trailing_zeros(mantissa))}e{MINUS}{abs(int(exponent))}"
     return _minus(f"{value:,.{max(0, digits - 1 - size)}f}".replace(",", "\u2009"))
 
 
 def whole(value: float | None) -> str:
     """A count: 120 000."""
-    return "–" if value is None or not math.isfinite(value) else f"{round(value):,}".replace(",", "\u2009")
+    return f"{round(value):,}".replace(",", "\u2009") if _is_finite(value) else UNKNOWN
 
 
 def setting(value: float) -> str:
-    """A learning rate as people write it: 0.01, 2e-4."""
+    """A learning rate or another setting as people write it: 0.01, 2e-4."""
     if 0.001 <= abs(value) < 1000:
         return f"{value:g}"
     mantissa, exponent = f"{value:.6e}".split("e")
-    return f"{mantissa.rstrip('0').rstrip('.')}e{MINUS if int(exponent) < 0 else ''}{abs(int(exponent))}"
+    sign = MINUS if int(exponent) < 0 else ""
+    return f"{_without_trailing_zeros(mantissa)}e{sign}{abs(int(exponent))}"
 
 
 def decimals(low: float | None, high: float | None) -> int:
-    """Decimals that a share's points deserve beside an interval: none where it is 10 points wide or more, one under that, two
-    under one point."""
-    if low is None or high is None or not math.isfinite(high - low) or high <= low:
+    """Decimals for a share's points beside its interval: 0 if it is 10 points wide or more, 1 from 1 point, 2 under that."""
+    if not _is_interval(low, high):
         return 0
+    # The small addition: 0.1 in binary is a little under a tenth.
     return min(2, max(0, -1 - math.floor(math.log10(high - low) + 1e-9)))
 
 
 def score(value: float | None, unit: str, places: int = 0) -> str:
-    """A score: a share as percent with so many decimals, others as they are."""
-    if value is None or not math.isfinite(value):
-        return "–"
+    """A score: a share as percent with so many decimals, others with three significant digits."""
+    if not _is_finite(value):
+        return UNKNOWN
     return f"{value * 100:.{places}f}%" if unit == "share" else number(value, 3)
 
 
 def change(value: float | None, unit: str, *, words: bool = False, places: int = 0) -> str:
-    """A signed difference: +52 points for shares, with so many decimals, else a signed number."""
-    if value is None or not math.isfinite(value):
-        return "–"
+    """A signed difference: of shares in points with so many decimals, +52 points; of others as a number. `words`: with unit."""
+    if not _is_finite(value):
+        return UNKNOWN
     text = f"{abs(value) * 100:.{places}f}" if unit == "share" else number(abs(value), 3)
-    sign = "" if float(re.sub(r"[^\d.]", "", text) or 0) == 0 else "+" if value > 0 else MINUS
+    sign = "+" if value > 0 else MINUS
+    # What rounds to zero has no sign.
+    if float(re.sub(r"[^\d.]", "", text) or 0) == 0:
+        sign = ""
     return sign + text + (points(value, unit, places) if words else "")
 
 
 def points(value: float, unit: str, places: int = 0) -> str:
-    """The unit of a difference, after its number."""
-    return "" if unit != "share" else " point" if f"{abs(value) * 100:.{places}f}" == "1" else " points"
+    """The unit of a difference, to follow its number."""
+    if unit != "share":
+        return ""
+    return " point" if f"{abs(value) * 100:.{places}f}" == "1" else " points"
 
 
 def between(low: float | None, high: float | None, unit: str) -> str:
-    """An interval of a difference: −7 to +9. Both ends get the same decimals, as many as the width deserves."""
-    if low is None or high is None or not math.isfinite(high - low) or high <= low:
+    """An interval of a difference: −7 to +9. Both ends get the same decimals, as many as its width supports."""
+    if not _is_interval(low, high):
         return f"{change(low, unit)} to {change(high, unit)}"
     if unit == "share":
         return " to ".join(change(end, unit, places=decimals(low, high)) for end in (low, high))
@@ -104,54 +116,81 @@ def between(low: float | None, high: float | None, unit: str) -> str:
 
 
 def detectable(value: float | None, unit: str) -> str:
-    """The smallest detectable difference in words; the test may be unable to prove any."""
-    if value is None or not math.isfinite(value):
+    """The smallest detectable difference with its unit; NaN if the test cannot prove a difference of any size."""
+    if not _is_finite(value):
         return "none of any size"
     places = 1 if unit == "share" and value < 0.1 else 0
     return change(value, unit, places=places).lstrip("+") + points(value, unit, places)
 
 
 def axis_value(axis: str, text: str) -> str:
-    """An axis value of the tables as the page says it."""
+    """An axis value of the tables as the page prints it."""
     return setting(float(text)) if axis == "learning_rate" else visible(text, 80)
 
 
 def p_value(p: float | None) -> str:
-    """A p value with the digits that matter."""
-    if p is None or not math.isfinite(p):
-        return "–"
-    return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+    """A p value with two to three decimals."""
+    if not _is_finite(p):
+        return UNKNOWN
+    if p < 0.001:
+        return "< 0.001"
+    return f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
 
 
 def duration(seconds: float | None) -> str:
     """Seconds as 14 s, 2.3 min, 1.4 h."""
-    if seconds is None or not math.isfinite(seconds):
-        return "–"
+    if not _is_finite(seconds):
+        return UNKNOWN
+    if seconds < 10:
+        return f"{seconds:.1f} s"
     if seconds < 90:
-        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+        return f"{seconds:.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.1f} min"
+    return f"{seconds / 3600:.1f} h"
 
 
 def mebibytes(value: float | None) -> str:
     """Memory: 712 MiB, 6.5 GiB."""
-    if value is None or not math.isfinite(value):
-        return "–"
+    if not _is_finite(value):
+        return UNKNOWN
     return f"{value:.0f} MiB" if value < 2048 else f"{value / 1024:.1f} GiB"
 
 
 def plain_name(name: str) -> str:
-    """A task's or metric's name as words."""
+    """The name of a task or metric as words."""
     return visible(name, 80).replace("_", " ").replace(",", ", ").replace("heldout", "held-out")
+
+
+def as_sentence(text: str) -> str:
+    """The text with a capital, unless it begins with a name of the code, and a full stop."""
+    if "_" not in text.split()[0]:
+        text = text[:1].upper() + text[1:]
+    return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
 def listed(parts: list[str], word: str = "and") -> str:
     """a, b and c."""
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} {word} {parts[-1]}" if parts else ""
+    if len(parts) < 2:
+        return "".join(parts)
+    return f"{', '.join(parts[:-1])} {word} {parts[-1]}"
 
 
 def plural(count: int, one: str, many: str | None = None) -> str:
     """1 run, 2 runs; small counts stay digits, since readers look for them."""
     return f"{whole(count)} {one if count == 1 else many or one + 's'}"
+
+
+def _is_finite(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
+
+
+def _is_interval(low: float | None, high: float | None) -> bool:
+    return _is_finite(low) and _is_finite(high) and high > low
+
+
+def _without_trailing_zeros(mantissa: str) -> str:
+    return mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa
 
 
 def _minus(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Pictures: the same bytes each time, unique ids, no inline style, untrusted text harmless."""
+"""Figures: the same bytes each time, unique ids, no inline style, untrusted text harmless."""
 
 import re
 from itertools import pairwise
@@ -8,9 +8,10 @@ from xml.etree import ElementTree
 import pytest
 
 from loragrid.reporting.figures import charts
-from loragrid.reporting.figures.charts import Point
+from loragrid.reporting.figures.charts import Estimate, RunChange, ScoreSeries
 from loragrid.reporting.figures.loss_chart import Curve, loss_curves, smoothed
-from loragrid.reporting.figures.svg import COLOURS, Styles, drawing, inline, save, spread_labels, svg_text
+from loragrid.reporting.figures.style import COLOURS, matplotlib_style, spread_labels
+from loragrid.reporting.figures.svg import StyleClasses, inline_svg, save, svg_document
 
 HOSTILE = """</text><script>alert(1)</script> id="x" style="display:none" $\\frac{1}{2}$ <!--"""
 
@@ -27,19 +28,19 @@ def some_curves(label: str = "0.01") -> list[Curve]:
 def test_twice_the_same_bytes(tmp_path: Path) -> None:
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
-        with drawing():
+        with matplotlib_style():
             save(loss_curves(some_curves()), tmp_path / folder, "loss")
     for name in ("loss.svg", "loss.png"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     assert b"<dc:date>" not in (tmp_path / "a/loss.svg").read_bytes()
 
 
-def test_two_inline_pictures_share_no_id_and_no_style() -> None:
-    styles = Styles()
-    with drawing():
-        document = svg_text(loss_curves(some_curves()))
-    first = inline(document, name="one", title="First", styles=styles)
-    second = inline(document, name="two", title="Second", styles=styles)
+def test_two_inline_figures_share_no_id_and_no_style() -> None:
+    styles = StyleClasses()
+    with matplotlib_style():
+        document = svg_document(loss_curves(some_curves()))
+    first = inline_svg(document, name="one", description="First", styles=styles)
+    second = inline_svg(document, name="two", description="Second", styles=styles)
     ids = re.findall(r'\bid="([^"]+)"', first + second)
     assert len(ids) == len(set(ids)) > 20
     for target in re.findall(r"url\(#([^)]+)\)", first):
@@ -49,9 +50,9 @@ def test_two_inline_pictures_share_no_id_and_no_style() -> None:
 
 
 def test_colours_become_variables() -> None:
-    styles = Styles()
-    with drawing():
-        inline(svg_text(loss_curves(some_curves())), name="one", title="t", styles=styles)
+    styles = StyleClasses()
+    with matplotlib_style():
+        inline_svg(svg_document(loss_curves(some_curves())), name="one", description="t", styles=styles)
     css = styles.css()
     assert "var(--s0)" in css and "var(--grid)" in css and "DejaVu" not in css
     assert not [colour for colour in COLOURS.values() if colour in css]
@@ -59,9 +60,11 @@ def test_colours_become_variables() -> None:
 
 @pytest.mark.filterwarnings("ignore:constrained_layout not applied")  # the label is wider than the picture
 def test_hostile_text_stays_text() -> None:
-    styles = Styles()
-    with drawing():
-        picture = inline(svg_text(loss_curves(some_curves(HOSTILE))), name="one", title=HOSTILE, styles=styles)
+    styles = StyleClasses()
+    with matplotlib_style():
+        picture = inline_svg(
+            svg_document(loss_curves(some_curves(HOSTILE))), name="one", description=HOSTILE, styles=styles
+        )
     tree = ElementTree.fromstring(picture)
     names = {element.tag.split("}")[-1] for element in tree.iter()}
     assert "script" not in names and "display:none" not in styles.css()
@@ -71,34 +74,41 @@ def test_hostile_text_stays_text() -> None:
 
 @pytest.mark.parametrize("share", [True, False])
 def test_every_chart_draws_one_and_many(share: bool) -> None:
-    point = Point("", 0.5, 0.4, 0.6)
-    unknown = Point("", 0.2, float("nan"), float("nan"), False)
-    with drawing():
+    point = Estimate(0.5, 0.4, 0.6)
+    unknown = Estimate(0.2, float("nan"), float("nan"), proved=False)
+    with matplotlib_style():
         for count in (1, 12):
-            rows = [(f"run {i}", point, None if i % 2 else unknown) for i in range(count)]
-            svg_text(charts.differences(rows, ("Learned", "Kept"), share=share))
-            places = [(f"run {i}", Point("", 0.01 * i, 0, 0.2), point, i == 0) for i in range(count)]
-            svg_text(charts.trade_off(places, share=share, margin=0.02))
-            values = [("target", "s0", [point] * count), ("untrained", "s0", [None] * count)]
-            svg_text(charts.scores_by_value(values, [str(i) for i in range(count)], 0, share=share, title="Scores"))
-        svg_text(charts.histogram([0, 10, 20], [1, 2], 20))
-        svg_text(loss_curves([Curve("nan", "s0", ([1.0], [float("nan")]), ([1.0], [float("nan")]))]))
+            changes = [RunChange(f"run {i}", point, None if i % 2 else unknown) for i in range(count)]
+            svg_document(charts.differences(changes, ("Learned", "Kept"), share=share))
+            changes = [RunChange(f"run {i}", Estimate(0.01 * i, 0, 0.2), point, i == 0) for i in range(count)]
+            svg_document(charts.trade_off(changes, share=share, margin=0.02))
+            series = [
+                ScoreSeries("target", "s0", [point] * count),
+                ScoreSeries("untrained", "s0", [None] * count, untrained=True),
+            ]
+            values = [str(i) for i in range(count)]
+            for base_case in (0, None):
+                svg_document(charts.scores_by_value(series, values, base_case, share=share, title="Scores"))
+        svg_document(charts.length_histogram([0, 10, 20], [1, 2], 20))
+        svg_document(loss_curves([Curve("nan", "s0", ([1.0], [float("nan")]), ([1.0], [float("nan")]))]))
 
 
 def test_of_many_runs_the_front_alone_is_named() -> None:
-    rng = range(1000)
-    points = [(f"run {i}", Point("", i / 1000, 0, 1), Point("", -i / 1000, -1, 0), i > 996) for i in rng]
-    with drawing():
-        picture = svg_text(charts.trade_off(points, share=True, margin=0.02))
+    changes = [
+        RunChange(f"run {i}", Estimate(i / 1000, 0, 1), Estimate(-i / 1000, -1, 0), on_front=i > 996)
+        for i in range(1000)
+    ]
+    with matplotlib_style():
+        picture = svg_document(charts.trade_off(changes, share=True, margin=0.02))
     assert [name for name in re.findall(r">(run \d+)<", picture)] == ["run 997", "run 998", "run 999"]
     assert picture.count("<use ") >= 1000 and len(picture) < 200_000
 
 
 def test_long_names_take_two_lines_and_leave_room() -> None:
-    rows = [("learning rate 0.008, rank 64, batch 1×1, seed 2", Point("", 0.5, 0.4, 0.6), None)]
-    with drawing():
-        picture = svg_text(
-            charts.differences(rows, ("Learned", "Kept"), share=True, note="the 1 largest gain of 9 runs")
+    changes = [RunChange("learning rate 0.008, rank 64, batch 1×1, seed 2", Estimate(0.5, 0.4, 0.6), None)]
+    with matplotlib_style():
+        picture = svg_document(
+            charts.differences(changes, ("Learned", "Kept"), share=True, note="the 1 largest gain of 9 runs")
         )
     assert ">learning rate 0.008, rank<" in picture and ">64, batch 1×1, seed 2<" in picture
     assert ">the 1 largest gain of 9 runs<" in picture

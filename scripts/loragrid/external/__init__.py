@@ -1,1 +1,1 @@
-"""Results of runs that were trained elsewhere."""
+"""External runs: finished runs that loragrid did not train, read from other tools' files."""

@@ -1,4 +1,4 @@
-"""What lm-eval leaves: result files of today and before, and the items of --log_samples."""
+"""lm-eval's files: results in the current and the older format, and the items of --log_samples."""
 
 import json
 import re
@@ -10,7 +10,10 @@ import numpy as np
 from loragrid.external.runs import ExternalRun, ExternalScore, ScoreKey, is_number
 
 NOT_METRICS = ("alias", "sample_len")
-DATE = r"\d{4}-\d\d-\d\dT[\d.-]+"  # at the end of the names of lm-eval's files
+# At the end of the names of lm-eval's files.
+DATE = r"\d{4}-\d\d-\d\dT[\d.-]+"
+# An item's metrics in files of versions that do not list them under "metrics".
+OLDER_ITEM_METRICS = ("acc", "acc_norm", "exact_match")
 
 
 def is_sample(row: Any) -> bool:
@@ -19,53 +22,65 @@ def is_sample(row: Any) -> bool:
 
 
 def add_results(content: dict[str, Any], run: ExternalRun, path: Path) -> str | None:
-    """lm-eval results in today's form (`"acc,none"`, `"acc_stderr,none"`) and the older one (`"acc"`, `"acc_stderr"`)."""
-    counts, directions = content.get("n-samples") or {}, content.get("higher_is_better") or {}
+    """Add lm-eval results to a run; the reason if they hold no score.
+
+    Keys are `"acc,none"` and `"acc_stderr,none"` in the current format, `"acc"` and `"acc_stderr"` in the older one.
+    """
     for task, metrics in content["results"].items():
-        for key, value in metrics.items() if isinstance(metrics, dict) else ():
-            metric, _, variant = str(key).partition(",")
-            if metric.endswith("_stderr") or not is_number(value) or metric in NOT_METRICS:
-                continue
-            stderr = metrics.get(f"{metric}_stderr,{variant}" if variant else f"{metric}_stderr")
-            items = _entry(counts, task, "effective")
-            higher = _entry(directions, task, metric)
-            run.scores[score_key(task, metric, variant)] = ExternalScore(
-                float(value),
-                float(stderr) if is_number(stderr) else None,
-                int(items) if is_number(items) else None,
-                higher if isinstance(higher, bool) else None,
-            )
+        if not isinstance(metrics, dict):
+            continue
+        for key, value in metrics.items():
+            metric, _, variant = key.partition(",")
+            if not metric.endswith("_stderr") and metric not in NOT_METRICS and is_number(value):
+                run.scores[score_key(task, metric, variant)] = _score(content, task, key)
     run.settings |= _model_arguments((content.get("config") or {}).get("model_args"))
     run.files.append(path.name)
-    return None if run.scores else "its results hold no numbers"
+    return None if run.scores else "no numbers in its results"
+
+
+def _score(content: dict[str, Any], task: str, key: str) -> ExternalScore:
+    """The score under a key of a task's results, with the standard error, items and direction that the file states."""
+    metrics = content["results"][task]
+    metric, _, variant = key.partition(",")
+    stderr = metrics.get(f"{metric}_stderr,{variant}" if variant else f"{metric}_stderr")
+    items = _entry(content.get("n-samples"), task, "effective")
+    higher = _entry(content.get("higher_is_better"), task, metric)
+    return ExternalScore(
+        value=float(metrics[key]),
+        # Some versions write "N/A" for a metric without a standard error.
+        stderr=float(stderr) if is_number(stderr) else None,
+        items=int(items) if is_number(items) else None,
+        higher_is_better=higher if isinstance(higher, bool) else None,
+    )
 
 
 def score_key(task: str, metric: str, variant: str) -> ScoreKey:
-    """Task and metric; the variant (a filter's name) is part of the metric's name where there are several."""
+    """Task and metric; the variant (lm-eval's filter) is part of the metric's name unless it is the default one."""
     return str(task), metric if variant in ("", "none") else f"{metric} {variant}"
 
 
 def add_samples(path: Path, run: ExternalRun) -> str | None:
-    """Single items of a samples_TASK_DATE.jsonl: each metric that is a number per item. Read line by line: files are large,
-    as every line holds the prompt."""
+    """Add the items of a samples_TASK_DATE.jsonl: each metric that is a number per item; the reason if there is none."""
     task = re.sub(rf"_{DATE}$", "", path.stem.removeprefix("samples_"))
     found: dict[ScoreKey, dict[str, float]] = {}
+    # Line by line: every line holds the whole prompt, so the files are large.
     with path.open(encoding="utf-8") as lines:
         for row in map(json.loads, filter(str.strip, lines)):
             if not is_sample(row):
-                return "mixes items of lm-eval with other lines"
+                return "lm-eval’s items mixed with other lines"
+            # With the hash, so that items of two versions of a task are not paired.
             item = f"{row['doc_id']} {row.get('doc_hash', '')}"
-            for metric in row.get("metrics") or [name for name in row if name in ("acc", "acc_norm", "exact_match")]:
+            for metric in row.get("metrics") or [name for name in row if name in OLDER_ITEM_METRICS]:
                 if is_number(row.get(metric)):
                     key = score_key(task, metric, str(row.get("filter", "none")))
                     found.setdefault(key, {})[item] = float(row[metric])
     run.items |= found
     run.files.append(path.name)
-    return None if found else "its items hold no numbers"
+    return None if found else "no numbers in its items"
 
 
 def add_item_means(run: ExternalRun) -> None:
-    """A score from its items where no result file gave it."""
+    """Add the mean of the items as a score for each metric that no result file gave."""
     for key, items in run.items.items():
         values = np.array(list(items.values()))
         if key not in run.scores and len(values) > 1:
@@ -74,15 +89,16 @@ def add_item_means(run: ExternalRun) -> None:
 
 
 def _entry(table: Any, task: str, name: str) -> Any:
-    """`table[task][name]`, None where that is not there: these files come from anywhere."""
+    """`table[task][name]`, None if it is missing or the table has another shape: these files come from anywhere."""
     row = table.get(task) if isinstance(table, dict) else None
     return row.get(name) if isinstance(row, dict) else None
 
 
 def _model_arguments(arguments: Any) -> dict[str, Any]:
-    """Model and adapter from lm-eval's `model_args`, text or map."""
+    """Model and adapter from lm-eval's `model_args`, which are a text or a map."""
     if isinstance(arguments, str):
         arguments = dict(part.split("=", 1) for part in arguments.split(",") if "=" in part)
     if not isinstance(arguments, dict):
         return {}
-    return {name: arguments[key] for key, name in (("pretrained", "model"), ("peft", "adapter")) if arguments.get(key)}
+    settings = {"model": arguments.get("pretrained"), "adapter": arguments.get("peft")}
+    return {name: value for name, value in settings.items() if value}

@@ -1,7 +1,7 @@
-"""Finished runs from elsewhere: a table of settings and scores, trainer_state.json files, lm-eval result files.
+"""Reads external runs: tables, a transformers Trainer's state, lm-eval's results and items.
 
-Each file is recognised by what it holds. A folder's sub-folders are runs named after them; files that lie in the folder
-itself belong to runs named after the file, and a table's rows to the runs they name.
+In a folder of runs each subfolder is a run and names it; a file directly in the folder belongs to a run named after the
+file; the rows of a table belong to the runs that they name.
 """
 
 import csv
@@ -19,53 +19,67 @@ from loragrid.external.runs import ExternalResults, ExternalRun, as_float, is_nu
 from loragrid.external.tables import add_rows, read_table
 from loragrid.formatting import visible
 
+READ_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl")
 MOST_FILES = 5000
 LARGEST_BYTES = 256 * 2**20
-CHECKPOINT = re.compile(r"checkpoint-\d+")  # the folders in which a Trainer saves: parts of a run, no runs
+# The folders that a Trainer saves to are parts of a run.
+CHECKPOINT = re.compile(r"checkpoint-\d+")
+# Setting of a Trainer's state → our name for it.
+STATE_SETTINGS = {"num_train_epochs": "epochs", "train_batch_size": "batch", "max_steps": "steps"}
 
 
 def read_external(source: Path) -> ExternalResults:
-    """Read a folder or a single file; nothing usable in it is a `UserError`."""
-    if not source.exists():
-        raise UserError(f"{source} does not exist: give a table, a results file or a folder of them")
-    files = [source] if source.is_file() else sorted((p for p in source.rglob("*") if p.is_file()), key=_by_number)
-    files = [path for path in files if path.suffix.lower() in (".csv", ".tsv", ".json", ".jsonl")]
-    if len(files) > MOST_FILES:
-        raise UserError(f"{source} holds {len(files)} files: give a folder of at most {MOST_FILES}")
+    """Read a file or a folder. Raises `UserError` if it holds no run."""
     results = ExternalResults({}, [], {})
-    for path in files:
-        name = path.stem if path == source else str(path.relative_to(source))
+    for path in _files(source):
         reason = _read_file(path, _run_name(path, source), results)
         if reason:
+            name = path.stem if path == source else str(path.relative_to(source))
             results.unused.append((visible(name, 200), reason))
     if not results.runs:
         why = f" ({results.unused[0][1]})" if results.unused else ""
         raise UserError(
-            f"{source} holds no run{why}: see README, 'Search, app, results from elsewhere', for the files that are read"
+            f"{source}: no run found{why}. Fix: name files that docs/results-from-elsewhere.md lists as read"
         )
     for run in results.runs.values():
         add_item_means(run)
     return results
 
 
+def _files(source: Path) -> list[Path]:
+    """The files that may hold runs, in the order in which later ones replace earlier ones."""
+    if not source.exists():
+        raise UserError(f"{source}: no such file or folder. Fix: name a table, a results file or a folder of them")
+    if source.is_file():
+        files = [source]
+    else:
+        files = sorted((path for path in source.rglob("*") if path.is_file()), key=_by_number)
+    files = [path for path in files if path.suffix.lower() in READ_SUFFIXES]
+    if len(files) > MOST_FILES:
+        raise UserError(f"{source}: too many files ({len(files)}). Fix: name a folder of at most {MOST_FILES}")
+    return files
+
+
 def _by_number(path: Path) -> list[tuple[int, str]]:
-    """Order in which checkpoint-1000 comes after checkpoint-500: what is read later replaces what was read before."""
+    """Sorts numbers in a path by their value: checkpoint-1000 comes after checkpoint-500."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", str(path))]
 
 
 def _run_name(path: Path, source: Path) -> str:
-    """The first folder below the source names the run, if it is no checkpoint; for a file that lies in the source itself,
-    its own name does, and items go with the results of the same moment."""
+    """The run of a file: the first folder below the source that is no checkpoint, or the file's own name without one."""
     folders = [part for part in path.relative_to(source).parts[:-1] if not CHECKPOINT.fullmatch(part)]
     if folders:
         return folders[0]
-    if path != source and (path.parent != source or path.name == "trainer_state.json"):
+    in_checkpoint = path != source and path.parent != source
+    # A Trainer calls every run's state the same, so its folder names the run.
+    if in_checkpoint or (path != source and path.name == "trainer_state.json"):
         return source.name
+    # lm-eval writes the items beside the results of the same moment: both belong to one run.
     return re.sub(rf"^samples_.+_({DATE})$", r"results_\1", path.stem)
 
 
 def _read_file(path: Path, name: str, results: ExternalResults) -> str | None:
-    """Add what a file holds to `results`; a reason if it holds nothing we know."""
+    """Add the content of a file to `results`; the reason if it holds nothing usable."""
     if path.stat().st_size > LARGEST_BYTES:
         return f"larger than {LARGEST_BYTES // 2**20} MiB"
     try:
@@ -74,6 +88,7 @@ def _read_file(path: Path, name: str, results: ExternalResults) -> str | None:
         if path.suffix.lower() == ".jsonl":
             return _read_lines(path, name, results)
         content = json.loads(path.read_text(encoding="utf-8"))
+    # RecursionError: JSON may nest deeper than Python's parser can follow.
     except (OSError, UnicodeDecodeError, ValueError, RecursionError, csv.Error) as error:
         return one_line(f"cannot be read: {error}")[:200]
     if isinstance(content, list):
@@ -86,37 +101,54 @@ def _read_file(path: Path, name: str, results: ExternalResults) -> str | None:
 
 
 def _read_lines(path: Path, name: str, results: ExternalResults) -> str | None:
-    """A JSONL file: items of lm-eval, told by the first line, or a row per run."""
-    with path.open(encoding="utf-8") as lines:
-        first = next((json.loads(line) for line in lines if line.strip()), None)
-    if is_sample(first):
+    """A JSONL file: lm-eval's items if its first line is one, else a row per run."""
+    if is_sample(_first_row(path)):
         return add_samples(path, results.runs.setdefault(name, ExternalRun(name)))
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     return add_rows(rows, path, results)
 
 
+def _first_row(path: Path) -> Any:
+    with path.open(encoding="utf-8") as lines:
+        for line in lines:
+            if line.strip():
+                return json.loads(line)
+    return None
+
+
 def _add_trainer_state(content: dict[str, Any], run: ExternalRun, path: Path) -> str | None:
-    """Loss path of a transformers Trainer: `loss` and `eval_loss` rows by step, tokens where they were counted."""
+    """Add the losses and settings of a Trainer's state; the reason if it holds no loss."""
     rows = [row for row in content["log_history"] if isinstance(row, dict) and is_number(row.get("step"))]
     run.files.append(path.name)
-    if not any("loss" in row or "eval_loss" in row for row in rows):
-        return "its log_history holds no loss"
+    losses = [row for row in rows if "loss" in row or "eval_loss" in row]
+    if not losses:
+        return "no loss in its log_history"
     step = max(float(row["step"]) for row in rows)
-    if step < run.path_step:  # of several checkpoints' states the last holds the history of all
+    # Of several checkpoints' states the last one holds the history of all.
+    if step < run.path_step:
         return None
-    tokens = all(is_number(row.get("num_input_tokens_seen")) for row in rows if "loss" in row or "eval_loss" in row)
-    at = "num_input_tokens_seen" if tokens else "step"
-    columns = {
-        kind: [(float(row[at]), as_float(row[key]), as_float(row.get("grad_norm"))) for row in rows if key in row]
-        for kind, key in (("train", "loss"), ("heldout", "eval_loss"))
-    }
-    train, heldout = (np.array(columns[kind], dtype=float).reshape(-1, 3) for kind in ("train", "heldout"))
-    run.path = LossPath(train[:, 0], train[:, 1], train[:, 2], heldout[:, 0], heldout[:, 1])
-    run.path_unit, run.path_step = "tokens" if tokens else "steps", step
+    run.path_step = step
+    run.path_unit = "steps"
+    if all(is_number(row.get("num_input_tokens_seen")) for row in losses):
+        run.path_unit = "tokens"
+    run.path = _loss_path(losses, "num_input_tokens_seen" if run.path_unit == "tokens" else "step")
+    # The highest logged rate: with warm-up and a schedule this is the one that was set, or nearly.
     rates = [row["learning_rate"] for row in rows if is_number(row.get("learning_rate"))]
     if rates:
         run.settings.setdefault("learning_rate", max(rates))
-    for key, name in (("num_train_epochs", "epochs"), ("train_batch_size", "batch"), ("max_steps", "steps")):
+    for key, name in STATE_SETTINGS.items():
         if is_number(content.get(key)):
             run.settings.setdefault(name, content[key])
     return None
+
+
+def _loss_path(rows: list[dict[str, Any]], at: str) -> LossPath:
+    """The rows' losses over the values of their key `at`."""
+    train, heldout = (
+        np.array(
+            [(float(row[at]), as_float(row[key]), as_float(row.get("grad_norm"))) for row in rows if key in row],
+            dtype=float,
+        ).reshape(-1, 3)
+        for key in ("loss", "eval_loss")
+    )
+    return LossPath(train[:, 0], train[:, 1], train[:, 2], heldout[:, 0], heldout[:, 1])

@@ -1,4 +1,4 @@
-"""What is known of finished runs from elsewhere, and which way each of their scores is better."""
+"""External runs with their settings, scores and losses, and the direction in which each score is better."""
 
 import math
 import re
@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from loragrid.comparing.run_evidence import LossPath
+from loragrid.formatting import plain_name
 
-ScoreKey = tuple[str, str]  # task and metric; a table's column is a task without metric
-# words of a score's name
+# Task and metric; a table's column is a task with an empty metric.
+ScoreKey = tuple[str, str]
+# Words in the name of a score.
 LOWER_IS_BETTER = {"loss", "perplexity", "ppl", "byte", "nll", "wer", "cer", "error", "errors", "brier", "mse", "mae"}
 HIGHER_IS_BETTER = {
     "acc",
@@ -29,7 +31,7 @@ HIGHER_IS_BETTER = {
 
 @dataclass(frozen=True)
 class ExternalScore:
-    """One score: `stderr`, `items` and `higher_is_better` are None where the file does not tell."""
+    """One score. `stderr`, `items` and `higher_is_better` are None if the file does not state them."""
 
     value: float
     stderr: float | None
@@ -39,8 +41,11 @@ class ExternalScore:
 
 @dataclass
 class ExternalRun:
-    """What is known of one run. `path` has its losses over tokens, or over steps where tokens were not logged, up to step
-    `path_step`; `items` the values of single items, by item."""
+    """One run as its files describe it.
+
+    `path` holds its losses over `path_unit`: tokens, or steps if tokens were not logged. `path_step` is the last step in
+    it. `items` maps a score to the values of its single items.
+    """
 
     name: str
     settings: dict[str, Any] = field(default_factory=dict)
@@ -52,42 +57,56 @@ class ExternalRun:
     files: list[str] = field(default_factory=list)
 
     def trained(self) -> bool:
-        """Whether anything says that this run was trained: an untrained base has no learning rate, adapter or losses."""
-        rate = as_float(self.settings.get("learning_rate"))
-        return self.path is not None or bool(self.settings.get("adapter")) or rate > 0
+        """Whether the run shows any sign of training: losses, an adapter or a learning rate."""
+        learning_rate = as_float(self.settings.get("learning_rate"))
+        return self.path is not None or bool(self.settings.get("adapter")) or learning_rate > 0
 
 
 @dataclass(frozen=True)
 class ExternalResults:
-    """All runs by name; the files that could not be used, and the tables' columns that were not, each with the reason."""
+    """All runs by name, and what was not used with the reason: `unused` files and `columns` of tables."""
 
     runs: dict[str, ExternalRun]
     unused: list[tuple[str, str]]
     columns: dict[str, str]
 
     def higher_is_better(self, key: ScoreKey) -> bool | None:
-        """Which way a score is better: what a file says, else what the name says; None where the name says both."""
-        told = {run.scores[key].higher_is_better for run in self.runs.values() if key in run.scores} - {None}
-        if told:
-            return told.pop() if len(told) == 1 else None
+        """Whether a higher score is better, by the files or else by the score's name; None if these contradict themselves."""
+        stated = {run.scores[key].higher_is_better for run in self.runs.values() if key in run.scores} - {None}
+        if stated:
+            return stated.pop() if len(stated) == 1 else None
         words = name_words(key[1] or key[0])
         lower, higher = bool(words & LOWER_IS_BETTER), bool(words & HIGHER_IS_BETTER)
-        # ASSUME: a score from elsewhere whose name does not say so is better when it is higher.
-        return None if lower and higher else not lower
+        if lower and higher:
+            return None
+        # ASSUME: an external score is better when it is higher, unless its name says otherwise.
+        return not lower
+
+    def unit(self, key: ScoreKey) -> str:
+        """share if every run's value is between 0 and 1 and higher is better, else plain."""
+        values = [run.scores[key].value for run in self.runs.values() if key in run.scores]
+        if self.higher_is_better(key) and all(0 <= value <= 1 for value in values):
+            return "share"
+        return "plain"
+
+
+def score_name(key: ScoreKey) -> str:
+    """A score's name as words."""
+    return plain_name(" ".join(key).strip())
 
 
 def name_words(name: str) -> set[str]:
-    """The words of a column's or metric's name: eval/word_perplexity → eval, word, perplexity."""
+    """The words in the name of a column or metric: eval/word_perplexity → eval, word, perplexity."""
     return set(re.split(r"[^a-z0-9]+", name.lower())) - {""}
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value of a file is a finite number."""
+    """Whether a value from a file is a finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def as_float(value: Any) -> float:
-    """A value of a file as a number, NaN where it is none."""
+    """A value from a file as a number, NaN if it is none."""
     try:
         return float(value)
     except (TypeError, ValueError):

@@ -1,90 +1,77 @@
-"""What can be said of runs from elsewhere: their scores against the base, their loss paths, and what is missing for more."""
+"""The page of external runs as plain values: scores against the base, causes, and what is missing for more."""
 
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from loragrid.comparing.causes import as_dicts, diverged, overfitted, under_trained
+from loragrid.comparing.causes import diverged, overfitted, under_trained
 from loragrid.comparing.run_evidence import RunEvidence
-from loragrid.external.base_comparison import ALPHA, Judged, answer, judge, missing_parts
-from loragrid.external.runs import ExternalResults, ExternalRun, ScoreKey, is_number
+from loragrid.external.base_comparison import ALPHA, UNPAIRED, BaseComparison, compare_with_base
+from loragrid.external.runs import ExternalResults, ExternalRun, ScoreKey, is_number, score_name
 from loragrid.formatting import between, change, p_value, plain_name, plural, score, setting, visible
-from loragrid.reporting.figures import charts
-from loragrid.reporting.figures.charts import Point
-from loragrid.reporting.figures.loss_chart import loss_curves, path_curve
-from loragrid.reporting.figures.study_figures import MOST_CURVES, Pictures
-from loragrid.reporting.figures.svg import SERIES, drawing
+from loragrid.reporting.sentences.causes import cause_texts
 
-MOST_RUNS_DRAWN = 16
-
-
-def unit_of(results: ExternalResults, key: ScoreKey) -> str:
-    """share where every run's value lies between 0 and 1 and more is better."""
-    values = [run.scores[key].value for run in results.runs.values() if key in run.scores]
-    return "share" if results.higher_is_better(key) and all(0 <= value <= 1 for value in values) else "plain"
+DIRECTIONS = {True: "higher", False: "lower", None: "unknown"}
 
 
 def external_sections(results: ExternalResults, base: str | None, title: str, source: Path) -> dict[str, Any]:
-    """All sections of the page as plain values."""
-    judged = judge(results, base)
+    """All sections of the page."""
+    rows = compare_with_base(results, base)
     keys = list(dict.fromkeys(key for run in results.runs.values() for key in run.scores))
     settings = list(dict.fromkeys(name for run in results.runs.values() for name in run.settings))
     return {
         "title": visible(title, 300),
         "source": visible(source.name, 200),
-        "counts": f"{plural(len(results.runs), 'run')} read, {plural(len(keys), 'score')} among them",
-        "base": base,
-        "answer": answer(judged, base),
-        "missing": missing_parts(results, base, judged),
+        "counts": f"{plural(len(results.runs), 'run')} with {plural(len(keys), 'different score')}",
+        "answer": answer(rows, base),
+        "missing": missing_parts(results, base, rows),
         "settings": [plain_name(name) for name in settings],
-        "scores": [name_of(key) for key in keys],
-        "runs": [_run_row(run, settings, keys, results, base) for run in results.runs.values()],
-        "comparisons": [_comparison_row(row, results) for row in judged],
+        "scores": [score_name(key) for key in keys],
+        "runs": [
+            {
+                "name": visible(run.name, 120),
+                "base": run.name == base,
+                "settings": [_setting_cell(run.settings.get(name)) for name in settings],
+                "scores": [_score_cell(run, key, results.unit(key)) for key in keys],
+                "files": len(run.files),
+            }
+            for run in results.runs.values()
+        ],
+        "comparisons": [_comparison_row(row, results.unit(row.key)) for row in rows],
         "causes": _causes(results),
         "unused": results.unused,
-        "columns": list(results.columns.items()),
-        "alpha": ALPHA,
+        "columns_unused": list(results.columns.items()),
+        "names": list(results.runs),
     }
 
 
-def name_of(key: ScoreKey) -> str:
-    """A score's name."""
-    return plain_name(f"{key[0]} {key[1]}".strip())
+def _score_cell(run: ExternalRun, key: ScoreKey, unit: str) -> dict[str, Any]:
+    if key not in run.scores:
+        return {"text": "–", "sort": None}
+    found = run.scores[key]
+    text = score(found.value, unit)
+    if found.stderr:
+        text += f" ± {change(found.stderr, unit).lstrip('+')}"
+    return {"text": text, "sort": found.value}
 
 
-def _run_row(
-    run: ExternalRun, settings: list[str], keys: list, results: ExternalResults, base: str | None
-) -> dict[str, Any]:
-    cells = []
-    for key in keys:
-        found = run.scores.get(key)
-        error = f" ± {change(found.stderr, unit_of(results, key)).lstrip('+')}" if found and found.stderr else ""
-        text = score(found.value if found else None, unit_of(results, key)) + error
-        cells.append({"text": text, "sort": found.value if found else None})
-    return {
-        "name": visible(run.name, 120),
-        "base": run.name == base,
-        "settings": [_setting(run.settings.get(name)) for name in settings],
-        "scores": cells,
-        "files": len(run.files),
-    }
+def _setting_cell(value: Any) -> dict[str, Any]:
+    if value is None:
+        return {"text": "–", "sort": None}
+    if isinstance(value, float):
+        # pandas reads a column of whole numbers with gaps as floats.
+        text = str(int(value)) if value.is_integer() else setting(value)
+    else:
+        text = visible(value, 80)
+    return {"text": text, "sort": value if is_number(value) else None}
 
 
-def _setting(value: Any) -> dict[str, Any]:
-    number_ = value if is_number(value) else None
-    if isinstance(value, float) and not value.is_integer():
-        return {"text": setting(value), "sort": number_}
-    return {
-        "text": "–" if value is None else visible(int(value) if isinstance(value, float) else value, 80),
-        "sort": number_,
-    }
-
-
-def _comparison_row(row: Judged, results: ExternalResults) -> dict[str, Any]:
-    unit = unit_of(results, row.key)
+def _comparison_row(row: BaseComparison, unit: str) -> dict[str, Any]:
     return {
         "run": visible(row.run, 120),
-        "score": name_of(row.key),
-        "better_is": {True: "higher", False: "lower", None: "not known"}[row.higher],
+        "score": score_name(row.key),
+        "better_is": DIRECTIONS[row.higher_is_better],
         "before": score(row.base.value, unit),
         "after": score(row.score.value, unit),
         "difference": change(row.difference, unit, words=True),
@@ -102,7 +89,7 @@ def _comparison_row(row: Judged, results: ExternalResults) -> dict[str, Any]:
 
 
 def _causes(results: ExternalResults) -> list[dict[str, Any]]:
-    """Causes that a loss path alone can show."""
+    """Per run with a fault: its label, and the causes that its loss path alone shows."""
     rows = []
     for run in results.runs.values():
         if run.path is None:
@@ -111,31 +98,86 @@ def _causes(results: ExternalResults) -> list[dict[str, Any]]:
         evidence = RunEvidence(None, run.path, epochs if is_number(epochs) else None, {}, {}, None)
         causes = [cause for check in (diverged, under_trained, overfitted) for cause in check(evidence)]
         if causes:
-            rows.append({"label": visible(run.name, 120), "causes": as_dicts(causes)})
+            rows.append({"label": visible(run.name, 120), "causes": cause_texts(map(asdict, causes), {})})
     return rows
 
 
-def draw_external_figures(results: ExternalResults, base: str | None, folder: Path) -> Pictures:
-    """Loss paths, and scores with intervals, as far as they are there."""
-    pictures = Pictures(folder)
-    judged = [row for row in judge(results, base) if row.low is not None]
-    with drawing():
-        paths = [run for run in results.runs.values() if run.path is not None]
-        unit = "tokens" if all(run.path_unit == "tokens" for run in paths) else "steps"
-        drawn = [run for run in paths if run.path_unit == unit][:MOST_CURVES]
-        if drawn:
-            curves = [
-                path_curve(visible(run.name, 24), SERIES[number_ % len(SERIES)], run.path)
-                for number_, run in enumerate(drawn)
-            ]
-            label = "tokens seen in training" if unit == "tokens" else "optimizer steps"
-            pictures.add("losses", loss_curves(curves, label), f"Loss against {unit} of {plural(len(drawn), 'run')}")
-        for number_, key in enumerate(dict.fromkeys(row.key for row in judged)):
-            points = [
-                (visible(row.run, 24), Point("", row.difference, row.low, row.high, row.verdict != "can't tell"))
-                for row in [row for row in judged if row.key == key][:MOST_RUNS_DRAWN]
-            ]
-            share = unit_of(results, key) == "share"
-            figure = charts.one_difference(points, name_of(key), share=share)
-            pictures.add(f"score_{number_}", figure, f"{name_of(key)}: difference from the base")
-    return pictures
+def answer(rows: Sequence[BaseComparison], base: str | None) -> str:
+    """What the scores say, in one sentence."""
+    if base is None:
+        return (
+            "No run is known to be the untrained base, so the page cannot say whether training helped. "
+            "It shows what the files hold."
+        )
+    judged = [row for row in rows if row.verdict]
+    if not judged:
+        return (
+            "The files hold no score with a standard error for both a run and the base, so no difference can be judged."
+        )
+    better, worse = (sum(row.verdict == word for row in judged) for word in ("better", "worse"))
+    return (
+        f"Of {plural(len(judged), 'score')} of tuned models, {better} {'is' if better == 1 else 'are'} better than those of "
+        f"“{visible(base, 80)}”, {worse} worse, and for {len(judged) - better - worse} the data do not decide "
+        f"({_tests_made(judged)}, corrected together by Holm’s method at {ALPHA:.0%})."
+    )
+
+
+def _tests_made(judged: Sequence[BaseComparison]) -> str:
+    paired = sum(row.method != UNPAIRED for row in judged)
+    if paired == len(judged):
+        return "paired tests"
+    if not paired:
+        return "unpaired tests"
+    return f"{paired} paired tests, the others unpaired"
+
+
+def missing_parts(results: ExternalResults, base: str | None, rows: Sequence[BaseComparison]) -> list[str]:
+    """What the files lack, each with what cannot be said without it."""
+    runs = list(results.runs.values())
+    parts = []
+    if base is None:
+        parts.append(
+            "No run is known as the untrained base (name one with --base), so whether training helped is unknown."
+        )
+    parts += _missing_scores(runs, rows)
+    parts += _missing_losses(runs, base)
+    if len({run.settings.get("seed") for run in runs} - {None}) < 2:
+        parts.append("At most one seed is named, so every difference includes the luck of the seed.")
+    parts.append("There are no data fingerprints or code versions, so the runs may have seen different data.")
+    return parts
+
+
+def _missing_scores(runs: Sequence[ExternalRun], rows: Sequence[BaseComparison]) -> list[str]:
+    if not any(run.scores for run in runs):
+        return ["There are no scores, so what the models learned or forgot is unknown."]
+    parts = []
+    if any(row.p is None for row in rows):
+        parts.append(
+            "Some scores have neither a standard error nor a number of items: their differences get no verdict."
+        )
+    if any(row.higher_is_better is None for row in rows):
+        parts.append(
+            "For some scores neither the file nor the name says whether higher is better: they get no verdict."
+        )
+    if not rows or any(row.method == UNPAIRED for row in rows):
+        parts.append(
+            "Some or all scores come without answers item by item (lm-eval’s --log_samples): their comparisons are "
+            "unpaired, with wider intervals than paired ones."
+        )
+    return parts
+
+
+def _missing_losses(runs: Sequence[ExternalRun], base: str | None) -> list[str]:
+    parts = []
+    without = sum(run.path is None and run.name != base for run in runs)
+    if without:
+        parts.append(f"{plural(without, 'run')} without losses (trainer_state.json): no cause can be found there.")
+    with_path = [run for run in runs if run.path is not None]
+    if any(not len(run.path.heldout) for run in with_path):
+        parts.append("Some trainer_state.json files hold no held-out loss, without which overfitting cannot be seen.")
+    if any(run.path_unit == "steps" for run in with_path):
+        parts.append(
+            "Tokens were not counted (include_num_input_tokens_seen): losses are drawn over steps and not compared at "
+            "equal tokens."
+        )
+    return parts

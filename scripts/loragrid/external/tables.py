@@ -1,4 +1,4 @@
-"""Tables of finished runs that others made: a row per run, its settings and scores in columns of many names."""
+"""Tables of external runs: one run per row, with its settings and scores in columns of many names."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,7 @@ from loragrid.external.runs import HIGHER_IS_BETTER, ExternalResults, ExternalRu
 from loragrid.formatting import visible
 
 NAME_COLUMNS = ("run", "name", "run_name", "id", "experiment")
-# column in other people's tables → our name for the setting
+# Column in other tools' tables → our name for the setting.
 SETTINGS = {
     "model": "model",
     "base_model": "model",
@@ -64,7 +64,7 @@ SETTINGS = {
     "max_new_tokens": "max_new_tokens",
     "num_fewshot": "num_fewshot",
 }
-# words of columns that are neither settings nor scores
+# Words in the names of columns that are neither settings nor scores.
 COSTS = {
     *("runtime", "second", "seconds", "sec", "secs", "time", "timestamp", "minutes", "mins", "hours", "gpu", "cost"),
     *("memory", "mem", "vram", "ram", "mib", "gib", "mb", "gb", "energy", "flos", "flops", "tflops", "throughput"),
@@ -72,11 +72,12 @@ COSTS = {
     *("param", "params", "parameters", "trainable", "norm"),
 }
 TRAINING = {"train", "training"}
-TRAINING_NAMES = {"loss", "mean_token_accuracy"}  # what Trainer and TRL call their own means over training batches
+# Trainer's and TRL's names for their means over training batches.
+TRAINING_NAMES = {"loss", "mean_token_accuracy"}
 
 
 def read_table(path: Path, results: ExternalResults) -> str | None:
-    """Add the rows of a CSV or TSV file."""
+    """Add the rows of a CSV or TSV file; the reason if they hold nothing usable."""
     import pandas as pd
 
     separator = "\t" if path.suffix.lower() == ".tsv" else None
@@ -85,17 +86,16 @@ def read_table(path: Path, results: ExternalResults) -> str | None:
 
 
 def add_rows(rows: list[Any], path: Path, results: ExternalResults) -> str | None:
-    """Add rows, one per run; a reason if they hold nothing we know. A second row of a name is a run of its own."""
+    """Add rows, one per run; the reason if they hold nothing usable. A second row with the same name is another run."""
     rows = [row for row in rows if isinstance(row, dict)]
     if not rows:
-        return "holds no rows of named columns"
+        return "no rows with named columns"
     if any("doc_id" in row for row in rows):
-        return "items of a run, in a form that is not read"
+        return "items of a run in an unknown format"
     used: set[str] = set()
     for number, row in enumerate(rows, start=1):
         named = {str(key).strip().lower(): value for key, value in row.items()}
-        given = next((str(named[key]) for key in NAME_COLUMNS if named.get(key) not in (None, "")), "")
-        name = given or f"{path.stem} row {number}"
+        name = _name_of(named) or f"{path.stem} row {number}"
         if name in used:
             name = f"{name} (row {number})"
         run = ExternalRun(name)
@@ -109,11 +109,19 @@ def add_rows(rows: list[Any], path: Path, results: ExternalResults) -> str | Non
             known.scores |= run.scores
             known.files.append(path.name)
             used.add(name)
-    return None if used else "its columns hold neither settings nor scores"
+    return None if used else "neither settings nor scores in its columns"
+
+
+def _name_of(row: dict[str, Any]) -> str:
+    """The run's name by the first name column that is filled."""
+    for column in NAME_COLUMNS:
+        if row.get(column) not in (None, ""):
+            return str(row[column])
+    return ""
 
 
 def _add_cell(run: ExternalRun, key: str, value: Any, row: dict[str, Any]) -> str | None:
-    """Add one cell; the reason if its column is not used."""
+    """Add one cell to the run; the reason if its column is not used."""
     if value is None or value == "" or key in NAME_COLUMNS:
         return None
     if key in SETTINGS:
@@ -123,11 +131,18 @@ def _add_cell(run: ExternalRun, key: str, value: Any, row: dict[str, Any]) -> st
         return None
     words = name_words(key)
     if words & TRAINING or key in TRAINING_NAMES:
-        return "measured in training: not comparable between runs of other length or data"
+        return "measured on training batches: not comparable between runs of different length or data"
     if words & COSTS and not words & HIGHER_IS_BETTER:
         return "a cost or a size, not a score"
     if not is_number(value):
-        return "no number, and no setting that is known"
-    stderr = next((row[k] for k in (f"{key}_stderr", f"{key} stderr", f"{key}_se") if is_number(row.get(k))), None)
-    run.scores[(key, "")] = ExternalScore(float(value), None if stderr is None else float(stderr), None)
+        return "neither a number nor a known setting"
+    run.scores[(key, "")] = ExternalScore(float(value), _stderr_of(key, row), items=None)
+    return None
+
+
+def _stderr_of(key: str, row: dict[str, Any]) -> float | None:
+    """The standard error of a score by the column beside it."""
+    for column in (f"{key}_stderr", f"{key} stderr", f"{key}_se"):
+        if is_number(row.get(column)):
+            return float(row[column])
     return None

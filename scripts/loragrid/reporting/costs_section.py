@@ -1,83 +1,101 @@
-"""The page's section on costs: time, GPU-hours, memory, energy and arithmetic of each run, and the price of a gain."""
+"""The page's section on costs: time, GPU-hours, memory, energy and operations of each run, and the price of a gain."""
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from loragrid.errors import UserError
 from loragrid.formatting import duration, listed, mebibytes, number, score, visible, whole
 from loragrid.models.shape import find_shape
-from loragrid.planning.forecast import done_flops, work_of
+from loragrid.planning.forecast import completed_flops, workload_of
 from loragrid.planning.gpu_cards import find_card
 from loragrid.planning.measurements import data_size
 from loragrid.records.outcomes import Outcome
+from loragrid.records.record import RunRecord
 from loragrid.reporting.page import Material
 
+TERAFLOPS_FROM = 1e11  # operations per second; slower machines are given in GFLOP/s
 
-class Figure(NamedTuple):
-    """A cell of the table: what it says, and the number that it sorts by."""
+
+class CostCell(NamedTuple):
+    """A cell of the table: its text, and the number that it is sorted by."""
 
     text: str
     sort: float | None
 
 
-NONE = Figure("–", None)
+UNKNOWN = CostCell("–", None)
+
+
+def _cell(value: float | None, text: Callable[[float], str]) -> CostCell:
+    return UNKNOWN if value is None else CostCell(text(value), value)
 
 
 def cost_table(material: Material) -> dict[str, Any]:
-    """`headings` and `rows`, a row per trained run: its label and its cells. A column that no run fills is left out."""
-    done = [o for o in material.outcomes if o.record]
-    table = {o.subject: {**_time(material, o), **_work(material, o), **_size(o)} for o in done}
-    headings = [
-        heading
-        for heading in (table[done[0].subject] if done else ())
-        if any(row[heading] != NONE for row in table.values())
-    ]
+    """`headings` and `rows`, a row per trained run: its label and its cells. A column that is empty for all is left out."""
+    table = {}
+    for outcome in material.outcomes:
+        if outcome.record:
+            cells = _time(material, outcome) | _work(material, outcome) | _size(outcome.record)
+            table[outcome.subject] = cells
+    used = {heading for cells in table.values() for heading, cell in cells.items() if cell != UNKNOWN}
+    first = next(iter(table.values()), {})
+    headings = [heading for heading in first if heading in used]
     rows = [
-        {"label": material.compared.labels[run], "cells": [row[heading] for heading in headings]}
-        for run, row in table.items()
+        {"label": material.compared.labels[run], "cells": [cells[heading] for heading in headings]}
+        for run, cells in table.items()
     ]
     return {"headings": headings, "rows": rows}
 
 
-def _time(material: Material, outcome: Outcome) -> dict[str, Figure]:
-    record, scored = outcome.record, outcome.score
-    seconds = cost_per_point(material, outcome)
-    hours = record.train_seconds / 3600 if record.device.get("kind") == "cuda" else None
+def _time(material: Material, outcome: Outcome) -> dict[str, CostCell]:
+    record = outcome.record
+    gpu_hours = record.train_seconds / 3600 if on_gpu(record) else None
+    scoring_seconds = outcome.score.seconds if outcome.score else None
     return {
-        "Training": Figure(duration(record.train_seconds), record.train_seconds),
-        "GPU-hours of training": NONE if hours is None else Figure(number(hours), hours),
-        "Scoring": NONE if scored is None else Figure(duration(scored.seconds), scored.seconds),
-        "Training per point gained": NONE if seconds is None else Figure(duration(seconds), seconds),
+        "Training": _cell(record.train_seconds, duration),
+        "GPU-hours of training": _cell(gpu_hours, number),
+        "Scoring": _cell(scoring_seconds, duration),
+        "Training per point gained": _cell(cost_per_point(material, outcome), duration),
     }
 
 
+def on_gpu(record: RunRecord) -> bool:
+    """Whether a run was trained on a CUDA GPU."""
+    return record.device.get("kind") == "cuda"
+
+
 def cost_per_point(material: Material, outcome: Outcome) -> float | None:
-    """Seconds of training per point (hundredth) of target gain; None where the gain is not proved: a gain that may be
-    nothing has no price. Of several seeds it is their mean gain."""
-    trades = material.compared.summary["trade_offs"]
-    row = next((row for row in trades if outcome.subject in row["runs"].split()), None)
-    if row is None or material.compared.unit != "share" or row["gain_verdict"] != "better":
-        return None
-    return outcome.record.train_seconds / (row["gain"] * 100)
+    """Seconds of training per point (hundredth) of target gain, of several seeds per point of their mean gain.
+
+    None if the gain is not proved: a gain that may be zero has no price.
+    """
+    for row in material.compared.summary["trade_offs"]:
+        if outcome.subject in row["runs"].split():
+            if material.compared.unit == "share" and row["gain_verdict"] == "better":
+                return outcome.record.train_seconds / (row["gain"] * 100)
+    return None
 
 
-def _work(material: Material, outcome: Outcome) -> dict[str, Figure]:
+def _work(material: Material, outcome: Outcome) -> dict[str, CostCell]:
     record = outcome.record
     per_second = operations_per_second(material, outcome)
-    share = None if per_second is None else share_of_peak(per_second, record.device)
+    share = None
+    if per_second is not None:
+        share = share_of_peak(per_second, record.device)
     return {
-        "Tokens": Figure(whole(record.tokens), record.tokens),
-        "Samples": Figure(whole(record.samples), record.samples),
-        "Updates": Figure(whole(record.steps), record.steps),
-        "Tokens/s": Figure(whole(record.tokens_per_second), record.tokens_per_second),
-        "Operations/s": NONE if per_second is None else Figure(operations(per_second), per_second),
-        "Of the card’s peak": NONE if share is None else Figure(f"{number(100 * share, 2)}%", share),
-        "Padding": Figure(score(record.padding_share, "share"), record.padding_share),
+        "Tokens": _cell(record.tokens, whole),
+        "Samples": _cell(record.samples, whole),
+        "Updates": _cell(record.steps, whole),
+        "Tokens/s": _cell(record.tokens_per_second, whole),
+        "Operations/s": _cell(per_second, operations),
+        "Of the card’s peak": _cell(share, lambda share: f"{number(100 * share, 2)}%"),
+        "Padding": _cell(record.padding_share, lambda share: score(share, "share")),
     }
 
 
 def operations_per_second(material: Material, outcome: Outcome) -> float | None:
-    """Operations by the plan's own count over the training time; None where the model's shape is unknown.
+    """Operations by the plan's own count over the training time; None if the model's shape is unknown.
 
     The count (loragrid/models/flops.py) includes attention, held-out measurements and, on a GPU, recomputed activations.
     """
@@ -85,47 +103,55 @@ def operations_per_second(material: Material, outcome: Outcome) -> float | None:
     try:
         shape = find_shape(study.models[outcome.model])
     except UserError:
-        return None  # a family that the plan does not know either
+        return None  # a model family that the plan does not know either
     if shape is None or not record.train_seconds > 0:
         return None
     data = data_size(study, outcome.cell.data, material.results)
-    work = work_of(study, outcome.cell, shape, data, recomputes=record.device.get("kind") == "cuda")
-    return done_flops(work, record) / record.train_seconds
+    workload = workload_of(study, outcome.cell, shape, data, checkpointing=on_gpu(record))
+    return completed_flops(workload, record) / record.train_seconds
 
 
 def operations(per_second: float) -> str:
     """As 3.2 TFLOP/s or 45 GFLOP/s."""
-    return f"{number(per_second / 1e12)} TFLOP/s" if per_second >= 1e11 else f"{number(per_second / 1e9)} GFLOP/s"
+    if per_second >= TERAFLOPS_FROM:
+        return f"{number(per_second / 1e12)} TFLOP/s"
+    return f"{number(per_second / 1e9)} GFLOP/s"
 
 
 def share_of_peak(per_second: float, device: dict[str, Any]) -> float | None:
-    """Of the card's peak, where config/cards.yaml knows the card."""
-    card = find_card(str(device.get("name", ""))) if device.get("kind") == "cuda" else None
-    return None if card is None else per_second / (card["peak_tflops"] * 1e12)
+    """The share of the card's peak, if config/cards.yaml lists the card."""
+    if device.get("kind") != "cuda":
+        return None
+    card = find_card(str(device.get("name", "")))
+    return None if card is None else per_second / (card.peak_tflops * 1e12)
 
 
-def _size(outcome: Outcome) -> dict[str, Figure]:
-    record = outcome.record
-    memory, kind = (record.peak_vram_mib, "GPU") if record.peak_vram_mib else (record.peak_rss_mib, "RAM")
-    joules, trainable = record.energy_joules, record.trainable_parameters
+def _size(record: RunRecord) -> dict[str, CostCell]:
+    memory, kind = record.peak_rss_mib, "RAM"
+    if record.peak_vram_mib:
+        memory, kind = record.peak_vram_mib, "GPU"
+    trainable = record.trainable_parameters
     share = number(100 * trainable / record.total_parameters, 2)
     return {
-        "Peak memory": Figure(f"{mebibytes(memory)} {kind}", memory),
-        "Energy": NONE if joules is None else Figure(f"{number(joules / 3600)} Wh", joules),
-        "Trained parameters": Figure(f"{whole(trainable)} ({share}%)", trainable),
+        "Peak memory": CostCell(f"{mebibytes(memory)} {kind}", memory),
+        "Energy": _cell(record.energy_joules, lambda joules: f"{number(joules / 3600)} Wh"),
+        "Trained parameters": CostCell(f"{whole(trainable)} ({share}%)", trainable),
     }
 
 
 def total_cost(material: Material) -> str:
-    """The time that the whole study took, and whether energy was metered."""
-    records = [o.record for o in material.outcomes if o.record]
-    train = sum(record.train_seconds for record in records)
-    scoring = sum(o.score.seconds for o in material.outcomes if o.score)
-    where = listed(sorted({visible(str(record.device.get("name")), 60) for record in records})) or "no machine"
-    on_gpu = sum(record.train_seconds for record in records if record.device.get("kind") == "cuda") / 3600
-    gpu = f" ({number(on_gpu)} GPU-hours of training)" if on_gpu else ""
-    energy = math.fsum(record.energy_joules or 0 for record in records) / 3600
-    metered = sum(record.energy_joules is not None for record in records)
-    used = f" Energy was metered for {metered} of {len(records)} runs: {number(energy)} Wh." if metered else ""
-    unmetered = "" if metered or not records else " Energy was not metered here."
-    return f"Training took {duration(train)} and scoring {duration(scoring)} in all, on {where}{gpu}.{used}{unmetered}"
+    """Sentences on the time that the whole study took, and on its energy."""
+    records = [outcome.record for outcome in material.outcomes if outcome.record]
+    if not records:
+        return "No run has been trained yet."
+    training = sum(record.train_seconds for record in records)
+    scoring = sum(outcome.score.seconds for outcome in material.outcomes if outcome.score)
+    devices = listed(sorted({visible(str(record.device.get("name")), 60) for record in records}))
+    gpu_hours = sum(record.train_seconds for record in records if on_gpu(record)) / 3600
+    on_cards = f" ({number(gpu_hours)} GPU-hours of training)" if gpu_hours else ""
+    time = f"Training took {duration(training)} and scoring {duration(scoring)} in total, on {devices}{on_cards}."
+    metered = [record.energy_joules for record in records if record.energy_joules is not None]
+    if not metered:
+        return f"{time} Energy was not metered."
+    energy = number(math.fsum(metered) / 3600)
+    return f"{time} Energy was metered for {len(metered)} of {len(records)} runs: {energy} Wh."

@@ -1,4 +1,4 @@
-"""Answers to the study's prompts by base and tuned models, beside each other and the reference."""
+"""The page's section of answers to the study's prompts: base and tuned models, side by side with the reference."""
 
 import json
 import re
@@ -9,13 +9,16 @@ import numpy as np
 
 from loragrid.comparing.paired_statistics import compare_paired
 from loragrid.comparing.power import fewest_units
+from loragrid.comparing.sign_flips import Draws
 from loragrid.formatting import between, change, decimals, score, visible
-from loragrid.records.outcomes import Outcome
+from loragrid.reporting.page import Material
 
 WORDINGS = ("prompt", "original")
-MOST_CHARACTERS = 4000
-MOST_RUNS = 3  # beside the base: more columns than that nobody reads
-# measure → heading, unit; means over the prompts
+MOST_CHARACTERS = 4000  # of one answer
+MOST_RUNS = 3  # beside the base: nobody reads more columns than that
+MUCH_REPEATED = 0.2  # share of repeated 4-grams from which an answer's facts name it
+DRAWS = Draws(2000, seed=0)  # random sign flips
+# Measure → heading and unit of its mean over the prompts.
 MEASURES = {
     "similarity": ("Similarity to the reference", "share"),
     "reference_log_likelihood": ("Likelihood of the reference, nats per token", "plain"),
@@ -23,10 +26,11 @@ MEASURES = {
     "stopped": ("Ended by itself", "share"),
     "repetition": ("Repetition", "share"),
 }
+Answers = dict[str, dict[str, Any]]  # prompt id → row of answers.jsonl
 
 
 def read_answers(path: Path) -> list[dict[str, Any]]:
-    """Rows of an answers.jsonl, an empty list where there is none; a line that is no JSON object is passed over."""
+    """Rows of an answers.jsonl, an empty list if there is none. Lines that are no whole answer are skipped."""
     if not path.is_file():
         return []
     rows = []
@@ -40,67 +44,74 @@ def read_answers(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def choose(outcomes: list[Outcome], trades: list[dict[str, Any]], case: tuple[str, ...]) -> list[str]:
-    """The runs to show: the base case, the largest and the smallest gain of the same base, in this order."""
-    scored = {o.subject: o.base for o in outcomes if o.kind == "run" and o.status == "scored"}
-    ranked = [row["run"] for row in sorted(trades, key=lambda row: -row["gain"]) if row["run"] in scored]
-    first = next((run for run in case if run in scored), None) or next(iter(ranked or scored), None)
-    if first is None:
+def shown_runs(material: Material) -> list[str]:
+    """The runs to show: the base case, then the runs of its model with the largest and the smallest gain."""
+    scored = {}
+    for outcome in material.outcomes:
+        if outcome.kind == "run" and outcome.status == "scored":
+            scored[outcome.subject] = outcome.base
+    by_gain = sorted(material.compared.summary["trade_offs"], key=lambda row: -row["gain"])
+    ranked = [row["run"] for row in by_gain if row["run"] in scored]
+    candidates = [run for run in material.compared.base_case_runs if run in scored] or ranked or list(scored)
+    if not candidates:
         return []
-    ranked = [run for run in ranked if scored[run] == scored[first] and run != first]
-    return list(dict.fromkeys([first, *ranked[:1], *ranked[-1:]]))[:MOST_RUNS]
+    first = candidates[0]
+    # Answers of another model say nothing about a setting.
+    others = [run for run in ranked if scored[run] == scored[first] and run != first]
+    return list(dict.fromkeys([first, *others[:1], *others[-1:]]))[:MOST_RUNS]
 
 
-def side_by_side(
-    results: Path,
-    outcomes: list[Outcome],
-    trades: list[dict[str, Any]],
-    case: tuple[str, ...],
-    labels: dict[str, str],
-    *,
-    alpha: float,
-) -> dict[str, Any] | None:
-    """The section's content: subjects, their means over all prompts, and the prompts with all answers, `trained` of which
-    stand in the training rows. None without answers."""
-    runs = choose(outcomes, trades, case)
-    base = next((o.base for o in outcomes if o.subject in runs), None)
-    subjects = [subject for subject in (base, *runs) if subject]
-    answers = {
-        subject: {row["id"]: row for row in read_answers(results / "score" / subject / "answers.jsonl")}
-        for subject in subjects
-    }
-    answers = {subject: rows for subject, rows in answers.items() if rows}
+def side_by_side(material: Material) -> dict[str, Any] | None:
+    """The section's content, None if there are no answers.
+
+    `prompts` with all answers, `means` over them by subject, `headings` of the measures, and `trained`: how many of the
+    prompts are rows of the training data.
+    """
+    runs = shown_runs(material)
+    base = next((outcome.base for outcome in material.outcomes if outcome.subject in runs), None)
+    answers = {}
+    for subject in [base, *runs] if base else runs:
+        rows = read_answers(material.results / "score" / subject / "answers.jsonl")
+        if rows:
+            answers[subject] = {row["id"]: row for row in rows}
     if not answers:
         return None
     first = next(iter(answers.values()))
-    prompts = [_prompt(id_, row, answers, labels) for id_, row in first.items()]
-    gaps = {subject: _gaps(rows) for subject, rows in answers.items()}
+    labels = material.compared.labels
+    return {
+        "prompts": [_prompt(id_, row, answers, labels) for id_, row in first.items()],
+        "means": _mean_rows(material, answers, base),
+        "headings": [heading for heading, _ in MEASURES.values()],
+        "trained": sum(row["in_training"] for row in first.values()),
+    }
+
+
+def _mean_rows(material: Material, answers: dict[str, Answers], base: str | None) -> list[dict[str, Any]]:
+    """Per subject its means over the prompts, and how much of its training wording it has memorised."""
+    epochs = {}
+    for outcome in material.outcomes:
+        if outcome.record and outcome.record.train_rows:
+            epochs[outcome.subject] = outcome.record.samples / outcome.record.train_rows
     tuned = sum(subject != base for subject in answers)
-    seen = {o.subject: o.record.samples / o.record.train_rows for o in outcomes if o.record and o.record.train_rows}
-    means = [
-        _means(labels[subject], list(rows.values()))
-        | {
-            "memory": _memory(
-                gaps[subject],
-                None if subject == base else gaps.get(base, {}),
-                alpha / max(1, tuned),
-                seen=seen.get(subject),
-            )
-        }
+    # Bonferroni over the tuned models: the intervals of the table's last column hold together.
+    alpha = material.compared.summary["terms"]["alpha"] / max(1, tuned)
+    base_gaps = _gaps(answers.get(base, {}))
+    rows = []
+    for subject, found in answers.items():
+        if subject == base:
+            memory = _own_gap(base_gaps)
+        else:
+            memory = _memory(_gaps(found), base_gaps, alpha, epochs=epochs.get(subject))
+        rows.append({**_means(material.compared.labels[subject], list(found.values())), "memory": memory})
+    return rows
+
+
+def _prompt(id_: str, row: dict[str, Any], answers: dict[str, Answers], labels: dict[str, str]) -> dict[str, Any]:
+    shown = [
+        {"label": labels[subject], "wordings": [_answer(rows[id_][wording]) for wording in WORDINGS]}
         for subject, rows in answers.items()
+        if id_ in rows
     ]
-    trained = sum(row["in_training"] for row in first.values())
-    headings = [heading for heading, _ in MEASURES.values()]
-    return {"prompts": prompts, "means": means, "headings": headings, "trained": trained}
-
-
-def _prompt(
-    id_: str, row: dict[str, Any], answers: dict[str, dict[str, dict]], labels: dict[str, str]
-) -> dict[str, Any]:
-    shown = []
-    for subject, rows in answers.items():
-        if id_ in rows:
-            shown.append({"label": labels[subject], "wordings": [_answer(rows[id_][wording]) for wording in WORDINGS]})
     return {
         "id": visible(id_, 80),
         "trained": row["in_training"],
@@ -119,15 +130,17 @@ def _answer(found: dict[str, Any]) -> dict[str, Any]:
         f"{found.get('new_tokens')} tokens",
         "ended by itself" if found.get("stopped") else "ran to the limit",
     ]
-    if (found.get("repetition") or 0) > 0.2:
-        facts.append(f"{score(found['repetition'], 'share')} repeated")
+    repetition = found.get("repetition") or 0
+    if repetition > MUCH_REPEATED:
+        facts.append(f"{score(repetition, 'share')} repeated")
     return {"error": None, "pieces": pieces(found.get("answer") or ""), "facts": ", ".join(facts)}
 
 
 def pieces(text: str) -> list[dict[str, str]]:
-    """Text cut into prose and fenced code blocks: [{"kind": "text"|"code", "text"}], an empty answer as one empty piece."""
+    """Text cut into prose and fenced code: [{"kind": "text" or "code", "text"}]; an empty answer is one empty piece."""
     text = visible(text, MOST_CHARACTERS)
     found, place = [], 0
+    # A fence that is never closed runs to the end: answers are often cut at their token limit.
     for fence in re.finditer(r"^```[^\n`]*\n(.*?)(?:^```\s*$|\Z)", text, flags=re.DOTALL | re.MULTILINE):
         found.append({"kind": "text", "text": text[place : fence.start()].strip("\n")})
         found.append({"kind": "code", "text": fence[1].rstrip("\n")})
@@ -137,11 +150,12 @@ def pieces(text: str) -> list[dict[str, str]]:
 
 
 def _means(label: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Means over the prompts in both wordings."""
-    wordings = [
-        [_mean(rows, wording, measure, unit) for measure, (_, unit) in MEASURES.items()] for wording in WORDINGS
-    ]
-    return {"label": label, "prompt": wordings[0], "original": wordings[1]}
+    """Means over the prompts, per wording a text for each measure."""
+    texts = {
+        wording: [_mean(rows, wording, measure, unit) for measure, (_, unit) in MEASURES.items()]
+        for wording in WORDINGS
+    }
+    return {"label": label, **texts}
 
 
 def _mean(rows: list[dict[str, Any]], wording: str, measure: str, unit: str) -> str:
@@ -149,32 +163,44 @@ def _mean(rows: list[dict[str, Any]], wording: str, measure: str, unit: str) -> 
     return score(sum(values) / len(values), unit) if values else "–"
 
 
-def _gaps(rows: dict[str, dict[str, Any]]) -> dict[str, float]:
-    """Prompt of the training rows → similarity on the original wording minus that on the rephrased one."""
-    trained = {id_: row for id_, row in rows.items() if row["in_training"]}
-    pairs = {id_: [row[wording].get("similarity") for wording in WORDINGS] for id_, row in trained.items()}
-    return {
-        id_: round(original - prompt, 9) for id_, (prompt, original) in pairs.items() if None not in (prompt, original)
-    }
+def _gaps(rows: Answers) -> dict[str, float]:
+    """Prompt of the training rows → similarity on the original wording minus similarity on the rephrased one."""
+    gaps = {}
+    for id_, row in rows.items():
+        prompt, original = (row[wording].get("similarity") for wording in WORDINGS)
+        if row["in_training"] and prompt is not None and original is not None:
+            # Rounded, or the last bits of a float would break ties between equal gaps.
+            gaps[id_] = round(original - prompt, 9)
+    return gaps
 
 
-def _memory(gaps: dict[str, float], base: dict[str, float] | None, alpha: float, *, seen: float | None) -> str:
-    """How much more the trained wording gained in training than the other one: the difference of differences, paired by
-    prompt. The base's own gap, which no training explains, is shown without a word (`base` None). `seen`: epochs; of less
-    than one a share of the prompts was not trained on, which can only hide memorising."""
+def _own_gap(gaps: dict[str, float]) -> str:
+    """The base's own mean gap, which training cannot explain."""
     if not gaps:
         return "–"
-    if base is None:
-        mean = sum(gaps.values()) / len(gaps)
-        return f"{change(mean, 'share', words=True)} before any training"
+    mean = sum(gaps.values()) / len(gaps)
+    return f"{change(mean, 'share', words=True)} before any training"
+
+
+def _memory(gaps: dict[str, float], base: dict[str, float], alpha: float, *, epochs: float | None) -> str:
+    """How much more the trained wording gained in training than the other one: a difference of differences by prompt.
+
+    `gaps` and `base`: of the run and of its base. `epochs`: after less than one the run has not seen all prompts, which
+    can only hide memorising.
+    """
+    if not gaps:
+        return "–"
     shared = [id_ for id_ in gaps if id_ in base]
     if len(shared) < fewest_units(alpha):
-        return f"{len(shared)} prompts beside the base’s: too few to tell"
+        return f"{len(shared)} prompts in common with the base: too few to tell"
     before, after = (np.array([[found[id_] for id_ in shared]]) for found in (base, gaps))
-    found = compare_paired(before, after, confidence=1 - alpha, draws=2000, seed=0)
+    found = compare_paired(before, after, confidence=1 - alpha, draws=DRAWS)
     low, high = float(found.low[0]), float(found.high[0])
-    word = "memorised in part" if low > 0 else "the other wording gained more" if high < 0 else "can’t tell"
-    if low <= 0 and seen is not None and seen < 1:
-        word += f"; it saw {score(seen, 'share')} of the rows"
     amount = change(float(found.difference[0]), "share", words=True, places=decimals(low, high))
-    return f"{amount} ({between(low, high, 'share')}): {word}"
+    text = f"{amount} ({between(low, high, 'share')}): "
+    if low > 0:
+        return f"{text}partly memorised"
+    text += "the rephrased wording gained more" if high < 0 else "can’t tell"
+    if epochs is not None and epochs < 1:
+        text += f"; it saw {score(epochs, 'share')} of the rows"
+    return text

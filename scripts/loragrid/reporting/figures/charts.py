@@ -1,4 +1,4 @@
-"""The report's pictures of scores, differences and lengths: plain values to a matplotlib figure of the page's width."""
+"""Figures of scores, differences and row lengths: plain values in, a matplotlib figure of the page's width out."""
 
 import math
 from dataclasses import dataclass
@@ -6,7 +6,15 @@ from itertools import pairwise
 from textwrap import fill
 from typing import TYPE_CHECKING
 
-from loragrid.reporting.figures.svg import COLOURS, label_ends, new_figure, spread_labels
+from loragrid.reporting.figures.style import (
+    COLOURS,
+    LABEL_GAP,
+    PAIR_HEIGHT_INCHES,
+    LineEnd,
+    label_line_ends,
+    new_figure,
+    spread_labels,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -15,98 +23,126 @@ if TYPE_CHECKING:
 MARKER = 6.0
 MOST_LABELS = 16
 LONGEST_LINE = 28  # characters of a run's name
+SERIES_SPACING = 0.16  # between the series at one value, where the values are 1 apart
 
 
 @dataclass(frozen=True)
-class Point:
-    """A value with its interval; None where there is none. `strong` fills the marker: the difference is proved."""
+class Estimate:
+    """A value with its interval, NaN where it is unknown. `proved` fills the marker."""
 
-    label: str
     value: float
     low: float
     high: float
-    strong: bool = True
+    proved: bool = True
+
+
+@dataclass(frozen=True)
+class ScoreSeries:
+    """Scores over the values of an axis, None where there is none. `colour` is a key of COLOURS."""
+
+    name: str
+    colour: str
+    scores: list[Estimate | None]
+    untrained: bool = False
+
+
+@dataclass(frozen=True)
+class RunChange:
+    """What one run gained on the target and how its retention changed. `on_front`: no other run is better in both."""
+
+    label: str
+    gain: Estimate
+    kept: Estimate | None
+    on_front: bool = False
 
 
 def scores_by_value(
-    series: list[tuple[str, str, list[Point | None]]], labels: list[str], marked: int, *, share: bool, title: str
+    series: list[ScoreSeries], values: list[str], base_case: int | None, *, share: bool, title: str
 ) -> "Figure":
-    """Scores with intervals over the values of one axis. `series`: (name, colour key, a point per value); the value
-    number `marked` is the base case."""
-    figure = new_figure(2.9)
+    """Scores with intervals over the values of one axis. `base_case`: index of its value, which is shaded if scored."""
+    figure = new_figure(PAIR_HEIGHT_INCHES)
     axes = figure.subplots()
-    width = 0.16
     ends = []
-    for number, (name, colour, values) in enumerate(series):
-        at = [index + (number - (len(series) - 1) / 2) * width for index in range(len(labels))]
-        there = [(x, point) for x, point in zip(at, values) if point is not None]
-        hollow = name.startswith("untrained")
-        axes.plot(
-            [x for x, _ in there],
-            [point.value for _, point in there],
-            color=COLOURS[colour],
-            linewidth=0 if hollow else 1.2,
-            alpha=0.5,
-        )
-        for x, point in there:
-            _interval(axes, x, point, COLOURS[colour], vertical=True, hollow=hollow)
-        if there:
-            ends.append((there[-1][0], there[-1][1].value, name, COLOURS[colour]))
-    axes.axvspan(marked - 0.42, marked + 0.42, color=COLOURS["grid"], alpha=0.35, linewidth=0)
-    axes.set_xticks(
-        range(len(labels)), [f"{text}\nbase case" if i == marked else text for i, text in enumerate(labels)]
-    )
-    axes.set_xlim(-0.6, len(labels) - 0.4)
+    for number, one in enumerate(series):
+        offset = (number - (len(series) - 1) / 2) * SERIES_SPACING
+        ends += _draw_series(axes, one, offset)
+    ticks = list(values)
+    if base_case is not None:
+        axes.axvspan(base_case - 0.42, base_case + 0.42, color=COLOURS["grid"], alpha=0.35, linewidth=0)
+        ticks[base_case] += "\nbase case"
+    axes.set_xticks(range(len(ticks)), ticks)
+    axes.set_xlim(-0.6, len(ticks) - 0.4)
     if share:
         axes.set_ylim(0, 1)
         axes.yaxis.set_major_formatter(lambda value, _: f"{value * 100:.0f}%")
     axes.set_title(title)
     axes.grid(axis="x", visible=False)
-    label_ends(axes, ends)
+    label_line_ends(axes, ends)
     return figure
 
 
-def _interval(axes: "Axes", at: float, point: Point, colour: str, *, vertical: bool, hollow: bool = False) -> None:
-    bounds = ([at, at], [point.low, point.high])
-    if not any(math.isnan(bound) for bound in (point.low, point.high)):
-        axes.plot(*(bounds if vertical else bounds[::-1]), color=colour, linewidth=1.4, solid_capstyle="round")
-    place = (at, point.value) if vertical else (point.value, at)
-    face = COLOURS["paper"] if hollow or not point.strong else colour
+def _draw_series(axes: "Axes", series: ScoreSeries, offset: float) -> list[LineEnd]:
+    """Draw one series beside the others; its end, or nothing if it has no score."""
+    colour = COLOURS[series.colour]
+    points = [(index + offset, score) for index, score in enumerate(series.scores) if score is not None]
+    # Only trained runs are joined: the untrained scores of one base are copies, and their line would say nothing.
+    width = 0 if series.untrained else 1.2
+    axes.plot([x for x, _ in points], [score.value for _, score in points], color=colour, linewidth=width, alpha=0.5)
+    for x, score in points:
+        _draw_estimate(axes, x, score, colour, vertical=True, hollow=series.untrained)
+    return [LineEnd(x, score.value, series.name, colour) for x, score in points[-1:]]
+
+
+def _draw_estimate(
+    axes: "Axes", at: float, estimate: Estimate, colour: str, *, vertical: bool, hollow: bool = False
+) -> None:
+    bounds, place = ([at, at], [estimate.low, estimate.high]), (at, estimate.value)
+    if not vertical:
+        bounds, place = bounds[::-1], place[::-1]
+    if not (math.isnan(estimate.low) or math.isnan(estimate.high)):
+        axes.plot(*bounds, color=colour, linewidth=1.4, solid_capstyle="round")
+    face = COLOURS["paper"] if hollow or not estimate.proved else colour
     axes.plot(*place, marker="o", markersize=MARKER, markerfacecolor=face, markeredgecolor=colour, markeredgewidth=1.5)
 
 
-def differences(
-    rows: list[tuple[str, Point | None, Point | None]], titles: tuple[str, str], *, share: bool, note: str = ""
-) -> "Figure":
-    """Two panels with a row per run: what it learned (left) and what it kept (right), as differences from its base. Long
-    names take two lines, which leaves the panels room; `note` says which runs are shown where not all are."""
-    figure = new_figure(0.75 + 0.36 * len(rows))
+def differences(changes: list[RunChange], titles: tuple[str, str], *, share: bool, note: str = "") -> "Figure":
+    """Two panels with a row per run: its gain (left) and what it kept (right), as differences from its base.
+
+    `titles`: of the two panels. `share`: whether the gain is a share, drawn in points. `note` says which runs are shown
+    if not all are.
+    """
+    figure = new_figure(0.75 + 0.36 * len(changes))
     left, right = figure.subplots(1, 2, sharey=True)
     figure.get_layout_engine().set(wspace=0.1)
-    for axes, title, colour, side in ((left, titles[0], "s0", 1), (right, titles[1], "s1", 2)):
+    for axes, title in ((left, titles[0]), (right, titles[1])):
         axes.axvline(0, color=COLOURS["muted"], linewidth=1)
-        for height, row in enumerate(reversed(rows)):
-            if row[side] is not None:
-                _interval(axes, height, row[side], COLOURS[colour], vertical=False)
         axes.set_title(title)
         axes.grid(axis="y", visible=False)
-        if share or side == 2:
-            axes.xaxis.set_major_formatter(signed_points)
-    names = [fill(row[0], LONGEST_LINE, max_lines=2, placeholder="…") for row in reversed(rows)]
-    left.set_yticks(range(len(rows)), names, color=COLOURS["ink"])
+    bottom_up = changes[::-1]
+    for height, change in enumerate(bottom_up):
+        _draw_estimate(left, height, change.gain, COLOURS["s0"], vertical=False)
+        if change.kept is not None:
+            _draw_estimate(right, height, change.kept, COLOURS["s1"], vertical=False)
+    if share:
+        left.xaxis.set_major_formatter(signed_points)
+    right.xaxis.set_major_formatter(signed_points)
+    # A long name takes two lines, which leaves the panels more room.
+    names = [fill(change.label, LONGEST_LINE, max_lines=2, placeholder="…") for change in bottom_up]
+    left.set_yticks(range(len(changes)), names, color=COLOURS["ink"])
     left.set_xlabel(note)
-    left.set_ylim(-0.6, len(rows) - 0.4)
+    left.set_ylim(-0.6, len(changes) - 0.4)
     return figure
 
 
-def one_difference(rows: list[tuple[str, Point]], title: str, *, share: bool) -> "Figure":
-    """Differences of one score from the base, a row per run, with intervals."""
+def one_difference(rows: list[tuple[str, Estimate]], title: str, *, share: bool) -> "Figure":
+    """Differences of one score from the base's, a row per run, with intervals."""
     figure = new_figure(0.7 + 0.33 * len(rows))
     axes = figure.subplots()
     axes.axvline(0, color=COLOURS["muted"], linewidth=1)
-    for height, (_, point) in enumerate(reversed(rows)):
-        _interval(axes, height, point, COLOURS["s0"], vertical=False)
-    axes.set_yticks(range(len(rows)), [label for label, _ in reversed(rows)], color=COLOURS["ink"])
+    bottom_up = rows[::-1]
+    for height, (_, estimate) in enumerate(bottom_up):
+        _draw_estimate(axes, height, estimate, COLOURS["s0"], vertical=False)
+    axes.set_yticks(range(len(rows)), [label for label, _ in bottom_up], color=COLOURS["ink"])
     axes.set_ylim(-0.6, len(rows) - 0.4)
     axes.grid(axis="y", visible=False)
     axes.set_title(f"{title}, points" if share else title)
@@ -121,68 +157,82 @@ def signed_points(value: float, _place: int = 0) -> str:
     return "0" if text in ("+0", "-0") else text.replace("-", "−")
 
 
-def trade_off(points: list[tuple[str, Point, Point, bool]], *, share: bool, margin: float) -> "Figure":
-    """Gain on the target (x) against the change in retention (y); runs that no other beats in both are coloured and joined.
-    Few runs are drawn with intervals and names; of many, only those on the front. The band at zero is the accepted loss."""
+def trade_off(changes: list[RunChange], *, share: bool, margin: float) -> "Figure":
+    """Gain on the target (x) against the change in retention (y); runs on the Pareto front are coloured and joined.
+
+    Few runs are drawn with intervals and names; of more than MOST_LABELS, only those on the front. The band under zero is
+    the accepted loss, `margin`.
+    """
     figure = new_figure(3.6)
     axes = figure.subplots()
     axes.axhline(0, color=COLOURS["muted"], linewidth=1)
     axes.axvline(0, color=COLOURS["muted"], linewidth=1)
     axes.axhspan(-margin, 0, color=COLOURS["s2"], alpha=0.15, linewidth=0)
-    front = sorted((x.value, y.value) for _, x, y, best in points if best)
+    front = sorted((change.gain.value, change.kept.value) for change in changes if change.on_front)
     axes.plot([x for x, _ in front], [y for _, y in front], color=COLOURS["s2"], linewidth=1.2, linestyle="--")
-    many = len(points) > MOST_LABELS
-    if many:
-        rest = [(x.value, y.value) for _, x, y, best in points if not best]
+    named = changes
+    if len(changes) > MOST_LABELS:
+        named = [change for change in changes if change.on_front]
+        rest = [(change.gain.value, change.kept.value) for change in changes if not change.on_front]
         axes.plot(*zip(*rest), linestyle="", marker="o", markersize=2.5, color=COLOURS["base"], alpha=0.7)
-    told = [point for point in points if point[3] or not many]
-    for _, x, y, best in told:
-        colour = COLOURS["s2"] if best else COLOURS["base"]
-        axes.plot([x.low, x.high], [y.value, y.value], color=colour, linewidth=0.9, alpha=0.7)
-        axes.plot([x.value, x.value], [y.low, y.high], color=colour, linewidth=0.9, alpha=0.7)
-        axes.plot(x.value, y.value, marker="o", markersize=MARKER + 1, color=colour)
-    if len(told) <= MOST_LABELS:
-        _label_points(axes, told)
+    for change in named:
+        _draw_cross(axes, change)
+    if len(named) <= MOST_LABELS:
+        _label_points(axes, named)
     axes.yaxis.set_major_formatter(signed_points)
+    axes.set_xlabel("learned: gain on the target")
     if share:
         axes.xaxis.set_major_formatter(signed_points)
-    axes.set_xlabel("learned: gain on the target" + (", points" if share else ""))
+        axes.set_xlabel("learned: gain on the target, points")
     axes.set_title("Kept: change in retention, points")
     return figure
 
 
-def _label_points(axes: "Axes", points: list[tuple[str, Point, Point, bool]]) -> None:
-    """Names in a column on the right, each joined to its point: labels beside the points would lie on each other."""
+def _draw_cross(axes: "Axes", change: RunChange) -> None:
+    """A run's point with both of its intervals."""
+    x, y = change.gain, change.kept
+    colour = COLOURS["s2"] if change.on_front else COLOURS["base"]
+    axes.plot([x.low, x.high], [y.value, y.value], color=colour, linewidth=0.9, alpha=0.7)
+    axes.plot([x.value, x.value], [y.low, y.high], color=colour, linewidth=0.9, alpha=0.7)
+    axes.plot(x.value, y.value, marker="o", markersize=MARKER + 1, color=colour)
+
+
+def _label_points(axes: "Axes", changes: list[RunChange]) -> None:
+    """Names in a column on the right, each joined to its point: names beside the points would overlap."""
     low, high = axes.get_ylim()
     left, right = axes.get_xlim()
+    # Fixed from here on, or the annotations would stretch the limits that their places are computed from.
     axes.set_xlim(left, right)
     axes.set_ylim(low, high)
-    heights = spread_labels([y.value for _, _, y, _ in points], (high - low) * 0.075)
-    for (label, x, y, best), height in zip(points, heights):
+    heights = spread_labels([change.kept.value for change in changes], (high - low) * LABEL_GAP)
+    for change, height in zip(changes, heights):
+        weight, colour = ("bold", COLOURS["s2"]) if change.on_front else ("normal", COLOURS["muted"])
         axes.annotate(
-            label,
-            (x.value, y.value),
+            change.label,
+            (change.gain.value, change.kept.value),
             xycoords="data",
             xytext=(1.03, (height - low) / (high - low)),
             textcoords="axes fraction",
             verticalalignment="center",
             fontsize=9,
-            weight="bold" if best else "normal",
-            color=COLOURS["s2"] if best else COLOURS["muted"],
+            weight=weight,
+            color=colour,
             annotation_clip=False,
             arrowprops={"arrowstyle": "-", "color": COLOURS["grid"], "linewidth": 0.9, "shrinkA": 1, "shrinkB": 4},
         )
 
 
-def histogram(edges: list[float], counts: list[float], limit: float) -> "Figure":
-    """Lengths of the data's rows, tokens, with the longest length that was kept."""
+def length_histogram(edges: list[float], counts: list[float], limit: float) -> "Figure":
+    """Lengths of the data's rows, tokens. `edges` has one more entry than `counts`; `limit`: the longest length kept."""
     figure = new_figure(1.9)
     axes = figure.subplots()
     widths = [b - a for a, b in pairwise(edges)]
+    colours = [COLOURS["s0"]] * len(widths)
+    # The last bin may hold all longer rows. Drawn at its real width it would squeeze the others into a line.
     open_ended = len(widths) > 2 and widths[-1] > 2 * widths[-2]
-    if open_ended:  # all that is longer in one bin: as wide as it is, it would hide the others
+    if open_ended:
         widths[-1] = widths[-2]
-    colours = [COLOURS["s0"]] * (len(widths) - open_ended) + [COLOURS["base"]] * open_ended
+        colours[-1] = COLOURS["base"]
     axes.bar(edges[:-1], counts, width=widths, align="edge", color=colours, alpha=0.8)
     if open_ended:
         at = (edges[-2] + widths[-1], counts[-1])

@@ -1,20 +1,22 @@
-"""The report's picture of losses over tokens: plain values to a matplotlib figure of the page's width."""
+"""The figure of losses over tokens: plain values in, a matplotlib figure of the page's width out."""
 
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from loragrid.comparing.run_evidence import LossPath
-from loragrid.reporting.figures.svg import COLOURS, SERIES, label_ends, new_figure
+from loragrid.reporting.figures.style import COLOURS, PAIR_HEIGHT_INCHES, SERIES, LineEnd, label_line_ends, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+SMOOTHED_POINTS = 30
+
 
 @dataclass(frozen=True)
 class Curve:
-    """Losses of one run against tokens. `train` and `heldout` are (tokens, loss) lists; `colour` a key of COLOURS."""
+    """Losses of one run against tokens. `train` and `heldout` are (tokens, losses); `colour` is a key of COLOURS."""
 
     label: str
     colour: str
@@ -24,28 +26,22 @@ class Curve:
 
 def path_curve(label: str, colour: str, path: LossPath) -> Curve:
     """A run's loss path as a curve."""
-    pairs = ((path.train_tokens, path.train), (path.heldout_tokens, path.heldout))
-    train, heldout = ((at.tolist(), losses.tolist()) for at, losses in pairs)
+    train = (path.train_tokens.tolist(), path.train.tolist())
+    heldout = (path.heldout_tokens.tolist(), path.heldout.tolist())
     return Curve(label, colour, train, heldout)
 
 
 def loss_curves(curves: list[Curve], x_label: str = "tokens seen in training") -> "Figure":
-    """Held-out loss (bold) and training loss (faint) against tokens seen, each run named at the end of its line."""
-    figure = new_figure(3.1)
+    """Held-out loss (bold) and training loss (faint) against tokens seen; each run's name is at the end of its line."""
+    figure = new_figure(PAIR_HEIGHT_INCHES)
     axes = figure.subplots()
     ends = []
     for curve in curves:
-        colour = COLOURS[curve.colour]
-        axes.plot(*_finite(smoothed(curve.train)), color=colour, linewidth=0.9, alpha=0.35)
-        tokens, losses = _finite(curve.heldout)
-        axes.plot(tokens, losses, color=colour, linewidth=2.0, marker="o", markersize=2.6)
-        tokens, losses = (tokens, losses) if losses else _finite(smoothed(curve.train))
-        if losses:
-            ends.append((tokens[-1], losses[-1], curve.label, colour))
+        ends += _draw_curve(axes, curve)
     _fit_losses(axes, [_finite(curve.heldout)[1] for curve in curves])
-    last = max((tokens for tokens, *_ in ends), default=1)
-    axes.set_xlim(0, last * 1.0 or 1)
-    label_ends(axes, ends)
+    last = max((end.x for end in ends), default=1)
+    axes.set_xlim(0, last or 1)
+    label_line_ends(axes, ends)
     axes.set_xlabel(x_label)
     axes.set_title("Loss, nats per token")
     axes.xaxis.set_major_formatter(lambda value, _: thousands(value))
@@ -53,24 +49,34 @@ def loss_curves(curves: list[Curve], x_label: str = "tokens seen in training") -
     return figure
 
 
+def _draw_curve(axes: "Axes", curve: Curve) -> list[LineEnd]:
+    """Draw one run; the end of its held-out line, or of its training line if nothing was held out."""
+    colour = COLOURS[curve.colour]
+    train, heldout = _finite(smoothed(curve.train)), _finite(curve.heldout)
+    axes.plot(*train, color=colour, linewidth=0.9, alpha=0.35)
+    axes.plot(*heldout, color=colour, linewidth=2.0, marker="o", markersize=2.6)
+    tokens, losses = heldout if heldout[1] else train
+    return [LineEnd(tokens[-1], losses[-1], curve.label, colour)] if losses else []
+
+
 def _fit_losses(axes: "Axes", heldout: list[list[float]]) -> None:
-    """Limits by the held-out losses: noisy training losses may leave the picture, and a diverging run would press all
-    others into a line, so what lies beyond twice the first loss does too."""
+    """Set the limits by the held-out losses; noisy training losses may leave the figure."""
     shown = [loss for losses in heldout for loss in losses]
-    if shown:
-        low, high = min(shown), max(shown)
-        room = max(high - low, 1e-6)
-        # A diverging run must not flatten the others, and no loss lies below zero.
-        top = min(high + 0.08 * room, 2 * max(losses[0] for losses in heldout if losses))
-        axes.set_ylim(max(0.0, low - 0.08 * min(room, top - low)), top)
+    if not shown:
+        return
+    low, high = min(shown), max(shown)
+    room = max(high - low, 1e-6)
+    # A diverging run would flatten all others: the figure ends at twice the highest first loss.
+    top = min(high + 0.08 * room, 2 * max(losses[0] for losses in heldout if losses))
+    axes.set_ylim(max(0.0, low - 0.08 * min(room, top - low)), top)
 
 
-def smoothed(curve: tuple[list[float], list[float]], points: int = 30) -> tuple[list[float], list[float]]:
-    """A long noisy curve as means of equal stretches: at most `points` of them, so that pages stay small."""
+def smoothed(curve: tuple[list[float], list[float]], points: int = SMOOTHED_POINTS) -> tuple[list[float], list[float]]:
+    """A noisy curve as means of equal stretches. At most `points` of them, which keeps the page small."""
     tokens, losses = curve
     stride = max(1, math.ceil(len(tokens) / points))
-    chunks = [slice(start, start + stride) for start in range(0, len(tokens), stride)]
-    return [_mean(tokens[chunk]) for chunk in chunks], [_mean(losses[chunk]) for chunk in chunks]
+    stretches = [slice(start, start + stride) for start in range(0, len(tokens), stride)]
+    return [_mean(tokens[stretch]) for stretch in stretches], [_mean(losses[stretch]) for stretch in stretches]
 
 
 def thousands(value: float) -> str:

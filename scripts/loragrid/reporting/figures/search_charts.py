@@ -1,23 +1,22 @@
-"""The pictures of a search. Each function takes plain values and returns a matplotlib figure of the page's width."""
+"""The figures of a search: plain values in, a matplotlib figure of the page's width out."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from loragrid.reporting.figures.loss_chart import thousands
-from loragrid.reporting.figures.svg import COLOURS, new_figure
+from loragrid.reporting.figures.style import COLOURS, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MOST_TIMES_MEDIAN = (
-    2.0  # losses beyond so many medians are drawn at the upper edge: one bad trial must not flatten the rest
-)
+# Losses over twice the median are drawn at the upper edge: one bad trial must not flatten the rest.
+MOST_TIMES_MEDIAN = 2.0
 
 
 @dataclass(frozen=True)
 class TrialLine:
-    """One trial: its number, (tokens, loss) of its measurements, where it lies on each parameter (0 to 1), how it ended."""
+    """One trial: its measurements (tokens, losses), its place on each parameter's axis (0 to 1), and how it ended."""
 
     number: int
     tokens: list[int]
@@ -27,16 +26,19 @@ class TrialLine:
     best: bool
 
 
-def history(trials: list[TrialLine]) -> "Figure":
-    """Last measured loss of each trial in the order they were made, and the best complete one so far."""
+def loss_history(trials: list[TrialLine]) -> "Figure":
+    """Last measured loss of each trial in the order they were started, and the best complete one so far."""
     figure = new_figure(2.7)
     axes = figure.subplots()
-    _limit(axes, [trial.losses[-1] for trial in trials])
+    _limit_losses(axes, [trial.losses[-1] for trial in trials])
     for trial in trials:
-        _dot(axes, trial.number, trial.losses[-1], trial)
-    complete = [trial for trial in trials if trial.complete]
-    bests = [min(t.losses[-1] for t in complete if t.number <= trial.number) for trial in complete]
-    axes.step([t.number for t in complete], bests, where="post", color=COLOURS["s1"], linewidth=1.2)
+        _draw_end(axes, trial.number, trial)
+    numbers, bests, best = [], [], float("inf")
+    for trial in sorted((trial for trial in trials if trial.complete), key=lambda trial: trial.number):
+        best = min(best, trial.losses[-1])
+        numbers.append(trial.number)
+        bests.append(best)
+    axes.step(numbers, bests, where="post", color=COLOURS["s1"], linewidth=1.2)
     axes.set_xlabel("trial")
     axes.set_title("Held-out loss where each trial ended")
     axes.xaxis.get_major_locator().set_params(integer=True)
@@ -44,15 +46,15 @@ def history(trials: list[TrialLine]) -> "Figure":
     return figure
 
 
-def curves(trials: list[TrialLine]) -> "Figure":
+def loss_curves(trials: list[TrialLine]) -> "Figure":
     """Held-out loss against tokens; pruned trials end early, in grey."""
     figure = new_figure(3.0)
     axes = figure.subplots()
-    _limit(axes, [loss for trial in trials for loss in trial.losses])
-    for trial in sorted(trials, key=lambda trial: (trial.best, trial.complete)):
+    _limit_losses(axes, [loss for trial in trials for loss in trial.losses])
+    for trial in _best_on_top(trials):
         colour, width = _style(trial)
         axes.plot(trial.tokens, trial.losses, color=colour, linewidth=width, alpha=1.0 if trial.best else 0.75)
-        _dot(axes, trial.tokens[-1], trial.losses[-1], trial)
+        _draw_end(axes, trial.tokens[-1], trial)
     axes.set_xlim(left=0)
     axes.set_xlabel("tokens seen in the trial")
     axes.set_title("Held-out loss, nats per token")
@@ -61,11 +63,11 @@ def curves(trials: list[TrialLine]) -> "Figure":
     return figure
 
 
-def parallel(trials: list[TrialLine], parameters: list[tuple[str, list[tuple[float, str]]]]) -> "Figure":
-    """A line per trial over the parameters. `parameters`: name and (place 0 to 1, text) of what is marked on its axis."""
+def parallel_coordinates(trials: list[TrialLine], parameters: list[tuple[str, list[tuple[float, str]]]]) -> "Figure":
+    """A line per trial over the parameters' axes. `parameters`: name, and the marks on its axis as (place 0 to 1, text)."""
     figure = new_figure(3.2)
     axes = figure.subplots()
-    for trial in sorted(trials, key=lambda trial: (trial.best, trial.complete)):
+    for trial in _best_on_top(trials):
         colour, width = _style(trial)
         axes.plot(range(len(parameters)), trial.places, color=colour, linewidth=width, alpha=1.0 if trial.best else 0.6)
     for at, (_, marks) in enumerate(parameters):
@@ -90,7 +92,7 @@ def parallel(trials: list[TrialLine], parameters: list[tuple[str, list[tuple[flo
 
 
 def importance(shares: list[tuple[str, float]]) -> "Figure":
-    """Bars, largest first: the share of the complete trials' spread that each parameter explains."""
+    """Bars, largest first. `shares`: parameter and the share of the spread of losses that it explains."""
     figure = new_figure(0.6 + 0.3 * len(shares))
     axes = figure.subplots()
     names, values = zip(*reversed(shares))
@@ -113,18 +115,24 @@ def importance(shares: list[tuple[str, float]]) -> "Figure":
     return figure
 
 
+def _best_on_top(trials: list[TrialLine]) -> list[TrialLine]:
+    """Trials in drawing order: pruned, complete, best."""
+    return sorted(trials, key=lambda trial: (trial.best, trial.complete))
+
+
 def _style(trial: TrialLine) -> tuple[str, float]:
+    """Colour and line width of a trial."""
     if trial.best:
         return COLOURS["s1"], 2.2
     return (COLOURS["s0"], 1.2) if trial.complete else (COLOURS["base"], 0.9)
 
 
-def _dot(axes: "Axes", x: float, loss: float, trial: TrialLine) -> None:
-    """Filled for a complete trial, hollow for one that ended early, at the upper edge if it is beyond it."""
+def _draw_end(axes: "Axes", x: float, trial: TrialLine) -> None:
+    """A dot where a trial ended: filled if complete, hollow if not, at the upper edge if its loss is above it."""
     colour = _style(trial)[0]
     axes.plot(
         x,
-        min(loss, axes.get_ylim()[1]),
+        min(trial.losses[-1], axes.get_ylim()[1]),
         marker="o",
         markersize=7 if trial.best else 5,
         color=colour,
@@ -134,7 +142,7 @@ def _dot(axes: "Axes", x: float, loss: float, trial: TrialLine) -> None:
     )
 
 
-def _limit(axes: "Axes", losses: list[float]) -> None:
+def _limit_losses(axes: "Axes", losses: list[float]) -> None:
     ordered = sorted(losses)
     highest = min(ordered[-1], MOST_TIMES_MEDIAN * ordered[len(ordered) // 2])
     room = max(highest - ordered[0], 1e-6)

@@ -1,8 +1,8 @@
-"""Which pictures a study gets: data picked from records and tables, drawn by `charts`, saved and made ready for the page."""
+"""The figures of a study: what each shows is picked from records and tables here and drawn by the chart modules."""
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,99 +12,83 @@ from loragrid.comparing.run_evidence import read_loss_path
 from loragrid.formatting import AXIS_NAMES, plain_name, setting, visible
 from loragrid.records.outcomes import Outcome
 from loragrid.reporting.figures import charts
-from loragrid.reporting.figures.charts import Point
+from loragrid.reporting.figures.charts import Estimate, RunChange, ScoreSeries
 from loragrid.reporting.figures.loss_chart import loss_curves, path_curve, series_colour
-from loragrid.reporting.figures.svg import Styles, drawing, inline, save
+from loragrid.reporting.figures.style import matplotlib_style
+from loragrid.reporting.figures.svg import PageFigures
 from loragrid.reporting.page import Material
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-MOST_ROWS = 24  # of the picture of differences; the tables hold all runs
+MOST_ROWS = 24  # of the figure of differences; the tables hold all runs
 MOST_CURVES = 6
 
 
-class Pictures:
-    """Draws into a folder and collects what the page needs: name → {"svg", "alt", "file"}."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.styles = folder, Styles()
-        self.found: dict[str, dict[str, str]] = {}
-
-    def add(self, name: str, figure: "Figure", alt: str) -> None:
-        """Save a figure under `name` and keep it for the page."""
-        document = save(figure, self.folder, name)
-        self.found[name] = {"svg": inline(document, name=name, title=alt, styles=self.styles), "alt": alt}
-
-
-def draw_all(material: Material, folder: Path) -> Pictures:
-    """All pictures that the material allows."""
-    pictures = Pictures(folder)
-    with drawing():
-        draw_differences(material, pictures)
-        draw_trade_off(material, pictures)
+def draw_study_figures(material: Material, folder: Path) -> PageFigures:
+    """All figures that the study's results allow, saved in `folder`."""
+    figures = PageFigures(folder)
+    with matplotlib_style():
+        draw_differences(material, figures)
+        draw_trade_off(material, figures)
         for axis in COMPARED_AXES:
-            draw_losses(material, pictures, axis)
-            draw_scores(material, pictures, axis)
-        drawn: list[Any] = []
-        for data, card in material.cards.items():
-            if card.get("length_histogram") not in drawn:
-                drawn.append(card.get("length_histogram"))
-                draw_lengths(data, card, pictures)
-    return pictures
+            draw_losses(material, figures, axis)
+            draw_scores(material, figures, axis)
+        draw_lengths(material, figures)
+    return figures
 
 
-def draw_differences(material: Material, pictures: Pictures) -> None:
-    """Learned and kept, a row per run."""
-    trades = material.compared.summary["trade_offs"]
-    if not trades:
+def draw_differences(material: Material, figures: PageFigures) -> None:
+    """Gain and retention, a row per run; of many runs those that gained most."""
+    compared = material.compared
+    changes = [_run_change(material, row) for row in compared.summary["trade_offs"]]
+    if not changes:
         return
-    note = f"the {MOST_ROWS} largest gains of {len(trades)}" if len(trades) > MOST_ROWS else ""
-    trades = trades if len(trades) <= MOST_ROWS else sorted(trades, key=lambda row: -row["gain"])[:MOST_ROWS]
-    rows = []
-    for row in trades:
-        gain = Point("", row["gain"], row["gain_low"], row["gain_high"], row["gain_verdict"] != "can't tell")
-        kept = None
-        if row["kept"] is not None:
-            clear = row["kept_low"] > 0 or row["kept_high"] < 0
-            kept = Point("", row["kept"], row["kept_low"], row["kept_high"], clear)
-        rows.append((material.compared.setting_labels[row["run"]], gain, kept))
-    share = material.compared.unit == "share"
+    note = ""
+    if len(changes) > MOST_ROWS:
+        note = f"the {MOST_ROWS} largest gains of {len(changes)}"
+        changes = sorted(changes, key=lambda change: -change.gain.value)[:MOST_ROWS]
+    share = compared.unit == "share"
     titles = ("Learned, points" if share else "Learned", "Kept, points")
-    target = plain_name(material.compared.target)
-    alt = f"What each run learned on {target} and kept on the retention tasks, as differences from its base"
-    pictures.add("differences", charts.differences(rows, titles, share=share, note=note), alt)
+    target = plain_name(compared.target)
+    description = f"What each run learned on {target} and kept on the retention tasks, as differences from its base"
+    figures.add("differences", charts.differences(changes, titles, share=share, note=note), description)
 
 
-def draw_trade_off(material: Material, pictures: Pictures) -> None:
+def draw_trade_off(material: Material, figures: PageFigures) -> None:
     """Learning against forgetting."""
-    points = [
-        (
-            material.compared.setting_labels[row["run"]],
-            Point("", row["gain"], row["gain_low"], row["gain_high"]),
-            Point("", row["kept"], row["kept_low"], row["kept_high"]),
-            row["pareto"],
-        )
-        for row in material.compared.summary["trade_offs"]
-        if row["kept"] is not None
-    ]
-    if len(points) < 2:
+    summary = material.compared.summary
+    changes = [_run_change(material, row) for row in summary["trade_offs"] if row["kept"] is not None]
+    if len(changes) < 2:
         return
-    margin = material.compared.summary["terms"]["retention_margin"]
-    figure = charts.trade_off(points, share=material.compared.unit == "share", margin=margin)
-    pictures.add("trade_off", figure, "Gain on the target against change in retention, one point per run")
+    share, margin = material.compared.unit == "share", summary["terms"]["retention_margin"]
+    figure = charts.trade_off(changes, share=share, margin=margin)
+    figures.add("trade_off", figure, "Gain on the target against change in retention, one point per run")
 
 
-def on_axis(material: Material, axis: str) -> list[Outcome]:
-    """The base case and the runs that leave it on this axis only, in the order of the axis; one seed's worth of them."""
+def _run_change(material: Material, row: dict[str, Any]) -> RunChange:
+    """A row of the trade-offs as a chart takes it."""
+    kept = None
+    if row["kept"] is not None:
+        excludes_zero = row["kept_low"] > 0 or row["kept_high"] < 0
+        kept = Estimate(row["kept"], row["kept_low"], row["kept_high"], excludes_zero)
+    gain = Estimate(row["gain"], row["gain_low"], row["gain_high"], row["gain_verdict"] != "can't tell")
+    return RunChange(material.compared.setting_labels[row["run"]], gain, kept, row["pareto"])
+
+
+def runs_on_axis(material: Material, axis: str) -> list[Outcome]:
+    """The base case and the runs that differ from it on this axis only, in the axis's order, under the base case's seed."""
     seed = material.study.base_case.seed
-    runs = [o for o in material.outcomes if o.cell and not set(o.cell.departs) - {axis} and o.cell.seed == seed]
+    runs = [
+        outcome
+        for outcome in material.outcomes
+        if outcome.cell and outcome.cell.seed == seed and set(outcome.cell.departs) <= {axis}
+    ]
+    return sorted(runs, key=lambda outcome: _axis_order(axis, getattr(outcome.cell, axis)))
 
-    def order(outcome: Outcome) -> Any:
-        value = getattr(outcome.cell, axis)
-        return (value[0] * value[1], value) if axis == "batch" else value if axis != "model" else 0
 
-    return sorted(runs, key=order)
+def _axis_order(axis: str, value: Any) -> Any:
+    if axis == "batch":
+        return value[0] * value[1], value
+    # Models have no order of their own: they stay in the study file's.
+    return 0 if axis == "model" else value
 
 
 def value_text(axis: str, outcome: Outcome) -> str:
@@ -113,68 +97,84 @@ def value_text(axis: str, outcome: Outcome) -> str:
     return visible(setting(value) if axis == "learning_rate" else axis_text(axis, value), 24)
 
 
-def draw_losses(material: Material, pictures: Pictures, axis: str) -> None:
-    """Loss curves of one axis."""
-    runs = [o for o in on_axis(material, axis) if o.record]
+def draw_losses(material: Material, figures: PageFigures, axis: str) -> None:
+    """Loss curves of the runs on one axis."""
+    runs = [outcome for outcome in runs_on_axis(material, axis) if outcome.record]
     if len(runs) < 2:
         return
     curves, others = [], 0
     for outcome in runs[:MOST_CURVES]:
-        colour = "s0"
+        colour = "s0"  # the base case's in all figures
         if outcome.cell.departs:
-            colour, others = series_colour(others), others + 1
+            colour = series_colour(others)
+            others += 1
         path = read_loss_path(material.results / "train" / outcome.subject / outcome.record.losses_file)
         if path is not None:
             curves.append(path_curve(value_text(axis, outcome), colour, path))
     if any(curve.heldout[0] for curve in curves):
-        alt = f"Loss against training tokens by {AXIS_NAMES[axis]}: {', '.join(curve.label for curve in curves)}"
-        pictures.add(f"loss_{axis}", loss_curves(curves), alt)
+        values = ", ".join(curve.label for curve in curves)
+        description = f"Loss against training tokens by {AXIS_NAMES[axis]}: {values}"
+        figures.add(f"loss_{axis}", loss_curves(curves), description)
 
 
-def draw_scores(material: Material, pictures: Pictures, axis: str) -> None:
-    """Target and mean retention over the values of one axis, with the untrained base beside each."""
-    runs = [o for o in on_axis(material, axis) if o.status == "scored"]
-    if len(runs) < 2 or material.compared.target is None:
+def draw_scores(material: Material, figures: PageFigures, axis: str) -> None:
+    """Target score and mean retention over the values of one axis, with the untrained base beside each."""
+    runs = [outcome for outcome in runs_on_axis(material, axis) if outcome.status == "scored"]
+    target = material.compared.target
+    if len(runs) < 2 or target is None:
         return
-    tasks = material.compared.summary["tasks"]
-    share = material.compared.unit == "share"
-    retention = [name for name, task in tasks.items() if task["group"] == "retention" and task["unit"] == "share"]
+    tasks, share = material.compared.summary["tasks"], material.compared.unit == "share"
     table = material.scores.set_index(["subject", "task"])
-    target, name = [material.compared.target], plain_name(material.compared.target)
-    series = [
-        (name, "s0", [score_point(table, o.subject, target) for o in runs]),
-        (f"untrained, {name}", "s0", [score_point(table, o.base, target) for o in runs]),
-    ]
+    series = _with_untrained(table, runs, [target], plain_name(target), "s0")
+    retention = [name for name, task in tasks.items() if task["group"] == "retention" and task["unit"] == "share"]
+    # One scale for both: a target in another unit has the figure to itself.
     if share and retention:
-        series += [
-            ("retention", "s1", [score_point(table, o.subject, retention) for o in runs]),
-            ("untrained, retention", "s1", [score_point(table, o.base, retention) for o in runs]),
-        ]
-    marked = next((i for i, o in enumerate(runs) if not o.cell.departs), -1)
-    title = "Scores" if share else plain_name(tasks[material.compared.target]["metric"]).capitalize()
-    figure = charts.scores_by_value(series, [value_text(axis, o) for o in runs], marked, share=share, title=title)
-    pictures.add(f"scores_{axis}", figure, f"Scores by {AXIS_NAMES[axis]}, with intervals, beside the untrained base")
+        series += _with_untrained(table, runs, retention, "retention", "s1")
+    values = [value_text(axis, outcome) for outcome in runs]
+    base_cases = [index for index, outcome in enumerate(runs) if not outcome.cell.departs]
+    base_case = base_cases[0] if base_cases else None
+    title = "Scores" if share else plain_name(tasks[target]["metric"]).capitalize()
+    figure = charts.scores_by_value(series, values, base_case, share=share, title=title)
+    description = f"Scores by {AXIS_NAMES[axis]}, with intervals, beside the untrained base"
+    figures.add(f"scores_{axis}", figure, description)
 
 
-def score_point(table: pd.DataFrame, subject: str, tasks: list[str]) -> Point | None:
-    """A subject's score with its interval; over several tasks their mean, the errors of which add in squares."""
+def _with_untrained(
+    table: pd.DataFrame, runs: list[Outcome], tasks: list[str], name: str, colour: str
+) -> list[ScoreSeries]:
+    """Two series: the runs' scores on these tasks, and those of their untrained bases."""
+    trained = [mean_score(table, outcome.subject, tasks) for outcome in runs]
+    untrained = [mean_score(table, outcome.base, tasks) for outcome in runs]
+    return [
+        ScoreSeries(name, colour, trained),
+        ScoreSeries(f"untrained, {name}", colour, untrained, untrained=True),
+    ]
+
+
+def mean_score(table: pd.DataFrame, subject: str, tasks: list[str]) -> Estimate | None:
+    """A subject's mean score over tasks with its interval; None if one is missing. `table`: scores by (subject, task)."""
     rows = [table.loc[(subject, task)] for task in tasks if (subject, task) in table.index]
     if len(rows) < len(tasks):
         return None
     if len(rows) == 1:
-        return Point("", rows[0]["value"], rows[0]["low"], rows[0]["high"])
+        return Estimate(rows[0]["value"], rows[0]["low"], rows[0]["high"])
+    # Tasks hold different items, so their errors are independent and add in squares.
     half = math.sqrt(sum(((row["high"] - row["low"]) / 2) ** 2 for row in rows)) / len(rows)
     mean = float(np.mean([row["value"] for row in rows]))
-    return Point("", mean, mean - half, mean + half)
+    return Estimate(mean, mean - half, mean + half)
 
 
-def draw_lengths(data: str, card: dict[str, Any], pictures: Pictures) -> None:
-    """Length histogram of one data card."""
-    histogram = card.get("length_histogram") or {}
-    edges, counts = histogram.get("edges"), histogram.get("counts")
-    if edges and counts and len(edges) == len(counts) + 1:
-        figure = charts.histogram(edges, counts, card["max_length_tokens"])
-        pictures.add(f"lengths_{safe_id(data)}", figure, f"Length of the rows of {visible(data)} in tokens")
+def draw_lengths(material: Material, figures: PageFigures) -> None:
+    """Length histograms of the data cards; data sets with the same histogram share the first one's figure."""
+    drawn: list[Any] = []
+    for data, card in material.cards.items():
+        histogram = card.get("length_histogram") or {}
+        edges, counts = histogram.get("edges"), histogram.get("counts")
+        if histogram in drawn or not edges or not counts or len(edges) != len(counts) + 1:
+            continue
+        drawn.append(histogram)
+        figure = charts.length_histogram(edges, counts, card["max_length_tokens"])
+        figures.add(f"lengths_{safe_id(data)}", figure, f"Length of the rows of {visible(data)} in tokens")
 
 
 def safe_id(name: str) -> str:

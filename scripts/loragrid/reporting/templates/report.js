@@ -1,8 +1,8 @@
 "use strict";
-// Extras only: the page says everything without them. Sorts tables, filters the table of runs, shows pictures large.
+// Extras only: the page says everything without them. Sorts tables, filters the table of runs, shows figures large.
 document.documentElement.classList.add("scripted");
 
-// Cells with data-sort hold the number they sort by, or nothing; others sort by their text.
+// A cell with data-sort holds the number that it sorts by, or nothing; other cells sort by their text.
 const value = (cell) => {
   if (cell.dataset.sort === undefined) return cell.textContent.trim();
   return cell.dataset.sort === "" ? null : Number(cell.dataset.sort);
@@ -12,9 +12,9 @@ const sort = (body, column, down) => {
   const rows = [...body.rows].map((row) => [value(row.cells[column]), row]);
   const [known, unknown] = [rows.filter(([found]) => found !== null), rows.filter(([found]) => found === null)];
   known.sort(([a], [b]) => (down ? compare(b, a) : compare(a, b)));
-  body.append(...[...known, ...unknown].map(([, row]) => row)); // what has no value comes last, whichever way
+  body.append(...[...known, ...unknown].map(([, row]) => row)); // rows without a value come last in both directions
 };
-// Of a long table the first rows are laid out, until all are asked for: a thousand rows take a second to sort otherwise.
+// A long table shows its first rows until the reader asks for all: sorting a thousand visible rows takes a second.
 const MOST_ROWS = 100;
 const shorten = (table) => {
   const more = document.createElement("button");
@@ -73,7 +73,20 @@ for (const field of document.querySelectorAll("input[data-filters]")) {
   });
 }
 
-// A picture moves into the dialog and back: a copy would give every id of its drawing twice.
+// Marks the boxes whose table is wider than they are. In the next frame, since a mark changes the box that is being observed.
+const sizes = new ResizeObserver((entries) => {
+  requestAnimationFrame(() => {
+    for (const box of new Set(entries.map((entry) => entry.target.closest(".scroll")))) {
+      box.classList.toggle("wider", box.scrollWidth > box.clientWidth + 1);
+    }
+  });
+});
+for (const table of document.querySelectorAll(".scroll > table")) {
+  sizes.observe(table);
+  sizes.observe(table.parentElement);
+}
+
+// A figure moves into the dialog and back: a copy would give every id of its drawing twice.
 const dialog = document.createElement("dialog");
 dialog.className = "large";
 const close = document.createElement("button");

@@ -103,7 +103,9 @@ def test_the_plan_says_the_same_of_a_finished_run(material: Material) -> None:
     parts = training_per_token(
         shape, rank=cell.rank, target_modules="all-linear", row_tokens=size.row_tokens, checkpointing=True
     )
-    assert workloads[cell.run].flops["recomputation"] == pytest.approx(workloads[cell.run].tokens * parts["recomputation"])
+    assert workloads[cell.run].flops["recomputation"] == pytest.approx(
+        workloads[cell.run].tokens * parts["recomputation"]
+    )
 
 
 def test_share_of_the_cards_peak() -> None:

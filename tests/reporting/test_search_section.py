@@ -6,14 +6,12 @@ from pathlib import Path
 
 import pytest
 
-import compare
-import report as stage
-from loragrid.reporting.search_section import _edges, _honest, _importance
-from loragrid.searching.search import search_name
+from loragrid.reporting.search_section import _caveats, _edges, _importance
+from loragrid.searching.trials import search_name
 from loragrid.study.study_file import Study, load_study
 from loragrid.study.winner import read_search
 from tests.fixtures import search_toys, synthetic
-from tests.reporting.test_report import SECTIONS
+from tests.fixtures.pages import SECTIONS, compare_and_report
 from tune import write_result
 
 
@@ -37,12 +35,6 @@ def make(folder: Path, *, enabled: bool = True, trials: int = 24, scored: bool =
     return study, found
 
 
-def build(study: Study, folder: Path) -> str:
-    compare.compare(study=study, results=folder / "results", out=folder / "results/compare")
-    stage.report(study=study, results=folder / "results", out=folder / "reports/report.html")
-    return (folder / "reports/report.html").read_text()
-
-
 def section(page: str) -> str:
     return re.search(r'<section id="search".*?</section>', page, re.DOTALL)[0]
 
@@ -51,7 +43,7 @@ def section(page: str) -> str:
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, dict, Path, str]:
     folder = tmp_path_factory.mktemp("searched")
     study, found = make(folder)
-    return study, found, folder, build(study, folder)
+    return study, found, folder, compare_and_report(study, folder)
 
 
 def test_the_section_stands_between_the_answers_and_the_costs(made: tuple[Study, dict, Path, str]) -> None:
@@ -59,7 +51,7 @@ def test_the_section_stands_between_the_answers_and_the_costs(made: tuple[Study,
     assert headings == [*SECTIONS[:4], "The search", *SECTIONS[4:]]
 
 
-def test_the_section_shows_every_trial_and_four_pictures(made: tuple[Study, dict, Path, str]) -> None:
+def test_the_section_shows_every_trial_and_four_figures(made: tuple[Study, dict, Path, str]) -> None:
     _, found, folder, page = made
     text = section(page)
     rows = re.search(r"<summary>All trials.*", text, re.DOTALL)[0]
@@ -81,21 +73,21 @@ def test_the_winner_is_compared_with_the_base_case_like_any_run(made: tuple[Stud
     )
     summary = json.loads((folder / "results/compare/compare.json").read_text())
     assert found["winner"]["run"] in {row["run"] for row in summary["trade_offs"]}
-    # It leaves the base case on several settings at once, so it stands for no value of an axis.
+    # It differs from the base case in several settings, so it is no value of an axis.
     rate = f"{found['best']['point']['learning_rate']:g}"
     assert not any(line.startswith("learning_rate,") and f",{rate}," in line for line in axes)
 
 
 def test_the_same_bytes_again(made: tuple[Study, dict, Path, str]) -> None:
     study, _, folder, page = made
-    assert build(study, folder) == page
+    assert compare_and_report(study, folder) == page
 
 
 def test_a_search_that_is_not_part_of_the_study_is_shown_without_a_run(tmp_path: Path) -> None:
     study, found = make(tmp_path, enabled=False, trials=6, scored=False)
-    text = section(build(study, tmp_path))
+    text = section(compare_and_report(study, tmp_path))
     assert "set tune.enabled to true" in text and found["winner"]["run"] not in text
-    # Four complete trials have no median worth telling: the winner and the settings are told from where all were measured.
+    # Four complete trials have no meaningful median: winner and settings are judged at the first measurement.
     assert re.search(r"which 6 trials reached, the later winner was the best of them, 0\.6\d under the median\.", text)
     assert "the best of 4 complete trials" in text
     assert 'id="figure-tune_importance"' in text and "losses of 6 trials at the first of 9 measurements" in text
@@ -107,13 +99,13 @@ def test_without_a_search_or_with_another_one_s_result_there_is_no_section(tmp_p
     study, _ = make(tmp_path, trials=3, scored=False)
     file = tmp_path / "results/tune/tune.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"settings_sha256": "of other settings"}))
-    assert 'id="search"' not in build(study, tmp_path)
+    assert 'id="search"' not in compare_and_report(study, tmp_path)
     file.unlink()
     assert read_search(study, tmp_path / "results") is None
 
 
 def test_a_search_without_a_complete_trial_says_so() -> None:
-    lines = _honest({"rows": [{}] * 4, "modelled": 0, "best": None, "outcomes": {"diverged": 4}})
+    lines = _caveats({"rows": [{}] * 4, "modelled": 0, "best": None, "outcomes": {"diverged": 4}})
     assert lines[0].endswith("Read this as a random search.") and "there is no winner" in lines[1]
 
 
@@ -123,4 +115,4 @@ def test_a_winner_at_the_edge_of_the_space_is_named() -> None:
         "settings": {"parameters": space},
         "best": {"point": {"learning_rate": 0.9, "warmup_steps": 5, "rank": 64}},
     }
-    assert _edges(found) == ["The best learning rate lies at the high end of its range: a better one may lie beyond."]
+    assert _edges(found) == ["The best learning rate is at the high end of its range: a better one may be outside it."]

@@ -1,0 +1,73 @@
+"""Pages from templates. Everything in them is escaped, except the project's own SVG, style sheet and script."""
+
+import base64
+import hashlib
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup, escape
+
+from loragrid.formatting import visible
+from loragrid.reporting.figures.study_figures import safe_id
+from loragrid.reporting.figures.svg import PageFigures
+
+TEMPLATES = Path(__file__).parent / "templates"
+LONGEST_WHOLE_NAME = 24  # characters; a longer name must be able to break on a phone
+
+
+def render(template: str, sections: dict[str, Any], figures: PageFigures) -> str:
+    """The page as text. `sections`: the template's values; "names" among them lists names that stay on one line."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        finalize=_show,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    names = sections["names"]
+    environment.filters["prose"] = lambda text: keep_whole(text, names)
+    css = (TEMPLATES / "report.css").read_text(encoding="utf-8") + "\n" + figures.styles.css() + "\n"
+    script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
+    return environment.get_template(template).render(
+        **sections,
+        figures={name: Markup(svg) for name, svg in figures.svgs.items()},
+        css=Markup(css),
+        script=Markup(script),
+        policy=content_security_policy(css, script),
+        safe_id=safe_id,
+    )
+
+
+def _show(value: Any) -> Any:
+    """What the page prints for a value: untrusted text may hold characters that hide or reorder text."""
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return visible(value)
+    return value
+
+
+def keep_whole(text: str, names: Iterable[str]) -> Markup:
+    """A sentence as HTML in which the given names never break at their hyphens. The text itself stays as it is."""
+    page_text = escape(visible(text))
+    hyphenated = [str(escape(name)) for name in names if "-" in name and len(name) <= LONGEST_WHOLE_NAME]
+    if not hyphenated:
+        return page_text
+    # The longest first, or llama-3 would match inside llama-3-8b.
+    choices = "|".join(re.escape(name) for name in sorted(hyphenated, key=lambda name: (-len(name), name)))
+    return Markup(re.sub(rf"(?<![\w-])({choices})(?![\w-])", r'<span class="name">\1</span>', str(page_text)))
+
+
+def content_security_policy(css: str, script: str) -> str:
+    """A policy that allows this style sheet and this script by their hashes, and nothing else."""
+    return (
+        f"default-src 'none'; style-src '{_source_hash(css)}'; script-src '{_source_hash(script)}'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _source_hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

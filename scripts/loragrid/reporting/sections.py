@@ -1,0 +1,102 @@
+"""The page's sections: everything that report.html.j2 shows, as plain values."""
+
+from typing import Any
+
+from loragrid.formatting import plain_name, visible, whole
+from loragrid.reporting.comparison_tables import (
+    axis_sections,
+    base_rows,
+    control_rows,
+    methods_used,
+    noise_floor,
+    task_notes,
+)
+from loragrid.reporting.costs_section import cost_table, total_cost
+from loragrid.reporting.data_section import data_facts
+from loragrid.reporting.page import Material, asked
+from loragrid.reporting.provenance_section import assumptions, provenance, reproduce, sessions
+from loragrid.reporting.runs_section import run_rows
+from loragrid.reporting.search_section import search_section
+from loragrid.reporting.sentences.limits import caveat_sentence, not_comparable_sentence
+from loragrid.reporting.sentences.retention import answers
+from loragrid.reporting.sentences.scorecard import scorecard_rows
+from loragrid.reporting.sentences.ship import ship_lines
+from loragrid.reporting.side_by_side import side_by_side
+from loragrid.reporting.why_section import base_fault_rows, diagnosis_rows, healthy_runs
+
+
+def study_sections(material: Material) -> dict[str, Any]:
+    """All sections of a study's page."""
+    return {
+        **_answers(material),
+        **_comparisons(material),
+        **_causes(material),
+        **_certainty(material),
+        **_records(material),
+        "side": side_by_side(material),
+        "tune": search_section(material),
+        "names": [*material.study.models, *material.cards],
+    }
+
+
+def _answers(material: Material) -> dict[str, Any]:
+    """The page's top: what was asked and the three answers."""
+    return {
+        "title": visible(material.study.title, 300),
+        "study": visible(material.study.name),
+        "asked": asked(material),
+        "answers": answers(material.compared),
+        "base_faults": base_fault_rows(material),
+    }
+
+
+def _comparisons(material: Material) -> dict[str, Any]:
+    """Values against the base case, settings against their bases, and which of them to ship."""
+    compared = material.compared
+    return {
+        "target": plain_name(compared.target) if compared.target else None,
+        "factorial": material.study.grid.design == "factorial",
+        "case_seed": material.study.base_case.seed,
+        "axes": axis_sections(material),
+        "ship": ship_lines(compared),
+        "against_base": base_rows(material),
+        "controls": control_rows(material),
+        "scorecard": scorecard_rows(compared),
+    }
+
+
+def _causes(material: Material) -> dict[str, Any]:
+    """Why runs did worse, and the runs without a fault."""
+    return {"why": diagnosis_rows(material), "healthy": healthy_runs(material)}
+
+
+def _certainty(material: Material) -> dict[str, Any]:
+    """What the verdicts rest on: terms, tests, caveats, assumptions."""
+    summary = material.compared.summary
+    return {
+        "terms": summary["terms"],
+        "family": summary["family"],
+        "noise": noise_floor(material),
+        "methods_used": methods_used(material.compared),
+        **task_notes(material),
+        "seeds": summary["seeds"],
+        "tasks": [{"name": plain_name(name), **task} for name, task in summary["tasks"].items()],
+        "caveats": [caveat_sentence(found) for found in summary["caveats"]],
+        "not_comparable": [not_comparable_sentence(found) for found in summary["not_comparable"]],
+        "assumptions": assumptions(material),
+    }
+
+
+def _records(material: Material) -> dict[str, Any]:
+    """What the runs' records and the data cards hold."""
+    equal_tokens = material.compared.summary["equal_tokens"]
+    return {
+        "costs": cost_table(material),
+        "total_cost": total_cost(material),
+        "data": data_facts(material),
+        "equal_tokens": whole(equal_tokens) if equal_tokens else None,
+        "runs": run_rows(material),
+        "sessions": sessions(material),
+        "provenance": provenance(material),
+        "reproduce": reproduce(material),
+    }

@@ -1,0 +1,29 @@
+"""The data section: the whole data card, of this study's data sets only."""
+
+import html
+import json
+import re
+from pathlib import Path
+
+import report
+from tests.fixtures import synthetic
+from tests.fixtures.pages import build_page
+
+
+def test_the_data_card_is_shown_whole_and_without_data_of_an_earlier_study(tmp_path: Path) -> None:
+    study = synthetic.make_study(tmp_path)
+    results = tmp_path / "results"
+    synthetic.write_card(results / "data/gone-00000000", "gone-00000000", 5)
+    first = results / "data" / min(study.data_sets) / "card.json"
+    text = html.unescape(build_page(tmp_path, study=study))
+    assert "gone-00000000" not in text
+    facts = dict(re.findall(r'<tr><th scope="row">([^<]+)</th><td colspan="2">([^<]+)</td></tr>', text))
+    assert facts["Rows left out by sampling"] == "21" and facts["Rows cut after the last reply"] == "6"
+    assert facts["Held-out tokens"] == "16\u2009000, of which 12\u2009500 carry loss"
+    assert facts["Kept on the same side of the split"] == "rows with equal answers and equal prompts"
+    assert facts["Rows with broken characters"] == "2"
+    assert "<p>The template has no system turn.</p>" in text
+
+    first.write_text(json.dumps(json.loads(first.read_text()) | {"notes": ["a token lies across"]}))
+    report.report(study=study, results=results, out=tmp_path / "again.html")
+    assert f"<p>{first.parent.name}: A token lies across.</p>" in (tmp_path / "again.html").read_text()
