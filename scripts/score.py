@@ -3,11 +3,11 @@
     score.py --study FILE --subject SUBJECT [--adapter FOLDER --record FILE] --data FOLDER --out FOLDER
     score.py --study FILE --list FILE
 
-With --list, each base is loaded once for all subjects of the file: one JSON object per line with the keys subject,
-data, out and, for a run, adapter and record.
+With --list, each base is loaded once for all subjects of the file: one JSON object per line with
+the keys subject, data, out and, for a run, adapter and record.
 
-Writes items.parquet, answers.jsonl, answers_summary.json, lm_eval/{task}.json and, last, score.json to the output
-folder; and tasks/, from which an interrupted job continues.
+Writes items.parquet, answers.jsonl, answers_summary.json, lm_eval/{task}.json and, last, score.json
+to the output folder; and tasks/, from which an interrupted job continues.
 """
 
 import argparse
@@ -40,8 +40,8 @@ from loragrid.study.tasks import HELDOUT_LOSS
 def score_subjects(*, study: Study, subjects: Sequence[Subject], session_ends: float | None = None) -> None:
     """Score every subject; those of one model share the loaded base.
 
-    `session_ends`: when the session ends, seconds of `time.monotonic()`. Raises `Paused` before a task
-    that might not finish in time; finished tasks are kept.
+    `session_ends`: when the session ends, seconds of `time.monotonic()`. Raises `Paused` before a
+    task that might not finish in time; finished tasks are kept.
     """
     by_model = group_by_model(study, subjects)
     if not by_model:
@@ -53,7 +53,8 @@ def score_subjects(*, study: Study, subjects: Sequence[Subject], session_ends: f
     task_names = [name for name in study.scoring.tasks if name != HELDOUT_LOSS]
     tasks = find_tasks(task_names, limit=study.scoring.limit)
     for key, members in by_model.items():
-        # Subjects of one model share its data, whose card names the commit that the data were prepared with.
+        # Subjects of one model share its data, whose card names the commit that the data were
+        # prepared with.
         entry = prepared_entry(study.models[key], members[0][0].data)
         model = LoadedModel(key, entry, scoring=study.scoring)
         for subject, identity in members:
@@ -62,7 +63,10 @@ def score_subjects(*, study: Study, subjects: Sequence[Subject], session_ends: f
 
 
 def group_by_model(study: Study, subjects: Sequence[Subject]) -> dict[str, list[tuple[Subject, SubjectIdentity]]]:
-    """Model key → its subjects and their identities, all checked; subjects that cannot be scored get their record."""
+    """Model key → its subjects and their identities, all checked.
+
+    A subject that cannot be scored gets its record here.
+    """
     by_model: dict[str, list[tuple[Subject, SubjectIdentity]]] = {}
     for subject in subjects:
         identity = identify(study, subject)
@@ -136,7 +140,7 @@ def record_header(study: Study, subject: Subject, identity: SubjectIdentity) -> 
 
 
 def print_score(subject: Subject, name: str, score: TaskScore) -> None:
-    """Print one line per task, with the subject's name, since several jobs may write to one terminal."""
+    """Print one line per task, with the subject's name: several jobs may share a terminal."""
     if score.status == "failed":
         line = f"failed: {score.reason}"
     else:
@@ -146,7 +150,7 @@ def print_score(subject: Subject, name: str, score: TaskScore) -> None:
 
 
 def set_up_process(threads: int) -> None:
-    """Set the study's number of threads and quiet the libraries; call this before torch is imported."""
+    """Set the number of threads and quiet the libraries; to be called before torch is imported."""
     os.environ["OMP_NUM_THREADS"] = str(threads)
     quiet_libraries()
     import torch

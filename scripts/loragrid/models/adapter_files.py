@@ -36,8 +36,8 @@ def write_peft_files(model: Any, folder: Path) -> None:
 def check_target_modules(model: Any, target_modules: str | Sequence[str]) -> None:
     """Raise `UserError` for a name in `training.target_modules` that matches no layer of the model.
 
-    PEFT ignores such a name if another one matches. As in PEFT, a name matches a layer's full name or
-    its end; only layers with a weight matrix can have an adapter.
+    PEFT ignores such a name if another one matches. As in PEFT, a name matches a layer's full name
+    or its end; only layers with a weight matrix can have an adapter.
     """
     if isinstance(target_modules, str):
         return

@@ -1,4 +1,4 @@
-"""A model's chat template and its abilities, detected by rendering probes; shared by training and scoring."""
+"""A model's chat template and its abilities, detected by rendering probes."""
 
 import hashlib
 import itertools
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
-# ASSUME: a template that prints today's date (Llama 3 does) prints its own default date instead, in training and in
-# scoring, so that a study gives the same result on every day.
+# ASSUME: a template that prints today's date (Llama 3 does) prints its own default date instead, in
+# training and in scoring, so that a study gives the same result on every day.
 FIXED_DATE = "26 Jul 2024"
 # Jinja drops the line break after a block, so the original template keeps its leading whitespace.
 FIXED_DATE_MACRO = "{% macro strftime_now(format) %}" + FIXED_DATE + "{% endmacro %}\n"
@@ -69,7 +69,7 @@ class ChatTemplate:
 
 
 def with_fixed_date(template: str) -> str:
-    """The template with a fixed date for `strftime_now`; unchanged if it prints no date or is fixed already."""
+    """The template with a fixed date for `strftime_now`, if it prints a date."""
     if "strftime_now" not in template or template.startswith(FIXED_DATE_MACRO):
         return template
     return FIXED_DATE_MACRO + template
@@ -78,8 +78,8 @@ def with_fixed_date(template: str) -> str:
 def inspect_template(tokenizer: "PreTrainedTokenizerFast", *, model: str) -> ChatTemplate:
     """The tokenizer's chat template with its abilities; `model` is the study's key, for messages.
 
-    Raises `UserError` for a slow tokenizer, no template, one that cannot render a plain conversation,
-    and one whose replies cannot be located.
+    Raises `UserError` for a slow tokenizer, no template, one that cannot render a plain
+    conversation, and one whose replies cannot be located.
     """
     if not tokenizer.is_fast:
         raise UserError(f"model {model}: no tokenizer.json, which is needed to locate replies. Fix: add the file.")
@@ -117,13 +117,14 @@ def _probe(*roles: str) -> Chat:
 
 
 def _shows(tokenizer: Any, text: str, word: str, *roles: str, times: int = 1, tools: list | None = None) -> bool:
-    """Whether a rendered chat of these roles contains `word` that many times. Templates drop unknown turns silently."""
+    """Whether a rendered chat of these roles contains `word` that many times."""
+    # A rendering without an error is not enough: templates drop unknown turns silently.
     rendered = _render(tokenizer, text, [_probe(*roles)], add_prompt=False, tools=tools)[0]
     return rendered is not None and rendered.count(word) >= times
 
 
 def _keeps_earlier_turns(tokenizer: Any, text: str) -> bool:
-    """Whether each prefix of a rendered chat, with the opening of the next reply, is a prefix of the whole text.
+    """Whether each part of a chat, with the opening of the next reply, is a prefix of the whole text.
 
     Some reasoning models' templates remove the thoughts from all replies but the last.
     """
@@ -168,7 +169,8 @@ def adapt_roles(template: ChatTemplate, messages: Chat) -> Chat:
     for message in messages:
         role, content = message["role"], message["content"]
         if role == "system" and not template.supports_system:
-            # ASSUME: where a template has no system role, its text opens the next user turn, as in Gemma 3.
+            # ASSUME: where a template has no system role, its text opens the next user turn, as in
+            # Gemma 3.
             system += content + "\n\n"
             continue
         if role == "tool" and not template.supports_tool_role:
@@ -177,7 +179,8 @@ def adapt_roles(template: ChatTemplate, messages: Chat) -> Chat:
         if role == "user" and system:
             content, system = system + content, ""
         if adapted and adapted[-1]["role"] == role and not template.supports_repeated_roles:
-            # ASSUME: where a template requires alternating roles, consecutive turns of one role are joined.
+            # ASSUME: where a template requires alternating roles, consecutive turns of one role are
+            # joined.
             content = adapted.pop()["content"] + "\n\n" + content
         adapted.append({"role": role, "content": content})
     return adapted

@@ -1,12 +1,13 @@
 """Floating-point operations of LoRA training and of scoring, per token.
 
-A multiply-add is two operations. A forward pass therefore costs 2 per weight of a matrix product, and a backward
-pass 2 for the gradient of the inputs and 2 for the gradient of the weights (Kaplan et al. 2020,
-https://arxiv.org/abs/2001.08361, section 2.1). A frozen base needs no gradients of weights: 4 instead of 6.
-Adapters need all 6. Gradient checkpointing repeats the layers' forward pass (Chen et al. 2016,
-https://arxiv.org/abs/1604.06174). Attention is counted as in PaLM (Chowdhery et al. 2022,
-https://arxiv.org/abs/2204.02311, appendix B), halved because a token attends only to earlier ones. Norms,
-activations, the softmax and the optimizer are left out; they are below 1 % for these models.
+A multiply-add is two operations. A forward pass therefore costs 2 per weight of a matrix product,
+and a backward pass 2 for the gradient of the inputs and 2 for the gradient of the weights (Kaplan
+et al. 2020, https://arxiv.org/abs/2001.08361, section 2.1). A frozen base needs no gradients of
+weights: 4 instead of 6. Adapters need all 6. Gradient checkpointing repeats the layers' forward
+pass (Chen et al. 2016, https://arxiv.org/abs/1604.06174). Attention is counted as in PaLM
+(Chowdhery et al. 2022, https://arxiv.org/abs/2204.02311, appendix B), halved because a token
+attends only to earlier ones. Norms, activations, the softmax and the optimizer are left out; they
+are below 1 % for these models.
 """
 
 from collections.abc import Sequence
@@ -15,14 +16,14 @@ from loragrid.models.shape import Shape
 
 
 def forward_per_token(shape: Shape, *, row_tokens: float) -> float:
-    """Operations per token of a forward pass of the base without an adapter, in rows of `row_tokens` tokens."""
+    """Operations per token of a forward pass of the bare base, in rows of `row_tokens` tokens."""
     return 2 * (shape.linear_parameters() + _head(shape)) + _attention(shape, row_tokens)
 
 
 def training_per_token(
     shape: Shape, *, rank: int, target_modules: str | Sequence[str], row_tokens: float, checkpointing: bool
 ) -> dict[str, float]:
-    """Operations per trained token by part: `base` (4 per weight), `adapters` (6), `attention`, `recomputation`."""
+    """Operations per trained token: `base` (4 per weight), `adapters` (6), `attention`, `recomputation`."""
     adapters = sum(shape.adapter_tensors(rank=rank, target_modules=target_modules))
     layers, attention = shape.linear_parameters(), _attention(shape, row_tokens)
     recomputation = 0
@@ -38,16 +39,17 @@ def training_per_token(
 
 
 def _head(shape: Shape) -> int:
-    """Weights of the output head. It is a matrix product, tied or not; an embedding is only looked up."""
+    """Weights of the output head: a matrix product, tied or not. An embedding is only looked up."""
     return shape.vocab_size * shape.hidden_size
 
 
 def _attention(shape: Shape, row_tokens: float) -> float:
-    """Forward operations per token: queries times keys, and weights times values, over the tokens seen."""
+    """Forward operations per token: queries times keys, weights times values, over tokens seen."""
     full, sliding = shape.full_attention_layers, shape.layers - shape.full_attention_layers
     window = row_tokens
     if shape.sliding_window is not None:
         window = min(row_tokens, shape.sliding_window)
-    # In a row of n tokens with a window w, a token sees w - w²/2n of them on average (n/2 without a window).
+    # In a row of n tokens with a window w, a token sees w - w²/2n of them on average (n/2 without a
+    # window).
     seen = full * row_tokens / 2 + sliding * (window - window**2 / (2 * row_tokens))
     return 4 * shape.heads * shape.head_dim * seen

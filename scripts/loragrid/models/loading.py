@@ -51,7 +51,8 @@ def _read_tokenizer(folder: Path) -> "PreTrainedTokenizerFast":
             "Fix: check its tokenizer files."
         ) from None
     except Exception as error:
-        # The tokenizers library raises bare Exception for a malformed tokenizer.json; a subclass is a bug.
+        # The tokenizers library raises bare Exception for a malformed tokenizer.json; a subclass is
+        # a bug.
         if type(error) is not Exception:
             raise
         raise UserError(
@@ -60,9 +61,10 @@ def _read_tokenizer(folder: Path) -> "PreTrainedTokenizerFast":
 
 
 def _tokenizer_class(folder: Path) -> Any:
-    """The tokenizer class that tokenizer_config.json names if it is the general one, else AutoTokenizer.
+    """The general tokenizer class if tokenizer_config.json names it, else AutoTokenizer.
 
-    AutoTokenizer returns the same class but imports every architecture first, which takes two seconds.
+    AutoTokenizer returns the same class but imports every architecture first, which takes two
+    seconds.
     """
     try:
         config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
@@ -124,8 +126,8 @@ def _read_weights(folder: Path, options: dict[str, Any]) -> "PreTrainedModel":
     try:
         return AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False, use_safetensors=True, **options)
     except Exception as error:
-        # A wrong config.json can raise anything, up to a ZeroDivisionError. A missing package and too
-        # little memory are not the folder's fault; the callers report them.
+        # A wrong config.json can raise anything, up to a ZeroDivisionError. A missing package and
+        # too little memory are not the folder's fault; the callers report them.
         if isinstance(error, ImportError) or out_of_memory(error):
             raise
         if type(error).__module__.split(".")[0] in ("safetensors", "safetensors_rust"):
@@ -152,11 +154,12 @@ def _four_bit(compute_dtype: Any) -> Any:
 
 
 def keep_unpacked(model: "PreTrainedModel") -> None:
-    """Stop bitsandbytes from repacking 4-bit layers for inference, as it does on CPUs with AVX512-BF16.
+    """Stop bitsandbytes from repacking 4-bit layers for inference (on CPUs with AVX512-BF16).
 
     It repacks in place at the first forward pass in evaluation mode, and a repacked layer passes no
-    gradient (bitsandbytes 0.50.2, `matmul_4bit`): a run evaluated during training would silently train
-    without those layers. Scoring is unpacked too, so that a held-out loss is the same in both stages.
+    gradient (bitsandbytes 0.50.2, `matmul_4bit`): a run evaluated during training would silently
+    train without those layers. Scoring is unpacked too, so that a held-out loss is the same in both
+    stages.
     """
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
@@ -170,7 +173,8 @@ def half_dtype(model_type: str, *, device: str) -> "torch.dtype":
     """
     import torch
 
-    # PyTorch also emulates bfloat16 on GPUs without it, such as a T4; float16 is the faster choice there.
+    # PyTorch also emulates bfloat16 on GPUs without it, such as a T4; float16 is the faster choice
+    # there.
     if device != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False):
         return torch.bfloat16
     if overflows_float16(model_type):
@@ -179,7 +183,7 @@ def half_dtype(model_type: str, *, device: str) -> "torch.dtype":
 
 
 def precision_notes(entry: ModelEntry, *, device: str) -> tuple[str, ...]:
-    """Notes for the score record where the model computes in another precision than the study file's."""
+    """Notes for the score record if the model computes in another precision than the study file's."""
     import torch
 
     folder, _ = resolve_folder(entry)

@@ -1,4 +1,4 @@
-"""Files of a base model: its local folder or hub snapshot, the hub commit, and the digest of its weights."""
+"""Files of a base model: local folder or hub snapshot, hub commit, digest of the weights."""
 
 import json
 import os
@@ -16,7 +16,7 @@ MODEL_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model"]
 
 @dataclass(frozen=True, kw_only=True)
 class BaseFacts:
-    """The hub id or folder that the study file names, the hub commit, and the digest of the weights.
+    """The hub id or folder in the study file, the hub commit, and the digest of the weights.
 
     `commit` is None for a local folder.
     """

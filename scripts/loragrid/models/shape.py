@@ -1,7 +1,7 @@
-"""The shape of a transformer, read from its configuration without loading weights, torch or transformers.
+"""The shape of a transformer, read from its configuration without torch or transformers.
 
-Covers the decoder families below. The counts equal those of the loaded models; tests compare them with
-transformers and PEFT.
+Covers the decoder families below. The counts equal those of the loaded models; tests compare them
+with transformers and PEFT.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +17,10 @@ from loragrid.study.sections import ModelEntry
 
 @dataclass(frozen=True)
 class Family:
-    """Properties that a configuration does not state: norms of the hidden size per layer, query and key norms, biases."""
+    """Properties that a configuration does not state.
+
+    `norms_per_layer` counts norms of the hidden size.
+    """
 
     norms_per_layer: int = 2
     query_key_norms: bool = False
@@ -50,7 +53,10 @@ def overflows_float16(model_type: str) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """Sizes of a decoder. `full_attention_layers` see the whole context, the others `sliding_window` tokens."""
+    """Sizes of a decoder.
+
+    `full_attention_layers` see the whole context, the others `sliding_window` tokens.
+    """
 
     model_type: str
     vocab_size: int
@@ -81,7 +87,7 @@ class Shape:
         }
 
     def linear_parameters(self) -> int:
-        """Weights of the linear maps of all layers; 4-bit precision quantizes these and nothing else."""
+        """Weights of the linear maps of all layers; 4-bit precision quantizes only these."""
         return self.layers * sum(inputs * outputs for inputs, outputs in self.linears().values())
 
     def embedding_parameters(self) -> int:
@@ -109,8 +115,8 @@ class Shape:
     def adapted_matrices(self, target_modules: str | Sequence[str]) -> list[tuple[int, int]]:
         """(inputs, outputs) of every matrix that gets an adapter, by PEFT's rule.
 
-        `all-linear` is every linear map but the output head; a listed name is a full module name or its
-        end. Raises `UserError` for a name that matches no module.
+        `all-linear` is every linear map but the output head; a listed name is a full module name or
+        its end. Raises `UserError` for a name that matches no module.
         """
         if target_modules == "all-linear":
             return [size for _, size in self._layer_modules()]
@@ -131,7 +137,7 @@ class Shape:
         return found
 
     def adapter_tensors(self, *, rank: int, target_modules: str | Sequence[str]) -> list[int]:
-        """Parameters of each trained matrix: A (rank × inputs) and B (outputs × rank) of every adapted matrix."""
+        """Parameters of each trained matrix: A (rank × inputs) and B (outputs × rank) per adapted one."""
         return [rank * side for size in self.adapted_matrices(target_modules) for side in size]
 
     def _layer_modules(self) -> Iterator[tuple[str, tuple[int, int]]]:
@@ -163,7 +169,8 @@ def read_shape(config: dict[str, Any], where: str) -> Shape:
             intermediate_size=int(config["intermediate_size"]),
             layers=layers,
             heads=heads,
-            # The defaults are those of transformers: no grouped queries, and heads that divide the hidden size.
+            # The defaults are those of transformers: no grouped queries, and heads that divide the
+            # hidden size.
             kv_heads=int(config.get("num_key_value_heads") or heads),
             head_dim=int(config.get("head_dim") or hidden // heads),
             tied=bool(config.get("tie_word_embeddings", kind in TIED_BY_DEFAULT)),
@@ -198,7 +205,7 @@ def _full_attention_layers(config: dict[str, Any], kind: str, layers: int) -> in
 
 
 def find_shape(entry: ModelEntry, *, network: bool = False) -> Shape | None:
-    """The shape of a model entry from the source that `find_config` chooses; None if there is no source."""
+    """The shape of a model entry from the source that `find_config` finds; None without a source."""
     found = find_config(entry, network=network)
     return None if found is None else read_shape(*found)
 
@@ -206,8 +213,8 @@ def find_shape(entry: ModelEntry, *, network: bool = False) -> Shape | None:
 def find_config(entry: ModelEntry, *, network: bool = False) -> tuple[Mapping[str, Any], str] | None:
     """A model entry's configuration and the name of its source, or None.
 
-    The source is the folder's config.json, the study file's `shape`, or the hub's config.json; without
-    `network` the hub's file is read only if an earlier download left it.
+    The source is the folder's config.json, the study file's `shape`, or the hub's config.json;
+    without `network` the hub's file is read only if an earlier download left it.
     """
     if entry.folder is not None:
         file = entry.folder / "config.json"

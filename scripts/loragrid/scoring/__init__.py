@@ -1,1 +1,1 @@
-"""Scoring: a loaded model with or without an adapter, lm-eval tasks, held-out loss, answers to prompts."""
+"""Scoring: a loaded model with or without an adapter, lm-eval, held-out loss, answers."""

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 WORDINGS = ("prompt", "original")
-# ASSUME: an answer may have twice the tokens of its reference plus 16; a longer one does not answer that prompt.
+# ASSUME: an answer may have twice the tokens of its reference plus 16; a longer one does not answer
+# that prompt.
 REFERENCE_FACTOR, REFERENCE_EXTRA = 2, 16
 MEASURES = (
     "answer",
@@ -32,10 +33,11 @@ def answer_prompts(
 ) -> list[dict[str, Any]]:
     """Greedy answers to both wordings of each prompt, in the model's chat template.
 
-    One dict per prompt: id, reference, reference_tokens, and per wording a dict with the text (`question`),
-    `answer`, `new_tokens`, `stopped`, `repetition`, `special_tokens`, `similarity` (ROUGE-L F1 with the
-    reference), `distinct_2` (of words), `reference_log_likelihood` (mean per token, nats) and `error`. A
-    wording that leaves no room in the model's context has an `error` and None for the measures.
+    One dict per prompt: id, reference, reference_tokens, and per wording a dict with the text
+    (`question`), `answer`, `new_tokens`, `stopped`, `repetition`, `special_tokens`, `similarity`
+    (ROUGE-L F1 with the reference), `distinct_2` (of words), `reference_log_likelihood` (mean per
+    token, nats) and `error`. A wording that leaves no room in the model's context has an `error`
+    and None for the measures.
     """
     context = model.config.get_text_config().max_position_embeddings
     rows, requests = [], []
@@ -57,7 +59,7 @@ def answer_prompts(
 
 
 def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Per wording the means over all answers, and `distinct_2` over all of them together (their variety)."""
+    """Per wording the means over all answers, and `distinct_2` over all of them together."""
     summary: dict[str, Any] = {}
     for wording in WORDINGS:
         answers = [row[wording] for row in rows if row[wording]["error"] is None]
@@ -96,7 +98,7 @@ def _generate(model: Any, tokenizer: Any, requests: list[dict[str, Any]], *, bat
 
 
 def _reference_likelihood(model: Any, requests: list[dict[str, Any]], *, context: int, batch_size: int) -> None:
-    """Put the mean log-likelihood per token, nats, of the reference after each prompt under "likelihood".
+    """Put the reference's mean log-likelihood per token, nats, after each prompt under "likelihood".
 
     Requests whose prompt and reference exceed the context are left out.
     """

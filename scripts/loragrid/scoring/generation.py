@@ -1,4 +1,4 @@
-"""Measures of generated answers, on their tokens: where an answer ended, repetition, stray control tokens."""
+"""Measures of generated answers: where they ended, repetition, stray control tokens."""
 
 import re
 from dataclasses import asdict, dataclass
@@ -14,9 +14,10 @@ if TYPE_CHECKING:
 class AnswerMeasures:
     """Measures of one answer; they explain a score and are not scores themselves.
 
-    `new_tokens`: tokens up to the answer's end; `stopped`: the model ended the answer itself, by an end
-    token or a stop text; `repetition`: share of repeated token 4-grams; `special_tokens`: control tokens
-    inside the answer, as tokens or spelled out (a sign of mismatched chat templates).
+    `new_tokens`: tokens up to the answer's end; `stopped`: the model ended the answer itself, by an
+    end token or a stop text; `repetition`: share of repeated token 4-grams; `special_tokens`:
+    control tokens inside the answer, as tokens or spelled out (a sign of mismatched chat
+    templates).
     """
 
     new_tokens: int
@@ -30,7 +31,7 @@ class AnswerMeasures:
 
 
 def end_token_ids(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> set[int]:
-    """The token ids that end generation: those of the generation settings and the tokenizer's end of text.
+    """Token ids that end generation: from the generation settings, and the tokenizer's end of text.
 
     Gemma ends a turn with another token than a text, and names it only in the generation settings.
     """
@@ -44,14 +45,15 @@ def end_token_ids(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase"
 
 
 def control_token_ids(tokenizer: "PreTrainedTokenizerBase") -> set[int]:
-    """Ids of all special tokens: the tokenizer's named ones and those marked special in its vocabulary."""
+    """Ids of the tokenizer's named special tokens and of those marked special in its vocabulary."""
     marked = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
     return marked | set(tokenizer.all_special_ids)
 
 
 def cut_at_end_token(tokens: list[int], *, end_ids: set[int]) -> tuple[list[int], bool]:
-    """The tokens before the first end token, and whether there was one. Batched generation pads after it."""
+    """The tokens before the first end token, and whether there was one."""
     for index, token in enumerate(tokens):
+        # Batched generation pads after an end token.
         if token in end_ids:
             return tokens[:index], True
     return tokens, False
@@ -67,8 +69,8 @@ def cut_at_stop_text(tokens: list[int], stops: list[str], tokenizer: Any) -> tup
 
     if not stops or not has_stop(len(tokens)):
         return tokens, False
-    # A prefix that contains a stop text still contains it when it grows, so bisection finds the shortest
-    # in a few decodes instead of one per token.
+    # A prefix that contains a stop text still contains it when it grows, so bisection finds the
+    # shortest in a few decodes instead of one per token.
     without, within = 0, len(tokens)
     while within - without > 1:
         middle = (without + within) // 2
@@ -80,7 +82,7 @@ def cut_at_stop_text(tokens: list[int], stops: list[str], tokenizer: Any) -> tup
 
 
 class AnswerMeter:
-    """Measures answers of one model and tokenizer, whose end and control tokens are looked up once."""
+    """Measures the answers of one model, whose end and control tokens it looks up once."""
 
     def __init__(self, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> None:
         self.tokenizer = tokenizer
@@ -88,7 +90,8 @@ class AnswerMeter:
         self._control_ids = control_token_ids(tokenizer)
         # Control tokens of one or two characters would also match ordinary text.
         texts = [text for text in tokenizer.convert_ids_to_tokens(sorted(self._control_ids)) if len(text) > 2]
-        # Longest first: a regular expression takes the first alternative that matches. (?!) matches nothing.
+        # Longest first: a regular expression takes the first alternative that matches. (?!) matches
+        # nothing.
         longest_first = sorted(texts, key=len, reverse=True)
         self._spelled_out = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
 

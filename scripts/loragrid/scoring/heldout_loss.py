@@ -19,10 +19,12 @@ Row = tuple[Sequence[int], Sequence[int]]  # input_ids, labels
 
 
 def heldout_loss(model: "PreTrainedModel", parquet: Path, *, batch_size: int) -> TaskResult:
-    """The loss on all rows of `heldout.parquet` (columns row, input_ids, labels); `scoring.limit` does not apply.
+    """The loss on all rows of `heldout.parquet` (columns row, input_ids, labels).
 
-    Metrics: `loss` (nats per loss token, weighted by tokens) and `perplexity`. Items: each row's mean
-    `loss` and its weight, `loss_tokens`. Raises as `read_rows` and `token_losses` do.
+    `scoring.limit` does not apply.
+
+    Metrics: `loss` (nats per loss token, weighted by tokens) and `perplexity`. Items: each row's
+    mean `loss` and its weight, `loss_tokens`. Raises as `read_rows` and `token_losses` do.
     """
     ids, rows = read_rows(parquet)
     sums = token_losses(model, rows, batch_size=batch_size)
@@ -45,7 +47,7 @@ def heldout_loss(model: "PreTrainedModel", parquet: Path, *, batch_size: int) ->
 
 
 def read_rows(parquet: Path) -> tuple[list[str], list[Row]]:
-    """Row ids and (input_ids, labels) of a tokenised data set; raises `UserError` for an unusable file."""
+    """Row ids and (input_ids, labels) of a tokenised data set; raises `UserError` if unusable."""
     table = read_columns(parquet, ["row", "input_ids", "labels"]).to_pydict()
     rows = list(zip(table["input_ids"], table["labels"], strict=True))
     if not rows:
@@ -70,7 +72,7 @@ def read_columns(parquet: Path, columns: list[str]) -> "pyarrow.Table":
 
 
 def token_losses(model: "PreTrainedModel", rows: Sequence[Row], *, batch_size: int) -> list[tuple[float, int]]:
-    """Per row the sum of negative log-likelihoods, nats, over the tokens with loss, and the number of those tokens.
+    """Per row the sum of negative log-likelihoods, nats, over its loss tokens, and their number.
 
     Raises ValueError for a row longer than the model's context.
     """
@@ -109,10 +111,13 @@ def _forward_pass(model: "PreTrainedModel", rows: Sequence[Row]) -> list[tuple[f
 
 
 def weighted_mean(sums: Sequence[tuple[float, int]]) -> tuple[float, float | None]:
-    """Mean over all tokens of rows given as (sum, tokens), and its standard error; None for a single row.
+    """Mean over all tokens of rows given as (sum, tokens), and its standard error.
 
-    The sampling unit is the row, since tokens of one row are not independent. The mean is a ratio of two
-    sums, with the linearised standard error of a ratio (Cochran 1977, Sampling Techniques, section 2.11).
+    The standard error of a single row is None.
+
+    The sampling unit is the row, since tokens of one row are not independent. The mean is a ratio
+    of two sums, with the linearised standard error of a ratio (Cochran 1977, Sampling Techniques,
+    section 2.11).
     """
     tokens, n = sum(count for _, count in sums), len(sums)
     mean = sum(total for total, _ in sums) / tokens

@@ -7,14 +7,16 @@ from loragrid.runtime.atomic_files import sha256_json
 if TYPE_CHECKING:
     from loragrid.scoring.lm_eval_model import LmEvalModel
 
-# lm-eval's metrics whose per-item value is not a number but becomes one by aggregation over that item alone.
+# lm-eval's metrics whose per-item value is not a number but becomes one by aggregation over that
+# item alone.
 ONE_ITEM_AGGREGATES = ("word_perplexity", "byte_perplexity", "bits_per_byte", "brier_score")
-# Fields of lm-eval's own tasks with a text that several questions share (BoolQ, DROP, RACE, CoQA, MultiRC, SQuAD).
+# Fields of lm-eval's own tasks with a text that several questions share (BoolQ, DROP, RACE, CoQA,
+# MultiRC, SQuAD).
 PASSAGE_FIELDS = ("passage", "article", "story", "paragraph", "context")
 
 
 def item_rows(task: Any, samples: list[dict[str, Any]], lm: "LmEvalModel", *, in_group: bool) -> list[dict[str, Any]]:
-    """Rows of the per-item table: every metric of every document, and measures of the answer if one was generated.
+    """Rows of the per-item table: every document's metrics and, if generated, its answer's measures.
 
     `in_group`: the task is one of several in a group, so its name becomes part of the items' names.
     """
@@ -40,8 +42,8 @@ def item_rows(task: Any, samples: list[dict[str, Any]], lm: "LmEvalModel", *, in
 def cluster_name(task: Any, doc: dict[str, Any]) -> str:
     """A name shared by the documents on one passage; empty for a document of its own.
 
-    It is a digest of the field that `metadata: {cluster_field: …}` in the task's file names (null: every
-    item is its own), else of the first of `PASSAGE_FIELDS` that the document has.
+    It is a digest of the field that `metadata: {cluster_field: …}` in the task's file names (null:
+    every item is its own), else of the first of `PASSAGE_FIELDS` that the document has.
     """
     metadata = task.get_config("metadata") or {}
     fields = PASSAGE_FIELDS
@@ -64,7 +66,7 @@ def metric_name(metric: str, filter_name: str) -> str:
 
 
 def _number(task: Any, metric: str, value: Any) -> float | None:
-    """A per-item value as a number; None for one without a meaning for a single item (F1 of one answer)."""
+    """A per-item value as a number; None if it means nothing for one item (F1 of one answer)."""
     if isinstance(value, bool | int | float) or getattr(value, "ndim", None) == 0:
         return float(value)
     if metric in ONE_ITEM_AGGREGATES:
@@ -84,7 +86,7 @@ def _output(task: Any, sample: dict[str, Any]) -> str:
 
 
 def _answer_values(sample: dict[str, Any], lm: "LmEvalModel") -> dict[str, float]:
-    """The measures of a document's answer, and whether its prompt was cut, if the task has any cut prompt."""
+    """Measures of a document's answer and, if the task has any cut prompt, whether this one was."""
     prompts = [argument[0] for argument in sample["arguments"]]
     values = {}
     if prompts[0] in lm.answers:

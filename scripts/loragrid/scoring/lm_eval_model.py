@@ -1,6 +1,7 @@
-"""lm-eval's Hugging Face model, extended to measure each generated answer and to note prompts that were cut.
+"""lm-eval's Hugging Face model, extended to measure generated answers and note cut prompts.
 
-Imports lm-eval and torch at the top, because the base class is needed there; import this module in functions only.
+Imports lm-eval and torch at the top, because the base class is needed there. Import this module in
+functions only.
 """
 
 import logging
@@ -17,10 +18,10 @@ from loragrid.scoring.generation import AnswerMeasures, AnswerMeter
 
 
 class LmEvalModel(HFLM):
-    """`HFLM` around a loaded model and the chat template it was trained with. It answers as HFLM does.
+    """`HFLM` around a loaded model and the chat template it was trained with; answers as HFLM does.
 
-    In addition it keeps, for the current task, `answers` (prompt → tokens and `AnswerMeasures` of each
-    generated answer) and `cut` (prompts cut on the left to fit the context).
+    In addition it keeps, for the current task, `answers` (prompt → tokens and `AnswerMeasures` of
+    each generated answer) and `cut` (prompts cut on the left to fit the context).
     """
 
     def __init__(self, model: Any, template: ChatTemplate, *, batch_size: int) -> None:
@@ -86,8 +87,9 @@ class LmEvalModel(HFLM):
             self.batch_size_per_gpu = configured
 
     def _model_generate(self, context: torch.Tensor, max_length: int, stop: list[str], **settings: Any) -> torch.Tensor:
-        # generate() ends a row at an end token without help. If its text stays among the stops, lm-eval decodes
-        # the whole batch after every token to look for it, which doubles the time of a small model.
+        # generate() ends a row at an end token without help. If its text stays among the stops,
+        # lm-eval decodes the whole batch after every token to look for it, which doubles the time
+        # of a small model.
         stops = [text for text in stop if text and text not in self._meter.end_texts()]
         out = super()._model_generate(context, max_length, stops, **settings)
         self._stops = stops
@@ -100,7 +102,7 @@ class LmEvalModel(HFLM):
 
 
 class _AnswerHook:
-    """Takes the place of lm-eval's cache, which receives every answer in the order of generation. Caches nothing."""
+    """Takes the place of lm-eval's cache, which receives every answer in order. Caches nothing."""
 
     def __init__(self, model: LmEvalModel) -> None:
         self._model = model

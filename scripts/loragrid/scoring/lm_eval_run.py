@@ -1,4 +1,4 @@
-"""One lm-eval task run in process: aggregate metrics, a value per item, and measures of generated answers."""
+"""One lm-eval task run in process: aggregate metrics, values per item, measures of answers."""
 
 import json
 import math
@@ -21,10 +21,10 @@ ANSWER_MEASURES = ("new_tokens", "stopped", "repetition", "special_tokens", "cut
 
 
 def run_task(lm: "LmEvalModel", task: StudyTask) -> TaskResult:
-    """Run one task (or group of tasks) on a model. lm-eval's exceptions pass through; the caller records them.
+    """Run one task (or group of tasks) on a model; lm-eval's exceptions pass through.
 
-    The model's chat template is applied, except to tasks without a question (BLiMP, which compares whole
-    sentences, and rolling perplexity).
+    The model's chat template is applied, except to tasks without a question (BLiMP, which compares
+    whole sentences, and rolling perplexity).
     """
     from lm_eval.evaluator import evaluate
 
@@ -32,7 +32,8 @@ def run_task(lm: "LmEvalModel", task: StudyTask) -> TaskResult:
     # With a template, an empty user turn before each sentence would be scored too.
     templated = not all(_has_no_question(one) for one in tasks.values())
     lm.start_task()
-    # A rendered prompt contains its special tokens; plain text gets those that the tokenizer adds to any text.
+    # A rendered prompt contains its special tokens; plain text gets those that the tokenizer adds
+    # to any text.
     lm.add_bos_token = False if templated else None
     _prepare(tasks.values())
     results = evaluate(
@@ -63,9 +64,10 @@ def _has_no_question(task: Any) -> bool:
 
 
 def _prepare(tasks: Iterable[Any]) -> None:
-    """Do what lm-eval's `simple_evaluate` does before `evaluate`: default seeds, and zero examples by default.
+    """Do what lm-eval's `simple_evaluate` does before `evaluate`: default seeds, and zero examples.
 
-    `simple_evaluate` is not called because it also describes the machine and queries the hub, seconds per call.
+    `simple_evaluate` is not called because it also describes the machine and queries the hub,
+    seconds per call.
     """
     import numpy
     import torch
@@ -161,7 +163,7 @@ def _notes(templated: bool, items: list[dict[str, Any]]) -> tuple[str, ...]:
 
 
 def _own_results(results: dict[str, Any], tasks: dict[str, Any], templated: bool) -> dict[str, Any]:
-    """lm-eval's result JSON without paths, dates and machine, so that equal scores give equal bytes."""
+    """lm-eval's result JSON without paths, dates and machine: equal scores give equal bytes."""
     kept = {key: value for key, value in results.items() if key != "configs"}
     kept["configs"] = {name: settings_of(task) for name, task in tasks.items()}
     kept["chat_template_applied"] = templated

@@ -1,4 +1,4 @@
-"""lm-eval tasks by name: the project's own in config/tasks, files that a study names, tasks that ship with lm-eval."""
+"""lm-eval tasks by name: those in config/tasks, files that a study names, and lm-eval's own."""
 
 import difflib
 import json
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 class StudyTask:
     """A task that the study names.
 
-    `name`: its name in every result; `loaded`: lm-eval's task and group objects, None if a shipped task
-    could not be built; `reason`: why not (mostly its data, which come from the hub); `digest`: of the
-    task's settings, code and items; `limit`: the number of items to score, None for all.
+    `name`: its name in every result; `loaded`: lm-eval's task and group objects, None if a shipped
+    task could not be built; `reason`: why not (mostly its data, which come from the hub); `digest`:
+    of the task's settings, code and items; `limit`: the number of items to score, None for all.
     """
 
     name: str
@@ -36,9 +36,9 @@ class StudyTask:
 def find_tasks(names: Sequence[str], *, limit: int | Mapping[str, int | None] | None) -> dict[str, StudyTask]:
     """Build every named task: the study's name for it → `StudyTask`.
 
-    A name is a file in config/tasks, the path of a .yaml file, or one of lm-eval's own. `limit` is the
-    study file's: one number or a map by task name. Raises `UserError` for an unknown name and for a task
-    file that cannot be built.
+    A name is a file in config/tasks, the path of a .yaml file, or one of lm-eval's own. `limit` is
+    the study file's: one number or a map by task name. Raises `UserError` for an unknown name and
+    for a task file that cannot be built.
     """
     found: dict[str, StudyTask] = {}
     for name in names:
@@ -98,7 +98,8 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _check_metrics(settings: dict[str, Any], path: Path) -> None:
-    """Raise `UserError` for an unknown metric: lm-eval would look for its code on the hub, and score nothing."""
+    """Raise `UserError` for an unknown metric."""
+    # lm-eval would look for code of that name on the hub, and score nothing.
     import lm_eval.api.metrics  # registers its metrics  # noqa: F401
     from lm_eval.api.registry import metric_registry
 
@@ -132,9 +133,9 @@ def _from_lm_eval(name: str, limit: int | None) -> StudyTask:
 
 
 def _check_sentence_rules(loaded: dict[str, Any]) -> None:
-    """Raise LookupError if IFEval is named and NLTK's punkt_tab, by which it counts sentences, is missing."""
-    # lm-eval tries to download punkt_tab and continues without it. The task would then fail after all
-    # answers are generated, which is most of its time.
+    """Raise LookupError if IFEval is loaded and NLTK's punkt_tab, which it needs, is missing."""
+    # lm-eval tries to download punkt_tab and continues without it. The task would then fail after
+    # all answers are generated, which is most of its time.
     if not any("ifeval" in name for name in loaded["tasks"]):
         return
     import nltk
@@ -149,7 +150,7 @@ def _check_sentence_rules(loaded: dict[str, Any]) -> None:
 
 
 def _absolute_paths(files: Any, path: Path) -> Any:
-    """Data files given relative to their task file, made absolute, so that any working directory will do."""
+    """Data files given relative to their task file, made absolute for any working directory."""
     if isinstance(files, dict):
         return {split: _absolute_paths(value, path) for split, value in files.items()}
     if isinstance(files, list):
@@ -159,13 +160,13 @@ def _absolute_paths(files: Any, path: Path) -> Any:
 
 
 def _code_beside(path: Path) -> list[str]:
-    """Digests of the Python files beside a task file and of this project's modules that they import."""
+    """Digests of the Python files beside a task file and of the project's modules they import."""
     modules = {module for file in path.parent.glob("*.py") for module in modules_of(file)}
     return sorted(sha256_file(module) for module in modules)
 
 
 def _digest(loaded: dict[str, Any], limit: int | None, *, code: list[str]) -> str:
-    """Digest of everything that determines a task's requests and scores: settings, items, and code beside it."""
+    """Digest of all that determines a task's requests and scores: settings, items, code beside it."""
     tasks = {}
     for name, task in sorted(loaded["tasks"].items()):
         documents = [doc for _, doc in task.doc_iterator(limit=limit)]
@@ -197,7 +198,8 @@ def _type_name(value: Any) -> str:
 
 
 def _summary(error: BaseException) -> str:
-    """An exception's type and the first line of its message; a KeyError's message alone is a bare key."""
+    """An exception's type and the first line of its message."""
+    # The type is needed: a KeyError's message is a bare key.
     if not str(error).strip():
         return type(error).__name__
     return one_line(f"{type(error).__name__}: {first_line(error)}")

@@ -13,7 +13,7 @@ from loragrid.study.sections import ModelEntry, Scoring
 
 
 class LoadedModel:
-    """A base and its tokenizer, loaded on first use, so that a job with nothing left to score loads nothing.
+    """A base and its tokenizer, loaded on first use: a job with nothing left to score loads nothing.
 
     `name`: the study's key of the model; `entry`: its entry in the study file.
     """
@@ -25,9 +25,10 @@ class LoadedModel:
         self._lm: Any = None
 
     def attach_adapter(self, adapter: Path | None) -> None:
-        """Use this adapter for the next tasks, or the base alone if None; the previous one is removed now."""
+        """Use this adapter for the next tasks, or the base alone if None; remove the previous one."""
         if self._model is not None and self._adapter is not None:
-            # unload() gives the base its original layers back; a test compares weights and scores bit by bit.
+            # unload() gives the base its original layers back; a test compares weights and scores
+            # bit by bit.
             self._model.unload()
         self._adapter, self._model, self._lm = adapter, None, None
 
@@ -63,7 +64,7 @@ class LoadedModel:
         return self._model
 
     def load(self) -> None:
-        """Load the tokenizer, base and adapter if they are not loaded yet; raises `Failed` if memory runs out."""
+        """Load what is not loaded yet: tokenizer, base, adapter. Raises `Failed` if memory runs out."""
         try:
             _ = self.template, self.model
         except (RuntimeError, MemoryError) as error:
@@ -74,7 +75,7 @@ class LoadedModel:
             raise memory_failure(memory, subject=f"model {self.name}", fix=fix) from error
 
     def score(self, task: StudyTask | None, *, data: Path) -> TaskResult:
-        """Score one task; None is the held-out loss of the `data` folder. Exceptions pass through."""
+        """Score one task, or the held-out loss of the `data` folder if None; exceptions pass through."""
         if task is None:
             from loragrid.scoring.heldout_loss import heldout_loss
 

@@ -1,4 +1,4 @@
-"""The study's rephrased prompts: reading them, rendering them, and finding them in the training rows."""
+"""The study's rephrased prompts: read, rendered, and looked up in the training rows."""
 
 import json
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Prompt:
-    """A training prompt: rephrased (`prompt`), as in the data (`original`), and the data's answer (`reference`)."""
+    """A training prompt, rephrased (`prompt`) and as in the data (`original`), and its `reference`."""
 
     id: str
     prompt: str
@@ -26,7 +26,10 @@ class Prompt:
 
 
 def read_prompts(path: Path) -> list[Prompt]:
-    """Prompts from JSONL with the keys id, prompt, original, reference; raises `UserError` naming a bad line."""
+    """Prompts from JSONL with the keys id, prompt, original and reference.
+
+    Raises `UserError` that names the bad line.
+    """
     prompts: dict[str, Prompt] = {}
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -69,10 +72,10 @@ def render(tokenizer: "PreTrainedTokenizerBase", question: str) -> list[int]:
 
 
 def in_training(tokenizer: "PreTrainedTokenizerBase", prompts: Sequence[Prompt], parquet: Path) -> list[bool]:
-    """Per prompt whether a row of `train.parquet` starts with its original wording and reference, token for token.
+    """Per prompt whether a row of `train.parquet` starts with its original wording and reference.
 
-    Only such an answer can have been memorised. A row that was cut to the length limit must match as far
-    as it goes. All rows count, also those that a run of less than an epoch did not draw.
+    Only such an answer can have been memorised. A row that was cut to the length limit must match
+    as far as it goes. All rows count, also those that a run of less than an epoch did not draw.
     """
     column = read_columns(parquet, ["input_ids"]).column("input_ids").combine_chunks()
     starts, tokens = column.offsets.to_numpy(), column.values.to_numpy()
@@ -91,7 +94,8 @@ def _any_row_starts_with(wanted: np.ndarray, question_length: int, starts: np.nd
     """
     begins, lengths = starts[:-1], np.diff(starts)
     rows = np.flatnonzero(lengths > question_length)
-    # All rows at once, token by token: questions mostly differ in their first words, so few rows remain.
+    # All rows at once, token by token: questions mostly differ in their first words, so few rows
+    # remain.
     for place in range(question_length):
         rows = rows[tokens[begins[rows] + place] == wanted[place]]
     for row in rows:

@@ -1,4 +1,4 @@
-"""The job of scoring one subject: its tasks and answers, each kept when finished, paused before the session ends."""
+"""The job of scoring one subject: finished tasks are kept, and it pauses before the session ends."""
 
 import json
 import time
@@ -30,10 +30,10 @@ class ScoringJob:
 
 
 def score_task(job: ScoringJob, name: str, task: StudyTask | None, *, group: str) -> dict[str, Any]:
-    """One task's "score", "lm_eval" and "items": kept from an interrupted job, or scored now and kept.
+    """One task's "score", "lm_eval" and "items", from an interrupted job or scored and kept now.
 
-    A task that raises is recorded as failed with its reason ("items" is None) and not kept, so the next
-    job tries it again.
+    A task that raises is recorded as failed with its reason ("items" is None) and not kept, so the
+    next job tries it again.
     """
     folder = job.subject.out / "tasks"
     key = atomic_files.sha256_json([job.identity.digest, name, group, task.digest if task else None])
@@ -71,7 +71,8 @@ def score_task(job: ScoringJob, name: str, task: StudyTask | None, *, group: str
 
 def _run(job: ScoringJob, task: StudyTask | None) -> tuple[TaskResult | None, str | None, float]:
     """The task's result, or None and the reason of its failure; and the seconds it took."""
-    # Loading comes first: a model that cannot be loaded is not a failed task, and loading is not the task's time.
+    # Loading comes first: a model that cannot be loaded is not a failed task, and loading is not
+    # the task's time.
     job.model.load()
     started = time.monotonic()
     result, reason = None, None
@@ -88,10 +89,11 @@ def _run(job: ScoringJob, task: StudyTask | None) -> tuple[TaskResult | None, st
 
 
 def pause_if_late(job: ScoringJob, name: str) -> None:
-    """Raise `Paused` if a task as long as the longest so far, with loading the base, might outlive the session."""
+    """Raise `Paused` if loading the base and a task as long as the longest may outlive the session."""
     loading_seconds = 0.0
     if not job.model.base_in_memory:
-        # Nothing was loaded in this job yet, so the estimate comes from the training runs of the same study.
+        # Nothing was loaded in this job yet, so the estimate comes from the training runs of the
+        # same study.
         histories = (job.subject.out.resolve().parents[1] / "train").glob("*/history.jsonl")
         loading_seconds = minimum_logged(histories, "loading_seconds") or 0.0
     if job.clock.too_late(loading=loading_seconds):

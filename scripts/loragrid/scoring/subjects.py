@@ -1,4 +1,4 @@
-"""Subjects of scoring: a run's adapter or an untrained base, checked against the study and the run's record."""
+"""Subjects of scoring: runs' adapters and untrained bases, checked against study and records."""
 
 import json
 from dataclasses import dataclass, replace
@@ -49,9 +49,10 @@ class SubjectIdentity:
 
 
 def identify(study: Study, subject: Subject) -> SubjectIdentity:
-    """The subject's identity, after checks against the study and the run's record. A diverged run gets a `reason`.
+    """The subject's identity, after checks against the study and the run's record.
 
-    Raises `UserError` for the record of another run, and for an adapter that is missing or differs from its record.
+    A diverged run gets a `reason`. Raises `UserError` for the record of another run, and for an
+    adapter that is missing or differs from its record.
     """
     if (subject.adapter is None) != (subject.record is None):
         raise UserError(
@@ -120,7 +121,7 @@ def _digest(study: Study, subject: Subject, model: str, *, adapter_sha256: str |
 
 
 def read_subjects(path: Path) -> list[Subject]:
-    """Subjects from a file of JSON lines with the keys subject, data, out and, for a run, adapter and record."""
+    """Subjects from JSON lines with the keys subject, data, out and, for a run, adapter and record."""
     subjects = []
     try:
         lines = path.read_text(encoding="utf-8").splitlines()

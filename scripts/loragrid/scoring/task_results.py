@@ -18,11 +18,12 @@ COLUMNS = ("task", "group", "item", "cluster", "metric", "value", "prompt_sha256
 class TaskResult:
     """Results of one task.
 
-    `items`: one dict per item and metric with the keys item, metric, value, prompt_sha256, output and,
-    where items share a passage, cluster (the name those items have in common).
-    `metrics`: name → {"value", "stderr", "higher_is_better"}; higher_is_better is None for a measure that
-    is not a score.
-    `lm_eval`: lm-eval's own results without what changes from run to run; None for the held-out loss.
+    `items`: one dict per item and metric with the keys item, metric, value, prompt_sha256, output
+    and, where items share a passage, cluster (the name those items have in common).
+    `metrics`: name → {"value", "stderr", "higher_is_better"}; higher_is_better is None for a
+    measure that is not a score.
+    `lm_eval`: lm-eval's own results without what changes from run to run; None for the held-out
+    loss.
     """
 
     items: list[dict[str, Any]]
@@ -60,7 +61,7 @@ def write_table(path: Path, table: "pandas.DataFrame") -> None:
 def write_tables(
     out: Path, tables: "list[pandas.DataFrame]", lm_eval_results: dict[str, dict[str, Any] | None]
 ) -> None:
-    """Write items.parquet of all tasks and lm_eval/{task}.json; remove results of tasks no longer in the study."""
+    """Write items.parquet and lm_eval/{task}.json; remove results of tasks no longer in the study."""
     import pandas
 
     table = pandas.concat(tables) if tables else items_table("", "", [])
@@ -85,10 +86,10 @@ def save_task(folder: Path, name: str, *, key: str, content: dict[str, Any], ite
 
 
 def load_task(folder: Path, name: str, *, key: str) -> dict[str, Any] | None:
-    """What `save_task` kept under this `key`, with the table under "items"; None if there is nothing to use.
+    """What `save_task` kept under this `key`, with the table under "items"; None if not usable.
 
-    A task kept under another key (changed data, code, versions, adapter …) or with a damaged table is
-    scored again, which costs time but cannot give a wrong result.
+    A task kept under another key (changed data, code, versions, adapter …) or with a damaged table
+    is scored again, which costs time but cannot give a wrong result.
     """
     path = folder / f"{file_name(name)}.json"
     if not path.is_file():
