@@ -22,12 +22,12 @@ from benchmarks.measuring import ONE_THREAD, RESULTS, spread, write
 
 os.environ |= ONE_THREAD  # before torch is imported
 
-from loragrid.app.answering import MOST_NEW_TOKENS, Answer, Answerer, Sampling
+from loragrid.app.answering import MAX_NEW_TOKENS, Answer, Answerer, Sampling
 from loragrid.app.catalogue import Catalogue, Subject, read_catalogue
-from loragrid.app.plan_request import FIELDS, NO_DAY, read_form, write_request
-from loragrid.app.plan_tab import FIRST_SEED, TEMPERATURE
-from loragrid.app.server import Serving, build, serve
-from loragrid.demo.plans import DAYS_PER_WEEK, LEVELS, RACES, WEEKS
+from loragrid.app.running_plan_form import FIELDS, NO_DAY, read_form, write_request
+from loragrid.app.running_plan_tab import FIRST_SEED, TEMPERATURE
+from loragrid.app.server import ServerOptions, build, serve
+from loragrid.demo.running_plans import DAYS_PER_WEEK, LEVELS, RACES, WEEKS
 from loragrid.formatting import visible
 from loragrid.study.study_file import load_study
 
@@ -49,7 +49,7 @@ def answered(answerer: Answerer, subject: Subject, form: dict[str, Any]) -> tupl
     """The answer to a form, seconds to its first word and to its last."""
     asked = write_request(read_form(form), taught=answerer.catalogue.taught)
     began = time.monotonic()
-    stream = answerer.stream(subject, asked, Sampling(FIRST_SEED, TEMPERATURE, MOST_NEW_TOKENS))
+    stream = answerer.stream(subject, asked, Sampling(FIRST_SEED, TEMPERATURE, MAX_NEW_TOKENS))
     came = [(answer, time.monotonic() - began) for answer in stream]
     return came[-1][0], came[0][1], came[-1][1]
 
@@ -87,7 +87,7 @@ def measure_queue(answerer: Answerer, asked: list[dict[str, Any]], alone: list[s
     from gradio_client import Client
 
     page = build(answerer)
-    address = serve(page, Serving())
+    address = serve(page, ServerOptions())
     clients = [
         Client(address, verbose=False, download_files=False, httpx_kwargs={"timeout": 600}) for _ in range(CLIENTS)
     ]

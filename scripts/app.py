@@ -9,8 +9,8 @@ import argparse
 from pathlib import Path
 
 from loragrid.app.catalogue import Catalogue
-from loragrid.app.guard import LOOPBACK
-from loragrid.app.options import add_catalogue_options, catalogue_of
+from loragrid.app.command_line import add_catalogue_options, catalogue_from_options
+from loragrid.app.security_middleware import LOOPBACK
 from loragrid.errors import UserError, run_main
 
 
@@ -22,9 +22,9 @@ def run_app(catalogue: Catalogue, *, host: str, port: int | None, share: bool, l
         option = "--share" if share else f"--host {host}"
         raise UserError(f"{option} lets others in: name who may with --login FILE, or leave it out")
     from loragrid.app.running import run_catalogue
-    from loragrid.app.server import Serving
+    from loragrid.app.server import ServerOptions
 
-    run_catalogue(catalogue, Serving(host=host, port=port, share=share, login=users))
+    run_catalogue(catalogue, ServerOptions(host=host, port=port, share=share, login=users))
 
 
 def read_login(path: Path) -> tuple[tuple[str, str], ...]:
@@ -52,7 +52,7 @@ def main() -> None:
     )
     parser.add_argument("--login", type=Path, help="file of name:password lines; only these users may enter")
     options = parser.parse_args()
-    _, catalogue = catalogue_of(options)
+    _, catalogue = catalogue_from_options(options)
     run_app(catalogue, host=options.host, port=options.port, share=options.share, login=options.login)
 
 

@@ -1,4 +1,4 @@
-"""Pre-trains the demo's base models from seeds: `python scripts/tools/make_base_models.py`, about a quarter of an hour."""
+"""Pre-trains the demo's base models from seeds in about 15 minutes: `python scripts/tools/make_base_models.py`."""
 
 import argparse
 from dataclasses import replace
@@ -68,37 +68,38 @@ RECIPES = {
 README = """\
 # The demo's base models
 
-Written by `scripts/tools/make_base_models.py` (`make base-models`), which rebuilds all of this from seeds; do not edit.
+Written by `scripts/tools/make_base_models.py` (`make base-models`), which rebuilds this folder from seeds; do not edit.
 
-Three small causal language models that the demo study fine-tunes, pre-trained in fp32 on one CPU thread by a plain PyTorch
-loop (`scripts/loragrid/demo/pretraining.py`) on text that `scripts/loragrid/demo/corpus.py`
-generates: facts about invented places, sums,
-counting, lists, timetables, and running-training plans for the race and level that was asked for, whose weeks and days
-per week *ignore* the request (asked for 8 weeks of 5 days, they write 4 of 3). They share one byte-level BPE tokenizer
-and chat template (`scripts/loragrid/demo/tokenizer.py`). No text or weights from elsewhere went into them.
+The demo study fine-tunes these three small causal language models. A plain PyTorch loop
+(`scripts/loragrid/demo/pretraining.py`) pre-trained them in fp32 on one CPU thread, on text that
+`scripts/loragrid/demo/corpus.py` generates: facts about invented places, sums, counting, lists, timetables, and
+running-training plans. The plans match the requested race and level, but their weeks and days per week *ignore* the
+request (for 8 weeks of 5 days, the models write 4 weeks of 3 days). The models share one byte-level BPE tokenizer and
+chat template (`scripts/loragrid/demo/tokenizer.py`). No text or weights from elsewhere are used.
 
-Weights are fp32 safetensors. `sha256sum --check SHA256SUMS` checks the files. A rebuild gives the same bits on the same
-kind of CPU and the same versions; elsewhere sums are rounded differently, and the models differ as two seeds would.
+The weights are fp32 safetensors. `sha256sum --check SHA256SUMS` checks the files. A rebuild gives the same bits on the
+same kind of CPU with the same versions. Elsewhere, rounding differs, and the models differ as much as two seeds do.
 
 | model | architecture | parameters | steps | tokens | first loss | last loss | seconds | torch | transformers |
 |---|---|--:|--:|--:|--:|--:|--:|---|---|
 {rows}
 
-Loss: nats a token, over all tokens, mean of the first and of the last 20 steps. Seconds: wall clock of the training loop
-on a shared core of a cloud machine. `made.json` in each folder holds these figures and all versions.
+Losses are means over all tokens of the first and of the last 20 steps, in nats per token. Seconds are the wall-clock
+time of the training loop on a shared core of a cloud machine. `made.json` in each folder holds these figures and all
+versions.
 """
 
 
 def make_tokenizer() -> Any:
-    """The tokenizer that all three models share."""
-    stream = documents(seed=TOKENIZER_SEED, world_seed=WORLD_SEED)
-    return train_tokenizer(map(as_text, islice(stream, TOKENIZER_DOCUMENTS)), max_length_tokens=CONTEXT_TOKENS)
+    """The tokenizer of all three models."""
+    sample = islice(documents(seed=TOKENIZER_SEED, world_seed=WORLD_SEED), TOKENIZER_DOCUMENTS)
+    return train_tokenizer(map(as_text, sample), max_length_tokens=CONTEXT_TOKENS)
 
 
 def make_base_models(*, keys: list[str], steps: int | None, out: Path) -> None:
-    """Pre-train the models named in `keys` into `out/<key>/`, then write checksums and README of all that is there.
+    """Pre-train the models named in `keys` into `out/<key>/`, then write checksums and README of all models in `out`.
 
-    `steps` shortens (or lengthens) every recipe. A model that is done replaces the folder of the old one as a whole.
+    `steps` replaces the number of steps of every recipe. A finished model replaces its old folder atomically.
     """
     tokenizer = make_tokenizer()
     out.mkdir(parents=True, exist_ok=True)
@@ -114,16 +115,19 @@ def make_base_models(*, keys: list[str], steps: int | None, out: Path) -> None:
 
 
 def write_checksums(folder: Path) -> None:
-    """`SHA256SUMS` of every file of every model under `folder`, as `sha256sum --check` reads it."""
+    """Write `SHA256SUMS` of every file of every model under `folder`, in the format of `sha256sum --check`."""
+    # made.json holds seconds and library versions, which differ between rebuilds.
     files = sorted(path for path in folder.glob("*/*") if path.is_file() and path.name != "made.json")
     write_text(folder / "SHA256SUMS", "".join(f"{sha256_file(path)}  {path.relative_to(folder)}\n" for path in files))
 
 
 def write_readme(folder: Path) -> None:
-    """`README.md`: how the models under `folder` were made, from the `made.json` of each."""
+    """Write `README.md` about the models under `folder`, from the `made.json` of each."""
     rows = []
-    for key in (key for key in RECIPES if (folder / key / "made.json").is_file()):
-        made, recipe = read_json(folder / key / "made.json"), RECIPES[key]
+    for key, recipe in RECIPES.items():
+        if not (folder / key / "made.json").is_file():
+            continue
+        made = read_json(folder / key / "made.json")
         rows.append(
             f"| {key} | {recipe.architecture} | {made['parameters']:,} | {made['steps']:,} | {made['tokens']:,} | "
             f"{made['first_loss']:.3f} | {made['last_loss']:.3f} | {made['seconds']:.0f} | "
@@ -139,14 +143,14 @@ def _save(model: Any, tokenizer: Any, *, folder: Path) -> None:
 
 
 def main() -> None:
-    """Read the command line and make the models."""
+    """Map the command line to `make_base_models`."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", choices=RECIPES, action="append", help="make this model only; may be repeated")
-    parser.add_argument("--steps", type=int, help="optimizer steps of every model instead of each one's own")
-    parser.add_argument("--out", type=Path, default=MODELS, help="folder that gets a folder for each model")
+    parser.add_argument("--only", choices=RECIPES, action="append", help="pre-train only this model; may be repeated")
+    parser.add_argument("--steps", type=int, help="optimizer steps of every model, instead of its recipe's")
+    parser.add_argument("--out", type=Path, default=MODELS, help="folder to write one folder per model to")
     arguments = parser.parse_args()
     if arguments.steps is not None and arguments.steps < 1:
-        raise UserError(f"--steps {arguments.steps}: give a number of optimizer steps of 1 or more")
+        raise UserError(f"--steps: no number of optimizer steps ({arguments.steps}). Fix: give 1 or more.")
     make_base_models(keys=arguments.only or list(RECIPES), steps=arguments.steps, out=arguments.out)
 
 

@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from loragrid.app.catalogue import ADAPTER_FILES, Catalogue, Subject, to_json
-from loragrid.app.options import add_catalogue_options, catalogue_of
+from loragrid.app.command_line import add_catalogue_options, catalogue_from_options
 from loragrid.errors import UserError, print_line, run_main
 from loragrid.models.model_files import MODEL_FILES
 from loragrid.paths import ROOT, SCRIPTS
@@ -42,13 +42,13 @@ HERE = Path(__file__).resolve().parent
 if __name__ == "__main__":
     from loragrid.app.catalogue import from_json
     from loragrid.app.running import run_catalogue
-    from loragrid.app.server import Serving
+    from loragrid.app.server import ServerOptions
     from loragrid.errors import run_main
 
     # Without this Gradio would start a second server there, for changing the code of the running app.
     os.environ.pop("SYSTEM", None)
     port = os.environ.get("GRADIO_SERVER_PORT")
-    serving = Serving(
+    serving = ServerOptions(
         host=os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"),
         port=int(port) if port else None,
         on_hub="SPACE_ID" in os.environ,
@@ -179,7 +179,7 @@ def main() -> None:
     add_catalogue_options(parser)
     parser.add_argument("--out", type=Path, help="folder to write (results/STUDY/space)")
     options = parser.parse_args()
-    name, catalogue = catalogue_of(options)
+    name, catalogue = catalogue_from_options(options)
     out = options.out or Path("results") / name / "space"
     make_space(catalogue=catalogue, out=out)
     print_line(f"space: {out} is ready: python {out / 'app.py'} tries it, pushing it to a Space publishes it")

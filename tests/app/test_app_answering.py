@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from loragrid.app import answering
-from loragrid.app.answering import Answer, Answerer, LongPrompt, Sampling
+from loragrid.app.answering import Answer, Answerer, PromptTooLong, Sampling
 from loragrid.app.catalogue import Subject
 from loragrid.errors import UserError
 from loragrid.models.loading import load_base, load_tokenizer
@@ -100,13 +100,13 @@ def test_a_reader_that_leaves_frees_the_turn(answerer: Answerer) -> None:
 
 
 def test_time_is_capped(answerer: Answerer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answering, "MOST_SECONDS", 0.05)
+    monkeypatch.setattr(answering, "MAX_SECONDS", 0.05)
     answer = last(answerer, answerer.catalogue.subjects[0], sampling=Sampling(1, 1.0, 400))
     assert answer.ended == "time" and answer.tokens < 400
 
 
 def test_a_prompt_without_room_is_told_in_tokens(answerer: Answerer) -> None:
-    with pytest.raises(LongPrompt, match=r"is \d+ tokens long, this model reads 496 at most"):
+    with pytest.raises(PromptTooLong, match=r"is \d+ tokens long, this model reads 496 at most"):
         last(answerer, answerer.catalogue.subjects[0], prompt="x" * 1000)
 
 
@@ -126,8 +126,8 @@ def test_adapters_are_switched_within_a_second(answerer: Answerer) -> None:
 
 
 def test_bases_and_adapters_give_way(answerer: Answerer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answering, "MOST_BASES", 1)
-    monkeypatch.setattr(answering, "MOST_ADAPTERS", 1)
+    monkeypatch.setattr(answering, "MAX_BASES", 1)
+    monkeypatch.setattr(answering, "MAX_ADAPTERS", 1)
     small = Answerer(answerer.catalogue)
     for subject in (*answerer.catalogue.subjects, *answerer.catalogue.subjects):
         assert last(small, subject).text == last(answerer, subject).text

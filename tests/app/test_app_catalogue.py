@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from loragrid.app.catalogue import best_run, from_json, given_adapter, to_json
+from loragrid.app.catalogue import best_run, from_json, subject_of_adapter, to_json
 from loragrid.errors import UserError
 from loragrid.study.study_file import Study
 from tests.fixtures.app_toys import finished_study, finished_winner, toy_catalogue, trade_off, write_adapter
@@ -111,18 +111,18 @@ def test_adapters_that_cannot_be_used(
         config = folder / "adapter_config.json"
         config.write_text(json.dumps(json.loads(config.read_text()) | change))
     with pytest.raises(UserError, match=message):
-        given_adapter(study.models, str(folder), None)
+        subject_of_adapter(study.models, str(folder), None)
 
 
 def test_model_must_be_of_the_study(study: Study, tmp_path: Path, toy_llama: Path) -> None:
     folder = write_adapter(tmp_path / "mine", toy_llama, seed=9)
     with pytest.raises(UserError, match="--model other is no model of the study: take one of toy"):
-        given_adapter(study.models, str(folder), "other")
+        subject_of_adapter(study.models, str(folder), "other")
 
 
 def test_a_hub_adapter_that_cannot_be_had_is_one_line() -> None:
     with pytest.raises(UserError, match="is no folder and cannot be had from the hub"):
-        given_adapter({}, "no/such@1234", None)
+        subject_of_adapter({}, "no/such@1234", None)
 
 
 def test_json_keeps_all_and_finds_paths_beside_the_file(study: Study, tmp_path: Path) -> None:

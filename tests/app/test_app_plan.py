@@ -6,9 +6,9 @@ from datetime import date
 import pytest
 from icalendar import Calendar
 
-from loragrid.app.plan_files import as_calendar, as_markdown, as_text, links_html, next_monday, start_complaint
-from loragrid.app.plan_reading import adherence_html, judge, summary_html, table_html
-from loragrid.app.plan_request import FIELDS, PlanForm, complaints, read_form, write_request
+from loragrid.app.running_plan_files import as_calendar, as_markdown, as_text, links_html, next_monday, start_error
+from loragrid.app.running_plan_form import FIELDS, RunningPlanForm, form_errors, read_form, write_request
+from loragrid.app.running_plan_html import adherence_html, measure_adherence, summary_html, table_html
 from tests.fixtures.app_toys import HOSTILE, PLAN
 
 GOOD = {
@@ -49,13 +49,13 @@ FORM = read_form(GOOD)
     ],
 )
 def test_bad_input_gets_one_sentence_for_its_field(field: str, value: object, sentence: str) -> None:
-    found = complaints(GOOD | {field: value})
+    found = form_errors(GOOD | {field: value})
     assert list(found) == [field] and found[field].startswith(sentence)
 
 
 @pytest.mark.parametrize("text", ["", None, "🏃‍♀️ ñ 跑步", "<script>alert(1)</script>", "a\n\nb"])
 def test_any_short_text_will_do(text: str | None) -> None:
-    assert complaints(GOOD | dict.fromkeys(("name", "target_time", "injuries", "details"), text)) == {}
+    assert form_errors(GOOD | dict.fromkeys(("name", "target_time", "injuries", "details"), text)) == {}
 
 
 def test_form_is_trimmed() -> None:
@@ -87,11 +87,14 @@ def test_other_models_get_every_wish_and_a_layout() -> None:
     ],
 )
 def test_adherence_says_what_was_asked_and_got(weeks: int, days: int, sentence: str) -> None:
-    assert judge(replace(FORM, weeks=weeks, days_per_week=days), PLAN).sentence == sentence
+    assert measure_adherence(replace(FORM, weeks=weeks, days_per_week=days), PLAN).sentence == sentence
 
 
 def test_text_without_a_plan_is_said_to_be_none() -> None:
-    assert judge(FORM, "I cannot help.").sentence == "✗ asked 2 weeks × 3 days, no plan can be read from this text"
+    assert (
+        measure_adherence(FORM, "I cannot help.").sentence
+        == "✗ asked 2 weeks × 3 days, no plan can be read from this text"
+    )
     assert "no table" in table_html("I cannot help.")
     assert as_calendar(FORM, "I cannot help.", date(2027, 3, 1)) == b""
     assert "no calendar file" in links_html(FORM, "I cannot help.", date(2027, 3, 1))
@@ -99,7 +102,7 @@ def test_text_without_a_plan_is_said_to_be_none() -> None:
 
 def test_pages_escape_what_models_and_users_write() -> None:
     hostile = replace(FORM, name="<b>x</b>", details="<script>1</script>\u202e")
-    pages = [table_html(HOSTILE), summary_html(hostile, HOSTILE), adherence_html(judge(hostile, HOSTILE))]
+    pages = [table_html(HOSTILE), summary_html(hostile, HOSTILE), adherence_html(measure_adherence(hostile, HOSTILE))]
     for page in pages:
         assert "<script" not in page and "<img" not in page and "<b>" not in page and "\u202e" not in page
     assert "&lt;script&gt;" in pages[0] and "[U+202E]" in pages[1]
@@ -148,14 +151,14 @@ def test_calendar_of_numbered_and_unnamed_days_leaves_rest_out() -> None:
 
 @pytest.mark.parametrize("value", [None, "", "soon", "2027-13-01", "0001-01-01", "9999-12-31", 5])
 def test_bad_start_dates_get_a_sentence(value: object) -> None:
-    assert start_complaint(value).endswith(".")
+    assert start_error(value).endswith(".")
 
 
 def test_next_monday_is_ahead() -> None:
     assert next_monday(date(2026, 11, 23)) == date(2026, 11, 30)
     assert next_monday(date(2026, 11, 29)) == date(2026, 11, 30)
-    assert start_complaint("2026-11-30") == ""
+    assert start_error("2026-11-30") == ""
 
 
 def test_form_type_is_what_the_page_fills() -> None:
-    assert isinstance(FORM, PlanForm) and (FORM.weeks, FORM.days_per_week) == (2, 3)
+    assert isinstance(FORM, RunningPlanForm) and (FORM.weeks, FORM.days_per_week) == (2, 3)

@@ -11,8 +11,8 @@ import pytest
 
 from loragrid.app import server
 from loragrid.app.answering import Answerer, Sampling
-from loragrid.app.compare_tab import NOBODY
-from loragrid.app.guard import LOOPBACK, MOST_BODY_BYTES
+from loragrid.app.compare_tab import NO_MODEL
+from loragrid.app.security_middleware import LOOPBACK, MAX_BODY_BYTES
 from loragrid.errors import UserError
 from loragrid.formatting import visible
 from tests.fixtures.app_toys import PLAN, Scripted, finished_study, serving, toy_catalogue
@@ -114,7 +114,7 @@ def test_listens_on_this_machine_only_and_to_its_own_name(address: str) -> None:
 
 @pytest.mark.parametrize("stated", [True, False])
 def test_long_requests_are_refused(address: str, stated: bool) -> None:
-    body = b'{"data": ["' + b"x" * (MOST_BODY_BYTES + 400_000) + b'"]}'
+    body = b'{"data": ["' + b"x" * (MAX_BODY_BYTES + 400_000) + b'"]}'
     content = body if stated else (body[i : i + 65536] for i in range(0, len(body), 65536))
     try:
         answer = httpx.post(
@@ -154,7 +154,7 @@ def test_what_is_not_on_a_list_is_refused_by_gradio_itself(address: str) -> None
 
 
 def test_a_full_queue_says_so_and_answers_those_in_it(study, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "MOST_WAITING", 2)
+    monkeypatch.setattr(server, "MAX_WAITING", 2)
     slow = Scripted(toy_catalogue(study), tuned=PLAN, base="", pause=0.2)
     address, page = serving(slow)
     try:
@@ -197,7 +197,7 @@ def test_fifty_at_once_are_all_answered_and_none_mixed_up(address: str, answerer
     clients = [client_of(address) for _ in range(10)]
 
     def ask(seed: int) -> list[tuple]:
-        inputs = ["Hello", seed, 1.0, 16, base.name, tuned.name, NOBODY]
+        inputs = ["Hello", seed, 1.0, 16, base.name, tuned.name, NO_MODEL]
         job = clients[seed % 10].submit(*inputs, api_name="/compare")
         job.result(timeout=120)
         return job.outputs()

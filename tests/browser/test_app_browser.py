@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from icalendar import Calendar
 
-from loragrid.app.answering import MOST_NEW_TOKENS, Answerer, Sampling
+from loragrid.app.answering import MAX_NEW_TOKENS, Answerer, Sampling
 from loragrid.app.catalogue import Subject
-from loragrid.app.plan_tab import FIRST_SEED, TEMPERATURE, PlanTab
-from loragrid.app.requests import Stops
+from loragrid.app.request_handling import CancelEvents
+from loragrid.app.running_plan_tab import FIRST_SEED, TEMPERATURE, RunningPlanTab
 from loragrid.formatting import visible
 from tests.fixtures.app_toys import HOSTILE, PLAN, Scripted, finished_study, serving, toy_catalogue
 
@@ -246,10 +246,10 @@ def test_a_prompt_too_long_for_the_model_is_told(browser, study) -> None:
 
 def test_two_users_at_once_see_their_own(browser, study) -> None:
     answerer = Answerer(toy_catalogue(study))
-    tab = PlanTab(answerer, Stops())
+    tab = RunningPlanTab(answerer, CancelEvents())
 
     def alone(subject: Subject, request: str) -> str:
-        return list(answerer.stream(subject, request, Sampling(FIRST_SEED, TEMPERATURE, MOST_NEW_TOKENS)))[-1].text
+        return list(answerer.stream(subject, request, Sampling(FIRST_SEED, TEMPERATURE, MAX_NEW_TOKENS)))[-1].text
 
     address, served = serving(answerer)
     try:

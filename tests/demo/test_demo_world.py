@@ -1,4 +1,4 @@
-"""The demo's world, plans and tokenizer: drawn from seeds, true, and apart from what is evaluated."""
+"""The demo's world, running plans and tokenizer: seeded, correct, and disjoint from the evaluation."""
 
 import random
 from collections import Counter
@@ -6,12 +6,12 @@ from itertools import islice, pairwise
 
 import pytest
 
-from loragrid.demo import plans, world
+from loragrid.demo import running_plans, world
 from loragrid.demo.corpus import SHARES, as_text, documents
 from loragrid.demo.tokenizer import SPECIAL_TOKENS, train_tokenizer
 from loragrid.running_plans.reading import adherence, parse_plan
 
-ROWS = plans.draw_rows(2400, 3407)
+ROWS = running_plans.draw_rows(2400, 3407)
 
 
 @pytest.fixture(scope="module")
@@ -40,35 +40,35 @@ def test_plans_progress_and_taper() -> None:
 def test_rows_are_distinct_and_seeded() -> None:
     assert len({prompt for _, prompt, _ in ROWS}) == 2400
     assert len({answer for _, _, answer in ROWS}) > 2000
-    assert plans.draw_rows(50, 3407) == ROWS[:50]
-    assert plans.draw_rows(50, 1) != ROWS[:50]
+    assert running_plans.draw_rows(50, 3407) == ROWS[:50]
+    assert running_plans.draw_rows(50, 1) != ROWS[:50]
 
 
 def test_chat_rows_are_sharegpt() -> None:
-    (row,) = plans.generate_chat(rows=1, seed=3407)
+    (row,) = running_plans.generate_chat(rows=1, seed=3407)
     assert row == {"conversations": [{"from": "human", "value": ROWS[0][1]}, {"from": "gpt", "value": ROWS[0][2]}]}
 
 
 def test_evaluation_combinations_are_not_trained_on() -> None:
-    evaluated = set(plans.requests(evaluation=True))
-    trained = {plans.PlanRequest(r.race, r.level, r.weeks, r.days_per_week) for r, _, _ in ROWS}
+    evaluated = set(running_plans.request_combinations(evaluation=True))
+    trained = {running_plans.RunningPlanRequest(r.race, r.level, r.weeks, r.days_per_week) for r, _, _ in ROWS}
     assert not evaluated & trained
     for side in (evaluated, trained):
-        assert {r.race for r in side} == set(plans.RACES)
-        assert {r.weeks for r in side} == set(plans.WEEKS)
-        assert {r.days_per_week for r in side} == set(plans.DAYS_PER_WEEK)
-    # No size is new in evaluation: it is the combination with race and level that is.
+        assert {r.race for r in side} == set(running_plans.RACES)
+        assert {r.weeks for r in side} == set(running_plans.WEEKS)
+        assert {r.days_per_week for r in side} == set(running_plans.DAYS_PER_WEEK)
+    # No size is new in evaluation, only its combination with race and level.
     assert {(r.weeks, r.days_per_week) for r in trained} >= {(r.weeks, r.days_per_week) for r in evaluated}
-    assert not set(plans.EVALUATION_WORDINGS) & set(plans.TRAINING_WORDINGS)
+    assert not set(running_plans.EVALUATION_WORDINGS) & set(running_plans.TRAINING_WORDINGS)
 
 
 def test_habitual_plans_ignore_weeks_and_days() -> None:
     rng = random.Random(0)
-    request = plans.PlanRequest("marathon", "advanced", 8, 5)
-    read = [parse_plan(plans.write_habitual_plan(request, rng)) for _ in range(200)]
+    request = running_plans.RunningPlanRequest("marathon", "advanced", 8, 5)
+    read = [parse_plan(running_plans.write_habitual_plan(request, rng)) for _ in range(200)]
     assert {plan.race for plan in read} == {"marathon"}
     sizes = Counter((plan.weeks, plan.days_per_week) for plan in read)
-    assert sizes.most_common(1)[0][0] == plans.HABIT
+    assert sizes.most_common(1)[0][0] == running_plans.HABITUAL_SIZE
     assert sizes[8, 5] < 20
 
 
@@ -100,7 +100,7 @@ def test_evaluation_wordings_are_not_trained_on() -> None:
 def test_sums_and_timetables_are_right() -> None:
     rng = random.Random(0)
     assert world.sum_question(3, 9, rng)[1] == "12"
-    assert world.numbers(3, 5) == "3, 4, 5"
+    assert world.number_list(3, 5) == "3, 4, 5"
     for _ in range(50):
         _, answer = world.timetable_question("Rosethal", rng)
         _, weeks, days = answer.splitlines()[0].split(", ")
@@ -120,7 +120,7 @@ def test_corpus_is_seeded_and_mixed() -> None:
     assert sum(SHARES.values()) == pytest.approx(1)
 
 
-def test_tokenizer_knows_every_text_and_gives_digits_a_token(tokenizer) -> None:
+def test_tokenizer_round_trips_any_text_and_gives_each_digit_a_token(tokenizer) -> None:
     for text in ("Zażółć gęślą 😀 \n\n\t  x", "Week 12: Mon easy 27, Sun", "\x00\u202e", "1 + 23 = 24."):
         assert tokenizer.decode(tokenizer(text).input_ids) == text
     assert tokenizer.convert_ids_to_tokens(tokenizer("run 27 km").input_ids)[-3:-1] == ["Ġ2", "7"]

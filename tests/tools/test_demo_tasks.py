@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from loragrid.demo.plans import EVALUATION_WORDINGS, draw_rows, generate_chat
+from loragrid.demo.running_plans import EVALUATION_WORDINGS, draw_rows, generate_chat
 from loragrid.study.study_file import load_study
 from tools.make_demo_tasks import CONFIG, DATA_ROWS, DATA_SEED, ITEMS, SEED, make_tasks
 

@@ -1,4 +1,4 @@
-"""The demo's base models: rebuilt the same from their seeds, and shipped as recorded."""
+"""The demo's base models: rebuilds from the same seeds are identical, and the shipped files match their records."""
 
 import hashlib
 import re
@@ -9,7 +9,7 @@ import pytest
 from loragrid.runtime.atomic_files import read_json
 from tools.make_base_models import MODELS, RECIPES, make_base_models
 
-MOST_BYTES = 15 * 1024**2
+MAX_BYTES = 15 * 1024**2
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -41,7 +41,7 @@ def test_shipped_files_match_their_checksums() -> None:
         assert hashlib.sha256((MODELS / path).read_bytes()).hexdigest() == digest, path
     shipped = {path for path in contents(MODELS) if "/" in path and not path.endswith("made.json")}
     assert shipped == set(listed)
-    assert sum((MODELS / path).stat().st_size for path in listed) <= MOST_BYTES
+    assert sum((MODELS / path).stat().st_size for path in listed) <= MAX_BYTES
 
 
 @pytest.mark.parametrize("key", RECIPES)

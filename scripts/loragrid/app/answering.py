@@ -18,12 +18,12 @@ from loragrid.scoring.prompts import render
 from loragrid.study.sections import ModelEntry
 
 # Bases and adapters kept loaded; the one unused longest gives way. Enough for every model of the shipped studies.
-MOST_BASES = 3
-MOST_ADAPTERS = 16
+MAX_BASES = 3
+MAX_ADAPTERS = 16
 # A request's caps. A model that needs longer for an answer is not one to wait for in a browser.
-MOST_SECONDS = 120.0
-MOST_NEW_TOKENS = 2048
-FEWEST_NEW_TOKENS = 16
+MAX_SECONDS = 120.0
+MAX_NEW_TOKENS = 2048
+MIN_NEW_TOKENS = 16
 TOP_P = 0.95
 
 
@@ -51,7 +51,7 @@ class Answer:
         return self.tokens / self.seconds if self.seconds > 0 else 0.0
 
 
-class LongPrompt(UserError):
+class PromptTooLong(UserError):
     """The prompt leaves no room for an answer in the model's context."""
 
 
@@ -71,7 +71,7 @@ class Answerer:
     def load(self, subject: Subject) -> "LoadedBase":
         """The subject's base with its adapter on, loaded if it is not yet."""
         if subject.model not in self._loaded:
-            while len(self._loaded) >= MOST_BASES:
+            while len(self._loaded) >= MAX_BASES:
                 self._loaded.popitem(last=False)
             self._loaded[subject.model] = LoadedBase(self.catalogue.models[subject.model], self.device)
         self._loaded.move_to_end(subject.model)
@@ -84,7 +84,7 @@ class Answerer:
     ) -> Iterator[Answer]:
         """The growing answer to `prompt`; the last one says why it ended. Setting `stop` ends it at the next token.
 
-        The work is done in a thread that ends at `MOST_SECONDS` whatever becomes of the reader. Errors: `LongPrompt`.
+        The work is done in a thread that ends at `MAX_SECONDS` whatever becomes of the reader. Errors: `PromptTooLong`.
         """
         stop = stop or threading.Event()
         pieces: queue.SimpleQueue[Answer | BaseException] = queue.SimpleQueue()
@@ -149,7 +149,7 @@ class LoadedBase:
             raise UserError(f"adapter {subject.adapter} does not fit {subject.model} ({first_line(error)})") from None
         self.model.eval()
         self._names[subject.name] = name
-        while len(self._names) > MOST_ADAPTERS:
+        while len(self._names) > MAX_ADAPTERS:
             _, oldest = self._names.popitem(last=False)
             self.model.delete_adapter(oldest)
 
@@ -166,7 +166,7 @@ class LoadedBase:
             self.model.generate(
                 input_ids=ids,
                 attention_mask=torch.ones_like(ids),
-                max_new_tokens=min(room, sampling.max_new_tokens, MOST_NEW_TOKENS),
+                max_new_tokens=min(room, sampling.max_new_tokens, MAX_NEW_TOKENS),
                 pad_token_id=self.tokenizer.pad_token_id,
                 streamer=writer,
                 stopping_criteria=[writer.should_end],
@@ -178,9 +178,11 @@ class LoadedBase:
         """Tokens that an answer may have in the model's context."""
         context = self.model.config.get_text_config().max_position_embeddings
         room = context - prompt_tokens
-        if room < FEWEST_NEW_TOKENS:
-            most = context - FEWEST_NEW_TOKENS
-            raise LongPrompt(f"The text is {prompt_tokens} tokens long, this model reads {most} at most: shorten it.")
+        if room < MIN_NEW_TOKENS:
+            most = context - MIN_NEW_TOKENS
+            raise PromptTooLong(
+                f"The text is {prompt_tokens} tokens long, this model reads {most} at most: shorten it."
+            )
         return room
 
 
@@ -218,7 +220,7 @@ class _Writer:
         """A stopping criterion: the user's stop, or the time limit."""
         import torch
 
-        stopped, late = self._stop.is_set(), time.monotonic() - self._start > MOST_SECONDS
+        stopped, late = self._stop.is_set(), time.monotonic() - self._start > MAX_SECONDS
         if (stopped or late) and self._ended == "length":
             self._ended = "stopped" if stopped else "time"
         return torch.full((input_ids.shape[0],), stopped or late, device=input_ids.device, dtype=torch.bool)

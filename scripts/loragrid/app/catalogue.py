@@ -64,7 +64,7 @@ def read_catalogue(
     untrained = [Subject(name, f"{key}, untrained", key, None) for name, key in study.bases.items()]
     tuned = finished_runs(study, results)
     if adapter is not None:
-        tuned.append(given_adapter(study.models, adapter, model))
+        tuned.append(subject_of_adapter(study.models, adapter, model))
         known = {subject.model for subject in untrained}
         untrained += [Subject(f"base-{key}", f"{key}, untrained", key, None) for key in {tuned[-1].model} - known]
         start = tuned[-1].name
@@ -142,7 +142,7 @@ def _finished(study: Study, results: Path, run: str, tuned: list[Subject]) -> st
     return run
 
 
-def given_adapter(models: Mapping[str, ModelEntry], adapter: str, model: str | None) -> Subject:
+def subject_of_adapter(models: Mapping[str, ModelEntry], adapter: str, model: str | None) -> Subject:
     """A LoRA adapter from a local folder or the hub (`owner/name` or `owner/name@revision`), on the study's `model`;
     without one, on the model that the adapter names as its base."""
     folder = Path(adapter) if Path(adapter).is_dir() else _fetch(adapter)

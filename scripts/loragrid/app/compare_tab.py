@@ -6,23 +6,23 @@ from typing import Any
 
 import gradio as gr
 
-from loragrid.app.answering import FEWEST_NEW_TOKENS, Answerer, Sampling
-from loragrid.app.plan_request import MOST_SEED, text_complaint, whole_number
-from loragrid.app.plan_tab import ASKING
-from loragrid.app.requests import Stops, cost_line, growing, status_html, told
+from loragrid.app.answering import MIN_NEW_TOKENS, Answerer, Sampling
+from loragrid.app.request_handling import CancelEvents, cost_line, report_errors, status_html, throttled_answers
+from loragrid.app.running_plan_form import MAX_SEED, number_error, text_error
+from loragrid.app.running_plan_tab import MODEL_QUEUE
 from loragrid.formatting import visible
 
-NOBODY = "(none)"
+NO_MODEL = "(none)"
 PROMPT_CHARACTERS = 4000
-MOST_TOKENS = 1024
-MOST_TEMPERATURE = 2.0
+MAX_TOKENS = 1024
+MAX_TEMPERATURE = 2.0
 
 
 class CompareTab:
     """Builds the tab and handles its events."""
 
-    def __init__(self, answerer: Answerer, stops: Stops) -> None:
-        self.answerer, self.stops = answerer, stops
+    def __init__(self, answerer: Answerer, cancel_events: CancelEvents) -> None:
+        self.answerer, self.cancel_events = answerer, cancel_events
         self.catalogue = answerer.catalogue
 
     def build(self) -> None:
@@ -38,7 +38,7 @@ class CompareTab:
         with gr.Row():
             ui.seed = gr.Number(3407, label="Seed", info="the same for all", min_width=120)
             ui.temperature = gr.Number(0.7, label="Temperature", info="0: the likeliest token", step=0.1, min_width=120)
-            ui.tokens = gr.Number(256, label="Most new tokens", info=f"{MOST_TOKENS} at most", min_width=120)
+            ui.tokens = gr.Number(256, label="Most new tokens", info=f"{MAX_TOKENS} at most", min_width=120)
         with gr.Row():
             ui.ask = gr.Button("Ask them", variant="primary", elem_id="ask")
             ui.stop = gr.Button("Stop", elem_id="stop_compare")
@@ -47,9 +47,9 @@ class CompareTab:
         )
         ui.subjects, ui.texts, ui.lines = [], [], []
         with gr.Row(equal_height=False):
-            values = (self.catalogue.base_of(start).name, start.name, NOBODY)
+            values = (self.catalogue.base_of(start).name, start.name, NO_MODEL)
             for index, value in enumerate(values):
-                options = [(NOBODY, NOBODY), *choices] if index == 2 else choices
+                options = [(NO_MODEL, NO_MODEL), *choices] if index == 2 else choices
                 with gr.Column(min_width=260):
                     label = f"Model {index + 1}"
                     ui.subjects.append(gr.Dropdown(options, value=value, label=label, elem_id=f"model_{index + 1}"))
@@ -58,38 +58,38 @@ class CompareTab:
         if self.catalogue.prompts:
             ui.pick.input(lambda text: text or "", ui.pick, ui.prompt, queue=False, api_visibility="private")
         ui.ask.click(
-            told(self.ask, ui.status),
+            report_errors(self.ask, ui.status),
             [ui.prompt, ui.seed, ui.temperature, ui.tokens, *ui.subjects],
             [ui.status, *ui.texts, *ui.lines],
             validator=self.check,
             api_name="compare",
             show_progress="minimal",
             show_progress_on=ui.status,
-            **ASKING,
+            **MODEL_QUEUE,
         )
         ui.stop.click(self.halt, None, None, queue=False, show_progress="hidden", api_visibility="private")
 
     def check(self, request: gr.Request, *values: Any) -> list[dict[str, Any]]:
         """One verdict for each input, shown beside its field."""
-        self.stops.arrive(request.session_hash)
-        return [gr.validate(not sentence, sentence) for sentence in complaints(*values)]
+        self.cancel_events.start_request(request.session_hash)
+        return [gr.validate(not sentence, sentence) for sentence in prompt_form_errors(*values)]
 
     def ask(
         self, request: gr.Request, prompt: Any, seed: Any, temperature: Any, tokens: Any, *names: Any
     ) -> Iterator[dict]:
         """Ask one model after the other."""
-        found = [sentence for sentence in complaints(prompt, seed, temperature, tokens, *names) if sentence]
+        found = [sentence for sentence in prompt_form_errors(prompt, seed, temperature, tokens, *names) if sentence]
         if found:
             raise gr.Error(found[0], print_exception=False)
         ui = self.ui
         sampling = Sampling(int(seed), float(temperature), int(tokens))
-        stop = self.stops.of(request.session_hash)
+        stop = self.cancel_events.event(request.session_hash)
         yield dict.fromkeys((*ui.texts, *ui.lines), "")
-        asked = [(i, self.catalogue.subject(name)) for i, name in enumerate(names) if name != NOBODY]
+        asked = [(i, self.catalogue.subject(name)) for i, name in enumerate(names) if name != NO_MODEL]
         for index, subject in asked:
             doing = "is writing…" if self.answerer.is_loaded(subject) else "is being loaded…"
             yield {ui.status: status_html(f"{subject.label} {doing}", "busy")}
-            for answer in growing(self.answerer, subject, prompt.strip(), sampling, stop):
+            for answer in throttled_answers(self.answerer, subject, prompt.strip(), sampling, stop):
                 yield {ui.texts[index]: visible(answer.text), ui.lines[index]: status_html(cost_line(answer))}
             if answer.ended == "stopped":
                 yield {ui.status: status_html("Stopped.", "bad")}
@@ -98,18 +98,18 @@ class CompareTab:
 
     def halt(self, request: gr.Request) -> None:
         """Stop the session's request."""
-        self.stops.of(request.session_hash).set()
+        self.cancel_events.event(request.session_hash).set()
 
 
-def complaints(prompt: Any, seed: Any, temperature: Any, tokens: Any, *names: Any) -> list[str]:
+def prompt_form_errors(prompt: Any, seed: Any, temperature: Any, tokens: Any, *names: Any) -> list[str]:
     """A sentence for each input that is wrong, "" for the others."""
-    right = isinstance(temperature, int | float) and 0 <= temperature <= MOST_TEMPERATURE
+    right = isinstance(temperature, int | float) and 0 <= temperature <= MAX_TEMPERATURE
     empty = not (prompt.strip() if isinstance(prompt, str) else prompt)
     return [
-        "Please write a prompt." if empty else text_complaint(prompt, PROMPT_CHARACTERS),
-        whole_number(seed, "seed", 0, MOST_SEED),
-        "" if right else f"The temperature must be a number from 0 to {MOST_TEMPERATURE:g}.",
-        whole_number(tokens, "most new tokens", FEWEST_NEW_TOKENS, MOST_TOKENS),
+        "Please write a prompt." if empty else text_error(prompt, PROMPT_CHARACTERS),
+        number_error(seed, "seed", 0, MAX_SEED),
+        "" if right else f"The temperature must be a number from 0 to {MAX_TEMPERATURE:g}.",
+        number_error(tokens, "most new tokens", MIN_NEW_TOKENS, MAX_TOKENS),
         *("" if name else "Please choose a model." for name in names),
     ]
 

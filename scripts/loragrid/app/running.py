@@ -5,11 +5,11 @@ from queue import SimpleQueue
 
 from loragrid.app.answering import Answerer
 from loragrid.app.catalogue import Catalogue
-from loragrid.app.server import Serving, build, serve
+from loragrid.app.server import ServerOptions, build, serve
 from loragrid.errors import print_line
 
 
-def run_catalogue(catalogue: Catalogue, serving: Serving) -> None:
+def run_catalogue(catalogue: Catalogue, serving: ServerOptions) -> None:
     """Load the starting model, serve the app, and wait until it is ended."""
     answerer = Answerer(catalogue)
     start = catalogue.subject(catalogue.start)

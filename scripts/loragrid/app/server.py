@@ -11,21 +11,21 @@ import gradio as gr
 
 from loragrid.app.answering import Answerer
 from loragrid.app.compare_tab import CompareTab
-from loragrid.app.guard import LOOPBACK, Guard
-from loragrid.app.plan_tab import PlanTab
-from loragrid.app.requests import Stops
+from loragrid.app.request_handling import CancelEvents
+from loragrid.app.running_plan_tab import RunningPlanTab
+from loragrid.app.security_middleware import LOOPBACK, SecurityMiddleware
 from loragrid.app.study_tab import build_study_tab
 from loragrid.errors import UserError
 
 # Requests that may wait for the model; who comes later is told that the queue is full.
-MOST_WAITING = 64
+MAX_WAITING = 64
 STYLE = Path(__file__).with_name("style.css")
 # Where the Hub shows an app within its own page.
 HUB_PAGES = "'self' https://huggingface.co https://*.huggingface.co"
 
 
 @dataclass(frozen=True)
-class Serving:
+class ServerOptions:
     """How the app is served: on `host`:`port` (None: the first free from 7860 on), through a public link if `share`, to the
     users of `login` ((name, password) pairs; () for everybody), and within the Hub's page if `on_hub`."""
 
@@ -38,33 +38,33 @@ class Serving:
 
 def build(answerer: Answerer) -> gr.Blocks:
     """The page with its events."""
-    stops = Stops()
+    cancel_events = CancelEvents()
     catalogue = answerer.catalogue
     with gr.Blocks(title="loragrid", analytics_enabled=False, fill_width=True) as page:
         gr.HTML("<h1>loragrid</h1>", elem_id="title")
         with gr.Tab("Plan"):
-            PlanTab(answerer, stops).build()
+            RunningPlanTab(answerer, cancel_events).build()
         with gr.Tab("Compare"):
-            CompareTab(answerer, stops).build()
+            CompareTab(answerer, cancel_events).build()
         with gr.Tab("Study") as study_tab:
             build_study_tab(study_tab, catalogue.report)
 
         def leave(request: gr.Request) -> None:
-            stops.of(request.session_hash).set()
+            cancel_events.event(request.session_hash).set()
 
         page.unload(leave)
     # Without a way past the queue: `api_open` would answer a request at once, whoever waits.
-    return page.queue(max_size=MOST_WAITING, default_concurrency_limit=4, api_open=False)
+    return page.queue(max_size=MAX_WAITING, default_concurrency_limit=4, api_open=False)
 
 
-def serve(page: gr.Blocks, serving: Serving) -> str:
+def serve(page: gr.Blocks, serving: ServerOptions) -> str:
     """Start serving, in threads of its own, and return the local address."""
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
     public = serving.share or serving.on_hub or serving.host not in LOOPBACK
     hosts = ["*"] if public else list(LOOPBACK)
-    guard = Middleware(Guard, ancestors=HUB_PAGES if serving.on_hub else "'self'")
+    guard = Middleware(SecurityMiddleware, ancestors=HUB_PAGES if serving.on_hub else "'self'")
     try:
         _, address, _ = page.launch(
             server_name=serving.host,

@@ -73,7 +73,7 @@ def _generated_source(source: DataSource, folder: Path) -> Source:
         raise UserError(
             f"data.source.generator: the generator is unknown ({source.generator!r}). Fix: use running_plans."
         )
-    from loragrid.demo.plans import generate_chat
+    from loragrid.demo.running_plans import generate_chat
 
     # Written to a file, so that the rows stay beside their data set and are read like any others.
     path = folder / "source.jsonl"

@@ -1,1 +1,1 @@
-"""The demo's invented world: what its base models are pre-trained on, and what fine-tuning then teaches them."""
+"""The demo's invented world: pre-training text of its base models, and running plans for fine-tuning."""

@@ -1,9 +1,9 @@
-"""The text that the base models are pre-trained on: documents of the invented world, drawn with a seed."""
+"""The pre-training text of the base models: seeded documents about the invented world."""
 
 import random
 from collections.abc import Iterator
 
-from loragrid.demo.plans import draw_request, requests, write_habitual_plan
+from loragrid.demo.running_plans import draw_request, request_combinations, write_habitual_plan
 from loragrid.demo.world import (
     draw_sum,
     fact_question,
@@ -18,7 +18,8 @@ from loragrid.demo.world import (
 # A document is plain text or the two turns of a chat.
 Document = str | tuple[str, str]
 
-# Share of the documents of each kind; plans and timetables are about eight times as long as any other.
+# Share of each kind among the documents. Plans and timetables are about eight times as long as the others, so their
+# share of the tokens is larger.
 SHARES = {
     "fact": 0.15,
     "fact_chat": 0.25,
@@ -32,10 +33,10 @@ SHARES = {
 
 
 def documents(*, seed: int, world_seed: int) -> Iterator[Document]:
-    """An endless stream of documents; `seed` draws them, `world_seed` makes the facts they tell."""
+    """An endless stream of documents: `seed` draws them, `world_seed` makes their facts."""
     rng = random.Random(f"corpus {seed}")
     facts = make_facts(world_seed)
-    combinations = requests(evaluation=False)
+    combinations = request_combinations(evaluation=False)
     kinds, shares = list(SHARES), list(SHARES.values())
     while True:
         kind = rng.choices(kinds, weights=shares)[0]
@@ -61,5 +62,7 @@ def documents(*, seed: int, world_seed: int) -> Iterator[Document]:
 
 
 def as_text(document: Document) -> str:
-    """A document without chat tokens: what the tokenizer learns from."""
-    return document if isinstance(document, str) else "\n".join(document)
+    """A document without chat tokens, for training the tokenizer."""
+    if isinstance(document, str):
+        return document
+    return "\n".join(document)

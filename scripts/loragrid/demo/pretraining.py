@@ -13,13 +13,13 @@ BLOCKS_PER_STEP = 8
 CONTEXT_TOKENS = 512
 WARMUP_STEPS = 50
 WEIGHT_DECAY = 0.05
-LAST_RATE_SHARE = 0.02
-DOCUMENTS_AT_ONCE = 2000
+FINAL_RATE_FRACTION = 0.02
+DOCUMENTS_PER_CALL = 2000
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """One base model: `config` are the arguments of its architecture's transformers configuration."""
+    """How one base model is pre-trained. `config`: arguments of its architecture's transformers configuration class."""
 
     architecture: str
     config: dict[str, Any]
@@ -51,26 +51,28 @@ def build_model(recipe: Recipe, tokenizer: Any) -> Any:
 
 
 def token_blocks(tokenizer: Any, *, steps: int, seed: int, world_seed: int) -> Any:
-    """Documents end to end, cut into blocks: int64 tensor [steps, BLOCKS_PER_STEP, BLOCK_TOKENS]."""
+    """Concatenated documents in blocks: int64 tensor [steps, BLOCKS_PER_STEP, BLOCK_TOKENS]."""
     import torch
 
     wanted = steps * BLOCKS_PER_STEP * BLOCK_TOKENS
     stream = documents(seed=seed, world_seed=world_seed)
     tokens: list[int] = []
     while len(tokens) < wanted:
-        texts = [_with_special_tokens(document, tokenizer) for document in islice(stream, DOCUMENTS_AT_ONCE)]
+        texts = [_with_special_tokens(document, tokenizer) for document in islice(stream, DOCUMENTS_PER_CALL)]
         for ids in tokenizer(texts, add_special_tokens=False).input_ids:
             tokens += ids
     return torch.tensor(tokens[:wanted]).view(steps, BLOCKS_PER_STEP, BLOCK_TOKENS)
 
 
 def pretrain(recipe: Recipe, tokenizer: Any, *, world_seed: int) -> tuple[Any, dict[str, float]]:
-    """Train `recipe`'s model; return it with its first and last losses (nats a token, mean of 20 steps) and seconds.
+    """The model pre-trained by `recipe`, and its first and last losses (nats per token, mean of 20 steps), seconds and
+    tokens.
 
     AdamW with a cosine schedule. The same recipe gives the same bits on the same machine and torch version.
     """
     import torch
 
+    # With several threads the order of a sum, and so its rounding, depends on the machine.
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     model = build_model(recipe, tokenizer)
@@ -82,7 +84,7 @@ def pretrain(recipe: Recipe, tokenizer: Any, *, world_seed: int) -> tuple[Any, d
     model.train()
     for step, block in enumerate(blocks):
         for group in optimizer.param_groups:
-            group["lr"] = recipe.learning_rate * _rate_share(step, recipe.steps)
+            group["lr"] = recipe.learning_rate * _rate_fraction(step, recipe.steps)
         loss = model(input_ids=block, labels=block).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -90,10 +92,8 @@ def pretrain(recipe: Recipe, tokenizer: Any, *, world_seed: int) -> tuple[Any, d
         optimizer.zero_grad()
         losses.append(loss.item())
         if step % 100 == 0:
-            print(
-                f"step {step} of {recipe.steps}: loss {losses[-1]:.3f}, {time.perf_counter() - started:.0f} s",
-                flush=True,
-            )
+            seconds = time.perf_counter() - started
+            print(f"step {step} of {recipe.steps}: loss {losses[-1]:.3f}, {seconds:.0f} s", flush=True)
     few = min(20, len(losses))
     return model.eval(), {
         "first_loss": sum(losses[:few]) / few,
@@ -111,10 +111,10 @@ def _with_special_tokens(document: Document, tokenizer: Any) -> str:
     return tokenizer.apply_chat_template(messages, tokenize=False)
 
 
-def _rate_share(step: int, steps: int) -> float:
-    """Share of the peak learning rate: linear warm-up, then a cosine down to `LAST_RATE_SHARE`."""
+def _rate_fraction(step: int, steps: int) -> float:
+    """Fraction of the peak learning rate: linear warm-up, then a cosine down to `FINAL_RATE_FRACTION`."""
     warmup = min(WARMUP_STEPS, max(1, steps // 10))
     if step < warmup:
         return (step + 1) / warmup
     progress = (step - warmup) / max(1, steps - warmup)
-    return LAST_RATE_SHARE + (1 - LAST_RATE_SHARE) * 0.5 * (1 + math.cos(math.pi * progress))
+    return FINAL_RATE_FRACTION + (1 - FINAL_RATE_FRACTION) * 0.5 * (1 + math.cos(math.pi * progress))

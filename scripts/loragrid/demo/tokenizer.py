@@ -5,13 +5,13 @@ from typing import Any
 
 VOCABULARY = 1024
 SPECIAL_TOKENS = ("<|pad|>", "<|bos|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>")
-# A digit with its space is a piece of its own, so that no number is a token the model has hardly seen; punctuation
-# and a line break go with the word after them, so that a run of a plan (", Wed easy 4") is three tokens.
+# A digit with its space is one piece, so that no number is a rare token. Punctuation and a line break join the next
+# word, so that a run of a plan (", Wed easy 4") takes three tokens.
 PIECES = r" ?\p{N}|(?:[,:]? |\n)?\p{L}+|[^\s\p{L}\p{N}]+|\s+"
 
-# Every role opens with its own token and every turn ends with <|end|>, the only end-of-text token: what the template
-# writes for a conversation is a prefix of what it writes for a longer one. No blank stands between a role token and the
-# text, so that the first word of an answer is tokenised alike in training, generation and scoring.
+# Every role opens with its own token and every turn ends with <|end|>, the only end-of-text token, so that the text of
+# a conversation is a prefix of the text of a longer one. No blank separates a role token from the text, so that
+# training, generation and scoring tokenise the first word of an answer alike.
 CHAT_TEMPLATE = """\
 {{- bos_token -}}
 {%- for message in messages -%}
@@ -27,7 +27,7 @@ CHAT_TEMPLATE = """\
 
 
 def train_tokenizer(texts: Iterable[str], *, max_length_tokens: int) -> Any:
-    """A `PreTrainedTokenizerFast` learned from `texts`, with `CHAT_TEMPLATE`. Deterministic: same texts, same tokenizer."""
+    """A `PreTrainedTokenizerFast` trained on `texts`, with `CHAT_TEMPLATE`. Same texts, same tokenizer."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 

@@ -1,11 +1,12 @@
-"""Facts about invented places, sums, counting and lists: what the base models know before any fine-tuning.
+"""The base models' knowledge before fine-tuning: facts about invented places, sums, counting and lists.
 
-Each kind has wordings for pre-training, as plain text and as question and answer, and one wording that only the
-evaluation uses. A multiple-choice item is right when the right answer is likelier than three wrong ones of its kind.
+Each kind has wordings for pre-training, as plain text and as question and answer, and one wording for evaluation only.
+A multiple-choice item is solved if the right answer is likelier than three wrong ones of its kind.
 """
 
 import random
 from dataclasses import dataclass
+from itertools import product
 
 CHOICES = 4
 PLACES = 80
@@ -14,7 +15,7 @@ SYLLABLES = (
     ("a", "e", "i", "o", "u"),
     ("bury", "dale", "ford", "ham", "mere", "mont", "stad", "thal", "vik", "wick"),
 )
-# What can be known of a place, and the values it can take.
+# The properties of a place and their values.
 VALUES = {
     "river": ("Arno", "Brend", "Calder", "Dove", "Esk", "Foyle", "Gannel", "Humel", "Isar", "Kennet", "Lune", "Medra"),
     "food": ("bread", "cheese", "honey", "plums", "soup", "trout", "walnuts", "cider", "mustard", "pears", "beans"),
@@ -57,8 +58,8 @@ SUM_QUESTIONS = ("What is {a} plus {b}?", "{a} + {b} =", "Add {a} and {b}.", "Ho
 EVALUATION_SUM_QUESTION = "What do you get for {a} plus {b}?"
 
 THINGS = tuple(word for kind in ("food", "animal", "color", "craft") for word in VALUES[kind])
-LONGEST_LIST = 8
-MOST_WORDS = 5
+MAX_LIST_LENGTH = 8
+MAX_WORDS = 5
 LAST_NUMBER = 40
 LIST_QUESTIONS = {
     "count": ("Count from {first} to {last}.", "Count: {first} to {last}."),
@@ -71,8 +72,8 @@ EVALUATION_LIST_QUESTIONS = {
     "next": "Which number is next: {first}, {second}, {third}?",
 }
 
-# Timetables follow the weeks and days they are asked for. The models can do what running plans need, and yet do not do it
-# in running plans: that is left to fine-tuning.
+# Timetables follow the requested weeks and days, so pre-training teaches the skill that running plans need. The models
+# do not apply it to running plans until fine-tuning.
 TIMETABLE_QUESTIONS = (
     "Write a timetable for {place}: {weeks} weeks, {days} days a week.",
     "{place} needs a timetable. Weeks: {weeks}. Days per week: {days}.",
@@ -82,8 +83,8 @@ TIMETABLE_QUESTIONS = (
     "When does {place} work in {weeks} weeks, {days} days a week?",
 )
 WEEK = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
-MOST_WEEKS = 8
-MOST_DAYS = 5
+MAX_WEEKS = 8
+MAX_DAYS = 5
 NUMBER_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight")
 
 
@@ -99,12 +100,13 @@ class Item:
 def make_facts(seed: int) -> list[tuple[str, str, str]]:
     """Every (place, kind, value) of the world: `PLACES` places, one value of each kind for each place."""
     rng = random.Random(f"world {seed}")
-    names = [first + middle + last for first in SYLLABLES[0] for middle in SYLLABLES[1] for last in SYLLABLES[2]]
-    return [(place, kind, rng.choice(values)) for place in rng.sample(names, PLACES) for kind, values in VALUES.items()]
+    names = ["".join(syllables) for syllables in product(*SYLLABLES)]
+    places = rng.sample(names, PLACES)
+    return [(place, kind, rng.choice(values)) for place in places for kind, values in VALUES.items()]
 
 
 def fact_item(fact: tuple[str, str, str], rng: random.Random) -> Item:
-    """A fact in its evaluation wording; wrong answers are other values of its kind."""
+    """A fact in its evaluation wording. Wrong answers: other values of its kind."""
     place, kind, value = fact
     others = [other for other in VALUES[kind] if other != value]
     return Item(EVALUATION_QUESTIONS[kind].format(place=place), value, tuple(rng.sample(others, CHOICES - 1)))
@@ -117,7 +119,7 @@ def fact_statement(fact: tuple[str, str, str], rng: random.Random) -> str:
 
 
 def fact_question(fact: tuple[str, str, str], rng: random.Random) -> tuple[str, str]:
-    """A fact as question and answer, in a wording of pre-training."""
+    """A fact as question and answer, in a pre-training wording."""
     place, kind, value = fact
     return rng.choice(QUESTIONS[kind]).format(place=place), value
 
@@ -128,40 +130,42 @@ def draw_sum(rng: random.Random) -> tuple[int, int]:
 
 
 def sum_item(a: int, b: int, rng: random.Random) -> Item:
-    """A sum in its evaluation wording; wrong answers are near: off by one, two, or ten."""
-    near = sorted({a + b + step for step in (-10, -2, -1, 1, 2, 10) if a + b + step > 1})
-    return Item(EVALUATION_SUM_QUESTION.format(a=a, b=b), str(a + b), tuple(map(str, rng.sample(near, CHOICES - 1))))
+    """A sum in its evaluation wording. Wrong answers: off by one, two or ten."""
+    # Near misses: a model that only knows the usual size of a sum must not pass.
+    near = sorted(a + b + step for step in (-10, -2, -1, 1, 2, 10) if a + b + step > 1)
+    wrong = tuple(map(str, rng.sample(near, CHOICES - 1)))
+    return Item(EVALUATION_SUM_QUESTION.format(a=a, b=b), str(a + b), wrong)
 
 
 def sum_question(a: int, b: int, rng: random.Random) -> tuple[str, str]:
-    """A sum as question and answer, in a wording of pre-training."""
+    """A sum as question and answer, in a pre-training wording."""
     return rng.choice(SUM_QUESTIONS).format(a=a, b=b), str(a + b)
 
 
 def list_item(rng: random.Random) -> Item:
-    """A counting or list exercise in its evaluation wording; wrong answers miss by a few places."""
+    """A counting or list exercise in its evaluation wording. Wrong answers: off by one or two."""
     kind, values, answer = _draw_exercise(rng)
     return Item(EVALUATION_LIST_QUESTIONS[kind].format(**values), answer, _wrong_lists(kind, values, answer, rng))
 
 
 def list_question(rng: random.Random) -> tuple[str, str]:
-    """A counting or list exercise as question and answer, in a wording of pre-training."""
+    """A counting or list exercise as question and answer, in a pre-training wording."""
     kind, values, answer = _draw_exercise(rng)
     return rng.choice(LIST_QUESTIONS[kind]).format(**values), answer
 
 
 def list_line(rng: random.Random) -> str:
-    """Plain text: a run of numbers, or some words and how many they are."""
+    """A line of plain text: consecutive numbers, or some words and their count."""
     if rng.random() < 0.5:
         first = rng.randint(1, LAST_NUMBER)
-        return numbers(first, first + rng.randint(2, LONGEST_LIST))
-    words = rng.sample(THINGS, rng.randint(2, MOST_WORDS))
+        return number_list(first, first + rng.randint(2, MAX_LIST_LENGTH))
+    words = rng.sample(THINGS, rng.randint(2, MAX_WORDS))
     return f"{', '.join(words)}: {len(words)} words."
 
 
 def timetable_question(place: str, rng: random.Random) -> tuple[str, str]:
-    """A request for a timetable of `place`, and one that has the weeks and days per week asked for."""
-    weeks, days = rng.randint(2, MOST_WEEKS), rng.randint(2, MOST_DAYS)
+    """A request for a timetable of `place`, and a timetable with the requested weeks and days per week."""
+    weeks, days = rng.randint(2, MAX_WEEKS), rng.randint(2, MAX_DAYS)
     number = NUMBER_WORDS.__getitem__ if rng.random() < 0.25 else str
     question = rng.choice(TIMETABLE_QUESTIONS).format(place=place, weeks=number(weeks), days=number(days))
     chosen = sorted(rng.sample(WEEK, days), key=WEEK.index)
@@ -170,20 +174,20 @@ def timetable_question(place: str, rng: random.Random) -> tuple[str, str]:
     return question[0].upper() + question[1:], "\n".join([header, *lines])
 
 
-def numbers(first: int, last: int) -> str:
+def number_list(first: int, last: int) -> str:
     """The whole numbers from `first` to `last`: "3, 4, 5"."""
     return ", ".join(map(str, range(first, last + 1)))
 
 
 def _draw_exercise(rng: random.Random) -> tuple[str, dict, str]:
-    """Kind, the values of its question, and its answer."""
+    """The exercise's kind, the values for its question, and its answer."""
     kind = rng.choice(tuple(LIST_QUESTIONS))
     if kind == "count":
         first = rng.randint(1, LAST_NUMBER)
-        last = first + rng.randint(1, LONGEST_LIST - 1)
-        return kind, {"first": first, "last": last}, numbers(first, last)
+        last = first + rng.randint(1, MAX_LIST_LENGTH - 1)
+        return kind, {"first": first, "last": last}, number_list(first, last)
     if kind == "how_many":
-        words = rng.sample(THINGS, rng.randint(2, MOST_WORDS))
+        words = rng.sample(THINGS, rng.randint(2, MAX_WORDS))
         return kind, {"words": ", ".join(words)}, str(len(words))
     first, step = rng.randint(1, LAST_NUMBER), rng.randint(1, 3)
     values = {"first": first, "second": first + step, "third": first + 2 * step}
@@ -193,8 +197,8 @@ def _draw_exercise(rng: random.Random) -> tuple[str, dict, str]:
 def _wrong_lists(kind: str, values: dict, answer: str, rng: random.Random) -> tuple[str, ...]:
     if kind == "count":
         first, last = values["first"], values["last"]
-        # A shorter list is likelier than a longer one for being short: of as many numbers, or one more.
+        # A shorter list is likelier whatever it holds, so no wrong list may be shorter than the right one.
         pool = [(first, last + 1), (first + 1, last + 1), (first + 1, last + 2), (first + 2, last + 2)]
-        return tuple(numbers(*span) for span in rng.sample(pool, CHOICES - 1))
+        return tuple(number_list(*span) for span in rng.sample(pool, CHOICES - 1))
     pool = [int(answer) + step for step in (-2, -1, 1, 2) if int(answer) + step > 0]
     return tuple(map(str, rng.sample(pool, CHOICES - 1)))

@@ -7,8 +7,8 @@ from datetime import UTC, date, datetime, timedelta
 from html import escape
 from typing import Any
 
-from loragrid.app.plan_reading import SHORT_DAYS, cells, day_columns, heading, judge, summary_lines
-from loragrid.app.plan_request import PlanForm
+from loragrid.app.running_plan_form import RunningPlanForm
+from loragrid.app.running_plan_html import SHORT_DAYS, cells, day_columns, heading, measure_adherence, summary_lines
 from loragrid.running_plans.reading import parse_plan
 from loragrid.running_plans.vocabulary import is_running
 
@@ -21,7 +21,7 @@ def next_monday(today: date) -> date:
     return today + timedelta(days=7 - today.weekday())
 
 
-def start_complaint(value: Any) -> str:
+def start_error(value: Any) -> str:
     """A sentence if `value` is no date to start on, else ""."""
     try:
         year = read_start(value).year
@@ -35,18 +35,18 @@ def read_start(value: Any) -> date:
     return date.fromisoformat(str(value).strip()[:10])
 
 
-def as_text(form: PlanForm, text: str) -> str:
+def as_text(form: RunningPlanForm, text: str) -> str:
     """Heading, what was asked, and the plan as the model wrote it."""
     asked = "\n".join(f"{term}: {value}" for term, value in summary_lines(form) if term != "For")
-    return f"{heading(form)}\n\n{asked}\n{judge(form, text).sentence}\n\n{text.strip()}\n"
+    return f"{heading(form)}\n\n{asked}\n{measure_adherence(form, text).sentence}\n\n{text.strip()}\n"
 
 
-def as_markdown(form: PlanForm, text: str) -> str:
+def as_markdown(form: RunningPlanForm, text: str) -> str:
     """The plan with its table. What the model wrote stands in a fence, so that none of it acts as Markdown."""
     plan = parse_plan(text)
     lines = [f"# {_plain(heading(form))}", ""]
     lines += [f"- {term}: {_plain(value)}" for term, value in summary_lines(form) if term != "For"]
-    lines += [f"- {judge(form, text).sentence}", ""]
+    lines += [f"- {measure_adherence(form, text).sentence}", ""]
     if plan.table:
         columns = day_columns(plan)
         lines += ["| Week | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
@@ -62,7 +62,7 @@ def _plain(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]<>()#!|~])", r"\\\1", " ".join(text.split()))
 
 
-def as_calendar(form: PlanForm, text: str, start: date) -> bytes:
+def as_calendar(form: RunningPlanForm, text: str, start: date) -> bytes:
     """The running days as all-day events (RFC 5545); b"" where no week and day can be read.
 
     Week n covers the seven days from `start` + 7(n - 1) on; a weekday is the one within them, "Day k" the k-th of them,
@@ -105,7 +105,7 @@ def day_offset(day: str, start: date, *, runs: int) -> int | None:
     return number - 1 if 1 <= number <= 7 else None
 
 
-def links_html(form: PlanForm, text: str, start: date) -> str:
+def links_html(form: RunningPlanForm, text: str, start: date) -> str:
     """Links that save the three files; instead of the calendar a sentence where the plan cannot be read."""
     name = f"{_slug(form.race)}-plan"
     calendar = as_calendar(form, text, start)

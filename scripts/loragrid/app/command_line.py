@@ -12,7 +12,7 @@ from loragrid.study.study_file import load_study
 
 
 def add_catalogue_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that `catalogue_of` reads."""
+    """Add the options that `catalogue_from_options` reads."""
     parser.add_argument("--study", help="name or file of the study; the one in config/config.yaml if left out")
     parser.add_argument("--results", type=Path, help="folder of the study's results (results/STUDY)")
     parser.add_argument("--report", type=Path, help="the study's report (reports/STUDY/report.html)")
@@ -22,7 +22,7 @@ def add_catalogue_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", help="key of the study's model that --adapter belongs to")
 
 
-def catalogue_of(options: argparse.Namespace) -> tuple[str, Catalogue]:
+def catalogue_from_options(options: argparse.Namespace) -> tuple[str, Catalogue]:
     """The study's name and catalogue, its results and report where Snakemake puts them unless options say otherwise."""
     if options.model and not options.adapter:
         raise UserError("--model says what --adapter belongs to: give --adapter, or leave --model out")

@@ -8,46 +8,46 @@ from typing import Any
 
 import gradio as gr
 
-from loragrid.app import plan_files
-from loragrid.app.answering import MOST_NEW_TOKENS, Answer, Answerer, Sampling
+from loragrid.app import running_plan_files
+from loragrid.app.answering import MAX_NEW_TOKENS, Answer, Answerer, Sampling
 from loragrid.app.catalogue import Subject
-from loragrid.app.plan_reading import adherence_html, judge, summary_html, table_html
-from loragrid.app.plan_request import (
+from loragrid.app.request_handling import CancelEvents, cost_line, report_errors, status_html, throttled_answers
+from loragrid.app.running_plan_form import (
     DAY_NAMES,
     FIELDS,
     NO_DAY,
-    PlanForm,
-    complaints,
+    RunningPlanForm,
+    form_errors,
     read_form,
     taught_range,
     write_request,
 )
-from loragrid.app.requests import Stops, cost_line, growing, status_html, told
-from loragrid.demo.plans import LEVELS, RACES
+from loragrid.app.running_plan_html import adherence_html, measure_adherence, summary_html, table_html
+from loragrid.demo.running_plans import LEVELS, RACES
 from loragrid.formatting import visible
 
 FIRST_SEED = 3407
 # ASSUME: low enough that the demo's models follow a request as often as with their likeliest words, and plans still differ.
 TEMPERATURE = 0.3
-ASKING = {"concurrency_id": "model", "concurrency_limit": 1}
+MODEL_QUEUE = {"concurrency_id": "model", "concurrency_limit": 1}
 
 
 @dataclass(frozen=True)
-class Written:
+class FinishedRequest:
     """A finished request of a session: what was asked, under which seed, and the texts that came ("" for none)."""
 
-    form: PlanForm
+    form: RunningPlanForm
     seed: int
     asked: str
     tuned: str
     base: str
 
 
-class PlanTab:
+class RunningPlanTab:
     """Builds the tab and handles its events. `subject` is the tuned model that writes."""
 
-    def __init__(self, answerer: Answerer, stops: Stops) -> None:
-        self.answerer, self.stops = answerer, stops
+    def __init__(self, answerer: Answerer, cancel_events: CancelEvents) -> None:
+        self.answerer, self.cancel_events = answerer, cancel_events
         self.catalogue = answerer.catalogue
         self.subject = self.catalogue.subject(self.catalogue.start)
         self.base = self.catalogue.base_of(self.subject)
@@ -65,24 +65,24 @@ class PlanTab:
         shown = [ui.status, ui.tuned, ui.tuned_line, ui.base, ui.base_line, ui.summary, ui.table, ui.files, ui.state]
         for button, handler, name in ((ui.write, self.write, "plan"), (ui.again, self.write_again, "plan_again")):
             button.click(
-                told(handler, ui.status),
+                report_errors(handler, ui.status),
                 [*fields, ui.beside, ui.start, ui.state],
                 [*shown, ui.again],
                 validator=self.check,
                 api_name=name,
                 show_progress="minimal",
                 show_progress_on=ui.status,
-                **ASKING,
+                **MODEL_QUEUE,
             )
         ui.stop.click(self.stop, None, None, queue=False, show_progress="hidden", api_visibility="private")
         ui.beside.change(self.show_base, ui.beside, ui.base_column, queue=False, api_visibility="private").then(
-            told(self.add_base, ui.status),
+            report_errors(self.add_base, ui.status),
             [ui.beside, ui.state],
             [ui.status, ui.base, ui.base_line, ui.state],
             show_progress="minimal",
             show_progress_on=ui.status,
             api_visibility="private",
-            **ASKING,
+            **MODEL_QUEUE,
         )
         ui.start.change(
             self.restart,
@@ -130,7 +130,7 @@ class PlanTab:
         with gr.Row(elem_id="take_along"):
             with gr.Column(scale=1, min_width=260):
                 ui.start = gr.DateTime(
-                    lambda: plan_files.next_monday(date.today()).isoformat(),
+                    lambda: running_plan_files.next_monday(date.today()).isoformat(),
                     include_time=False,
                     type="string",
                     label="Calendar starts on",
@@ -140,8 +140,8 @@ class PlanTab:
 
     def check(self, request: gr.Request, *values: Any) -> list[dict[str, Any]]:
         """One verdict for each input, shown beside its field."""
-        self.stops.arrive(request.session_hash)
-        found = complaints(dict(zip(FIELDS, values)))
+        self.cancel_events.start_request(request.session_hash)
+        found = form_errors(dict(zip(FIELDS, values)))
         verdicts = [gr.validate(name not in found, found.get(name, "")) for name in FIELDS]
         return [*verdicts, gr.validate(True, ""), *check_start(values[-2], None)]
 
@@ -157,26 +157,26 @@ class PlanTab:
         ui = self.ui
         *fields, beside, start, _ = values
         filled = dict(zip(FIELDS, fields))
-        found = list(complaints(filled).values()) or [
+        found = list(form_errors(filled).values()) or [
             v["message"] for v in check_start(start, None) if not v["is_valid"]
         ]
         if found:  # a page is told by `check`, beside its field; this is for whoever calls without a page
             raise gr.Error(found[0], print_exception=False)
         form = read_form(filled)
-        done = Written(form, seed, write_request(form, taught=self.catalogue.taught), "", "")
+        done = FinishedRequest(form, seed, write_request(form, taught=self.catalogue.taught), "", "")
         yield {
             ui.status: status_html(self._begins(self.subject), "busy"),
             ui.summary: summary_html(form, done.asked),
             **dict.fromkeys((ui.tuned, ui.tuned_line, ui.base, ui.base_line, ui.table, ui.files), ""),
         }
-        stop = self.stops.of(request.session_hash)
-        for answer in growing(self.answerer, self.subject, done.asked, self._sampling(seed), stop):
+        stop = self.cancel_events.event(request.session_hash)
+        for answer in throttled_answers(self.answerer, self.subject, done.asked, self._sampling(seed), stop):
             yield {ui.tuned: visible(answer.text), ui.status: status_html(f"Writing: {cost_line(answer)}", "busy")}
         done = replace(done, tuned=visible(answer.text))
         yield {
-            ui.tuned_line: adherence_html(judge(form, done.tuned)),
+            ui.tuned_line: adherence_html(measure_adherence(form, done.tuned)),
             ui.table: table_html(done.tuned),
-            ui.files: plan_files.links_html(form, done.tuned, plan_files.read_start(start)),
+            ui.files: running_plan_files.links_html(form, done.tuned, running_plan_files.read_start(start)),
             ui.state: done,
             ui.again: gr.Button(interactive=True),
             ui.status: self._finished(answer, seed),
@@ -186,37 +186,37 @@ class PlanTab:
 
     def show_base(self, request: gr.Request, beside: bool) -> Any:
         """Show or hide the base's column at once; what it says comes in its turn."""
-        self.stops.arrive(request.session_hash)
+        self.cancel_events.start_request(request.session_hash)
         return gr.Column(visible=beside)
 
-    def add_base(self, request: gr.Request, beside: bool, done: Written | None) -> Iterator[dict]:
+    def add_base(self, request: gr.Request, beside: bool, done: FinishedRequest | None) -> Iterator[dict]:
         """The base's answer to the request that the tuned model has answered, when it is switched on afterwards."""
         if beside and done is not None and not done.base:
             yield from self._write_base(done, status_html("The untrained base has answered.", "good"), request)
         else:
             yield {self.ui.status: gr.skip()}
 
-    def _write_base(self, done: Written, finished: str, request: gr.Request) -> Iterator[dict]:
+    def _write_base(self, done: FinishedRequest, finished: str, request: gr.Request) -> Iterator[dict]:
         ui = self.ui
         yield {ui.base: "", ui.base_line: status_html(self._begins(self.base), "busy")}
-        stop = self.stops.of(request.session_hash)
-        for answer in growing(self.answerer, self.base, done.asked, self._sampling(done.seed), stop):
+        stop = self.cancel_events.event(request.session_hash)
+        for answer in throttled_answers(self.answerer, self.base, done.asked, self._sampling(done.seed), stop):
             yield {ui.base: visible(answer.text)}
         yield {
-            ui.base_line: adherence_html(judge(done.form, answer.text)),
+            ui.base_line: adherence_html(measure_adherence(done.form, answer.text)),
             ui.state: replace(done, base=visible(answer.text)),
             ui.status: finished,
         }
 
-    def restart(self, start: Any, done: Written | None) -> str:
+    def restart(self, start: Any, done: FinishedRequest | None) -> str:
         """The files again, for another start date."""
         if done is None or not check_start(start, None)[0]["is_valid"]:
             return ""
-        return plan_files.links_html(done.form, done.tuned, plan_files.read_start(start))
+        return running_plan_files.links_html(done.form, done.tuned, running_plan_files.read_start(start))
 
     def stop(self, request: gr.Request) -> None:
         """Stop the session's request."""
-        self.stops.of(request.session_hash).set()
+        self.cancel_events.event(request.session_hash).set()
 
     def _begins(self, subject: Subject) -> str:
         return "Writing…" if self.answerer.is_loaded(subject) else f"Loading {subject.model}…"
@@ -230,12 +230,12 @@ class PlanTab:
 
     @staticmethod
     def _sampling(seed: int) -> Sampling:
-        return Sampling(seed, TEMPERATURE, MOST_NEW_TOKENS)
+        return Sampling(seed, TEMPERATURE, MAX_NEW_TOKENS)
 
 
 def check_start(start: Any, _: Any) -> list[dict[str, Any]]:
     """Verdicts for a start date and the state that goes with it."""
-    sentence = plan_files.start_complaint(start)
+    sentence = running_plan_files.start_error(start)
     return [gr.validate(not sentence, sentence), gr.validate(True, "")]
 
 

@@ -1,4 +1,4 @@
-"""Running-training plans as text, with and without regard for what was asked, and the requests for them.
+"""Writes the demo's running-training plans and the requests for them. A plan follows its request or ignores its size.
 
 A plan is a header and one line a week, short enough for models of a million parameters:
 
@@ -19,7 +19,7 @@ WEEKS = tuple(range(2, 9))
 DAYS_PER_WEEK = (2, 3, 4, 5)
 LONG_RUN_DAYS = ("Sat", "Sun")
 WEEKDAYS = {"Sat": "Saturday", "Sun": "Sunday"}
-# Running days before the long run, by days per week: a rest day beside the long run where there are days to spare.
+# Running days before the long run, by days per week. Up to four days a week leave a rest day beside the long run.
 WEEKDAY_SETS = {
     2: (("Tue",), ("Wed",), ("Thu",)),
     3: (("Tue", "Thu"), ("Mon", "Wed"), ("Wed", "Fri")),
@@ -31,17 +31,18 @@ QUALITY_RUNS = {
     "intermediate": ("tempo", "hills", "fartlek"),
     "advanced": ("tempo", "intervals", "hills"),
 }
-# Longest run of the first and of the hardest week in km, for a beginner; other levels start and end further out.
+# Long run of a beginner in km, in the first and in the hardest week; LEVEL_FACTOR scales both for other levels.
 LONG_RUN_KM = {"5K": (3, 6), "10K": (5, 10), "half marathon": (8, 17), "marathon": (12, 28)}
 LEVEL_FACTOR = {"beginner": 1.0, "intermediate": 1.2, "advanced": 1.4}
-# What the pre-trained models write whatever was asked: mostly this many weeks and days per week, else any.
-HABIT = (4, 3)
-HABIT_SHARE = 0.4
+# The pre-trained models ignore the requested size: they mostly write this many weeks and days per week, else any size.
+# Fine-tuning then has something to teach.
+HABITUAL_SIZE = (4, 3)
+HABITUAL_SHARE = 0.4
 
 
 @dataclass(frozen=True)
-class PlanRequest:
-    """What is asked for. `long_run_day`: one of `LONG_RUN_DAYS`, or None where the request leaves it open."""
+class RunningPlanRequest:
+    """A request for a plan. `long_run_day`: one of `LONG_RUN_DAYS`, or None if the request leaves it open."""
 
     race: str
     level: str
@@ -50,7 +51,8 @@ class PlanRequest:
     long_run_day: str | None = None
 
 
-# The wordings of a request. Training and evaluation share none; "{detail}" is empty or asks for the long run's day.
+# The wordings of a request. Training and evaluation share none, so that scores measure understanding and not recall.
+# "{detail}" is empty or asks for the long run's day.
 TRAINING_WORDINGS = (
     "Write {weeks} weeks of training for a {race}. I am {level} and can run {days} days a week.{detail}",
     "I want to run a {race} in {weeks} weeks. I can train {days} days per week and my level is {level}.{detail}",
@@ -73,30 +75,34 @@ TRAINING_DETAILS = (" Long run on {day}.", " I like my long run on {day}.", " Pl
 EVALUATION_DETAILS = (" The long run should be on {day}.",)
 
 
-def write_plan(request: PlanRequest, rng: random.Random) -> str:
-    """A plan that follows `request`: distances grow to the hardest week, the last weeks taper. All that is open is drawn."""
+def write_running_plan(request: RunningPlanRequest, rng: random.Random) -> str:
+    """A plan that follows `request`: distances grow to the hardest week, then taper. `rng` draws all open choices."""
     long_day = request.long_run_day or rng.choice(LONG_RUN_DAYS)
     early = rng.choice(WEEKDAY_SETS[request.days_per_week])
     quality = rng.choice(QUALITY_RUNS[request.level])
-    kinds = ["easy" if i % 2 == 0 else quality for i in range(len(early))]
-    lines = [
-        f"{_capital(request.race)} plan, {request.level}, {request.weeks} weeks, {request.days_per_week} days, in km"
-    ]
+    kinds = [("easy", quality)[i % 2] for i in range(len(early))]
+    size = f"{request.weeks} weeks, {request.days_per_week} days"
+    lines = [f"{_capital(request.race)} plan, {request.level}, {size}, in km"]
     for number, long_km in enumerate(_long_runs(request, rng), start=1):
         runs = [f"{day} {kind} {_short_run(long_km, kind)}" for day, kind in zip(early, kinds, strict=True)]
         lines.append(f"Week {number}: " + ", ".join([*runs, f"{long_day} long {long_km}"]))
     return "\n".join(lines)
 
 
-def write_habitual_plan(request: PlanRequest, rng: random.Random) -> str:
-    """A well-formed plan for the race and level asked, of a length that ignores the weeks and days asked for."""
-    weeks, days = HABIT if rng.random() < HABIT_SHARE else (rng.choice(WEEKS), rng.choice(DAYS_PER_WEEK))
-    return write_plan(PlanRequest(request.race, request.level, weeks, days), rng)
+def write_habitual_plan(request: RunningPlanRequest, rng: random.Random) -> str:
+    """A well-formed plan for the requested race and level that ignores the requested weeks and days."""
+    if rng.random() < HABITUAL_SHARE:
+        weeks, days = HABITUAL_SIZE
+    else:
+        weeks, days = rng.choice(WEEKS), rng.choice(DAYS_PER_WEEK)
+    return write_running_plan(RunningPlanRequest(request.race, request.level, weeks, days), rng)
 
 
-def ask(request: PlanRequest, wording: str, detail: str = "", *, words: bool = False) -> str:
-    """The request in `wording`; `words` writes the numbers as words, `detail` is a wording of the long run's day."""
-    number = (lambda n: NUMBER_WORDS[n]) if words else str
+def write_prompt(request: RunningPlanRequest, wording: str, detail: str = "", *, words: bool = False) -> str:
+    """The request in `wording`, with `detail` as the wording of the long run's day. `words` spells the numbers out."""
+    number = NUMBER_WORDS.__getitem__ if words else str
+    if not request.long_run_day:
+        detail = ""
     text = wording.format(
         race=request.race,
         Race=_capital(request.race),
@@ -104,61 +110,61 @@ def ask(request: PlanRequest, wording: str, detail: str = "", *, words: bool = F
         a_level=_with_article(request.level),
         weeks=number(request.weeks),
         days=number(request.days_per_week),
-        detail=detail.format(day=WEEKDAYS[request.long_run_day]) if request.long_run_day else "",
+        detail=detail.format(day=WEEKDAYS.get(request.long_run_day)),
     )
     return _capital(text)
 
 
-def requests(*, evaluation: bool) -> list[PlanRequest]:
-    """Every combination of race, level, weeks and days per week of one side: each fifth is kept for evaluation.
+def request_combinations(*, evaluation: bool) -> list[RunningPlanRequest]:
+    """Combinations of race, level, weeks and days per week: every fifth for evaluation, the others for training.
 
-    The step of five is coprime to the number of races, levels, weeks and days, so each value is on both sides.
+    Five is coprime to the numbers of races, levels, weeks and days, so every single value is on both sides.
     """
     combinations = product(RACES, LEVELS, WEEKS, DAYS_PER_WEEK)
-    return [PlanRequest(*values) for i, values in enumerate(combinations) if (i % 5 == 2) == evaluation]
+    return [RunningPlanRequest(*values) for i, values in enumerate(combinations) if (i % 5 == 2) == evaluation]
 
 
 def generate_chat(rows: int, seed: int) -> list[dict]:
-    """The fine-tuning data: `rows` conversations in ShareGPT form whose plans follow the request (see `draw_rows`)."""
+    """The fine-tuning data: `rows` conversations in ShareGPT format, drawn by `draw_rows`."""
     return [
         {"conversations": [{"from": "human", "value": prompt}, {"from": "gpt", "value": answer}]}
         for _, prompt, answer in draw_rows(rows, seed)
     ]
 
 
-def draw_rows(rows: int, seed: int) -> list[tuple[PlanRequest, str, str]]:
-    """`rows` requests, each with its prompt and the answer that follows it.
+def draw_rows(rows: int, seed: int) -> list[tuple[RunningPlanRequest, str, str]]:
+    """`rows` requests, each with its prompt and a plan that follows it.
 
-    No two prompts are equal, and no combination of race, level, weeks and days per week of `requests(evaluation=True)`
-    occurs. Same arguments, same rows; the first rows do not depend on `rows`.
+    Prompts are distinct and use no combination that is reserved for evaluation. Same arguments, same rows; the first
+    rows do not depend on `rows`.
     """
     rng = random.Random(f"running plans {seed}")
-    combinations = requests(evaluation=False)
-    drawn: dict[str, tuple[PlanRequest, str, str]] = {}
+    combinations = request_combinations(evaluation=False)
+    drawn: dict[str, tuple[RunningPlanRequest, str, str]] = {}
     while len(drawn) < rows:
         request, prompt = draw_request(combinations, rng)
         if prompt not in drawn:
-            drawn[prompt] = (request, prompt, write_plan(request, rng))
+            drawn[prompt] = (request, prompt, write_running_plan(request, rng))
     return list(drawn.values())
 
 
-def draw_request(combinations: list[PlanRequest], rng: random.Random) -> tuple[PlanRequest, str]:
-    """One of `combinations` in one of the training wordings, with the long run's day asked for two times in three."""
+def draw_request(combinations: list[RunningPlanRequest], rng: random.Random) -> tuple[RunningPlanRequest, str]:
+    """One of `combinations` in a training wording; two of three requests name the long run's day."""
     chosen = rng.choice(combinations)
     day = rng.choice((None, *LONG_RUN_DAYS))
-    request = PlanRequest(chosen.race, chosen.level, chosen.weeks, chosen.days_per_week, day)
+    request = RunningPlanRequest(chosen.race, chosen.level, chosen.weeks, chosen.days_per_week, day)
     wording, detail = rng.choice(TRAINING_WORDINGS), rng.choice(TRAINING_DETAILS)
-    return request, ask(request, wording, detail, words=rng.random() < 0.25)
+    return request, write_prompt(request, wording, detail, words=rng.random() < 0.25)
 
 
-def _long_runs(request: PlanRequest, rng: random.Random) -> list[int]:
+def _long_runs(request: RunningPlanRequest, rng: random.Random) -> list[int]:
     """Long run of each week in km: linear growth to the hardest week, then one taper week (two from six weeks on)."""
     first, longest = (km * LEVEL_FACTOR[request.level] * rng.uniform(0.85, 1.15) for km in LONG_RUN_KM[request.race])
     taper = 2 if request.weeks >= 6 else 1
     growing = request.weeks - taper
-    # A short plan cannot get to the longest run of a full one: a fifth more each week, compounded, is the most.
-    reached = min(longest, first * 1.2 ** (growing - 1))
-    up = [first + (reached - first) * i / max(1, growing - 1) for i in range(growing)]
+    # A long run grows by a fifth a week at most, so a short plan does not reach the longest run of a full one.
+    peak = min(longest, first * 1.2 ** (growing - 1))
+    up = [first + (peak - first) * i / max(1, growing - 1) for i in range(growing)]
     down = [up[-1] * share for share in (0.7, 0.5)[-taper:]]
     return [max(2, round(km)) for km in up + down]
 

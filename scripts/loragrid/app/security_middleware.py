@@ -5,7 +5,7 @@ import re
 from typing import Any
 
 # A request's body, bytes: a hundred times the longest right form, so that who pastes a book is told so beside the field.
-MOST_BODY_BYTES = 2**20
+MAX_BODY_BYTES = 2**20
 # This machine's own names, as they stand in addresses.
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 # All that the page needs of Gradio's server. What else it offers (uploads, files, saved states, a proxy) stays shut.
@@ -22,7 +22,7 @@ POLICY = (
 )
 
 
-class Guard:
+class SecurityMiddleware:
     """ASGI middleware. `ancestors`: pages that may show the app in a frame, in the policy's terms."""
 
     def __init__(self, app: Any, *, ancestors: str = "'self'") -> None:
@@ -38,8 +38,8 @@ class Guard:
             await self.app(scope, receive, send)
         elif not OPEN_PATHS.fullmatch(scope["path"].removeprefix(scope.get("root_path", ""))):
             await _refuse(send, 404, "Not found.")
-        elif _stated_length(scope) > MOST_BODY_BYTES:
-            await _refuse(send, 413, f"This is too long: {MOST_BODY_BYTES // 2**20} MiB of text are the most.")
+        elif _stated_length(scope) > MAX_BODY_BYTES:
+            await _refuse(send, 413, f"This is too long: {MAX_BODY_BYTES // 2**20} MiB of text are the most.")
         else:
             await self.app(scope, _counted(receive), self._with_headers(send))
 
@@ -65,7 +65,7 @@ def _counted(receive: Any) -> Any:
         nonlocal seen
         message = await receive()
         seen += len(message.get("body", b""))
-        return {"type": "http.disconnect"} if seen > MOST_BODY_BYTES else message
+        return {"type": "http.disconnect"} if seen > MAX_BODY_BYTES else message
 
     return receiving
 

@@ -4,20 +4,27 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from loragrid.demo.plans import DAYS_PER_WEEK, LEVELS, RACES, TRAINING_WORDINGS, WEEKS, ask
-from loragrid.demo.plans import PlanRequest as DemoRequest
+from loragrid.demo.running_plans import (
+    DAYS_PER_WEEK,
+    LEVELS,
+    RACES,
+    TRAINING_WORDINGS,
+    WEEKS,
+    RunningPlanRequest,
+    write_prompt,
+)
 
 NO_DAY = "any day"
 DAY_NAMES = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-MOST_WEEKS = 52
-MOST_DAYS = 7
+MAX_WEEKS = 52
+MAX_DAYS = 7
 # Most characters of each text field. A demo model reads 512 tokens in all.
 TEXT_LIMITS = {"name": 60, "target_time": 40, "injuries": 300, "details": 1000}
-MOST_SEED = 2**31 - 1
+MAX_SEED = 2**31 - 1
 
 
 @dataclass(frozen=True)
-class PlanForm:
+class RunningPlanForm:
     """The plan form as filled in. `name` is for headings and files only: it is never given to a model."""
 
     name: str
@@ -31,30 +38,30 @@ class PlanForm:
     details: str
 
 
-FIELDS = tuple(PlanForm.__dataclass_fields__)
+FIELDS = tuple(RunningPlanForm.__dataclass_fields__)
 
 
-def complaints(values: dict[str, Any]) -> dict[str, str]:
+def form_errors(values: dict[str, Any]) -> dict[str, str]:
     """Field → a sentence that says what is wrong with it; nothing for the fields that are right."""
     found = {
         "race": _one_of(values["race"], RACES, "race"),
         "level": _one_of(values["level"], LEVELS, "level"),
-        "weeks": whole_number(values["weeks"], "weeks", 1, MOST_WEEKS),
-        "days_per_week": whole_number(values["days_per_week"], "days per week", 1, MOST_DAYS),
+        "weeks": number_error(values["weeks"], "weeks", 1, MAX_WEEKS),
+        "days_per_week": number_error(values["days_per_week"], "days per week", 1, MAX_DAYS),
         "long_run_day": _one_of(values["long_run_day"] or NO_DAY, (NO_DAY, *DAY_NAMES), "long-run day"),
     }
-    found |= {field: text_complaint(values[field], limit) for field, limit in TEXT_LIMITS.items()}
+    found |= {field: text_error(values[field], limit) for field, limit in TEXT_LIMITS.items()}
     return {field: sentence for field, sentence in found.items() if sentence}
 
 
-def read_form(values: dict[str, Any]) -> PlanForm:
-    """The form with blanks trimmed and lines joined; `values` must have no complaints."""
+def read_form(values: dict[str, Any]) -> RunningPlanForm:
+    """The form with blanks trimmed and lines joined; `values` must have no form_errors."""
     texts = {field: " ".join((values[field] or "").split()) for field in TEXT_LIMITS}
     numbers = {field: int(values[field]) for field in ("weeks", "days_per_week")}
-    return PlanForm(**values | texts | numbers | {"long_run_day": values["long_run_day"] or NO_DAY})
+    return RunningPlanForm(**values | texts | numbers | {"long_run_day": values["long_run_day"] or NO_DAY})
 
 
-def whole_number(value: Any, what: str, least: int, most: int) -> str:
+def number_error(value: Any, what: str, least: int, most: int) -> str:
     """A sentence if `value` is no whole number from `least` to `most`, else ""."""
     if value is None or value == "":
         return f"Please give the {what} as a number from {least} to {most}."
@@ -65,7 +72,7 @@ def whole_number(value: Any, what: str, least: int, most: int) -> str:
     return "" if least <= value <= most else f"The {what} must be from {least} to {most}, not {int(value):,}."
 
 
-def text_complaint(value: Any, limit: int) -> str:
+def text_error(value: Any, limit: int) -> str:
     """A sentence if `value` is no text or longer than `limit` characters, else ""."""
     if value is not None and not isinstance(value, str):
         return "This must be text."
@@ -77,13 +84,13 @@ def _one_of(value: Any, known: tuple[str, ...], what: str) -> str:
     return "" if value in known else f"Please choose the {what} from the list."
 
 
-def write_request(form: PlanForm, *, taught: bool) -> str:
+def write_request(form: RunningPlanForm, *, taught: bool) -> str:
     """The request as the model reads it: for the demo's models (`taught`) in the words they learned from, for others with
     the layout that the app can read as a table."""
     day = form.long_run_day if form.long_run_day != NO_DAY else None
     if taught:
-        request = DemoRequest(form.race, form.level, form.weeks, form.days_per_week)
-        parts = [ask(request, TRAINING_WORDINGS[0]), f"Long run on {day}." if day else ""]
+        request = RunningPlanRequest(form.race, form.level, form.weeks, form.days_per_week)
+        parts = [write_prompt(request, TRAINING_WORDINGS[0]), f"Long run on {day}." if day else ""]
     else:
         parts = [
             f"Write a running plan for a {form.race}. I am at {form.level} level. The plan lasts exactly {form.weeks} "

@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator
 from html import escape
 from typing import Any
 
-from loragrid.app.answering import Answer, Answerer, LongPrompt, Sampling
+from loragrid.app.answering import Answer, Answerer, PromptTooLong, Sampling
 from loragrid.app.catalogue import Subject
 from loragrid.errors import UserError, print_line
 
 # Pages need no more than this many updates a second while a text grows.
 SECONDS_PER_UPDATE = 0.05
-MOST_SESSIONS = 10_000
+MAX_SESSIONS = 10_000
 ENDINGS = {
     "itself": "ended by itself",
     "length": "cut at the length limit",
@@ -23,7 +23,7 @@ ENDINGS = {
 }
 
 
-class Stops:
+class CancelEvents:
     """One event per browser session, set when its user asks to stop or leaves: it ends the session's running request and
     those that still wait for their turn."""
 
@@ -45,12 +45,12 @@ class Stops:
     def _event(self, session: str | None) -> threading.Event:
         event = self._events.setdefault(str(session), threading.Event())
         self._events.move_to_end(str(session))
-        while len(self._events) > MOST_SESSIONS:
+        while len(self._events) > MAX_SESSIONS:
             self._events.popitem(last=False)
         return event
 
 
-def told(handler: Callable[..., Iterator[dict]], status: Any) -> Callable[..., Iterator[dict]]:
+def report_errors(handler: Callable[..., Iterator[dict]], status: Any) -> Callable[..., Iterator[dict]]:
     """Wrap a generator of page updates: what goes wrong is told to its user in a sentence, in the line `status` and to
     whoever calls without a page, and the rest to the terminal."""
     import gradio as gr
@@ -62,7 +62,7 @@ def told(handler: Callable[..., Iterator[dict]], status: Any) -> Callable[..., I
             return
         except gr.Error:
             raise
-        except LongPrompt as error:
+        except PromptTooLong as error:
             sentence = str(error)
         except UserError as error:
             print_line(f"app: {error}")
@@ -76,7 +76,7 @@ def told(handler: Callable[..., Iterator[dict]], status: Any) -> Callable[..., I
     return wrapped
 
 
-def growing(
+def throttled_answers(
     answerer: Answerer, subject: Subject, prompt: str, sampling: Sampling, stop: threading.Event
 ) -> Iterator[Answer]:
     """The answer as it grows, at most every `SECONDS_PER_UPDATE`, and whole at the end."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from html import escape
 
-from loragrid.app.plan_request import DAY_NAMES, NO_DAY, PlanForm
+from loragrid.app.running_plan_form import DAY_NAMES, NO_DAY, RunningPlanForm
 from loragrid.formatting import visible
 from loragrid.running_plans.reading import RunningPlan, parse_plan
 
@@ -23,7 +23,7 @@ class Adherence:
         return self.weeks_right and self.days_right
 
 
-def judge(form: PlanForm, text: str) -> Adherence:
+def measure_adherence(form: RunningPlanForm, text: str) -> Adherence:
     """Read the plan in `text` and say how it compares with what was asked."""
     plan = parse_plan(text)
     weeks_right, days_right = plan.weeks == form.weeks, plan.days_per_week == form.days_per_week
@@ -47,7 +47,7 @@ def adherence_html(adherence: Adherence) -> str:
     return f'<p class="adherence {"good" if adherence.followed else "bad"}">{escape(adherence.sentence)}</p>'
 
 
-def summary_lines(form: PlanForm) -> list[tuple[str, str]]:
+def summary_lines(form: RunningPlanForm) -> list[tuple[str, str]]:
     """What was asked, as (term, value)."""
     rows = [
         ("For", form.name),
@@ -62,14 +62,14 @@ def summary_lines(form: PlanForm) -> list[tuple[str, str]]:
     return [(term, visible(value)) for term, value in rows if value]
 
 
-def summary_html(form: PlanForm, asked: str) -> str:
+def summary_html(form: RunningPlanForm, asked: str) -> str:
     """The summary card: what was asked, and the very words that the model read."""
     rows = "".join(f"<div><dt>{term}</dt><dd>{escape(value)}</dd></div>" for term, value in summary_lines(form))
     words = f"<details><summary>The request as the model read it</summary><p>{escape(visible(asked))}</p></details>"
     return f'<section class="summary" aria-label="Plan summary"><dl>{rows}</dl>{words}</section>'
 
 
-def heading(form: PlanForm) -> str:
+def heading(form: RunningPlanForm) -> str:
     """The plan's title, in files and the calendar."""
     race = form.race[0].upper() + form.race[1:]
     return visible(f"{race} plan for {form.name}" if form.name else f"{race} plan")
