@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from loragrid.comparing.paired_statistics import BETTER, WORSE
 from loragrid.external.base_comparison import BaseComparison, compare_with_base
 from loragrid.external.runs import ExternalResults, score_name
 from loragrid.formatting import plural, visible
@@ -48,7 +49,7 @@ def _draw_differences(results: ExternalResults, rows: list[BaseComparison], figu
         estimates = [
             (
                 visible(row.run, LONGEST_NAME),
-                Estimate(row.difference, row.low, row.high, proved=row.verdict != "can't tell"),
+                Estimate(row.difference, row.low, row.high, proved=row.verdict in (BETTER, WORSE)),
             )
             for row in rows
             if row.key == key

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from loragrid.comparing.causes import diverged, overfitted, under_trained
+from loragrid.comparing.paired_statistics import BETTER, WORSE
 from loragrid.comparing.run_evidence import RunEvidence
 from loragrid.external.base_comparison import ALPHA, UNPAIRED, BaseComparison, compare_with_base
 from loragrid.external.runs import ExternalResults, ExternalRun, ScoreKey, is_number, score_name
@@ -114,7 +115,7 @@ def answer(rows: Sequence[BaseComparison], base: str | None) -> str:
         return (
             "The files hold no score with a standard error for both a run and the base, so no difference can be judged."
         )
-    better, worse = (sum(row.verdict == word for row in judged) for word in ("better", "worse"))
+    better, worse = (sum(row.verdict == word for row in judged) for word in (BETTER, WORSE))
     return (
         f"Of {plural(len(judged), 'score')} of tuned models, {better} {'is' if better == 1 else 'are'} better than those of "
         f"“{visible(base, 80)}”, {worse} worse, and for {len(judged) - better - worse} the data do not decide "

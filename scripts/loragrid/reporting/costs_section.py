@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from loragrid.comparing.paired_statistics import BETTER
 from loragrid.errors import UserError
 from loragrid.formatting import duration, listed, mebibytes, number, score, visible, whole
 from loragrid.models.shape import find_shape
@@ -72,7 +73,7 @@ def cost_per_point(material: Material, outcome: Outcome) -> float | None:
     """
     for row in material.compared.summary["trade_offs"]:
         if outcome.subject in row["runs"].split():
-            if material.compared.unit == "share" and row["gain_verdict"] == "better":
+            if material.compared.unit == "share" and row["gain_verdict"] == BETTER:
                 return outcome.record.train_seconds / (row["gain"] * 100)
     return None
 

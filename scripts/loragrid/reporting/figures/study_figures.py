@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from loragrid.comparing.axis_effects import COMPARED_AXES, axis_text
+from loragrid.comparing.paired_statistics import BETTER, WORSE
 from loragrid.comparing.run_evidence import read_loss_path
 from loragrid.formatting import AXIS_NAMES, plain_name, setting, visible
 from loragrid.records.outcomes import Outcome
@@ -69,7 +70,7 @@ def _run_change(material: Material, row: dict[str, Any]) -> RunChange:
     if row["kept"] is not None:
         excludes_zero = row["kept_low"] > 0 or row["kept_high"] < 0
         kept = Estimate(row["kept"], row["kept_low"], row["kept_high"], excludes_zero)
-    gain = Estimate(row["gain"], row["gain_low"], row["gain_high"], row["gain_verdict"] != "can't tell")
+    gain = Estimate(row["gain"], row["gain_low"], row["gain_high"], row["gain_verdict"] in (BETTER, WORSE))
     return RunChange(material.compared.setting_labels[row["run"]], gain, kept, row["pareto"])
 
 
