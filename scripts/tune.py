@@ -1,10 +1,10 @@
-"""Tune: search for a good setting with Optuna, pruning trials that fall behind, on a base that is loaded once.
+"""Tune: search for a good setting with Optuna, pruning trials that fall behind.
 
     tune.py --study FILE --data FOLDER --out results/demo/tune [--cores N] [--session-minutes M]
 
-The same command continues the search after a kill, and in a second terminal or Slurm job it adds a worker. It leaves in the
-output folder: journal.log (Optuna's storage, which its dashboard opens), trials/, trials.csv, curves.csv, winner/ (the best
-setting as a study file) and, last, tune.json.
+The same command continues the search after a kill, and in a second terminal or Slurm job it adds a
+worker. It leaves in the output folder: journal.log (Optuna's storage, which its dashboard opens),
+trials/, trials.csv, curves.csv, winner/ (the best setting as a study file) and, last, tune.json.
 """
 
 import argparse
@@ -28,9 +28,9 @@ from loragrid.runtime.code_digest import code_digest
 from loragrid.runtime.provenance import device_info, git_state, versions
 from loragrid.runtime.quiet_libraries import quiet_libraries
 from loragrid.runtime.session import SessionClock, StopSignals, add_session_options, session_end
-from loragrid.searching.search import Claim, Search, search_name
+from loragrid.searching.search import Claim, Search
 from loragrid.searching.search_result import importance, summarize, trial_rows
-from loragrid.searching.trials import TrialResult, TrialRunner
+from loragrid.searching.trials import TrialResult, TrialRunner, search_name
 from loragrid.study.search_point import settings_sha256
 from loragrid.study.study_file import Study, load_study
 from loragrid.study.winner import SCHEMA, write_winner
@@ -41,10 +41,10 @@ POLL_SECONDS = 0.5
 def tune(
     *, study: Study, data_folder: Path, out: Path, session_ends: float | None = None, summary: bool = True
 ) -> dict[str, Any] | None:
-    """Work on the search until all trials are settled, by this worker or others; with `summary` write and return the result.
+    """Work on the search until all trials are settled; with `summary` write and return its result.
 
-    `session_ends`: end of the session, seconds of `time.monotonic()`. Raises `Paused` if a signal or that moment comes
-    first; the interrupted trial is then tried again.
+    `session_ends`: end of the session, seconds of `time.monotonic()`. Raises `Paused` if a signal
+    or that moment comes first; the interrupted trial is then tried again.
     """
     settings = study.tune
     if settings is None:
@@ -56,7 +56,8 @@ def tune(
     with record_failures(out, run="tune"), StopSignals() as stop:
         (out / "failure.json").unlink(missing_ok=True)
         search = Search(out, name=search_name(study), tune=settings)
-        # How long loading the base takes is only known from runs of the same study that have loaded it.
+        # How long loading the base takes is only known from runs of the same study that have loaded
+        # it.
         loading = minimum_logged((out.parent / "train").glob("*/history.jsonl"), "loading_seconds") or 0.0
         if search.settled() < settings.trials and clock.too_late(loading=loading):
             stop.request("paused: session_minutes")
@@ -123,7 +124,8 @@ def _described(result: TrialResult) -> str:
 
 
 def write_result(study: Study, search: Search, out: Path) -> dict[str, Any]:
-    """Write the tables, the winner's study file and, last, tune.json; return the content of the latter."""
+    """Write the tables, the winner's study file and, last, tune.json, whose content is returned."""
+    # tune.json comes last: Snakemake takes it as the sign that all other files are there.
     rows = trial_rows(search)
     found = summarize(rows, search.space)
     winner = None
@@ -189,7 +191,7 @@ def _curve_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 @contextmanager
 def further_workers(count: int, arguments: list[str]) -> Iterator[None]:
-    """Start further workers on this machine; they end with the search, or are stopped at the end of the block."""
+    """Start further workers, which end with the search or are stopped at the end of the block."""
     output, terminal = output_options()
     command = [sys.executable, str(Path(__file__).resolve()), *arguments, "--helper", *output]
     processes = [subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=terminal) for _ in range(count)]
@@ -218,6 +220,7 @@ def main() -> None:
     passed = ["--study", arguments.study, "--data", str(arguments.data), "--out", str(arguments.out)]
     if ends is not None:
         passed += ["--session-ends", str(ends)]
+    # A helper starts no helpers of its own.
     workers = 1
     if study.tune is not None and not arguments.helper:
         workers = min(study.tune.workers, max(1, arguments.cores // study.training.threads))

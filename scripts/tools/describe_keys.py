@@ -1,4 +1,4 @@
-"""Writes config/README.md, the list of all keys of a study file, from the descriptions in the schema.
+"""Writes config/README.md, the list of the keys of a study file, from the schema.
 
 Usage: python scripts/tools/describe_keys.py
 """
@@ -10,7 +10,7 @@ from typing import Any
 from loragrid.errors import run_main
 from loragrid.paths import ROOT
 from loragrid.runtime.atomic_files import write_text
-from loragrid.study.validation import read_schema
+from loragrid.study.schema import read_schema
 
 HEAD = """# Study files
 

@@ -32,7 +32,7 @@ def test_one_worker_makes_the_same_search_again(searched: Search, tmp_path: Path
 
 
 def test_killed_at_random_and_resumed_the_search_is_the_same(searched: Search, tmp_path: Path) -> None:
-    """Each kill comes after the journal has grown by some lines: in the middle of claims, of trials and of their ends."""
+    """Kills in the middle of claims, of trials and of their ends, after the journal has grown by some lines."""
     rng, journal, lines, kills = random.Random(7), tmp_path / "journal.log", 0, 0
     while True:
         worker = start(tmp_path, pause=0.002)
@@ -173,8 +173,10 @@ def test_more_trials_continue_the_search_and_fewer_delete_none(searched: Search,
 def test_a_worker_killed_as_it_claims_leaves_a_trial_that_the_next_one_takes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trials: int
 ) -> None:
-    """Slot 1 is enqueued and never asked for; another worker holds slot 0 and then leaves it. By then the search may have been
-    shortened so that it ends before slot 1."""
+    """Slot 1 is enqueued and never asked for; another worker holds slot 0 and then leaves it.
+
+    By then the search may have been shortened so that it ends before slot 1.
+    """
     first, dying = (Search(tmp_path, name="toy", tune=Tune.read(TUNE | {"trials": 3})) for _ in range(2))
     with first.claim_next() as claim:
         monkeypatch.setattr(dying._study, "ask", lambda **_: pytest.exit("killed"))

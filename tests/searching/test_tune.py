@@ -16,8 +16,8 @@ import pytest
 from loragrid.errors import Failed, Paused, UserError
 from loragrid.paths import ROOT
 from loragrid.runtime.session import SessionClock, StopSignals
-from loragrid.searching.search import Search, search_name
-from loragrid.searching.trials import TrialRunner
+from loragrid.searching.search import Search
+from loragrid.searching.trials import TrialRunner, search_name
 from loragrid.study.search_point import cell_at, settings_sha256
 from loragrid.study.study_file import Study, load_study
 from loragrid.study.winner import read_search, winner_cell

@@ -1,4 +1,4 @@
-"""The `tune` section of a study file: mistakes are named with their fix; values become distributions and coordinates."""
+"""The `tune` section of a study file: its mistakes, its distributions and its coordinates."""
 
 import copy
 from pathlib import Path

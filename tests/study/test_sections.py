@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from loragrid.study import sections
+from loragrid.study.schema import read_schema
 from loragrid.study.sections import Section
 from loragrid.study.study_file import Study, load_study
-from loragrid.study.validation import read_schema
 
 SCHEMA = read_schema()["properties"]
 # Place in the schema → the class of that section.
@@ -41,7 +41,8 @@ def node(place: str) -> dict[str, Any]:
 
 
 def forms(kind: type[Section]) -> list[dict[str, Any]]:
-    """The forms that a class stands for: the alternatives of a `oneOf`, at each of its places (a trial's budget has no epochs)."""
+    """The forms of a section at all its places, the alternatives of a `oneOf` included."""
+    # A trial's budget, for one, has no epochs.
     nodes = [node(place) for place, other in SECTIONS.items() if other is kind]
     return [form for found in nodes for form in found.get("oneOf", [found])]
 

@@ -6,8 +6,8 @@ import yaml
 
 from loragrid.errors import UserError
 from loragrid.paths import ROOT
+from loragrid.study.schema import read_schema
 from loragrid.study.study_file import load_study
-from loragrid.study.validation import read_schema
 from tools.describe_keys import describe
 
 DEMO = yaml.safe_load((ROOT / "config" / "studies" / "demo.yaml").read_text())

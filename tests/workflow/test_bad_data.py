@@ -1,4 +1,4 @@
-"""Mistakes in data files and tokenizers: each ends in one line that names the file and the fix, and changes no result."""
+"""Mistakes in data files and tokenizers: each ends in one line with the file and the fix."""
 
 import json
 

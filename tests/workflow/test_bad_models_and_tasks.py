@@ -1,5 +1,4 @@
-"""Mistakes in models, task files and prepared data: each ends in one line that names the file and the fix, and changes no
-result."""
+"""Mistakes in models, task files and prepared data: each ends in one line with the file and the fix."""
 
 import json
 import os

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from loragrid.paths import ROOT
-from loragrid.searching.search import search_name
+from loragrid.searching.trials import search_name
 from loragrid.study.study_file import Study, load_study
 from tests.fixtures import search_toys
 from tests.fixtures.checkout import Checkout

@@ -1,4 +1,4 @@
-"""How a run fails when memory or disk runs out: one line for the user, and `failure.json` for the tables."""
+"""Failures of a run: one line for the user, and `failure.json` for the tables."""
 
 import errno
 import os
@@ -60,12 +60,13 @@ def disk_full(error: BaseException, folder: Path) -> bool:
 
 @contextmanager
 def record_failures(out: Path, *, run: str) -> Iterator[None]:
-    """Create the folder, turn errors of the block into one line, and write failure.json if the run cannot go on by itself.
+    """Turn an error of the block into one line, and write failure.json if the run cannot continue.
 
-    A mistake of the user leaves no new folder, because nothing was done in it.
+    Creates the folder. A mistake of the user leaves no new folder, because nothing was done in it.
     """
     new = not out.exists()
     try:
+        # Inside the block, so that a folder that cannot be created is one line too.
         out.mkdir(parents=True, exist_ok=True)
         yield
     except Paused:
@@ -81,7 +82,7 @@ def record_failures(out: Path, *, run: str) -> Iterator[None]:
             step = last_position(out / "losses.csv")[0]
             write_failure(out, run=run, reason=reason, message=str(failure), step=step, **more)
         if failure is error:
-            raise
+            raise  # A bug keeps its traceback.
         raise failure from error
 
 
@@ -112,7 +113,7 @@ def _explain(error: Exception, *, out: Path, run: str) -> tuple[Exception, str, 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
     """`error` and the errors that led to it."""
-    seen: set[int] = set()
+    seen: set[int] = set()  # An exception can be its own context's context.
     cause: BaseException | None = error
     while cause is not None and id(cause) not in seen:
         seen.add(id(cause))

@@ -1,8 +1,9 @@
-"""A copy of a run's record that Snakemake does not delete, so that a finished run is never trained again.
+"""A copy of a run's record that Snakemake does not delete, so that no run is trained twice.
 
-Snakemake deletes the record, its declared output, before it runs a job again, even if only Snakemake itself was killed and
-its orphaned trainer finished. The copy holds the fingerprint of everything that determines the adapter, the code included,
-and the digest of every final file. An edit of the training code or other data therefore make the copy worthless.
+Snakemake deletes the record, its declared output, before it runs a job again, even if only
+Snakemake itself was killed and its orphaned trainer finished. The copy holds the fingerprint of
+everything that determines the adapter, the code included, and the digest of every final file. An
+edit of the training code or other data therefore make the copy worthless.
 """
 
 import dataclasses
@@ -23,7 +24,7 @@ def save(out: Path, record: RunRecord, *, fingerprint: dict[str, Any]) -> None:
 
 
 def read(out: Path, *, fingerprint: dict[str, Any]) -> RunRecord | None:
-    """The record of a finished run if its fingerprint is `fingerprint` and its files are unchanged, else None."""
+    """The record of a finished run, or None if its fingerprint or its files have changed."""
     if not (out / NAME).exists():
         return None
     try:
@@ -36,6 +37,6 @@ def read(out: Path, *, fingerprint: dict[str, Any]) -> RunRecord | None:
 
 
 def _digests(out: Path) -> dict[str, str]:
-    """SHA-256 of the final files by their path in the run's folder; a diverged run has no adapter."""
+    """Path in the run's folder → SHA-256, of the final files; a diverged run has no adapter."""
     files = [out / "losses.csv", *sorted((out / "adapter").glob("*"))]
     return {str(file.relative_to(out)): sha256_file(file) for file in files}

@@ -1,4 +1,4 @@
-"""The history of a run: a line when a session starts and one when it ends, appended and never rewritten."""
+"""The history of a run: a line when a session starts and one when it ends, never rewritten."""
 
 import json
 import os
@@ -18,10 +18,10 @@ class History:
         self.path = path
 
     def start(self, *, step: int, seconds_before: float, device: str, fingerprint_sha256: str) -> None:
-        """Record the start of a session at `step`; `seconds_before` is the training time in its checkpoint.
+        """Record the start of a session at `step`, with the training time in its checkpoint.
 
-        A start at step 0 after a finished run, or with another fingerprint, restarts the run: the earlier lines stay in the
-        file but no longer count.
+        A start at step 0 after a finished run, or with another fingerprint, restarts the run: the
+        earlier lines stay in the file but no longer count.
         """
         self._append(
             {"event": "start", "step": step, "seconds_before": seconds_before, "fingerprint_sha256": fingerprint_sha256}
@@ -37,6 +37,7 @@ class History:
         lines = self.lines()
         if lines and lines[-1]["event"] == "start":
             start = lines[-1]
+            # A session killed before its first row has made no step and no training time.
             self.end(
                 step=max(last_step, start["step"]),
                 seconds=max(0.0, last_seconds - start["seconds_before"]),
@@ -58,12 +59,14 @@ class History:
         )
 
     def session_values(self, key: str) -> list[Any]:
-        """The value of `key` in the end line of each of those sessions; None if it has none, as after a kill."""
+        """The value of `key` in each of those sessions' end lines; None where a kill left none."""
         return [end.get(key) for _, end in self._pairs()]
 
     def _pairs(self) -> list[tuple[dict[str, Any], dict[str, Any]]]:
         """Start and end lines of the sessions since the run began or was restarted."""
         pairs: list[tuple[dict[str, Any], dict[str, Any]]] = []
+        # An end without a start cannot be charged to a session; a start without an end is still
+        # open.
         start = None
         for line in self.lines():
             if line["event"] == "start":
@@ -76,7 +79,7 @@ class History:
         return pairs
 
     def lines(self) -> list[dict[str, Any]]:
-        """All whole lines. One that a power cut tore is skipped; the next start closes its session."""
+        """All whole lines. A torn line is skipped; the next start closes its session."""
         if not self.path.is_file():
             return []
         found = []
@@ -97,12 +100,13 @@ class History:
                 line = "\n" + line
             file.write(line.encode())
             file.flush()
-            # The history must survive a power cut: it is the only account of a session that left no checkpoint.
+            # The history must survive a power cut: it is the only account of a session that left no
+            # checkpoint.
             os.fsync(file.fileno())
 
 
 def minimum_logged(histories: Iterable[Path], key: str) -> float | None:
-    """The smallest value of `key` in the end lines of these files' sessions; None if none has it."""
+    """The smallest value of `key` over the ended sessions of these files; None if none has it."""
     values = []
     for path in histories:
         values += [value for value in History(path).session_values(key) if value is not None]

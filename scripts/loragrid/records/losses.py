@@ -1,4 +1,4 @@
-"""The loss rows of a run in `losses.csv`: one per update and one per measurement of the held-out loss."""
+"""The loss rows of a run in `losses.csv`, one per update and per held-out measurement."""
 
 import csv
 import io
@@ -12,10 +12,11 @@ from loragrid.runtime.atomic_files import write_text
 
 @dataclass(frozen=True, kw_only=True)
 class LossRow:
-    """A loss: mean negative log-likelihood per loss token, nats. Counts are totals since the run began.
+    """A loss: mean negative log-likelihood per loss token, nats.
 
-    `learning_rate` and `grad_norm` (before clipping) belong to the update and are None in held-out rows. `seconds` is training
-    time with evaluation and saving, without the work that was repeated after a kill.
+    Counts are totals since the run began. `learning_rate` and `grad_norm` (before clipping) belong
+    to the update and are None in held-out rows. `seconds` is training time with evaluation and
+    saving, without the work that was repeated after a kill.
     """
 
     step: int
@@ -35,8 +36,8 @@ COLUMNS = tuple(field.name for field in fields(LossRow))
 class LossTable:
     """The rows in memory and in the file, which shows the losses of a running job.
 
-    After a kill the rows come from the checkpoint, which holds those up to its step. `restore` rewrites the file from them,
-    so that replayed steps are neither doubled nor missing.
+    After a kill the rows come from the checkpoint, which holds those up to its step. `restore`
+    rewrites the file from them, so that replayed steps are neither doubled nor missing.
     """
 
     def __init__(self, path: Path) -> None:
@@ -59,7 +60,7 @@ class LossTable:
         write_text(self.path, _line(COLUMNS) + "".join(_line(asdict(row).values()) for row in self.rows))
 
     def sync(self) -> None:
-        """Rewrite the whole file with fsync, because appended lines may still be in the page cache."""
+        """Rewrite the file with fsync, because appended lines may still be in the page cache."""
         self.restore(self.as_dicts())
 
     def as_dicts(self) -> list[dict[str, Any]]:
@@ -76,10 +77,12 @@ class LossTable:
 
 
 def last_position(path: Path) -> tuple[int, float]:
-    """Step and seconds of the last whole row of a killed session's `losses.csv`; (0, 0.0) if there is none."""
+    """Step and seconds of the last whole row of a `losses.csv`; (0, 0.0) if there is none."""
     if not path.is_file():
         return 0, 0.0
     text = path.read_text(encoding="utf-8", errors="replace")
+    # Up to the last newline: a kill may have left half a row after it. The first line is the
+    # header.
     for line in reversed(text[: text.rfind("\n") + 1].splitlines()[1:]):
         values = dict(zip(COLUMNS, next(csv.reader([line])), strict=False))
         try:

@@ -1,4 +1,4 @@
-"""The outcomes of a study so far: for every cell and base its record and scores, or the reason why they are missing."""
+"""The outcomes of a study so far: each subject's record and scores, or why they are missing."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,10 @@ STATUSES = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """Record, scores and status of one subject. `status` is a key of `STATUSES`; `reason` is None only for "scored"."""
+    """Record, scores and status of one subject.
+
+    `status` is a key of `STATUSES`; `reason` is None only for "scored".
+    """
 
     subject: str
     kind: str
@@ -46,7 +49,10 @@ def collect(study: Study, results: Path) -> list[Outcome]:
 
 
 def data_cards(study: Study, results: Path) -> dict[str, dict[str, Any]]:
-    """Data id → data card, of the study's data sets that are prepared. A search's winner uses the base case's data set."""
+    """Data id → data card, of the study's prepared data sets.
+
+    A search's winner uses the base case's.
+    """
     # Not a glob: the folder may also hold data sets of an earlier version of the study.
     paths = {data: results / "data" / data / "card.json" for data in study.data_sets}
     return {data: read_json(path) for data, path in sorted(paths.items()) if path.is_file()}
@@ -90,7 +96,8 @@ def _run(results: Path, cell: Cell) -> Outcome:
 
 
 def _why_no_record(folder: Path) -> tuple[str, str]:
-    """Status and reason of a run without a record, from its failure.json or the last line of its history."""
+    """Status and reason of a run without a record, from failure.json or the end of its history."""
+    # failure.json says more than the history's last line.
     if (folder / "failure.json").is_file():
         return "failed", _failure_reason(folder / "failure.json")
     lines = History(folder / "history.jsonl").lines()

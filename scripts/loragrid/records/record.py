@@ -15,7 +15,7 @@ RECORD_SCHEMA = 1
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Session:
-    """One uninterrupted stretch of a run's training, from `start_step` to `end_step`, and why it ended."""
+    """One uninterrupted stretch of a run's training, and why it ended."""
 
     start_step: int
     end_step: int
@@ -29,9 +29,9 @@ class Session:
 class RunRecord:
     """Settings, cost and results of one training run.
 
-    `tokens` counts the non-padding input tokens of all updates, `loss_tokens` those that carried loss. Losses are mean
-    negative log-likelihoods per loss token, nats. `notes` are the backend's own choices: precisions, and departures from the
-    settings.
+    `tokens` counts the non-padding input tokens of all updates, `loss_tokens` those that carried
+    loss. Losses are mean negative log-likelihoods per loss token, nats. `notes` are the backend's
+    own choices: precisions, and departures from the settings.
     """
 
     study: str
@@ -78,10 +78,10 @@ class RunRecord:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TaskScore:
-    """The result of one task. `metrics`: name → {"value", "stderr", "higher_is_better"}; `reason` says why it failed.
+    """The result of one task. `metrics`: name → {"value", "stderr", "higher_is_better"}.
 
-    A metric whose higher_is_better is None is evidence and no score, such as the length of answers. `notes` qualify the
-    result: a task asked without the chat template, or prompts that were cut.
+    A metric whose higher_is_better is None is evidence and no score, such as the length of answers.
+    `notes` qualify the result: a task asked without the chat template, or prompts that were cut.
     """
 
     group: Literal["target", "retention"]
@@ -98,7 +98,8 @@ class TaskScore:
 class ScoreRecord:
     """The scores of one subject: a run's adapter on its base, or an untrained base.
 
-    `base_commit` is None for a local model. `notes` name departures from the study file's precision.
+    `base_commit` is None for a local model. `notes` name departures from the study file's
+    precision.
     """
 
     study: str
@@ -132,12 +133,12 @@ def write_record(path: Path | str, record: RunRecord | ScoreRecord) -> None:
 
 
 def read_record(path: Path | str, kind: type[Record]) -> Record:
-    """Read a record of `kind`; a missing or broken file, or one with another schema, is a `UserError`."""
+    """Read a record of `kind`; a missing, broken or outdated file is a `UserError`."""
     return as_record(read_json(path), kind, path)
 
 
 def find_record(path: Path, kind: type[Record]) -> tuple[Record | None, str | None]:
-    """The record and None; None and the reason if the file cannot be read; (None, None) if there is no file."""
+    """The record, and the reason why it cannot be read. Both are None if there is no file."""
     if not path.is_file():
         return None, None
     try:
@@ -151,6 +152,7 @@ def as_record(value: Any, kind: type[Record], path: Path | str) -> Record:
     if not isinstance(value, dict) or value.get("schema") != RECORD_SCHEMA:
         raise UserError(f"{path}: not a record of schema {RECORD_SCHEMA}. Fix: delete it and run its stage again.")
     try:
+        # Strict: a missing or an unknown key is a TypeError of the dataclass.
         return _build(kind, value)
     except (TypeError, AttributeError, KeyError) as error:
         line = f"{path}: not a complete {kind.__name__} ({error}). Fix: delete it and run its stage again."
@@ -162,7 +164,8 @@ def _build(kind: type, value: dict[str, Any]) -> Any:
     return kind(**{key: _convert(hints[key], item) for key, item in value.items()})
 
 
-# Resolving type hints takes longer than reading a record, and a large study has thousands of records.
+# Resolving type hints takes longer than reading a record, and a large study has thousands of
+# records.
 _hints = cache(typing.get_type_hints)
 
 
@@ -178,4 +181,5 @@ def _convert(hint: Any, value: Any) -> Any:
         raise TypeError(f"{value!r} is not one of {', '.join(map(str, arguments))}")
     if isinstance(hint, types.UnionType) and value is not None:
         return _convert(arguments[0], value)
+    # JSON has one kind of number: a 2 in the file is read as an int even if the field is a float.
     return float(value) if hint is float else value

@@ -17,7 +17,7 @@ from loragrid.paths import SCRIPTS
 from loragrid.runtime.atomic_files import write_text
 
 # Modules that only refuse: they decide whether a stage runs, never its result.
-IGNORED = ("loragrid/runtime/optional_packages.py", "loragrid/study/validation.py")
+IGNORED = ("loragrid/runtime/optional_packages.py", "loragrid/study/schema.py", "loragrid/study/validation.py")
 
 
 class _Module(NamedTuple):

@@ -1,4 +1,4 @@
-"""Hyperband's brackets: each trial's bracket follows from its slot, so that a killed search continues unchanged."""
+"""Hyperband's brackets, chosen by a trial's slot so that a killed search continues unchanged."""
 
 from functools import cache
 from typing import Any
@@ -7,11 +7,15 @@ from loragrid.study.sections import Tune
 
 
 def bracket_order(shares: list[int]) -> list[int]:
-    """One period of brackets in which bracket i appears `shares[i]` times, spread evenly (smooth weighted round robin)."""
+    """One period of brackets in which bracket i appears `shares[i]` times, spread evenly.
+
+    The method is smooth weighted round robin.
+    """
     credit = [0] * len(shares)
     order = []
     for _ in range(sum(shares)):
-        # Every bracket earns its share; the richest one comes next (on a tie the first) and pays for all.
+        # Every bracket earns its share; the richest one comes next (on a tie the first) and pays
+        # for all.
         credit = [have + share for have, share in zip(credit, shares)]
         chosen = credit.index(max(credit))
         credit[chosen] -= sum(shares)
@@ -26,11 +30,12 @@ def pruner_class() -> type:
     from optuna.trial import TrialState
 
     class BracketPruner(HyperbandPruner):
-        """Optuna's Hyperband (Li et al., 2018, https://jmlr.org/papers/v18/16-558.html), with three differences.
+        """Optuna's Hyperband with three differences.
 
-        A trial's bracket follows from its slot and not from a hash of Optuna's trial number, which a retry changes. The
-        brackets exist from the start, because slots get theirs before any trial is pruned. A trial left by a killed worker
-        does not compete, because its retry does.
+        Hyperband: Li et al., 2018, https://jmlr.org/papers/v18/16-558.html. A trial's bracket
+        follows from its slot and not from a hash of Optuna's trial number, which a retry changes.
+        The brackets exist from the start, because slots get theirs before any trial is pruned. A
+        trial left by a killed worker does not compete, because its retry does.
         """
 
         def __init__(self, *, min_resource: int, max_resource: int, reduction_factor: int) -> None:

@@ -1,4 +1,4 @@
-"""The search's storage on disk: Optuna's journal, one appended line per event, intact after any kill."""
+"""The search's storage: Optuna's journal, one appended line per event, intact after any kill."""
 
 import os
 from pathlib import Path
@@ -15,11 +15,12 @@ LOCK_POLL_SECONDS = 0.01
 def process_lock(path: Path) -> FileLock:
     """A lock between processes that waits until it is free, as a context manager.
 
-    It is the kernel's `flock`, so the death of its holder releases it, however it dies, and nobody has to guess from a
-    file's age. It also holds between machines where the file system forwards locks: NFS does, Lustre if mounted with
-    `flock`.
+    It is the kernel's `flock`, so the death of its holder releases it, however it dies, and nobody
+    has to guess from a file's age. It also holds between machines where the file system forwards
+    locks: NFS does, Lustre if mounted with `flock`.
     """
-    # A file system without flock raises. filelock's fallback, a lock file, would outlive a killed worker.
+    # A file system without flock raises. filelock's fallback, a lock file, would outlive a killed
+    # worker.
     return FileLock(path, poll_interval=LOCK_POLL_SECONDS, fallback_to_soft=False)
 
 
@@ -35,7 +36,7 @@ def open_journal(path: Path) -> "JournalStorage":
 
 
 class JournalLock:
-    """A lock beside a journal, with the two methods that Optuna calls before and after it appends."""
+    """A lock beside a journal, with the two methods that Optuna calls around an append."""
 
     def __init__(self, journal: Path) -> None:
         self._journal = journal
@@ -45,8 +46,8 @@ class JournalLock:
         """Wait for the lock, then repair the end of the journal."""
         self._lock.acquire()
         try:
-            # A power cut or a full disk may have torn another writer's last line. Appending to it would make a line that
-            # Optuna cannot read, and with it the whole journal unreadable.
+            # A power cut or a full disk may have torn another writer's last line. Appending to it
+            # would make a line that Optuna cannot read, and with it the whole journal unreadable.
             cut_torn_line(self._journal)
         except BaseException:
             self.release()

@@ -1,8 +1,9 @@
 """A search: its finished, running and open trials, and how one of several workers claims the next.
 
-Trials are numbered by `slot`, 0 to trials - 1. A slot may have several of Optuna's trials: one left by a killed worker is
-marked as failed, and its slot is tried again with the same parameters. The parameters of a slot depend on the seed, the slot
-and the earlier results only, so a single worker makes the same search however often it is killed.
+Trials are numbered by `slot`, 0 to trials - 1. A slot may have several of Optuna's trials: one left
+by a killed worker is marked as failed, and its slot is tried again with the same parameters. The
+parameters of a slot depend on the seed, the slot and the earlier results only, so a single worker
+makes the same search however often it is killed.
 """
 
 import os
@@ -15,52 +16,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loragrid.errors import Paused, print_line
-from loragrid.runtime.atomic_files import sha256_json
-from loragrid.runtime.code_digest import code_digest
-from loragrid.runtime.provenance import versions
 from loragrid.runtime.run_lock import RunLock
 from loragrid.searching.hyperband_brackets import make_pruner
 from loragrid.searching.journal import open_journal, process_lock
-from loragrid.study.search_point import settings_sha256
 from loragrid.study.search_space import distributions, rounded_point, searched_space
 from loragrid.study.sections import Tune
-from loragrid.study.study_file import Study
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial, Trial
 
-# Libraries whose version can change a trial's loss, or which setting is tried next.
-RESULT_LIBRARIES = (
-    "torch",
-    "transformers",
-    "trl",
-    "peft",
-    "accelerate",
-    "bitsandbytes",
-    "unsloth",
-    "unsloth_zoo",
-    "optuna",
-)
-# Outcomes of a failed trial that are final. A failed trial with another outcome was left by its worker and is tried again.
+# Outcomes of a failed trial that are final. A failed trial with another outcome was left by its
+# worker and is tried again.
 FINAL_FAILURES = ("out_of_memory", "failed")
-# A slot is given up after so many killed workers: its trial may be what makes the system kill them, by using up memory.
+# A slot is given up after so many killed workers: its trial may be what makes the system kill them,
+# by using up memory.
 MAX_KILLS = 5
-
-
-def search_name(study: Study) -> str:
-    """The name of a study's search: readable, and unique to its settings, the code of a trial and the libraries' versions.
-
-    Trials made under another name are never mixed with those of this one.
-    """
-    installed = versions()
-    libraries = {package: installed.get(package) for package in RESULT_LIBRARIES}
-    digest = sha256_json([settings_sha256(study), code_digest("loragrid/searching/trials"), libraries])
-    return f"{study.tune.space}-{digest[:8]}"
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A trial held by this worker. `point` is the setting to train; `lock` shows other workers that this one is alive."""
+    """A trial held by this worker.
+
+    `point` is the setting to train; `lock` shows other workers that this one is alive.
+    """
 
     slot: int
     point: dict[str, Any]
@@ -70,17 +48,22 @@ class Claim:
 
 
 class Search:
-    """The trials of one search. Its journal, `folder/journal.log`, may hold other searches under their own names."""
+    """The trials of one search.
+
+    Its journal, `folder/journal.log`, may hold other searches under their own names.
+    """
 
     def __init__(self, folder: Path, *, name: str, tune: Tune) -> None:
         import optuna
 
+        # Otherwise Optuna prints a line for each trial, as the tune stage does.
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.name, self.tune, self.folder = name, tune, folder / "trials" / name
         self.space = searched_space(tune)
         self.folder.mkdir(parents=True, exist_ok=True)
         self._claims = process_lock(folder / "claims.flock")
         self.pruner = make_pruner(tune)
+        # Two workers that start at the same time must not both create the study.
         with self._claims:
             self._storage = open_journal(folder / "journal.log")
             self._study = optuna.create_study(
@@ -92,7 +75,10 @@ class Search:
         return self._study.get_trials(deepcopy=False)
 
     def by_slot(self) -> list[list["FrozenTrial"]]:
-        """Optuna's trials of each slot, oldest first. It includes slots beyond `tune.trials` from when that number was larger."""
+        """Optuna's trials of each slot, oldest first.
+
+        Slots beyond `tune.trials` are included if that number was larger before.
+        """
         found: dict[int, list[FrozenTrial]] = {slot: [] for slot in range(self.tune.trials)}
         for trial in self.trials():
             found.setdefault(trial.user_attrs["slot"], []).append(trial)
@@ -104,20 +90,22 @@ class Search:
 
     @contextmanager
     def claim_next(self) -> Iterator[Claim | None]:
-        """Claim the next open trial for the duration of the block; None if other workers hold all that are open."""
+        """Claim the next open trial for the block; None if other workers hold all of them."""
         with ExitStack() as held:
-            # One claim at a time over all workers: choosing a slot and locking it must not be interleaved.
+            # One claim at a time over all workers: choosing a slot and locking it must not be
+            # interleaved.
             with self._claims:
-                slots = self._open_slots()
-                claim = self._claim(slots[0]) if slots else None
-                if claim:
+                slots, claim = self._open_slots(), None
+                if slots:
+                    claim = self._claim(slots[0])
                     held.enter_context(claim.lock)
             yield claim
 
     def _open_slots(self) -> list[int]:
-        """The slots to be tried, lowest first. Trials whose worker is gone are marked as failed here, and only here.
+        """The slots to be tried, lowest first.
 
-        A slot whose trial was enqueued by a worker that died before asking for it comes before all others, because Optuna
+        Trials whose worker is gone are marked as failed here, and only here. A slot whose trial was
+        enqueued by a worker that died before asking for it comes before all others, because Optuna
         gives an enqueued trial to whoever asks next.
         """
         from optuna.trial import TrialState
@@ -128,9 +116,11 @@ class Search:
             if is_settled(trials) or (slot >= self.tune.trials and not waits):
                 continue
             if trials:
+                # Still training, or about to release what it has just finished.
                 if self._alive(slot):
                     continue
-                # The worker may have finished the trial between the first look and releasing its lock.
+                # The worker may have finished the trial between the first look and releasing its
+                # lock.
                 trials = self.by_slot()[slot]
                 if is_settled(trials):
                     continue
@@ -139,11 +129,13 @@ class Search:
                 self._study.tell(trial.number, state=TrialState.FAIL)
                 print_line(f"[tune] trial {slot} was left by its worker")
             if kills(trials) + len(running) < MAX_KILLS:
-                (enqueued if waits else others).append(slot)
+                group = enqueued if waits else others
+                group.append(slot)
         return enqueued + others
 
     def _alive(self, slot: int) -> bool:
         """Whether a worker holds the slot's lock."""
+        # Optuna's heartbeats need a relational database; a journal has none.
         folder = self.trial_folder(slot)
         try:
             with RunLock(folder, run=f"trial {slot}"):
@@ -152,12 +144,17 @@ class Search:
             return True
 
     def _claim(self, slot: int) -> Claim:
-        """Ask Optuna for the slot's trial. A retry gets the parameters of the earlier trial if that had received all of them."""
+        """Ask Optuna for the slot's trial.
+
+        A retry gets the parameters of the earlier trial if that had received all of them.
+        """
         from optuna.samplers import TPESampler
         from optuna.trial import TrialState
 
         earlier = self.by_slot()[slot]
         if not any(trial.state == TrialState.WAITING for trial in earlier):
+            # Enqueued and then asked for: a worker killed in between leaves a trial that has its
+            # slot.
             drawn = [trial for trial in earlier if trial.params.keys() == self.space.keys()]
             point = drawn[-1].params if drawn else {}
             attributes: dict[str, Any] = {"slot": slot}
@@ -166,13 +163,13 @@ class Search:
             if earlier:
                 attributes["retry_of"] = earlier[-1].number
             self._study.enqueue_trial(point, user_attrs=attributes)
-        # A new sampler per trial makes the random state depend on the slot and not on what this process did before.
+        # A new sampler per trial makes the random state depend on the slot and not on what this
+        # process did before.
         self._study.sampler = TPESampler(seed=self._seed(slot), n_startup_trials=self.tune.startup_trials)
         trial = self._study.ask(fixed_distributions=distributions(self.space))
         if trial.user_attrs["slot"] != slot:
-            raise RuntimeError(
-                f"Optuna returned trial {trial.user_attrs['slot']} instead of {slot}: something else changed the journal"
-            )
+            other = trial.user_attrs["slot"]
+            raise RuntimeError(f"Optuna returned trial {other} instead of {slot}: another program changed the journal")
         trial.set_user_attr("modelled", bool(trial.relative_params))
         trial.set_user_attr("worker", f"{platform.node()}:{os.getpid()}")
         folder = self.trial_folder(slot)
@@ -190,30 +187,35 @@ class Search:
         return folder
 
     def finish(self, claim: Claim, *, outcome: str, loss: float | None = None, **facts: Any) -> bool:
-        """Record how a claimed trial ended; False if another worker took the trial over while this machine slept.
+        """Record how a claimed trial ended; False if another worker has taken it over.
 
-        `outcome`: complete, pruned, diverged, out_of_memory, failed, or any other reason why it was left, to be tried again.
+        That happens when this machine sleeps. `outcome`: complete, pruned, diverged, out_of_memory,
+        failed, or any other reason why it was left, to be tried again.
         """
         from optuna.exceptions import UpdateFinishedTrialError
         from optuna.trial import TrialState
 
-        # A diverged trial counts as pruned for Optuna, because the sampler learns from pruned trials but not from failed ones.
+        # A diverged trial counts as pruned for Optuna, because the sampler learns from pruned
+        # trials but not from failed ones.
         states = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "diverged": TrialState.PRUNED}
         state = states.get(outcome, TrialState.FAIL)
         try:
             for key, value in (facts | {"loss": loss, "outcome": outcome}).items():
                 claim.trial.set_user_attr(key, value)
-            self._study.tell(claim.trial, loss if state == TrialState.COMPLETE else None, state=state)
+            # Optuna accepts a value for a complete trial only.
+            value = loss if state == TrialState.COMPLETE else None
+            self._study.tell(claim.trial, value, state=state)
         except UpdateFinishedTrialError:
-            print_line(
-                f"[tune] trial {claim.slot} was taken over by another worker while this one did not respond: that result counts"
-            )
+            print_line(f"[tune] trial {claim.slot} was taken over by another worker: the result of that one counts")
             return False
         return True
 
 
 def is_settled(trials: list["FrozenTrial"]) -> bool:
-    """Whether a slot needs no further trial: one is complete, pruned or finally failed, or too many workers were killed."""
+    """Whether a slot needs no further trial.
+
+    One is complete, pruned or finally failed, or too many workers were killed.
+    """
     from optuna.trial import TrialState
 
     done = (TrialState.COMPLETE, TrialState.PRUNED)

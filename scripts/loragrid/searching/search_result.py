@@ -1,4 +1,4 @@
-"""The result of a search: its trials as rows, the best one and its neighbours, and the importance of each parameter."""
+"""The result of a search: trials as rows, the best one, and the importance of parameters."""
 
 import math
 import statistics
@@ -17,7 +17,7 @@ FACTS = ("outcome", "reason", "bracket", "modelled", "steps", "planned_steps", "
 
 
 def trial_rows(search: Search) -> list[dict[str, Any]]:
-    """One dict per slot, of its last trial: the setting under `point`, the measurements under `curve`, and `FACTS`."""
+    """One dict per slot, of its last trial: the setting (`point`), its `curve`, and `FACTS`."""
     return [_row(slot, trials, search.space) for slot, trials in enumerate(search.by_slot()[: search.tune.trials])]
 
 
@@ -40,12 +40,13 @@ def _row(slot: int, trials: list["FrozenTrial"], space: Space) -> dict[str, Any]
 
 
 def summarize(rows: list[dict[str, Any]], space: Space) -> dict[str, Any]:
-    """Counts of a search's trials, the best one with its neighbours, median losses, and the steps saved by pruning."""
+    """Counts of trials, the best one, median losses, and the steps saved by pruning."""
     complete = [row for row in rows if row["outcome"] == "complete"]
     complete.sort(key=lambda row: (row["loss"], row["slot"]))
     measured = [row for row in rows if row["curve"]]
     begun = [row for row in rows if row["planned_steps"]]
-    # Only these count for the steps saved: a diverged or failed trial was cut short too, but not by the pruner.
+    # Only these count for the steps saved: a diverged or failed trial was cut short too, but not by
+    # the pruner.
     judged = [row for row in begun if row["outcome"] in ("complete", "pruned")]
     planned = sum(row["planned_steps"] for row in judged)
     outcomes = [row["outcome"] for row in rows]
@@ -72,9 +73,10 @@ def summarize(rows: list[dict[str, Any]], space: Space) -> dict[str, Any]:
 
 
 def _best(best: dict[str, Any], measured: list[dict[str, Any]], space: Space) -> dict[str, Any]:
-    """The best trial, its rank at the first measurement (which all trials have), and the trials nearest to it."""
+    """The best trial, its rank at the first measurement, and the trials nearest to it."""
     first = best["curve"][0][3]
     others = [row for row in measured if row["slot"] != best["slot"]]
+    # The slot breaks ties, so that the same search always names the same neighbours.
     near = sorted(others, key=lambda row: (distance(space, best["point"], row["point"]), row["slot"]))[:NEIGHBOURS]
     return {
         "slot": best["slot"],
@@ -106,10 +108,10 @@ def _neighbour(best: dict[str, Any], row: dict[str, Any], space: Space) -> dict[
 
 
 def importance(search: Search) -> dict[str, Any]:
-    """Share of the variance of the trials' losses that each parameter explains (fANOVA, Hutter et al., 2014).
+    """Share of the losses' variance that each parameter explains (fANOVA, Hutter et al., 2014).
 
-    Keys: `at`, "end" for final losses or "first" for those of the first measurement; `trials`, their number; `shares`,
-    parameter → share, or None if there are too few trials.
+    Keys: `at`, "end" for final losses or "first" for those of the first measurement; `trials`,
+    their number; `shares`, parameter → share, or None if there are too few trials.
     """
     import optuna
     from optuna.importance import FanovaImportanceEvaluator
@@ -119,6 +121,8 @@ def importance(search: Search) -> dict[str, Any]:
     # Equal losses have no variance to explain.
     if len(losses) < MIN_TRIALS or len({loss for _, loss in losses}) < 2:
         return found
+    # A study in memory: the evaluator takes final values only, and the search's own trials keep
+    # theirs.
     study = optuna.create_study(direction="minimize")
     for trial, loss in losses:
         study.add_trial(optuna.create_trial(params=trial.params, distributions=trial.distributions, value=loss))
@@ -129,12 +133,16 @@ def importance(search: Search) -> dict[str, Any]:
 
 
 def _comparable_losses(search: Search) -> tuple[str, list[tuple["FrozenTrial", float]]]:
-    """The final losses of the complete trials, or the first losses of all trials if pruning left too few complete ones."""
+    """The trials and losses to compare, and whether those are final or first losses.
+
+    First losses, which all trials have, are used if pruning left too few complete trials.
+    """
     from optuna.trial import TrialState
 
     counting = [trials[-1] for trials in search.by_slot()[: search.tune.trials] if trials]
     complete = [(trial, trial.value) for trial in counting if trial.state == TrialState.COMPLETE]
     if len(complete) >= MIN_TRIALS:
         return "end", complete
+    # Part 1 is the first measurement; a trial that diverged before it has none.
     first = [(trial, trial.intermediate_values.get(1, math.nan)) for trial in counting]
     return "first", [(trial, loss) for trial, loss in first if math.isfinite(loss)]

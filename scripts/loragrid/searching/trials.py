@@ -1,4 +1,4 @@
-"""Training of a search's trials by the code that trains the grid's runs, on a base that is loaded once for all trials."""
+"""Training of a search's trials, by the grid's code and on a base that is loaded once."""
 
 import gc
 import math
@@ -15,27 +15,41 @@ from loragrid.models.loading import torch_device
 from loragrid.models.model_files import prepared_entry
 from loragrid.records.failures import disk_full, memory_failure, out_of_memory
 from loragrid.records.losses import LossTable
+from loragrid.runtime.atomic_files import sha256_json
+from loragrid.runtime.code_digest import code_digest
+from loragrid.runtime.provenance import versions
 from loragrid.runtime.session import SessionClock, StopSignals
+from loragrid.searching.trial_progress import NoCheckpoints, Pruned, TrialProgress
 from loragrid.study.budget import plan_steps
 from loragrid.study.grid import Cell
-from loragrid.study.search_point import at_point
+from loragrid.study.search_point import at_point, settings_sha256
 from loragrid.study.study_file import Study
 from loragrid.training.backends.factory import choose_backend
 from loragrid.training.backends.interface import Backend, Base
 from loragrid.training.backends.recipe import Recipe, make_recipe
-from loragrid.training.progress import Diverged, Progress
+from loragrid.training.progress import Diverged
 
-
-class Pruned(Exception):
-    """Raised out of the trainer when a measurement shows that the trial is not worth continuing."""
+# Libraries whose version can change a trial's loss, or which setting is tried next.
+RESULT_LIBRARIES = (
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "accelerate",
+    "bitsandbytes",
+    "unsloth",
+    "unsloth_zoo",
+    "optuna",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrialResult:
-    """How a trial ended. `outcome`: complete, pruned, diverged, out_of_memory, failed, or why it was left unfinished.
+    """How a trial ended.
 
-    `curve` has for each measurement its number (1 to evaluations), step, tokens seen and held-out loss; `loss` is the last
-    finite one.
+    `outcome`: complete, pruned, diverged, out_of_memory, failed, or why it was left unfinished.
+    `curve` has for each measurement its number (1 to evaluations), step, tokens seen and held-out
+    loss; `loss` is the last finite one.
     """
 
     outcome: str
@@ -49,31 +63,16 @@ class TrialResult:
     seconds: float
 
 
-@dataclass(kw_only=True)
-class TrialProgress(Progress):
-    """Progress measured at `evaluations` equal parts of the training, where trials with different batches are comparable."""
+def search_name(study: Study) -> str:
+    """The name of a study's search: its space, and a digest of all that its trials depend on.
 
-    evaluations: int
-
-    def part(self, step: int) -> int:
-        """The number of parts that are finished after `step` updates."""
-        return step * self.evaluations // self.planned_steps
-
-    def report(self, *, final: bool = False) -> None:
-        """Print progress only for a trial that takes longer than seconds: the search prints a line for each."""
-        if not final and self.session_seconds() > 10.0:
-            super().report()
-
-    def _evaluates_at(self, step: int) -> bool:
-        # Not at step 0, where every trial has the loss of the untrained base.
-        return step > 0 and self.part(step) > self.part(step - 1)
-
-
-class NoCheckpoints:
-    """A checkpoint store that keeps nothing: a trial is short, and an interrupted one starts again."""
-
-    def save(self, **_: Any) -> None:
-        """Save nothing."""
+    That is its settings, the code of a trial and the versions of the libraries. Trials made under
+    another name are never mixed with those of this one.
+    """
+    installed = versions()
+    libraries = {package: installed.get(package) for package in RESULT_LIBRARIES}
+    digest = sha256_json([settings_sha256(study), code_digest("loragrid/searching/trials"), libraries])
+    return f"{study.tune.space}-{digest[:8]}"
 
 
 class TrialRunner:
@@ -113,6 +112,7 @@ class TrialRunner:
         """Training rows, and the held-out rows that trials are measured on."""
         if self._data is None:
             data = load_training_data(self.data_folder)
+            # Evenly spaced and not random, so that all trials and workers measure on the same rows.
             chosen = evenly_spaced(len(data.heldout), self.tune.heldout_rows)
             self._data = TrainingData(train=data.train, heldout=data.heldout.select(chosen), card=data.card)
         return self._data
@@ -129,22 +129,23 @@ class TrialRunner:
     ) -> TrialResult:
         """Train one trial. `should_prune` is called with the number and loss of each measurement.
 
-        Running out of memory and any other error in training are results of the trial. A full disk and mistakes of the user
-        are raised, because they would end every other trial too.
+        Running out of memory and any other error in training are results of the trial. A full disk
+        and mistakes of the user are raised, because they would end every other trial too.
         """
         began, progress = time.monotonic(), None
         try:
             trainer, progress = self._prepare(point, name=name, folder=folder, stop=stop, clock=clock)
-            progress.on_heldout_loss = _pruning(progress, should_prune)
+            progress.prune_if(should_prune)
             outcome, reason = self._train(trainer, progress)
             self._base = self.backend.release(self._base, trainer.model)
         except Exception as error:
             if isinstance(error, UserError | Failed) or disk_full(error, folder):
                 raise
-            traceback.print_exc()
+            traceback.print_exc()  # In the job's log: the table has room for one line only.
             outcome, reason = _failed(error)
             # The error may have left an adapter or a half-finished update on the base.
             self._drop_base()
+        # The trainer holds the last reference to the adapter and the optimizer's state.
         trainer = None
         self._free_memory()
         return _result(progress, outcome=outcome, reason=reason, seconds=time.monotonic() - began)
@@ -161,7 +162,7 @@ class TrialRunner:
         study = at_point(self.study, point, budget=self.tune.budget)
         cell = study.cells[0]
         recipe = make_recipe(study, cell, device=self.device)
-        base = self._load_base(cell, recipe)
+        base = self._load_base(cell, recipe)  # Again only after a trial that failed.
         model = self.backend.adapt(base, recipe=recipe)
         trainer = self.backend.trainer(
             model, base=base, recipe=recipe, train=self.data.train, heldout=self.data.heldout, folder=folder
@@ -196,19 +197,21 @@ class TrialRunner:
             return "pruned", None
         except Diverged as divergence:
             return "diverged", str(divergence)
+        # A trainer that was stopped returns normally, so the last measurement decides.
         measured = progress.losses.last("heldout")
         if measured is not None and measured.step == progress.planned_steps:
             return "complete", None
         return progress.stop_reason or "stopped", None
 
     def _free_memory(self) -> None:
-        """Free what the trial's trainer held: cycles of references keep it alive until a collection."""
+        """Free the trial's trainer, which cycles of references keep alive until a collection."""
         import torch
 
         gc.collect()
         if not self._frozen:
-            # The libraries' half a million objects stay for good, so later collections need not look at them. Every trial
-            # collects twice (accelerate does it too), which took a tenth of the time of the demo's trials.
+            # The libraries' half a million objects stay for good, so later collections need not
+            # look at them. Every trial collects twice (accelerate does it too), which took a tenth
+            # of the time of the demo's trials.
             gc.freeze()
             self._frozen = True
         if torch.cuda.is_available():
@@ -216,19 +219,10 @@ class TrialRunner:
 
 
 def evenly_spaced(count: int, wanted: int | None) -> list[int]:
-    """`wanted` row numbers evenly spaced over `count` rows; all of them if `wanted` is None or not smaller."""
+    """`wanted` row numbers evenly spaced over `count` rows; all if there are no more."""
     if wanted is None or wanted >= count:
         return list(range(count))
     return [index * count // wanted for index in range(wanted)]
-
-
-def _pruning(progress: TrialProgress, should_prune: Callable[[int, float], bool]) -> Callable[[int, float], None]:
-    def on_heldout_loss(step: int, loss: float) -> None:
-        # An exception, because a trainer that is asked to stop makes one more update first.
-        if should_prune(progress.part(step), loss) and step < progress.planned_steps:
-            raise Pruned
-
-    return on_heldout_loss
 
 
 def _failed(error: Exception) -> tuple[str, str]:

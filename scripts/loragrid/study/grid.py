@@ -12,15 +12,19 @@ from loragrid.runtime.atomic_files import sha256_file, sha256_json
 from loragrid.study.sections import ModelEntry
 
 AXES = ("learning_rate", "rank", "batch", "model", "seed")
-# Keys of `training` that do not change the finished adapter. `threads` is not one of them: with two threads a gradient is
-# summed in another order than with one, and the adapters differ.
+# Keys of `training` that do not change the finished adapter. `threads` is not one of them: with two
+# threads a gradient is summed in another order than with one, and the adapters differ.
 NOT_IDENTITY = ("save_steps", "save_minutes", "keep_checkpoints", "session_minutes", "report_to")
 WHOLE_FILE_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One training run. `identity` holds all that determines its result; `departs` the axes that differ from the base case."""
+    """One training run.
+
+    `identity` holds all that determines its result; `departs` the axes that differ from the base
+    case.
+    """
 
     run: str
     model: str
@@ -35,10 +39,10 @@ class Cell:
 
 
 def expand(settings: Mapping[str, Any]) -> tuple[Cell, ...]:
-    """The cells of a validated study file, each once, in an order whose every prefix is a usable study.
+    """The cells of a validated study file, each once; any first part of them is a usable study.
 
-    The base case comes first, then the ends of each axis. In a factorial grid cells that differ from the base case on two
-    axes follow, then those on three, and so on.
+    The base case comes first, then the ends of each axis. In a factorial grid cells that differ
+    from the base case on two axes follow, then those on three, and so on.
     """
     grid, base = settings["grid"], settings["base_case"]
     points = [base, *_departures(base, grid)]
@@ -46,7 +50,8 @@ def expand(settings: Mapping[str, Any]) -> tuple[Cell, ...]:
         values = (_ends_first(grid[axis], axis) for axis in AXES)
         product = [dict(zip(AXES, combination)) for combination in itertools.product(*values)]
         product.sort(key=lambda point: sum(point[axis] != base[axis] for axis in AXES))
-        # The single departures keep their balanced order; the dictionary below drops their second mention.
+        # The single departures keep their balanced order; the dictionary below drops their second
+        # mention.
         points = [point for point in points if point in product] + product
     # Hashing a model's folder takes far longer than making a cell, so cells of one model share it.
     models = {point["model"] for point in points}
@@ -59,7 +64,10 @@ def expand(settings: Mapping[str, Any]) -> tuple[Cell, ...]:
 
 
 def _departures(base: dict[str, Any], grid: dict[str, Any]) -> list[dict[str, Any]]:
-    """Every single departure from the base case. Axes take turns, so that a prefix covers all of them equally."""
+    """Every single departure from the base case.
+
+    Axes take turns, so that any first part covers all of them equally.
+    """
     by_axis = []
     for axis in AXES:
         values = [value for value in _ends_first(grid[axis], axis) if value != base[axis]]
@@ -69,15 +77,20 @@ def _departures(base: dict[str, Any], grid: dict[str, Any]) -> list[dict[str, An
 
 
 def _ends_first(values: list[Any], axis: str) -> list[Any]:
-    """The values of an axis as smallest, largest, second smallest, …; models in the order of the file.
+    """The values of an axis as smallest, largest, second smallest, …; models as in the file.
 
-    The ends come first because they show most: whether the axis matters at all, and in which direction.
+    The ends come first because they show most: whether the axis matters at all, and in which
+    direction.
     """
     if axis == "batch":
         values = sorted(values, key=lambda batch: (batch[0] * batch[1], batch))
     elif axis != "model":
         values = sorted(values)
-    return [values[i // 2] if i % 2 == 0 else values[-1 - i // 2] for i in range(len(values))]
+    ordered, remaining = [], list(values)
+    while remaining:
+        ordered.append(remaining.pop(0))
+        remaining.reverse()  # The next value comes from the other end.
+    return ordered
 
 
 def _model_and_data(settings: Mapping[str, Any], model: str) -> tuple[dict[str, Any], str]:
@@ -86,15 +99,19 @@ def _model_and_data(settings: Mapping[str, Any], model: str) -> tuple[dict[str, 
         "model": model_identity(ModelEntry.read(settings["models"][model])),
         "data": data_identity(settings["data"]),
     }
+    # Eight hexadecimal digits: readable in a file name, and in ten thousand ids a collision has a
+    # chance of one in a hundred.
     return shared, sha256_json(shared)[:8]
 
 
 def _cell(settings: Mapping[str, Any], point: dict[str, Any], shared: dict[str, Any], digest: str) -> Cell:
     model, (per_device, accumulation) = point["model"], point["batch"]
     training = {key: value for key, value in settings["training"].items() if key not in NOT_IDENTITY}
+    # The resolved number, so that `rank` and an equal alpha written as a number are the same run.
     if training["alpha"] == "rank":
         training["alpha"] = point["rank"]
     identity = shared | {
+        # As a float, because 1 and 1.0 are one learning rate but two texts in JSON.
         "learning_rate": float(point["learning_rate"]),
         "rank": point["rank"],
         "batch": {"per_device": per_device, "accumulation": accumulation},
@@ -126,7 +143,7 @@ def scientific(value: float) -> str:
 
 
 def data_identity(data: dict[str, Any]) -> dict[str, Any]:
-    """The data settings, with the path of a local file replaced by a digest of its content: moving the file changes nothing."""
+    """The data settings with a local file's path replaced by a digest of its content."""
     source = data["source"]
     if "path" in source:
         source = {"sha256": _content(source["path"])}
@@ -147,7 +164,10 @@ def model_identity(entry: ModelEntry) -> dict[str, Any]:
 
 @cache
 def _folder_content(folder: str) -> str:
-    """Digest of a model's configuration, tokenizer, template and weights; other files, such as a README, do not count."""
+    """Digest of a model's configuration, tokenizer, template and weights.
+
+    Other files, such as a README, do not count.
+    """
     kinds = {".json", ".safetensors", ".jinja", ".model", ".txt"}
     files = sorted(file for file in Path(folder).iterdir() if file.suffix in kinds)
     return sha256_json([[file.name, _content(str(file))] for file in files])
@@ -155,12 +175,12 @@ def _folder_content(folder: str) -> str:
 
 @cache
 def _content(path: str) -> str:
-    """Digest of a file; of one over 64 MiB, the digest of its size and of 64 evenly spaced blocks."""
+    """Digest of a file; over 64 MiB, of its size and of 64 evenly spaced blocks."""
     size = Path(path).stat().st_size
     if size <= WHOLE_FILE_BYTES:
         return sha256_file(path)
-    # This runs on every call of snakemake, where gigabytes of weights would take a minute. The run's record holds their
-    # full digest.
+    # This runs on every call of snakemake, where gigabytes of weights would take a minute. The
+    # run's record holds their full digest.
     blocks = []
     with open(path, "rb") as file:
         for index in range(64):

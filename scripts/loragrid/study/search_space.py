@@ -1,4 +1,4 @@
-"""The space that a search draws from: its parameters, Optuna's distributions, and coordinates between 0 and 1."""
+"""The space that a search draws from: parameters, distributions and coordinates."""
 
 import math
 from collections.abc import Mapping
@@ -43,7 +43,8 @@ def distributions(space: Space) -> dict[str, "BaseDistribution"]:
 def rounded_point(point: dict[str, Any], space: Space) -> dict[str, Any]:
     """A drawn setting with its real numbers rounded to three digits, within their ranges.
 
-    A trial trains with the rounded numbers, so that its winner can be named and written down exactly.
+    A trial trains with the rounded numbers, so that its winner can be named and written down
+    exactly.
     """
     return {name: _rounded(name, value, space[name]) for name, value in point.items()}
 
@@ -56,10 +57,15 @@ def _rounded(name: str, value: Any, values: Mapping[str, Any]) -> Any:
 
 
 def coordinate(values: Mapping[str, Any], value: float) -> float:
-    """Position of a value in its range, 0 to 1: on a log scale if the range has one, by rank among sorted choices."""
+    """Position of a value in its range, 0 to 1.
+
+    On a log scale if the range has one; by rank among sorted choices.
+    """
     if "choices" in values:
         choices = sorted(values["choices"])
-        return choices.index(value) / (len(choices) - 1) if len(choices) > 1 else 0.5
+        if len(choices) == 1:
+            return 0.5
+        return choices.index(value) / (len(choices) - 1)
     low, high = values["low"], values["high"]
     if low == high:
         return 0.5

@@ -1,7 +1,7 @@
 """The sections of a study file as frozen dataclasses, one field per key.
 
-Units and reasons are in workflow/schemas/study.schema.yaml, the one source of keys; a test compares the two. The values
-come from a file that has passed the schema, so nothing is checked here.
+Units and reasons are in workflow/schemas/study.schema.yaml, the one source of keys; a test compares
+the two. The values come from a file that has passed the schema, so nothing is checked here.
 """
 
 import dataclasses
@@ -33,7 +33,7 @@ class Section:
 
 @dataclass(frozen=True, kw_only=True)
 class DataSource(Section):
-    """Origin of the rows: a file, a hub data set or a generator. The fields of the other two are None."""
+    """Origin of the rows: a file, a hub data set or a generator; other fields are None."""
 
     path: str | None = None
     hub: str | None = None
@@ -190,7 +190,10 @@ class Pruner(Section):
 
 @dataclass(frozen=True, kw_only=True)
 class Tune(Section):
-    """The hyperparameter search. `spaces`: name → parameter → {"low", "high", "log"} or {"choices"}."""
+    """The hyperparameter search.
+
+    `spaces`: name → parameter → {"low", "high", "log"} or {"choices"}.
+    """
 
     enabled: bool
     trials: int

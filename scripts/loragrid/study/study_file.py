@@ -1,4 +1,4 @@
-"""The study file: one complete YAML file, checked against a closed schema and merged with nothing."""
+"""The study file: one complete YAML file, checked against a closed schema."""
 
 import re
 from collections.abc import Mapping
@@ -12,6 +12,7 @@ import yaml
 from loragrid.errors import UserError, one_line
 from loragrid.paths import ROOT
 from loragrid.study.grid import Cell, expand
+from loragrid.study.schema import one_of, study_error
 from loragrid.study.sections import (
     BaseCase,
     Compare,
@@ -23,7 +24,7 @@ from loragrid.study.sections import (
     Training,
     Tune,
 )
-from loragrid.study.validation import check_study, one_of, study_error
+from loragrid.study.validation import check_study
 
 
 @dataclass(frozen=True)
@@ -100,11 +101,11 @@ class Study:
 
     @property
     def bases(self) -> dict[str, str]:
-        """Base subject id → model key, for every untrained base that the cells are compared with."""
+        """Base subject id → model key, of the untrained bases that the cells are compared with."""
         return {cell.base: cell.model for cell in self.cells}
 
     def cell(self, run: str) -> Cell:
-        """The cell with this run id; a `UserError` if the study file does not hold it, or no longer does."""
+        """The cell with this run id; a `UserError` if the study file does not hold it."""
         for cell in self.cells:
             if cell.run == run:
                 return cell
@@ -113,8 +114,10 @@ class Study:
 
 
 def load_study(name_or_path: str) -> Study:
-    """The study `config/studies/{name}.yaml`, or the one at a path; any mistake in it is a one-line `UserError`."""
+    """The study of that name in config/studies, or at that path; a mistake is a `UserError`."""
     path = _find_file(str(name_or_path))
+    # The stem becomes the folder results/{stem}, and Snakemake's wildcards and the shell see its
+    # name.
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", path.stem):
         problem = f"a file name that cannot be the name of a results folder ({path.stem!r})"
         raise study_error(path, None, problem, fix="use only letters, digits, '.', '_' and '-'")
@@ -139,10 +142,14 @@ def _find_file(name: str) -> Path:
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """A YAML loader that refuses keys that are lists or maps, and duplicate keys, of which PyYAML keeps the last."""
+    """A YAML loader that refuses keys that are lists or maps, and duplicate keys.
+
+    PyYAML would keep the last of several equal keys.
+    """
 
 
 def _strict_mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict:
+    # `deep=True` below checks nested maps too.
     seen = set()
     for key, _ in node.value:
         if not isinstance(key, yaml.ScalarNode):
@@ -169,7 +176,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _yaml_problem(error: Exception) -> str:
-    """The parser's complaint with its place. PyYAML's own message quotes the file over several lines."""
+    """The parser's complaint and its place in one line; PyYAML's own message takes several."""
     mark = getattr(error, "problem_mark", None)
     if mark is None:
         return one_line(str(error))
@@ -177,7 +184,7 @@ def _yaml_problem(error: Exception) -> str:
 
 
 def _resolve_paths(settings: dict[str, Any], path: Path) -> None:
-    """Make the study's paths absolute: looked up beside the study file first, then in the project."""
+    """Make paths absolute: they are looked up beside the study file, then in the project."""
     source = settings["data"]["source"]
     if "path" in source:
         source["path"] = _resolve(path, "data.source.path", source["path"])
@@ -186,6 +193,7 @@ def _resolve_paths(settings: dict[str, Any], path: Path) -> None:
     scoring = settings["scoring"]
     if scoring["qualitative"] is not None:
         scoring["qualitative"] = _resolve(path, "scoring.qualitative", scoring["qualitative"])
+    # The limits name a task file as the lists do, so they get the same absolute path.
     resolved = {}
     for group in ("target", "retention"):
         for index, name in enumerate(scoring[group]):
@@ -208,6 +216,7 @@ def _resolve_model(entry: dict[str, Any], key: str, path: Path) -> None:
 
 def _resolve(path: Path, key: str, name: str, *, folder: bool = False) -> str:
     """The absolute path of a file (or folder) that the study file names under `key`."""
+    # The study's own folder comes first, so that a study and its files can be moved together.
     for parent in (path.parent, ROOT):
         found = (parent / name).expanduser()
         exists = found.is_dir() if folder else found.is_file()

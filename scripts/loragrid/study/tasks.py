@@ -1,4 +1,4 @@
-"""The scoring tasks of a study: finding their files, and a digest of everything that determines a score."""
+"""The scoring tasks of a study: their files, and a digest of all that determines a score."""
 
 import difflib
 import importlib.util
@@ -17,24 +17,27 @@ from loragrid.study.study_file import Study
 
 TASKS = ROOT / "config" / "tasks"
 HELDOUT_LOSS = "heldout_loss"
-# The name of a task, group or tag in a task file. A pattern instead of a YAML parser: lm-eval ships thousands of files, and
-# they are searched on every call of snakemake. Only tags that are written as lists are not found.
+# The name of a task, group or tag in a task file. A pattern instead of a YAML parser: lm-eval ships
+# thousands of files, and they are searched on every call of snakemake. Only tags that are written
+# as lists are not found.
 NAME = re.compile(rb"^[\"']?(?:task|group|tag)[\"']?:[ \t]*[\"']?([^\s\"'\[{#]+)[\"']?[ \t]*(?:#.*)?\r?$", re.MULTILINE)
 
 
 def scoring_digest(study: Study) -> str:
-    """Digest of all in a study that determines a score; a change of it makes every subject be scored again.
+    """Digest of all in a study that determines a score; a change of it scores everything again.
 
-    It covers task names, limits, the batch size (which decides what is padded together), and the content of the prompts, of
-    task files and of the files beside them, but no paths. `threads` does not count: a forward pass gives the same bits with
-    any number. A task name that is neither a file nor in config/tasks nor one of lm-eval's is a `UserError`, raised here
-    hours before scoring starts.
+    It covers task names, limits, the batch size (which decides what is padded together), and the
+    content of the prompts, of task files and of the files beside them, but no paths. `threads` does
+    not count: a forward pass gives the same bits with any number. A task name that is neither a
+    file nor in config/tasks nor one of lm-eval's is a `UserError`, raised here hours before scoring
+    starts.
     """
     scoring = study.scoring
     file_of = {}
     for group in ("target", "retention"):
         for index, name in enumerate(getattr(scoring, group)):
             file_of[name] = _checked_file(name, where=f"{study.path.name}: scoring.{group}[{index}]")
+    # File names instead of paths, so that moving a study scores nothing again.
     called = {name: name if file is None else file.name for name, file in file_of.items()}
     limit = scoring.limit
     if isinstance(limit, Mapping):
@@ -61,8 +64,8 @@ def _checked_file(name: str, *, where: str) -> Path | None:
 def _files_of_tasks(task_files: list[Path], *, study_file: Path) -> set[Path]:
     """The task files, all files beside them, and the items that they take from elsewhere.
 
-    Which of the files beside it a task needs is only known once it is loaded, so all count. The study file may be among
-    them and must not count, or any edit of it would score again.
+    Which of the files beside it a task needs is only known once it is loaded, so all count. The
+    study file may be among them and must not count, or any edit of it would score again.
     """
     beside = {file for folder in {task.parent for task in task_files} for file in folder.iterdir() if file.is_file()}
     elsewhere = {items_file(task) for task in task_files} - {None}
@@ -70,24 +73,36 @@ def _files_of_tasks(task_files: list[Path], *, study_file: Path) -> set[Path]:
 
 
 def item_limit(limit: int | Mapping[str, int | None] | None, task: str) -> int | None:
-    """Maximum number of items of a task under `scoring.limit`, a number or a map with the key `others`; None for all items."""
-    return limit.get(task, limit["others"]) if isinstance(limit, Mapping) else limit
+    """Maximum number of items of a task by `scoring.limit`; None for all items.
+
+    `limit` is one number, or a map with the key `others`.
+    """
+    if isinstance(limit, Mapping):
+        return limit.get(task, limit["others"])
+    return limit
 
 
 def unknown_task(name: str, *, where: str = "scoring") -> UserError:
     """The error about an unknown task name, with names close to it; `where` is its file and key."""
     close = difflib.get_close_matches(name, [*_names_in(TASKS), *stock_tasks(), HELDOUT_LOSS], n=3)
-    fix = f"use {' or '.join(close)}" if close else "use a task of config/tasks or of `lm_eval ls tasks`"
+    fix = "use a task of config/tasks or of `lm_eval ls tasks`"
+    if close:
+        fix = f"use {' or '.join(close)}"
     return UserError(f"{where}: unknown task ({name!r}). Fix: {fix}.")
 
 
 def task_file(name: str) -> Path | None:
-    """The YAML file of a task given by its path or found in config/tasks; None for any other name."""
-    return Path(name) if name.endswith((".yaml", ".yml")) else _names_in(TASKS).get(name)
+    """The YAML file of a task given by path or found in config/tasks; None for other names."""
+    if name.endswith((".yaml", ".yml")):
+        return Path(name)
+    return _names_in(TASKS).get(name)
 
 
 def stock_tasks() -> dict[str, Path]:
-    """Name → YAML file, of the tasks and groups of the installed lm-eval, found without the slow import of it."""
+    """Name → YAML file, of the tasks and groups of the installed lm-eval.
+
+    lm-eval is not imported, which would be slow.
+    """
     spec = importlib.util.find_spec("lm_eval")
     if spec is None or not spec.submodule_search_locations:
         raise UserError("lm-eval: not installed. Fix: run `make study`, which sets up the environment.")
@@ -98,6 +113,8 @@ class _Loader(yaml.SafeLoader):
     """Reads a task file without running the functions that it names."""
 
 
+# lm-eval's own loader would import the module that `!function` names, that is run code of the
+# task's author.
 _Loader.add_constructor("!function", lambda loader, node: None)
 
 
@@ -107,7 +124,7 @@ def read_task(file: Path) -> dict[str, Any]:
 
 
 def items_file(file: Path) -> Path | None:
-    """The existing file that a task file names as its items (`dataset_kwargs: {file: …}`), or None."""
+    """The existing file of items that a task file names (`dataset_kwargs: {file: …}`), or None."""
     try:
         named = file.parent / read_task(file)["dataset_kwargs"]["file"]
     except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError):

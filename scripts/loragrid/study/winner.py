@@ -27,7 +27,8 @@ class _Dumper(yaml.SafeDumper):
 def write_winner(study: Study, point: dict[str, Any], out: Path) -> tuple[Path, str]:
     """Write the winner's study file, `out/winner/{study}.yaml`, and return its path and its run id.
 
-    Train and score take this file as they take the study's own. It has the study's name, and so do the run's records.
+    Train and score take this file as they take the study's own. It has the study's name, and so do
+    the run's records.
     """
     path = out / "winner" / f"{study.name}.yaml"
     text = yaml.dump(at_point(study, point).yaml, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
@@ -36,11 +37,15 @@ def write_winner(study: Study, point: dict[str, Any], out: Path) -> tuple[Path, 
 
 
 def read_search(study: Study, results: Path) -> dict[str, Any] | None:
-    """The content of the study's tune.json; None if it is absent, has another schema or is from other search settings."""
+    """The content of the study's tune.json; None if it is absent or outdated.
+
+    Outdated means another schema, or other settings of the search.
+    """
     path = results / "tune" / "tune.json"
     if study.tune is None or not path.is_file():
         return None
     found = read_json(path)
+    # A winner of other settings would be trained and shown as the answer to the present ones.
     current = found.get("schema") == SCHEMA and found.get("settings_sha256") == settings_sha256(study)
     return found if current else None
 
@@ -52,13 +57,17 @@ def cells_with_winner(study: Study, results: Path) -> tuple[Cell, ...]:
 
 
 def winner_cell(study: Study, results: Path) -> Cell | None:
-    """The winner as a further cell; None unless the search is enabled and finished, or if the grid has the same run."""
+    """The winner as a further cell, or None.
+
+    It is None unless the search is enabled and finished, and if the grid has the same run.
+    """
     if study.tune is None or not study.tune.enabled:
         return None
     found = read_search(study, results)
     if found is None or found["best"] is None:
         return None
     cell = cell_at(study, found["best"]["point"])
+    # The grid has this run already: a second cell with its id would be trained and counted twice.
     if cell.run in {other.run for other in study.cells}:
         return None
     return dataclasses.replace(cell, departs={"search": "winner"})

@@ -1,0 +1,52 @@
+"""Progress of a trial: it can be pruned at equal parts of its training and saves nothing."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from loragrid.training.progress import Progress
+
+
+class Pruned(Exception):
+    """Raised out of the trainer when a measurement shows that the trial is not worth continuing."""
+
+
+@dataclass(kw_only=True)
+class TrialProgress(Progress):
+    """Progress with measurements at `evaluations` equal parts of the training.
+
+    There, trials with different batches are comparable.
+    """
+
+    evaluations: int
+
+    def part(self, step: int) -> int:
+        """The number of parts that are finished after `step` updates."""
+        return step * self.evaluations // self.planned_steps
+
+    def report(self, *, final: bool = False) -> None:
+        """Print progress only for long trials, because the search prints a line for each."""
+        # Ten seconds: shorter trials would only push the search's own lines off the screen.
+        if not final and self.session_seconds() > 10.0:
+            super().report()
+
+    def prune_if(self, should_prune: Callable[[int, float], bool]) -> None:
+        """Raise `Pruned` at the first measurement for which `should_prune(number, loss)` is true."""
+
+        def on_heldout_loss(step: int, loss: float) -> None:
+            # An exception, because a trainer that is asked to stop makes one more update first.
+            if should_prune(self.part(step), loss) and step < self.planned_steps:
+                raise Pruned
+
+        self.on_heldout_loss = on_heldout_loss
+
+    def _evaluates_at(self, step: int) -> bool:
+        # Not at step 0, where every trial has the loss of the untrained base.
+        return step > 0 and self.part(step) > self.part(step - 1)
+
+
+class NoCheckpoints:
+    """A checkpoint store that keeps nothing: trials are short, and interrupted ones start again."""
+
+    def save(self, **_: Any) -> None:
+        """Save nothing."""
