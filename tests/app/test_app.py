@@ -31,13 +31,13 @@ def test_mistakes_are_one_line(monkeypatch: pytest.MonkeyPatch, study, tmp_path:
             ("--study", study.path, "--results", tmp_path / "none"),
             "holds no finished run to use: run `make study` first",
         ),
-        ((*here, "--run", "nonsense"), "holds no run nonsense"),
+        ((*here, "--run", "nonsense"), r"no run has this id \(nonsense\)"),
         ((*here, "--model", "toy"), "--model says what --adapter belongs to"),
         ((*here, "--host", "0.0.0.0"), "--host 0.0.0.0 lets others in: name who may with --login FILE"),
         ((*here, "--host", "::"), r"--host \[::\] lets others in: name who may with --login FILE"),
         ((*here, "--share"), "--share lets others in: name who may with --login FILE"),
         ((*here, "--login", tmp_path / "none"), "cannot be read"),
-        (("--study", "nonsense"), "study 'nonsense' is unknown"),
+        (("--study", "nonsense"), "study 'nonsense': unknown"),
     ):
         with pytest.raises(UserError, match=message):
             run_main(monkeypatch, *arguments)

@@ -81,7 +81,7 @@ def test_a_changed_adapter_is_refused(study: Study) -> None:
 def test_run_option(study: Study) -> None:
     run = study.cells[0].run
     assert toy_catalogue(study, run=run).start == run
-    with pytest.raises(UserError, match="holds no run nonsense"):
+    with pytest.raises(UserError, match=r"no run has this id \(nonsense\)"):
         toy_catalogue(study, run="nonsense")
 
 
