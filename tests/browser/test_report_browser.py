@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-import compare
-import report
 from loragrid.formatting import duration, mebibytes, setting
+from loragrid.reporting.render import TEMPLATES
 from tests.fixtures import synthetic
+from tests.fixtures.pages import compare_and_report
 
 CHROMIUM = Path("/usr/bin/chromium")
 OPTIONS = [
@@ -39,7 +39,7 @@ MEBIBYTES = [3000.0, 700.0, 2047.0, 2049.0, 900.0, 10_000.0, 1.5]
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("browser")
-    title = "A <b>made-up</b> study with a_rather_long_word_that_does_not_break_anywhere_at_all_if_nobody_tells_it_to"
+    title = "A <b>made-up</b> study with a_rather_long_word_that_does_not_break_anywhere_at_all_without_help"
     study = synthetic.make_study(folder, title=title, grid={"learning_rate": RATES, "batch": [synthetic.BATCH]})
     synthetic.make_results(
         study, folder / "results", prompts=4, output=f"A {'very' * 60}_long answer\n```\n{'x' * 300}\n```"
@@ -48,13 +48,12 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
         path = folder / "results/train" / cell.run / "record.json"
         changes = {"train_seconds": SECONDS[number], "peak_rss_mib": MEBIBYTES[number]}
         path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-    compare.compare(study=study, results=folder / "results", out=folder / "results/compare")
-    report.report(study=study, results=folder / "results", out=folder / "report.html")
-    return (folder / "report.html").as_uri()
+    compare_and_report(study, folder)
+    return (folder / "reports/report.html").as_uri()
 
 
 def open_page(browser, address: str, **options):
-    """The page, with the list of what it complained about and asked for."""
+    """The page, and a list of its complaints and of the addresses that it requested."""
     page = browser.new_context(**options).new_page()
     trouble: list[str] = []
     page.on("console", lambda message: trouble.append(message.text))
@@ -109,7 +108,7 @@ def luminance(colour: str) -> float:
 
 
 def column(page, table: str, heading: str) -> list[str]:
-    """Sort a table by a column and return what the column says then."""
+    """Sort a table by a column and return the column's texts."""
     heads = page.locator(f"{table} thead th").all_inner_texts()
     place = 1 + next(number for number, head in enumerate(heads) if " ".join(head.split()) == heading)
     page.click(f"{table} thead th:nth-child({place}) button")
@@ -125,7 +124,7 @@ def test_numbers_sort_by_their_value_whatever_their_unit(browser, address: str) 
     assert page.locator("#costs th[aria-sort]").get_attribute("aria-sort") == "descending"
     rates = sorted([setting(rate) for rate in RATES] + 3 * [setting(0.01)], key=lambda t: float(t.replace("−", "-")))
     assert column(page, "#runs-table", "Learning rate") == [*rates, "–", "–"]
-    assert column(page, "#runs-table", "Learning rate") == [*rates[::-1], "–", "–"]  # what has no value stays last
+    assert column(page, "#runs-table", "Learning rate") == [*rates[::-1], "–", "–"]  # rows without a value stay last
     assert trouble == []
     page.context.close()
 
@@ -142,7 +141,7 @@ def test_filter(browser, address: str) -> None:
 
 def test_a_long_table_shows_its_first_rows(browser) -> None:
     body = "".join(f"<tr><th>{n}</th><td data-sort='{n}'>{n}</td></tr>" for n in range(250))
-    script = (Path(report.TEMPLATES) / "report.js").read_text()
+    script = (TEMPLATES / "report.js").read_text()
     table = f"<div><table data-sortable><thead><tr><th>a</th><th>b</th></tr></thead><tbody>{body}</tbody></table></div>"
     style = "<style>.beyond { display: none }</style>"
     page = browser.new_page()
@@ -157,15 +156,54 @@ def test_a_long_table_shows_its_first_rows(browser) -> None:
     page.close()
 
 
-def test_a_picture_opens_large_and_goes_back(browser, address: str) -> None:
+def test_a_figure_opens_large_and_goes_back(browser, address: str) -> None:
     page, trouble = open_page(browser, address, viewport={"width": 1280, "height": 800})
-    pictures = page.locator("figure svg").count()
+    figures = page.locator("figure svg").count()
     page.locator(".enlarge").first.click()
     assert page.locator("dialog svg").bounding_box()["width"] > 900
-    assert page.locator("figure svg").count() == pictures - 1
+    assert page.locator("figure svg").count() == figures - 1
     page.keyboard.press("Escape")
-    assert page.locator("dialog").is_hidden() and page.locator("figure svg").count() == pictures
+    assert page.locator("dialog").is_hidden() and page.locator("figure svg").count() == figures
     assert trouble == []
+    page.context.close()
+
+
+def test_wide_tables_say_that_they_scroll(browser, address: str) -> None:
+    page, trouble = open_page(browser, address, viewport={"width": 390, "height": 800})
+    page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
+    page.wait_for_timeout(300)
+    wider, wrong = page.evaluate(
+        """() => {
+            const boxes = [...document.querySelectorAll(".scroll")];
+            const isWider = (box) => box.scrollWidth > box.clientWidth + 1;
+            const wrong = boxes.filter((box) => box.classList.contains("wider") !== isWider(box));
+            return [boxes.filter(isWider).length, wrong.map((box) => box.getAttribute("aria-label"))];
+        }"""
+    )
+    assert wider > 5 and wrong == [] and trouble == []
+    hint = page.evaluate("getComputedStyle(document.querySelector('.scroll.wider'), '::before').content")
+    assert "Scroll sideways" in hint
+    page.set_viewport_size({"width": 3000, "height": 800})
+    page.wait_for_timeout(300)
+    assert page.locator(".scroll.wider").count() < wider
+    page.context.close()
+
+
+def test_the_name_of_a_row_stays_in_view_on_a_wide_screen(browser, address: str) -> None:
+    page, _ = open_page(browser, address, viewport={"width": 900, "height": 800})
+    page.evaluate("document.getElementById('runs-table').parentElement.scrollLeft = 300")
+    box, name = page.locator("#runs .scroll").first, page.locator("#runs-table tbody th").first
+    assert name.bounding_box()["x"] == pytest.approx(box.bounding_box()["x"], abs=1)
+    page.context.close()
+
+
+def test_a_name_does_not_break_at_its_hyphen(browser, address: str) -> None:
+    page, _ = open_page(browser, address, viewport={"width": 320, "height": 800})
+    shown = {*page.locator(".name").all_text_contents()}
+    data_sets = {*page.locator("#data thead th").all_text_contents()}
+    assert "llama-s" in shown and shown <= {"llama-s", "gemma-s"} | data_sets
+    lines = page.evaluate("[...document.querySelectorAll('.name')].map((name) => name.getClientRects().length)")
+    assert max(lines) == 1
     page.context.close()
 
 
