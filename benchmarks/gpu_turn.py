@@ -21,7 +21,7 @@ MOST_SECONDS = int(os.environ.get("GPU_TURN_SECONDS", "300"))
 def import_library(name: str) -> None:
     """What a run by that library needs, unsloth before the libraries that it changes."""
     if name == "unsloth":
-        from loragrid.training.backends.unsloth import import_unsloth
+        from loragrid.training.backends.unsloth_loading import import_unsloth
 
         import_unsloth()
     for module in LIBRARIES:

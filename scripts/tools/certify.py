@@ -1,12 +1,14 @@
-"""The resume certificate: a run killed at random moments, again and again, ends with the bytes of the uninterrupted run.
+"""The resume certificate: a run that is killed again and again ends with the same bytes.
 
     certify.py [--study FILE] [--kills K] [--seed S] [--out FILE]
 
-For each variant (plain; with dropout; with an 8-bit optimizer too, where bitsandbytes is installed) a reference run of a
-short form of the study's base case is trained, then the same run again, its process group sent SIGKILL at seeded random
-moments: at any time, or as soon as a save has begun. It is started again until it ends; then comes the next, until K
-kills have hit. What a kill cost is taken from the run's own history: where the killed session ended less where the next
-began. Exit status 1 if anything differs from the reference, or a kill cost more than one save interval.
+For each variant (plain, with dropout and, if bitsandbytes is installed, with an 8-bit optimizer)
+it trains a short version of the study's base case as a reference. Then it trains the same run again
+and sends SIGKILL to its process group at seeded random moments: at any time, or as soon as a save
+has begun. It resumes the run until it ends, and repeats with a new run until K kills have hit. The
+cost of a kill comes from the run's own history: the step at which the killed session ended minus
+the step at which the next one began. Exit status 1 if anything differs from the reference, or if a
+kill cost more than one save interval.
 """
 
 import argparse
@@ -14,7 +16,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,18 +24,19 @@ from typing import Any
 import yaml
 
 from loragrid.errors import Failed, print_line, run_main
-from loragrid.paths import ROOT, SCRIPTS
+from loragrid.paths import SCRIPTS
 from loragrid.runtime.atomic_files import write_json
 from loragrid.runtime.code_digest import code_digest
 from loragrid.runtime.provenance import device_info, git_state, versions
 from loragrid.runtime.quiet_libraries import quiet_libraries
 from loragrid.study.grid import Cell
 from loragrid.study.study_file import Study, load_study
-from loragrid.training.kill_and_resume import PARTS, certify_resume
+from loragrid.training.kill_and_resume import COMPARED, certify_resume
 from train import train_run
 
 SCHEMA = 1
-# Few rows, so that the data are seen more than once; intervals that fall between each other.
+# Few rows, so that the data are seen more than once. The intervals do not divide each other, so
+# that saves come with and without an evaluation.
 SHORT_DATA = {"max_rows": 100, "heldout_rows": 8}
 SHORT_TRAINING = {
     "budget": {"steps": 16},
@@ -52,7 +54,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 def certify(*, study: Study, kills: int, seed: int, work: Path) -> dict[str, Any]:
-    """Certify every variant of a study's base case that this machine can train, and return the certificate."""
+    """The certificate of every variant of a study's base case that this machine can train."""
     short = shorten(study, work / f"{study.name}.yaml")
     data_folder = prepare_data(short, work / "data")
     import_training_libraries(short.training.backend)
@@ -69,7 +71,12 @@ def certify(*, study: Study, kills: int, seed: int, work: Path) -> dict[str, Any
 
         interval = variant.training.save_steps
         found = certify_resume(
-            train, work=work / f"runs-{len(results)}", kills=kills, seed=seed, save_steps=interval, say=print_line
+            train,
+            work=work / f"runs-{len(results)}",
+            kills=kills,
+            seed=seed,
+            save_steps=interval,
+            log=print_line,
         )
         results.append({"variant": name, **changes, "run": cell.run, **found})
         print_line(summary(results[-1]))
@@ -91,40 +98,45 @@ def certify(*, study: Study, kills: int, seed: int, work: Path) -> dict[str, Any
 
 
 def shorten(study: Study, path: Path) -> Study:
-    """The study's base case alone, with little data and few updates."""
+    """The study's base case alone, with little data and few updates; written to `path`."""
     settings = study.yaml
-    grid = {"design": "one_factor"} | {axis: [value] for axis, value in settings["base_case"].items()}
-    changes = {"data": settings["data"] | SHORT_DATA, "training": settings["training"] | SHORT_TRAINING, "grid": grid}
-    return _written(replace(study, yaml=settings | changes), path)
+    axes = {axis: [value] for axis, value in settings["base_case"].items()}
+    changes = {
+        "data": settings["data"] | SHORT_DATA,
+        "training": settings["training"] | SHORT_TRAINING,
+        "grid": {"design": "one_factor"} | axes,
+    }
+    return _written(settings | changes, path)
 
 
 def with_training(study: Study, path: Path, **changes: Any) -> Study:
-    """The study with other training settings."""
-    return _written(replace(study, yaml=study.yaml | {"training": study.yaml["training"] | changes}), path)
+    """The study with other training settings; written to `path`."""
+    return _written(study.yaml | {"training": study.yaml["training"] | changes}, path)
 
 
 def prepare_data(study: Study, folder: Path) -> Path:
-    """Run the stage that prepares the base case's data; no stage imports another."""
+    """Prepare the base case's data in `folder`, and return it."""
+    # A process, because stages never import each other.
     script = SCRIPTS / "prepare_data.py"
-    command = [sys.executable, str(script), "--study", str(study.path), "--data", study.cells[0].data]
-    done = subprocess.run([*command, "--out", str(folder)], capture_output=True, text=True)
+    command = [sys.executable, str(script), "--study", str(study.path)]
+    command += ["--data", study.cells[0].data, "--out", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        raise Failed(f"prepare_data ended with status {done.returncode}: {done.stderr.strip().splitlines()[-1:]}")
+        last = done.stderr.strip().splitlines()[-1:]
+        raise Failed(f"prepare_data ended with status {done.returncode}: {last}")
     return folder
 
 
 def import_training_libraries(backend: str = "trl") -> None:
-    """Import what training needs once, here: each session is a fork of this process and starts in no time.
-
-    Nothing is computed before the forks, so that no thread pool is inherited half. The digest of the code is taken now:
-    an edit of a file while this runs is no part of what the forks run.
-    """
+    """Import everything that training needs, so that each session, a fork, starts at once."""
+    # Only imports: a thread pool that has computed something does not survive a fork.
     import datasets  # noqa: F401
     import pyarrow.parquet  # noqa: F401
     import torch
 
     if backend == "unsloth":
-        from loragrid.training.backends.unsloth import import_unsloth, import_unsloth_trainer
+        from loragrid.training.backends.unsloth import import_unsloth_trainer
+        from loragrid.training.backends.unsloth_loading import import_unsloth
 
         import_unsloth()
         import_unsloth_trainer()
@@ -135,45 +147,53 @@ def import_training_libraries(backend: str = "trl") -> None:
 
     torch.set_num_threads(1)
     import_trainer()
+    # Cached: the forks run this code, even if a file is edited meanwhile.
     code_digest("train")
 
 
 def verdict(found: dict[str, Any]) -> str:
-    """The certificate in a few words; one that leaves a variant out is no full one and says so."""
+    """The certificate in a few words, with the variants that it does not cover."""
     if not found["holds"]:
         return "DOES NOT HOLD"
-    left_out = "".join(f"; {name}: not certified, {reason}" for name, reason in found["skipped"].items())
-    trained = len(found["variants"])
-    return f"holds for {trained} of {trained + len(found['skipped'])} variants{left_out}"
+    skipped, trained = found["skipped"], len(found["variants"])
+    text = f"holds for {trained} of {trained + len(skipped)} variants"
+    for name, reason in skipped.items():
+        text += f"; {name}: not certified, {reason}"
+    return text
 
 
 def summary(result: dict[str, Any]) -> str:
-    """A variant's line of the table."""
-    equal = ", ".join(f"{part.replace('_', ' ')} {'equal' if result['equal'][part] else 'DIFFER'}" for part in PARTS)
+    """One line about a variant."""
+    parts = []
+    for part in COMPARED:
+        parts.append(f"{part.replace('_', ' ')} {'equal' if result['equal'][part] else 'DIFFER'}")
     return (
-        f"{result['variant']}: {result['kills']} kills ({result['kills_in_a_save']} in a save) over {result['runs']} "
-        f"runs, {result['steps_replayed']} steps replayed, at most {result['most_steps_replayed']} of "
-        f"{result['save_steps']} by one kill; {equal}"
+        f"{result['variant']}: {result['kills']} kills ({result['kills_in_a_save']} in a save) "
+        f"over {result['runs']} runs, {result['steps_replayed']} steps replayed, at most "
+        f"{result['most_steps_replayed']} of {result['save_steps']} by one kill; {', '.join(parts)}"
     )
 
 
-def _written(study: Study, path: Path) -> Study:
+def _written(settings: dict[str, Any], path: Path) -> Study:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump(study.yaml), encoding="utf-8")
+    path.write_text(yaml.safe_dump(settings), encoding="utf-8")
     return load_study(str(path))
 
 
 def main() -> None:
+    """Map the command line to `certify`, and write and print the certificate."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--study", default="demo", help="study whose base case is trained (default: demo)")
+    parser.add_argument("--study", default="demo", help="study with the base case (default: demo)")
     parser.add_argument("--kills", type=int, default=100, help="kills per variant (default: 100)")
-    parser.add_argument("--seed", type=int, default=3407, help="seed of the moments (default: 3407)")
-    parser.add_argument("--out", type=Path, default=Path("results/certificate.json"), help="certificate to write")
+    parser.add_argument("--seed", type=int, default=3407, help="seed of the kills (default: 3407)")
+    out = Path("results/certificate.json")
+    parser.add_argument("--out", type=Path, default=out, help="certificate to write")
     arguments = parser.parse_args()
     quiet_libraries()
     work = Path(tempfile.mkdtemp(prefix="loragrid-certify-"))
     try:
-        found = certify(study=load_study(arguments.study), kills=arguments.kills, seed=arguments.seed, work=work)
+        study = load_study(arguments.study)
+        found = certify(study=study, kills=arguments.kills, seed=arguments.seed, work=work)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     write_json(arguments.out, found)
@@ -181,7 +201,7 @@ def main() -> None:
     for result in found["variants"]:
         print(summary(result))
     if not found["holds"]:
-        raise Failed(f"resumed runs differ from the reference: see {arguments.out} of {ROOT.name}")
+        raise Failed(f"resumed runs differ from the reference: see {arguments.out}")
 
 
 if __name__ == "__main__":

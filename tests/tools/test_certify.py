@@ -30,8 +30,8 @@ def toy_train(toy_llama: Path, tmp_path_factory: pytest.TempPathFactory):
     return lambda out: train_run(study=study, cell=cell, data_folder=data, out=out)
 
 
-def test_a_run_killed_five_times_equals_the_uninterrupted_one(toy_train, tmp_path: Path) -> None:
-    """With this seed four of the first five moments lie in a save: something is lost, and made again."""
+def test_a_run_killed_five_times_equals_the_undisturbed_one(toy_train, tmp_path: Path) -> None:
+    """With this seed four of the first five moments are in a save: updates are lost and made again."""
     found = kill_and_resume.certify_resume(toy_train, work=tmp_path, kills=5, seed=367, save_steps=3)
     assert found["holds"] and found["kills"] == 5 and found["runs"] >= 1
     assert all(found["equal"].values())
@@ -40,24 +40,24 @@ def test_a_run_killed_five_times_equals_the_uninterrupted_one(toy_train, tmp_pat
 
 
 def test_a_trainer_that_never_resumes_is_not_certified(toy_train, tmp_path: Path) -> None:
-    """It ends with the same bytes, having made every update again: killed in its second save, it replays six updates."""
+    """Its bytes are equal, but killed in its second save it makes six updates again."""
 
-    def amnesic(out: Path) -> None:
+    def without_checkpoints(out: Path) -> None:
         shutil.rmtree(out / "checkpoints", ignore_errors=True)
         toy_train(out)
 
-    found = kill_and_resume.certify_resume(amnesic, work=tmp_path, kills=1, seed=SECOND_SAVE, save_steps=3)
+    found = kill_and_resume.certify_resume(without_checkpoints, work=tmp_path, kills=1, seed=SECOND_SAVE, save_steps=3)
     assert all(found["equal"].values()) and found["most_steps_replayed"] == 6
     assert not found["holds"]
 
 
-def test_replays_are_told_by_the_history() -> None:
+def test_replayed_updates_come_from_the_history() -> None:
     steps = [("start", 0), ("end", 7), ("start", 5), ("end", 9), ("start", 0), ("end", 12), ("start", 12), ("end", 12)]
-    assert kill_and_resume.replays([{"event": event, "step": step} for event, step in steps]) == [2, 9, 0]
+    assert kill_and_resume.replayed_updates([{"event": event, "step": step} for event, step in steps]) == [2, 9, 0]
 
 
-def test_random_states_tell_where_numpy_stands() -> None:
-    """Drawing one number moves numpy's position and leaves its key as it was."""
+def test_random_states_include_numpy_s_position() -> None:
+    """Drawing one number moves numpy's position and leaves its key unchanged."""
     import numpy as np
 
     from loragrid.training.trainer_hooks import random_state_sha256
@@ -73,7 +73,7 @@ def test_random_states_tell_where_numpy_stands() -> None:
 def test_the_certificate_that_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, differs: bool, library: bool
 ) -> None:
-    """The command's file and words; a variant that this machine cannot train is named and makes the certificate no full one."""
+    """The command's file and lines; a variant that this machine cannot train makes it incomplete."""
     found = {
         "kills": 2,
         "kills_in_a_save": 1,
@@ -82,7 +82,7 @@ def test_the_certificate_that_is_written(
         "most_steps_replayed": 3,
         "save_steps": 4,
     }
-    found |= {"equal": dict.fromkeys(kill_and_resume.PARTS, not differs), "holds": not differs}
+    found |= {"equal": dict.fromkeys(kill_and_resume.COMPARED, not differs), "holds": not differs}
     monkeypatch.setattr(certify, "certify_resume", lambda train, **_: found)
     monkeypatch.setattr(certify, "prepare_data", lambda study, folder: folder)
     monkeypatch.setattr(certify, "import_training_libraries", lambda backend: None)
@@ -100,7 +100,7 @@ def test_the_certificate_that_is_written(
 
 
 def test_a_difference_is_not_certified(toy_train, tmp_path: Path) -> None:
-    """A trainer that forgets its checkpoint's loss rows after a kill must be found out."""
+    """A trainer that loses a loss row after a kill is found out."""
     runs = []
 
     def forgetful(out: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from loragrid.training.backends.padding_free import NAME, enable_padding_free
+from loragrid.training.backends.padding_free import ATTENTION, enable_padding_free
 from loragrid.training.backends.recipe import make_recipe
 from loragrid.training.backends.trl import training_rows
 from tests.fixtures.train_toys import Toy, make_toy, rows_of
@@ -62,7 +62,7 @@ def test_packing_keeps_every_sample_whole(packed: Any, toy: Toy) -> None:
     assert samples == sorted((row["input_ids"], row["labels"]) for row in given)
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager", NAME])
+@pytest.mark.parametrize("attention", ["sdpa", "eager", ATTENTION])
 @pytest.mark.parametrize("family", ["toy_llama", "toy_gemma"])
 def test_a_sample_in_a_packed_batch_has_the_losses_that_it_has_alone(
     packed: Any, family: str, attention: str, request: pytest.FixtureRequest
@@ -71,8 +71,8 @@ def test_a_sample_in_a_packed_batch_has_the_losses_that_it_has_alone(
     import torch
     from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-    model = load(request.getfixturevalue(family), attention.replace(NAME, "sdpa"))
-    if attention == NAME:
+    model = load(request.getfixturevalue(family), attention.replace(ATTENTION, "sdpa"))
+    if attention == ATTENTION:
         enable_padding_free(model)
     rows = [packed[index] for index in range(3)]
     batch = DataCollatorForLanguageModeling(pad_token_id=0, padding_free=True)(rows)

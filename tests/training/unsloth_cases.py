@@ -1,5 +1,8 @@
-"""The backend `unsloth` through its form for CPUs. Run by test_unsloth.py in an interpreter that has unsloth, in this order:
-the sessions of the certificate are forks, best made before anything was computed."""
+"""The backend `unsloth` in its version for CPUs.
+
+test_unsloth.py runs these in an interpreter that has unsloth, in this order: the sessions of the certificate are forks,
+which are best made before anything was computed.
+"""
 
 import json
 import os
@@ -12,15 +15,19 @@ from pathlib import Path
 import pytest
 
 from loragrid.paths import SCRIPTS
-from loragrid.training.backends.unsloth import import_unsloth
+from loragrid.training.backends.unsloth_loading import import_unsloth
 
 import_unsloth(compute_dtype="bf16")  # before any fixture imports transformers
 
 from loragrid.errors import UserError  # noqa: E402
 from loragrid.training.backends.factory import choose_backend  # noqa: E402
 from loragrid.training.backends.recipe import make_recipe  # noqa: E402
-from loragrid.training.backends.trl import sft_settings  # noqa: E402
-from loragrid.training.backends.unsloth import DECIDING, _notes, _refuse_other_settings  # noqa: E402
+from loragrid.training.backends.sft_settings import sft_settings  # noqa: E402
+from loragrid.training.backends.unsloth import _notes  # noqa: E402
+from loragrid.training.backends.unsloth_checks import (  # noqa: E402
+    COMPARED_SETTINGS,
+    refuse_other_settings,
+)
 from loragrid.training.kill_and_resume import certify_resume  # noqa: E402
 from tests.fixtures.backend_trace import VARIANTS, can_train, trace  # noqa: E402
 from tests.fixtures.train_toys import Toy, make_toy  # noqa: E402
@@ -39,7 +46,7 @@ def trained(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_killed_and_resumed_it_is_the_run_that_was_left_alone(toy: Toy, tmp_path: Path) -> None:
+def test_killed_and_resumed_it_is_the_undisturbed_run(toy: Toy, tmp_path: Path) -> None:
     from tools.certify import import_training_libraries
 
     import_training_libraries("unsloth")
@@ -48,7 +55,7 @@ def test_killed_and_resumed_it_is_the_run_that_was_left_alone(toy: Toy, tmp_path
 
 
 def test_a_fresh_process_makes_the_same_adapter(toy: Toy, trained: Path, tmp_path: Path) -> None:
-    """train.py itself: unsloth is imported in time there, and what it compiles leaves nothing in the run's folder."""
+    """train.py itself: it imports unsloth in time, and compiled code leaves nothing in the run's folder."""
     command = [sys.executable, SCRIPTS / "train.py", "--study", toy.study.path, "--run", toy.cell.run]
     done = subprocess.run(
         [*command, "--data", toy.data, "--out", tmp_path / "run"],
@@ -70,13 +77,13 @@ def test_a_fresh_process_makes_the_same_adapter(toy: Toy, trained: Path, tmp_pat
 
 @pytest.mark.parametrize("variant", [variant for variant in VARIANTS if can_train(variant)])
 def test_trace(toy_llama: Path, tmp_path: Path, variant: str) -> None:
-    """Left for test_unsloth.py, which compares it with the other backend's."""
+    """Writes the trace that test_unsloth.py compares with the other backend's."""
     found = trace("unsloth", variant, model=toy_llama, folder=tmp_path)
     Path(os.environ["LORAGRID_TRACES"], f"{variant}.json").write_text(json.dumps(found))
 
 
-def test_a_base_is_loaded_anew_for_each_run(toy: Toy) -> None:
-    """For a search: whatever was done to the model of one run, the next begins with the same weights."""
+def test_a_base_is_loaded_again_for_each_run(toy: Toy) -> None:
+    """For a search: whatever one run did to the model, the next begins with the same weights."""
     backend, recipe = choose_backend("unsloth", device="cpu"), make_recipe(toy.study, toy.cell, device="cpu")
     base, seen = backend.load(toy.study.models["toy"], recipe=recipe), []
     for _ in range(2):
@@ -121,45 +128,45 @@ def test_gemma_trains(toy_gemma: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("precision", ["16bit", "4bit"] if find_spec("bitsandbytes") else ["16bit"])
-def test_bases_of_fewer_bits_train(toy_llama: Path, tmp_path: Path, precision: str) -> None:
-    toy = make_toy(tmp_path, toy_llama, training__backend="unsloth", training__budget={"steps": 2})
-    toy.study.yaml["models"]["toy"]["precision"] = precision
+def test_bases_in_16_and_4_bits_train(toy_llama: Path, tmp_path: Path, precision: str) -> None:
+    changes = {"training__backend": "unsloth", "training__budget": {"steps": 2}}
+    toy = make_toy(tmp_path, toy_llama, **changes, models__toy__precision=precision)
     record = toy.train(tmp_path / "run")
     layers = ", layers in 4 bits" if precision == "4bit" else ""
     assert record.status == "finished" and record.notes[0] == f"unsloth: weights in bfloat16{layers}, trained in fp32"
 
 
-def test_what_it_cannot_do_as_asked_is_refused(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Never another precision, longer positions, or another folder's content in silence."""
+def test_another_precision_or_a_broken_folder_is_refused(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """unsloth itself would take another precision without an error."""
     backend, recipe = choose_backend("unsloth", device="cpu"), make_recipe(toy.study, toy.cell, device="cpu")
     entry = toy.study.models["toy"]
     with monkeypatch.context() as patch:
         patch.setattr("unsloth_zoo.cpu.loader.cpu_bnb_4bit_supported", lambda: False)
         with pytest.raises(UserError, match="precision is 4bit in the study file, and unsloth loaded it as bfloat16"):
-            backend.load(entry | {"precision": "4bit"}, recipe=recipe)
+            backend.load(replace(entry, precision="4bit"), recipe=recipe)
     with pytest.raises(UserError, match=r"config\.json cannot be read"):
-        backend.load(entry | {"path": str(toy.data)}, recipe=recipe)
+        backend.load(replace(entry, path=str(toy.data)), recipe=recipe)
 
 
-def test_every_deciding_setting_is_compared(toy: Toy, tmp_path: Path) -> None:
+def test_every_setting_that_determines_the_result_is_compared(toy: Toy, tmp_path: Path) -> None:
     recipe = make_recipe(toy.study, toy.cell, device="cpu")
     wanted = sft_settings(recipe, folder=tmp_path)
     arguments = choose_backend("unsloth", device="cpu").config(recipe, folder=tmp_path)
-    _refuse_other_settings(arguments, wanted, unless=set())
-    for name in DECIDING:
+    refuse_other_settings(arguments, wanted, unless=set())
+    for name in COMPARED_SETTINGS:
         kept = getattr(arguments, name)
         setattr(arguments, name, "another")
         with pytest.raises(UserError, match=f"with {name} another where the study asks for"):
-            _refuse_other_settings(arguments, wanted, unless=set())
-        _refuse_other_settings(arguments, wanted, unless={name})
+            refuse_other_settings(arguments, wanted, unless=set())
+        refuse_other_settings(arguments, wanted, unless={name})
         setattr(arguments, name, kept)
 
 
-def test_a_float32_that_was_not_asked_for_is_told(toy: Toy) -> None:
-    """A Gemma on a card without bf16; its trainer needs the card, its label does not."""
+def test_float32_instead_of_fp16_is_noted(toy: Toy) -> None:
+    """As for a Gemma on a GPU without bf16: its trainer would need that GPU, its notes do not."""
     recipe = make_recipe(toy.study, toy.cell, device="cpu")
     model = choose_backend("unsloth", device="cpu").load(toy.study.models["toy"], recipe=recipe).model
-    notes = _notes(model, replace(recipe, compute_dtype="fp16", device="cuda"), forced=True)
+    notes = _notes(model, replace(recipe, compute_dtype="fp16", device="cuda"), forced_float32=True)
     assert notes[0].endswith("trained in fp32") and "in float32 where fp16 was asked for" in notes[1]
 
 

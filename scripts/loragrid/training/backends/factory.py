@@ -7,13 +7,15 @@ from loragrid.training.backends.interface import Backend
 
 
 def choose_backend(name: str, *, device: str, folder: Path | None = None) -> Backend:
-    """The backend of that name; `auto` is unsloth on CUDA and trl elsewhere, and never falls back in silence.
+    """The backend of that name; `auto` is unsloth on CUDA and trl elsewhere.
 
-    `folder` is the run's, where a backend may keep what it compiles until the run is done.
+    `folder` is the run's, where a backend may keep what it compiles until the run is done. Raises
+    `UserError` if unsloth is not installed.
     """
     if name == "auto":
         name = "unsloth" if device == "cuda" else "trl"
     if name == "unsloth":
+        # No fallback to trl: the two backends' adapters differ, and a run has one identity.
         require(
             "unsloth",
             "training.backend (auto means unsloth on a CUDA GPU)",

@@ -1,4 +1,4 @@
-"""The interface of a training backend, so that a run, its records and its checkpoints are the same whatever trains it."""
+"""Interface of a training backend: runs, records and checkpoints are the same whatever trains."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Base:
-    """A frozen base model and its tokenizer, loaded once and lent to one run after another."""
+    """A frozen base model and its tokenizer, loaded once and used by one run after another."""
 
     model: Any
     tokenizer: Any
@@ -24,39 +24,46 @@ class Base:
 
 
 class Trainer(Protocol):
-    """What `Backend.trainer` returns: transformers' Trainer as far as the train stage uses it."""
+    """What `Backend.trainer` returns: the part of transformers' Trainer that the stages use."""
 
     model: Any
     notes: tuple[str, ...]
 
     def lengths_tokens(self) -> list[int]:
-        """Tokens of each training row as the trainer sees them, after packing."""
+        """Tokens of each training row, after packing."""
 
     def attach_progress(self, progress: Progress, store: CheckpointStore) -> None:
-        """Let `progress` say how far to go and when to evaluate, save and stop, and `store` keep the checkpoints."""
+        """Let `progress` decide when to evaluate, save and stop, and `store` keep checkpoints."""
 
     def train(self, resume_from_checkpoint: str | None = None) -> Any:
-        """Train to the planned number of updates, or until the progress says stop."""
+        """Train to the planned number of updates, or until `progress` says stop."""
 
     def finish(self, checkpoint: str) -> None:
-        """Load a checkpoint that has no update left to do and measure what is still to be measured."""
+        """Load a checkpoint of the last step and make the measurement that may still be due."""
 
 
 class Backend(Protocol):
-    """A way to train. Imports its libraries in its methods, in the order that they need."""
+    """A way to train; it imports its libraries in its methods, in the order that they need."""
 
     name: str
 
     def load(self, entry: ModelEntry, *, recipe: Recipe) -> Base:
-        """Load a study file's model entry in its precision."""
+        """Load a model entry of the study in its precision."""
 
     def adapt(self, base: Base, *, recipe: Recipe) -> Any:
-        """Put fresh LoRA adapters on the base, drawn from the recipe's seed; the same for the same seed, always."""
+        """The base with fresh LoRA adapters; the same seed always draws the same adapters."""
 
     def release(self, base: Base, model: Any) -> Base:
-        """Take the adapters off again: the base as it was loaded."""
+        """Remove the adapters: the base as it was loaded."""
 
     def trainer(
-        self, model: Any, *, base: Base, recipe: Recipe, train: "Dataset", heldout: "Dataset", folder: Path
+        self,
+        model: Any,
+        *,
+        base: Base,
+        recipe: Recipe,
+        train: "Dataset",
+        heldout: "Dataset",
+        folder: Path,
     ) -> Trainer:
-        """A trainer that has not begun; `attach_progress` comes before `train`."""
+        """A trainer that has not started; `attach_progress` comes before `train`."""

@@ -1,8 +1,9 @@
-"""Training on a CPU without padding: a batch is one row of samples, and attention takes them one by one.
+"""Training on a CPU without padding: a batch is one row, and attention takes sample by sample.
 
-Padding costs a CPU what tokens cost, and is 14 % of the demo's positions at two rows a batch, a third at eight; a mask over
-the whole row would cost the square of its length. Flash Attention's variable-length kernels do the same on a GPU that has
-them. The numbers are those of a padded batch but for rounding (tests/training/test_padding_free.py).
+On a CPU padding costs as much as tokens do: 14 % of the demo's positions at two rows a batch, a
+third at eight. A mask over the whole row would cost the square of its length instead. Flash
+Attention's variable-length kernels do the same on GPUs that have them. The results are those of a
+padded batch up to rounding (tests/training/test_padding_free.py).
 """
 
 import math
@@ -12,48 +13,54 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-NAME = "per_sample"
-ATTENTIONS = {"full_attention", "sliding_attention"}
-# Two samples, a third without loss; of a vocabulary, however small.
+# The name under which transformers knows `per_sample_attention`.
+ATTENTION = "per_sample"
+# Layers of other types mix tokens along the row, a convolution for example.
+LAYER_TYPES = {"full_attention", "sliding_attention"}
+# Two samples of small token ids, which any vocabulary has.
 PROBE = ([1, 5, 2, 7, 3, 6], [1, 3, 7, 2])
-ROUNDING = {"torch.float32": 1e-4}
-COARSE_ROUNDING = 0.05  # 16 and 4 bits
+# Largest relative difference of the probe's losses that is rounding; 16 and 4 bits round more.
+FLOAT32_TOLERANCE = 1e-4
+HALF_TOLERANCE = 0.05
 
 
 def enable_padding_free(model: "PreTrainedModel") -> None:
-    """Let a model that allows it attend by sample; any other, such as one with a recurrent state, is left as it is.
+    """Switch the model to attention by sample if it supports that; otherwise leave it as it is.
 
-    Whether it does is tried out on two samples: their loss in one row must be the one that each has alone.
+    It is tried on two samples: their loss in one row must be the loss of each alone.
     """
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-    if not _may_take(model):
+    if not _may_support(model):
         return
-    alone = _probe(model, [[sample] for sample in PROBE])
-    ALL_ATTENTION_FUNCTIONS.register(NAME, per_sample_attention)
-    model.set_attn_implementation(NAME)
+    separate = _probe_loss(model, [[sample] for sample in PROBE])
+    ALL_ATTENTION_FUNCTIONS.register(ATTENTION, per_sample_attention)
+    model.set_attn_implementation(ATTENTION)
     try:
-        together = _probe(model, [list(PROBE)])
-    except Exception:  # whatever a model's code says of arguments and shapes that it does not know
+        together = _probe_loss(model, [list(PROBE)])
+    except Exception:
+        # Each architecture raises its own errors for arguments and shapes that it does not expect.
         together = math.inf
-    if not abs(together - alone) <= ROUNDING.get(str(model.dtype), COARSE_ROUNDING) * alone:
+    tolerance = FLOAT32_TOLERANCE if str(model.dtype) == "torch.float32" else HALF_TOLERANCE
+    # Negated, so that NaN counts as different.
+    if not abs(together - separate) <= tolerance * separate:
         model.set_attn_implementation("sdpa")
 
 
 def is_padding_free(model: "PreTrainedModel") -> bool:
-    """Whether `enable_padding_free` found that the model allows it."""
-    return model.config.get_text_config()._attn_implementation == NAME
+    """Whether `enable_padding_free` found that the model supports it."""
+    return model.config.get_text_config()._attn_implementation == ATTENTION
 
 
-def _may_take(model: "PreTrainedModel") -> bool:
-    """Not a model that mixes tokens in other ways than attention, which the probe might not see in few bits."""
+def _may_support(model: "PreTrainedModel") -> bool:
+    """False for a model that mixes tokens otherwise, which the probe may miss in few bits."""
     config = model.config.get_text_config()
-    kinds = set(getattr(config, "layer_types", None) or ())
-    return config._attn_implementation == "sdpa" and not model._is_stateful and kinds <= ATTENTIONS
+    layer_types = set(getattr(config, "layer_types", None) or ())
+    return config._attn_implementation == "sdpa" and not model._is_stateful and layer_types <= LAYER_TYPES
 
 
-def _probe(model: "PreTrainedModel", rows: list[list[list[int]]]) -> float:
-    """Mean loss of the samples, nats per token, each of `rows` a pass of its own; two or more samples make one row."""
+def _probe_loss(model: "PreTrainedModel", rows: list[list[list[int]]]) -> float:
+    """Mean loss of the samples, nats per token; each of `rows` is one pass over its samples."""
     import torch
 
     total, count = 0.0, 0
@@ -61,16 +68,18 @@ def _probe(model: "PreTrainedModel", rows: list[list[list[int]]]) -> float:
         ids, labels, positions = [], [], []
         for sample in samples:
             ids += sample
+            # A third of the probe without loss, as in the prompts of real rows.
             labels += [-100, -100, *sample[2:]]
             positions += range(len(sample))
-        tensors = {
-            name: torch.tensor([values], device=model.device)
-            for name, values in (("input_ids", ids), ("labels", labels))
+        inputs = {
+            "input_ids": torch.tensor([ids], device=model.device),
+            "labels": torch.tensor([labels], device=model.device),
         }
         if len(samples) > 1:
-            tensors |= {"position_ids": torch.tensor([positions]), **loss_only(tensors["labels"])}
+            inputs["position_ids"] = torch.tensor([positions])
+            inputs |= loss_only(inputs["labels"])
         with torch.no_grad():
-            loss = model(**tensors, use_cache=False).loss.item()
+            loss = model(**inputs, use_cache=False).loss.item()
         tokens = sum(label != -100 for label in labels)
         total, count = total + loss * tokens, count + tokens
     return total / count
@@ -86,46 +95,57 @@ def per_sample_attention(
     position_ids: "torch.Tensor | None" = None,
     **more: Any,
 ) -> tuple["torch.Tensor", None]:
-    """transformers' `sdpa` on each sample of the only row, causal; shapes (1, heads, tokens, head size), and (1, tokens,
-    heads, head size) of what comes back. A sample begins where `position_ids` (1, tokens) are 0.
+    """transformers' causal `sdpa` on each sample of the only row; transformers calls it by name.
+
+    Shapes: (1, heads, tokens, head size); the result is (1, tokens, heads, head size). A sample
+    begins where `position_ids`, (1, tokens), is 0. Raises `RuntimeError` for a model that does not
+    pass what this needs: computing on would let samples see each other.
     """
     import torch
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+    model = type(module).__name__
     if position_ids is None or query.shape[0] != 1 or attention_mask is not None:
-        raise RuntimeError(
-            f"{type(module).__name__} does not tell its attention where samples begin: {NAME} cannot be used"
-        )
+        raise RuntimeError(f"{model} does not tell its attention where samples begin")
     if "sliding_window" not in more and _has_window(module.config):
-        raise RuntimeError(f"{type(module).__name__} does not tell its attention its window: {NAME} cannot be used")
+        raise RuntimeError(f"{model} does not tell its attention the sliding window")
     sliding_window = more.pop("sliding_window", None)
     lengths = _lengths(position_ids)
+    samples = zip(*(states.split(lengths, dim=2) for states in (query, key, value)), strict=True)
     parts = []
-    for q, k, v in zip(*(states.split(lengths, dim=2) for states in (query, key, value)), strict=True):
+    for q, k, v in samples:
         band = _band(q.shape[2], sliding_window)
         parts.append(sdpa_attention_forward(module, q, k, v, band, is_causal=True, **more)[0])
     return torch.cat(parts, dim=1), None
 
 
 def _has_window(config: Any) -> bool:
-    return bool(getattr(config, "sliding_window", None)) and getattr(config, "use_sliding_window", True)
+    if not getattr(config, "sliding_window", None):
+        return False
+    return getattr(config, "use_sliding_window", True)
 
 
 def _lengths(position_ids: "torch.Tensor") -> list[int]:
     starts = (position_ids[0] == 0).nonzero()[:, 0].tolist()
-    return [end - start for start, end in zip(starts, [*starts[1:], position_ids.shape[1]], strict=True)]
+    ends = [*starts[1:], position_ids.shape[1]]
+    return [end - start for start, end in zip(starts, ends, strict=True)]
 
 
 def _band(length: int, sliding_window: int | None) -> "torch.Tensor | None":
-    """What a token of a sliding layer sees, itself and the `sliding_window` - 1 before it; None where that is all of them."""
+    """Mask of a sliding layer: each token sees itself and the `sliding_window` - 1 before it."""
     import torch
 
+    # Then the window covers the sample, and causal attention alone does the same.
     if sliding_window is None or length <= sliding_window:
         return None
     return torch.ones(length, length, dtype=torch.bool).tril().triu(1 - sliding_window)
 
 
 def loss_only(labels: "torch.Tensor") -> dict[str, "torch.Tensor"]:
-    """Arguments that have the only row's logits and loss computed at the tokens whose successor carries loss, no others."""
+    """Model arguments that compute logits and loss of the only row where a label has loss.
+
+    Logits of other positions would be computed, over the whole vocabulary, and thrown away.
+    """
+    # The token before a label predicts it.
     places = (labels[0, 1:] != -100).nonzero()[:, 0]
     return {"logits_to_keep": places, "shift_labels": labels[:, places + 1]}

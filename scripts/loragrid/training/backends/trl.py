@@ -15,12 +15,14 @@ from loragrid.study.sections import ModelEntry
 from loragrid.training.backends.interface import Base
 from loragrid.training.backends.padding_free import enable_padding_free, is_padding_free, loss_only
 from loragrid.training.backends.recipe import Recipe
+from loragrid.training.backends.sft_settings import sft_settings
 from loragrid.training.trainer_hooks import TrainerHooks
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-# Small enough for a CPU's caches, enough to fill a GPU.
+COLUMNS = ["input_ids", "labels"]
+# Small enough for the caches of a CPU, large enough to fill a GPU.
 HELDOUT_POSITIONS = {"cpu": 2048, "cuda": 8192}
 
 
@@ -30,8 +32,9 @@ class TrlBackend:
     name = "trl"
 
     def load(self, entry: ModelEntry, *, recipe: Recipe) -> Base:
-        """The base in its precision; a 4-bit one is made ready for adapters (norms in float32, input gradients)."""
+        """The base in its precision, frozen; a 4-bit base has its norms in float32."""
         model = load_base(entry, device=recipe.device)
+        # Not measured on a GPU: there its batches are padded.
         if recipe.device == "cpu":
             enable_padding_free(model)
         if entry.precision == "4bit":
@@ -42,10 +45,11 @@ class TrlBackend:
         return Base(model, load_tokenizer(entry), base_facts(entry))
 
     def adapt(self, base: Base, *, recipe: Recipe) -> Any:
-        """LoRA on the recipe's linear layers: A drawn from the seed, B zero, both in float32 whatever the base is in."""
+        """LoRA on the recipe's linear layers: A drawn from the seed, B zero, both in float32."""
         from peft import LoraConfig, get_peft_model
         from transformers import set_seed
 
+        # Right before A is drawn: loading the base may have drawn numbers, or not.
         set_seed(recipe.seed)
         modules = recipe.target_modules
         check_target_modules(base.model, modules)
@@ -58,19 +62,27 @@ class TrlBackend:
             bias="none",
         )
         model = get_peft_model(base.model, config)
-        # PEFT writes the folder that the base was loaded from, a place in this machine's cache.
+        # PEFT would write the folder of the base, which is a place in this machine's cache.
         config.base_model_name_or_path, config.revision = base.facts.source, base.facts.commit
         return model
 
     def release(self, base: Base, model: Any) -> Base:
-        """The base without the adapters, its layers the ones that were loaded."""
+        """The base without the adapters; its layers are the ones that were loaded."""
         return replace(base, model=model.unload())
 
     def trainer(
-        self, model: Any, *, base: Base, recipe: Recipe, train: "Dataset", heldout: "Dataset", folder: Path
+        self,
+        model: Any,
+        *,
+        base: Base,
+        recipe: Recipe,
+        train: "Dataset",
+        heldout: "Dataset",
+        folder: Path,
     ) -> TrainerHooks:
-        """An SFTTrainer on rows that are tokenised, labelled and cut already."""
-        network = model.get_base_model()  # that of `base` where one is lent, a new one where each run loads its own
+        """An SFTTrainer on rows that are already tokenised, labelled and cut."""
+        # The base's own model, or a new one where each run loads its own (unsloth).
+        network = model.get_base_model()
         recipe, notes = self.settle(recipe, model_type=network.config.model_type)
         trainer = self.trainer_class()(
             model=model,
@@ -78,24 +90,26 @@ class TrlBackend:
             train_dataset=training_rows(train, recipe),
             processing_class=base.tokenizer,
         )
-        # TRL casts the adapters of a 4-bit base to bfloat16, which a GradScaler (fp16, a T4) cannot unscale and which
-        # loses small updates; PEFT's own float32 is kept.
+        # TRL casts the adapters of a 4-bit base to bfloat16. A GradScaler (fp16, a T4) cannot
+        # unscale those, and small updates are lost in them: back to PEFT's float32.
         for parameter in model.parameters():
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
         if is_padding_free(network):
-            trainer.per_sample = trainer.data_collator.padding_free = True  # instead of what `sft_settings` says
+            # Set here and not in `sft_settings`: only the loaded model shows that it is supported.
+            trainer.per_sample = trainer.data_collator.padding_free = True
+        vocabulary = network.config.get_text_config().vocab_size
         trainer.heldout = heldout_batches(
             heldout,
             pad_token_id=base.tokenizer.pad_token_id,
-            positions=heldout_positions(recipe.device, network.config.get_text_config().vocab_size),
+            positions=heldout_positions(recipe.device, vocabulary),
             padding_free=trainer.per_sample,
         )
         trainer.notes = notes
         return trainer
 
     def settle(self, recipe: Recipe, *, model_type: str) -> tuple[Recipe, tuple[str, ...]]:
-        """The recipe as this model can be trained, with a note where that is not what was asked for."""
+        """The recipe that this model can be trained with, and a note for each departure from it."""
         if recipe.compute_dtype != "fp16" or not overflows_float16(model_type):
             return recipe, ()
         note = f"trained in float32 where fp16 was asked for: the activations of a {model_type} overflow float16"
@@ -106,68 +120,20 @@ class TrlBackend:
         return import_trainer()
 
     def config(self, recipe: Recipe, *, folder: Path) -> Any:
-        """The settings of `sft_settings` in TRL's form."""
+        """The settings of `sft_settings` as TRL's configuration."""
         from trl import SFTConfig
 
         return SFTConfig(**sft_settings(recipe, folder=folder))
 
 
-def sft_settings(recipe: Recipe, *, folder: Path) -> dict[str, Any]:
-    """Every setting that could change the result, written out; evaluation, saving and logging are the progress's."""
-    cuda = recipe.device == "cuda"
-    return dict(
-        output_dir=str(folder),
-        max_steps=1,  # set by `attach_progress`
-        per_device_train_batch_size=recipe.per_device,
-        gradient_accumulation_steps=recipe.accumulation,
-        learning_rate=recipe.learning_rate,
-        lr_scheduler_type=recipe.schedule,
-        warmup_steps=recipe.warmup_steps,
-        optim=recipe.optimizer,
-        weight_decay=recipe.weight_decay,
-        max_grad_norm=recipe.max_grad_norm,
-        seed=recipe.seed,
-        data_seed=recipe.seed,
-        use_cpu=not cuda,
-        fp16=recipe.compute_dtype == "fp16",
-        bf16=recipe.compute_dtype == "bf16",
-        tf32=False if cuda else None,
-        # Recomputing activations costs a third of the time and is what makes a 3B model fit a T4; a CPU has the memory.
-        gradient_checkpointing=cuda,
-        gradient_checkpointing_kwargs={"use_reentrant": False} if cuda else None,
-        loss_type="nll",
-        packing=recipe.packing,
-        packing_strategy="bfd",
-        padding_free=recipe.packing,
-        eval_packing=False,
-        max_length=None,
-        dataset_kwargs={"skip_prepare_dataset": True},
-        shuffle_dataset=False,
-        completion_only_loss=False,
-        assistant_only_loss=False,
-        train_sampling_strategy="random",
-        dataloader_num_workers=0,
-        dataloader_pin_memory=cuda,
-        dataloader_drop_last=False,
-        average_tokens_across_devices=False,
-        logging_strategy="steps",
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        eval_strategy="no",
-        save_strategy="no",
-        report_to=recipe.report_to,
-        disable_tqdm=True,
-        push_to_hub=False,
-    )
-
-
 def training_rows(rows: "Dataset", recipe: Recipe) -> "Dataset":
-    """Columns input_ids and labels; packed, several samples a row, with their lengths in a third column, seq_lengths.
+    """Columns input_ids and labels; if packed, several samples a row and their `seq_lengths`.
 
-    A packed batch becomes one long row whose position ids begin anew with each sample: from those transformers builds a
-    mask that keeps the samples apart, and `per_sample` cuts the row (tests hold both to that).
+    TRL's collator makes one long row of a packed batch, whose position ids restart with each
+    sample. transformers builds a mask from them that separates the samples, and padding_free.py
+    cuts the row there (tests/training/test_packing.py).
     """
-    rows = rows.select_columns(["input_ids", "labels"])
+    rows = rows.select_columns(COLUMNS)
     if not recipe.packing:
         return rows
     from trl import pack_dataset
@@ -176,24 +142,31 @@ def training_rows(rows: "Dataset", recipe: Recipe) -> "Dataset":
 
 
 def heldout_positions(device: str, vocabulary: int) -> int:
-    """Positions of a held-out batch: as many as are fast, unless their logits alone would fill the card (8,192 positions
-    of Gemma's 262,144 words are 8 GiB in float32, more than the training step needs)."""
+    """Positions of a held-out batch: as many as are fast, and as their logits leave room for."""
+    # 8,192 positions of Gemma's 262,144 words are 8 GiB in float32, more than a training step.
     return min(HELDOUT_POSITIONS[device], LOGITS_PER_PASS // vocabulary)
 
 
-def heldout_batches(rows: "Dataset", *, pad_token_id: int, positions: int, padding_free: bool) -> list[dict[str, Any]]:
-    """The rows in order of length, in batches of at most `positions` (or one row), padded or put into one row; the same
-    always."""
+def heldout_batches(
+    rows: "Dataset",
+    *,
+    pad_token_id: int,
+    positions: int,
+    padding_free: bool,
+) -> list[dict[str, Any]]:
+    """The held-out rows in batches of at most `positions` (or of one row), always the same ones."""
     from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
     collate = DataCollatorForLanguageModeling(pad_token_id=pad_token_id, padding_free=padding_free)
-    examples = sorted(rows.select_columns(["input_ids", "labels"]), key=lambda row: len(row["input_ids"]))
+    # Rows of equal length together need little padding.
+    examples = sorted(rows.select_columns(COLUMNS), key=lambda row: len(row["input_ids"]))
     return [collate(batch) for batch in _by_positions(examples, positions)]
 
 
 def _by_positions(examples: list[dict[str, Any]], positions: int) -> Iterable[list[dict[str, Any]]]:
     batch: list[dict[str, Any]] = []
-    for example in examples:  # shortest first: the newest is the longest of its batch
+    for example in examples:
+        # Shortest first: the newest row is the longest of its batch, and all are padded to it.
         if batch and len(example["input_ids"]) * (len(batch) + 1) > positions:
             yield batch
             batch = []
@@ -204,18 +177,25 @@ def _by_positions(examples: list[dict[str, Any]], positions: int) -> Iterable[li
 
 @cache
 def import_trainer() -> type:
-    """The trainer's class, made here because its parent takes seconds to import."""
+    """The trainer's class; made on first use because importing its parent takes seconds."""
     from transformers import PrinterCallback, Trainer
     from trl import SFTTrainer
 
     class TrlTrainer(TrainerHooks, SFTTrainer):
         def __init__(self, **arguments: Any) -> None:
             super().__init__(**arguments)
+            # It prints every log; `Progress` prints its own line.
             self.remove_callback(PrinterCallback)
 
-        def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, **named: Any) -> Any:
-            # TRL's own also takes the entropy and the accuracy of every token, in float32 over the whole vocabulary,
-            # which nothing here reports: the loss is transformers' either way.
+        def compute_loss(
+            self,
+            model: Any,
+            inputs: dict[str, Any],
+            return_outputs: bool = False,
+            **named: Any,
+        ) -> Any:
+            # TRL's version also computes the entropy and accuracy of every token, in float32 over
+            # the whole vocabulary, which nothing here reports. The loss is transformers' in both.
             inputs["use_cache"] = False
             if self.per_sample:
                 inputs |= loss_only(inputs["labels"])

@@ -1,0 +1,103 @@
+"""Importing unsloth, which must come before the libraries that it changes, and loading a base."""
+
+import atexit
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from loragrid.errors import UserError, first_line
+from loragrid.models.loading import keep_unpacked
+from loragrid.models.model_files import resolve_folder
+from loragrid.records.failures import out_of_memory
+from loragrid.study.sections import ModelEntry
+from loragrid.training.backends.recipe import Recipe
+from loragrid.training.backends.unsloth_checks import refuse_other_precision
+
+INSTALL = "pip install -r requirements-gpu.txt"
+# Libraries that unsloth changes when it is imported.
+AFTER_UNSLOTH = ("transformers", "trl", "peft")
+
+
+def import_unsloth(*, compiled: Path | None = None, compute_dtype: str = "fp32") -> None:
+    """Import unsloth before the libraries that it changes, compiling into the folder `compiled`.
+
+    Raises `UserError` if it cannot be imported, `RuntimeError` if one of those came first.
+    """
+    if "unsloth" in sys.modules:
+        return
+    if early := [name for name in AFTER_UNSLOTH if name in sys.modules]:
+        raise RuntimeError(f"{early[0]} was imported before unsloth, which must come first")
+    if compiled is None:
+        compiled = Path(tempfile.mkdtemp(prefix="loragrid-unsloth-"))
+        atexit.register(shutil.rmtree, compiled, ignore_errors=True)
+    # Its content is imported as code, so it must be this process's own.
+    shutil.rmtree(compiled, ignore_errors=True)
+    # unsloth reads these variables when it is imported.
+    os.environ["UNSLOTH_COMPILE_LOCATION"] = str(compiled.absolute())
+    os.environ["UNSLOTH_DISABLE_STATISTICS"] = "1"
+    if compute_dtype == "bf16":
+        # Otherwise it drops bf16 on a CPU without instructions for it.
+        os.environ["UNSLOTH_CPU_BF16"] = "1"
+    try:
+        import unsloth  # noqa: F401
+    except (ImportError, NotImplementedError) as error:
+        raise UserError(
+            f"training.backend: unsloth is installed but cannot be imported ({first_line(error)}). "
+            f"Fix: {INSTALL}, or set training.backend to trl."
+        ) from error
+
+
+def load_unsloth_model(entry: ModelEntry, recipe: Recipe) -> Any:
+    """The base of a model entry; raises `UserError` for a broken folder or another precision."""
+    from unsloth import FastLanguageModel
+
+    folder, _ = resolve_folder(entry)
+    dtype = _base_dtype(entry.precision, recipe)
+    try:
+        model, _ = FastLanguageModel.from_pretrained(
+            str(folder),
+            max_seq_length=recipe.max_length_tokens,
+            dtype=dtype,
+            load_in_4bit=entry.precision == "4bit",
+            load_in_8bit=False,
+            load_in_16bit=entry.precision == "16bit",
+            full_finetuning=False,
+            use_gradient_checkpointing=checkpointing(recipe),
+            random_state=recipe.seed,
+            # Otherwise unsloth may load its own quantised upload of a model of that name.
+            use_exact_model_name=True,
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        # Too little memory is not a mistake in the folder.
+        if out_of_memory(error) is not None:
+            raise
+        raise UserError(
+            f"model folder {folder}: unsloth cannot load it ({first_line(error)}). Fix: check its "
+            "config.json and safetensors files, or set training.backend to trl."
+        ) from error
+    refuse_other_precision(model, entry.precision, dtype, folder)
+    keep_unpacked(model)
+    return model
+
+
+def _base_dtype(precision: str, recipe: Recipe) -> Any:
+    """float32 for 32bit; otherwise the type that is trained in, which unsloth requires."""
+    import torch
+
+    if precision == "32bit":
+        return torch.float32
+    if recipe.compute_dtype == "fp16":
+        return torch.float16
+    return torch.bfloat16
+
+
+def checkpointing(recipe: Recipe) -> str | bool:
+    """unsloth's gradient checkpointing on a GPU, none on a CPU."""
+    # "unsloth" recomputes activations, and keeps those between the layers in main memory.
+    return "unsloth" if recipe.device == "cuda" else False
