@@ -1,10 +1,11 @@
-"""Compare: every run against its untrained base, item by item, and every axis against the base case.
+"""Compare every run with its untrained base, item by item, and every axis with the base case.
 
     compare.py --study FILE --results results/demo --out results/demo/compare
 
-Uses the results that exist; runs without results stay in the tables with the reason. Writes into the output folder
-runs.csv (one row per run and base), scores.csv (one per subject and task), comparisons.csv, axes.csv and, last,
-compare.json. They hold numbers, thresholds and codes; the report turns them into sentences.
+Uses the results that exist; runs without results stay in the tables with the reason. Writes into
+the output folder runs.csv (one row per run and base), scores.csv (one per subject and task),
+comparisons.csv, axes.csv and, last, compare.json. They hold numbers, thresholds and codes; the
+report turns them into sentences.
 """
 
 import argparse
@@ -104,7 +105,7 @@ def finite(value: Any) -> Any:
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write a table as CSV, atomically. Floats are written in full, so reading gives the same numbers."""
+    """Write a table as CSV, atomically, with floats in full so that reading restores them."""
     write_text(path, table.to_csv(index=False, lineterminator="\n"))
 
 

@@ -29,8 +29,8 @@ def test_known_effects_are_found(made) -> None:
     assert rows.loc[(case, "heldout_loss"), "difference"] < 0 < rows.loc[(case, "heldout_loss"), "improvement"]
     assert rows.loc[(case, "world_facts"), "verdict"] == "can't tell"
     assert rows.loc[(high, "world_facts"), "verdict"] == "worse"
-    told = rows[rows["verdict"] == "can't tell"]
-    assert told["detectable"].notna().all() and rows["low"].le(rows["high"]).all()
+    unsure = rows[rows["verdict"] == "can't tell"]
+    assert unsure["detectable"].notna().all() and rows["low"].le(rows["high"]).all()
     assert (rows["p_corrected"] >= rows["p"]).all()
 
 

@@ -34,8 +34,10 @@ def test_exact_mcnemar_is_rs_binomial_test(case: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("method", ["holm", "bh"])
 def test_corrections_are_rs(method: str) -> None:
-    told = R["corrections"]
-    assert paired_statistics.corrected(np.array(told["p"]), method=method) == pytest.approx(told[method], **CLOSE)
+    expected = R["corrections"]
+    assert paired_statistics.corrected(np.array(expected["p"]), method=method) == pytest.approx(
+        expected[method], **CLOSE
+    )
 
 
 @pytest.mark.parametrize("case", R["wilson"], ids=lambda case: f"{case['right']}-of-{case['items']}")
@@ -46,22 +48,22 @@ def test_interval_of_a_share_is_rs_without_continuity_correction(case: dict[str,
 
 
 def test_interval_and_sign_flips_of_single_items_are_rs() -> None:
-    told = R["plain"]
-    found = compare(np.array(told["difference"]))
-    assert found.difference[0] == pytest.approx(told["mean"], **CLOSE)
-    assert (found.low[0], found.high[0]) == pytest.approx((told["low"], told["high"]), **CLOSE)
-    assert found.p[0] == pytest.approx(told["flips_p"], **CLOSE)
+    expected = R["plain"]
+    found = compare(np.array(expected["difference"]))
+    assert found.difference[0] == pytest.approx(expected["mean"], **CLOSE)
+    assert (found.low[0], found.high[0]) == pytest.approx((expected["low"], expected["high"]), **CLOSE)
+    assert found.p[0] == pytest.approx(expected["flips_p"], **CLOSE)
 
 
 # The weights of a cluster's own items enter clubSandwich's correction one by one, ours by their sum.
 @pytest.mark.parametrize("kind, close", [("unweighted", 1e-6), ("alone", 1e-6), ("weighted", 2e-3)])
 def test_clustered_error_and_degrees_of_freedom_are_clubsandwichs(kind: str, close: float) -> None:
-    told = R["clustered"][kind]
-    values, weights, clusters = (np.array(told[name], float) for name in ("values", "weights", "clusters"))
+    expected = R["clustered"][kind]
+    values, weights, clusters = (np.array(expected[name], float) for name in ("values", "weights", "clusters"))
     mean, stderr, df = ratio_error(units_of(values[None], weights, clusters))
-    assert (mean[0], stderr[0], df) == pytest.approx((told["mean"], told["stderr"], told["df"]), rel=close)
+    assert (mean[0], stderr[0], df) == pytest.approx((expected["mean"], expected["stderr"], expected["df"]), rel=close)
     found = compare(values, weights=weights, clusters=clusters)
-    assert (found.low[0], found.high[0]) == pytest.approx((told["low"], told["high"]), rel=10 * close)
+    assert (found.low[0], found.high[0]) == pytest.approx((expected["low"], expected["high"]), rel=10 * close)
 
 
 @pytest.mark.parametrize("case", R["detectable"], ids=lambda case: str(case["items"]))
@@ -72,12 +74,12 @@ def test_detectable_difference_is_rs_power_t_test(case: dict[str, Any]) -> None:
 
 
 def test_item_and_seed_variances_add_as_in_rs_welch_test() -> None:
-    told = R["two_variances"]
+    expected = R["two_variances"]
     wide = paired_statistics.with_seed_spread(
-        *(np.array([told[name]], float) for name in ("difference", "stderr", "df")),
-        SeedVariance(told["seed_variance"], told["seed_df"]),
-        share=np.array([told["share"]]),
+        *(np.array([expected[name]], float) for name in ("difference", "stderr", "df")),
+        SeedVariance(expected["seed_variance"], expected["seed_df"]),
+        share=np.array([expected["share"]]),
         confidence=0.95,
     )
     found = [wide[name][0] for name in ("p", "low", "high", "df")]
-    assert found == pytest.approx([told[name] for name in ("p", "low", "high", "both_df")], **CLOSE)
+    assert found == pytest.approx([expected[name] for name in ("p", "low", "high", "both_df")], **CLOSE)

@@ -36,8 +36,8 @@ def found(*kept: dict, gain: dict | None = None, tasks: tuple[str, ...] = ("plan
     return trade_offs(rows, {task: TABLES[task] for task in tasks}, "plan", TERMS)[0]
 
 
-def decision(told: dict) -> tuple[str, str, list[str]]:
-    return told["ship"], told["ship_reason"]["code"], told["ship_reason"]["tasks"]
+def decision(decided: dict) -> tuple[str, str, list[str]]:
+    return decided["ship"], decided["ship_reason"]["code"], decided["ship_reason"]["tasks"]
 
 
 FINE = row("facts", -0.03, 0.05), row("sums", -0.04, 0.04)
@@ -53,10 +53,10 @@ FINE = row("facts", -0.03, 0.05), row("sums", -0.04, 0.04)
     ],
 )
 def test_every_single_task_counts_and_not_their_mean(lists: dict, ship: str, code: str, tasks: list[str]) -> None:
-    told = found(*FINE, lists)
-    assert decision(told) == (ship, code, tasks) and told["ship_reason"]["margin"] == 0.05
-    assert told["kept_low"] > -0.05  # the mean alone would ship all of them
-    assert told["worst_task"] == ("lists" if ship != "ship" else "sums") and told["retention_tasks"] == 3
+    decided = found(*FINE, lists)
+    assert decision(decided) == (ship, code, tasks) and decided["ship_reason"]["margin"] == 0.05
+    assert decided["kept_low"] > -0.05  # the mean alone would ship all of them
+    assert decided["worst_task"] == ("lists" if ship != "ship" else "sums") and decided["retention_tasks"] == 3
 
 
 def test_a_loss_on_the_target_is_not_shipped_and_an_unproved_gain_stays_open() -> None:
@@ -69,16 +69,16 @@ def test_a_loss_on_the_target_is_not_shipped_and_an_unproved_gain_stays_open() -
 
 def test_a_task_in_another_unit_is_named_and_never_averaged() -> None:
     tasks = ("plan", "facts", "sums", "text_loss")
-    told = found(*FINE, row("text_loss", -0.3, 0.4), tasks=tasks)
-    assert told["ship"] == "ship" and told["unmargined"] == ["text_loss"] and told["retention_tasks"] == 2
-    assert decision(told) == ("ship", "no_loss_beyond_margin", ["text_loss"])
-    told = found(*FINE, row("text_loss", 0.3, 0.4, "worse"), tasks=tasks)
-    assert decision(told) == ("can't tell", "worse_without_margin", ["text_loss"])
-    told = found(row("text_loss", -0.3, 0.4), tasks=("plan", "text_loss"))
-    assert decision(told) == ("can't tell", "no_margin", ["text_loss"])
+    decided = found(*FINE, row("text_loss", -0.3, 0.4), tasks=tasks)
+    assert decided["ship"] == "ship" and decided["unmargined"] == ["text_loss"] and decided["retention_tasks"] == 2
+    assert decision(decided) == ("ship", "no_loss_beyond_margin", ["text_loss"])
+    decided = found(*FINE, row("text_loss", 0.3, 0.4, "worse"), tasks=tasks)
+    assert decision(decided) == ("can't tell", "worse_without_margin", ["text_loss"])
+    decided = found(row("text_loss", -0.3, 0.4), tasks=("plan", "text_loss"))
+    assert decision(decided) == ("can't tell", "no_margin", ["text_loss"])
 
 
 def test_a_missing_task_leaves_it_open() -> None:
-    told = found(*FINE)
-    assert decision(told) == ("can't tell", "no_score", ["lists"]) and told["kept"] is None
+    decided = found(*FINE)
+    assert decision(decided) == ("can't tell", "no_score", ["lists"]) and decided["kept"] is None
     assert decision(found(tasks=("plan",))) == ("can't tell", "retention_not_measured", [])

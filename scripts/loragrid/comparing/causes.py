@@ -1,7 +1,7 @@
-"""Why a tuned model is worse, or could be better: causes with the numbers that show them and the thresholds they passed.
+"""Why a tuned model is worse, or could be better: causes with the numbers that show them.
 
-Several causes may hold for a run; none at all is an answer too. The thresholds are defined here once, and the report
-shows each beside the number that passed it.
+Several causes may hold for a run; none at all is an answer too. The thresholds are defined here
+once, and the report shows each beside the number that passed it.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,15 +15,17 @@ from loragrid.comparing.run_evidence import RunEvidence
 
 # ASSUME: a held-out loss differs from another when they are 3% and 0.02 nats apart.
 LOSS_SHARE, LOSS_NATS = 0.03, 0.02
-# ASSUME: a run is under-trained when a tenth of all its progress came in the last fifth of its tokens.
+# ASSUME: a run is under-trained when a tenth of its progress came in the last fifth of its tokens.
 LAST_PART, LAST_PROGRESS = 0.2, 0.10
 # ASSUME: a run that lowered the held-out loss by less than 2% has not moved.
 BARELY_MOVED = 0.02
-# ASSUME: answers loop when half of their 4-grams are repeats, and have lost variety below half of the base's.
+# ASSUME: answers loop when half of their 4-grams repeat; below half of the base's, variety is lost.
 REPETITION, REPETITION_OVER_BASE, VARIETY_SHARE = 0.5, 0.2, 0.5
-# ASSUME: a model does not stop when fewer than half of its answers end by themselves; no answer should hold special tokens.
+# ASSUME: a model does not stop when fewer than half of its answers end by themselves, and more than
+# one special token in twenty answers is a fault of the template.
 STOPPED, SPECIAL_TOKENS = 0.5, 0.05
-# ASSUME: a gradient norm of 20 times the median is a jump; a run with jumps in one of twenty updates is unstable.
+# ASSUME: a gradient norm of 20 times the median is a jump; jumps in one update of twenty make a run
+# unstable.
 GRADIENT_JUMP, GRADIENT_JUMP_SHARE = 20.0, 0.05
 # Fewer gradient norms have no reliable median.
 FEWEST_NORMS = 20
@@ -37,7 +39,8 @@ LOSS_MARGIN = {"loss_share": LOSS_SHARE, "loss_nats": LOSS_NATS}
 class Cause:
     """One cause of one run. `cause` and `evidence` are codes: what is wrong, and what shows it.
 
-    `measured` holds the numbers of the evidence, `threshold` those that they passed; the report words both.
+    `measured` holds the numbers of the evidence, `threshold` those that they passed; the report
+    words both.
     """
 
     cause: str
@@ -47,7 +50,10 @@ class Cause:
 
 
 def diagnose(evidence: RunEvidence, rows: list[dict[str, Any]], *, target: str | None) -> list[Cause]:
-    """The causes that hold for one run. `rows`: its comparisons with its base; `target`: the main target task."""
+    """The causes that hold for one run.
+
+    `rows` are its comparisons with its base; `target` is the main target task.
+    """
     if evidence.outcome.status == "diverged":
         return [Cause("diverged", "loss_not_finite")]
     checks: tuple[Callable[[RunEvidence], Iterator[Cause]], ...] = (
@@ -69,7 +75,7 @@ def differs(loss: float, other: float) -> bool:
 
 
 def diverged(evidence: RunEvidence) -> Iterator[Cause]:
-    """The run lost updates to NaN or infinity, ended above where it began, or its gradients jumped."""
+    """The run lost updates to NaN, ended above where it began, or its gradients jumped."""
     path = evidence.path
     if path is None:
         return
@@ -79,8 +85,8 @@ def diverged(evidence: RunEvidence) -> Iterator[Cause]:
         yield Cause("diverged", "updates_lost", {"not_finite": lost, "infinite_gradient": skipped})
     if path.from_untrained and differs(path.heldout[-1], path.heldout[0]):
         yield Cause("diverged", "heldout_rose", {"untrained": path.heldout[0], "last": path.heldout[-1]}, LOSS_MARGIN)
-    # Without a held-out loss of the untrained model, as in most logs from elsewhere, training loss has to do. Single
-    # batches are noisy, so the first and the last tenth are averaged.
+    # Without a held-out loss of the untrained model, as in most logs from elsewhere, training loss
+    # has to do. Single batches are noisy, so the first and the last tenth are averaged.
     width = max(3, len(path.train) // 10)
     if not path.from_untrained and len(path.train) >= 10:
         first, last = np.nanmean(path.train[:width]), np.nanmean(path.train[-width:])
@@ -95,18 +101,18 @@ def diverged(evidence: RunEvidence) -> Iterator[Cause]:
 
 
 def learning_rate(evidence: RunEvidence) -> Iterator[Cause]:
-    """Too high or too low, judged by the runs that differ only in the learning rate, or else by the loss path alone."""
+    """Too high or too low, judged by runs that differ only in it, or else by the loss path."""
     record, rate = evidence.outcome.record, evidence.outcome.cell.learning_rate
     own = record.final_heldout_loss
     if own is None:
         return
-    # A run at another rate shows directly what this rate cost; the shape of one path is only a hint.
+    # A run at another rate shows what this rate cost; the shape of one path is only a hint.
     if not evidence.neighbours:
         yield from _learning_rate_of_path(evidence)
         return
     best = min(evidence.neighbours, key=lambda other: other.heldout_loss)
     if differs(own, best.heldout_loss):
-        # The distance tells the two causes apart for the reader: a rate too high moves the adapter too far.
+        # The distance supports the cause: a rate too high moves the adapter too far.
         times_as_far = None
         if evidence.distance and np.isfinite(best.distance):
             times_as_far = evidence.distance / best.distance
@@ -121,7 +127,7 @@ def _learning_rate_of_path(evidence: RunEvidence) -> Iterator[Cause]:
     if path is None or len(path.heldout) < 2:
         return
     first, last, worst = path.heldout[0], path.heldout[-1], np.nanmax(path.heldout[1:])
-    # A loss that rises and does not come back is `diverged`; one that comes back was thrown off by too large steps.
+    # A loss that rose for good is `diverged`; one that came back was thrown off by large steps.
     if differs(worst, first) and not differs(last, first):
         yield Cause("rate_too_high", "rose_and_fell", {"first": first, "worst": worst}, LOSS_MARGIN)
     if 0 <= first - last < BARELY_MOVED * first:
@@ -150,7 +156,7 @@ def overfitted(evidence: RunEvidence) -> Iterator[Cause]:
     if np.isnan(path.heldout).all():
         return
     low = int(np.nanargmin(path.heldout))
-    # A loss that rose from the untrained model on never turned: that is `diverged`, not overfitting.
+    # A loss that rose from the start never turned: that is `diverged`, not overfitting.
     if path.heldout_tokens[low] == 0 or not differs(path.heldout[-1], path.heldout[low]):
         return
     # Training loss around the turn and at the end, each over about a tenth of the updates.
@@ -165,7 +171,7 @@ def overfitted(evidence: RunEvidence) -> Iterator[Cause]:
 
 
 def unmade(evidence: RunEvidence) -> dict[str, Any] | None:
-    """The checks of the loss path that had too few held-out measurements, with their number; None if all were made."""
+    """The checks with too few held-out measurements, and their number; None if all were made."""
     path = evidence.path
     count = 0 if path is None else path.trained_measurements
     fewest = {"overfitted": FEWEST_FOR_TURN, "under_trained": FEWEST_FOR_FALL}
@@ -176,31 +182,38 @@ def unmade(evidence: RunEvidence) -> dict[str, Any] | None:
 
 
 def collapsed(evidence: RunEvidence, better: set[str]) -> Iterator[Cause]:
-    """Answers that loop, or that have lost their variety compared with the base's answers to the same prompts.
+    """Answers that loop, or that lost the variety of the base's answers to the same prompts.
 
     `better`: tasks on which the run is proved better than its base.
     """
     for task, found in evidence.answers.items():
         base = evidence.base_answers.get(task, {})
         repeats, before = found.get("repetition"), base.get("repetition", 0.0)
-        # Lists and plans repeat phrases by nature, so a loop must also be clearly above the base's own repetition.
+        # Lists and plans repeat phrases by nature, so a loop must also exceed the base's repetition.
         if repeats is not None and repeats >= REPETITION and repeats >= before + REPETITION_OVER_BASE:
             threshold = {"share": REPETITION, "over_base": REPETITION_OVER_BASE}
             yield Cause("collapsed", "repetition", {"task": task, "share": repeats, "base": before}, threshold)
         variety, of_base = found.get("distinct_2"), base.get("distinct_2")
-        # Answers in the requested form share their words while a base rambles: with a better score that is no collapse.
+        # Answers in the requested form share their words, a rambling base does not: with a better
+        # score that is no collapse.
         if task not in better and variety is not None and of_base and variety < VARIETY_SHARE * of_base:
             measured = {"task": task, "share": variety, "base": of_base}
             yield Cause("collapsed", "variety", measured, {"share_of_base": VARIETY_SHARE})
 
 
 def never_stops(evidence: RunEvidence) -> Iterator[Cause]:
-    """Answers that run to the length limit or hold special tokens as text: the template or the end token does not fit."""
+    """Answers that run to the length limit or hold special tokens as text.
+
+    Either the chat template or the end token does not fit the model.
+    """
     yield from stops(evidence.answers, evidence.base_answers)
 
 
 def stops(answers: dict[str, dict[str, float]], base: dict[str, dict[str, float]]) -> Iterator[Cause]:
-    """The same for any subject: `answers` and `base` map a task to its measures; a base itself has an empty `base`."""
+    """The same for any subject: `answers` and `base` map a task to its measures.
+
+    A base itself is given an empty `base`.
+    """
     for task, found in answers.items():
         stopped, special = found.get("stopped"), found.get("special_tokens")
         if stopped is not None and stopped < STOPPED:

@@ -1,4 +1,4 @@
-"""Means over clusters of items, with standard errors that also hold for few clusters of unequal size."""
+"""Means over clusters of items, with errors that also hold for few clusters of unequal size."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,8 +10,9 @@ import numpy as np
 class Units:
     """The K independent units that were sampled: single items, or clusters of items.
 
-    `sums` (R, K) are the weighted values added up per unit, `sizes` (K,) the total weights. `variances` (K,) compare the
-    variances of the units' sums if all items were alike and independent (the working model of `ratio_error`).
+    `sums` (R, K) are the weighted values added up per unit, `sizes` (K,) the total weights.
+    `variances` (K,) compare the variances of the units' sums if all items were alike and
+    independent (the working model of `ratio_error`).
     """
 
     sums: np.ndarray
@@ -20,7 +21,7 @@ class Units:
 
 
 def units_of(values: np.ndarray, weights: np.ndarray, clusters: np.ndarray | None) -> Units:
-    """Values (R, n) with weights (n,) added up per unit: the items themselves, or their clusters."""
+    """Values (R, n) with weights (n,) added up per unit: single items, or their clusters."""
     weighted = values * weights
     if clusters is None:
         return Units(weighted, weights, weights**2)
@@ -34,22 +35,24 @@ def units_of(values: np.ndarray, weights: np.ndarray, clusters: np.ndarray | Non
 def ratio_error(units: Units) -> tuple[np.ndarray, np.ndarray, float]:
     """Weighted means (R,), their standard errors (R,) and the degrees of freedom.
 
-    With few units of unequal size the usual linearised error of a ratio is too small and K - 1 degrees of freedom are too
-    many: its 95% intervals may cover only 80%. Hence the bias-reduced error (CR2) and the degrees of freedom of Bell &
-    McCaffrey 2002, Survey Methodology 28:169, recommended by Imbens & Kolesár 2016, Review of Economics and Statistics
-    98:701, written out for a regression on a constant. For equal sizes both equal those of the t test.
+    With few units of unequal size the usual linearised error of a ratio is too small and K - 1
+    degrees of freedom are too many: its 95% intervals may cover only 80%. Hence the bias-reduced
+    error (CR2) and the degrees of freedom of Bell & McCaffrey 2002, Survey Methodology 28:169,
+    recommended by Imbens & Kolesár 2016, Review of Economics and Statistics 98:701, written out for
+    a regression on a constant. For equal sizes both equal those of the t test.
     """
     sizes, total, variances = units.sizes, units.sizes.sum(), units.variances
     mean = units.sums.sum(axis=1) / total
-    # A unit pulls the mean towards itself, so its residual is too small. `left` is the residual's variance under the
-    # working model; `scale` restores the unit's own variance.
+    # A unit pulls the mean towards itself, so its residual is too small. `left` is the residual's
+    # variance under the working model; `scale` restores the unit's own variance.
     left = variances * (1 - 2 * sizes / total) + variances.sum() * (sizes / total) ** 2
     scale = np.divide(variances, left, out=np.ones_like(left), where=left > 0)
     residuals = units.sums - mean[:, None] * sizes
     stderr = np.sqrt((scale * residuals**2).sum(axis=1)) / total
-    # Under the working model the squared error is a quadratic form with the matrix M = D - pq' - qp' + V pp'. Matching its
-    # first two moments to a chi-square (Satterthwaite) gives trace(M)^2 / trace(M^2) degrees of freedom. The traces are
-    # written out so that no K x K matrix is formed: without clusters K is the number of items.
+    # Under the working model the squared error is a quadratic form with the matrix M = D - pq' -
+    # qp' + V pp'. Matching its first two moments to a chi-square (Satterthwaite) gives trace(M)^2 /
+    # trace(M^2) degrees of freedom. The traces are written out so that no K x K matrix is formed:
+    # without clusters K is the number of items.
     p, q = np.sqrt(scale) * sizes / total, np.sqrt(scale) * variances
     d, v = scale * variances, variances.sum()
     pp, pq, qq = p @ p, p @ q, q @ q
@@ -63,8 +66,9 @@ def mean_interval(
 ) -> dict[str, Any]:
     """Mean of one model's item values (n,) as `value`, with `low`, `high` and `stderr`.
 
-    Independent right/wrong items get Wilson's interval, by statsmodels (Brown, Cai & DasGupta 2001, Statistical Science
-    16:101), which stays within 0 and 1; all others the t interval of `ratio_error`. One unit alone has no interval: NaN.
+    Independent right/wrong items get Wilson's interval, by statsmodels (Brown, Cai & DasGupta 2001,
+    Statistical Science 16:101), which stays within 0 and 1; all others the t interval of
+    `ratio_error`. One unit alone has no interval: NaN.
     """
     from scipy.stats import t as student
     from statsmodels.stats.proportion import proportion_confint

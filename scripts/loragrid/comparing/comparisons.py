@@ -20,7 +20,7 @@ from loragrid.study.grid import Cell
 from loragrid.study.sections import ModelEntry
 from loragrid.study.study_file import Study
 
-# Codes of the `reason` column: why a row has no test. The report turns them into sentences with the row's own numbers.
+# Codes of the `reason` column: why a row has no test. The report words them with the row's numbers.
 NO_SCORE = "no_score"  # `unscored` names the subject
 TOO_FEW_ITEMS, TOO_FEW_CLUSTERS = "too_few_items", "too_few_clusters"  # `units` is their number
 
@@ -60,10 +60,10 @@ def settings_of(outcomes: list[Outcome]) -> list[list[Outcome]]:
 
 
 def versus_base(outcomes: list[Outcome], tables: dict[str, ItemTable], terms: Terms) -> pd.DataFrame:
-    """One row per setting and task: the setting's score minus that of its own untrained base, on the same items.
+    """One row per setting and task: its score minus its untrained base's, on the same items.
 
-    `run` is the setting's first run, which represents it in other tables; `runs` lists all of them, separated by spaces.
-    A row without a test has its code in `reason` and no p value.
+    `run` is the setting's first run, which represents it in other tables; `runs` lists all of them,
+    separated by spaces. A row without a test has its code in `reason` and no p value.
     """
     settings, rows = settings_of(outcomes), []
     for table in tables.values():
@@ -75,12 +75,12 @@ def versus_base(outcomes: list[Outcome], tables: dict[str, ItemTable], terms: Te
 def _against(base: str, settings: list[list[Outcome]], table: ItemTable, terms: Terms) -> list[dict[str, Any]]:
     """Rows for the settings of one base on one task."""
     rows: list[dict[str, Any]] = []
-    # Settings scored on the same items are tested in one call; a call per row is slow in a large study.
+    # Settings scored on the same items are tested in one call, because many calls are slow.
     together: dict[bytes, list[tuple[dict[str, Any], np.ndarray]]] = {}
     for members in settings:
         runs = [run.subject for run in members]
         head = {"task": table.task, "group": table.group, "metric": table.metric, "base": base}
-        # The seeds' variance of the difference is that of one run divided by the seeds; the base has no seed.
+        # The seed variance of a mean over seeds is one run's divided by them; a base has none.
         head |= {"run": runs[0], "runs": " ".join(runs), "seeds": len(runs), "seed_share": 1 / len(runs)}
         missing = [subject for subject in (base, *runs) if subject not in table.values]
         if missing:
@@ -107,15 +107,16 @@ def paired_rows(
     weights: np.ndarray | None,
     terms: Terms,
 ) -> list[dict[str, Any]]:
-    """The numbers of `compare_paired` for `after` (R, n) against `before` (n,) as R dicts of table columns.
+    """`after` (R, n) compared with `before` (n,), as R dicts of table columns.
 
-    `mask` says which of the table's items the arrays hold. With too few items for any test the dicts hold a reason.
+    `mask` says which of the table's items the arrays hold. With too few items for any test the
+    dicts hold a reason.
     """
     clusters, reason, units = None, TOO_FEW_ITEMS, int(mask.sum())
     if table.clusters is not None:
         clusters = table.clusters[mask]
         reason, units = TOO_FEW_CLUSTERS, len(set(clusters))
-    # With so few units even the most extreme outcome would not be significant: "can't tell" would be the only answer.
+    # With so few units even the most extreme outcome is not significant.
     if units < fewest_units(terms.alpha):
         return [{"items": int(mask.sum()), "units": units, "reason": reason}] * len(after)
     before = np.broadcast_to(before, after.shape)
@@ -136,7 +137,8 @@ def paired_rows(
 def versus_precision(study: Study, outcomes: list[Outcome], tables: dict[str, ItemTable], terms: Terms) -> pd.DataFrame:
     """One row per task and pair of untrained bases that are one model in two precisions.
 
-    The difference is the lower precision's score minus the higher one's: the cost of fewer bits before any training.
+    The difference is the lower precision's score minus the higher one's: the cost of fewer bits
+    before any training.
     """
     bases = [o for o in outcomes if o.kind == "base" and o.status == "scored"]
     rows = []
@@ -160,7 +162,7 @@ def _precision_row(high: Outcome, low: Outcome, table: ItemTable, terms: Terms) 
 
 
 def _same_but_for_precision(models: Mapping[str, ModelEntry], high: str, low: str) -> bool:
-    """Whether two entries of `models` differ only in their precision, the second having fewer bits."""
+    """Whether two models differ only in their precision, the second having fewer bits."""
     same = replace(models[low], precision=models[high].precision) == models[high]
     bits = [int(models[name].precision.removesuffix("bit")) for name in (high, low)]
     return same and bits[1] < bits[0]

@@ -1,4 +1,4 @@
-"""The diagnosis of a whole study: causes of every run, faults of the bases, and what must not be compared."""
+"""The diagnosis of a whole study: causes per run, faults of bases, limits of comparison."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -54,7 +54,7 @@ def _causes(
         own = diagnose(found, rows.get(run, []), target=results.target)
         if outcome.cell.data in leaking:
             own.append(leaking[outcome.cell.data])
-        # A base at chance on some task limits what can be forgotten; only a broken base explains a bad run.
+        # Only a broken base explains a bad run; one at chance limits what can be forgotten.
         own += [cause for cause in faults.get(outcome.base, []) if cause.cause == "broken_base"]
         causes[run] = own + list(_precision(judged, outcome.model))
     return causes
@@ -69,7 +69,7 @@ def _precision(judged: JudgedTables, model: str) -> Iterator[Cause]:
 
 
 def _equal_tokens(evidence: dict[str, RunEvidence]) -> int | None:
-    """The largest number of tokens that every finished run has seen: there all held-out losses can be compared."""
+    """The most tokens that every finished run has seen: there all losses can be compared."""
     ends = [e.path.heldout_tokens[-1] for e in evidence.values() if _finished(e) and len(e.path.heldout_tokens)]
     return int(min(ends)) if ends else None
 

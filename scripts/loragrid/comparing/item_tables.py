@@ -9,16 +9,19 @@ import numpy as np
 from loragrid.errors import UserError, first_line
 from loragrid.records.outcomes import Outcome
 
-# Metric → metric that weighs its items: a mean loss is per token, so a long row counts more than a short one.
+# Metric → metric that weighs its items: a mean loss is per token, so long rows count more.
 WEIGHTS = {"loss": "loss_tokens"}
+# Between task and metric in a key: a control character that neither name can hold.
+SEPARATOR = "\x1f"
 
 
 @dataclass(frozen=True)
 class ItemTable:
     """One task's items (n,) with every subject's values.
 
-    `values` maps a subject to (n,) in the order of `items`, NaN where it lacks an item; `weights` likewise, or None.
-    `clusters` (n,) names the passage that items share, or is None. `unit` is "share" for scores from 0 to 1, else "plain".
+    `values` maps a subject to (n,) in the order of `items`, NaN where it lacks an item; `weights`
+    likewise, or None. `clusters` (n,) names the passage that items share, or is None. `unit` is
+    "share" for scores from 0 to 1, else "plain".
     """
 
     task: str
@@ -34,7 +37,7 @@ class ItemTable:
 
 
 def load_items(results: Path, outcomes: list[Outcome]) -> dict[str, ItemTable]:
-    """Task → table of its primary metric, in the study's order, for tasks on which at least one subject was scored.
+    """Task → table of its primary metric, in the study's order, for every task with a score.
 
     Raises `UserError` when an items file cannot be read.
     """
@@ -55,7 +58,10 @@ def load_items(results: Path, outcomes: list[Outcome]) -> dict[str, ItemTable]:
 
 
 def _read_parquet(path: Path) -> dict[str, Any]:
-    """An items file as task and metric, joined by a separator → (items, values, clusters); read once per subject."""
+    """An items file as task and metric → (items, values, clusters).
+
+    The key joins the two by a separator. A file is read once per subject.
+    """
     import pyarrow
     import pyarrow.parquet
 
@@ -63,17 +69,20 @@ def _read_parquet(path: Path) -> dict[str, Any]:
         names = pyarrow.parquet.read_schema(path).names
         wanted = [name for name in ("task", "metric", "item", "value", "cluster") if name in names]
         table = pyarrow.parquet.read_table(path, columns=wanted, use_threads=False)
-        # Depending on their version pandas and pyarrow write `string` or `large_string`, which do not join.
+        # pandas and pyarrow write `string` or `large_string`, by version; the two do not join.
         task, metric = (table.column(name).cast(pyarrow.string()) for name in ("task", "metric"))
-        code = pyarrow.compute.binary_join_element_wise(task, metric, "\x1f").combine_chunks().dictionary_encode()
+        key = pyarrow.compute.binary_join_element_wise(task, metric, SEPARATOR)
+        code = key.combine_chunks().dictionary_encode()
     except (OSError, pyarrow.ArrowException, KeyError) as error:
         raise UserError(
             f"{path}: cannot be read ({first_line(error)}). Fix: delete its folder and score again"
         ) from None
     item, value = table.column("item").to_numpy(zero_copy_only=False), table.column("value").to_numpy()
-    cluster = table.column("cluster").to_numpy(zero_copy_only=False) if "cluster" in wanted else None
+    cluster = None
+    if "cluster" in wanted:
+        cluster = table.column("cluster").to_numpy(zero_copy_only=False)
     indices, keys = code.indices.to_numpy(), code.dictionary.to_pylist()
-    # One sort instead of a filter per task and metric: a subject has hundreds of them in a large suite.
+    # One sort instead of a filter per task and metric, of which a large suite has hundreds.
     order = np.argsort(indices, kind="stable")
     bounds = np.searchsorted(indices[order], np.arange(len(keys) + 1))
     parts = {}
@@ -84,38 +93,32 @@ def _read_parquet(path: Path) -> dict[str, Any]:
 
 
 def _values(frame: dict[str, Any], task: str, metric: str) -> dict[str, Any]:
-    """One task's items, values, clusters and weights; weights are None unless there is one per value."""
+    """One task's items, values, clusters and weights, the last None unless each value has one."""
     empty = (np.array([], dtype=object), np.array([], dtype=float), None)
-    items, values, clusters = frame.get(f"{task}\x1f{metric}", empty)
-    weights = frame.get(f"{task}\x1f{WEIGHTS[metric]}", empty)[1] if metric in WEIGHTS else None
-    if weights is not None and len(weights) != len(values):
-        weights = None
+    items, values, clusters = frame.get(f"{task}{SEPARATOR}{metric}", empty)
+    weights = None
+    if metric in WEIGHTS:
+        _, found, _ = frame.get(f"{task}{SEPARATOR}{WEIGHTS[metric]}", empty)
+        weights = found if len(found) == len(values) else None
     return {"items": items, "values": values, "clusters": clusters, "weights": weights}
 
 
 def _table(task: str, *, group: str, metric: str, higher: bool | None, parts: dict[str, dict[str, Any]]) -> ItemTable:
-    """Align the subjects' items: the first subject's order, then the items that only others have."""
-    first = next(iter(parts.values()))["items"]
-    items = first
-    if not all(np.array_equal(part["items"], first) for part in parts.values()):
-        items = np.array(list(dict.fromkeys(item for part in parts.values() for item in part["items"])), dtype=object)
-    values, weights, clusters = {}, {}, np.full(len(items), None, dtype=object)
+    """Align the subjects' items into one table; a metric of unknown direction is better when higher."""
+    items = _all_items([part["items"] for part in parts.values()])
     place = {item: number for number, item in enumerate(items)}
+    values, weights, clusters = {}, {}, np.full(len(items), None, dtype=object)
     for subject, part in parts.items():
-        at = np.arange(len(items)) if part["items"] is items else np.array([place[i] for i in part["items"]], dtype=int)
-        values[subject] = np.full(len(items), np.nan)
-        values[subject][at] = part["values"]
+        at = np.array([place[item] for item in part["items"]], dtype=int)
+        values[subject] = _placed(part["values"], at, len(items))
         if part["weights"] is not None:
-            weights[subject] = np.full(len(items), np.nan)
-            weights[subject][at] = part["weights"]
+            weights[subject] = _placed(part["weights"], at, len(items))
         if part["clusters"] is not None:
             clusters[at] = part["clusters"]
     pool = np.concatenate(list(values.values()))
     pool = pool[~np.isnan(pool)]
-    higher = True if higher is None else higher
-    # An item without a cluster is its own unit (older files have no clusters); if all items are, there are no clusters.
-    names = np.array([f"item {item}" if cluster in (None, "") else cluster for item, cluster in zip(items, clusters)])
-    shared = len(set(names)) < len(names)
+    higher = higher is None or higher
+    is_share = bool(higher and len(pool) and pool.min() >= 0 and pool.max() <= 1)
     return ItemTable(
         task=task,
         group=group,
@@ -124,7 +127,30 @@ def _table(task: str, *, group: str, metric: str, higher: bool | None, parts: di
         items=items,
         values=values,
         weights=weights if len(weights) == len(values) else None,
-        clusters=names if shared else None,
-        unit="share" if higher and len(pool) and pool.min() >= 0 and pool.max() <= 1 else "plain",
+        clusters=_cluster_names(items, clusters),
+        unit="share" if is_share else "plain",
         binary=bool(len(pool)) and bool(np.isin(pool, (0.0, 1.0)).all()),
     )
+
+
+def _all_items(by_subject: list[np.ndarray]) -> np.ndarray:
+    """The first subject's items in its order, then the items that only others have."""
+    first = by_subject[0]
+    if all(np.array_equal(items, first) for items in by_subject):
+        return first
+    return np.array(list(dict.fromkeys(np.concatenate(by_subject))), dtype=object)
+
+
+def _placed(numbers: np.ndarray, at: np.ndarray, count: int) -> np.ndarray:
+    placed = np.full(count, np.nan)
+    placed[at] = numbers
+    return placed
+
+
+def _cluster_names(items: np.ndarray, clusters: np.ndarray) -> np.ndarray | None:
+    """Every item's cluster, or None where each item is its own.
+
+    An item without a cluster is its own unit; files from before there were clusters have only such.
+    """
+    names = [f"item {item}" if cluster in (None, "") else cluster for item, cluster in zip(items, clusters)]
+    return np.array(names) if len(set(names)) < len(names) else None

@@ -1,6 +1,7 @@
 """Published findings about LoRA and their rules, from `config/literature.yaml`.
 
-This module imports no more than the workflow has anyway, since each call of Snakemake asks it for the rules' digest.
+This module imports no more than the workflow has anyway, since each call of Snakemake asks it for
+the rules' digest.
 """
 
 from dataclasses import dataclass

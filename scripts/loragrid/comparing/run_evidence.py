@@ -1,4 +1,4 @@
-"""The evidence behind a run's diagnosis: its loss path, how its answers ended, how far its adapter moved, its neighbours."""
+"""The evidence behind a run's diagnosis: losses, answers, adapter and neighbouring runs."""
 
 import json
 import re
@@ -13,15 +13,16 @@ from loragrid.runtime.atomic_files import sha256_json
 
 # Metrics that describe an answer's form and not its quality: evidence for a cause, but no score.
 ANSWER_MEASURES = ("new_tokens", "stopped", "repetition", "special_tokens", "distinct_2")
-# The norm of a larger adapter would take longer than the rest of compare.
+# The norm of a larger adapter is left out: it would have to fit into memory in full precision.
 LARGEST_ADAPTER_BYTES = 512 * 2**20
 
 
 @dataclass(frozen=True)
 class LossPath:
-    """Losses in nats over tokens seen, as arrays: `train` at `train_tokens`, `heldout` at `heldout_tokens`.
+    """Losses in nats over tokens seen: `train` at `train_tokens`, `heldout` at `heldout_tokens`.
 
-    `grad_norm` holds the gradient norms before clipping, one per training loss; NaN where not logged.
+    `grad_norm` holds the gradient norms before clipping, one per training loss; NaN where not
+    logged.
     """
 
     train_tokens: np.ndarray
@@ -41,14 +42,14 @@ class LossPath:
         return int((self.heldout_tokens > 0).sum())
 
     def heldout_at(self, tokens: float) -> float:
-        """Held-out loss at a number of tokens, interpolated linearly; NaN beyond the last measurement."""
+        """Held-out loss at a number of tokens, interpolated; NaN beyond the last measurement."""
         if not len(self.heldout) or tokens > self.heldout_tokens[-1]:
             return float("nan")
         return float(np.interp(tokens, self.heldout_tokens, self.heldout))
 
 
 class Neighbour(NamedTuple):
-    """A finished run that differs from another only in the learning rate; `distance` is NaN where not known."""
+    """A finished run that differs only in the learning rate; an unknown `distance` is NaN."""
 
     learning_rate: float
     heldout_loss: float
@@ -59,7 +60,8 @@ class Neighbour(NamedTuple):
 class RunEvidence:
     """Everything about one run that a cause may rest on; None where it was not measured.
 
-    `answers` and `base_answers` map a task to its measures; `distance` is how far the adapter moved the weights.
+    `answers` and `base_answers` map a task to its measures; `distance` is how far the adapter moved
+    the weights.
     """
 
     outcome: Outcome
@@ -107,9 +109,12 @@ def answer_measures(outcome: Outcome) -> dict[str, dict[str, float]]:
 
 
 def adapter_distance(folder: Path) -> float | None:
-    """How far the adapter moves the weights: the Frobenius norm of scale·B·A over all layers (Hu et al. 2021).
+    """How far the adapter moves the weights: the norm of scale·B·A over all layers.
 
-    None without a LoRA file, for a very large one, and for a type that numpy does not know, such as bfloat16.
+    It is the Frobenius norm of the update of Hu et al. 2021, arXiv:2106.09685.
+
+    None without a LoRA file, for a very large one, and for a type that numpy does not know, such as
+    bfloat16.
     """
     weights, config = folder / "adapter_model.safetensors", folder / "adapter_config.json"
     if not weights.is_file() or not config.is_file() or weights.stat().st_size > LARGEST_ADAPTER_BYTES:
@@ -128,7 +133,7 @@ def adapter_distance(folder: Path) -> float | None:
     for name, a in tensors.items():
         b = tensors.get(re.sub(r"lora_A(?=\.|$)", "lora_B", name)) if "lora_A" in name else None
         if b is not None and a.ndim == 2 and b.ndim == 2:
-            # ‖BA‖² = Σ (BᵀB)∘(AAᵀ): two rank × rank products instead of one of the layer's full size.
+            # ‖BA‖² = Σ (BᵀB)∘(AAᵀ): rank × rank products instead of one of the layer's full size.
             a, b = a.astype(np.float64), b.astype(np.float64)
             total += float(((b.T @ b) * (a @ a.T)).sum())
     return scale * total**0.5 if total else None
@@ -155,11 +160,11 @@ def gather_evidence(outcomes: list[Outcome], results: Path) -> dict[str, RunEvid
 
 
 def _with_neighbours(found: dict[str, RunEvidence]) -> dict[str, RunEvidence]:
-    """The evidence with each run's neighbours: finished runs that differ from it only in the learning rate."""
+    """The evidence with each run's neighbours: finished runs at other learning rates."""
     groups: dict[str, list[str]] = {}
     for run, evidence in found.items():
         cell = evidence.outcome.cell
-        # By the whole identity and not by the axes: a search's winner may differ in other settings too.
+        # By the whole identity, because a search's winner may differ in settings that are no axis.
         rest = {name: value for name, value in cell.identity.items() if name != "learning_rate"}
         groups.setdefault(sha256_json(rest | {"base": cell.base}), []).append(run)
     with_neighbours = {}

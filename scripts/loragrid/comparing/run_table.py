@@ -23,13 +23,13 @@ ORIGIN_COLUMNS = (
 
 
 def subject_rows(outcomes: list[Outcome], more: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """One dict per run and base: settings, training costs and losses, `more` columns by run, every task's metrics, origin."""
+    """One dict per run and base: settings, cost, losses, `more` columns by run, metrics, origin."""
     metrics: dict[str, list[str]] = {}
     for outcome in outcomes:
         for task, score in _scored_tasks(outcome).items():
             known = metrics.setdefault(task, [])
             known += [metric for metric in score.metrics if metric not in known]
-    # Every row has all columns, also those of runs without results, so that the table's columns do not depend on the order.
+    # Every row has all columns, so that their order does not depend on which run comes first.
     none = dict.fromkeys(key for columns in more.values() for key in columns)
     rows = []
     for outcome in outcomes:
@@ -43,7 +43,10 @@ def _scored_tasks(outcome: Outcome) -> dict[str, TaskScore]:
 
 
 def _settings(outcome: Outcome) -> dict[str, Any]:
-    """The axes in columns of their own, and every other setting that determines a run, such as `training.budget.tokens`."""
+    """The axes in columns of their own, and every other setting that determines a run.
+
+    The others have dotted names, such as `training.budget.tokens`.
+    """
     cell = outcome.cell
     row = {name: getattr(outcome, name) for name in ("subject", "kind", "status", "reason", "base", "model")}
     others: dict[str, Any] = {}

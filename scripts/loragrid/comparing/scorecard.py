@@ -1,4 +1,6 @@
-"""Published findings about LoRA against this study's own cells: agrees, disagrees, can't tell, not tested.
+"""Published findings about LoRA against this study's own cells.
+
+Each agrees, disagrees, cannot be told, or was not tested.
 
 The findings and their rules are data, `config/literature.yaml`; this module only applies the rules.
 """
@@ -24,8 +26,11 @@ Answer = tuple[str, dict[str, Any]]
 
 @dataclass(frozen=True)
 class StudyCells:
-    """What the rules look at: the axes' rows on the main target with its `unit`, all outcomes, and the rows of bases in
-    two precisions."""
+    """What the rules look at.
+
+    `axes` are the rows on the main target, whose unit is `unit`; `controls` are the rows of bases
+    in two precisions.
+    """
 
     axes: pd.DataFrame
     outcomes: list[Outcome]
@@ -39,7 +44,7 @@ class StudyCells:
         return self.axes[(self.axes["axis"] == axis) & (self.axes["verdict"] != "")]
 
     def without_rows(self, axis: str) -> Answer:
-        """The answer where an axis has no judged row: it was not varied, or its values could not be compared."""
+        """The answer for an axis without a judged row: not varied, or not comparable."""
         rows = self.axes[self.axes["axis"] == axis] if not self.axes.empty else self.axes
         if rows.empty:
             return NOT_TESTED, {"code": "not_varied", "axis": axis}
@@ -67,10 +72,13 @@ def _row(row: pd.Series) -> dict[str, Any]:
 
 
 def little_effect(rule: dict[str, Any], cells: StudyCells) -> Answer:
-    """An equivalence test by intervals (Schuirmann 1987, Journal of Pharmacokinetics and Biopharmaceutics 15:657).
+    """An equivalence test by intervals, after Schuirmann's two one-sided tests.
 
-    Agrees when all intervals lie within the margin on both sides, disagrees when one lies wholly beyond it. Verdicts do
-    not matter: a proved difference smaller than the margin is little, and an unproved one may still be large.
+    Schuirmann 1987, Journal of Pharmacokinetics and Biopharmaceutics 15:657.
+
+    Agrees when all intervals lie within the margin on both sides, disagrees when one lies wholly
+    beyond it. Verdicts do not matter: a proved difference smaller than the margin is little, and an
+    unproved one may still be large.
     """
     rows = cells.of_axis(rule["axis"])
     if rows.empty:
@@ -109,10 +117,10 @@ def larger_is(rule: dict[str, Any], cells: StudyCells) -> Answer:
 
 
 def same_best_rate(rule: dict[str, Any], cells: StudyCells) -> Answer:
-    """Whether the learning rate with the lowest held-out loss is the same at every value of the axis.
+    """Whether the learning rate with the lowest held-out loss is the same at every axis value.
 
-    Needs at least two rates at each value, and one alpha at every value: the adapter's factor is alpha/rank, and one that
-    does not shrink with the rank changes the best rate.
+    Needs at least two rates at each value, and one alpha at every value: the adapter's factor is
+    alpha/rank, and one that does not shrink with the rank changes the best rate.
     """
     axis = rule["axis"]
     runs = [o for o in cells.outcomes if _has_final_loss(o) and "search" not in o.cell.departs]
@@ -134,7 +142,10 @@ def same_best_rate(rule: dict[str, Any], cells: StudyCells) -> Answer:
 
 
 def _losses_by_rate(runs: list[Outcome], axis: str) -> list[dict[Any, dict[float, float]]]:
-    """Per combination of the other settings: axis value → learning rate → held-out loss, with two of each or more."""
+    """Per combination of the other settings: axis value → learning rate → held-out loss.
+
+    Only combinations with two values or more, each with two rates or more.
+    """
     groups: dict[tuple, dict[Any, dict[float, float]]] = {}
     names = [name for name in (*COMPARED_AXES, "seed") if name not in (axis, "learning_rate")]
     for outcome in runs:
@@ -168,7 +179,7 @@ def precision(rule: dict[str, Any], cells: StudyCells) -> Answer:
 
 
 def needs(*_: Any) -> Answer:
-    """A finding that no study of this kind has cells for; the literature file says which runs it would take."""
+    """A finding that no study of this kind can test; the literature file names the missing runs."""
     return NOT_TESTED, {"code": "needs_other_runs"}
 
 

@@ -1,8 +1,9 @@
 """Fisher's randomisation test of paired differences: is their sum larger than under random signs?
 
-If the two models are alike, each difference could as well have had the other sign. The test compares the observed sum
-with the sums under flipped signs and assumes no distribution (Fisher 1935, The Design of Experiments, chapter 3; Good
-2005, Permutation, Parametric and Bootstrap Tests of Hypotheses, section 3.2).
+If the two models are alike, each difference could as well have had the other sign. The test
+compares the observed sum with the sums under flipped signs and assumes no distribution (Fisher
+1935, The Design of Experiments, chapter 3; Good 2005, Permutation, Parametric and Bootstrap Tests
+of Hypotheses, section 3.2).
 """
 
 import itertools
@@ -13,7 +14,8 @@ import numpy as np
 EXACT = "sign-flip permutation, exact"
 DRAWN = "sign-flip permutation"
 TAIL = "sign-flip permutation, tail by paired t"
-# Units; the flips of fewer are all counted. 19 units have half a million flips, and counting by halves is quick.
+# Units; the flips of fewer are all counted. 19 units have half a million flips, and counting by
+# halves is quick.
 FEWEST_DRAWN = 20
 
 
@@ -37,11 +39,13 @@ class FlipTest:
 def flip_test(sums: np.ndarray, mean: np.ndarray, stderr: np.ndarray, df: float, *, draws: Draws) -> FlipTest:
     """Test the sums per unit (R, K).
 
-    `mean`, `stderr` (R,) and `df` belong to the t test that replaces the flips where the tail is too far out to draw.
+    `mean`, `stderr` (R,) and `df` belong to the t test that replaces the flips where the tail is
+    too far out to draw.
     """
     count = sums.shape[1]
     if count < FEWEST_DRAWN:
-        # The observed signs and all of them reversed are two of the 2^K flips, so p is at least 2 / 2^K.
+        # The observed signs and all of them reversed are two of the 2^K flips, so p is at least 2 /
+        # 2^K.
         return FlipTest(all_flips(sums), [EXACT] * len(sums), 0.5 ** (count - 1))
     p, method = drawn_flips(sums, mean, stderr, df, draws=draws)
     return FlipTest(p, method, 0.0)
@@ -50,8 +54,9 @@ def flip_test(sums: np.ndarray, mean: np.ndarray, stderr: np.ndarray, df: float,
 def all_flips(sums: np.ndarray) -> np.ndarray:
     """Exact two-sided p values (R,) of sums (R, K), over all 2^K flips of signs.
 
-    Each half of the units is flipped in all ways once, and the pairs of halves that reach the observed sum are counted
-    by bisection (Horowitz & Sahni 1974, Journal of the ACM 21:277): 19 units need 2 × 1,024 sums instead of 524,288.
+    Each half of the units is flipped in all ways once, and the pairs of halves that reach the
+    observed sum are counted by bisection (Horowitz & Sahni 1974, Journal of the ACM 21:277): 19
+    units need 2 × 1,024 sums instead of 524,288.
     """
     count = sums.shape[1]
     halves = np.split(sums, [count // 2], axis=1)
@@ -63,7 +68,8 @@ def all_flips(sums: np.ndarray) -> np.ndarray:
         # Sums that are equal on paper differ by rounding; the slack counts them as reached.
         least = observed - 1e-9 * np.abs(sums[row]).sum()
         reached = len(second[row]) - np.searchsorted(second[row], least - first[row])
-        # Flips are symmetric, so both tails are twice the upper one; with a sum of zero that would exceed 1.
+        # Flips are symmetric, so both tails are twice the upper one; with a sum of zero that would
+        # exceed 1.
         p[row] = min(1.0, 2 * reached.sum() / 2.0**count)
     return p
 
@@ -73,10 +79,12 @@ def drawn_flips(
 ) -> tuple[np.ndarray, list[str]]:
     """p values (R,) and methods from random flips, by scipy, for units too many to count all flips.
 
-    Where no drawn flip reaches the observed sum, the p value would be 2/(draws + 1) whatever the data, which a correction
-    for many comparisons always turns into "can't tell". Only there the tail of the paired t test is used; extending an
-    empty permutation tail by a fitted one is the idea of Knijnenburg et al. 2009, Bioinformatics 25:i161. That tail relies
-    on the central limit theorem, so with few and very skewed units its p value may be too small; the table names the method.
+    Where no drawn flip reaches the observed sum, the p value would be 2/(draws + 1) whatever the
+    data, which a correction for many comparisons always turns into "can't tell". Only there the
+    tail of the paired t test is used; extending an empty permutation tail by a fitted one is the
+    idea of Knijnenburg et al. 2009, Bioinformatics 25:i161. That tail relies on the central limit
+    theorem, so with few and very skewed units its p value may be too small; the table names the
+    method.
     """
     from scipy.stats import permutation_test
     from scipy.stats import t as student
@@ -93,7 +101,8 @@ def drawn_flips(
         )  # fmt: skip
         p[moved] = np.minimum(found.pvalue, 1.0)
     method = [DRAWN] * len(sums)
-    # scipy counts the observed signs among the draws, so an empty tail is 1/(draws + 1) on each side.
+    # scipy counts the observed signs among the draws, so an empty tail is 1/(draws + 1) on each
+    # side.
     for row in np.flatnonzero(p * (draws.count + 1) <= 2 * (1 + 1e-9)):
         tail = 0.0
         if stderr[row] > 0:

@@ -1,4 +1,4 @@
-"""Faults and limits of a study as a whole: useless bases, leaked rows, unequal terms, and differences beside the axes."""
+"""Faults and limits of a study: useless bases, leaked rows, unequal terms."""
 
 import hashlib
 import json
@@ -23,7 +23,7 @@ from loragrid.study.sections import ModelEntry
 from loragrid.study.study_file import Study
 from loragrid.study.tasks import HELDOUT_LOSS
 
-# ASSUME: a base whose held-out loss is within a tenth of that of guessing every token alike has learned no language.
+# ASSUME: a base within a tenth of the held-out loss of an even guess has learned no language.
 NEAR_UNIFORM = 0.9
 
 
@@ -49,7 +49,7 @@ def _near_uniform(base: Outcome, outcomes: list[Outcome], study: Study) -> Itera
 
 
 def untrained_loss(base: Outcome, outcomes: list[Outcome]) -> float | None:
-    """Held-out loss of a base: its own score, else what its runs measured before their first update."""
+    """Held-out loss of a base: its own score, else its runs' loss before their first update."""
     scored = base.score.tasks.get(HELDOUT_LOSS) if base.score else None
     if scored is not None and scored.status == "scored":
         return scored.metrics["loss"]["value"]
@@ -58,7 +58,7 @@ def untrained_loss(base: Outcome, outcomes: list[Outcome]) -> float | None:
 
 
 def vocabulary(entry: ModelEntry) -> int | None:
-    """Size of a model's vocabulary from its configuration or the study file's shape; None if neither is there."""
+    """Size of a model's vocabulary, from its configuration or the study file; None if unknown."""
     found = find_config(entry)
     if found is None:
         return None
@@ -68,7 +68,9 @@ def vocabulary(entry: ModelEntry) -> int | None:
 
 
 def _near_chance(base: Outcome, results: StudyResults, terms: Terms) -> Iterator[Cause]:
-    """Multiple-choice retention tasks on which the base may be guessing: nothing can be forgotten there.
+    """Retention tasks of multiple choice on which the base may be guessing.
+
+    Nothing can be forgotten there.
 
     A base that may be guessing on half of them or more is broken.
     """
@@ -90,7 +92,7 @@ def _near_chance(base: Outcome, results: StudyResults, terms: Terms) -> Iterator
 
 
 def chance_level(path: Path, task: str) -> float | None:
-    """The score of guessing on a multiple-choice task that lists its choices; None if they are not known."""
+    """The score of guessing on a multiple-choice task that lists its choices, else None."""
     if not path.is_file():
         return None
     configs = json.loads(path.read_text(encoding="utf-8")).get("configs", {})
@@ -98,7 +100,7 @@ def chance_level(path: Path, task: str) -> float | None:
     if config.get("output_type") != "multiple_choice":
         return None
     choices = config.get("doc_to_choice")
-    # lm-eval also takes a list as a Jinja template, {{[good, bad]}}; one that reads a field has no known length.
+    # lm-eval also takes a list as a Jinja template, {{[good, bad]}}; of a field its length is unknown.
     if isinstance(choices, str) and (written := re.fullmatch(r"\s*\{\{\s*\[([^\[\]()|]+)\]\s*\}\}\s*", choices)):
         choices = written[1].split(",")
     return 1 / len(choices) if isinstance(choices, list) and len(choices) > 1 else None
@@ -107,8 +109,8 @@ def chance_level(path: Path, task: str) -> float | None:
 def leaks(results: Path, data_sets: Iterable[str]) -> dict[str, Cause]:
     """Data id → cause, where held-out rows equal training rows, token for token.
 
-    Near-equal rows are not searched again: the split keeps them together (loragrid/data/heldout_split.py), and a search
-    would take minutes on large data.
+    Near-equal rows are not searched again: the split keeps them together
+    (loragrid/data/heldout_split.py), and a search would take minutes on large data.
     """
     found = {}
     for folder in (results / "data" / data for data in sorted(data_sets)):
@@ -123,7 +125,7 @@ def leaks(results: Path, data_sets: Iterable[str]) -> dict[str, Cause]:
 
 
 def _row_digests(path: Path) -> set[bytes]:
-    """Digests of the rows' tokens. Rows are read in batches, and only their digests kept, so that large data fit."""
+    """Digests of the rows' tokens, read in batches so that large data fit into memory."""
     import pyarrow.parquet
 
     digests = set()
@@ -137,7 +139,7 @@ def _row_digests(path: Path) -> set[bytes]:
 
 
 def not_comparable(outcomes: list[Outcome], heldout: dict[str, str], axes: pd.DataFrame) -> list[dict[str, Any]]:
-    """What the report must not compare: a code each, with the models or the axis value concerned."""
+    """What the report must not compare: a code each, with the models or axis value concerned."""
     runs = [o for o in outcomes if o.record]
     found: list[dict[str, Any]] = []
     if len({o.record.steps for o in runs}) > 1:
@@ -154,7 +156,7 @@ def not_comparable(outcomes: list[Outcome], heldout: dict[str, str], axes: pd.Da
 
 
 def caveats(study: Study, outcomes: list[Outcome]) -> list[dict[str, Any]]:
-    """What is compared although more than one thing differs: a code each, with the number of distinct values."""
+    """What is compared although more than one thing differs: a code each, with its count."""
     runs = [o for o in outcomes if o.record]
     found: list[dict[str, Any]] = []
     if len({o.cell.rank for o in runs}) > 1:

@@ -1,4 +1,4 @@
-"""What compare works on: the study's results as read from disk, and the tables of judged comparisons made from them."""
+"""What compare works on: a study's results from disk, and the judged comparisons."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +19,11 @@ SCHEMA = 2
 
 @dataclass(frozen=True)
 class StudyResults:
-    """A study's results: `folder`, outcome of every run and base, item tables by task, and data id → fingerprint of its
-    held-out tokens."""
+    """A study's results.
+
+    `folder` is where they are, `outcomes` those of every run and base, `tables` the items by task,
+    and `heldout` maps a data id to the fingerprint of its held-out tokens.
+    """
 
     study: Study
     folder: Path
@@ -30,7 +33,7 @@ class StudyResults:
 
     @property
     def target(self) -> str | None:
-        """The main target task: the first that is a score, else the first; None if no target was scored."""
+        """The main target task: the first that is a score, else the first, else None."""
         targets = [table for table in self.tables.values() if table.group == "target"]
         scores = [table for table in targets if table.unit == "share"]
         return (scores or targets)[0].task if targets else None
@@ -40,8 +43,9 @@ class StudyResults:
 class JudgedTables:
     """All comparisons of a study with their verdicts.
 
-    `comparisons`: settings with their bases; `axes`: axis values with the base case's; `controls`: bases in two
-    precisions. `family` counts the tests that were corrected together; `noise` is the seeds' variance by task.
+    `comparisons`: settings with their bases; `axes`: axis values with the base case's; `controls`:
+    bases in two precisions. `family` counts the tests that were corrected together; `noise` is the
+    seeds' variance by task.
     """
 
     comparisons: pd.DataFrame
@@ -52,7 +56,10 @@ class JudgedTables:
 
 
 def read_results(study: Study, folder: Path) -> StudyResults:
-    """Read what is there of a study's results. Raises `UserError` when an items file cannot be read."""
+    """A study's results, as far as they exist.
+
+    Raises `UserError` when an items file cannot be read.
+    """
     outcomes = collect(study, folder)
     cards = data_cards(study, folder).items()
     heldout = {data: card["heldout_fingerprint"] for data, card in cards if card.get("heldout_fingerprint")}

@@ -31,11 +31,11 @@ DECISIONS = {
 
 
 def trade_offs(comparisons: pd.DataFrame, tables: dict[str, ItemTable], target: str | None, terms: Terms) -> list[Row]:
-    """Per compared setting its gain on the target task, its change on the retention tasks, and whether to `ship` it.
+    """Per compared setting its gain, its change on the retention tasks, and whether to `ship` it.
 
-    Changes are positive where they are good, and each has its interval. `pareto` is False where another setting is at
-    least as good in both and better in one. The mean change and the margin are for retention tasks that are shares of
-    right answers; `unmargined` names the others.
+    Changes are positive where they are good, and each has its interval. `pareto` is False where
+    another setting is at least as good in both and better in one. The mean change and the margin
+    are for retention tasks that are shares of right answers; `unmargined` names the others.
     """
     if comparisons.empty or target is None:
         return []
@@ -71,7 +71,7 @@ def _improvement(row: Row, tables: dict[str, ItemTable]) -> tuple[float, float]:
 
 
 def _kept(found: list[Row], tables: dict[str, ItemTable], terms: Terms) -> Row:
-    """The mean change over the retention tasks that are shares, with its interval, and the task that lost most.
+    """The mean change over the retention tasks that are shares, and the task that lost most.
 
     The mean is None where a task is missing: a mean over the others would be another quantity.
     """
@@ -94,7 +94,10 @@ def _kept(found: list[Row], tables: dict[str, ItemTable], terms: Terms) -> Row:
 
 
 def _mean_change(rows: list[Row], confidence: float) -> Row:
-    """The mean improvement over tasks with its t interval; degrees of freedom after Satterthwaite 1946."""
+    """The mean improvement over tasks with its t interval.
+
+    Degrees of freedom after Satterthwaite 1946, Biometrics Bulletin 2:110.
+    """
     from scipy.stats import t as student
 
     # Different tasks have different items, so their errors are independent and their variances add.
@@ -117,8 +120,10 @@ def _dominates(other: Row, row: Row) -> bool:
 
 
 def _likely_lost(found: list[Row], tables: dict[str, ItemTable], terms: Terms) -> list[str]:
-    """Retention tasks, shares of right answers, whose whole interval is below minus the margin although the loss is not
-    proved after the correction."""
+    """Retention tasks with a likely loss beyond the margin.
+
+    Their whole interval is below minus the margin, but after the correction no loss is proved.
+    """
     return [
         row["task"]
         for row in found
@@ -141,10 +146,13 @@ def _ship(row: Row, found: list[Row], tables: dict[str, ItemTable], terms: Terms
 def _decide(
     row: Row, intervals: dict[str, tuple[float, float]], worse: set[str], margin: float
 ) -> tuple[str, list[str]]:
-    """The code of the first rule that applies, with its tasks. `worse`: retention tasks with a proved loss.
+    """The code of the first rule that applies, with its tasks.
 
-    Proved means after the correction for all comparisons, as everywhere; the intervals are those of one comparison by
-    itself. So "don't ship" needs both, and "ship" needs every interval to stay above minus the margin.
+    `worse` are the retention tasks with a proved loss.
+
+    Proved means after the correction for all comparisons, as everywhere; the intervals are those of
+    one comparison by itself. So "don't ship" needs both, and "ship" needs every interval to stay
+    above minus the margin.
     """
     if row["gain_verdict"] == WORSE:
         return WORSE_ON_TARGET, []

@@ -1,4 +1,4 @@
-"""From differences to verdicts: seed variance, correction for the number of comparisons, smallest detectable difference."""
+"""From differences to verdicts: seed variance, correction, smallest detectable difference."""
 
 from typing import Any
 
@@ -12,9 +12,12 @@ from loragrid.comparing.paired_statistics import SeedVariance
 from loragrid.comparing.power import smallest_detectable
 from loragrid.records.outcomes import Outcome
 
+# A frame whose rows all lack a test has none of these.
+JUDGED_COLUMNS = ("difference", "p", "low", "high", "test_stderr", "df", "least_p", "items", "binary")
+
 
 def seed_noise(outcomes: list[Outcome], tables: dict[str, ItemTable]) -> dict[str, dict[str, Any]]:
-    """Task → variance of a run's score between seeds, pooled over the settings that were trained under several seeds."""
+    """Task → variance of a run's score between seeds, pooled over settings of several seeds."""
     settings, noise = settings_of(outcomes), {}
     for table in tables.values():
         scores = []
@@ -37,8 +40,11 @@ def _mean(table: ItemTable, subject: str) -> float:
 
 
 def widen_by_seeds(frame: pd.DataFrame, noise: dict[str, dict[str, Any]], terms: Terms) -> pd.DataFrame:
-    """The rows with the seed variance in interval and p where it was measured on their task, as `seed_noise` says."""
-    # ASSUME: another seed changes the score of every setting by about as much, so the settings share one seed variance.
+    """The rows with the seeds' variance in interval and p, where it was measured.
+
+    The column `seed_noise` says where.
+    """
+    # ASSUME: another seed changes every setting's score by about as much: one variance for all.
     if "difference" not in frame:
         return frame
     frame = frame.assign(seed_noise="not measured")
@@ -51,28 +57,29 @@ def widen_by_seeds(frame: pd.DataFrame, noise: dict[str, dict[str, Any]], terms:
             share=frame.loc[rows, "seed_share"].to_numpy(float),
             confidence=terms.confidence,
         )
-        # The t test now replaces the exact test, so the limits of the exact test no longer hold for the row.
-        for name, values in {**wider, "test_stderr": wider["stderr"], "least_p": 0.0, "binary": False}.items():
+        # A t test replaces the exact test, so the limits of the exact one no longer hold here.
+        wider |= {"test_stderr": wider["stderr"], "least_p": 0.0, "binary": False}
+        for name, values in wider.items():
             frame.loc[rows, name] = values
         frame.loc[rows, "method"], frame.loc[rows, "seed_noise"] = paired_statistics.SEEDS_T, "measured"
     return frame
 
 
 def judge(frames: list[pd.DataFrame], tables: dict[str, ItemTable], terms: Terms) -> int:
-    """Add corrected p, smallest detectable difference and verdict to the frames, which form one family of comparisons.
+    """Add corrected p, smallest detectable difference and verdict to the frames, as one family.
 
     Changes the frames in place and returns the number of comparisons in the family.
     """
     frames = [frame for frame in frames if not frame.empty]
     for frame in frames:
-        for column in ("difference", "p", "low", "high", "test_stderr", "df", "least_p", "items", "binary"):
+        for column in JUDGED_COLUMNS:
             if column not in frame:
                 frame[column] = np.nan
     if not frames:
         return 0
     p = np.concatenate([frame["p"].to_numpy(float) for frame in frames])
     family = int((~np.isnan(p)).sum())
-    # One correction over all frames: correcting each table by itself would let the study make a false claim per table.
+    # One correction over all frames: one per table would allow a false claim per table.
     ends = np.cumsum([len(frame) for frame in frames])
     corrected = np.split(paired_statistics.corrected(p, method=terms.correction), ends[:-1])
     for frame, p_corrected in zip(frames, corrected):
@@ -93,10 +100,10 @@ def _verdict(row: Any, terms: Terms) -> str:
 
 
 def _detectable(row: Any, terms: Terms, family: int) -> float:
-    """The row's smallest detectable difference; NaN where its test cannot reach the corrected level at all."""
+    """The row's smallest detectable difference; NaN where its test cannot reach the level."""
     if np.isnan(row.p):
         return np.nan
-    # The level of Holm's first step (Bonferroni), the strictest that a comparison can meet: the worst case.
+    # The worst case: the level of Holm's first step (Bonferroni), the strictest of all.
     alpha = terms.alpha / family
     if row.least_p >= alpha:
         return np.nan

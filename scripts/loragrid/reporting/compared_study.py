@@ -1,4 +1,4 @@
-"""What compare found, as the report reads it: compare.json, its tables, and the names that the page uses."""
+"""What compare found, as the report reads it."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,9 +8,10 @@ import pandas as pd
 
 @dataclass(frozen=True)
 class ComparedStudy:
-    """What the sentences are drawn from: compare.json, its tables, and the names that the page uses.
+    """compare.json, its tables, and the names that the page uses.
 
-    `labels` names each run; `setting_labels` names its setting, without the seed; `axis_names` names each axis.
+    `labels` names each run; `setting_labels` names its setting, without the seed; `axis_names`
+    names each axis.
     """
 
     summary: dict[str, Any]

@@ -1,4 +1,4 @@
-"""The page's tables of comparisons: axis values with the base case's, settings with their bases, precisions."""
+"""The page's tables of comparisons: with the base case, with the bases, and by precision."""
 
 from typing import Any
 
@@ -74,7 +74,7 @@ def comparison_row(row: pd.Series, unit: str, name: str) -> dict[str, Any]:
 
 
 def _other_tokens(material: Material) -> bool:
-    """Whether the runs' held-out tokens differ, so that losses of different models cannot be compared."""
+    """Whether the runs' held-out tokens differ: then losses of models cannot be compared."""
     return len({card.get("heldout_fingerprint") for card in material.cards.values()}) > 1
 
 
@@ -95,7 +95,7 @@ def axis_sections(material: Material) -> list[dict[str, Any]]:
 
 
 def noise_floor(material: Material) -> list[str]:
-    """Per task with a measured variance between seeds: its name and the standard deviation of one run's score."""
+    """Per task with a measured seed variance: its name and standard deviation."""
     found = []
     for task, known in material.compared.summary["noise"].items():
         unit = material.compared.summary["tasks"][task]["unit"]
@@ -124,7 +124,7 @@ def methods_used(compared: ComparedStudy) -> list[str]:
 
 
 def task_notes(material: Material) -> dict[str, list[str]]:
-    """Names of the tasks whose items share passages (`clustered`), and of the retention tasks without a margin."""
+    """Tasks whose items share passages (`clustered`), and retention tasks without a margin."""
     tasks = material.compared.summary["tasks"]
     return {
         "clustered": [plain_name(name) for name, task in tasks.items() if task["clusters"]],

@@ -28,7 +28,8 @@ from loragrid.study.study_file import Study
 class Material:
     """Everything that the page is made from.
 
-    `scores` and `runs` are compare's tables (`runs` by subject); `cards` maps a data id to its data card.
+    `scores` and `runs` are compare's tables (`runs` by subject); `cards` maps a data id to its data
+    card.
     """
 
     study: Study
@@ -41,7 +42,10 @@ class Material:
 
 
 def gather(study: Study, results: Path, outcomes: list[Outcome]) -> Material:
-    """Read the records and what compare wrote. Raises `UserError` when compare has not run, or not by this version."""
+    """Read the records and what compare wrote.
+
+    Raises `UserError` when compare has not run, or was another version.
+    """
     folder = results / "compare"
     compared = _compared_study(study, folder, outcomes)
     scores = read_table(folder / "scores.csv")
@@ -65,7 +69,10 @@ def _compared_study(study: Study, folder: Path, outcomes: list[Outcome]) -> Comp
 
 
 def axis_names(study: Study) -> dict[str, str]:
-    """Axis → its name on the page. Rank is never changed alone: either alpha changes too, or the factor alpha/rank does."""
+    """Axis → its name on the page.
+
+    Rank never changes alone: either alpha changes too, or the factor alpha/rank does.
+    """
     beside = "with alpha" if study.training.alpha == "rank" else "at fixed alpha"
     return AXIS_NAMES | {"rank": f"rank ({beside})"}
 
@@ -73,7 +80,8 @@ def axis_names(study: Study) -> dict[str, str]:
 def read_table(path: Path) -> pd.DataFrame:
     """A CSV of compare. Raises `UserError` when it is missing.
 
-    Axis values stay texts, an empty verdict stays empty, and a table without rows is an empty frame.
+    Axis values stay texts, an empty verdict stays empty, and a table without rows is an empty
+    frame.
     """
     types = {"value": str, "base_case_value": str} if path.stem == "axes" else None
     try:
@@ -88,7 +96,10 @@ def read_table(path: Path) -> pd.DataFrame:
 
 
 def label(outcome: Outcome, *, seed: bool = True) -> str:
-    """A run named by its departures from the base case: "learning rate 0.1", "gemma-s"; without the seed, its setting."""
+    """A run named by its departures from the base case: "learning rate 0.1", "gemma-s".
+
+    Without the seed it names the run's setting.
+    """
     if outcome.cell is None:
         return f"untrained {outcome.model}"
     parts = []

@@ -12,7 +12,10 @@ from loragrid.reporting.page import Material
 
 
 def run_rows(material: Material) -> list[dict[str, Any]]:
-    """A row per run and base: settings, status, scores with verdicts, and cost; `sort` holds the numbers to sort by."""
+    """A row per run and base: settings, status, scores with verdicts, and cost.
+
+    `sort` holds the numbers to sort by.
+    """
     # A setting's verdict belongs to all of its seeds together.
     verdicts = {
         (run, row.task): row.verdict for row in material.compared.comparisons.itertuples() for run in row.runs.split()
@@ -52,7 +55,10 @@ def _scores(outcome: Outcome, material: Material, verdicts: dict[tuple[str, str]
 
 
 def _numbers(outcome: Outcome, loss_at_equal_tokens: float | None) -> dict[str, Any]:
-    """The columns that sort by number, as texts, with the numbers under `sort`; a dash where there is none."""
+    """The columns that sort by number, as texts, with the numbers under `sort`.
+
+    A dash where there is none.
+    """
     columns: dict[str, tuple[str, float | None]] = {"equal": (number(loss_at_equal_tokens), loss_at_equal_tokens)}
     columns |= dict.fromkeys(("learning_rate", "rank", "batch", "seed", "updates", "tokens", "seconds"), ("–", None))
     cell, record = outcome.cell, outcome.record

@@ -1,4 +1,4 @@
-"""The page's section on causes: runs with a fault, runs without, and faults of the untrained bases."""
+"""The page's section on causes: runs with a fault, runs without, faults of the bases."""
 
 from dataclasses import replace
 from typing import Any
@@ -24,7 +24,10 @@ def diagnosis_rows(material: Material) -> list[dict[str, Any]]:
 
 
 def healthy_runs(material: Material) -> list[str]:
-    """Labels of the trained runs without a fault, each with the checks that could not be made and its likely losses."""
+    """Labels of the trained runs without a fault.
+
+    Each names the checks that could not be made and its likely losses.
+    """
     compared = material.compared
     remarks = {run: [unmade_text(unmade)] for run, unmade in compared.summary["unmade_checks"].items()}
     for row in compared.summary["trade_offs"]:

@@ -16,7 +16,7 @@ MOST_ELSEWHERE = 3
 
 
 def what_mattered(compared: ComparedStudy) -> Answer:
-    """Which axes hold a value that differs from the base case's on the main target, and which show no effect."""
+    """Which axes have a value with a proved effect on the main target, and which have none."""
     question = "Which setting mattered?"
     axes = compared.axes
     rows = axes[axes["task"] == compared.target] if not axes.empty else axes
@@ -37,8 +37,9 @@ def what_mattered(compared: ComparedStudy) -> Answer:
 class AxesFound:
     """The axes by what their tests on the main target show, each as words for the answer.
 
-    `moved` and `steps`: names and proved differences; `still`: axes without a proved effect, with what their tests
-    could find; `elsewhere`: what those do on other tasks; `not_compared`: axes without a test, with the reason.
+    `moved` and `steps`: names and proved differences; `still`: axes without a proved effect, with
+    what their tests could find; `elsewhere`: what those do on other tasks; `not_compared`: axes
+    without a test, with the reason.
     """
 
     moved: list[str]
@@ -57,7 +58,8 @@ def _sort_axes(rows: pd.DataFrame, compared: ComparedStudy) -> AxesFound:
             found.moved.append(compared.axis(axis))
             found.steps.append(_largest_steps(proved, axis, compared))
         elif len(judged):
-            # The largest of the values' detectable differences: any effect beyond it would have shown on each value.
+            # The largest of the values' detectable differences: any effect beyond it would have
+            # shown on each value.
             least = detectable(judged["detectable"].max(skipna=False), compared.unit)
             found.still.append(f"{compared.axis(axis)} ({least})")
             for value, verdict, default, tasks in proved_elsewhere(compared, axis):
@@ -94,7 +96,7 @@ def _effects(found: AxesFound, compared: ComparedStudy) -> list[str]:
 
 
 def proved_elsewhere(compared: ComparedStudy, axis: str) -> list[tuple[str, str, str, str]]:
-    """What an axis's values are proved to do on other tasks: (value, verdict, base case's value, tasks)."""
+    """An axis's proved effects on other tasks: (value, verdict, base case's value, tasks)."""
     rows = compared.axes
     rows = rows[(rows["axis"] == axis) & (rows["task"] != compared.target) & ~rows["verdict"].isin(["", UNSURE])]
     found = []

@@ -1,4 +1,4 @@
-"""The causes that compare found as sentences: what was seen, with its numbers, and the threshold that it passed."""
+"""The causes that compare found, in words: what shows them, and the threshold they passed."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass

@@ -32,7 +32,10 @@ NOT_SCORED = {
 
 @dataclass(frozen=True)
 class Answer:
-    """One question with its answer; `tone` is good, bad or unsure and colours the `short` answer, which says the same."""
+    """One question with its answer.
+
+    `tone` is good, bad or unsure and colours the `short` answer, which says the same in words.
+    """
 
     question: str
     tone: str
@@ -106,7 +109,7 @@ def _how_often(better: pd.DataFrame, rows: pd.DataFrame, compared: ComparedStudy
 
 
 def _detail(rows: pd.DataFrame, compared: ComparedStudy) -> str:
-    """The base case's row in full, or the row with the largest change where the base case was not compared."""
+    """The base case's row in full; if it was not compared, the row with the largest change."""
     case = rows[rows["run"].isin(compared.base_case_runs)]
     if len(case):
         row, who = case.iloc[0], "The base case"

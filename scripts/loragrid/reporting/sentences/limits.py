@@ -1,4 +1,4 @@
-"""The limits of a comparison as sentences: why a row has no test, what is not compared, and what else differs."""
+"""The limits of a comparison, in words: rows without a test, what is not compared, caveats."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -16,7 +16,7 @@ SMALL_COUNTS = ("No", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Ei
 
 
 def answers(compared: ComparedStudy) -> list[Answer]:
-    """The three answers at the top of the page: did it help, which setting mattered, what was forgotten."""
+    """The three answers at the top of the page."""
     if compared.target is None or compared.comparisons.empty:
         text = "No run has been scored beside its untrained base yet, so nothing can be said."
         return [Answer("Did fine-tuning help?", "unsure", "Can't tell", f"{text}{not_scored(compared)}")]
@@ -89,7 +89,7 @@ def _reach(rows: pd.DataFrame, compared: ComparedStudy) -> str:
 
 
 def _mean_changes(runs: list[str], compared: ComparedStudy) -> list[str]:
-    """Sentences on the mean change over the retention tasks: of the setting that lost most, and of the base case."""
+    """Sentences on the mean change in retention: the setting that lost most, the base case."""
     trades = [row for row in compared.summary["trade_offs"] if row["kept"] is not None]
     lost = min((row for row in trades if row["run"] in runs), key=lambda row: row["kept"], default=None)
     case = next((row for row in trades if row["run"] in compared.base_case_runs), None)
@@ -99,7 +99,8 @@ def _mean_changes(runs: list[str], compared: ComparedStudy) -> list[str]:
     if lost:
         parts.append(f"{start(_name(lost['run'], compared))} lost most on average: {_kept(lost)} {over}.")
     if case and case is not lost:
-        # A mean over tasks has more items than any single one, so it can show a loss that no task proves.
+        # A mean over tasks has more items than any single one, so it can show a loss that no task
+        # proves.
         unproved = ", not proved on any single task" if case["kept_high"] < 0 and case["run"] not in runs else ""
         parts.append(f"The base case changed by {_kept(case)}{'' if lost else ' ' + over}{unproved}.")
     count = len(compared.summary["trade_offs"])

@@ -1,4 +1,7 @@
-"""The table of published findings in sentences: claims and sources from the literature file, reasons from compare."""
+"""The table of published findings, in words.
+
+Claims and sources come from the literature file, results and reasons from compare.
+"""
 
 from typing import Any
 
