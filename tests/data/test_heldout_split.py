@@ -26,7 +26,7 @@ def rows_of(pairs):
 
 
 def random_rows(seed, *, rows=120):
-    """Rows that share some prompts and answers, in other case and punctuation here and there."""
+    """Rows that share some prompts and answers, with differences in case and punctuation."""
     rng = random.Random(seed)
     answers = [sentence(rng, 6) for _ in range(rng.randint(rows // 3, rows))]
     prompts = [sentence(rng, 8) for _ in range(rng.randint(rows // 2, 2 * rows))]
@@ -54,7 +54,7 @@ def test_no_answer_and_no_prompt_is_on_both_sides(seed):
     assert len(split.heldout) == asked or any("asked for" in note for note in split.notes)
 
 
-def test_exact_size_where_rows_are_single_and_stable_when_rows_are_added():
+def test_exact_size_for_single_rows_and_stable_when_rows_are_added():
     rng = random.Random(1)
     pairs = [(sentence(rng, 10), sentence(rng, 10)) for _ in range(600)]
     before, after = rows_of(pairs[:500]), rows_of(pairs)
@@ -81,7 +81,7 @@ def test_every_reply_of_a_conversation_links_rows():
 
 
 def test_few_answers_are_split_by_answer():
-    """500 conversations with 28 answers: the held-out set takes whole answers, and says that the size is not exact."""
+    """500 conversations with 28 answers: the held-out set takes whole answers, and a note gives its inexact size."""
     rng = random.Random(3)
     answers = [sentence(rng, 12) for _ in range(28)]
     keys = rows_of([(sentence(rng, 9), answers[n % 28]) for n in range(500)])

@@ -119,7 +119,7 @@ def test_unknown_and_broken_characters_are_counted(tmp_path, real):
     )
 
 
-def test_other_mistakes(tmp_path, toy_llama):
+def test_mistakes_in_settings_are_user_errors(tmp_path, toy_llama):
     path = write_rows(tmp_path / "rows.jsonl", good_rows(8))
     with pytest.raises(UserError, match="does not exist"):
         open_source(DataSource(path=str(tmp_path / "none.json")), folder=tmp_path)
@@ -131,7 +131,7 @@ def test_other_mistakes(tmp_path, toy_llama):
         prepare_data(study=study_of(path, toy_llama), data_id="m-0000", out=tmp_path / "out")
 
 
-def test_generated_rows_are_kept_beside_the_data(tmp_path, toy_llama):
+def test_generated_rows_are_written_beside_the_data(tmp_path, toy_llama):
     source = {"generator": "running_plans", "rows": 60, "seed": 3}
     study = study_of(source, toy_llama, max_length_tokens=512)
     card = prepare(study, tmp_path / "a")
@@ -161,7 +161,7 @@ def test_a_length_beyond_the_model_s_context_is_refused(tmp_path, toy_llama):
         prepare(study_of(rows, toy_llama, max_length_tokens=513), tmp_path / "longer")
 
 
-def test_what_training_will_miss_is_said_before_any_work(tmp_path, toy_llama, monkeypatch):
+def test_a_package_that_training_needs_is_checked_before_any_work(tmp_path, toy_llama, monkeypatch):
     monkeypatch.setattr("loragrid.runtime.optional_packages.find_spec", lambda name: None)
     study = study_of(write_rows(tmp_path / "rows.jsonl", good_rows()), toy_llama)
     study.yaml["training"]["optimizer"] = "adamw_8bit"

@@ -37,7 +37,7 @@ def test_real_tool_conversations(real, stories, tmp_path):
 
 
 def test_real_missing_turn_is_counted(real, stories, tmp_path):
-    """The broken conversation and its whole sister, among others of their form."""
+    """A conversation without one of its turns and the complete version of it, among others."""
     chats = [json.loads((real / "chat" / f"sharegpt_{name}.json").read_text()) for name in ("missing_turn", "long")]
     path = write_rows(tmp_path / "rows.jsonl", [*chats, *good_rows()])
     card = prepare(stories(path), tmp_path / "out")

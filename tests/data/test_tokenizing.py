@@ -73,7 +73,7 @@ def test_one_opening_token_and_all_loss(text):
     ],
 )
 def test_templates_of_real_models(name, end, trims):
-    """Templates as their models ship them, out of TRL's collection: a system turn, two exchanges, a call of a tool."""
+    """Templates of real models from TRL's collection: a system turn, two exchanges, a tool call."""
     folder = Path(importlib.util.find_spec("trl").origin).parent / "chat_templates"
     template = inspect_template(make_tokenizer((folder / f"{name}.jinja").read_text(encoding="utf-8")), model=name)
     turns = [("system", "Be brief."), *((m["role"], m["content"]) for m in CHAT.messages), ("user", "How far?")]

@@ -19,7 +19,9 @@ from tests.fixtures.studies import changed
 ASKED = Plan(card="T4", vram_mib=None, session_minutes=None, rows=None, row_tokens=1)
 
 
-def test_the_card_that_is_here_counts_before_the_study_files(t4: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_this_machines_gpu_takes_precedence_over_the_study_files_card(
+    t4: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(gpu_cards, "detect_gpu", lambda: ("NVIDIA L4", 23034))
     device = planned_device(ASKED)
     assert device.found and device.name == "NVIDIA L4" and device.vram_mib == 22700 and device.bf16

@@ -23,7 +23,7 @@ from tests.fixtures.tuned_llama import RANK, tuned_model
 def peak_bytes(
     *, vocabulary: int, tokens: int, half: bool, train: bool, layers: int = 1, hidden: int = 32, inner: int = 64
 ) -> int:
-    """Largest sum of live allocations of one step, by torch's own record of them. Like the trainer, it keeps only the loss."""
+    """Largest sum of live allocations in one step by torch's own record; like the trainer, it keeps only the loss."""
     import contextlib
 
     import torch
@@ -57,7 +57,7 @@ def test_bytes_per_logit_are_those_that_torch_allocates(half: bool, train: bool)
 
 @pytest.mark.parametrize("half", [False, True])
 def test_activations_are_those_that_torch_allocates(half: bool) -> None:
-    """A shape that the constants were not read off: four layers, an inner size 2.5 times the hidden one."""
+    """A shape other than the one that gave the constants: four layers, an inner size 2.5 times the hidden one."""
     tokens, hidden, inner, layers = 1024, 384, 960, 4
     real = peak_bytes(vocabulary=300, tokens=tokens, half=half, train=True, layers=layers, hidden=hidden, inner=inner)
     _, shape = tuned_model(True, hidden_size=hidden, intermediate_size=inner, num_hidden_layers=layers)
@@ -99,12 +99,12 @@ def t4_scoring(model: str, **changes: Any) -> Memory:
 
 
 def test_the_peak_that_public_runs_report_is_explained() -> None:
-    """Llama-3.2-3B, unsloth, T4, batch 2, 2048 tokens: 6.5 GiB reserved by torch, which the CUDA context is no part of."""
+    """Llama-3.2-3B, unsloth, T4, batch 2, 2048 tokens: 6.5 GiB reserved by torch, CUDA context excluded."""
     memory = t4_memory("llama-3b")
     assert (memory.total_mib - 500) / 1024 == pytest.approx(6.5, rel=0.15)
 
 
-def test_four_bits_hold_their_constants_too() -> None:
+def test_four_bit_weights_include_their_constants() -> None:
     """QLoRA, section 3: 0.127 bits per weight for the constants after double quantisation."""
     assert pytest.approx(4.127, abs=5e-4) == 8 * FOUR_BIT_BYTES
     shape = find_shape(load_study("t4").models["llama-1b"])
@@ -147,7 +147,7 @@ def test_gemma_is_scored_in_float32_where_there_is_no_bf16() -> None:
 
 
 def test_measuring_the_heldout_loss_takes_no_more_than_training() -> None:
-    """The batches that the trainer measures on are bounded by their logits, as the memory model reckons."""
+    """The batches that the trainer measures on are bounded by their logits, as the memory model assumes."""
     from loragrid.training.backends.trl import heldout_positions
 
     for model in ("llama-1b", "llama-3b", "gemma-270m"):

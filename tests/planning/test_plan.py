@@ -49,7 +49,7 @@ def test_the_short_study_fits_a_session(tmp_path: Path) -> None:
     assert plan["totals"]["hours"] * 60 < 45 and plan["totals"]["sessions"] == 1
 
 
-def test_an_epoch_is_what_the_study_file_says_it_is(t4: Study, tmp_path: Path) -> None:
+def test_the_epoch_matches_the_study_files_comment(t4: Study, tmp_path: Path) -> None:
     plan = make_plan(study=changed(t4, training__budget={"epochs": 1}), results=tmp_path)
     base = plan["cells"][0]
     assert base["steps"] == 12_500 and base["train_hours"] == pytest.approx(9.2, rel=0.2)
@@ -75,7 +75,7 @@ def test_a_cell_that_cannot_fit_is_named_with_what_makes_it_fit(t4: Study, tmp_p
     assert [row["fits"] for row in rows] == [True]
 
 
-def test_a_smaller_card_and_an_own_limit_count(t4: Study, tmp_path: Path) -> None:
+def test_a_limit_below_the_cards_memory_counts(t4: Study, tmp_path: Path) -> None:
     plan = make_plan(study=changed(t4, plan__vram_mib=6000), results=tmp_path)
     assert {row["model"] for row in plan["cells"] if row["fits"] is False} >= {"llama-3b", "gemma-270m"}
     assert plan["device"]["vram_from"] == "the study file"

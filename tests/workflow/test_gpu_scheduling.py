@@ -13,7 +13,7 @@ from loragrid.paths import ROOT
 from loragrid.planning.job_resources import resource_requests
 from loragrid.study.study_file import load_study
 
-# Stands in for every stage: says when it began and ended, and leaves the file that its rule declares.
+# Replaces every stage: records when it began and ended, and writes the file that its rule declares.
 FAKE = """
 import json, sys, time
 from pathlib import Path
@@ -37,7 +37,7 @@ STAGES = ("prepare_data", "train", "score", "compare", "report")
 
 
 def run_fake(folder: Path, *arguments: str, seconds: float) -> list[tuple[str, str, float, float]]:
-    """Run the t4 study with fake stages; what ran, in the order in which it began: stage, name, start, end."""
+    """Run the t4 study with fake stages; the jobs in order of their start: stage, name, start, end."""
     for name in ("workflow", "scripts", "config"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "environment.yml", folder)
