@@ -15,11 +15,10 @@ import pytest
 
 import compare
 import report
-from tests.fixtures import synthetic
-
 from loragrid.paths import ROOT
+from loragrid.runtime.fork_server import FOLDER_VARIABLE
 from loragrid.study.study_file import load_study
-from loragrid.runtime.fork_server import VARIABLE
+from tests.fixtures import synthetic
 from tests.fixtures.checkout import Checkout
 
 pytestmark = pytest.mark.usefixtures("warm")
@@ -30,7 +29,7 @@ STEPS = 120
 SLOWLY = """
 def _go_slowly() -> None:
     import time
-    from loragrid.training.progress import Course
+    from loragrid.training.progress import Progress
     from loragrid.runtime.session import SessionClock
     here = Path(__file__).parents[1]
     begin, left = SessionClock.__init__, SessionClock.left
@@ -40,12 +39,12 @@ def _go_slowly() -> None:
             print(ends, file=file)
     SessionClock.__init__ = noted
     SessionClock.left = lambda self: 0.0 if (here / "over").exists() else left(self)
-    must_stop = Course.must_stop
+    must_stop = Progress.must_stop
     def slowly(self, step):
         if (here / "slow").exists():
             time.sleep(1.0)
         return must_stop(self, step)
-    Course.must_stop = slowly
+    Progress.must_stop = slowly
 
 
 if __name__ == "__main__":
@@ -172,7 +171,7 @@ def test_one_run_through_signals_a_kill_a_second_snakemake_and_a_wiped_machine(w
     orphan = work.trainer()
     work.wait_for_more(2)
     assert subprocess.run(work.command("--unlock"), cwd=work.folder, capture_output=True).returncode == 0
-    assert f"is being trained already (process {orphan} on" in work.end(work.start())
+    assert f"already being trained (process {orphan} on" in work.end(work.start())
     os.kill(orphan, signal.SIGTERM)
     work.wait_for(lambda: not (work.run / "trainer.lock").read_text())
 
@@ -192,7 +191,7 @@ def test_one_run_through_signals_a_kill_a_second_snakemake_and_a_wiped_machine(w
 @pytest.mark.slow
 def test_a_run_that_an_orphan_finishes_is_not_trained_again(work: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fault 4: Snakemake takes its record for half written and deletes it before the job runs again."""
-    monkeypatch.delenv(VARIABLE)  # the orphan is forked from an interpreter of that Snakemake's own
+    monkeypatch.delenv(FOLDER_VARIABLE)  # the orphan is forked from an interpreter of that Snakemake's own
     snakemake = work.start()
     work.wait_for_more(2)
     os.kill(snakemake.pid, signal.SIGKILL)
@@ -259,7 +258,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path, inside: str
     finally:
         subprocess.run(["umount", str(folder)], check=True)
     assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert f"error: {folder} cannot be written: choose another folder by --directory" in done.stderr
+    assert f"error: {folder} cannot be written. Fix: choose another folder with --directory" in done.stderr
 
 
 def test_a_session_of_no_length_is_one_line(tmp_path: Path) -> None:
@@ -269,7 +268,7 @@ def test_a_session_of_no_length_is_one_line(tmp_path: Path) -> None:
         line for line in done.stderr.splitlines() if not line.startswith(("Using workflow specific", "Config file"))
     ]
     assert done.returncode == 2 and len(lines) == 1
-    assert lines[0].startswith("error: session_minutes: abc is no number of minutes above 0: set it")
+    assert lines[0].startswith("error: session_minutes: abc not a number of minutes above 0")
 
 
 # --- 18: killed while writing

@@ -104,7 +104,9 @@ def check_writable(folder: Path) -> None:
     while not folder.exists():
         folder = folder.parent
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise UserError(f"{folder} cannot be written: choose another folder by --directory, or mend its permissions")
+        raise UserError(
+            f"{folder} cannot be written. Fix: choose another folder with --directory, or change its permissions."
+        )
 
 
 def read_json(path: Path | str) -> Any:
@@ -112,9 +114,9 @@ def read_json(path: Path | str) -> Any:
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{path} is missing: run the stage that makes it") from None
+        raise UserError(f"{path} is missing. Fix: run the stage that makes it.") from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(f"{path} cannot be read as JSON ({error}): delete it and run its stage again") from None
+        raise UserError(f"{path} cannot be read as JSON ({error}). Fix: delete it and run its stage again.") from None
 
 
 def sha256_file(path: Path | str) -> str:
