@@ -3,8 +3,8 @@
     train.py --study FILE --run RUN --data FOLDER --out FOLDER [--session-minutes M]
 
 Writes to the output folder: adapter/ (PEFT format), losses.csv, history.jsonl, finished.json (a
-copy of the record that Snakemake does not delete) and, last, record.json. Until then the folder also
-has trainer.lock and checkpoints/, from which the same command resumes after a kill. A run that
+copy of the record that Snakemake does not delete) and, last, record.json. Until then the folder
+also has trainer.lock and checkpoints/, from which the same command resumes after a kill. A run that
 stopped without a record says why in failure.json.
 """
 
@@ -17,7 +17,6 @@ from loragrid.errors import UserError, print_line, run_main
 from loragrid.models.adapter_files import save_adapter
 from loragrid.models.loading import torch_device
 from loragrid.models.model_files import prepared_entry
-from loragrid.records import finished_record
 from loragrid.records.failures import record_failures
 from loragrid.records.history import History
 from loragrid.records.losses import LossTable, last_position
@@ -34,7 +33,12 @@ from loragrid.training.backends.recipe import make_recipe
 from loragrid.training.checkpoints import CheckpointStore
 from loragrid.training.fingerprint import fingerprint
 from loragrid.training.progress import Progress
-from loragrid.training.run_record import make_record
+from loragrid.training.run_record import (
+    FINISHED_COPY,
+    make_record,
+    read_finished_copy,
+    save_finished_copy,
+)
 from loragrid.training.run_session import PreparedRun, RunContext, pause_if_late, train_session
 
 
@@ -72,7 +76,7 @@ def train_run(
         if (out / "record.json").exists():
             return _already_finished(context)
         run = prepare(context=context, lock=lock)
-        record = finished_record.read(out, fingerprint=run.store.fingerprint)
+        record = read_finished_copy(out, fingerprint=run.store.fingerprint)
         if record is None:
             record = _train(run)
         else:
@@ -96,7 +100,7 @@ def _train(run: PreparedRun) -> RunRecord:
     adapter = None if diverged else save_adapter(run.trainer.model, out / "adapter")
     run.progress.losses.sync()
     record = make_record(run, history=history, adapter=adapter, diverged=diverged)
-    finished_record.save(out, record, fingerprint=run.store.fingerprint)
+    save_finished_copy(out, record, fingerprint=run.store.fingerprint)
     return record
 
 
@@ -119,7 +123,7 @@ def prepare(*, context: RunContext, lock: RunLock) -> PreparedRun:
         heldout=data.heldout,
         folder=out,
     )
-    # The number of updates depends on the lengths of the rows after packing, which the trainer does.
+    # The number of updates depends on the lengths of the rows, which the trainer may have packed.
     steps = plan_steps(
         study.training.budget,
         lengths_tokens=trainer.lengths_tokens(),
@@ -180,7 +184,7 @@ def _already_finished(context: RunContext) -> RunRecord:
 
 def _remove_unfinished(out: Path) -> History:
     """Remove what an earlier session left unfinished; returns the history, that session closed."""
-    for name in ("failure.json", finished_record.NAME):
+    for name in ("failure.json", FINISHED_COPY):
         (out / name).unlink(missing_ok=True)
     # Without a record an adapter is not a final file: it may come from other code or data.
     for name in ("adapter", "adapter.partial"):

@@ -45,6 +45,19 @@ def memory_failure(memory: dict[str, Any], *, subject: str, fix: str) -> Failed:
     return Failed(line, reason="out_of_memory")
 
 
+@contextmanager
+def model_must_fit(model: str) -> Iterator[None]:
+    """Raise `Failed`, with figures and the fix, if memory runs out while the block loads `model`."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        memory = out_of_memory(error)
+        if memory is None:
+            raise
+        fix = "use a lower precision or a smaller model"
+        raise memory_failure(memory, subject=f"model {model}", fix=fix) from error
+
+
 def disk_full(error: BaseException, folder: Path) -> bool:
     """Whether `error` comes from a full disk or an exhausted quota."""
     causes = list(_chain(error))

@@ -6,7 +6,7 @@ from typing import Any
 
 from loragrid.models.chat_template import ChatTemplate, inspect_template
 from loragrid.models.loading import load_base, load_tokenizer, torch_device
-from loragrid.records.failures import memory_failure, out_of_memory
+from loragrid.records.failures import model_must_fit
 from loragrid.scoring.lm_eval_tasks import StudyTask
 from loragrid.scoring.task_results import TaskResult
 from loragrid.study.sections import ModelEntry, Scoring
@@ -65,14 +65,8 @@ class LoadedModel:
 
     def load(self) -> None:
         """Load what is not loaded yet: tokenizer, base, adapter. Raises `Failed` if memory runs out."""
-        try:
+        with model_must_fit(self.name):
             _ = self.template, self.model
-        except (RuntimeError, MemoryError) as error:
-            memory = out_of_memory(error)
-            if memory is None:
-                raise
-            fix = "use a lower precision or a smaller model"
-            raise memory_failure(memory, subject=f"model {self.name}", fix=fix) from error
 
     def score(self, task: StudyTask | None, *, data: Path) -> TaskResult:
         """Score one task, or the held-out loss of the `data` folder if None; exceptions pass through."""

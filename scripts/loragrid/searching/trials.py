@@ -13,7 +13,7 @@ from loragrid.data.training_data import TrainingData, load_training_data
 from loragrid.errors import Failed, UserError
 from loragrid.models.loading import torch_device
 from loragrid.models.model_files import prepared_entry
-from loragrid.records.failures import disk_full, memory_failure, out_of_memory
+from loragrid.records.failures import disk_full, model_must_fit, out_of_memory
 from loragrid.records.losses import LossTable
 from loragrid.runtime.atomic_files import sha256_json
 from loragrid.runtime.code_digest import code_digest
@@ -92,14 +92,8 @@ class TrialRunner:
         Called before the first trial is claimed, so that no trial is blamed for them.
         """
         cell, _ = at_point(self.study, {}).cells[0], self.data
-        try:
+        with model_must_fit(cell.model):
             self._load_base(cell, make_recipe(self.study, cell, device=self.device))
-        except (RuntimeError, MemoryError) as error:
-            memory = out_of_memory(error)
-            if memory is None:
-                raise
-            fix = "use a lower precision or a smaller model"
-            raise memory_failure(memory, subject=f"model {cell.model}", fix=fix) from error
 
     def _load_base(self, cell: Cell, recipe: Recipe) -> Base:
         if self._base is None:

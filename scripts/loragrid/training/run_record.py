@@ -1,18 +1,22 @@
-"""The record of a finished or diverged run."""
+"""The record of a finished or diverged run, and the copy of it that Snakemake does not delete."""
 
+import dataclasses
 import math
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from loragrid.errors import UserError
 from loragrid.records.history import History
 from loragrid.records.losses import LossRow
-from loragrid.records.record import RunRecord
-from loragrid.runtime.atomic_files import sha256_file
+from loragrid.records.record import RunRecord, as_record
+from loragrid.runtime.atomic_files import read_json, sha256_file, sha256_json, write_json
 from loragrid.runtime.code_digest import code_digest
 from loragrid.runtime.provenance import device_info, git_state, versions
 from loragrid.training.progress import Progress
 from loragrid.training.run_session import PreparedRun
+
+FINISHED_COPY = "finished.json"
 
 
 def make_record(
@@ -104,3 +108,41 @@ def _total(values: list[float | None]) -> float | None:
     if not values or None in values:
         return None
     return sum(values)
+
+
+def save_finished_copy(out: Path, record: RunRecord, *, fingerprint: dict[str, Any]) -> None:
+    """Write the copy of a record, after the other final files and before record.json.
+
+    Snakemake deletes record.json, its declared output, before it runs a job again: also if only
+    Snakemake was killed and its orphaned trainer finished. The copy keeps that run from being
+    trained twice.
+    """
+    content = {"fingerprint_sha256": sha256_json(fingerprint), "files": _final_files(out)}
+    write_json(out / FINISHED_COPY, content | {"record": dataclasses.asdict(record)})
+
+
+def read_finished_copy(out: Path, *, fingerprint: dict[str, Any]) -> RunRecord | None:
+    """The record of a finished run, or None if it must be trained (again).
+
+    The copy counts if the fingerprint, code and data included, and every final file are unchanged.
+    """
+    path = out / FINISHED_COPY
+    if not path.exists():
+        return None
+    try:
+        kept = read_json(path)
+        if kept["fingerprint_sha256"] != sha256_json(fingerprint):
+            return None
+        if kept["files"] != _final_files(out):
+            return None
+        return as_record(kept["record"], RunRecord, path)
+    except (UserError, OSError, KeyError, TypeError):
+        # A damaged copy proves nothing: the run is trained again.
+        return None
+
+
+def _final_files(out: Path) -> dict[str, str]:
+    """SHA-256 of the final files by their path in the run's folder."""
+    # The folder of a diverged run has no adapter.
+    files = [out / "losses.csv", *sorted((out / "adapter").glob("*"))]
+    return {str(file.relative_to(out)): sha256_file(file) for file in files}
