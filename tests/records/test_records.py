@@ -27,7 +27,7 @@ SCORE = ScoreRecord(
 
 
 @pytest.mark.parametrize("record", [RUN, SCORE])
-def test_a_record_comes_back_as_it_was(tmp_path: Path, record: RunRecord | ScoreRecord) -> None:
+def test_a_record_is_read_as_it_was_written(tmp_path: Path, record: RunRecord | ScoreRecord) -> None:
     write_record(tmp_path / "record.json", record)
     assert read_record(tmp_path / "record.json", type(record)) == record
 
@@ -35,13 +35,13 @@ def test_a_record_comes_back_as_it_was(tmp_path: Path, record: RunRecord | Score
 @pytest.mark.parametrize(
     "text", ["[]", "{}", '{"schema": 1}', '{"schema": 99, "study": "x"}', '{"schema": 1, "new": 2}']
 )
-def test_what_is_no_whole_record_is_named(tmp_path: Path, text: str) -> None:
+def test_a_file_that_is_not_a_complete_record_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "record.json").write_text(text)
     with pytest.raises(UserError, match=r"record\.json"):
         read_record(tmp_path / "record.json", RunRecord)
 
 
-def test_a_status_that_is_none_is_refused(tmp_path: Path) -> None:
+def test_an_unknown_status_is_refused(tmp_path: Path) -> None:
     write_record(tmp_path / "record.json", replace(RUN, status="perhaps"))
     with pytest.raises(UserError, match="perhaps"):
         read_record(tmp_path / "record.json", RunRecord)

@@ -1,4 +1,4 @@
-"""What the t4 studies bring along: their settings, prompts, and the running-plan task for any chat model."""
+"""The t4 studies: their settings, their prompts, and the running-plan task for any chat model."""
 
 from collections import Counter
 from pathlib import Path
@@ -10,7 +10,7 @@ from loragrid.study.study_file import load_study
 from loragrid.study.tasks import scoring_digest
 
 
-def test_the_study_is_the_original_one() -> None:
+def test_the_study_has_the_settings_of_the_original() -> None:
     settings = load_study("t4").yaml
     assert settings["base_case"] == {
         "model": "llama-1b",
@@ -64,7 +64,7 @@ def test_the_short_study_shares_the_settings_of_the_long_one() -> None:
     assert short["base_case"] == long["base_case"] and short["models"]["llama-1b"] == long["models"]["llama-1b"]
 
 
-def test_the_prompts_are_rephrasings_of_their_own() -> None:
+def test_the_prompts_are_rephrased() -> None:
     prompts = read_prompts(Path(load_study("t4").scoring.qualitative))
     assert len(prompts) >= 20
     assert "Explain how a ternary operator functions within a recursive method." in {p.prompt for p in prompts}
