@@ -24,6 +24,7 @@ import yaml
 from benchmarks.measuring import ONE_THREAD, RESULTS, in_turn, run, spread, write
 from benchmarks.training import base_case, prepare
 from loragrid.paths import SCRIPTS
+from loragrid.study.study_file import load_study
 
 
 def measure(study: str, *, intervals: list[int], repeats: int, folder: Path) -> dict[str, Any]:
@@ -59,8 +60,6 @@ def measure(study: str, *, intervals: list[int], repeats: int, folder: Path) -> 
 
 
 def _variant(study: str, folder: Path, interval: int) -> Path:
-    from loragrid.study.study_file import load_study
-
     settings = load_study(study).yaml
     settings["training"] |= {"save_steps": interval, "save_minutes": 1000}
     path = folder / f"save{interval}.yaml"

@@ -1,4 +1,4 @@
-"""Toy runs that several files of tests share; imports no library that a backend must import first."""
+"""Toy runs and checkpoints of several files; imports no library that unsloth must precede."""
 
 import subprocess
 from collections.abc import Iterator
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fixtures.checkpoint_toys import store, write_checkpoint
 from tests.fixtures.train_toys import Toy, make_toy
 
 
@@ -32,3 +33,11 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("only root may mount a small tmpfs")
     yield folder
     subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    """A folder with the checkpoints of steps 5 and 10."""
+    for step in (5, 10):
+        store(tmp_path).save(step=step, state={"at": step}, write=write_checkpoint)
+    return tmp_path

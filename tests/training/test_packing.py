@@ -1,4 +1,4 @@
-"""Packed rows: every sample is trained on as if it were alone."""
+"""Packed rows: every sample is trained as if it were alone."""
 
 import itertools
 from pathlib import Path
@@ -28,7 +28,7 @@ def packed(toy: Toy) -> Any:
 
 
 def load(folder: Path, attention: str) -> Any:
-    """The toy model in that implementation of attention; Gemma's local layers see `WINDOW` tokens, less than a sample has."""
+    """The toy model with that attention; Gemma's local layers see `WINDOW` tokens, less than a sample."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
     config = AutoConfig.from_pretrained(folder)
@@ -67,7 +67,7 @@ def test_packing_keeps_every_sample_whole(packed: Any, toy: Toy) -> None:
 def test_a_sample_in_a_packed_batch_has_the_losses_that_it_has_alone(
     packed: Any, family: str, attention: str, request: pytest.FixtureRequest
 ) -> None:
-    """Token by token, in a batch of three packed rows as TRL's collator makes it; and the check can fail."""
+    """Token by token, in a batch of three packed rows from TRL's collator; and the check can fail."""
     import torch
     from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
@@ -80,7 +80,7 @@ def test_a_sample_in_a_packed_batch_has_the_losses_that_it_has_alone(
     together = token_losses(model, batch["input_ids"], batch["labels"], position_ids=batch["position_ids"])
     alone = []
     for ids, labels in (sample for row in rows for sample in samples_of(row)):
-        # A sample's first token is predicted from nothing, in company as alone.
+        # The first token of a sample is predicted from nothing, packed or alone.
         alone += [torch.zeros(1), token_losses(model, torch.tensor([ids]), torch.tensor([labels]))]
     assert torch.allclose(together, torch.cat(alone)[1:].to(together), atol=1e-5)
     assert (together > 0).sum() > 40
@@ -106,10 +106,14 @@ def test_packed_and_unpacked_runs_record_what_makes_them_comparable(toy_llama: P
 
 @pytest.mark.parametrize("packing", [True, False])
 @pytest.mark.parametrize("padding_free", [True, False])
-def test_a_run_that_was_paused_is_the_run_that_was_not(
-    toy_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, padding_free: bool, packing: bool
+def test_a_paused_run_equals_an_undisturbed_one(
+    toy_llama: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    padding_free: bool,
+    packing: bool,
 ) -> None:
-    """Packed or not, on a CPU and with the batches of a GPU."""
+    """Packed or not, padding-free as on a CPU or padded as on a GPU."""
     from loragrid.errors import Paused
     from loragrid.training.progress import Progress
 
@@ -117,14 +121,14 @@ def test_a_run_that_was_paused_is_the_run_that_was_not(
         monkeypatch.setattr("loragrid.training.backends.trl.enable_padding_free", lambda model: None)
     toy = make_toy(tmp_path, toy_llama, training__packing=packing, training__budget={"steps": 6})
     toy.train(tmp_path / "whole")
-    updated = Progress.record_update
+    record_update = Progress.record_update
 
-    def and_ask(self: Progress, **what: Any) -> None:
-        updated(self, **what)
+    def and_request(self: Progress, **update: Any) -> None:
+        record_update(self, **update)
         self.stop.request("SIGTERM")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Progress, "record_update", and_ask)
+        patch.setattr(Progress, "record_update", and_request)
         for _ in range(3):
             with pytest.raises(Paused):
                 toy.train(tmp_path / "parts")

@@ -1,4 +1,4 @@
-"""Batches without padding: the numbers of padded ones, for every model that allows it; any other stays padded."""
+"""Batches without padding: equal to padded ones, for every model that supports them; others stay padded."""
 
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ LENGTHS = (9, 4, 17, 1)
 
 
 def batches() -> tuple[dict[str, Any], dict[str, Any]]:
-    """The same samples as TRL's collator pads them and as it puts them in one row; a third of each carries no loss."""
+    """The same samples padded and in one row, by TRL's collator; a third of each carries no loss."""
     import torch
     from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
@@ -28,7 +28,7 @@ def batches() -> tuple[dict[str, Any], dict[str, Any]]:
 
 @pytest.mark.parametrize("family", ["toy_llama", "toy_gemma"])
 def test_loss_and_gradients_are_those_of_a_padded_batch(family: str, request: pytest.FixtureRequest) -> None:
-    """Gemma's local layers see fewer tokens than a sample has. Logits are computed where there is loss, and nowhere else."""
+    """Gemma's local layers see less than a sample. Logits are computed only where there is loss."""
     import torch
 
     folder, (padded, flat) = request.getfixturevalue(family), batches()
@@ -45,8 +45,8 @@ def test_loss_and_gradients_are_those_of_a_padded_batch(family: str, request: py
         assert torch.allclose(a.grad, b.grad, atol=1e-6), name
 
 
-def test_a_run_is_that_of_padded_batches(toy_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Update by update, held-out losses included; only the padding is not computed."""
+def test_a_run_equals_one_with_padded_batches(toy_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Update by update, held-out losses included."""
     toy = make_toy(tmp_path, toy_llama, training__dropout=0.0)
     unpadded = toy.train(tmp_path / "unpadded")
     monkeypatch.setattr("loragrid.training.backends.trl.enable_padding_free", lambda model: None)
@@ -61,12 +61,20 @@ def test_a_run_is_that_of_padded_batches(toy_llama: Path, tmp_path: Path, monkey
     assert unpadded.padding_share == 0.0 and 0.1 < padded.padding_share < 0.5
 
 
-def test_a_model_that_does_not_allow_it_is_padded() -> None:
-    """A convolution, a recurrent state, samples or a window that attention is not told of, attention in both directions, and
-    attention that is asked to be another: one sample would see the one before it, or no sample what it should."""
+def test_a_model_that_does_not_support_it_is_padded() -> None:
+    """With these, one sample would see the one before it, or no sample what it should.
+
+    A convolution, a recurrent state, attention that is not told of samples or of its window, attention in both
+    directions, and another implementation of attention.
+    """
     import transformers as t
 
-    heads = {"intermediate_size": 16, "num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 64}
+    heads = {
+        "intermediate_size": 16,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "max_position_embeddings": 64,
+    }
     sizes = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 2, "pad_token_id": 0}
     gemma = sizes | heads | {"head_dim": 8}
     others = (
@@ -92,8 +100,8 @@ def test_a_model_that_does_not_allow_it_is_padded() -> None:
         assert is_padding_free(model), type(model)
 
 
-def test_attention_that_is_not_told_where_samples_begin_is_refused(toy_llama: Path) -> None:
-    """Several rows at once, as in generation: they would be taken for samples of one."""
+def test_attention_without_the_begins_of_samples_is_refused(toy_llama: Path) -> None:
+    """Several rows at once, as in generation, would be taken for samples of one row."""
     padded, _ = batches()
     model = load(toy_llama, "sdpa")
     enable_padding_free(model)
@@ -102,8 +110,8 @@ def test_attention_that_is_not_told_where_samples_begin_is_refused(toy_llama: Pa
             model(**refused)
 
 
-def test_a_base_on_a_gpu_is_left_as_it_is(toy_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not measured there: its batches are padded."""
+def test_a_base_on_a_gpu_is_not_changed(toy_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Padding-free batches were not measured there."""
     import dataclasses
 
     from loragrid.models import loading
@@ -113,7 +121,8 @@ def test_a_base_on_a_gpu_is_left_as_it_is(toy_llama: Path, tmp_path: Path, monke
     entry, backend = toy.study.models["toy"], choose_backend("trl", device="cpu")
     assert is_padding_free(backend.load(entry, recipe=recipe).model)
     monkeypatch.setattr(
-        "loragrid.training.backends.trl.load_base", lambda entry, device: loading.load_base(entry, device="cpu")
+        "loragrid.training.backends.trl.load_base",
+        lambda entry, device: loading.load_base(entry, device="cpu"),
     )
     on_gpu = dataclasses.replace(recipe, device="cuda")
     assert not is_padding_free(backend.load(entry, recipe=on_gpu).model)

@@ -14,15 +14,30 @@ from loragrid.training.progress import Diverged, Progress
 
 
 def make_progress(folder: Path, **changes: Any) -> Progress:
-    settings = {"planned_steps": 10, "evaluate_every_steps": 4, "save_steps": 5, "save_minutes": 10.0} | changes
+    settings = {
+        "planned_steps": 10,
+        "evaluate_every_steps": 4,
+        "save_steps": 5,
+        "save_minutes": 10.0,
+    } | changes
     clock = settings.pop("clock", None) or SessionClock(None)
-    progress = Progress(run="r", losses=LossTable(folder / "losses.csv"), clock=clock, stop=StopSignals(), **settings)
+    progress = Progress(
+        run="r",
+        losses=LossTable(folder / "losses.csv"),
+        clock=clock,
+        stop=StopSignals(),
+        **settings,
+    )
     progress.begin(None)
     return progress
 
 
 def update(
-    progress: Progress, step: int, loss: float = 1.0, grad_norm: float | None = 1.0, skipped: bool = False
+    progress: Progress,
+    step: int,
+    loss: float = 1.0,
+    grad_norm: float | None = 1.0,
+    skipped: bool = False,
 ) -> None:
     progress.count_batches(samples=2, tokens=10, loss_tokens=6, positions=12, content=b"x")
     progress.record_update(step=step, loss=loss, learning_rate=0.1, grad_norm=grad_norm, skipped=skipped)
@@ -37,7 +52,7 @@ def test_when_to_evaluate_and_save(tmp_path: Path) -> None:
 
 
 def test_save_by_wall_clock_even_if_it_jumps_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fault 15: only the monotonic clock counts."""
+    """Only the monotonic clock counts."""
     progress = make_progress(tmp_path, save_minutes=1.0)
     later = time.monotonic() + 61
     monkeypatch.setattr(time, "time", lambda: 0.0)
@@ -49,10 +64,13 @@ def test_save_by_wall_clock_even_if_it_jumps_back(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize(
-    ("loss", "grad_norm"), [(math.nan, 1.0), (math.inf, 1.0), (1.0, math.nan), (1.0, math.inf), (-math.inf, 1.0)]
+    ("loss", "grad_norm"),
+    [(math.nan, 1.0), (math.inf, 1.0), (1.0, math.nan), (1.0, math.inf), (-math.inf, 1.0)],
 )
-def test_no_finite_number_stops_at_once_and_is_written_as_it_is(tmp_path: Path, loss: float, grad_norm: float) -> None:
-    """Fault 5."""
+def test_a_number_that_is_not_finite_stops_at_once_and_is_written(
+    tmp_path: Path, loss: float, grad_norm: float
+) -> None:
+    """A loss or gradient norm that is NaN or infinite."""
     progress = make_progress(tmp_path)
     with pytest.raises(Diverged, match="step 3"):
         update(progress, 3, loss=loss, grad_norm=grad_norm)
@@ -60,7 +78,7 @@ def test_no_finite_number_stops_at_once_and_is_written_as_it_is(tmp_path: Path, 
     assert row[2] == str(loss) and row[4] == str(grad_norm)
 
 
-def test_skipped_updates_of_fp16_are_no_divergence_until_they_do_not_end(tmp_path: Path) -> None:
+def test_skipped_updates_of_fp16_are_divergence_only_if_they_do_not_end(tmp_path: Path) -> None:
     progress = make_progress(tmp_path)
     for step in range(1, 25):
         update(progress, step, grad_norm=math.inf, skipped=True)
@@ -70,7 +88,7 @@ def test_skipped_updates_of_fp16_are_no_divergence_until_they_do_not_end(tmp_pat
             update(progress, step, grad_norm=math.inf, skipped=True)
 
 
-def test_state_brings_back_the_rows_and_the_counts(tmp_path: Path) -> None:
+def test_state_restores_rows_and_counts(tmp_path: Path) -> None:
     progress = make_progress(tmp_path)
     update(progress, 1)
     update(progress, 2)
@@ -80,7 +98,12 @@ def test_state_brings_back_the_rows_and_the_counts(tmp_path: Path) -> None:
     again = make_progress(tmp_path)
     again.begin(state)
     assert progress.losses.path.read_text() == text
-    assert (again.totals.samples, again.totals.tokens, again.totals.loss_tokens, again.totals.positions) == (
+    assert (
+        again.totals.samples,
+        again.totals.tokens,
+        again.totals.loss_tokens,
+        again.totals.positions,
+    ) == (
         4,
         20,
         12,
@@ -91,14 +114,14 @@ def test_state_brings_back_the_rows_and_the_counts(tmp_path: Path) -> None:
     assert [row.step for row in again.losses.rows] == [1, 2, 3]
 
 
-def test_a_listener_hears_each_measurement(tmp_path: Path) -> None:
+def test_each_measurement_is_passed_on(tmp_path: Path) -> None:
     heard = []
     progress = make_progress(tmp_path, on_heldout_loss=lambda step, loss: heard.append((step, loss)))
     progress.record_heldout_loss(step=4, loss=1.5, seconds=0.1)
     assert heard == [(4, 1.5)] and not progress.must_stop(4)
 
 
-def test_progress_is_one_readable_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_progress_is_reported_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     progress = make_progress(tmp_path)
     progress.record_heldout_loss(step=0, loss=2.5, seconds=0.1)
     for step in range(1, 11):
@@ -109,7 +132,7 @@ def test_progress_is_one_readable_line(tmp_path: Path, capsys: pytest.CaptureFix
     assert lines[1].startswith("[r] step 10/10 loss 1.0000 held-out 1.2500 |") and lines[1].endswith("s left")
 
 
-def test_last_position_passes_over_a_torn_line(tmp_path: Path) -> None:
+def test_last_position_ignores_a_torn_line(tmp_path: Path) -> None:
     path = tmp_path / "losses.csv"
     assert last_position(path) == (0, 0.0)
     path.write_text(",".join(COLUMNS) + "\n")

@@ -19,12 +19,22 @@ def stopped(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> Path:
         stop_at(patch, 11)
         with pytest.raises(Paused):
             toy.train(out)
-    assert {path.name for path in (out / "checkpoints").iterdir()} == {"checkpoint-10", "checkpoint-11"}
+    assert {path.name for path in (out / "checkpoints").iterdir()} == {
+        "checkpoint-10",
+        "checkpoint-11",
+    }
     return out
 
 
 @pytest.mark.parametrize(
-    "name", ["adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"]
+    "name",
+    [
+        "adapter_model.safetensors",
+        "optimizer.pt",
+        "scheduler.pt",
+        "rng_state.pth",
+        "trainer_state.json",
+    ],
 )
 @pytest.mark.parametrize("damage", ["truncated", "missing"])
 def test_damage_costs_steps_and_never_bits(

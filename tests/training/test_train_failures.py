@@ -74,7 +74,11 @@ def test_out_of_memory_is_reported_with_figures(
         with pytest.raises(Failed, match=f"out of {where} memory"):
             toy.train(tmp_path / "run")
     failure = json.loads((tmp_path / "run" / "failure.json").read_text())
-    assert (failure["reason"], failure["where"], failure["needed_mib"]) == ("out_of_memory", where, needed)
+    assert (failure["reason"], failure["where"], failure["needed_mib"]) == (
+        "out_of_memory",
+        where,
+        needed,
+    )
     assert failure["available_mib"] == available if available else failure["available_mib"] > 0
     assert failure["step"] == 6 and failure["run"] == toy.cell.run and "\n" not in failure["message"]
     assert not (tmp_path / "run" / "record.json").exists()
@@ -91,7 +95,11 @@ def test_a_bug_keeps_its_traceback_and_leaves_a_reason(
     with pytest.raises(ZeroDivisionError):
         toy.train(tmp_path / "run")
     failure = json.loads((tmp_path / "run" / "failure.json").read_text())
-    assert (failure["reason"], failure["error"], failure["message"]) == ("error", "ZeroDivisionError", "a bug")
+    assert (failure["reason"], failure["error"], failure["message"]) == (
+        "error",
+        "ZeroDivisionError",
+        "a bug",
+    )
 
 
 def test_other_cells_train_after_one_ran_out_of_memory(

@@ -114,7 +114,14 @@ def test_a_job_that_begins_too_late_loads_nothing(toy: Toy, reference: Path, tmp
 def test_signal_to_the_command(toy_llama: Path, tmp_path: Path, number: int) -> None:
     """The real command: exit status 75, one line that says how to resume, no final file."""
     toy = make_toy(tmp_path, toy_llama, training__budget={"steps": 100_000})
-    command = [sys.executable, str(SCRIPTS / "train.py"), "--study", str(toy.study.path), "--run", toy.cell.run]
+    command = [
+        sys.executable,
+        str(SCRIPTS / "train.py"),
+        "--study",
+        str(toy.study.path),
+        "--run",
+        toy.cell.run,
+    ]
     out = tmp_path / "run"
     process = subprocess.Popen(
         [*command, "--data", str(toy.data), "--out", str(out)], stderr=subprocess.PIPE, text=True

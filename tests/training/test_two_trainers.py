@@ -42,7 +42,10 @@ def test_orphan_holds_the_run_until_it_dies(toy: Toy, reference: Path, tmp_path:
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     record = toy.train(out)
-    assert [(s.start_step, s.end_step, s.ended) for s in record.sessions] == [(0, 6, "killed"), (5, 12, "finished")]
+    assert [(s.start_step, s.end_step, s.ended) for s in record.sessions] == [
+        (0, 6, "killed"),
+        (5, 12, "finished"),
+    ]
     assert_equal(out, reference)
 
 
@@ -63,7 +66,10 @@ def test_trainer_that_lost_the_run_writes_no_final_file(
     monkeypatch.setattr(Progress, "record_update", and_sleep)
     with pytest.raises(UserError, match=r"taken over .*process 7 on elsewhere since noon"):
         toy.train(out)
-    assert {path.name for path in (out / "checkpoints").iterdir()} == {"checkpoint-5", "checkpoint-10"}
+    assert {path.name for path in (out / "checkpoints").iterdir()} == {
+        "checkpoint-5",
+        "checkpoint-10",
+    }
     names = {path.name for path in out.iterdir()}
     assert names == {"checkpoints", "losses.csv", "history.jsonl", "trainer.lock"}
     assert [json.loads(line)["event"] for line in (out / "history.jsonl").read_text().splitlines()] == ["start"]
@@ -106,9 +112,11 @@ def test_finished_run_that_changed_is_trained_again(
 ) -> None:
     """An edit of the training code trains it again, as Snakemake expects; so does any damage."""
     out = without_record(reference, tmp_path / "run")
-    file = {"adapter": "adapter/adapter_model.safetensors", "losses": "losses.csv", "copy": "finished.json"}.get(
-        changed
-    )
+    file = {
+        "adapter": "adapter/adapter_model.safetensors",
+        "losses": "losses.csv",
+        "copy": "finished.json",
+    }.get(changed)
     if file:
         (out / file).write_bytes((out / file).read_bytes()[:-2])
     else:

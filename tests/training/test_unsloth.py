@@ -1,7 +1,7 @@
-"""The backend `unsloth`: refused where it is missing, and the cases of unsloth_cases.py where it is installed.
+"""The backend `unsloth`: refused if it is missing; its cases in unsloth_cases.py if it is installed.
 
-unsloth changes the libraries that it is imported with, so its cases run in a process of their own, in the interpreter that
-`make .venv/.unsloth` sets up beside this one, or in this one where it has unsloth itself.
+unsloth changes the libraries that it is imported with, so its cases run in a process of their own: in the interpreter
+that `make .venv/.unsloth` sets up, or in this one if it has unsloth.
 """
 
 import json
@@ -29,13 +29,13 @@ NAMES = re.findall(r"^def (test_\w+)", CASES.read_text(), flags=re.M)
 
 @pytest.fixture(scope="module")
 def traces(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder where the cases leave the backend's traces."""
+    """The folder to which the cases write the backend's traces."""
     return tmp_path_factory.mktemp("traces")
 
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory: pytest.TempPathFactory, traces: Path) -> dict[str, list[str]]:
-    """What went wrong in each case, nothing for one that passed."""
+    """The errors of each case; none for one that passed."""
     python = sys.executable if find_spec("unsloth") else BESIDE
     if not Path(python).exists():
         pytest.skip("unsloth is not installed: make .venv/.unsloth")
@@ -61,11 +61,13 @@ def test_case(outcomes: dict[str, list[str]], name: str) -> None:
 def test_both_backends_train_the_same(
     outcomes: dict[str, list[str]], traces: Path, toy_llama: Path, tmp_path: Path, variant: str
 ) -> None:
-    """The same adapters to begin with, the same tokens and labels in the same batches, the same divisor of the loss, the same
-    optimizer; so the same counts, and losses that differ by rounding only."""
+    """Equal initial adapters, batches, loss divisors, optimizers and counts; losses differ by rounding only."""
     if not can_train(variant):
         pytest.skip("bitsandbytes is not installed")
-    ours, its = trace("trl", variant, model=toy_llama, folder=tmp_path), read_json(traces / f"{variant}.json")
+    ours, its = (
+        trace("trl", variant, model=toy_llama, folder=tmp_path),
+        read_json(traces / f"{variant}.json"),
+    )
     ours = json.loads(json.dumps(ours))
     for part in ("adapter", "optimizer", "counts"):
         assert its[part] == ours[part]
@@ -77,9 +79,12 @@ def test_both_backends_train_the_same(
 
 
 @pytest.mark.skipif(find_spec("unsloth") is not None, reason="unsloth is installed here")
-def test_missing_unsloth_is_a_line(toy_llama: Path, tmp_path: Path) -> None:
+def test_missing_unsloth_is_one_line(toy_llama: Path, tmp_path: Path) -> None:
     for name, device in (("unsloth", "cpu"), ("auto", "cuda")):
-        with pytest.raises(UserError, match=r"pip install -r requirements-gpu\.txt, or set training\.backend to trl"):
+        with pytest.raises(
+            UserError,
+            match=r"pip install -r requirements-gpu\.txt, or set training\.backend to trl",
+        ):
             choose_backend(name, device=device)
     toy = make_toy(tmp_path, toy_llama, training__backend="unsloth")
     with pytest.raises(UserError, match="needs unsloth, which is not installed"):

@@ -36,7 +36,12 @@ from tests.fixtures.train_toys import Toy, make_toy  # noqa: E402
 @pytest.fixture(scope="module")
 def toy(toy_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Toy:
     """With dropout, and more than one pass over the rows."""
-    return make_toy(tmp_path_factory.mktemp("toy"), toy_llama, training__backend="unsloth", training__save_steps=3)
+    return make_toy(
+        tmp_path_factory.mktemp("toy"),
+        toy_llama,
+        training__backend="unsloth",
+        training__save_steps=3,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +61,14 @@ def test_killed_and_resumed_it_is_the_undisturbed_run(toy: Toy, tmp_path: Path) 
 
 def test_a_fresh_process_makes_the_same_adapter(toy: Toy, trained: Path, tmp_path: Path) -> None:
     """train.py itself: it imports unsloth in time, and compiled code leaves nothing in the run's folder."""
-    command = [sys.executable, SCRIPTS / "train.py", "--study", toy.study.path, "--run", toy.cell.run]
+    command = [
+        sys.executable,
+        SCRIPTS / "train.py",
+        "--study",
+        toy.study.path,
+        "--run",
+        toy.cell.run,
+    ]
     done = subprocess.run(
         [*command, "--data", toy.data, "--out", tmp_path / "run"],
         env=os.environ | {"PYTHONWARNINGS": "default"},
@@ -84,7 +96,10 @@ def test_trace(toy_llama: Path, tmp_path: Path, variant: str) -> None:
 
 def test_a_base_is_loaded_again_for_each_run(toy: Toy) -> None:
     """For a search: whatever one run did to the model, the next begins with the same weights."""
-    backend, recipe = choose_backend("unsloth", device="cpu"), make_recipe(toy.study, toy.cell, device="cpu")
+    backend, recipe = (
+        choose_backend("unsloth", device="cpu"),
+        make_recipe(toy.study, toy.cell, device="cpu"),
+    )
     base, seen = backend.load(toy.study.models["toy"], recipe=recipe), []
     for _ in range(2):
         model = backend.adapt(base, recipe=recipe)
@@ -105,7 +120,12 @@ def test_trials_of_a_search_train_one_after_another(toy_llama: Path, tmp_path: P
     toy = make_toy(tmp_path, toy_llama, training__backend="unsloth", tune=TUNE)
     bench, results = TrialRunner(toy.study, toy.data), []
     for _ in range(3):
-        given = {"name": "trial", "folder": tmp_path, "stop": StopSignals(), "clock": SessionClock(None)}
+        given = {
+            "name": "trial",
+            "folder": tmp_path,
+            "stop": StopSignals(),
+            "clock": SessionClock(None),
+        }
         results.append(bench.run({}, **given, should_prune=lambda part, loss: False))
     assert [(result.outcome, result.reason) for result in results] == [("complete", None)] * 3
     assert results[0].curve == results[1].curve == results[2].curve
@@ -113,7 +133,11 @@ def test_trials_of_a_search_train_one_after_another(toy_llama: Path, tmp_path: P
 
 def test_packed_samples_do_not_see_each_other(toy_llama: Path, tmp_path: Path) -> None:
     """The first update's loss, of rows packed and of rows padded."""
-    whole = {"training__backend": "unsloth", "training__budget": {"steps": 1}, "training__dropout": 0.0}
+    whole = {
+        "training__backend": "unsloth",
+        "training__budget": {"steps": 1},
+        "training__dropout": 0.0,
+    }
     packed = make_toy(tmp_path / "a", toy_llama, **whole, training__packing=True, base_case__batch=[2, 32])
     padded = make_toy(tmp_path / "b", toy_llama, **whole, base_case__batch=[5, 6])
     records = [toy.train(tmp_path / name) for toy, name in ((packed, "packed"), (padded, "padded"))]
@@ -138,11 +162,17 @@ def test_bases_in_16_and_4_bits_train(toy_llama: Path, tmp_path: Path, precision
 
 def test_another_precision_or_a_broken_folder_is_refused(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
     """unsloth itself would take another precision without an error."""
-    backend, recipe = choose_backend("unsloth", device="cpu"), make_recipe(toy.study, toy.cell, device="cpu")
+    backend, recipe = (
+        choose_backend("unsloth", device="cpu"),
+        make_recipe(toy.study, toy.cell, device="cpu"),
+    )
     entry = toy.study.models["toy"]
     with monkeypatch.context() as patch:
         patch.setattr("unsloth_zoo.cpu.loader.cpu_bnb_4bit_supported", lambda: False)
-        with pytest.raises(UserError, match="precision is 4bit in the study file, and unsloth loaded it as bfloat16"):
+        with pytest.raises(
+            UserError,
+            match="precision is 4bit in the study file, and unsloth loaded it as bfloat16",
+        ):
             backend.load(replace(entry, precision="4bit"), recipe=recipe)
     with pytest.raises(UserError, match=r"config\.json cannot be read"):
         backend.load(replace(entry, path=str(toy.data)), recipe=recipe)

@@ -55,8 +55,9 @@ def is_padding_free(model: "PreTrainedModel") -> bool:
 def _may_support(model: "PreTrainedModel") -> bool:
     """False for a model that mixes tokens otherwise, which the probe may miss in few bits."""
     config = model.config.get_text_config()
-    layer_types = set(getattr(config, "layer_types", None) or ())
-    return config._attn_implementation == "sdpa" and not model._is_stateful and layer_types <= LAYER_TYPES
+    if config._attn_implementation != "sdpa" or model._is_stateful:
+        return False
+    return set(getattr(config, "layer_types", None) or ()) <= LAYER_TYPES
 
 
 def _probe_loss(model: "PreTrainedModel", rows: list[list[list[int]]]) -> float:

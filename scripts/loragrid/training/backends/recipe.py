@@ -88,7 +88,8 @@ def resolve_dtype(name: str, *, device: str) -> str:
             return "fp32"
         return "bf16" if has_bf16 else "fp16"
     if name == "fp16" and device == "cpu":
-        raise UserError("training.compute_dtype: a CPU cannot train in fp16. Fix: set it to fp32, bf16 or auto.")
+        line = "training.compute_dtype: a CPU cannot train in fp16"
+        raise UserError(f"{line}. Fix: set it to fp32, bf16 or auto.")
     if name == "bf16" and not has_bf16:
         line = "training.compute_dtype: this GPU has no bf16"
         raise UserError(f"{line}. Fix: set it to fp16 or auto.")

@@ -112,7 +112,8 @@ class TrlBackend:
         """The recipe that this model can be trained with, and a note for each departure from it."""
         if recipe.compute_dtype != "fp16" or not overflows_float16(model_type):
             return recipe, ()
-        note = f"trained in float32 where fp16 was asked for: the activations of a {model_type} overflow float16"
+        reason = f"the activations of a {model_type} overflow float16"
+        note = f"trained in float32 where fp16 was asked for: {reason}"
         return replace(recipe, compute_dtype="fp32"), (note,)
 
     def trainer_class(self) -> type:

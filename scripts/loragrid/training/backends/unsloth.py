@@ -166,7 +166,8 @@ def _notes(model: Any, recipe: Recipe, *, forced_float32: bool) -> tuple[str, ..
             "was asked for, because its activations overflow float16"
         )
     if recipe.device == "cpu":
-        notes.append("unsloth's CPU form: TRL's trainer, and for some architectures a loss computed in chunks")
+        trained_by = "TRL's trainer, and for some architectures a loss computed in chunks"
+        notes.append(f"unsloth's CPU form: {trained_by}")
     return tuple(notes)
 
 

@@ -69,11 +69,12 @@ def refuse_other_rows(trainer: TrainerHooks, given: Any, *, packing: bool) -> No
 
     collator = trainer.data_collator
     # Another collator might join samples of a packed row.
-    if not isinstance(collator, DataCollatorForLanguageModeling) or collator.padding_free != packing:
+    known = isinstance(collator, DataCollatorForLanguageModeling)
+    if not known or collator.padding_free != packing:
         raise RuntimeError(f"unsloth replaced TRL's collator with {type(collator).__name__}")
     if packing:
         return
     columns = ["input_ids", "labels"]
-    held, wanted = (rows.with_format("arrow")[:].select(columns) for rows in (trainer.train_dataset, given))
-    if not held.equals(wanted):
+    held = trainer.train_dataset.with_format("arrow")[:].select(columns)
+    if not held.equals(given.with_format("arrow")[:].select(columns)):
         raise RuntimeError("unsloth changed the training rows")
