@@ -22,9 +22,10 @@ from benchmarks.measuring import ONE_THREAD, RESULTS, spread, write
 
 os.environ |= ONE_THREAD  # before torch is imported
 
-from loragrid.app.answering import MAX_NEW_TOKENS, Answer, Answerer, Sampling
+from loragrid.app.answer_streamer import Answer
+from loragrid.app.answering import MAX_NEW_TOKENS, Answerer, Sampling
 from loragrid.app.catalogue import Catalogue, Subject, read_catalogue
-from loragrid.app.running_plan_form import FIELDS, NO_DAY, read_form, write_request
+from loragrid.app.running_plan_form import FIELDS, NO_DAY, form_prompt, read_form
 from loragrid.app.running_plan_tab import FIRST_SEED, TEMPERATURE
 from loragrid.app.server import ServerOptions, build, serve
 from loragrid.demo.running_plans import DAYS_PER_WEEK, LEVELS, RACES, WEEKS
@@ -47,7 +48,7 @@ def forms(count: int) -> list[dict[str, Any]]:
 
 def answered(answerer: Answerer, subject: Subject, form: dict[str, Any]) -> tuple[Answer, float, float]:
     """The answer to a form, seconds to its first word and to its last."""
-    asked = write_request(read_form(form), taught=answerer.catalogue.taught)
+    asked = form_prompt(read_form(form), taught=answerer.catalogue.taught)
     began = time.monotonic()
     stream = answerer.stream(subject, asked, Sampling(FIRST_SEED, TEMPERATURE, MAX_NEW_TOKENS))
     came = [(answer, time.monotonic() - began) for answer in stream]

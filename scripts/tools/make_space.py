@@ -1,9 +1,9 @@
-"""Space: write a folder with the app, its models and its requirements that runs as a Hugging Face Space, or anywhere.
+"""Space: writes a folder with the app, its models and its requirements, for a Hugging Face Space or any machine.
 
     make_space.py [--study demo] [--run RUN | --adapter FOLDER_OR_HUB_ID [--model KEY]] [--out results/demo/space]
 
-Nothing is uploaded: that is the user's step. The folder holds adapters and local base models as they are; a base from the
-hub is fetched there when the app starts.
+The user uploads the folder; this script does not. The folder holds copies of adapters and local base models. A base
+model from the hub is downloaded when the app starts.
 """
 
 import argparse
@@ -26,13 +26,13 @@ from loragrid.runtime.code_digest import modules_of
 from loragrid.study.sections import ModelEntry
 
 CATALOGUE = "catalogue.json"
-# What the app's code imports; what these need in turn is looked up in this environment and in the pins.
+# The packages that the app imports. `closure` adds their dependencies.
 PACKAGES = (
     "gradio icalendar torch transformers peft accelerate safetensors huggingface-hub numpy pyyaml jsonschema".split()
 )
 PINS = ("requirements.txt", "requirements-app.txt", "requirements-gpu.txt")
 
-ENTRY = '''"""The app of a loragrid study. On a Hugging Face Space this file is what runs; elsewhere: python app.py"""
+ENTRY = '''"""The app of a loragrid study. A Hugging Face Space runs this file; elsewhere: python app.py"""
 
 import os
 from pathlib import Path
@@ -41,19 +41,18 @@ HERE = Path(__file__).resolve().parent
 
 if __name__ == "__main__":
     from loragrid.app.catalogue import from_json
-    from loragrid.app.running import run_catalogue
-    from loragrid.app.server import ServerOptions
+    from loragrid.app.server import ServerOptions, serve_until_stopped
     from loragrid.errors import run_main
 
-    # Without this Gradio would start a second server there, for changing the code of the running app.
+    # A Space sets SYSTEM, and Gradio would then start a second server for editing the running app.
     os.environ.pop("SYSTEM", None)
     port = os.environ.get("GRADIO_SERVER_PORT")
-    serving = ServerOptions(
+    options = ServerOptions(
         host=os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"),
         port=int(port) if port else None,
         on_hub="SPACE_ID" in os.environ,
     )
-    run_main(lambda: run_catalogue(from_json(HERE / "catalogue.json"), serving))
+    run_main(lambda: serve_until_stopped(from_json(HERE / "catalogue.json"), options))
 '''
 
 README = """---
@@ -67,19 +66,19 @@ pinned: false
 
 # {title}
 
-The app of a loragrid study: running plans and answers of its tuned models beside their untrained bases, and its report.
+The app of a loragrid study: running plans and answers of its tuned models and their untrained bases, and its report.
 
-- On a Hugging Face Space: push this folder to a Space of the Gradio kind. A private Space asks for a login.
-- Elsewhere: `pip install -r requirements.txt`, then `python app.py`. It listens on this machine only.
+- On a Hugging Face Space: push this folder to a Gradio Space. A private Space requires a login.
+- Elsewhere: `pip install -r requirements.txt`, then `python app.py`. The app listens on this machine only.
 
-Models: {models}. Whether they may be passed on is said by the licences of the base models.
+Models: {models}. Check the licences of the base models before you publish this folder.
 """
 
 
 def make_space(*, catalogue: Catalogue, out: Path) -> None:
-    """Write the folder, whole or not at all; one that this script did not write is never replaced."""
+    """Write the folder atomically. Raises `UserError` rather than replace a folder of other files."""
     if out.exists() and any(out.iterdir()) and not (out / CATALOGUE).is_file():
-        raise UserError(f"{out} holds something else: give another folder with --out")
+        raise UserError(f"--out: the folder holds other files ({out}). Fix: give another folder.")
     with atomic_folder(out) as folder:
         copy_code(folder)
         copied = copy_files(catalogue, folder)
@@ -92,7 +91,7 @@ def make_space(*, catalogue: Catalogue, out: Path) -> None:
 
 
 def copy_code(out: Path) -> None:
-    """Copy the package's modules that the app imports, directly or not, and its style sheet, beside the entry script."""
+    """Copy the modules of the package that the app imports, directly or indirectly, and its style sheet."""
     modules = modules_of(SCRIPTS / "app.py") - {SCRIPTS / "app.py"}
     for path in sorted(modules) + sorted((SCRIPTS / "loragrid" / "app").glob("*.css")):
         target = out / path.relative_to(SCRIPTS)
@@ -101,12 +100,14 @@ def copy_code(out: Path) -> None:
 
 
 def copy_files(catalogue: Catalogue, out: Path) -> Catalogue:
-    """Copy local models, adapters and the report into `out`; return the catalogue with paths relative to it."""
+    """Copy local models, adapters and the report into `out`; the catalogue with paths relative to `out`."""
     models = {key: _copy_model(key, entry, out) for key, entry in catalogue.models.items()}
     subjects = tuple(_copy_adapter(subject, out) for subject in catalogue.subjects)
+    report = None
     if catalogue.report:
-        shutil.copyfile(catalogue.report, out / "report.html")
-    return replace(catalogue, models=models, subjects=subjects, report="report.html" if catalogue.report else None)
+        report = "report.html"
+        shutil.copyfile(catalogue.report, out / report)
+    return replace(catalogue, models=models, subjects=subjects, report=report)
 
 
 def _copy_model(key: str, entry: ModelEntry, out: Path) -> ModelEntry:
@@ -135,15 +136,11 @@ def _copy_adapter(subject: Subject, out: Path) -> Subject:
 
 
 def closure(packages: list[str]) -> list[str]:
-    """The pins of `packages` and of all that they need here, in this project's exact versions.
+    """The project's pins of `packages` and of their dependencies in this environment.
 
-    Packages without a pin are left out: parts of torch that it pins itself.
+    Packages without a pin are left out: they are parts of torch, which pins them itself.
     """
-    pins: dict[str, str] = {}
-    for line in [line for name in PINS for line in (ROOT / name).read_text(encoding="utf-8").splitlines()]:
-        name = canonicalize_name(line.split("==")[0])
-        if "==" in line and (name not in pins or ";" in pins[name]):  # a pin for some machines gives way to one for all
-            pins[name] = line
+    pins = _read_pins()
     found: set[str] = set()
     queue = [canonicalize_name(name) for name in packages]
     while queue:
@@ -151,38 +148,51 @@ def closure(packages: list[str]) -> list[str]:
         if name in found or name not in pins:
             continue
         found.add(name)
-        queue += _needs(name)
+        queue += _dependencies(name)
     return sorted(pins[name] for name in found)
 
 
-def _needs(name: str) -> list[str]:
+def _read_pins() -> dict[str, str]:
+    """Package → its line in the project's requirements."""
+    pins: dict[str, str] = {}
+    for file in PINS:
+        for line in (ROOT / file).read_text(encoding="utf-8").splitlines():
+            name = canonicalize_name(line.split("==")[0])
+            # A pin for all machines replaces one with an environment marker.
+            if "==" in line and (name not in pins or ";" in pins[name]):
+                pins[name] = line
+    return pins
+
+
+def _dependencies(name: str) -> list[str]:
     try:
-        needs = metadata.requires(name) or []
-    except metadata.PackageNotFoundError:  # pinned for another platform, or for a GPU
+        lines = metadata.requires(name) or []
+    except metadata.PackageNotFoundError:  # pinned for another platform or for a GPU
         return []
-    wanted = map(Requirement, needs)
-    return [canonicalize_name(r.name) for r in wanted if r.marker is None or r.marker.evaluate({"extra": ""})]
+    requirements = map(Requirement, lines)
+    return [canonicalize_name(r.name) for r in requirements if r.marker is None or r.marker.evaluate({"extra": ""})]
 
 
 def readme(catalogue: Catalogue) -> str:
-    """The Space's front page, with the header that the Hub reads."""
+    """The Space's README, with the YAML header for the Hub."""
     title = " ".join(catalogue.title.split())
-    pin = next(line for line in closure(["gradio"]) if line.startswith("gradio=="))
+    gradio = _read_pins()["gradio"].removeprefix("gradio==")
     models = ", ".join(f"`{entry.hub or key}`" for key, entry in catalogue.models.items())
-    quoted = json.dumps(title, ensure_ascii=False)  # a JSON text is a YAML text, whatever signs the title has
-    return README.format(title=title, quoted_title=quoted, gradio=pin.removeprefix("gradio=="), models=models)
+    # A JSON string is a valid YAML string for any characters in the title.
+    quoted = json.dumps(title, ensure_ascii=False)
+    return README.format(title=title, quoted_title=quoted, gradio=gradio, models=models)
 
 
 def main() -> None:
     """Map the command line to `make_space`."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_catalogue_options(parser)
-    parser.add_argument("--out", type=Path, help="folder to write (results/STUDY/space)")
+    parser.add_argument("--out", type=Path, help="folder to write (default: results/STUDY/space)")
     options = parser.parse_args()
     name, catalogue = catalogue_from_options(options)
     out = options.out or Path("results") / name / "space"
     make_space(catalogue=catalogue, out=out)
-    print_line(f"space: {out} is ready: python {out / 'app.py'} tries it, pushing it to a Space publishes it")
+    print_line(f"space: wrote {out}; try it with python {out / 'app.py'}, or push it to a Space to publish it")
 
 
 if __name__ == "__main__":

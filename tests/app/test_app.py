@@ -1,4 +1,4 @@
-"""The app's command line: what a user gets wrong is one line, and it starts and ends as it says."""
+"""The app's command line: a user's mistake gives one line, and the app starts and stops cleanly."""
 
 import os
 import signal
@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 import app
-from loragrid.app import running as running_app
+from loragrid.app import server
 from loragrid.errors import UserError
 from tests.fixtures.app_toys import finished_study, free_port, running, wait_for
 
@@ -29,25 +29,28 @@ def test_mistakes_are_one_line(monkeypatch: pytest.MonkeyPatch, study, tmp_path:
     for arguments, message in (
         (
             ("--study", study.path, "--results", tmp_path / "none"),
-            "holds no finished run to use: run `make study` first",
+            "no finished run. Fix: run `make study` first",
         ),
         ((*here, "--run", "nonsense"), r"no run has this id \(nonsense\)"),
-        ((*here, "--model", "toy"), "--model says what --adapter belongs to"),
-        ((*here, "--host", "0.0.0.0"), "--host 0.0.0.0 lets others in: name who may with --login FILE"),
-        ((*here, "--host", "::"), r"--host \[::\] lets others in: name who may with --login FILE"),
-        ((*here, "--share"), "--share lets others in: name who may with --login FILE"),
-        ((*here, "--login", tmp_path / "none"), "cannot be read"),
+        ((*here, "--model", "toy"), r"--model: given without --adapter \(toy\)"),
+        (
+            (*here, "--host", "0.0.0.0"),
+            "--host 0.0.0.0: others could open the app without a login. Fix: add --login FILE",
+        ),
+        ((*here, "--host", "::"), r"--host \[::\]: others could open the app without a login. Fix: add --login FILE"),
+        ((*here, "--share"), "--share: others could open the app without a login. Fix: add --login FILE"),
+        ((*here, "--login", tmp_path / "none"), "not readable"),
         (("--study", "nonsense"), "study 'nonsense': unknown"),
     ):
         with pytest.raises(UserError, match=message):
             run_main(monkeypatch, *arguments)
 
 
-def test_both_forms_of_this_machine_s_ipv6_address_are_taken(
+def test_both_forms_of_the_loopback_ipv6_address_are_accepted(
     monkeypatch: pytest.MonkeyPatch, study, tmp_path: Path
 ) -> None:
     served = []
-    monkeypatch.setattr(running_app, "run_catalogue", lambda catalogue, serving: served.append(serving.host))
+    monkeypatch.setattr(server, "serve_until_stopped", lambda catalogue, options: served.append(options.host))
     for host in ("::1", "[::1]", "localhost"):
         run_main(monkeypatch, "--study", study.path, "--results", tmp_path / "results", "--host", host)
     assert served == ["[::1]", "[::1]", "localhost"]
@@ -57,7 +60,7 @@ def test_both_forms_of_this_machine_s_ipv6_address_are_taken(
 def test_a_login_file_needs_names_and_passwords(tmp_path: Path, text: str) -> None:
     path = tmp_path / "users"
     path.write_text(text)
-    with pytest.raises(UserError, match="write one name:password a line"):
+    with pytest.raises(UserError, match="no name:password pair"):
         app.read_login(path)
 
 
@@ -67,7 +70,7 @@ def test_login_file(tmp_path: Path) -> None:
     assert app.read_login(path) == (("ada", "pass:word"), ("ben", " x y"))
 
 
-def test_starts_says_where_and_ends(study, root: Path, tmp_path: Path) -> None:
+def test_starts_prints_its_address_and_stops(study, root: Path, tmp_path: Path) -> None:
     work = tmp_path / "work"
     work.mkdir()
     command = [
@@ -85,5 +88,7 @@ def test_starts_says_where_and_ends(study, root: Path, tmp_path: Path) -> None:
         with pytest.raises(httpx.TransportError):
             httpx.get(f"http://127.0.0.2:{port}/")
     assert process.returncode == 0
-    assert f"app: open http://127.0.0.1:{port}/ (Ctrl-C ends it)" in process.said and "app: ended" in process.said
+    assert (
+        f"app: open http://127.0.0.1:{port}/ (press Ctrl-C to stop)" in process.said and "app: stopped" in process.said
+    )
     assert [path for path in work.rglob("*") if path.is_file()] == []

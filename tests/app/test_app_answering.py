@@ -1,4 +1,4 @@
-"""Answers of bases and adapters on one loaded base: the right one's, repeatable, cut where they must be."""
+"""Answers of bases and adapters on one loaded base: from the right model, repeatable, and limited."""
 
 import threading
 import time
@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from loragrid.app import answering
-from loragrid.app.answering import Answer, Answerer, PromptTooLong, Sampling
+from loragrid.app import answer_streamer, answering
+from loragrid.app.answer_streamer import Answer
+from loragrid.app.answering import Answerer, PromptTooLong, Sampling
 from loragrid.app.catalogue import Subject
 from loragrid.errors import UserError
 from loragrid.models.loading import load_base, load_tokenizer
@@ -50,10 +51,10 @@ def test_each_model_answers_as_if_loaded_alone_in_any_order(answerer: Answerer) 
         assert last(answerer, subject).text == expected[subject.name]
 
 
-def test_answers_grow_and_say_how_they_ended(answerer: Answerer) -> None:
+def test_answers_grow_and_name_the_reason_for_their_end(answerer: Answerer) -> None:
     answers = list(answerer.stream(answerer.catalogue.subjects[1], "Hello", GREEDY))
     assert [answer.tokens for answer in answers] == sorted(answer.tokens for answer in answers)
-    assert all(not answer.ended for answer in answers[:-1]) and answers[-1].ended in ("itself", "length")
+    assert all(not answer.ended for answer in answers[:-1]) and answers[-1].ended in ("finished", "length")
     assert answers[-1].tokens <= 40 and answers[-1].tokens_per_second > 0
 
 
@@ -89,7 +90,7 @@ def test_stop_ends_at_the_next_token(answerer: Answerer) -> None:
     assert answers[-1].ended == "stopped" and answers[-1].tokens < 400
 
 
-def test_a_reader_that_leaves_frees_the_turn(answerer: Answerer) -> None:
+def test_a_reader_that_leaves_frees_the_model(answerer: Answerer) -> None:
     subject = answerer.catalogue.subjects[0]
     stream = answerer.stream(subject, "Hello", Sampling(1, 1.0, 400))
     next(stream)
@@ -100,13 +101,13 @@ def test_a_reader_that_leaves_frees_the_turn(answerer: Answerer) -> None:
 
 
 def test_time_is_capped(answerer: Answerer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answering, "MAX_SECONDS", 0.05)
+    monkeypatch.setattr(answer_streamer, "MAX_SECONDS", 0.05)
     answer = last(answerer, answerer.catalogue.subjects[0], sampling=Sampling(1, 1.0, 400))
     assert answer.ended == "time" and answer.tokens < 400
 
 
-def test_a_prompt_without_room_is_told_in_tokens(answerer: Answerer) -> None:
-    with pytest.raises(PromptTooLong, match=r"is \d+ tokens long, this model reads 496 at most"):
+def test_a_prompt_that_is_too_long_is_refused_with_its_tokens(answerer: Answerer) -> None:
+    with pytest.raises(PromptTooLong, match=r"is \d+ tokens long, but this model reads at most 496"):
         last(answerer, answerer.catalogue.subjects[0], prompt="x" * 1000)
 
 
@@ -125,7 +126,9 @@ def test_adapters_are_switched_within_a_second(answerer: Answerer) -> None:
         assert time.perf_counter() - start < 1.0
 
 
-def test_bases_and_adapters_give_way(answerer: Answerer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_least_recently_used_bases_and_adapters_are_dropped(
+    answerer: Answerer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(answering, "MAX_BASES", 1)
     monkeypatch.setattr(answering, "MAX_ADAPTERS", 1)
     small = Answerer(answerer.catalogue)

@@ -1,4 +1,4 @@
-"""What the app offers: the best run, only whole adapters, adapters from elsewhere on the right base."""
+"""The app's catalogue: the best run, complete adapters only, adapters from elsewhere on the right base."""
 
 import json
 from pathlib import Path
@@ -36,7 +36,7 @@ def test_starts_with_the_best_run_and_lists_base_and_runs(study: Study) -> None:
     ]
 
 
-def test_best_is_the_largest_gain_that_may_be_shipped(study: Study) -> None:
+def test_best_run_has_the_largest_gain_that_may_be_shipped(study: Study) -> None:
     tuned = list(toy_catalogue(study).subjects[1:])
     first, second = [subject.name for subject in tuned]
     results = compared(study, trade_off(first, gain=0.3), trade_off(second, gain=0.9, ship="don't ship"))
@@ -53,7 +53,7 @@ def test_best_is_the_largest_gain_that_may_be_shipped(study: Study) -> None:
     assert best_run(results, tuned) == first
 
 
-def test_the_search_s_winner_can_be_used_and_may_be_the_best(study: Study, toy_llama: Path) -> None:
+def test_the_winner_of_the_search_is_offered_and_may_be_the_best(study: Study, toy_llama: Path) -> None:
     searched, winner = finished_winner(study, toy_llama)
     assert winner not in [s.name for s in toy_catalogue(study).subjects], "the search is not part of this study"
     catalogue = toy_catalogue(searched)
@@ -65,7 +65,7 @@ def test_the_search_s_winner_can_be_used_and_may_be_the_best(study: Study, toy_l
     assert toy_catalogue(searched, run=first).start == first
 
 
-def test_without_a_finished_run_the_mend_is_said(study: Study, tmp_path: Path) -> None:
+def test_without_a_finished_run_the_error_names_the_fix(study: Study, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="make study"):
         best_run(tmp_path / "none", [])
 
@@ -95,10 +95,10 @@ def test_adapter_from_a_folder_finds_its_base(study: Study, tmp_path: Path, toy_
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"base_model_name_or_path": "someone/else"}, "names someone/else as its base.*--model, one of toy"),
-        ({"base_model_name_or_path": None}, "names no model as its base"),
-        ({"peft_type": "PROMPT_TUNING"}, "is no LoRA adapter"),
-        (None, "has no adapter_model.safetensors.*pickled weights are never loaded"),
+        ({"base_model_name_or_path": "someone/else"}, "no model like its base .someone/else..*--model, one of toy"),
+        ({"base_model_name_or_path": None}, "no model like its base .none named."),
+        ({"peft_type": "PROMPT_TUNING"}, "not LoRA"),
+        (None, "no adapter_model.safetensors.*pickled weights are never loaded"),
     ],
 )
 def test_adapters_that_cannot_be_used(
@@ -116,12 +116,12 @@ def test_adapters_that_cannot_be_used(
 
 def test_model_must_be_of_the_study(study: Study, tmp_path: Path, toy_llama: Path) -> None:
     folder = write_adapter(tmp_path / "mine", toy_llama, seed=9)
-    with pytest.raises(UserError, match="--model other is no model of the study: take one of toy"):
+    with pytest.raises(UserError, match=r"--model: not a model of the study \(other\). Fix: give one of toy"):
         subject_of_adapter(study.models, str(folder), "other")
 
 
-def test_a_hub_adapter_that_cannot_be_had_is_one_line() -> None:
-    with pytest.raises(UserError, match="is no folder and cannot be had from the hub"):
+def test_a_missing_hub_adapter_gives_one_line() -> None:
+    with pytest.raises(UserError, match="no such folder, and the hub does not provide it"):
         subject_of_adapter({}, "no/such@1234", None)
 
 

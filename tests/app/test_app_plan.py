@@ -1,4 +1,4 @@
-"""The plan form's sentences, the request, what is said of a plan, and the files to take along."""
+"""The running-plan form's errors, the prompt, the adherence, and the downloads."""
 
 from dataclasses import replace
 from datetime import date
@@ -7,7 +7,7 @@ import pytest
 from icalendar import Calendar
 
 from loragrid.app.running_plan_files import as_calendar, as_markdown, as_text, links_html, next_monday, start_error
-from loragrid.app.running_plan_form import FIELDS, RunningPlanForm, form_errors, read_form, write_request
+from loragrid.app.running_plan_form import FIELDS, RunningPlanForm, form_errors, form_prompt, read_form
 from loragrid.app.running_plan_html import adherence_html, measure_adherence, summary_html, table_html
 from tests.fixtures.app_toys import HOSTILE, PLAN
 
@@ -40,8 +40,8 @@ FORM = read_form(GOOD)
         ("weeks", [3], "The weeks must be a number from 1 to 52."),
         ("days_per_week", 2.5, "The days per week must be a whole number from 1 to 7."),
         ("days_per_week", 8, "The days per week must be from 1 to 7, not 8."),
-        ("details", "x" * 100_000, "This has 100,000 characters; 1,000 are the most."),
-        ("name", "x" * 61, "This has 61 characters; 60 are the most."),
+        ("details", "x" * 100_000, "This text has 100,000 characters (limit: 1,000)."),
+        ("name", "x" * 61, "This text has 61 characters (limit: 60)."),
         ("injuries", 5, "This must be text."),
         ("race", None, "Please choose the race from the list."),
         ("level", "elite", "Please choose the level from the list."),
@@ -64,17 +64,17 @@ def test_form_is_trimmed() -> None:
     assert tuple(vars(form)) == FIELDS
 
 
-def test_the_demo_is_asked_in_the_words_it_learned_and_never_told_the_name() -> None:
-    asked = write_request(FORM, taught=True)
-    assert asked == "Write 2 weeks of training for a 10K. I am beginner and can run 3 days a week. Long run on Sunday."
+def test_the_demo_gets_a_training_wording_without_the_name() -> None:
+    prompt = form_prompt(FORM, taught=True)
+    assert prompt == "Write 2 weeks of training for a 10K. I am beginner and can run 3 days a week. Long run on Sunday."
 
 
 def test_other_models_get_every_wish_and_a_layout() -> None:
     form = replace(FORM, target_time="52:00", injuries="left knee", details="No mornings.")
-    asked = write_request(form, taught=False)
+    prompt = form_prompt(form, taught=False)
     for part in ("10K", "beginner", "exactly 2 weeks", "exactly 3 running days", "Sunday", "52:00", "left knee"):
-        assert part in asked
-    assert "No mornings." in asked and '"Week 1:"' in asked and "Ada" not in asked
+        assert part in prompt
+    assert "No mornings." in prompt and '"Week 1:"' in prompt and "Ada" not in prompt
 
 
 @pytest.mark.parametrize(
@@ -86,11 +86,11 @@ def test_other_models_get_every_wish_and_a_layout() -> None:
         (1, 1, "✗ asked 1 week × 1 day, got 2 weeks × 3 days"),
     ],
 )
-def test_adherence_says_what_was_asked_and_got(weeks: int, days: int, sentence: str) -> None:
+def test_adherence_names_the_requested_and_the_written_size(weeks: int, days: int, sentence: str) -> None:
     assert measure_adherence(replace(FORM, weeks=weeks, days_per_week=days), PLAN).sentence == sentence
 
 
-def test_text_without_a_plan_is_said_to_be_none() -> None:
+def test_text_without_a_plan_gets_sentences_instead() -> None:
     assert (
         measure_adherence(FORM, "I cannot help.").sentence
         == "✗ asked 2 weeks × 3 days, no plan can be read from this text"

@@ -1,4 +1,4 @@
-"""The app's server without a browser: what it lets in, how it copes with many, that it writes nothing."""
+"""The app's server without a browser: closed paths, limits, many users, and no files written."""
 
 import re
 import tempfile
@@ -43,7 +43,7 @@ def plan_inputs(*, name: str = "", race: str = "10K", weeks: object = 2, days: o
 
 
 def ask_plan(client, **options) -> tuple[str, str, list]:
-    """(status, text, all outputs) of one request: each output is None or the last that came for its place."""
+    """(status, text, all outputs) of one request; each output is the last value for its place, or None."""
     job = client.submit(*plan_inputs(**options), api_name="/plan")
     job.result(timeout=120)
     last: list = [None] * 9
@@ -74,7 +74,7 @@ def client_of(address: str, **options):
         "/static/%2e%2e/%2e%2e/%2e%2e/etc/passwd",
     ],
 )
-def test_all_but_the_app_is_shut(address: str, path: str) -> None:
+def test_all_other_paths_are_closed(address: str, path: str) -> None:
     for method in ("GET", "POST"):
         answer = httpx.request(method, f"{address}{path}", content=b"x", headers={"content-type": "text/plain"})
         assert answer.status_code in (403, 404, 405) and "root:" not in answer.text
@@ -88,9 +88,7 @@ def test_the_page_forbids_everything_from_elsewhere(address: str) -> None:
     assert not re.search(r"<(script|link)[^>]+(src|href)=.?https?://", answer.text)
 
 
-def test_a_machine_too_busy_to_show_itself_the_page_in_time_serves_it_all_the_same(
-    monkeypatch: pytest.MonkeyPatch, study
-) -> None:
+def test_a_machine_that_is_slow_to_load_its_own_page_still_serves_it(monkeypatch: pytest.MonkeyPatch, study) -> None:
     def too_late(url: str, **_: object) -> httpx.Response:
         raise httpx.ReadTimeout(url)
 
@@ -101,7 +99,7 @@ def test_a_machine_too_busy_to_show_itself_the_page_in_time_serves_it_all_the_sa
 
 
 def test_a_taken_port_is_one_line(address: str, study) -> None:
-    with pytest.raises(UserError, match=r"the app cannot listen on 127\.0\.0\.1:"):
+    with pytest.raises(UserError, match=r"127\.0\.0\.1:\d+: the app cannot listen there"):
         serving(Scripted(toy_catalogue(study), tuned="", base=""), port=int(address.rsplit(":", 1)[1]))
 
 
@@ -121,8 +119,8 @@ def test_long_requests_are_refused(address: str, stated: bool) -> None:
             f"{address}/gradio_api/call/plan", content=content, headers={"content-type": "application/json"}
         )
         assert answer.status_code in (400, 413, 422)
-        assert not stated or answer.json() == {"detail": "This is too long: 1 MiB of text are the most."}
-    except httpx.HTTPError:  # hung up on
+        assert not stated or answer.json() == {"detail": "This request is too long (limit: 1 MiB)."}
+    except httpx.HTTPError:  # the server disconnected
         assert not stated
     assert httpx.get(address).status_code == 200
 
@@ -134,8 +132,8 @@ def test_long_requests_are_refused(address: str, stated: bool) -> None:
         ({"weeks": 60}, "The weeks must be from 1 to 52, not 60."),
         ({"weeks": "eight"}, "The weeks must be a number from 1 to 52."),
         ({"days": None}, "Please give the days per week as a number from 1 to 7."),
-        ({"details": "é" * 100_000}, "This has 100,000 characters; 1,000 are the most."),
-        ({"details": "é" * 150_000}, "This has 150,000 characters; 1,000 are the most."),
+        ({"details": "é" * 100_000}, "This text has 100,000 characters (limit: 1,000)."),
+        ({"details": "é" * 150_000}, "This text has 150,000 characters (limit: 1,000)."),
     ],
 )
 def test_bad_input_from_a_program_gets_a_sentence_and_no_traceback(address: str, bad: dict, sentence: str) -> None:
@@ -146,14 +144,14 @@ def test_bad_input_from_a_program_gets_a_sentence_and_no_traceback(address: str,
     assert "Traceback" not in str(caught.value) and ".py" not in str(caught.value)
 
 
-def test_what_is_not_on_a_list_is_refused_by_gradio_itself(address: str) -> None:
+def test_gradio_refuses_a_choice_that_is_not_in_the_list(address: str) -> None:
     joined = {"data": [*plan_inputs(race="100K"), None], "fn_index": 0, "session_hash": "x"}
     answer = httpx.post(f"{address}/gradio_api/queue/join", json=joined)
     assert answer.status_code == 400 and "100K is not in the list of choices" in answer.text
     assert "Traceback" not in answer.text and ".py" not in answer.text
 
 
-def test_a_full_queue_says_so_and_answers_those_in_it(study, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_queue_refuses_further_requests_and_answers_its_own(study, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "MAX_WAITING", 2)
     slow = Scripted(toy_catalogue(study), tuned=PLAN, base="", pause=0.2)
     address, page = serving(slow)
@@ -172,7 +170,9 @@ def test_a_full_queue_says_so_and_answers_those_in_it(study, monkeypatch: pytest
         page.close(verbose=False)
 
 
-def test_a_bug_is_not_shown(study, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture) -> None:
+def test_the_page_shows_no_details_of_a_bug(
+    study, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
     class Broken(Answerer):
         def stream(self, *_, **__):
             raise RuntimeError(f"secret of {MARK}")
@@ -187,7 +187,7 @@ def test_a_bug_is_not_shown(study, monkeypatch: pytest.MonkeyPatch, capfd: pytes
         page.close(verbose=False)
 
 
-def test_fifty_at_once_are_all_answered_and_none_mixed_up(address: str, answerer: Answerer) -> None:
+def test_fifty_concurrent_requests_get_their_own_answers(address: str, answerer: Answerer) -> None:
     base, tuned, _ = answerer.catalogue.subjects
     expected = {
         seed: [list(answerer.stream(subject, "Hello", Sampling(seed, 1.0, 16)))[-1] for subject in (base, tuned)]

@@ -1,4 +1,4 @@
-"""The folder for a Space: complete on its own, pinned, and started away from the project."""
+"""The folder for a Space: complete, pinned, and able to start without the project."""
 
 import os
 import signal
@@ -65,7 +65,7 @@ def test_requirements_are_the_projects_pins_and_no_more(root: Path, space: Path)
 
 def test_a_folder_of_others_is_never_replaced(catalogue: Catalogue, space: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
-    with pytest.raises(UserError, match="holds something else"):
+    with pytest.raises(UserError, match="holds other files"):
         make_space(catalogue=catalogue, out=tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
     (space / "old").write_text("x")
@@ -86,7 +86,7 @@ def test_a_base_from_the_hub_stays_there(catalogue: Catalogue, tmp_path: Path) -
 
 
 def clean_python(requirements: Path, folder: Path) -> Path:
-    """The interpreter of a new environment that holds the packages of `requirements`, linked from this one's, and no others."""
+    """The interpreter of a new environment with only the packages of `requirements`, linked from this environment."""
     venv.create(folder, with_pip=False, symlinks=True)
     site = next(folder.glob("lib/*/site-packages"))
     wanted = {canonicalize_name(line.split("==")[0]) for line in requirements.read_text().splitlines() if "==" in line}
@@ -99,7 +99,7 @@ def clean_python(requirements: Path, folder: Path) -> Path:
 
 
 def test_starts_on_its_own_as_the_hub_starts_it(space: Path, tmp_path: Path) -> None:
-    """With the packages that the folder asks for and no others."""
+    """With only the packages in the folder's requirements."""
     python = clean_python(space / "requirements.txt", tmp_path / "environment")
     assert not list((tmp_path / "environment").glob("lib/*/site-packages/optuna"))
     work = tmp_path / "work"
@@ -115,5 +115,5 @@ def test_starts_on_its_own_as_the_hub_starts_it(space: Path, tmp_path: Path) -> 
         assert httpx.get(address, headers={"host": "someone-space.hf.space"}).status_code == 200
         assert "https://huggingface.co" in page.headers["content-security-policy"]
         assert "seed 3407" in ask_plan(client_of(address))[0]
-    assert "app: ended" in process.said and "Traceback" not in process.said
+    assert "app: stopped" in process.said and "Traceback" not in process.said
     assert [path for path in work.rglob("*") if path.is_file()] == []

@@ -1,1 +1,1 @@
-"""The app in which a study's models are used: plans, answers side by side, the report."""
+"""The Gradio app: running plans by a study's models, their answers side by side, and the report."""

@@ -1,4 +1,4 @@
-"""What the app offers: the study's untrained bases and finished runs, which run it starts with, the prompts to pick."""
+"""The app's models and prompts: untrained bases, finished runs, the starting run and the rephrased prompts."""
 
 import json
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 @dataclass(frozen=True)
 class Subject:
-    """A model that can be asked: `adapter` is None for an untrained base; `model` is a key of `Catalogue.models`."""
+    """A run or an untrained base that can answer. `model`: key of `Catalogue.models`; `adapter`: None for a base."""
 
     name: str
     label: str
@@ -32,8 +32,11 @@ class Subject:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """`models`: key → entry as in the study file; `start`: name of the tuned subject that the app opens with; `prompts`:
-    (label, text) to pick from; `taught`: whether the models were taught the demo's plans only; `report`: its page."""
+    """Everything that the app takes from a study.
+
+    `models`: key → entry as in the study file. `start`: name of the tuned subject that the app opens with. `prompts`:
+    (label, text) pairs. `taught`: whether the models were trained on the demo's running plans. `report`: path or None.
+    """
 
     title: str
     models: Mapping[str, ModelEntry]
@@ -45,59 +48,62 @@ class Catalogue:
     report: str | None
 
     def subject(self, name: str) -> Subject:
-        """The subject of that name; another one is a `UserError`."""
+        """The subject called `name`. Raises `UserError` for an unknown name."""
         for subject in self.subjects:
             if subject.name == name:
                 return subject
-        raise UserError(f"the app has no model {name!r}: take one of {', '.join(s.name for s in self.subjects)}")
+        known = ", ".join(subject.name for subject in self.subjects)
+        raise UserError(f"model: unknown to the app ({name}). Fix: choose one of {known}.")
 
     def base_of(self, subject: Subject) -> Subject:
         """The untrained base that `subject` was tuned from."""
-        return next(s for s in self.subjects if s.adapter is None and s.model == subject.model)
+        return next(base for base in self.subjects if base.adapter is None and base.model == subject.model)
 
 
 def read_catalogue(
     study: Study, *, results: Path, report: Path, run: str | None, adapter: str | None, model: str | None
 ) -> Catalogue:
-    """The catalogue of a study: `run` or `adapter` (a folder or hub id, with its base's key `model`) to start with,
-    without either the best run of the comparison."""
+    """The catalogue of a study. It starts with `run` or `adapter` (a folder or hub id; `model` is its base's key), or
+    with the comparison's best run if both are None. Raises `UserError` if there is nothing to start with."""
     untrained = [Subject(name, f"{key}, untrained", key, None) for name, key in study.bases.items()]
     tuned = finished_runs(study, results)
     if adapter is not None:
         tuned.append(subject_of_adapter(study.models, adapter, model))
-        known = {subject.model for subject in untrained}
-        untrained += [Subject(f"base-{key}", f"{key}, untrained", key, None) for key in {tuned[-1].model} - known]
+        key = tuned[-1].model
+        if key not in {subject.model for subject in untrained}:
+            # The adapter may belong to a model of the study that no run uses.
+            untrained.append(Subject(f"base-{key}", f"{key}, untrained", key, None))
         start = tuned[-1].name
     elif run is not None:
-        start = _finished(study, results, run, tuned)
+        start = _finished_run(study, results, run, tuned)
     else:
         start = best_run(results, tuned)
-    qualitative = study.scoring.qualitative
+    prompts = read_prompts(Path(study.scoring.qualitative)) if study.scoring.qualitative else []
     return Catalogue(
         title=study.title,
-        models={subject.model: _entry(study, subject.model, results) for subject in untrained},
+        models={subject.model: _model_entry(study, subject.model, results) for subject in untrained},
         subjects=(*untrained, *tuned),
         start=start,
-        prompts=tuple((f"{p.id}: {p.prompt}", p.prompt) for p in read_prompts(Path(qualitative)))
-        if qualitative
-        else (),
+        prompts=tuple((f"{prompt.id}: {prompt.prompt}", prompt.prompt) for prompt in prompts),
         taught=study.data.source.generator == "running_plans",
         threads=study.scoring.threads,
         report=str(report) if report.is_file() else None,
     )
 
 
-def _entry(study: Study, model: str, results: Path) -> ModelEntry:
-    """The model's entry, at the commit that the study was made with if it has begun."""
+def _model_entry(study: Study, model: str, results: Path) -> ModelEntry:
+    """The model's entry, pinned to the commit of the prepared data set if there is one."""
     entry = study.models[model]
     folders = [results / "data" / data for data, name in study.data_sets.items() if name == model]
-    made = [folder for folder in folders if (folder / "card.json").is_file()]
-    return prepared_entry(entry, made[0]) if made else entry
+    for folder in folders:
+        if (folder / "card.json").is_file():
+            return prepared_entry(entry, folder)
+    return entry
 
 
 def finished_runs(study: Study, results: Path) -> list[Subject]:
-    """Every run of the study, its search's winner too, whose adapter is there and is the one that its record was written
-    for, in grid order."""
+    """The finished runs of the study and of its search's winner, in grid order. Raises `UserError` for an adapter that
+    is missing or differs from its record."""
     found = []
     cells = cells_with_winner(study, results)
     for cell in cells:
@@ -105,56 +111,74 @@ def finished_runs(study: Study, results: Path) -> list[Subject]:
         if (folder / "record.json").is_file():
             record = read_record(folder / "record.json", RunRecord)
             if record.status == "finished":
+                # Answers of an adapter that changed since its scoring would contradict the report.
                 check_adapter(folder / "adapter", record)
                 found.append(Subject(cell.run, run_label(cell, cells), cell.model, str(folder / "adapter")))
     return found
 
 
 def run_label(cell: Cell, cells: tuple[Cell, ...]) -> str:
-    """A run in the words of its settings; its seed only where the study has several."""
+    """A run named by its settings; the seed only if the study has several."""
+    model = f"search winner: {cell.model}" if "search" in cell.departs else cell.model
     parts = [
-        f"search winner: {cell.model}" if "search" in cell.departs else cell.model,
+        model,
         f"lr {scientific(cell.learning_rate)}",
         f"rank {cell.rank}",
         f"{cell.batch[0]}×{cell.batch[1]}",
     ]
-    return ", ".join([*parts, f"seed {cell.seed}"] if len({other.seed for other in cells}) > 1 else parts)
+    if len({other.seed for other in cells}) > 1:
+        parts.append(f"seed {cell.seed}")
+    return ", ".join(parts)
 
 
 def best_run(results: Path, tuned: list[Subject]) -> str:
-    """The run with the largest gain on the study's target, one that is better than its base and not one that the
-    comparison says not to ship, where there is such a run; of a study not yet compared, the first finished run, which is
-    the base case."""
+    """The run with the largest gain on the study's target, preferring runs that may be shipped and beat their base.
+
+    Before a comparison it is the first finished run, the base case. Raises `UserError` without a finished run.
+    """
     names = [subject.name for subject in tuned]
     if not names:
-        raise UserError(f"{results} holds no finished run to use: run `make study` first, or give --adapter")
+        raise UserError(f"{results}: no finished run. Fix: run `make study` first, or give --adapter.")
     summary = results / "compare" / "compare.json"
-    rows = [row for row in read_json(summary)["trade_offs"] if row["run"] in names] if summary.is_file() else []
+    trade_offs = read_json(summary)["trade_offs"] if summary.is_file() else []
+    # An older comparison may hold runs whose adapters are gone.
+    rows = [row for row in trade_offs if row["run"] in names]
     if not rows:
         return names[0]
-    return max(rows, key=lambda row: (row["ship"] != "don't ship", row["gain_verdict"] == "better", row["gain"]))["run"]
+    best = max(rows, key=lambda row: (row["ship"] != "don't ship", row["gain_verdict"] == "better", row["gain"]))
+    return best["run"]
 
 
-def _finished(study: Study, results: Path, run: str, tuned: list[Subject]) -> str:
+def _finished_run(study: Study, results: Path, run: str, tuned: list[Subject]) -> str:
     if run not in [subject.name for subject in tuned]:
         study.cell(run)
-        raise UserError(f"run {run} has no finished adapter in {results / 'train' / run}: run the study first")
+        raise UserError(f"{results / 'train' / run}: no finished adapter of run {run}. Fix: run the study first.")
     return run
 
 
 def subject_of_adapter(models: Mapping[str, ModelEntry], adapter: str, model: str | None) -> Subject:
-    """A LoRA adapter from a local folder or the hub (`owner/name` or `owner/name@revision`), on the study's `model`;
-    without one, on the model that the adapter names as its base."""
-    folder = Path(adapter) if Path(adapter).is_dir() else _fetch(adapter)
+    """A LoRA adapter from a local folder or the hub (`owner/name` or `owner/name@revision`) on the study's `model`, or
+    on the model that the adapter names as its base if `model` is None.
+
+    Raises `UserError` for an adapter that cannot be used.
+    """
+    folder = Path(adapter)
+    if not folder.is_dir():
+        folder = _download(adapter)
     for name in ADAPTER_FILES:
         if not (folder / name).is_file():
-            raise UserError(f"adapter {adapter} has no {name}: give a PEFT adapter (pickled weights are never loaded)")
+            raise UserError(
+                f"adapter {adapter}: no {name}. Fix: give a PEFT adapter (pickled weights are never loaded)."
+            )
     config = read_json(folder / "adapter_config.json")
     if not isinstance(config, dict) or config.get("peft_type") != "LORA":
-        raise UserError(f"adapter {adapter} is no LoRA adapter (peft_type in adapter_config.json): give one")
-    key = model if model is not None else _named_base(models, config.get("base_model_name_or_path"), adapter)
+        raise UserError(f"adapter {adapter}: not LoRA, by peft_type in adapter_config.json. Fix: give a LoRA adapter.")
+    key = model
+    if key is None:
+        key = _named_base(models, config.get("base_model_name_or_path"), adapter)
     if key not in models:
-        raise UserError(f"--model {key} is no model of the study: take one of {', '.join(models)}")
+        raise UserError(f"--model: not a model of the study ({key}). Fix: give one of {', '.join(models)}.")
+    # Named by content: two adapters with the same folder name stay apart.
     digest = sha256_file(folder / "adapter_model.safetensors")[:8]
     return Subject(f"adapter-{digest}", f"{key}, adapter {adapter.rstrip('/').split('/')[-1]}", key, str(folder))
 
@@ -165,53 +189,50 @@ def _named_base(models: Mapping[str, ModelEntry], base: Any, adapter: str) -> st
     for key, entry in models.items():
         if wanted and wanted in (entry.hub, entry.path, key):
             return key
-    named = [
-        key for key, entry in models.items() if entry.folder is not None and entry.folder.name == Path(wanted).name
-    ]
+    # An adapter trained elsewhere names another path, but usually the same folder name.
+    folders = {key: entry.folder for key, entry in models.items() if entry.folder is not None}
+    named = [key for key, folder in folders.items() if folder.name == Path(wanted).name]
     if len(named) == 1:
         return named[0]
     raise UserError(
-        f"adapter {adapter} names {wanted or 'no model'} as its base, which the study does not have: "
-        f"say which it belongs to with --model, one of {', '.join(models)}"
+        f"adapter {adapter}: the study has no model like its base ({wanted or 'none named'}). "
+        f"Fix: name the base with --model, one of {', '.join(models)}."
     )
 
 
-def _fetch(adapter: str) -> Path:
+def _download(adapter: str) -> Path:
     import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     name, _, revision = adapter.partition("@")
     try:
+        # Only these two files: a repository may also hold pickles or a whole base model.
         return Path(huggingface_hub.snapshot_download(name, revision=revision or None, allow_patterns=ADAPTER_FILES))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise UserError(
-            f"adapter {adapter} is no folder and cannot be had from the hub ({first_line(error)})"
+            f"adapter {adapter}: no such folder, and the hub does not provide it ({first_line(error)}). "
+            "Fix: check the name and the connection."
         ) from None
 
 
 def to_json(catalogue: Catalogue) -> str:
-    """The catalogue as JSON, for a copy of the app that goes without its study."""
+    """The catalogue as JSON, for a copy of the app without its study."""
     return json.dumps(asdict(catalogue), indent=2, ensure_ascii=False) + "\n"
 
 
 def from_json(path: Path) -> Catalogue:
-    """A catalogue written by `to_json`; relative paths in it are looked up beside the file."""
+    """The catalogue in a file written by `to_json`; relative paths are resolved beside the file."""
     value = read_json(path)
-    here = path.resolve().parent
-    models = {key: _beside(here, entry) for key, entry in value["models"].items()}
-    subjects = [s | {"adapter": str(here / s["adapter"]) if s["adapter"] else None} for s in value["subjects"]]
-    return Catalogue(
-        **value
-        | {
-            "models": models,
-            "subjects": tuple(Subject(**subject) for subject in subjects),
-            "prompts": tuple(map(tuple, value["prompts"])),
-            "report": str(here / value["report"]) if value["report"] else None,
-        }
-    )
+    folder = path.resolve().parent
+    models = {
+        key: ModelEntry(**_resolved(entry, folder, "path", "chat_template")) for key, entry in value["models"].items()
+    }
+    subjects = tuple(Subject(**_resolved(subject, folder, "adapter")) for subject in value["subjects"])
+    prompts = tuple(map(tuple, value["prompts"]))
+    value = _resolved(value, folder, "report")
+    return Catalogue(**value | {"models": models, "subjects": subjects, "prompts": prompts})
 
 
-def _beside(folder: Path, entry: dict[str, Any]) -> ModelEntry:
-    """A model entry whose relative paths are looked up in `folder`."""
-    paths = {key: str(folder / entry[key]) for key in ("path", "chat_template") if entry[key]}
-    return ModelEntry(**entry | paths)
+def _resolved(values: dict[str, Any], folder: Path, *keys: str) -> dict[str, Any]:
+    """`values` with the paths under `keys` resolved in `folder`; empty ones stay."""
+    return values | {key: str(folder / values[key]) for key in keys if values[key]}

@@ -1,4 +1,4 @@
-"""The command-line options that say which study's models the app offers, for the app and for a copy of it."""
+"""Command-line options that choose the app's study and models, shared by app.py and make_space.py."""
 
 import argparse
 from pathlib import Path
@@ -12,20 +12,22 @@ from loragrid.study.study_file import load_study
 
 
 def add_catalogue_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that `catalogue_from_options` reads."""
-    parser.add_argument("--study", help="name or file of the study; the one in config/config.yaml if left out")
+    """Add the options for `catalogue_from_options`."""
+    parser.add_argument("--study", help="name or file of the study (default: the one in config/config.yaml)")
     parser.add_argument("--results", type=Path, help="folder of the study's results (results/STUDY)")
     parser.add_argument("--report", type=Path, help="the study's report (reports/STUDY/report.html)")
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--run", help="run to start with; the best of the comparison if left out")
+    which.add_argument("--run", help="run to start with (default: the best of the comparison)")
     which.add_argument("--adapter", help="LoRA adapter to start with: a folder, or owner/name[@revision] on the hub")
-    parser.add_argument("--model", help="key of the study's model that --adapter belongs to")
+    parser.add_argument("--model", help="key of the study's model that --adapter was trained on")
 
 
 def catalogue_from_options(options: argparse.Namespace) -> tuple[str, Catalogue]:
-    """The study's name and catalogue, its results and report where Snakemake puts them unless options say otherwise."""
+    """The study's name and catalogue. Results and report default to Snakemake's locations."""
     if options.model and not options.adapter:
-        raise UserError("--model says what --adapter belongs to: give --adapter, or leave --model out")
+        raise UserError(
+            f"--model: given without --adapter ({options.model}). Fix: add --adapter, or leave --model out."
+        )
     study = load_study(options.study or _configured_study())
     catalogue = read_catalogue(
         study,

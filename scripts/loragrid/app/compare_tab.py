@@ -1,4 +1,4 @@
-"""The Compare tab: one prompt, two or three of the study's models, the same seed and settings."""
+"""The Compare tab: two or three of the study's models answer one prompt with the same seed and settings."""
 
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -26,41 +26,32 @@ class CompareTab:
         self.catalogue = answerer.catalogue
 
     def build(self) -> None:
-        """Lay the tab out and connect its events; call it inside a `gr.Blocks`."""
+        """Lay out the tab and connect its events; call it inside a `gr.Blocks`."""
         ui = self.ui = SimpleNamespace()
-        choices = [(subject.label, subject.name) for subject in self.catalogue.subjects]
-        start = self.catalogue.subject(self.catalogue.start)
         if self.catalogue.prompts:
             ui.pick = gr.Dropdown(
                 list(self.catalogue.prompts), value=None, label="Pick a rephrased prompt of the study"
             )
         ui.prompt = gr.Textbox(label="Prompt", lines=3, max_lines=12, elem_id="prompt")
         with gr.Row():
-            ui.seed = gr.Number(3407, label="Seed", info="the same for all", min_width=120)
-            ui.temperature = gr.Number(0.7, label="Temperature", info="0: the likeliest token", step=0.1, min_width=120)
-            ui.tokens = gr.Number(256, label="Most new tokens", info=f"{MAX_TOKENS} at most", min_width=120)
+            ui.seed = gr.Number(3407, label="Seed", info="same for all models", min_width=120)
+            ui.temperature = gr.Number(
+                0.7, label="Temperature", info="0 takes the likeliest token", step=0.1, min_width=120
+            )
+            ui.tokens = gr.Number(256, label="Maximum new tokens", info=f"up to {MAX_TOKENS}", min_width=120)
         with gr.Row():
-            ui.ask = gr.Button("Ask them", variant="primary", elem_id="ask")
+            ui.ask = gr.Button("Ask the models", variant="primary", elem_id="ask")
             ui.stop = gr.Button("Stop", elem_id="stop_compare")
         ui.status = gr.HTML(
             status_html("Every model gets the same prompt, seed and settings."), elem_id="compare_status"
         )
-        ui.subjects, ui.texts, ui.lines = [], [], []
-        with gr.Row(equal_height=False):
-            values = (self.catalogue.base_of(start).name, start.name, NO_MODEL)
-            for index, value in enumerate(values):
-                options = [(NO_MODEL, NO_MODEL), *choices] if index == 2 else choices
-                with gr.Column(min_width=260):
-                    label = f"Model {index + 1}"
-                    ui.subjects.append(gr.Dropdown(options, value=value, label=label, elem_id=f"model_{index + 1}"))
-                    ui.texts.append(_text_box(f"Answer {index + 1}", f"answer_{index + 1}"))
-                    ui.lines.append(gr.HTML(elem_id=f"cost_{index + 1}"))
+        self._build_answers()
         if self.catalogue.prompts:
             ui.pick.input(lambda text: text or "", ui.pick, ui.prompt, queue=False, api_visibility="private")
         ui.ask.click(
             report_errors(self.ask, ui.status),
             [ui.prompt, ui.seed, ui.temperature, ui.tokens, *ui.subjects],
-            [ui.status, *ui.texts, *ui.lines],
+            [ui.status, *ui.texts, *ui.costs],
             validator=self.check,
             api_name="compare",
             show_progress="minimal",
@@ -69,47 +60,72 @@ class CompareTab:
         )
         ui.stop.click(self.halt, None, None, queue=False, show_progress="hidden", api_visibility="private")
 
+    def _build_answers(self) -> None:
+        """Three columns, each with a model's menu, its answer and its costs."""
+        ui = self.ui
+        ui.subjects, ui.texts, ui.costs = [], [], []
+        start = self.catalogue.subject(self.catalogue.start)
+        choices = [(subject.label, subject.name) for subject in self.catalogue.subjects]
+        columns = (
+            (self.catalogue.base_of(start).name, choices),
+            (start.name, choices),
+            (NO_MODEL, [(NO_MODEL, NO_MODEL), *choices]),
+        )
+        with gr.Row(equal_height=False):
+            for number, (value, options) in enumerate(columns, start=1):
+                with gr.Column(min_width=260):
+                    menu = gr.Dropdown(options, value=value, label=f"Model {number}", elem_id=f"model_{number}")
+                    ui.subjects.append(menu)
+                    ui.texts.append(_text_box(f"Answer {number}", f"answer_{number}"))
+                    ui.costs.append(gr.HTML(elem_id=f"cost_{number}"))
+
     def check(self, request: gr.Request, *values: Any) -> list[dict[str, Any]]:
-        """One verdict for each input, shown beside its field."""
+        """One validation result for each input; Gradio shows it beside the field."""
         self.cancel_events.start_request(request.session_hash)
         return [gr.validate(not sentence, sentence) for sentence in prompt_form_errors(*values)]
 
     def ask(
         self, request: gr.Request, prompt: Any, seed: Any, temperature: Any, tokens: Any, *names: Any
     ) -> Iterator[dict]:
-        """Ask one model after the other."""
-        found = [sentence for sentence in prompt_form_errors(prompt, seed, temperature, tokens, *names) if sentence]
-        if found:
-            raise gr.Error(found[0], print_exception=False)
+        """Generate one model's answer after the other's."""
+        # Pages are validated by `check`; callers of the API get the first error here.
+        errors = list(filter(None, prompt_form_errors(prompt, seed, temperature, tokens, *names)))
+        if errors:
+            raise gr.Error(errors[0], print_exception=False)
         ui = self.ui
         sampling = Sampling(int(seed), float(temperature), int(tokens))
         stop = self.cancel_events.event(request.session_hash)
-        yield dict.fromkeys((*ui.texts, *ui.lines), "")
-        asked = [(i, self.catalogue.subject(name)) for i, name in enumerate(names) if name != NO_MODEL]
-        for index, subject in asked:
-            doing = "is writing…" if self.answerer.is_loaded(subject) else "is being loaded…"
-            yield {ui.status: status_html(f"{subject.label} {doing}", "busy")}
+        yield dict.fromkeys((*ui.texts, *ui.costs), "")
+        chosen = [(i, self.catalogue.subject(name)) for i, name in enumerate(names) if name != NO_MODEL]
+        for index, subject in chosen:
+            action = "Generating" if self.answerer.is_loaded(subject) else "Loading"
+            yield {ui.status: status_html(f"{action}: {subject.label}…", "busy")}
             for answer in throttled_answers(self.answerer, subject, prompt.strip(), sampling, stop):
-                yield {ui.texts[index]: visible(answer.text), ui.lines[index]: status_html(cost_line(answer))}
+                yield {ui.texts[index]: visible(answer.text), ui.costs[index]: status_html(cost_line(answer))}
+            # Stop means the whole comparison, not only this model.
             if answer.ended == "stopped":
                 yield {ui.status: status_html("Stopped.", "bad")}
                 return
-        yield {ui.status: status_html(f"✓ {len(asked)} answers, seed {sampling.seed}", "good")}
+        yield {ui.status: status_html(f"✓ {len(chosen)} answers, seed {sampling.seed}", "good")}
 
     def halt(self, request: gr.Request) -> None:
-        """Stop the session's request."""
+        """Cancel the session's requests."""
         self.cancel_events.event(request.session_hash).set()
 
 
 def prompt_form_errors(prompt: Any, seed: Any, temperature: Any, tokens: Any, *names: Any) -> list[str]:
-    """A sentence for each input that is wrong, "" for the others."""
-    right = isinstance(temperature, int | float) and 0 <= temperature <= MAX_TEMPERATURE
-    empty = not (prompt.strip() if isinstance(prompt, str) else prompt)
+    """A sentence for each invalid input, "" for a valid one."""
+    prompt_error = text_error(prompt, PROMPT_CHARACTERS)
+    if not prompt or (isinstance(prompt, str) and not prompt.strip()):
+        prompt_error = "Please write a prompt."
+    temperature_error = f"The temperature must be a number from 0 to {MAX_TEMPERATURE:g}."
+    if isinstance(temperature, int | float) and 0 <= temperature <= MAX_TEMPERATURE:
+        temperature_error = ""
     return [
-        "Please write a prompt." if empty else text_error(prompt, PROMPT_CHARACTERS),
+        prompt_error,
         number_error(seed, "seed", 0, MAX_SEED),
-        "" if right else f"The temperature must be a number from 0 to {MAX_TEMPERATURE:g}.",
-        number_error(tokens, "most new tokens", MIN_NEW_TOKENS, MAX_TOKENS),
+        temperature_error,
+        number_error(tokens, "maximum of new tokens", MIN_NEW_TOKENS, MAX_TOKENS),
         *("" if name else "Please choose a model." for name in names),
     ]
 

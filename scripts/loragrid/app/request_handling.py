@@ -1,4 +1,4 @@
-"""What every request to the app goes through: who may stop it, and what its user is told when it fails."""
+"""Shared by all requests to the app: cancelling, error messages, throttled updates and the status line."""
 
 import functools
 import threading
@@ -8,15 +8,17 @@ from collections.abc import Callable, Iterator
 from html import escape
 from typing import Any
 
-from loragrid.app.answering import Answer, Answerer, PromptTooLong, Sampling
+from loragrid.app.answer_streamer import Answer
+from loragrid.app.answering import Answerer, PromptTooLong, Sampling
 from loragrid.app.catalogue import Subject
 from loragrid.errors import UserError, print_line
 
-# Pages need no more than this many updates a second while a text grows.
+# More updates a second would only load the browser.
 SECONDS_PER_UPDATE = 0.05
+# A page that vanishes without an unload event leaves its session behind, so the oldest ones are dropped.
 MAX_SESSIONS = 10_000
 ENDINGS = {
-    "itself": "ended by itself",
+    "finished": "finished",
     "length": "cut at the length limit",
     "time": "cut at the time limit",
     "stopped": "stopped",
@@ -24,20 +26,20 @@ ENDINGS = {
 
 
 class CancelEvents:
-    """One event per browser session, set when its user asks to stop or leaves: it ends the session's running request and
-    those that still wait for their turn."""
+    """One event per browser session, set when its user presses Stop or closes the page. It ends the session's running
+    request and its waiting ones."""
 
     def __init__(self) -> None:
         self._events: OrderedDict[str, threading.Event] = OrderedDict()
         self._lock = threading.Lock()
 
-    def arrive(self, session: str | None) -> None:
-        """A new request has been made: what was stopped before does not count any more."""
+    def start_request(self, session: str | None) -> None:
+        """Give the session a fresh event if an earlier request was cancelled."""
         with self._lock:
             if self._event(session).is_set():
                 self._events[str(session)] = threading.Event()
 
-    def of(self, session: str | None) -> threading.Event:
+    def event(self, session: str | None) -> threading.Event:
         """The session's event."""
         with self._lock:
             return self._event(session)
@@ -51,8 +53,8 @@ class CancelEvents:
 
 
 def report_errors(handler: Callable[..., Iterator[dict]], status: Any) -> Callable[..., Iterator[dict]]:
-    """Wrap a generator of page updates: what goes wrong is told to its user in a sentence, in the line `status` and to
-    whoever calls without a page, and the rest to the terminal."""
+    """Wrap a generator of page updates. On an error the user gets one sentence, in the line `status` and as the API's
+    error, and the terminal gets the details."""
     import gradio as gr
 
     @functools.wraps(handler)
@@ -60,16 +62,18 @@ def report_errors(handler: Callable[..., Iterator[dict]], status: Any) -> Callab
         try:
             yield from handler(*arguments, **options)
             return
-        except gr.Error:
+        except gr.Error:  # already a sentence for the user
             raise
         except PromptTooLong as error:
             sentence = str(error)
         except UserError as error:
+            # Its text names paths of the server, and only the server's owner can act on it.
             print_line(f"app: {error}")
-            sentence = "This model cannot be used; the server's terminal says why."
+            sentence = "This model cannot be used. The server's terminal shows the reason."
         except Exception:
+            # The details of a bug could show paths or other users' texts, so only the terminal gets them.
             traceback.print_exc()
-            sentence = "Something went wrong; the server's terminal says what."
+            sentence = "Something went wrong. The server's terminal shows the error."
         yield {status: status_html(sentence, "bad")}
         raise gr.Error(escape(sentence), print_exception=False)
 
@@ -79,7 +83,7 @@ def report_errors(handler: Callable[..., Iterator[dict]], status: Any) -> Callab
 def throttled_answers(
     answerer: Answerer, subject: Subject, prompt: str, sampling: Sampling, stop: threading.Event
 ) -> Iterator[Answer]:
-    """The answer as it grows, at most every `SECONDS_PER_UPDATE`, and whole at the end."""
+    """The growing answer, at most once per `SECONDS_PER_UPDATE`, and the final answer."""
     shown = 0.0
     for answer in answerer.stream(subject, prompt, sampling, stop):
         if answer.ended or answer.seconds - shown >= SECONDS_PER_UPDATE:
@@ -88,12 +92,14 @@ def throttled_answers(
 
 
 def cost_line(answer: Answer) -> str:
-    """How long an answer is and took: "52 tokens in 0.4 s (149 tokens/s), ended by itself"."""
-    tokens = f"{answer.tokens} token{'' if answer.tokens == 1 else 's'}"
-    speed = f"{tokens} in {answer.seconds:.1f} s ({answer.tokens_per_second:.0f} tokens/s)"
-    return f"{speed}, {ENDINGS[answer.ended]}" if answer.ended else speed
+    """Length and time of an answer: "52 tokens in 0.4 s (149 tokens/s), finished"."""
+    unit = "token" if answer.tokens == 1 else "tokens"
+    speed = f"{answer.tokens} {unit} in {answer.seconds:.1f} s ({answer.tokens_per_second:.0f} tokens/s)"
+    if not answer.ended:
+        return speed
+    return f"{speed}, {ENDINGS[answer.ended]}"
 
 
 def status_html(text: str, kind: str = "") -> str:
-    """A line that says what is going on; screen readers are told when it changes."""
+    """The status line; `role="status"` makes screen readers announce its changes."""
     return f'<p class="status {kind}" role="status">{escape(text)}</p>'

@@ -1,5 +1,7 @@
-"""A plan to take along: as text, as Markdown, as a calendar. Made in memory and put into the page as links, so that no
-plan and no name is ever written to the server's disk."""
+"""Downloads of a running plan: text, Markdown and a calendar.
+
+The files are data links in the page, so that the server's disk never holds a plan or a name.
+"""
 
 import base64
 import re
@@ -12,7 +14,7 @@ from loragrid.app.running_plan_html import SHORT_DAYS, cells, day_columns, headi
 from loragrid.running_plans.reading import parse_plan
 from loragrid.running_plans.vocabulary import is_running
 
-# A start date further off is a slip of the keyboard.
+# A start date outside these years is a typing error.
 FIRST_YEAR, LAST_YEAR = 2000, 2100
 
 
@@ -22,27 +24,32 @@ def next_monday(today: date) -> date:
 
 
 def start_error(value: Any) -> str:
-    """A sentence if `value` is no date to start on, else ""."""
+    """A sentence if `value` is not a usable start date, else ""."""
     try:
         year = read_start(value).year
     except (TypeError, ValueError):
         return "Please give the start as a date such as 2027-03-01."
-    return "" if FIRST_YEAR <= year <= LAST_YEAR else f"The start must be between {FIRST_YEAR} and {LAST_YEAR}."
+    if not FIRST_YEAR <= year <= LAST_YEAR:
+        return f"The start must be between {FIRST_YEAR} and {LAST_YEAR}."
+    return ""
 
 
 def read_start(value: Any) -> date:
-    """The date in a date field. Errors: TypeError, ValueError."""
+    """The date of a date field. Errors: `TypeError`, `ValueError`."""
     return date.fromisoformat(str(value).strip()[:10])
 
 
 def as_text(form: RunningPlanForm, text: str) -> str:
-    """Heading, what was asked, and the plan as the model wrote it."""
+    """The plan as text: heading, request, adherence, and the model's own words."""
     asked = "\n".join(f"{term}: {value}" for term, value in summary_lines(form) if term != "For")
     return f"{heading(form)}\n\n{asked}\n{measure_adherence(form, text).sentence}\n\n{text.strip()}\n"
 
 
 def as_markdown(form: RunningPlanForm, text: str) -> str:
-    """The plan with its table. What the model wrote stands in a fence, so that none of it acts as Markdown."""
+    """The plan as Markdown: request, adherence, table, and the model's own words.
+
+    A fence longer than any in the text encloses these words, so that they cannot act as Markdown.
+    """
     plan = parse_plan(text)
     lines = [f"# {_plain(heading(form))}", ""]
     lines += [f"- {term}: {_plain(value)}" for term, value in summary_lines(form) if term != "For"]
@@ -53,20 +60,21 @@ def as_markdown(form: RunningPlanForm, text: str) -> str:
         for week, row in cells(plan).items():
             lines.append(f"| {week} | " + " | ".join(_plain(row.get(day, "")) for day in columns) + " |")
         lines.append("")
-    fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    longest = max((len(backticks) for backticks in re.findall("`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
     return "\n".join([*lines, f"{fence}text", text.strip(), fence, ""])
 
 
 def _plain(text: str) -> str:
-    """Text that Markdown shows as it is."""
+    """`text` on one line with Markdown's special characters escaped."""
     return re.sub(r"([\\`*_{}\[\]<>()#!|~])", r"\\\1", " ".join(text.split()))
 
 
 def as_calendar(form: RunningPlanForm, text: str, start: date) -> bytes:
-    """The running days as all-day events (RFC 5545); b"" where no week and day can be read.
+    """The running days as all-day events in iCalendar format (RFC 5545), or b"" if the text has none.
 
-    Week n covers the seven days from `start` + 7(n - 1) on; a weekday is the one within them, "Day k" the k-th of them,
-    and runs without a day are spread over them.
+    Week n covers the seven days from `start` + 7(n - 1). A weekday falls on its date in them, "Day k" on the k-th, and
+    runs without a day are spread evenly.
     """
     from icalendar import Calendar, Event
 
@@ -77,45 +85,52 @@ def as_calendar(form: RunningPlanForm, text: str, start: date) -> bytes:
     calendar.add("x-wr-calname", heading(form))
     now = datetime.now(UTC)
     for week, row in cells(plan).items():
-        for day, what in row.items():
+        for day, workout in row.items():
             offset = day_offset(day, start, runs=len(row))
-            if offset is None or not is_running(what):
+            if offset is None or not is_running(workout):
                 continue
             event = Event()
             on = start + timedelta(days=7 * (week - 1) + offset)
+            # A stable id: importing the file again updates the events instead of doubling them.
             event.add("uid", f"{on:%Y%m%d}-{_slug(f'{form.race} {week} {day}')}@loragrid")
             event.add("dtstamp", now)
             event.add("dtstart", on)
             event.add("dtend", on + timedelta(days=1))
-            event.add("summary", f"{what or 'run'} (week {week})")
+            event.add("summary", f"{workout or 'run'} (week {week})")
             event.add("description", heading(form))
+            # A run must not mark the whole day as busy.
             event.add("transp", "TRANSPARENT")
             calendar.add_component(event)
     return calendar.to_ical() if calendar.events else b""
 
 
 def day_offset(day: str, start: date, *, runs: int) -> int | None:
-    """Days from a week's first day, which is a weekday like `start`, to `day`; None for one beyond the week. `runs` is
-    the number of entries in that week."""
+    """Days from a week's first day (the weekday of `start`) to `day`; None for a day beyond the week. `runs`: number of
+    entries in the week."""
     if day in SHORT_DAYS:
         return (SHORT_DAYS.index(day) - start.weekday()) % 7
     number = int(re.search(r"\d+", day)[0])
     if day.startswith("Run"):
         return (number - 1) * 7 // runs
-    return number - 1 if 1 <= number <= 7 else None
+    if not 1 <= number <= 7:
+        return None
+    return number - 1
 
 
 def links_html(form: RunningPlanForm, text: str, start: date) -> str:
-    """Links that save the three files; instead of the calendar a sentence where the plan cannot be read."""
+    """Links to the three files; a sentence replaces the calendar if the plan cannot be read."""
     name = f"{_slug(form.race)}-plan"
     calendar = as_calendar(form, text, start)
     links = [
         _link(f"{name}.txt", "Text", "text/plain", as_text(form, text).encode()),
         _link(f"{name}.md", "Markdown", "text/markdown", as_markdown(form, text).encode()),
-        _link(f"{name}.ics", f"Calendar from {start.day} {start:%B %Y}", "text/calendar", calendar)
-        if calendar
-        else '<span class="hint">No running day can be read from this text, so there is no calendar file.</span>',
     ]
+    if calendar:
+        label = f"Calendar from {start.day} {start:%B %Y}"
+        links.append(_link(f"{name}.ics", label, "text/calendar", calendar))
+    else:
+        reason = "No running day can be read from this text, so there is no calendar file."
+        links.append(f'<span class="hint">{reason}</span>')
     return f'<p class="downloads">{" ".join(links)}</p>'
 
 
@@ -125,4 +140,5 @@ def _slug(text: str) -> str:
 
 def _link(name: str, label: str, kind: str, content: bytes) -> str:
     data = base64.b64encode(content).decode()
-    return f'<a download="{name}" href="data:{kind};charset=utf-8;base64,{data}">{escape(label)} <small>({name})</small></a>'
+    href = f"data:{kind};charset=utf-8;base64,{data}"
+    return f'<a download="{name}" href="{href}">{escape(label)} <small>({name})</small></a>'

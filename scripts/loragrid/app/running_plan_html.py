@@ -1,4 +1,4 @@
-"""What the page says of a plan: did it follow the request, its summary, and its table of weeks and days. HTML, escaped."""
+"""Running plans as escaped HTML: adherence to the request, summary, and a table of weeks and days."""
 
 from dataclasses import dataclass
 from html import escape
@@ -12,7 +12,7 @@ SHORT_DAYS = tuple(name[:3] for name in DAY_NAMES)
 
 @dataclass(frozen=True)
 class Adherence:
-    """The plan's measure against the request: a sentence and whether each part was followed."""
+    """Whether a plan has the requested weeks and days, and a sentence about it."""
 
     weeks_right: bool
     days_right: bool
@@ -24,31 +24,34 @@ class Adherence:
 
 
 def measure_adherence(form: RunningPlanForm, text: str) -> Adherence:
-    """Read the plan in `text` and say how it compares with what was asked."""
+    """How the plan in `text` compares with the request."""
     plan = parse_plan(text)
     weeks_right, days_right = plan.weeks == form.weeks, plan.days_per_week == form.days_per_week
-    asked = f"asked {_size(form.weeks, form.days_per_week)}"
+    requested = f"asked {_size(form.weeks, form.days_per_week)}"
     if plan.weeks is None and plan.days_per_week is None:
-        return Adherence(False, False, f"✗ {asked}, no plan can be read from this text")
+        return Adherence(False, False, f"✗ {requested}, no plan can be read from this text")
     mark = "✓" if weeks_right and days_right else "✗"
-    return Adherence(weeks_right, days_right, f"{mark} {asked}, got {_size(plan.weeks, plan.days_per_week)}")
+    sentence = f"{mark} {requested}, got {_size(plan.weeks, plan.days_per_week)}"
+    return Adherence(weeks_right, days_right, sentence)
 
 
 def _size(weeks: int | None, days: int | None) -> str:
     return f"{_count(weeks, 'week')} × {_count(days, 'day')}"
 
 
-def _count(number: int | None, what: str) -> str:
-    return f"{'?' if number is None else number} {what}{'' if number == 1 else 's'}"
+def _count(number: int | None, unit: str) -> str:
+    if number is None:
+        return f"? {unit}s"
+    return f"{number} {unit}" if number == 1 else f"{number} {unit}s"
 
 
 def adherence_html(adherence: Adherence) -> str:
-    """The adherence as a line of its own; the mark says it without colour too."""
+    """The adherence as a coloured line; its mark also works without colour."""
     return f'<p class="adherence {"good" if adherence.followed else "bad"}">{escape(adherence.sentence)}</p>'
 
 
 def summary_lines(form: RunningPlanForm) -> list[tuple[str, str]]:
-    """What was asked, as (term, value)."""
+    """The request as (term, value) pairs; empty values are left out."""
     rows = [
         ("For", form.name),
         ("Race", form.race),
@@ -62,21 +65,21 @@ def summary_lines(form: RunningPlanForm) -> list[tuple[str, str]]:
     return [(term, visible(value)) for term, value in rows if value]
 
 
-def summary_html(form: RunningPlanForm, asked: str) -> str:
-    """The summary card: what was asked, and the very words that the model read."""
+def summary_html(form: RunningPlanForm, prompt: str) -> str:
+    """The summary card: the request's fields, and the exact prompt."""
     rows = "".join(f"<div><dt>{term}</dt><dd>{escape(value)}</dd></div>" for term, value in summary_lines(form))
-    words = f"<details><summary>The request as the model read it</summary><p>{escape(visible(asked))}</p></details>"
+    words = f"<details><summary>The request as the model read it</summary><p>{escape(visible(prompt))}</p></details>"
     return f'<section class="summary" aria-label="Plan summary"><dl>{rows}</dl>{words}</section>'
 
 
 def heading(form: RunningPlanForm) -> str:
-    """The plan's title, in files and the calendar."""
+    """The plan's title for files and the calendar."""
     race = form.race[0].upper() + form.race[1:]
     return visible(f"{race} plan for {form.name}" if form.name else f"{race} plan")
 
 
 def day_columns(plan: RunningPlan) -> list[str]:
-    """The plan's days as columns: weekdays from Monday on, then others as they come."""
+    """The plan's days as columns: weekdays from Monday, then the others in the order of the text."""
     named = list(dict.fromkeys(day for _, day, _ in plan.table))
     return [day for day in SHORT_DAYS if day in named] + [day for day in named if day not in SHORT_DAYS]
 
@@ -90,18 +93,16 @@ def cells(plan: RunningPlan) -> dict[int, dict[str, str]]:
 
 
 def table_html(text: str) -> str:
-    """The tuned model's plan in `text` as a table, weeks down and days across; a sentence where none can be read."""
+    """The plan in `text` as a table with a row per week and a column per day, or a sentence if none can be read."""
     plan = parse_plan(text)
     if not plan.table:
-        return '<p class="hint">No weeks and days can be read from this text, so there is no table of it.</p>'
+        return '<p class="hint">No weeks and days can be read from this text, so there is no table.</p>'
     columns = day_columns(plan)
     head = "".join(f'<th scope="col">{escape(day)}</th>' for day in columns)
-    rows = "".join(
-        f'<tr><th scope="row">{week}</th>'
-        + "".join(f"<td>{escape(row.get(day, ''))}</td>" for day in columns)
-        + "</tr>"
-        for week, row in cells(plan).items()
-    )
+    rows = ""
+    for week, row in cells(plan).items():
+        texts = "".join(f"<td>{escape(row.get(day, ''))}</td>" for day in columns)
+        rows += f'<tr><th scope="row">{week}</th>{texts}</tr>'
     return (
         '<p class="hint">The tuned model’s plan, week by week</p>'
         '<div class="scroll" tabindex="0" role="region" aria-label="The plan as a table"><table class="plan">'

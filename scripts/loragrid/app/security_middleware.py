@@ -1,20 +1,20 @@
-"""What the app's server lets in and out: its own pages and events, short requests, nothing from elsewhere."""
+"""HTTP protection of the app: allowed paths, a limit on request bodies, and security headers."""
 
 import json
 import re
 from typing import Any
 
-# A request's body, bytes: a hundred times the longest right form, so that who pastes a book is told so beside the field.
+# A hundred times the longest valid form, so that an overlong text still reaches the check that explains it.
 MAX_BODY_BYTES = 2**20
-# This machine's own names, as they stand in addresses.
+# This machine's own host names, as written in URLs.
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
-# All that the page needs of Gradio's server. What else it offers (uploads, files, saved states, a proxy) stays shut.
+# The paths of Gradio's server that the page needs. Its others (uploads, files, saved states, a proxy) stay closed.
 OPEN_PATHS = re.compile(
     r"/|/config/?|/theme\.css|/favicon\.ico|/robots\.txt|/manifest\.json|/(assets|static|svelte)/[^?]*|/login/?|/logout"
     r"|/gradio_api/(theme\.css|app_id/?|startup-events|login_check/?|user/?|token/?|info/?|cancel|reset/?|queue/join"
     r"|queue/data|heartbeat/[^/]+|(call|run|api)/[a-z_]+(/[^/]+)?)"
 )
-# Gradio's page has inline scripts and builds templates from text, so those two stay allowed.
+# Gradio's page has inline scripts and compiles templates from text, so 'unsafe-inline' and 'unsafe-eval' are needed.
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; frame-src 'self'; object-src 'none'; "
@@ -23,7 +23,7 @@ POLICY = (
 
 
 class SecurityMiddleware:
-    """ASGI middleware. `ancestors`: pages that may show the app in a frame, in the policy's terms."""
+    """ASGI middleware. `ancestors`: value of the policy's frame-ancestors, the pages that may frame the app."""
 
     def __init__(self, app: Any, *, ancestors: str = "'self'") -> None:
         self.app = app
@@ -38,10 +38,10 @@ class SecurityMiddleware:
             await self.app(scope, receive, send)
         elif not OPEN_PATHS.fullmatch(scope["path"].removeprefix(scope.get("root_path", ""))):
             await _refuse(send, 404, "Not found.")
-        elif _stated_length(scope) > MAX_BODY_BYTES:
-            await _refuse(send, 413, f"This is too long: {MAX_BODY_BYTES // 2**20} MiB of text are the most.")
+        elif _content_length(scope) > MAX_BODY_BYTES:
+            await _refuse(send, 413, f"This request is too long (limit: {MAX_BODY_BYTES // 2**20} MiB).")
         else:
-            await self.app(scope, _counted(receive), self._with_headers(send))
+            await self.app(scope, _limited(receive), self._with_headers(send))
 
     def _with_headers(self, send: Any) -> Any:
         async def sending(message: dict) -> None:
@@ -52,25 +52,27 @@ class SecurityMiddleware:
         return sending
 
 
-def _stated_length(scope: dict) -> int:
+def _content_length(scope: dict) -> int:
     lengths = [value for name, value in scope["headers"] if name == b"content-length"]
     return int(lengths[0]) if lengths and lengths[0].isdigit() else 0
 
 
-def _counted(receive: Any) -> Any:
-    """`receive` that hangs up on a body which turns out longer than it may be, whatever its header said."""
+def _limited(receive: Any) -> Any:
+    """`receive` that disconnects once the body exceeds the limit: its content-length may be missing or wrong."""
     seen = 0
 
     async def receiving() -> dict:
         nonlocal seen
         message = await receive()
         seen += len(message.get("body", b""))
-        return {"type": "http.disconnect"} if seen > MAX_BODY_BYTES else message
+        if seen > MAX_BODY_BYTES:
+            return {"type": "http.disconnect"}
+        return message
 
     return receiving
 
 
 async def _refuse(send: Any, status: int, sentence: str) -> None:
-    """Answer with a sentence in the form in which Gradio's page and client read errors."""
+    """Answer with a sentence in the JSON format in which Gradio's page and client expect errors."""
     await send({"type": "http.response.start", "status": status, "headers": [(b"content-type", b"application/json")]})
     await send({"type": "http.response.body", "body": json.dumps({"detail": sentence}).encode()})

@@ -1,33 +1,39 @@
-"""The app as a whole: its three tabs, its looks, and how it is served."""
+"""The app's page with its three tabs, its theme, and its server."""
 
 import os
+import signal
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 
-# Gradio reads it when it is imported: nothing is reported to anyone.
+# Gradio reads this variable on import. The app must send no usage data.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
 import gradio as gr
 
 from loragrid.app.answering import Answerer
+from loragrid.app.catalogue import Catalogue
 from loragrid.app.compare_tab import CompareTab
 from loragrid.app.request_handling import CancelEvents
 from loragrid.app.running_plan_tab import RunningPlanTab
 from loragrid.app.security_middleware import LOOPBACK, SecurityMiddleware
 from loragrid.app.study_tab import build_study_tab
-from loragrid.errors import UserError
+from loragrid.errors import UserError, print_line
 
-# Requests that may wait for the model; who comes later is told that the queue is full.
+# Requests that may wait for the model. Further ones get the message that the queue is full.
 MAX_WAITING = 64
 STYLE = Path(__file__).with_name("style.css")
-# Where the Hub shows an app within its own page.
+# The Hub shows a Space in a frame of its own pages.
 HUB_PAGES = "'self' https://huggingface.co https://*.huggingface.co"
 
 
 @dataclass(frozen=True)
 class ServerOptions:
-    """How the app is served: on `host`:`port` (None: the first free from 7860 on), through a public link if `share`, to the
-    users of `login` ((name, password) pairs; () for everybody), and within the Hub's page if `on_hub`."""
+    """How to serve the app.
+
+    `host`, `port`: address to listen on (None: the first free port from 7860). `share`: also open a public link.
+    `login`: (name, password) pairs of the users, () for no login. `on_hub`: allow the Hub's pages to frame the app.
+    """
 
     host: str = "127.0.0.1"
     port: int | None = None
@@ -37,7 +43,7 @@ class ServerOptions:
 
 
 def build(answerer: Answerer) -> gr.Blocks:
-    """The page with its events."""
+    """The app's page with all event handlers."""
     cancel_events = CancelEvents()
     catalogue = answerer.catalogue
     with gr.Blocks(title="loragrid", analytics_enabled=False, fill_width=True) as page:
@@ -53,24 +59,49 @@ def build(answerer: Answerer) -> gr.Blocks:
             cancel_events.event(request.session_hash).set()
 
         page.unload(leave)
-    # Without a way past the queue: `api_open` would answer a request at once, whoever waits.
+    # With `api_open`, requests to the API would skip the queue.
     return page.queue(max_size=MAX_WAITING, default_concurrency_limit=4, api_open=False)
 
 
-def serve(page: gr.Blocks, serving: ServerOptions) -> str:
-    """Start serving, in threads of its own, and return the local address."""
+def serve_until_stopped(catalogue: Catalogue, options: ServerOptions) -> None:
+    """Load the starting model, serve the app, and block until Ctrl-C or SIGTERM."""
+    answerer = Answerer(catalogue)
+    start = catalogue.subject(catalogue.start)
+    print_line(f"app: loading {start.label}")
+    answerer.load(start)
+    page = build(answerer)
+    # Registered before the app is served, because whoever can open the app may already stop it.
+    signals = stop_signals()
+    address = serve(page, options)
+    print_line(f"app: open {address} (press Ctrl-C to stop)")
+    signals.get()
+    print_line("app: stopped")
+
+
+def stop_signals() -> SimpleQueue:
+    """A queue that receives the number of each SIGINT (Ctrl-C) or SIGTERM (sent by machines and service managers)."""
+    # No Event: a handler that interrupts the main thread while it holds the Event's lock would wait for ever.
+    received: SimpleQueue = SimpleQueue()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: received.put(number))
+    return received
+
+
+def serve(page: gr.Blocks, options: ServerOptions) -> str:
+    """Start serving in background threads; the local address. Raises `UserError` if the port is taken."""
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-    public = serving.share or serving.on_hub or serving.host not in LOOPBACK
+    # On this machine only, refuse other host names: a page elsewhere could otherwise reach the app by DNS rebinding.
+    public = options.share or options.on_hub or options.host not in LOOPBACK
     hosts = ["*"] if public else list(LOOPBACK)
-    guard = Middleware(SecurityMiddleware, ancestors=HUB_PAGES if serving.on_hub else "'self'")
+    guard = Middleware(SecurityMiddleware, ancestors=HUB_PAGES if options.on_hub else "'self'")
     try:
         _, address, _ = page.launch(
-            server_name=serving.host,
-            server_port=serving.port,
-            share=serving.share,
-            auth=list(serving.login) or None,
+            server_name=options.host,
+            server_port=options.port,
+            share=options.share,
+            auth=list(options.login) or None,
             prevent_thread_lock=True,
             quiet=True,
             show_error=False,
@@ -85,19 +116,23 @@ def serve(page: gr.Blocks, serving: ServerOptions) -> str:
             theme=theme(),
             css=STYLE.read_text(encoding="utf-8"),
             app_kwargs={"middleware": [guard, Middleware(TrustedHostMiddleware, allowed_hosts=hosts)]},
-            _frontend=False,  # else Gradio asks itself for the page and gives up after 3 s, too few on a busy machine
+            # Otherwise Gradio requests its own page and gives up after 3 s, which is too short on a busy machine.
+            _frontend=False,
         )
     except OSError as error:
-        raise UserError(f"the app cannot listen on {serving.host}:{serving.port or '7860-7959'} ({error})") from None
+        port = options.port or "7860-7959"
+        raise UserError(
+            f"{options.host}:{port}: the app cannot listen there ({error}). Fix: give another --host or --port."
+        ) from None
     return address
 
 
 def theme() -> gr.themes.Base:
-    """Gradio's plain theme with the machine's own fonts: nothing is fetched from elsewhere."""
+    """Gradio's plain theme with the machine's own fonts, so that the page loads nothing from other servers."""
     sans = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif"]
     mono = ["ui-monospace", "Menlo", "Consolas", "Noto Sans Mono", "monospace"]
     base = gr.themes.Base(primary_hue="teal", neutral_hue="slate", font=sans, font_mono=mono, radius_size="sm")
-    # Gradio's own subdued grey, and white on its own teal, are too pale to be read by everybody (contrast under 4.5).
+    # Gradio's subdued grey, and white on its teal, have a contrast below 4.5, the minimum of WCAG AA.
     return base.set(
         body_text_color_subdued="*neutral_600",
         body_text_color_subdued_dark="*neutral_300",

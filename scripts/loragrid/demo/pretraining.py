@@ -46,6 +46,7 @@ def build_model(recipe: Recipe, tokenizer: Any) -> Any:
         tie_word_embeddings=True,
         **recipe.config,
     )
+    # Seeded right before the weights are drawn, so that nothing else consumes random numbers.
     torch.manual_seed(recipe.seed)
     return model_class(config).to(torch.float32)
 
@@ -94,6 +95,7 @@ def pretrain(recipe: Recipe, tokenizer: Any, *, world_seed: int) -> tuple[Any, d
         if step % 100 == 0:
             seconds = time.perf_counter() - started
             print(f"step {step} of {recipe.steps}: loss {losses[-1]:.3f}, {seconds:.0f} s", flush=True)
+    # A single step's loss is too noisy for the table of the README.
     few = min(20, len(losses))
     return model.eval(), {
         "first_loss": sum(losses[:few]) / few,

@@ -96,8 +96,8 @@ def week_label(line: str, *, next_week: int | None) -> WeekLabel:
 def labelled_days(text: str, *, opens_week: bool, under_day: bool) -> Iterator[tuple[list[str], str]]:
     """(days, text) for the day labels of a line. `under_day`: whether the line belongs to a day named earlier.
 
-    Labels after their text count only on a week's own line or in a list of days. In prose under a day, "on Monday" is no
-    label.
+    Labels after their text count only on a week's own line or in a list of days. In prose under a day, "on Monday" is
+    no label.
     """
     leading, trailing = _LEADING_DAYS.search(text), _TRAILING_DAYS.search(text)
     if not trailing or (leading and leading.start() < trailing.start()):

@@ -35,7 +35,7 @@ class RunningPlan:
     """The plan read from a text. `per_week`: running days of each week, in order; `table`: (week, day, text), days off
     included.
 
-    `weeks`: None if no week is named; the days of such a text are in week 1. `days_per_week`: None without a running day.
+    `weeks`: None if no week is named; such a text's days are in week 1. `days_per_week`: None without a running day.
     `race`: "5K", "10K", "half marathon", "marathon", or None if no race is named.
     """
 
@@ -145,6 +145,7 @@ class _Reader:
         parts = [part for part in re.split(r"[,;]", text) if part.strip()]
         if stated := _RUNS.search(text):
             self.stated_runs |= {week: to_number(stated["runs"]) for week in self.current_weeks}
+        # Every part needs a number: "easy pace, enjoy" is no list of runs.
         elif len(parts) > 1 and all(re.search(r"\d", part) and is_running(part) for part in parts):
             self._add_unnamed(parts)
 

@@ -36,7 +36,8 @@ def flatten_tables(lines: Iterable[str]) -> Iterator[str]:
 def _cells(line: str) -> list[str] | None:
     """The cells of a table's row; None for any other line and for the rule below a header."""
     # One "|" inside a line is prose; a row without an outer "|" has at least two.
-    if line.count("|") < (1 if line.lstrip().startswith("|") else 2) or _RULE.fullmatch(line):
+    least = 1 if line.lstrip().startswith("|") else 2
+    if line.count("|") < least or _RULE.fullmatch(line):
         return None
     return [cell.strip() for cell in line.strip().strip("|").split("|")]
 
@@ -45,6 +46,7 @@ def _table_lines(table: list[list[str]]) -> Iterator[str]:
     if not table:
         return
     header = table[0]
+    # Two matching cells: a single one may be the label of the first column.
     if sum(bool(_WEEK.match(cell)) for cell in header[1:]) >= 2:
         yield from _weeks_across(header, table[1:])
     elif sum(bool(_DAY.match(cell)) for cell in header) >= 2 and not _WEEK.match(header[0]):
