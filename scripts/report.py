@@ -1,10 +1,10 @@
 """Report: one self-contained HTML page, made from the comparison and the records.
 
     report.py --study FILE --results results/demo --out reports/demo/report.html
-    report.py --external PATH --out report.html [--base RUN] [--title TEXT]    # runs that loragrid did not train
+    report.py --external PATH --out report.html [--base RUN] [--title TEXT]
 
-The page loads nothing and is readable without scripts. Its figures are saved beside it in figures/ (SVG and PNG) and its
-tables in tables/ (CSV). The same results give the same bytes.
+The page loads nothing and is readable without scripts. Its figures are saved beside it in figures/
+(SVG and PNG) and its tables in tables/ (CSV). The same results give the same bytes.
 """
 
 import argparse
@@ -38,7 +38,7 @@ def report(*, study: Study, results: Path, out: Path) -> None:
 
 
 def report_external(*, source: Path, out: Path, base: str | None, title: str | None) -> None:
-    """Write the page of runs that loragrid did not train: what their files allow, and what is missing for more."""
+    """Write the page of runs that loragrid did not train, as far as their files allow."""
     results = read_external(source)
     base = find_base(results, base)
     figures = draw_external_figures(results, base, out.parent / f"{out.stem}_figures")
@@ -68,7 +68,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--study", help="study file, or the name of one in config/studies")
-    what.add_argument("--external", type=Path, help="file or folder of finished runs that loragrid did not train")
+    what.add_argument("--external", type=Path, help="files of runs that loragrid did not train")
     # The flag's name until 0.1; scripts and notes still use it.
     what.add_argument("--foreign", dest="external", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--results", type=Path, help="folder of the study's results")
@@ -77,7 +77,8 @@ def main() -> None:
     parser.add_argument("--title", help="with --external: the page's heading")
     options = parser.parse_args()
     if options.external:
-        report_external(source=options.external, out=options.out, base=options.base, title=options.title)
+        base, title = options.base, options.title
+        report_external(source=options.external, out=options.out, base=base, title=title)
         return
     if options.results is None:
         parser.error("--study needs --results")

@@ -1,4 +1,4 @@
-"""Values as text for pages and messages: numbers with as many digits as they support, names as words, untrusted text."""
+"""Values as text for pages and messages: numbers, units, names, untrusted text."""
 
 import math
 import re
@@ -15,16 +15,19 @@ AXIS_NAMES = {
     "seed": "seed",
     "search": "search",
 }
-# Besides line breaks and tabs: emoji are joined and styled by these two, which no text can hide behind.
+# Besides line breaks and tabs: emoji are joined and styled by these two, which no text can hide
+# behind.
 HARMLESS_FORMAT_CHARACTERS = "\n\t\u200d\ufe0f"
-# Unicode categories of characters that hide, reorder or have no shape: control, format, surrogate, private, unassigned.
+# Unicode categories of characters that hide, reorder or have no shape: control, format, surrogate,
+# private, unassigned.
 INVISIBLE_CATEGORIES = ("Cc", "Cf", "Cs", "Co", "Cn")
 
 
 def visible(text: Any, limit: int | None = None) -> str:
-    """Untrusted text for a page: invisible and direction-changing characters as their code, long text cut with a note.
+    """Untrusted text for a page, with characters that hide or reorder text as their codes.
 
-    Line breaks and tabs stay. Escaping HTML is left to the template's autoescape, and to matplotlib.
+    Text over `limit` characters is cut with a note. Line breaks and tabs stay. Escaping HTML is
+    left to the template's autoescape, and to matplotlib.
     """
     text = str(text)
     too_long = limit is not None and len(text) > limit
@@ -39,13 +42,14 @@ def visible(text: Any, limit: int | None = None) -> str:
 
 
 def _visible_character(character: str) -> str:
-    if character in HARMLESS_FORMAT_CHARACTERS or unicodedata.category(character) not in INVISIBLE_CATEGORIES:
-        return character
-    return f"[U+{ord(character):04X}]"
+    is_invisible = unicodedata.category(character) in INVISIBLE_CATEGORIES
+    if is_invisible and character not in HARMLESS_FORMAT_CHARACTERS:
+        return f"[U+{ord(character):04X}]"
+    return character
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A plain number with about `digits` significant digits, thousands apart by thin spaces, or a dash."""
+    """A number with about `digits` significant digits and thin spaces for thousands, or a dash."""
     if not _is_finite(value):
         return UNKNOWN
     if value == 0:
@@ -59,7 +63,9 @@ def number(value: float | None, digits: int = 3) -> str:
 
 def whole(value: float | None) -> str:
     """A count: 120 000."""
-    return f"{round(value):,}".replace(",", "\u2009") if _is_finite(value) else UNKNOWN
+    if not _is_finite(value):
+        return UNKNOWN
+    return f"{round(value):,}".replace(",", "\u2009")
 
 
 def setting(value: float) -> str:
@@ -72,7 +78,7 @@ def setting(value: float) -> str:
 
 
 def decimals(low: float | None, high: float | None) -> int:
-    """Decimals for a share's points beside its interval: 0 if it is 10 points wide or more, 1 from 1 point, 2 under that."""
+    """Decimals for points beside their interval: 0 from 10 points of width, 1 from 1, 2 below."""
     if not _is_interval(low, high):
         return 0
     # The small addition: 0.1 in binary is a little under a tenth.
@@ -83,11 +89,16 @@ def score(value: float | None, unit: str, places: int = 0) -> str:
     """A score: a share as percent with so many decimals, others with three significant digits."""
     if not _is_finite(value):
         return UNKNOWN
-    return f"{value * 100:.{places}f}%" if unit == "share" else number(value, 3)
+    if unit != "share":
+        return number(value, 3)
+    return f"{value * 100:.{places}f}%"
 
 
 def change(value: float | None, unit: str, *, words: bool = False, places: int = 0) -> str:
-    """A signed difference: of shares in points with so many decimals, +52 points; of others as a number. `words`: with unit."""
+    """A signed difference: of shares in points with so many decimals, +52 points.
+
+    Of others as a number. `words`: with unit.
+    """
     if not _is_finite(value):
         return UNKNOWN
     text = f"{abs(value) * 100:.{places}f}" if unit == "share" else number(abs(value), 3)
@@ -95,7 +106,9 @@ def change(value: float | None, unit: str, *, words: bool = False, places: int =
     # What rounds to zero has no sign.
     if float(re.sub(r"[^\d.]", "", text) or 0) == 0:
         sign = ""
-    return sign + text + (points(value, unit, places) if words else "")
+    if words:
+        text += points(value, unit, places)
+    return sign + text
 
 
 def points(value: float, unit: str, places: int = 0) -> str:
@@ -106,7 +119,10 @@ def points(value: float, unit: str, places: int = 0) -> str:
 
 
 def between(low: float | None, high: float | None, unit: str) -> str:
-    """An interval of a difference: −7 to +9. Both ends get the same decimals, as many as its width supports."""
+    """An interval of a difference: −7 to +9.
+
+    Both ends get the same decimals, as many as its width supports.
+    """
     if not _is_interval(low, high):
         return f"{change(low, unit)} to {change(high, unit)}"
     if unit == "share":
@@ -116,7 +132,10 @@ def between(low: float | None, high: float | None, unit: str) -> str:
 
 
 def detectable(value: float | None, unit: str) -> str:
-    """The smallest detectable difference with its unit; NaN if the test cannot prove a difference of any size."""
+    """The smallest detectable difference with its unit.
+
+    NaN if the test cannot prove a difference of any size.
+    """
     if not _is_finite(value):
         return "none of any size"
     places = 1 if unit == "share" and value < 0.1 else 0
@@ -125,7 +144,9 @@ def detectable(value: float | None, unit: str) -> str:
 
 def axis_value(axis: str, text: str) -> str:
     """An axis value of the tables as the page prints it."""
-    return setting(float(text)) if axis == "learning_rate" else visible(text, 80)
+    if axis == "learning_rate":
+        return setting(float(text))
+    return visible(text, 80)
 
 
 def p_value(p: float | None) -> str:
@@ -134,7 +155,9 @@ def p_value(p: float | None) -> str:
         return UNKNOWN
     if p < 0.001:
         return "< 0.001"
-    return f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+    if p < 0.1:
+        return f"{p:.3f}"
+    return f"{p:.2f}"
 
 
 def duration(seconds: float | None) -> str:
@@ -154,7 +177,9 @@ def mebibytes(value: float | None) -> str:
     """Memory: 712 MiB, 6.5 GiB."""
     if not _is_finite(value):
         return UNKNOWN
-    return f"{value:.0f} MiB" if value < 2048 else f"{value / 1024:.1f} GiB"
+    if value < 2048:
+        return f"{value:.0f} MiB"
+    return f"{value / 1024:.1f} GiB"
 
 
 def plain_name(name: str) -> str:
@@ -178,7 +203,9 @@ def listed(parts: list[str], word: str = "and") -> str:
 
 def plural(count: int, one: str, many: str | None = None) -> str:
     """1 run, 2 runs; small counts stay digits, since readers look for them."""
-    return f"{whole(count)} {one if count == 1 else many or one + 's'}"
+    if count == 1:
+        return f"1 {one}"
+    return f"{whole(count)} {many or one + 's'}"
 
 
 def _is_finite(value: float | None) -> bool:
@@ -190,7 +217,9 @@ def _is_interval(low: float | None, high: float | None) -> bool:
 
 
 def _without_trailing_zeros(mantissa: str) -> str:
-    return mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa
+    if "." not in mantissa:
+        return mantissa
+    return mantissa.rstrip("0").rstrip(".")
 
 
 def _minus(text: str) -> str:

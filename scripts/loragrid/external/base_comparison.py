@@ -1,4 +1,4 @@
-"""External runs' scores against those of their base: paired if the items are known, else by the two standard errors."""
+"""External runs' scores against their base's, paired if the items are known."""
 
 import re
 from dataclasses import dataclass, replace
@@ -10,7 +10,8 @@ from loragrid.comparing.sign_flips import Draws
 from loragrid.errors import UserError
 from loragrid.external.runs import ExternalResults, ExternalRun, ExternalScore, ScoreKey
 
-# ASSUME: external runs are judged at the usual 5% with Holm's correction, because no study file says otherwise.
+# ASSUME: external runs are judged at the usual 5% with Holm's correction, because no study file
+# says otherwise.
 ALPHA = 0.05
 DRAWS = Draws(9999, seed=0)  # random sign flips, for items that are not right or wrong
 UNPAIRED = "unpaired z"
@@ -23,8 +24,8 @@ SHARE_METRIC = re.compile(r"acc(uracy)?\b|exact_match\b")
 class BaseComparison:
     """One score of a run beside its base's.
 
-    `low`, `high` and `p` are None without standard errors. `higher_is_better` is None if the direction is unknown;
-    `verdict` is empty in both cases.
+    `low`, `high` and `p` are None without standard errors. `higher_is_better` is None if the
+    direction is unknown; `verdict` is empty in both cases.
     """
 
     run: str
@@ -44,9 +45,16 @@ class BaseComparison:
         """Score minus the base's score."""
         return self.score.value - self.base.value
 
+    @property
+    def testable(self) -> bool:
+        """Whether the comparison can get a verdict, and so counts as a test."""
+        return self.p is not None and self.higher_is_better is not None
+
 
 def find_base(results: ExternalResults, wanted: str | None) -> str | None:
-    """The name of the untrained base: the run `wanted`, or the only untrained run whose name says so; None without one.
+    """The name of the untrained base, None if there is none.
+
+    It is the run `wanted`, or else the only untrained run whose name says that it is a base.
 
     Raises `UserError` if no run is called `wanted`.
     """
@@ -56,38 +64,45 @@ def find_base(results: ExternalResults, wanted: str | None) -> str | None:
             raise UserError(f"--base {wanted}: no run has this name. Fix: use one of {names}")
         return wanted
     # The name is not enough: a "base case" is a tuned run.
-    named = [name for name, run in results.runs.items() if BASE_NAME.search(name.lower()) and not run.trained()]
+    untrained = [name for name, run in results.runs.items() if not run.trained()]
+    named = [name for name in untrained if BASE_NAME.search(name.lower())]
     return named[0] if len(named) == 1 else None
 
 
 def compare_with_base(results: ExternalResults, base: str | None) -> list[BaseComparison]:
-    """Every score of every run against the base's, with p values corrected together; empty without a base."""
+    """Every score of every run against the base's, with p values corrected together.
+
+    Empty without a base.
+    """
     if base is None:
         return []
     base_run = results.runs[base]
-    rows = [_compare(results, run, base_run, key) for run in results.runs.values() for key in run.scores]
-    rows = [row for row in rows if row is not None]
-    # Only rows that can get a verdict count as tests.
-    testable = [row.p is not None and row.higher_is_better is not None for row in rows]
-    p = np.array([row.p if counts else np.nan for row, counts in zip(rows, testable)], dtype=float)
-    corrected = paired_statistics.corrected(p, method="holm") if rows else []
-    return [
-        _with_verdict(row, float(p_corrected)) if counts else row
-        for row, p_corrected, counts in zip(rows, corrected, testable)
-    ]
+    rows = []
+    for run in results.runs.values():
+        for key in run.scores if run is not base_run else ():
+            if key in base_run.scores:
+                higher = results.higher_is_better(key)
+                row = BaseComparison(run.name, key, base_run.scores[key], run.scores[key], higher)
+                rows.append(_paired(row, run, base_run) or _unpaired(row))
+    return _with_verdicts(rows)
 
 
-def _compare(results: ExternalResults, run: ExternalRun, base: ExternalRun, key: ScoreKey) -> BaseComparison | None:
-    """One score against the base's; None if the base has no such score or is the run itself."""
-    if run is base or key not in base.scores:
-        return None
-    row = BaseComparison(run.name, key, base.scores[key], run.scores[key], results.higher_is_better(key))
-    return _paired(row, run, base) or _unpaired(row)
+def _with_verdicts(rows: list[BaseComparison]) -> list[BaseComparison]:
+    """The rows with verdicts by Holm's correction over all rows that can get one."""
+    p = np.array([row.p for row in rows if row.testable])
+    if not len(p):
+        return rows
+    corrected = iter(paired_statistics.corrected(p, method="holm"))
+    return [_with_verdict(row, float(next(corrected))) if row.testable else row for row in rows]
 
 
 def _with_verdict(row: BaseComparison, p_corrected: float) -> BaseComparison:
     improvement = row.difference if row.higher_is_better else -row.difference
-    return replace(row, p_corrected=p_corrected, verdict=paired_statistics.verdict(improvement, p_corrected, ALPHA))
+    return replace(
+        row,
+        p_corrected=p_corrected,
+        verdict=paired_statistics.verdict(improvement, p_corrected, ALPHA),
+    )
 
 
 def _paired(row: BaseComparison, run: ExternalRun, base: ExternalRun) -> BaseComparison | None:
@@ -101,11 +116,20 @@ def _paired(row: BaseComparison, run: ExternalRun, base: ExternalRun) -> BaseCom
     if not np.allclose((before.mean(), after.mean()), scores, rtol=1e-3, atol=1e-4):
         return None
     found = paired_statistics.compare_paired(before, after, confidence=1 - ALPHA, draws=DRAWS)
-    return replace(row, low=float(found.low[0]), high=float(found.high[0]), p=float(found.p[0]), method=found.method[0])
+    return replace(
+        row,
+        low=float(found.low[0]),
+        high=float(found.high[0]),
+        p=float(found.p[0]),
+        method=found.method[0],
+    )
 
 
 def _unpaired(row: BaseComparison) -> BaseComparison:
-    """z test of the difference of two means by their standard errors; its interval is wider than a paired one."""
+    """z test of the difference of two means by their standard errors.
+
+    Its interval is wider than a paired one.
+    """
     from scipy.stats import norm
 
     errors = [_stderr(score, row.key) for score in (row.base, row.score)]

@@ -39,7 +39,8 @@ def _draw_losses(results: ExternalResults, figures: PageFigures) -> None:
         path_curve(visible(run.name, LONGEST_NAME), SERIES[index % len(SERIES)], run.path)
         for index, run in enumerate(runs)
     ]
-    figures.add("losses", loss_curves(curves, x_label), f"Loss against {unit} of {plural(len(runs), 'run')}")
+    description = f"Loss against {unit} of {plural(len(runs), 'run')}"
+    figures.add("losses", loss_curves(curves, x_label), description)
 
 
 def _draw_differences(results: ExternalResults, rows: list[BaseComparison], figures: PageFigures) -> None:

@@ -24,7 +24,8 @@ def is_sample(row: Any) -> bool:
 def add_results(content: dict[str, Any], run: ExternalRun, path: Path) -> str | None:
     """Add lm-eval results to a run; the reason if they hold no score.
 
-    Keys are `"acc,none"` and `"acc_stderr,none"` in the current format, `"acc"` and `"acc_stderr"` in the older one.
+    Keys are `"acc,none"` and `"acc_stderr,none"` in the current format, `"acc"` and `"acc_stderr"`
+    in the older one.
     """
     for task, metrics in content["results"].items():
         if not isinstance(metrics, dict):
@@ -39,10 +40,11 @@ def add_results(content: dict[str, Any], run: ExternalRun, path: Path) -> str | 
 
 
 def _score(content: dict[str, Any], task: str, key: str) -> ExternalScore:
-    """The score under a key of a task's results, with the standard error, items and direction that the file states."""
+    """The score under a key of a task's results, with all that the file states about it."""
     metrics = content["results"][task]
     metric, _, variant = key.partition(",")
-    stderr = metrics.get(f"{metric}_stderr,{variant}" if variant else f"{metric}_stderr")
+    suffix = f",{variant}" if variant else ""
+    stderr = metrics.get(f"{metric}_stderr{suffix}")
     items = _entry(content.get("n-samples"), task, "effective")
     higher = _entry(content.get("higher_is_better"), task, metric)
     return ExternalScore(
@@ -55,12 +57,20 @@ def _score(content: dict[str, Any], task: str, key: str) -> ExternalScore:
 
 
 def score_key(task: str, metric: str, variant: str) -> ScoreKey:
-    """Task and metric; the variant (lm-eval's filter) is part of the metric's name unless it is the default one."""
-    return str(task), metric if variant in ("", "none") else f"{metric} {variant}"
+    """Task and metric.
+
+    The variant (lm-eval's filter) is part of the metric's name unless it is the default one.
+    """
+    if variant in ("", "none"):
+        return str(task), metric
+    return str(task), f"{metric} {variant}"
 
 
 def add_samples(path: Path, run: ExternalRun) -> str | None:
-    """Add the items of a samples_TASK_DATE.jsonl: each metric that is a number per item; the reason if there is none."""
+    """Add the items of a samples_TASK_DATE.jsonl: each metric that is a number per item.
+
+    The reason if there is none.
+    """
     task = re.sub(rf"_{DATE}$", "", path.stem.removeprefix("samples_"))
     found: dict[ScoreKey, dict[str, float]] = {}
     # Line by line: every line holds the whole prompt, so the files are large.
@@ -70,7 +80,8 @@ def add_samples(path: Path, run: ExternalRun) -> str | None:
                 return "lm-eval’s items mixed with other lines"
             # With the hash, so that items of two versions of a task are not paired.
             item = f"{row['doc_id']} {row.get('doc_hash', '')}"
-            for metric in row.get("metrics") or [name for name in row if name in OLDER_ITEM_METRICS]:
+            metrics = row.get("metrics") or [name for name in row if name in OLDER_ITEM_METRICS]
+            for metric in metrics:
                 if is_number(row.get(metric)):
                     key = score_key(task, metric, str(row.get("filter", "none")))
                     found.setdefault(key, {})[item] = float(row[metric])
@@ -89,9 +100,13 @@ def add_item_means(run: ExternalRun) -> None:
 
 
 def _entry(table: Any, task: str, name: str) -> Any:
-    """`table[task][name]`, None if it is missing or the table has another shape: these files come from anywhere."""
-    row = table.get(task) if isinstance(table, dict) else None
-    return row.get(name) if isinstance(row, dict) else None
+    """`table[task][name]`, None if the table has no such entry or another shape."""
+    for key in (task, name):
+        # These files come from anywhere.
+        if not isinstance(table, dict):
+            return None
+        table = table.get(key)
+    return table
 
 
 def _model_arguments(arguments: Any) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Reads external runs: tables, a transformers Trainer's state, lm-eval's results and items.
 
-In a folder of runs each subfolder is a run and names it; a file directly in the folder belongs to a run named after the
-file; the rows of a table belong to the runs that they name.
+In a folder of runs each subfolder is a run and names it; a file directly in the folder belongs to a
+run named after the file; the rows of a table belong to the runs that they name.
 """
 
 import csv
@@ -14,7 +14,13 @@ import numpy as np
 
 from loragrid.comparing.run_evidence import LossPath
 from loragrid.errors import UserError, one_line
-from loragrid.external.lm_eval_files import DATE, add_item_means, add_results, add_samples, is_sample
+from loragrid.external.lm_eval_files import (
+    DATE,
+    add_item_means,
+    add_results,
+    add_samples,
+    is_sample,
+)
 from loragrid.external.runs import ExternalResults, ExternalRun, as_float, is_number
 from loragrid.external.tables import add_rows, read_table
 from loragrid.formatting import visible
@@ -38,9 +44,7 @@ def read_external(source: Path) -> ExternalResults:
             results.unused.append((visible(name, 200), reason))
     if not results.runs:
         why = f" ({results.unused[0][1]})" if results.unused else ""
-        raise UserError(
-            f"{source}: no run found{why}. Fix: name files that docs/results-from-elsewhere.md lists as read"
-        )
+        raise UserError(f"{source}: no run found{why}. Fix: name files listed in docs/results-from-elsewhere.md")
     for run in results.runs.values():
         add_item_means(run)
     return results
@@ -49,25 +53,28 @@ def read_external(source: Path) -> ExternalResults:
 def _files(source: Path) -> list[Path]:
     """The files that may hold runs, in the order in which later ones replace earlier ones."""
     if not source.exists():
-        raise UserError(f"{source}: no such file or folder. Fix: name a table, a results file or a folder of them")
+        raise UserError(f"{source}: no such file or folder. Fix: name a table or a folder of results")
     if source.is_file():
         files = [source]
     else:
         files = sorted((path for path in source.rglob("*") if path.is_file()), key=_by_number)
     files = [path for path in files if path.suffix.lower() in READ_SUFFIXES]
     if len(files) > MOST_FILES:
-        raise UserError(f"{source}: too many files ({len(files)}). Fix: name a folder of at most {MOST_FILES}")
+        fix = f"name a folder of at most {MOST_FILES} files"
+        raise UserError(f"{source}: too many files ({len(files)}). Fix: {fix}")
     return files
 
 
 def _by_number(path: Path) -> list[tuple[int, str]]:
     """Sorts numbers in a path by their value: checkpoint-1000 comes after checkpoint-500."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", str(path))]
+    parts = re.split(r"(\d+)", str(path))
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
 
 
 def _run_name(path: Path, source: Path) -> str:
-    """The run of a file: the first folder below the source that is no checkpoint, or the file's own name without one."""
-    folders = [part for part in path.relative_to(source).parts[:-1] if not CHECKPOINT.fullmatch(part)]
+    """The run of a file: its first folder below the source that is no checkpoint, or the file's name."""
+    parents = path.relative_to(source).parts[:-1]
+    folders = [part for part in parents if not CHECKPOINT.fullmatch(part)]
     if folders:
         return folders[0]
     in_checkpoint = path != source and path.parent != source
@@ -104,7 +111,8 @@ def _read_lines(path: Path, name: str, results: ExternalResults) -> str | None:
     """A JSONL file: lm-eval's items if its first line is one, else a row per run."""
     if is_sample(_first_row(path)):
         return add_samples(path, results.runs.setdefault(name, ExternalRun(name)))
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    lines = path.read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines if line.strip()]
     return add_rows(rows, path, results)
 
 
@@ -118,7 +126,8 @@ def _first_row(path: Path) -> Any:
 
 def _add_trainer_state(content: dict[str, Any], run: ExternalRun, path: Path) -> str | None:
     """Add the losses and settings of a Trainer's state; the reason if it holds no loss."""
-    rows = [row for row in content["log_history"] if isinstance(row, dict) and is_number(row.get("step"))]
+    rows = [row for row in content["log_history"] if isinstance(row, dict)]
+    rows = [row for row in rows if is_number(row.get("step"))]
     run.files.append(path.name)
     losses = [row for row in rows if "loss" in row or "eval_loss" in row]
     if not losses:
@@ -128,10 +137,10 @@ def _add_trainer_state(content: dict[str, Any], run: ExternalRun, path: Path) ->
     if step < run.path_step:
         return None
     run.path_step = step
-    run.path_unit = "steps"
+    run.path_unit, at = "steps", "step"
     if all(is_number(row.get("num_input_tokens_seen")) for row in losses):
-        run.path_unit = "tokens"
-    run.path = _loss_path(losses, "num_input_tokens_seen" if run.path_unit == "tokens" else "step")
+        run.path_unit, at = "tokens", "num_input_tokens_seen"
+    run.path = _loss_path(losses, at)
     # The highest logged rate: with warm-up and a schedule this is the one that was set, or nearly.
     rates = [row["learning_rate"] for row in rows if is_number(row.get("learning_rate"))]
     if rates:
@@ -144,11 +153,12 @@ def _add_trainer_state(content: dict[str, Any], run: ExternalRun, path: Path) ->
 
 def _loss_path(rows: list[dict[str, Any]], at: str) -> LossPath:
     """The rows' losses over the values of their key `at`."""
-    train, heldout = (
-        np.array(
-            [(float(row[at]), as_float(row[key]), as_float(row.get("grad_norm"))) for row in rows if key in row],
-            dtype=float,
-        ).reshape(-1, 3)
-        for key in ("loss", "eval_loss")
-    )
+    train, heldout = (_columns(rows, at, key) for key in ("loss", "eval_loss"))
     return LossPath(train[:, 0], train[:, 1], train[:, 2], heldout[:, 0], heldout[:, 1])
+
+
+def _columns(rows: list[dict[str, Any]], at: str, key: str) -> np.ndarray:
+    """Place, loss and gradient norm (N, 3) of the rows that have a loss under `key`."""
+    found = [(row[at], row[key], row.get("grad_norm")) for row in rows if key in row]
+    table = [(float(place), as_float(loss), as_float(norm)) for place, loss, norm in found]
+    return np.array(table, dtype=float).reshape(-1, 3)

@@ -1,4 +1,4 @@
-"""External runs with their settings, scores and losses, and the direction in which each score is better."""
+"""External runs: their settings, scores and losses, and which scores are better when higher."""
 
 import math
 import re
@@ -11,7 +11,20 @@ from loragrid.formatting import plain_name
 # Task and metric; a table's column is a task with an empty metric.
 ScoreKey = tuple[str, str]
 # Words in the name of a score.
-LOWER_IS_BETTER = {"loss", "perplexity", "ppl", "byte", "nll", "wer", "cer", "error", "errors", "brier", "mse", "mae"}
+LOWER_IS_BETTER = {
+    "loss",
+    "perplexity",
+    "ppl",
+    "byte",
+    "nll",
+    "wer",
+    "cer",
+    "error",
+    "errors",
+    "brier",
+    "mse",
+    "mae",
+}
 HIGHER_IS_BETTER = {
     "acc",
     "accuracy",
@@ -31,7 +44,10 @@ HIGHER_IS_BETTER = {
 
 @dataclass(frozen=True)
 class ExternalScore:
-    """One score. `stderr`, `items` and `higher_is_better` are None if the file does not state them."""
+    """One score.
+
+    `stderr`, `items` and `higher_is_better` are None if the file does not state them.
+    """
 
     value: float
     stderr: float | None
@@ -43,8 +59,8 @@ class ExternalScore:
 class ExternalRun:
     """One run as its files describe it.
 
-    `path` holds its losses over `path_unit`: tokens, or steps if tokens were not logged. `path_step` is the last step in
-    it. `items` maps a score to the values of its single items.
+    `path` holds its losses over `path_unit`: tokens, or steps if tokens were not logged.
+    `path_step` is the last step in it. `items` maps a score to the values of its single items.
     """
 
     name: str
@@ -64,17 +80,23 @@ class ExternalRun:
 
 @dataclass(frozen=True)
 class ExternalResults:
-    """All runs by name, and what was not used with the reason: `unused` files and `columns` of tables."""
+    """All runs by name, and the `unused` files and `columns` of tables with the reasons."""
 
     runs: dict[str, ExternalRun]
     unused: list[tuple[str, str]]
     columns: dict[str, str]
 
     def higher_is_better(self, key: ScoreKey) -> bool | None:
-        """Whether a higher score is better, by the files or else by the score's name; None if these contradict themselves."""
-        stated = {run.scores[key].higher_is_better for run in self.runs.values() if key in run.scores} - {None}
+        """Whether a higher score is better, by the files or else by the score's name.
+
+        None if these contradict themselves.
+        """
+        scores = [run.scores[key] for run in self.runs.values() if key in run.scores]
+        stated = {score.higher_is_better for score in scores} - {None}
+        if len(stated) > 1:
+            return None
         if stated:
-            return stated.pop() if len(stated) == 1 else None
+            return stated.pop()
         words = name_words(key[1] or key[0])
         lower, higher = bool(words & LOWER_IS_BETTER), bool(words & HIGHER_IS_BETTER)
         if lower and higher:
@@ -96,7 +118,7 @@ def score_name(key: ScoreKey) -> str:
 
 
 def name_words(name: str) -> set[str]:
-    """The words in the name of a column or metric: eval/word_perplexity → eval, word, perplexity."""
+    """The words in a name of a column or metric: eval/word_ppl → eval, word, ppl."""
     return set(re.split(r"[^a-z0-9]+", name.lower())) - {""}
 
 

@@ -1,4 +1,4 @@
-"""The page of external runs as plain values: scores against the base, causes, and what is missing for more."""
+"""The page of external runs as plain values: comparisons, causes, and what the files lack."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -10,13 +10,28 @@ from loragrid.comparing.paired_statistics import BETTER, WORSE
 from loragrid.comparing.run_evidence import RunEvidence
 from loragrid.external.base_comparison import ALPHA, UNPAIRED, BaseComparison, compare_with_base
 from loragrid.external.runs import ExternalResults, ExternalRun, ScoreKey, is_number, score_name
-from loragrid.formatting import between, change, p_value, plain_name, plural, score, setting, visible
+from loragrid.formatting import (
+    between,
+    change,
+    p_value,
+    plain_name,
+    plural,
+    score,
+    setting,
+    visible,
+)
 from loragrid.reporting.sentences.causes import cause_texts
 
+FLAGS = ("--base", "--log_samples")  # named in sentences, where they must not break
 DIRECTIONS = {True: "higher", False: "lower", None: "unknown"}
 
 
-def external_sections(results: ExternalResults, base: str | None, title: str, source: Path) -> dict[str, Any]:
+def external_sections(
+    results: ExternalResults,
+    base: str | None,
+    title: str,
+    source: Path,
+) -> dict[str, Any]:
     """All sections of the page."""
     rows = compare_with_base(results, base)
     keys = list(dict.fromkeys(key for run in results.runs.values() for key in run.scores))
@@ -27,7 +42,7 @@ def external_sections(results: ExternalResults, base: str | None, title: str, so
         "counts": f"{plural(len(results.runs), 'run')} with {plural(len(keys), 'different score')}",
         "answer": answer(rows, base),
         "missing": missing_parts(results, base, rows),
-        "settings": [plain_name(name) for name in settings],
+        "settings": [{"name": plain_name(name), "numeric": _is_numeric(results, name)} for name in settings],
         "scores": [score_name(key) for key in keys],
         "runs": [
             {
@@ -43,8 +58,13 @@ def external_sections(results: ExternalResults, base: str | None, title: str, so
         "causes": _causes(results),
         "unused": results.unused,
         "columns_unused": list(results.columns.items()),
-        "names": list(results.runs),
+        "names": [*results.runs, *FLAGS],
     }
+
+
+def _is_numeric(results: ExternalResults, setting_name: str) -> bool:
+    """Whether a setting's column is one of numbers, which are set flush right and sort by value."""
+    return any(is_number(run.settings.get(setting_name)) for run in results.runs.values())
 
 
 def _score_cell(run: ExternalRun, key: ScoreKey, unit: str) -> dict[str, Any]:
@@ -76,7 +96,7 @@ def _comparison_row(row: BaseComparison, unit: str) -> dict[str, Any]:
         "before": score(row.base.value, unit),
         "after": score(row.score.value, unit),
         "difference": change(row.difference, unit, words=True),
-        "interval": "–" if row.low is None else between(row.low, row.high, unit),
+        "interval": _interval(row, unit),
         "p": p_value(row.p_corrected),
         "method": row.method or "–",
         "verdict": row.verdict or "not compared",
@@ -89,6 +109,12 @@ def _comparison_row(row: BaseComparison, unit: str) -> dict[str, Any]:
     }
 
 
+def _interval(row: BaseComparison, unit: str) -> str:
+    if row.low is None:
+        return "–"
+    return between(row.low, row.high, unit)
+
+
 def _causes(results: ExternalResults) -> list[dict[str, Any]]:
     """Per run with a fault: its label, and the causes that its loss path alone shows."""
     rows = []
@@ -97,18 +123,19 @@ def _causes(results: ExternalResults) -> list[dict[str, Any]]:
             continue
         epochs = run.settings.get("epochs")
         evidence = RunEvidence(None, run.path, epochs if is_number(epochs) else None, {}, {}, None)
-        causes = [cause for check in (diverged, under_trained, overfitted) for cause in check(evidence)]
+        causes = [*diverged(evidence), *under_trained(evidence), *overfitted(evidence)]
         if causes:
-            rows.append({"label": visible(run.name, 120), "causes": cause_texts(map(asdict, causes), {})})
+            texts = cause_texts(map(asdict, causes), {})
+            rows.append({"label": visible(run.name, 120), "causes": texts})
     return rows
 
 
 def answer(rows: Sequence[BaseComparison], base: str | None) -> str:
-    """What the scores say, in one sentence."""
+    """What the scores say, in a sentence or two."""
     if base is None:
         return (
-            "No run is known to be the untrained base, so the page cannot say whether training helped. "
-            "It shows what the files hold."
+            "No run is known to be the untrained base, so the page cannot say whether training "
+            "helped. It shows what the files hold."
         )
     judged = [row for row in rows if row.verdict]
     if not judged:
@@ -116,10 +143,11 @@ def answer(rows: Sequence[BaseComparison], base: str | None) -> str:
             "The files hold no score with a standard error for both a run and the base, so no difference can be judged."
         )
     better, worse = (sum(row.verdict == word for row in judged) for word in (BETTER, WORSE))
+    verb = "is" if better == 1 else "are"
     return (
-        f"Of {plural(len(judged), 'score')} of tuned models, {better} {'is' if better == 1 else 'are'} better than those of "
-        f"“{visible(base, 80)}”, {worse} worse, and for {len(judged) - better - worse} the data do not decide "
-        f"({_tests_made(judged)}, corrected together by Holm’s method at {ALPHA:.0%})."
+        f"Of {plural(len(judged), 'score')} of tuned models, {better} {verb} better than those of "
+        f"“{visible(base, 80)}”, {worse} worse, and for {len(judged) - better - worse} the data do "
+        f"not decide ({_tests_made(judged)}, corrected together by Holm’s method at {ALPHA:.0%})."
     )
 
 
@@ -132,39 +160,45 @@ def _tests_made(judged: Sequence[BaseComparison]) -> str:
     return f"{paired} paired tests, the others unpaired"
 
 
+NO_BASE = "No run is known as the untrained base (name one with --base), so whether training helped is unknown."
+NO_SCORES = "There are no scores, so what the models learned or forgot is unknown."
+NO_STDERR = "Some scores have neither a standard error nor a number of items: their differences get no verdict."
+NO_DIRECTION = "For some scores neither the file nor the name says whether higher is better: they get no verdict."
+NO_ITEMS = (
+    "Some or all scores come without answers item by item (lm-eval’s --log_samples): their "
+    "comparisons are unpaired, with wider intervals than paired ones."
+)
+NO_HELDOUT_LOSS = "Some trainer_state.json files hold no held-out loss, without which overfitting cannot be seen."
+NO_TOKENS = (
+    "Tokens were not counted (include_num_input_tokens_seen): losses are drawn over steps and not "
+    "compared at equal tokens."
+)
+ONE_SEED = "At most one seed is named, so every difference includes the luck of the seed."
+NO_FINGERPRINTS = "There are no data fingerprints or code versions, so the runs may have seen different data."
+
+
 def missing_parts(results: ExternalResults, base: str | None, rows: Sequence[BaseComparison]) -> list[str]:
     """What the files lack, each with what cannot be said without it."""
     runs = list(results.runs.values())
-    parts = []
-    if base is None:
-        parts.append(
-            "No run is known as the untrained base (name one with --base), so whether training helped is unknown."
-        )
+    seeds = {run.settings.get("seed") for run in runs} - {None}
+    parts = [NO_BASE] if base is None else []
     parts += _missing_scores(runs, rows)
     parts += _missing_losses(runs, base)
-    if len({run.settings.get("seed") for run in runs} - {None}) < 2:
-        parts.append("At most one seed is named, so every difference includes the luck of the seed.")
-    parts.append("There are no data fingerprints or code versions, so the runs may have seen different data.")
-    return parts
+    if len(seeds) < 2:
+        parts.append(ONE_SEED)
+    return [*parts, NO_FINGERPRINTS]
 
 
 def _missing_scores(runs: Sequence[ExternalRun], rows: Sequence[BaseComparison]) -> list[str]:
     if not any(run.scores for run in runs):
-        return ["There are no scores, so what the models learned or forgot is unknown."]
+        return [NO_SCORES]
     parts = []
     if any(row.p is None for row in rows):
-        parts.append(
-            "Some scores have neither a standard error nor a number of items: their differences get no verdict."
-        )
+        parts.append(NO_STDERR)
     if any(row.higher_is_better is None for row in rows):
-        parts.append(
-            "For some scores neither the file nor the name says whether higher is better: they get no verdict."
-        )
+        parts.append(NO_DIRECTION)
     if not rows or any(row.method == UNPAIRED for row in rows):
-        parts.append(
-            "Some or all scores come without answers item by item (lm-eval’s --log_samples): their comparisons are "
-            "unpaired, with wider intervals than paired ones."
-        )
+        parts.append(NO_ITEMS)
     return parts
 
 
@@ -172,13 +206,11 @@ def _missing_losses(runs: Sequence[ExternalRun], base: str | None) -> list[str]:
     parts = []
     without = sum(run.path is None and run.name != base for run in runs)
     if without:
-        parts.append(f"{plural(without, 'run')} without losses (trainer_state.json): no cause can be found there.")
+        who = plural(without, "run")
+        parts.append(f"{who} without losses (trainer_state.json): no cause can be found there.")
     with_path = [run for run in runs if run.path is not None]
     if any(not len(run.path.heldout) for run in with_path):
-        parts.append("Some trainer_state.json files hold no held-out loss, without which overfitting cannot be seen.")
+        parts.append(NO_HELDOUT_LOSS)
     if any(run.path_unit == "steps" for run in with_path):
-        parts.append(
-            "Tokens were not counted (include_num_input_tokens_seen): losses are drawn over steps and not compared at "
-            "equal tokens."
-        )
+        parts.append(NO_TOKENS)
     return parts

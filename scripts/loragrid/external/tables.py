@@ -1,9 +1,16 @@
-"""Tables of external runs: one run per row, with its settings and scores in columns of many names."""
+"""Tables of external runs: one run per row, settings and scores in columns of many names."""
 
 from pathlib import Path
 from typing import Any
 
-from loragrid.external.runs import HIGHER_IS_BETTER, ExternalResults, ExternalRun, ExternalScore, is_number, name_words
+from loragrid.external.runs import (
+    HIGHER_IS_BETTER,
+    ExternalResults,
+    ExternalRun,
+    ExternalScore,
+    is_number,
+    name_words,
+)
 from loragrid.formatting import visible
 
 NAME_COLUMNS = ("run", "name", "run_name", "id", "experiment")
@@ -66,9 +73,47 @@ SETTINGS = {
 }
 # Words in the names of columns that are neither settings nor scores.
 COSTS = {
-    *("runtime", "second", "seconds", "sec", "secs", "time", "timestamp", "minutes", "mins", "hours", "gpu", "cost"),
-    *("memory", "mem", "vram", "ram", "mib", "gib", "mb", "gb", "energy", "flos", "flops", "tflops", "throughput"),
-    *("epoch", "epochs", "step", "steps", "samples", "examples", "rows", "tokens", "length", "size"),
+    *(
+        "runtime",
+        "second",
+        "seconds",
+        "sec",
+        "secs",
+        "time",
+        "timestamp",
+        "minutes",
+        "mins",
+        "hours",
+        "gpu",
+        "cost",
+    ),
+    *(
+        "memory",
+        "mem",
+        "vram",
+        "ram",
+        "mib",
+        "gib",
+        "mb",
+        "gb",
+        "energy",
+        "flos",
+        "flops",
+        "tflops",
+        "throughput",
+    ),
+    *(
+        "epoch",
+        "epochs",
+        "step",
+        "steps",
+        "samples",
+        "examples",
+        "rows",
+        "tokens",
+        "length",
+        "size",
+    ),
     *("param", "params", "parameters", "trainable", "norm"),
 }
 TRAINING = {"train", "training"}
@@ -82,11 +127,16 @@ def read_table(path: Path, results: ExternalResults) -> str | None:
 
     separator = "\t" if path.suffix.lower() == ".tsv" else None
     table = pd.read_csv(path, sep=separator, engine="python", encoding_errors="replace")
-    return add_rows(table.astype(object).where(table.notna(), None).to_dict("records"), path, results)
+    # None for empty cells, which pandas would give as NaN.
+    rows = table.astype(object).where(table.notna(), None).to_dict("records")
+    return add_rows(rows, path, results)
 
 
 def add_rows(rows: list[Any], path: Path, results: ExternalResults) -> str | None:
-    """Add rows, one per run; the reason if they hold nothing usable. A second row with the same name is another run."""
+    """Add rows, one per run; the reason if they hold nothing usable.
+
+    A second row with the same name is another run.
+    """
     rows = [row for row in rows if isinstance(row, dict)]
     if not rows:
         return "no rows with named columns"
@@ -127,11 +177,13 @@ def _add_cell(run: ExternalRun, key: str, value: Any, row: dict[str, Any]) -> st
     if key in SETTINGS:
         run.settings[SETTINGS[key]] = value
         return None
+    # Read together with its score.
     if key.endswith(("stderr", "_se")):
         return None
     words = name_words(key)
     if words & TRAINING or key in TRAINING_NAMES:
-        return "measured on training batches: not comparable between runs of different length or data"
+        return "measured on training batches: not comparable between runs of other length or data"
+    # time_travel_acc is a score although its name has a time.
     if words & COSTS and not words & HIGHER_IS_BETTER:
         return "a cost or a size, not a score"
     if not is_number(value):

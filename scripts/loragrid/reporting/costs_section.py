@@ -1,4 +1,4 @@
-"""The page's section on costs: time, GPU-hours, memory, energy and operations of each run, and the price of a gain."""
+"""The page's section on costs: time, memory, energy and operations of each run."""
 
 import math
 from collections.abc import Callable
@@ -29,19 +29,24 @@ UNKNOWN = CostCell("–", None)
 
 
 def _cell(value: float | None, text: Callable[[float], str]) -> CostCell:
-    return UNKNOWN if value is None else CostCell(text(value), value)
+    if value is None:
+        return UNKNOWN
+    return CostCell(text(value), value)
 
 
 def cost_table(material: Material) -> dict[str, Any]:
-    """`headings` and `rows`, a row per trained run: its label and its cells. A column that is empty for all is left out."""
+    """`headings` and `rows`, a row per trained run: its label and its cells.
+
+    A column that is empty for all is left out.
+    """
     table = {}
     for outcome in material.outcomes:
         if outcome.record:
             cells = _time(material, outcome) | _work(material, outcome) | _size(outcome.record)
             table[outcome.subject] = cells
-    used = {heading for cells in table.values() for heading, cell in cells.items() if cell != UNKNOWN}
-    first = next(iter(table.values()), {})
-    headings = [heading for heading in first if heading in used]
+    used = dict.fromkeys(heading for cells in table.values() for heading, cell in cells.items() if cell != UNKNOWN)
+    order = next(iter(table.values()), {})
+    headings = [heading for heading in order if heading in used]
     rows = [
         {"label": material.compared.labels[run], "cells": [cells[heading] for heading in headings]}
         for run, cells in table.items()
@@ -67,7 +72,7 @@ def on_gpu(record: RunRecord) -> bool:
 
 
 def cost_per_point(material: Material, outcome: Outcome) -> float | None:
-    """Seconds of training per point (hundredth) of target gain, of several seeds per point of their mean gain.
+    """Seconds of training per point of target gain, of several seeds per point of their mean gain.
 
     None if the gain is not proved: a gain that may be zero has no price.
     """
@@ -96,9 +101,12 @@ def _work(material: Material, outcome: Outcome) -> dict[str, CostCell]:
 
 
 def operations_per_second(material: Material, outcome: Outcome) -> float | None:
-    """Operations by the plan's own count over the training time; None if the model's shape is unknown.
+    """Operations by the plan's own count over the training time.
 
-    The count (loragrid/models/flops.py) includes attention, held-out measurements and, on a GPU, recomputed activations.
+    None if the model's shape is unknown.
+
+    The count (loragrid/models/flops.py) includes attention, held-out measurements and, on a GPU,
+    recomputed activations.
     """
     study, record = material.study, outcome.record
     try:
@@ -124,10 +132,13 @@ def share_of_peak(per_second: float, device: dict[str, Any]) -> float | None:
     if device.get("kind") != "cuda":
         return None
     card = find_card(str(device.get("name", "")))
-    return None if card is None else per_second / (card.peak_tflops * 1e12)
+    if card is None:
+        return None
+    return per_second / (card.peak_tflops * 1e12)
 
 
 def _size(record: RunRecord) -> dict[str, CostCell]:
+    # A run on a GPU has both figures; the card's memory is the scarce one.
     memory, kind = record.peak_rss_mib, "RAM"
     if record.peak_vram_mib:
         memory, kind = record.peak_vram_mib, "GPU"

@@ -1,4 +1,4 @@
-"""The page's section on the data: the data cards side by side, and what preparing the data left out."""
+"""The page's section on the data: the data cards side by side, and the rows left out."""
 
 from typing import Any
 
@@ -7,17 +7,24 @@ from loragrid.reporting.page import Material
 
 
 def data_facts(material: Material) -> dict[str, Any]:
-    """`names` of the data sets, and per fact one text if all data sets agree, else one per data set.
+    """`names` of the data sets, and `facts` with one text if all agree, else one per data set.
 
     `dropped` holds (reason, count, first row numbers), `notes` the cards' remarks as sentences.
     """
     cards = material.cards
     by_card = [_facts(card) for card in cards.values()]
     facts = []
-    for name in by_card[0] if by_card else ():
+    for name in dict.fromkeys(name for found in by_card for name in found):
         texts = [found[name] for found in by_card]
-        facts.append({"name": name, "texts": texts[:1] if len(set(texts)) == 1 else texts})
-    return {"names": list(cards), "facts": facts, "dropped": _dropped(cards), "notes": _notes(cards)}
+        if len(set(texts)) == 1:
+            texts = texts[:1]
+        facts.append({"name": name, "texts": texts})
+    return {
+        "names": list(cards),
+        "facts": facts,
+        "dropped": _dropped(cards),
+        "notes": _notes(cards),
+    }
 
 
 def _dropped(cards: dict[str, dict[str, Any]]) -> list[tuple[str, str, str]]:
@@ -31,12 +38,19 @@ def _dropped(cards: dict[str, dict[str, Any]]) -> list[tuple[str, str, str]]:
 
 
 def _notes(cards: dict[str, dict[str, Any]]) -> list[str]:
-    """The cards' remarks as sentences. A remark that is not on every card begins with the names of its data sets."""
+    """The cards' remarks as sentences.
+
+    A remark that is not on every card begins with the names of its data sets.
+    """
     found: dict[str, list[str]] = {}
     for name, card in cards.items():
         for note in (*card.get("notes", []), *card.get("split", {}).get("notes", [])):
             found.setdefault(as_sentence(visible(note, 300)), []).append(name)
-    return [note if len(names) == len(cards) else f"{', '.join(names)}: {note}" for note, names in found.items()]
+    notes = []
+    for note, names in found.items():
+        where = "" if len(names) == len(cards) else f"{', '.join(names)}: "
+        notes.append(where + note)
+    return notes
 
 
 def _facts(card: dict[str, Any]) -> dict[str, str]:
@@ -48,17 +62,20 @@ def _facts(card: dict[str, Any]) -> dict[str, str]:
     loss_on = "all tokens"
     if card.get("loss_on") == "assistant":
         loss_on = "the assistant’s replies"
+    known = {key: visible(value, 80) for key, value in source.items() if value is not None}
+    train_rows, heldout_rows = (whole(split.get(f"{side}_rows")) for side in ("train", "heldout"))
+    longest = whole(card.get("max_length_tokens"))
     return {
-        "Source": ", ".join(f"{key} {visible(value, 80)}" for key, value in source.items() if value is not None),
+        "Source": ", ".join(f"{key} {value}" for key, value in known.items()),
         "Format": visible(card.get("format", "–"), 80),
         "Rows": f"{whole(card.get('rows_read'))} read, {whole(card.get('rows_kept'))} kept",
         "Exact duplicates removed": _count(card.get("duplicates_removed")),
         "Rows left out by sampling": whole(card.get("sampled_out")),
-        "Split": f"{whole(split.get('train_rows'))} for training, {whole(split.get('heldout_rows'))} held out",
+        "Split": f"{train_rows} for training, {heldout_rows} held out",
         "Kept on the same side of the split": same_side,
         "Training tokens": _tokens(card, "train"),
         "Held-out tokens": _tokens(card, "heldout"),
-        "Rows truncated": f"{_count(card.get('truncated'))}, at {whole(card.get('max_length_tokens'))} tokens",
+        "Rows truncated": f"{_count(card.get('truncated'))}, at {longest} tokens",
         "Rows cut after the last reply": _count(card.get("cut_after_last_reply")),
         "Rows with broken characters": _count(card.get("broken_characters")),
         "Loss on": loss_on,

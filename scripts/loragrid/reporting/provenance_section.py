@@ -1,4 +1,4 @@
-"""The page's last sections: assumptions, sessions, where every run comes from, and how to repeat the study."""
+"""The page's last sections: assumptions, sessions, origins, and how to repeat the study."""
 
 import re
 import shlex
@@ -15,12 +15,17 @@ from loragrid.reporting.page import Material
 from loragrid.runtime.atomic_files import sha256_file
 from loragrid.runtime.code_digest import modules_of
 
-ASSUMING_STAGES = ("prepare_data", "train", "score", "compare")  # those that decide the page's figures
+ASSUMING_STAGES = (
+    "prepare_data",
+    "train",
+    "score",
+    "compare",
+)  # those that decide the page's figures
 HASH_CHARACTERS = 16  # shown of a hash; the records hold it whole
 
 
 def assumptions(material: Material) -> list[dict[str, str]]:
-    """The choices marked `# ASSUME:` in the study file, the tasks and the code of the stages, as {"where", "text"}."""
+    """The choices marked `# ASSUME:` in study file, tasks and code, as {"where", "text"}."""
     code = {module for stage in ASSUMING_STAGES for module in modules_of(SCRIPTS / f"{stage}.py")}
     tasks = sorted((ROOT / "config" / "tasks").rglob("*.yaml"))
     study_file = material.study.path
@@ -40,17 +45,20 @@ def _assumptions_in(path: Path) -> Iterator[str]:
         if not match or '"' in match[1] or "`" in match[1]:
             continue
         text = match[2].strip()
-        after_code = bool(match[1].strip())
-        for following in () if after_code else lines[number + 1 :]:
+        for following in lines[number + 1 :]:
             more = re.match(r"^\s*#\s*(?!ASSUME:)(.+)$", following)
-            if not more:
+            after_code = bool(match[1].strip())
+            if after_code or not more:
                 break
             text += f" {more[1].strip()}"
         yield text
 
 
 def sessions(material: Material) -> dict[str, Any]:
-    """`rows`: every session of every run, also of unfinished runs; `total`: the training time of all of them."""
+    """`rows`: every session of every run, also of unfinished runs.
+
+    `total`: the training time of all of them.
+    """
     rows, seconds = [], 0.0
     for outcome in material.outcomes:
         if outcome.cell is None:
@@ -58,7 +66,8 @@ def sessions(material: Material) -> dict[str, Any]:
         if outcome.record:
             found = outcome.record.sessions
         else:
-            found = History(material.results / "train" / outcome.subject / "history.jsonl").sessions()
+            folder = material.results / "train" / outcome.subject
+            found = History(folder / "history.jsonl").sessions()
         for session in found:
             seconds += session.seconds
             rows.append(
@@ -76,14 +85,19 @@ def sessions(material: Material) -> dict[str, Any]:
 
 
 def provenance(material: Material) -> dict[str, Any]:
-    """`versions` of the packages, `mixed_versions` among them, and `runs`; `odd_code`: some run has unusual code."""
+    """`versions` of the packages, `mixed_versions` among them, and `runs`.
+
+    `odd_code`: some run has unusual code.
+    """
     trained = [outcome for outcome in material.outcomes if outcome.record]
     scores = [outcome.score for outcome in material.outcomes if outcome.score]
+    # A set per package: a study resumed elsewhere may mix versions, which the page warns about.
     versions: dict[str, set[str]] = {}
     for record in (*(outcome.record for outcome in trained), *scores):
         for name, version in record.versions.items():
             versions.setdefault(name, set()).add(str(version))
     codes = [outcome.record.code for outcome in trained]
+    # The first of equally frequent ones, so that the page is the same each time.
     usual_code = max(codes, key=codes.count, default=None)
     runs = [_origin(material, outcome, usual_code) for outcome in trained]
     return {
@@ -125,19 +139,20 @@ def _to_the_minute(moment: str) -> str:
 
 def _commit(git: dict[str, Any]) -> str:
     commit = visible((git.get("commit") or "not a git checkout")[:12])
-    return f"{commit} + local changes" if git.get("dirty") else commit
+    if git.get("dirty"):
+        commit += " + local changes"
+    return commit
 
 
 def reproduce(material: Material) -> str:
-    """The commands that repeat this study, from the commit that most runs were trained at, and its file's digest."""
+    """The commands that repeat this study, from most runs' commit, and its file's digest."""
     path = material.study.path
     checkouts = [_checkout(outcome.record.git) for outcome in material.outcomes if outcome.record]
-    in_repository = path.is_relative_to(ROOT)
+    study, where = path.name, " belongs in this folder, with the files that it names, and"
+    if path.is_relative_to(ROOT):
+        study, where = str(path.relative_to(ROOT)), ""
     if path.parent == ROOT / "config" / "studies":
         study = path.stem
-    else:
-        study = path.relative_to(ROOT) if in_repository else path.name
-    where = "" if in_repository else " belongs in this folder, with the files that it names, and"
     lines = [
         max(checkouts, key=checkouts.count, default=""),
         "make .venv/.study  # the packages, at pinned versions",
@@ -148,8 +163,13 @@ def reproduce(material: Material) -> str:
 
 
 def _checkout(git: dict[str, Any]) -> str:
-    """The command that checks a run's commit out; empty if it was not trained from a git checkout."""
+    """The command that checks a run's commit out.
+
+    Empty if it was not trained from a git checkout.
+    """
     if not git.get("commit"):
         return ""
     command = f"git checkout {visible(git['commit'], 40)}"
-    return f"{command}  # and local changes" if git.get("dirty") else command
+    if git.get("dirty"):
+        command += "  # and local changes"
+    return command

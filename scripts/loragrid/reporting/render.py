@@ -1,4 +1,7 @@
-"""Pages from templates. Everything in them is escaped, except the project's own SVG, style sheet and script."""
+"""Pages from templates.
+
+Everything in them is escaped, except the project's own SVG, style sheet and script.
+"""
 
 import base64
 import hashlib
@@ -18,7 +21,10 @@ LONGEST_WHOLE_NAME = 24  # characters; a longer name must be able to break on a 
 
 
 def render(template: str, sections: dict[str, Any], figures: PageFigures) -> str:
-    """The page as text. `sections`: the template's values; "names" among them lists names that stay on one line."""
+    """The page as text.
+
+    `sections`: the template's values; "names" among them lists names that stay on one line.
+    """
     import jinja2
 
     environment = jinja2.Environment(
@@ -31,7 +37,8 @@ def render(template: str, sections: dict[str, Any], figures: PageFigures) -> str
     )
     names = sections["names"]
     environment.filters["prose"] = lambda text: keep_whole(text, names)
-    css = (TEMPLATES / "report.css").read_text(encoding="utf-8") + "\n" + figures.styles.css() + "\n"
+    css = (TEMPLATES / "report.css").read_text(encoding="utf-8")
+    css += f"\n{figures.styles.css()}\n"
     script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
     return environment.get_template(template).render(
         **sections,
@@ -44,28 +51,32 @@ def render(template: str, sections: dict[str, Any], figures: PageFigures) -> str
 
 
 def _show(value: Any) -> Any:
-    """What the page prints for a value: untrusted text may hold characters that hide or reorder text."""
+    """A value as the page prints it, with characters that hide or reorder text as their codes."""
     if isinstance(value, str) and not isinstance(value, Markup):
         return visible(value)
     return value
 
 
 def keep_whole(text: str, names: Iterable[str]) -> Markup:
-    """A sentence as HTML in which the given names never break at their hyphens. The text itself stays as it is."""
+    """A sentence as HTML in which the given names never break at their hyphens.
+
+    The text itself stays as it is.
+    """
     page_text = escape(visible(text))
-    hyphenated = [str(escape(name)) for name in names if "-" in name and len(name) <= LONGEST_WHOLE_NAME]
-    if not hyphenated:
+    breakable = {name for name in names if "-" in name and len(name) <= LONGEST_WHOLE_NAME}
+    if not breakable:
         return page_text
-    # The longest first, or llama-3 would match inside llama-3-8b.
-    choices = "|".join(re.escape(name) for name in sorted(hyphenated, key=lambda name: (-len(name), name)))
-    return Markup(re.sub(rf"(?<![\w-])({choices})(?![\w-])", r'<span class="name">\1</span>', str(page_text)))
+    choices = "|".join(re.escape(str(escape(name))) for name in sorted(breakable))
+    # Whole names only: llama-3 is not part of llama-3-8b.
+    whole_name = rf"(?<![\w-])({choices})(?![\w-])"
+    return Markup(re.sub(whole_name, r'<span class="name">\1</span>', str(page_text)))
 
 
 def content_security_policy(css: str, script: str) -> str:
     """A policy that allows this style sheet and this script by their hashes, and nothing else."""
     return (
-        f"default-src 'none'; style-src '{_source_hash(css)}'; script-src '{_source_hash(script)}'; img-src data:; "
-        "base-uri 'none'; form-action 'none'"
+        f"default-src 'none'; style-src '{_source_hash(css)}'; "
+        f"script-src '{_source_hash(script)}'; img-src data:; base-uri 'none'; form-action 'none'"
     )
 
 

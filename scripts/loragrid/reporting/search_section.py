@@ -1,4 +1,4 @@
-"""The page's section on the search: what was tried, what it found, and how far that can be trusted."""
+"""The page's section on the search: trials, winner, and how far the result can be trusted."""
 
 from typing import Any
 
@@ -61,11 +61,14 @@ def parameter_value(value: float) -> str:
     """A parameter's value, short."""
     if isinstance(value, int):
         return str(value)
-    return "0" if value == 0 else setting(value)
+    if value == 0:
+        return "0"
+    return setting(value)
 
 
 def _point(point: dict[str, Any]) -> str:
-    return ", ".join(f"{parameter_name(key)} {parameter_value(value)}" for key, value in point.items())
+    parts = [f"{parameter_name(key)} {parameter_value(value)}" for key, value in point.items()]
+    return ", ".join(parts)
 
 
 def _setup(material: Material, found: dict[str, Any]) -> str:
@@ -80,27 +83,32 @@ def _setup(material: Material, found: dict[str, Any]) -> str:
     equal = f"Trials have equal {unit}, not equal tokens: a trial with a larger batch has seen more text."
     if unit == "tokens":
         equal = "Trials are compared at equal tokens."
+    trials, parts = plural(settings["trials"], "trial"), plural(settings["evaluations"], "equal part")
     return (
-        f"{plural(settings['trials'], 'trial')} over {names}. Each trains for {whole(amount)} {unit} (a run of the grid: "
-        f"{whole(grid_budget.amount)} {grid_budget.unit}) with the grid’s data and code. Its held-out loss is measured on "
-        f"{rows} after each of {plural(settings['evaluations'], 'equal part')}. {equal}"
+        f"{trials} over {names}. Each trains for {whole(amount)} {unit} (a run of the grid: "
+        f"{whole(grid_budget.amount)} {grid_budget.unit}) with the grid’s data and code. Its "
+        f"held-out loss is measured on {rows} after each of {parts}. {equal}"
     )
 
 
 def _outcome(found: dict[str, Any]) -> str:
     """How the trials ended, and what pruning saved."""
-    ended = listed([f"{count} {OUTCOMES[name]}" for name, count in found["outcomes"].items()]).capitalize()
-    text = f"{ended}, in {duration(found['trial_seconds'])} of training."
+    ended = listed([f"{count} {OUTCOMES[name]}" for name, count in found["outcomes"].items()])
+    text = f"{ended.capitalize()}, in {duration(found['trial_seconds'])} of training."
     if found["settings"]["pruner"] is None or found["steps_saved"] is None:
         return text
     made = f"{whole(found['steps'])} of {whole(found['steps_in_full'])} were made"
-    return f"{text} Pruning saved {found['steps_saved']:.0%} of the updates that these trials would have made ({made})."
+    saved = f"{found['steps_saved']:.0%} of the updates that these trials would have made"
+    return f"{text} Pruning saved {saved} ({made})."
 
 
 def _caveats(found: dict[str, Any]) -> list[str]:
     """How much of the result is due to the search itself."""
     trials, modelled = len(found["rows"]), found["modelled"]
-    drawn = f"The sampler had a model of the space for {modelled} of {plural(trials, 'trial')}; it drew the others at random."
+    drawn = (
+        f"The sampler had a model of the space for {modelled} of {plural(trials, 'trial')}; it "
+        "drew the others at random."
+    )
     if modelled < trials / 2:
         drawn += " Read this as a random search."
     best = found["best"]
@@ -112,12 +120,14 @@ def _caveats(found: dict[str, Any]) -> list[str]:
     final = f"the best of {complete}"
     if found["median_complete_loss"] is not None:
         final = f"{_beside_median(found['median_complete_loss'], best['loss'])} of {complete}"
+    measured = plural(best["measured"], "trial")
     return [
         drawn,
-        f"At the first measurement, which {plural(best['measured'], 'trial')} reached, the later winner was {place} of them, "
-        f"{first}. Its final loss was {number(best['loss'], 4)}, {final}.",
-        "Short trials favour high learning rates, because their loss falls fastest at first. The winner was chosen by its "
-        "loss on held-out rows, so that loss is a little too good. Its run at the full budget is the test that counts.",
+        f"At the first measurement, which {measured} reached, the later winner was {place} of "
+        f"them, {first}. Its final loss was {number(best['loss'], 4)}, {final}.",
+        "Short trials favour high learning rates, because their loss falls fastest at first. The "
+        "winner was chosen by its loss on held-out rows, so that loss is a little too good. Its "
+        "run at the full budget is the test that counts.",
     ]
 
 
@@ -146,8 +156,8 @@ def _at_full_budget(material: Material, outcome: Outcome) -> str:
         return f"At the grid’s full budget its run is {outcome.status}: {reason}."
     finding = axis_finding(material.compared, "search")
     return (
-        "Trained at the grid’s full budget and scored like any run, it is “search winner” in every table of this page. "
-        f"{finding}"
+        "Trained at the grid’s full budget and scored like any run, it is “search winner” in "
+        f"every table of this page. {finding}"
     )
 
 
@@ -177,7 +187,10 @@ def _best_first(row: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _part(row: dict[str, Any]) -> int:
-    """The last part of the budget after which a trial was measured, counted from 1; 0 if it never was."""
+    """The last part of the budget after which a trial was measured, counted from 1.
+
+    0 if it never was.
+    """
     return row["curve"][-1][0] if row["curve"] else 0
 
 
@@ -195,7 +208,12 @@ def _trial(row: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
         "reason": visible(row["reason"] or "", 200),
         "part": f"{part}/{found['settings']['evaluations']}",
         "loss": number(row["loss"], 4),
-        "sort": {"part": part, "loss": row["loss"], "tokens": row["tokens"], "seconds": row["seconds"]},
+        "sort": {
+            "part": part,
+            "loss": row["loss"],
+            "tokens": row["tokens"],
+            "seconds": row["seconds"],
+        },
         "tokens": whole(row["tokens"]),
         "seconds": duration(row["seconds"]),
         "drawn": "model" if row["modelled"] else "random",
@@ -222,14 +240,20 @@ def _neighbours(found: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _importance(found: dict[str, Any], evaluations: int) -> str:
-    """What the shares of importance are computed from. `found`: as `loragrid.searching.search_result.importance` returns."""
+    """What the shares of importance are computed from.
+
+    `found`: as `loragrid.searching.search_result.importance` returns it.
+    """
     trials = plural(found["trials"], "trial")
     if found["shares"] is None:
         return f"With {trials} to compare, nothing can be said about which setting mattered in the search."
-    few = " With so few trials, take it as a hint." if found["trials"] < FEW_TRIALS else ""
-    if found["at"] == "end":
-        return f"By fANOVA over the {found['trials']} complete trials; pruned trials have no final loss and are left out.{few}"
-    return (
-        f"By fANOVA over the losses of {trials} at the first of {plural(evaluations, 'measurement')}, because pruning left "
-        f"too few final losses: this is what mattered early.{few}"
-    )
+    text = f"By fANOVA over the {found['trials']} complete trials; pruned trials have no final loss and are left out."
+    if found["at"] == "first":
+        measurements = plural(evaluations, "measurement")
+        text = (
+            f"By fANOVA over the losses of {trials} at the first of {measurements}, because "
+            "pruning left too few final losses: this is what mattered early."
+        )
+    if found["trials"] < FEW_TRIALS:
+        text += " With so few trials, take it as a hint."
+    return text

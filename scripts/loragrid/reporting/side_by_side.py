@@ -1,4 +1,4 @@
-"""The page's section of answers to the study's prompts: base and tuned models, side by side with the reference."""
+"""The page's section of answers by base and tuned models, side by side with the reference."""
 
 import json
 import re
@@ -26,11 +26,16 @@ MEASURES = {
     "stopped": ("Ended by itself", "share"),
     "repetition": ("Repetition", "share"),
 }
+# A fence that is never closed runs to the end: answers are often cut at their token limit.
+CODE_FENCE = re.compile(r"^```[^\n`]*\n(.*?)(?:^```\s*$|\Z)", flags=re.DOTALL | re.MULTILINE)
 Answers = dict[str, dict[str, Any]]  # prompt id → row of answers.jsonl
 
 
 def read_answers(path: Path) -> list[dict[str, Any]]:
-    """Rows of an answers.jsonl, an empty list if there is none. Lines that are no whole answer are skipped."""
+    """Rows of an answers.jsonl, an empty list if there is none.
+
+    Lines that are no whole answer are skipped.
+    """
     if not path.is_file():
         return []
     rows = []
@@ -45,14 +50,16 @@ def read_answers(path: Path) -> list[dict[str, Any]]:
 
 
 def shown_runs(material: Material) -> list[str]:
-    """The runs to show: the base case, then the runs of its model with the largest and the smallest gain."""
+    """The base case, and the runs of its model with the largest and the smallest gain."""
     scored = {}
     for outcome in material.outcomes:
         if outcome.kind == "run" and outcome.status == "scored":
             scored[outcome.subject] = outcome.base
     by_gain = sorted(material.compared.summary["trade_offs"], key=lambda row: -row["gain"])
     ranked = [row["run"] for row in by_gain if row["run"] in scored]
-    candidates = [run for run in material.compared.base_case_runs if run in scored] or ranked or list(scored)
+    base_cases = [run for run in material.compared.base_case_runs if run in scored]
+    # Without a scored base case the run with the largest gain comes first, or any.
+    candidates = [*base_cases, *ranked, *scored]
     if not candidates:
         return []
     first = candidates[0]
@@ -64,8 +71,8 @@ def shown_runs(material: Material) -> list[str]:
 def side_by_side(material: Material) -> dict[str, Any] | None:
     """The section's content, None if there are no answers.
 
-    `prompts` with all answers, `means` over them by subject, `headings` of the measures, and `trained`: how many of the
-    prompts are rows of the training data.
+    `prompts` with all answers, `means` over them by subject, `headings` of the measures, and
+    `trained`: how many of the prompts are rows of the training data.
     """
     runs = shown_runs(material)
     base = next((outcome.base for outcome in material.outcomes if outcome.subject in runs), None)
@@ -87,7 +94,7 @@ def side_by_side(material: Material) -> dict[str, Any] | None:
 
 
 def _mean_rows(material: Material, answers: dict[str, Answers], base: str | None) -> list[dict[str, Any]]:
-    """Per subject its means over the prompts, and how much of its training wording it has memorised."""
+    """Per subject its means over the prompts, and how much of the wording it has memorised."""
     epochs = {}
     for outcome in material.outcomes:
         if outcome.record and outcome.record.train_rows:
@@ -102,13 +109,17 @@ def _mean_rows(material: Material, answers: dict[str, Answers], base: str | None
             memory = _own_gap(base_gaps)
         else:
             memory = _memory(_gaps(found), base_gaps, alpha, epochs=epochs.get(subject))
-        rows.append({**_means(material.compared.labels[subject], list(found.values())), "memory": memory})
+        label = material.compared.labels[subject]
+        rows.append({"label": label, **_means(list(found.values())), "memory": memory})
     return rows
 
 
 def _prompt(id_: str, row: dict[str, Any], answers: dict[str, Answers], labels: dict[str, str]) -> dict[str, Any]:
     shown = [
-        {"label": labels[subject], "wordings": [_answer(rows[id_][wording]) for wording in WORDINGS]}
+        {
+            "label": labels[subject],
+            "wordings": [_answer(rows[id_][wording]) for wording in WORDINGS],
+        }
         for subject, rows in answers.items()
         if id_ in rows
     ]
@@ -137,11 +148,13 @@ def _answer(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def pieces(text: str) -> list[dict[str, str]]:
-    """Text cut into prose and fenced code: [{"kind": "text" or "code", "text"}]; an empty answer is one empty piece."""
+    """Text cut into prose and fenced code: [{"kind": "text" or "code", "text"}].
+
+    An empty answer is one empty piece.
+    """
     text = visible(text, MOST_CHARACTERS)
     found, place = [], 0
-    # A fence that is never closed runs to the end: answers are often cut at their token limit.
-    for fence in re.finditer(r"^```[^\n`]*\n(.*?)(?:^```\s*$|\Z)", text, flags=re.DOTALL | re.MULTILINE):
+    for fence in CODE_FENCE.finditer(text):
         found.append({"kind": "text", "text": text[place : fence.start()].strip("\n")})
         found.append({"kind": "code", "text": fence[1].rstrip("\n")})
         place = fence.end()
@@ -149,22 +162,23 @@ def pieces(text: str) -> list[dict[str, str]]:
     return [piece for piece in found if piece["text"]] or [{"kind": "text", "text": ""}]
 
 
-def _means(label: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Means over the prompts, per wording a text for each measure."""
-    texts = {
+def _means(rows: list[dict[str, Any]]) -> dict[str, list[str]]:
+    """Wording → its mean over the prompts by each measure."""
+    return {
         wording: [_mean(rows, wording, measure, unit) for measure, (_, unit) in MEASURES.items()]
         for wording in WORDINGS
     }
-    return {"label": label, **texts}
 
 
 def _mean(rows: list[dict[str, Any]], wording: str, measure: str, unit: str) -> str:
     values = [float(row[wording][measure]) for row in rows if row[wording].get(measure) is not None]
-    return score(sum(values) / len(values), unit) if values else "–"
+    if not values:
+        return "–"
+    return score(sum(values) / len(values), unit)
 
 
 def _gaps(rows: Answers) -> dict[str, float]:
-    """Prompt of the training rows → similarity on the original wording minus similarity on the rephrased one."""
+    """Prompt of the training rows → its similarity on the original minus on the rephrased wording."""
     gaps = {}
     for id_, row in rows.items():
         prompt, original = (row[wording].get("similarity") for wording in WORDINGS)
@@ -183,10 +197,10 @@ def _own_gap(gaps: dict[str, float]) -> str:
 
 
 def _memory(gaps: dict[str, float], base: dict[str, float], alpha: float, *, epochs: float | None) -> str:
-    """How much more the trained wording gained in training than the other one: a difference of differences by prompt.
+    """How much more the trained wording gained than the other one, compared prompt by prompt.
 
-    `gaps` and `base`: of the run and of its base. `epochs`: after less than one the run has not seen all prompts, which
-    can only hide memorising.
+    `gaps` and `base`: of the run and of its base. `epochs`: after less than one the run has not
+    seen all prompts, which can only hide memorising.
     """
     if not gaps:
         return "–"

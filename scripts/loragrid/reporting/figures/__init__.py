@@ -1,1 +1,1 @@
-"""The report's figures: data of a study drawn by matplotlib, as SVG in the page and as files beside it."""
+"""The report's figures, drawn by matplotlib: SVG in the page and files beside it."""

@@ -1,4 +1,4 @@
-"""Figures of scores, differences and row lengths: plain values in, a matplotlib figure of the page's width out."""
+"""Figures of scores, differences and row lengths, drawn from plain values."""
 
 import math
 from dataclasses import dataclass
@@ -48,7 +48,10 @@ class ScoreSeries:
 
 @dataclass(frozen=True)
 class RunChange:
-    """What one run gained on the target and how its retention changed. `on_front`: no other run is better in both."""
+    """What one run gained on the target and how its retention changed.
+
+    `on_front`: no other run is better in both.
+    """
 
     label: str
     gain: Estimate
@@ -59,7 +62,10 @@ class RunChange:
 def scores_by_value(
     series: list[ScoreSeries], values: list[str], base_case: int | None, *, share: bool, title: str
 ) -> "Figure":
-    """Scores with intervals over the values of one axis. `base_case`: index of its value, which is shaded if scored."""
+    """Scores with intervals over the values of one axis.
+
+    `base_case`: index of its value, which is shaded if scored.
+    """
     figure = new_figure(PAIR_HEIGHT_INCHES)
     axes = figure.subplots()
     ends = []
@@ -68,7 +74,8 @@ def scores_by_value(
         ends += _draw_series(axes, one, offset)
     ticks = list(values)
     if base_case is not None:
-        axes.axvspan(base_case - 0.42, base_case + 0.42, color=COLOURS["grid"], alpha=0.35, linewidth=0)
+        left, right = base_case - 0.42, base_case + 0.42
+        axes.axvspan(left, right, color=COLOURS["grid"], alpha=0.35, linewidth=0)
         ticks[base_case] += "\nbase case"
     axes.set_xticks(range(len(ticks)), ticks)
     axes.set_xlim(-0.6, len(ticks) - 0.4)
@@ -84,32 +91,53 @@ def scores_by_value(
 def _draw_series(axes: "Axes", series: ScoreSeries, offset: float) -> list[LineEnd]:
     """Draw one series beside the others; its end, or nothing if it has no score."""
     colour = COLOURS[series.colour]
-    points = [(index + offset, score) for index, score in enumerate(series.scores) if score is not None]
-    # Only trained runs are joined: the untrained scores of one base are copies, and their line would say nothing.
+    points = [(index + offset, score) for index, score in enumerate(series.scores) if score]
+    # Only trained runs are joined: the untrained scores of one base are copies, and their line
+    # would say nothing.
     width = 0 if series.untrained else 1.2
-    axes.plot([x for x, _ in points], [score.value for _, score in points], color=colour, linewidth=width, alpha=0.5)
+    axes.plot(
+        [x for x, _ in points],
+        [score.value for _, score in points],
+        color=colour,
+        linewidth=width,
+        alpha=0.5,
+    )
     for x, score in points:
         _draw_estimate(axes, x, score, colour, vertical=True, hollow=series.untrained)
     return [LineEnd(x, score.value, series.name, colour) for x, score in points[-1:]]
 
 
 def _draw_estimate(
-    axes: "Axes", at: float, estimate: Estimate, colour: str, *, vertical: bool, hollow: bool = False
+    axes: "Axes",
+    at: float,
+    estimate: Estimate,
+    colour: str,
+    *,
+    vertical: bool,
+    hollow: bool = False,
 ) -> None:
     bounds, place = ([at, at], [estimate.low, estimate.high]), (at, estimate.value)
     if not vertical:
         bounds, place = bounds[::-1], place[::-1]
+    # A score without a standard error has a point and no interval.
     if not (math.isnan(estimate.low) or math.isnan(estimate.high)):
         axes.plot(*bounds, color=colour, linewidth=1.4, solid_capstyle="round")
     face = COLOURS["paper"] if hollow or not estimate.proved else colour
-    axes.plot(*place, marker="o", markersize=MARKER, markerfacecolor=face, markeredgecolor=colour, markeredgewidth=1.5)
+    axes.plot(
+        *place,
+        marker="o",
+        markersize=MARKER,
+        markerfacecolor=face,
+        markeredgecolor=colour,
+        markeredgewidth=1.5,
+    )
 
 
 def differences(changes: list[RunChange], titles: tuple[str, str], *, share: bool, note: str = "") -> "Figure":
-    """Two panels with a row per run: its gain (left) and what it kept (right), as differences from its base.
+    """Two panels with a row per run: its gain (left) and its change in retention (right).
 
-    `titles`: of the two panels. `share`: whether the gain is a share, drawn in points. `note` says which runs are shown
-    if not all are.
+    `titles`: of the two panels. `share`: whether the gain is a share, drawn in points. `note` says
+    which runs are shown if not all are.
     """
     figure = new_figure(0.75 + 0.36 * len(changes))
     left, right = figure.subplots(1, 2, sharey=True)
@@ -118,6 +146,7 @@ def differences(changes: list[RunChange], titles: tuple[str, str], *, share: boo
         axes.axvline(0, color=COLOURS["muted"], linewidth=1)
         axes.set_title(title)
         axes.grid(axis="y", visible=False)
+    # matplotlib counts rows from below, readers from above.
     bottom_up = changes[::-1]
     for height, change in enumerate(bottom_up):
         _draw_estimate(left, height, change.gain, COLOURS["s0"], vertical=False)
@@ -154,14 +183,18 @@ def one_difference(rows: list[tuple[str, Estimate]], title: str, *, share: bool)
 def signed_points(value: float, _place: int = 0) -> str:
     """A share's difference on an axis, as points with its sign."""
     text = f"{value * 100:+.0f}"
-    return "0" if text in ("+0", "-0") else text.replace("-", "−")
+    if text in ("+0", "-0"):
+        return "0"
+    return text.replace("-", "−")
 
 
 def trade_off(changes: list[RunChange], *, share: bool, margin: float) -> "Figure":
-    """Gain on the target (x) against the change in retention (y); runs on the Pareto front are coloured and joined.
+    """Gain on the target (x) against the change in retention (y).
 
-    Few runs are drawn with intervals and names; of more than MOST_LABELS, only those on the front. The band under zero is
-    the accepted loss, `margin`.
+    Runs on the Pareto front are coloured and joined.
+
+    Few runs are drawn with intervals and names; of more than MOST_LABELS, only those on the front.
+    The band under zero is the accepted loss, `margin`.
     """
     figure = new_figure(3.6)
     axes = figure.subplots()
@@ -169,12 +202,20 @@ def trade_off(changes: list[RunChange], *, share: bool, margin: float) -> "Figur
     axes.axvline(0, color=COLOURS["muted"], linewidth=1)
     axes.axhspan(-margin, 0, color=COLOURS["s2"], alpha=0.15, linewidth=0)
     front = sorted((change.gain.value, change.kept.value) for change in changes if change.on_front)
-    axes.plot([x for x, _ in front], [y for _, y in front], color=COLOURS["s2"], linewidth=1.2, linestyle="--")
+    axes.plot(
+        [x for x, _ in front],
+        [y for _, y in front],
+        color=COLOURS["s2"],
+        linewidth=1.2,
+        linestyle="--",
+    )
+    # A thousand names and crosses would hide each other.
     named = changes
     if len(changes) > MOST_LABELS:
         named = [change for change in changes if change.on_front]
         rest = [(change.gain.value, change.kept.value) for change in changes if not change.on_front]
-        axes.plot(*zip(*rest), linestyle="", marker="o", markersize=2.5, color=COLOURS["base"], alpha=0.7)
+        dots = {"linestyle": "", "marker": "o", "markersize": 2.5, "alpha": 0.7}
+        axes.plot(*zip(*rest), color=COLOURS["base"], **dots)
     for change in named:
         _draw_cross(axes, change)
     if len(named) <= MOST_LABELS:
@@ -198,15 +239,18 @@ def _draw_cross(axes: "Axes", change: RunChange) -> None:
 
 
 def _label_points(axes: "Axes", changes: list[RunChange]) -> None:
-    """Names in a column on the right, each joined to its point: names beside the points would overlap."""
+    """Names in a column on the right, each joined to its point, so that they do not overlap."""
     low, high = axes.get_ylim()
     left, right = axes.get_xlim()
-    # Fixed from here on, or the annotations would stretch the limits that their places are computed from.
+    # Fixed from here on, or the annotations would stretch the limits that their places are computed
+    # from.
     axes.set_xlim(left, right)
     axes.set_ylim(low, high)
     heights = spread_labels([change.kept.value for change in changes], (high - low) * LABEL_GAP)
     for change, height in zip(changes, heights):
-        weight, colour = ("bold", COLOURS["s2"]) if change.on_front else ("normal", COLOURS["muted"])
+        weight, colour = "normal", COLOURS["muted"]
+        if change.on_front:
+            weight, colour = "bold", COLOURS["s2"]
         axes.annotate(
             change.label,
             (change.gain.value, change.kept.value),
@@ -218,17 +262,27 @@ def _label_points(axes: "Axes", changes: list[RunChange]) -> None:
             weight=weight,
             color=colour,
             annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": COLOURS["grid"], "linewidth": 0.9, "shrinkA": 1, "shrinkB": 4},
+            arrowprops={
+                "arrowstyle": "-",
+                "color": COLOURS["grid"],
+                "linewidth": 0.9,
+                "shrinkA": 1,
+                "shrinkB": 4,
+            },
         )
 
 
 def length_histogram(edges: list[float], counts: list[float], limit: float) -> "Figure":
-    """Lengths of the data's rows, tokens. `edges` has one more entry than `counts`; `limit`: the longest length kept."""
+    """Lengths of the data's rows, tokens.
+
+    `edges` has one more entry than `counts`; `limit`: the longest length kept.
+    """
     figure = new_figure(1.9)
     axes = figure.subplots()
     widths = [b - a for a, b in pairwise(edges)]
     colours = [COLOURS["s0"]] * len(widths)
-    # The last bin may hold all longer rows. Drawn at its real width it would squeeze the others into a line.
+    # The last bin may hold all longer rows. Drawn at its real width it would squeeze the others
+    # into a line.
     open_ended = len(widths) > 2 and widths[-1] > 2 * widths[-2]
     if open_ended:
         widths[-1] = widths[-2]
@@ -236,7 +290,14 @@ def length_histogram(edges: list[float], counts: list[float], limit: float) -> "
     axes.bar(edges[:-1], counts, width=widths, align="edge", color=colours, alpha=0.8)
     if open_ended:
         at = (edges[-2] + widths[-1], counts[-1])
-        axes.annotate("longer", at, xytext=(4, -8), textcoords="offset points", fontsize=9, color=COLOURS["muted"])
+        axes.annotate(
+            "longer",
+            at,
+            xytext=(4, -8),
+            textcoords="offset points",
+            fontsize=9,
+            color=COLOURS["muted"],
+        )
     axes.axvline(limit, color=COLOURS["s1"], linewidth=1.2, linestyle="--")
     axes.set_title("Rows by length, tokens")
     axes.grid(axis="x", visible=False)

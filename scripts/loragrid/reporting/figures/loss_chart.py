@@ -1,27 +1,38 @@
-"""The figure of losses over tokens: plain values in, a matplotlib figure of the page's width out."""
+"""The figure of losses over tokens, drawn from plain values."""
 
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from loragrid.comparing.run_evidence import LossPath
-from loragrid.reporting.figures.style import COLOURS, PAIR_HEIGHT_INCHES, SERIES, LineEnd, label_line_ends, new_figure
+from loragrid.reporting.figures.style import (
+    COLOURS,
+    PAIR_HEIGHT_INCHES,
+    SERIES,
+    LineEnd,
+    label_line_ends,
+    new_figure,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 SMOOTHED_POINTS = 30
+Line = tuple[list[float], list[float]]  # x and y
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Losses of one run against tokens. `train` and `heldout` are (tokens, losses); `colour` is a key of COLOURS."""
+    """Losses of one run against tokens.
+
+    `train` and `heldout` are (tokens, losses); `colour` is a key of COLOURS.
+    """
 
     label: str
     colour: str
-    train: tuple[list[float], list[float]]
-    heldout: tuple[list[float], list[float]]
+    train: Line
+    heldout: Line
 
 
 def path_curve(label: str, colour: str, path: LossPath) -> Curve:
@@ -32,13 +43,17 @@ def path_curve(label: str, colour: str, path: LossPath) -> Curve:
 
 
 def loss_curves(curves: list[Curve], x_label: str = "tokens seen in training") -> "Figure":
-    """Held-out loss (bold) and training loss (faint) against tokens seen; each run's name is at the end of its line."""
+    """Held-out loss (bold) and training loss (faint) against tokens seen.
+
+    Each run's name is at the end of its line.
+    """
     figure = new_figure(PAIR_HEIGHT_INCHES)
     axes = figure.subplots()
     ends = []
     for curve in curves:
         ends += _draw_curve(axes, curve)
     _fit_losses(axes, [_finite(curve.heldout)[1] for curve in curves])
+    # The limits come before the labels, whose heights are computed from them.
     last = max((end.x for end in ends), default=1)
     axes.set_xlim(0, last or 1)
     label_line_ends(axes, ends)
@@ -50,13 +65,18 @@ def loss_curves(curves: list[Curve], x_label: str = "tokens seen in training") -
 
 
 def _draw_curve(axes: "Axes", curve: Curve) -> list[LineEnd]:
-    """Draw one run; the end of its held-out line, or of its training line if nothing was held out."""
+    """Draw one run.
+
+    The end of its held-out line, or of its training line if nothing was held out.
+    """
     colour = COLOURS[curve.colour]
     train, heldout = _finite(smoothed(curve.train)), _finite(curve.heldout)
     axes.plot(*train, color=colour, linewidth=0.9, alpha=0.35)
     axes.plot(*heldout, color=colour, linewidth=2.0, marker="o", markersize=2.6)
-    tokens, losses = heldout if heldout[1] else train
-    return [LineEnd(tokens[-1], losses[-1], curve.label, colour)] if losses else []
+    for tokens, losses in (heldout, train):
+        if losses:
+            return [LineEnd(tokens[-1], losses[-1], curve.label, colour)]
+    return []
 
 
 def _fit_losses(axes: "Axes", heldout: list[list[float]]) -> None:
@@ -65,18 +85,23 @@ def _fit_losses(axes: "Axes", heldout: list[list[float]]) -> None:
     if not shown:
         return
     low, high = min(shown), max(shown)
+    # Equal losses would leave an axis without height.
     room = max(high - low, 1e-6)
     # A diverging run would flatten all others: the figure ends at twice the highest first loss.
     top = min(high + 0.08 * room, 2 * max(losses[0] for losses in heldout if losses))
     axes.set_ylim(max(0.0, low - 0.08 * min(room, top - low)), top)
 
 
-def smoothed(curve: tuple[list[float], list[float]], points: int = SMOOTHED_POINTS) -> tuple[list[float], list[float]]:
-    """A noisy curve as means of equal stretches. At most `points` of them, which keeps the page small."""
+def smoothed(curve: Line, points: int = SMOOTHED_POINTS) -> Line:
+    """A noisy curve as means of equal stretches.
+
+    At most `points` of them, which keeps the page small.
+    """
     tokens, losses = curve
     stride = max(1, math.ceil(len(tokens) / points))
     stretches = [slice(start, start + stride) for start in range(0, len(tokens), stride)]
-    return [_mean(tokens[stretch]) for stretch in stretches], [_mean(losses[stretch]) for stretch in stretches]
+    means = [(_mean(tokens[stretch]), _mean(losses[stretch])) for stretch in stretches]
+    return [x for x, _ in means], [y for _, y in means]
 
 
 def thousands(value: float) -> str:
@@ -92,7 +117,7 @@ def series_colour(number: int) -> str:
     return SERIES[1 + number % (len(SERIES) - 1)]
 
 
-def _finite(curve: tuple[list[float], list[float]]) -> tuple[list[float], list[float]]:
+def _finite(curve: Line) -> Line:
     kept = [(x, y) for x, y in zip(*curve) if math.isfinite(x) and math.isfinite(y)]
     return [x for x, _ in kept], [y for _, y in kept]
 

@@ -1,4 +1,4 @@
-"""The figures of a search: plain values in, a matplotlib figure of the page's width out."""
+"""The figures of a search, drawn from plain values."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ MOST_TIMES_MEDIAN = 2.0
 
 @dataclass(frozen=True)
 class TrialLine:
-    """One trial: its measurements (tokens, losses), its place on each parameter's axis (0 to 1), and how it ended."""
+    """One trial: its measurements, its place on each parameter's axis (0 to 1), and how it ended."""
 
     number: int
     tokens: list[int]
@@ -27,17 +27,18 @@ class TrialLine:
 
 
 def loss_history(trials: list[TrialLine]) -> "Figure":
-    """Last measured loss of each trial in the order they were started, and the best complete one so far."""
+    """Last measured loss of each trial in their order, and the best complete trial so far."""
     figure = new_figure(2.7)
     axes = figure.subplots()
     _limit_losses(axes, [trial.losses[-1] for trial in trials])
     for trial in trials:
         _draw_end(axes, trial.number, trial)
     numbers, bests, best = [], [], float("inf")
-    for trial in sorted((trial for trial in trials if trial.complete), key=lambda trial: trial.number):
-        best = min(best, trial.losses[-1])
-        numbers.append(trial.number)
-        bests.append(best)
+    for trial in sorted(trials, key=lambda trial: trial.number):
+        if trial.complete:
+            best = min(best, trial.losses[-1])
+            numbers.append(trial.number)
+            bests.append(best)
     axes.step(numbers, bests, where="post", color=COLOURS["s1"], linewidth=1.2)
     axes.set_xlabel("trial")
     axes.set_title("Held-out loss where each trial ended")
@@ -53,7 +54,13 @@ def loss_curves(trials: list[TrialLine]) -> "Figure":
     _limit_losses(axes, [loss for trial in trials for loss in trial.losses])
     for trial in _best_on_top(trials):
         colour, width = _style(trial)
-        axes.plot(trial.tokens, trial.losses, color=colour, linewidth=width, alpha=1.0 if trial.best else 0.75)
+        axes.plot(
+            trial.tokens,
+            trial.losses,
+            color=colour,
+            linewidth=width,
+            alpha=1.0 if trial.best else 0.75,
+        )
         _draw_end(axes, trial.tokens[-1], trial)
     axes.set_xlim(left=0)
     axes.set_xlabel("tokens seen in the trial")
@@ -64,12 +71,21 @@ def loss_curves(trials: list[TrialLine]) -> "Figure":
 
 
 def parallel_coordinates(trials: list[TrialLine], parameters: list[tuple[str, list[tuple[float, str]]]]) -> "Figure":
-    """A line per trial over the parameters' axes. `parameters`: name, and the marks on its axis as (place 0 to 1, text)."""
+    """A line per trial over the parameters' axes.
+
+    `parameters`: name, and the marks on its axis as (place 0 to 1, text).
+    """
     figure = new_figure(3.2)
     axes = figure.subplots()
     for trial in _best_on_top(trials):
         colour, width = _style(trial)
-        axes.plot(range(len(parameters)), trial.places, color=colour, linewidth=width, alpha=1.0 if trial.best else 0.6)
+        axes.plot(
+            range(len(parameters)),
+            trial.places,
+            color=colour,
+            linewidth=width,
+            alpha=1.0 if trial.best else 0.6,
+        )
     for at, (_, marks) in enumerate(parameters):
         axes.axvline(at, color=COLOURS["muted"], linewidth=0.8)
         for place, text in marks:
@@ -92,7 +108,10 @@ def parallel_coordinates(trials: list[TrialLine], parameters: list[tuple[str, li
 
 
 def importance(shares: list[tuple[str, float]]) -> "Figure":
-    """Bars, largest first. `shares`: parameter and the share of the spread of losses that it explains."""
+    """Bars, largest first.
+
+    `shares`: parameter and the share of the spread of losses that it explains.
+    """
     figure = new_figure(0.6 + 0.3 * len(shares))
     axes = figure.subplots()
     names, values = zip(*reversed(shares))
@@ -128,7 +147,7 @@ def _style(trial: TrialLine) -> tuple[str, float]:
 
 
 def _draw_end(axes: "Axes", x: float, trial: TrialLine) -> None:
-    """A dot where a trial ended: filled if complete, hollow if not, at the upper edge if its loss is above it."""
+    """A dot where a trial ended, filled if complete; a loss above the figure is at its upper edge."""
     colour = _style(trial)[0]
     axes.plot(
         x,
@@ -137,6 +156,7 @@ def _draw_end(axes: "Axes", x: float, trial: TrialLine) -> None:
         markersize=7 if trial.best else 5,
         color=colour,
         markerfacecolor=colour if trial.complete else COLOURS["paper"],
+        # A dot on the edge must not be cut in half.
         clip_on=False,
         zorder=3,
     )
@@ -145,5 +165,6 @@ def _draw_end(axes: "Axes", x: float, trial: TrialLine) -> None:
 def _limit_losses(axes: "Axes", losses: list[float]) -> None:
     ordered = sorted(losses)
     highest = min(ordered[-1], MOST_TIMES_MEDIAN * ordered[len(ordered) // 2])
+    # Equal losses would leave an axis without height.
     room = max(highest - ordered[0], 1e-6)
     axes.set_ylim(ordered[0] - 0.08 * room, highest + 0.08 * room)

@@ -14,7 +14,7 @@ from loragrid.study.winner import read_search
 
 
 def draw_search_figures(material: Material, figures: PageFigures) -> None:
-    """Add history, learning curves, parallel coordinates and importance, as far as the search has data for them."""
+    """Add history, learning curves, parallel coordinates and importance, if there is data for them."""
     found = read_search(material.study, material.results)
     trials = _trial_lines(found) if found else []
     if not trials:
@@ -22,7 +22,11 @@ def draw_search_figures(material: Material, figures: PageFigures) -> None:
     with matplotlib_style():
         history = search_charts.loss_history(trials)
         figures.add("tune_history", history, "Held-out loss at the end of each trial, in order")
-        figures.add("tune_curves", search_charts.loss_curves(trials), "Held-out loss of each trial against tokens")
+        figures.add(
+            "tune_curves",
+            search_charts.loss_curves(trials),
+            "Held-out loss of each trial against tokens",
+        )
         axes = [
             (parameter_name(name).replace("accumulation", "accum."), _axis_marks(values))
             for name, values in found["settings"]["parameters"].items()
@@ -31,8 +35,9 @@ def draw_search_figures(material: Material, figures: PageFigures) -> None:
         figures.add("tune_parallel", parallel, "The settings of each trial, a line per trial")
         shares = found["importance"]["shares"]
         if shares:
-            bars = search_charts.importance([(parameter_name(name), share) for name, share in shares.items()])
-            figures.add("tune_importance", bars, "How much each setting explains of the loss")
+            bars = [(parameter_name(name), share) for name, share in shares.items()]
+            figure = search_charts.importance(bars)
+            figures.add("tune_importance", figure, "How much each setting explains of the loss")
 
 
 def _trial_lines(found: Mapping[str, Any]) -> list[TrialLine]:

@@ -1,4 +1,4 @@
-"""The figures of a study: what each shows is picked from records and tables here and drawn by the chart modules."""
+"""The figures of a study: picks their data from records and tables for the chart modules."""
 
 import math
 from pathlib import Path
@@ -20,7 +20,7 @@ from loragrid.reporting.figures.svg import PageFigures
 from loragrid.reporting.page import Material
 
 MOST_ROWS = 24  # of the figure of differences; the tables hold all runs
-MOST_CURVES = 6
+MOST_CURVES = 6  # as many as there are colours
 
 
 def draw_study_figures(material: Material, folder: Path) -> PageFigures:
@@ -49,19 +49,22 @@ def draw_differences(material: Material, figures: PageFigures) -> None:
     share = compared.unit == "share"
     titles = ("Learned, points" if share else "Learned", "Kept, points")
     target = plain_name(compared.target)
+    figure = charts.differences(changes, titles, share=share, note=note)
     description = f"What each run learned on {target} and kept on the retention tasks, as differences from its base"
-    figures.add("differences", charts.differences(changes, titles, share=share, note=note), description)
+    figures.add("differences", figure, description)
 
 
 def draw_trade_off(material: Material, figures: PageFigures) -> None:
     """Learning against forgetting."""
     summary = material.compared.summary
-    changes = [_run_change(material, row) for row in summary["trade_offs"] if row["kept"] is not None]
+    measured = [row for row in summary["trade_offs"] if row["kept"] is not None]
+    changes = [_run_change(material, row) for row in measured]
     if len(changes) < 2:
         return
     share, margin = material.compared.unit == "share", summary["terms"]["retention_margin"]
     figure = charts.trade_off(changes, share=share, margin=margin)
-    figures.add("trade_off", figure, "Gain on the target against change in retention, one point per run")
+    description = "Gain on the target against change in retention, one point per run"
+    figures.add("trade_off", figure, description)
 
 
 def _run_change(material: Material, row: dict[str, Any]) -> RunChange:
@@ -70,12 +73,13 @@ def _run_change(material: Material, row: dict[str, Any]) -> RunChange:
     if row["kept"] is not None:
         excludes_zero = row["kept_low"] > 0 or row["kept_high"] < 0
         kept = Estimate(row["kept"], row["kept_low"], row["kept_high"], excludes_zero)
-    gain = Estimate(row["gain"], row["gain_low"], row["gain_high"], row["gain_verdict"] in (BETTER, WORSE))
+    proved = row["gain_verdict"] in (BETTER, WORSE)
+    gain = Estimate(row["gain"], row["gain_low"], row["gain_high"], proved)
     return RunChange(material.compared.setting_labels[row["run"]], gain, kept, row["pareto"])
 
 
 def runs_on_axis(material: Material, axis: str) -> list[Outcome]:
-    """The base case and the runs that differ from it on this axis only, in the axis's order, under the base case's seed."""
+    """The base case and the runs with its seed that differ on this axis only, in its order."""
     seed = material.study.base_case.seed
     runs = [
         outcome
@@ -95,7 +99,8 @@ def _axis_order(axis: str, value: Any) -> Any:
 def value_text(axis: str, outcome: Outcome) -> str:
     """The run's value on an axis, short."""
     value = getattr(outcome.cell, axis)
-    return visible(setting(value) if axis == "learning_rate" else axis_text(axis, value), 24)
+    text = setting(value) if axis == "learning_rate" else axis_text(axis, value)
+    return visible(text, 24)
 
 
 def draw_losses(material: Material, figures: PageFigures, axis: str) -> None:
@@ -109,7 +114,8 @@ def draw_losses(material: Material, figures: PageFigures, axis: str) -> None:
         if outcome.cell.departs:
             colour = series_colour(others)
             others += 1
-        path = read_loss_path(material.results / "train" / outcome.subject / outcome.record.losses_file)
+        folder = material.results / "train" / outcome.subject
+        path = read_loss_path(folder / outcome.record.losses_file)
         if path is not None:
             curves.append(path_curve(value_text(axis, outcome), colour, path))
     if any(curve.heldout[0] for curve in curves):
@@ -119,7 +125,7 @@ def draw_losses(material: Material, figures: PageFigures, axis: str) -> None:
 
 
 def draw_scores(material: Material, figures: PageFigures, axis: str) -> None:
-    """Target score and mean retention over the values of one axis, with the untrained base beside each."""
+    """Target score and mean retention over the values of one axis, beside the untrained base."""
     runs = [outcome for outcome in runs_on_axis(material, axis) if outcome.status == "scored"]
     target = material.compared.target
     if len(runs) < 2 or target is None:
@@ -153,7 +159,10 @@ def _with_untrained(
 
 
 def mean_score(table: pd.DataFrame, subject: str, tasks: list[str]) -> Estimate | None:
-    """A subject's mean score over tasks with its interval; None if one is missing. `table`: scores by (subject, task)."""
+    """A subject's mean score over tasks with its interval; None if one is missing.
+
+    `table`: scores by (subject, task).
+    """
     rows = [table.loc[(subject, task)] for task in tasks if (subject, task) in table.index]
     if len(rows) < len(tasks):
         return None
@@ -166,7 +175,10 @@ def mean_score(table: pd.DataFrame, subject: str, tasks: list[str]) -> Estimate 
 
 
 def draw_lengths(material: Material, figures: PageFigures) -> None:
-    """Length histograms of the data cards; data sets with the same histogram share the first one's figure."""
+    """Length histograms of the data cards.
+
+    Data sets with the same histogram share the first one's figure.
+    """
     drawn: list[Any] = []
     for data, card in material.cards.items():
         histogram = card.get("length_histogram") or {}
@@ -175,7 +187,8 @@ def draw_lengths(material: Material, figures: PageFigures) -> None:
             continue
         drawn.append(histogram)
         figure = charts.length_histogram(edges, counts, card["max_length_tokens"])
-        figures.add(f"lengths_{safe_id(data)}", figure, f"Length of the rows of {visible(data)} in tokens")
+        description = f"Length of the rows of {visible(data)} in tokens"
+        figures.add(f"lengths_{safe_id(data)}", figure, description)
 
 
 def safe_id(name: str) -> str:

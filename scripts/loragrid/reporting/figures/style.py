@@ -1,4 +1,4 @@
-"""The look of the report's figures: colours, matplotlib settings, and labels that do not overlap."""
+"""The look of the report's figures: colours, matplotlib settings, labels without overlaps."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,8 +10,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Colours of the light page; in the page's SVG each becomes the CSS variable of its name. The series colours are those of
-# Okabe & Ito (2008), "Color Universal Design", which people with the common forms of colour blindness can tell apart.
+# Colours of the light page; in the page's SVG each becomes the CSS variable of its name. The series
+# colours are those of Okabe & Ito (2008), "Color Universal Design", which people with the common
+# forms of colour blindness can tell apart.
 COLOURS = {
     "ink": "#1f2328",
     "muted": "#5f6770",
@@ -31,7 +32,8 @@ SERIES = ("s0", "s1", "s2", "s3", "s4", "s5")
 WIDTH_INCHES = 5.2
 PAIR_HEIGHT_INCHES = 3.1  # of the scores and the losses of an axis, which stand side by side
 TEXT_POINTS = 10
-LABEL_GAP = 0.075  # between neighbouring labels, as a share of the axis: one line of text in a figure of this size
+# Between neighbouring labels, as a share of the axis: one line of text in figures of these heights.
+LABEL_GAP = 0.075
 
 MATPLOTLIB_SETTINGS = {
     # A fixed salt makes the SVG's ids, and with them its bytes, the same each time.
@@ -71,7 +73,7 @@ MATPLOTLIB_SETTINGS = {
 
 @dataclass(frozen=True)
 class LineEnd:
-    """The last point of a line, in data coordinates, with the line's name and its colour as matplotlib takes it."""
+    """The last point of a line in data coordinates, with the line's name and matplotlib colour."""
 
     x: float
     y: float
@@ -102,8 +104,9 @@ def spread_labels(positions: list[float], gap: float) -> list[float]:
     placed = list(positions)
     for before, after in pairwise(order):
         placed[after] = max(placed[after], placed[before] + gap)
-    # One upward pass pushes all labels the same way: shifting them back by the mean halves the largest distance.
-    shift = sum(placed[i] - positions[i] for i in order) / len(order) if order else 0.0
+    # One upward pass pushes all labels the same way: shifting them back by the mean halves the
+    # largest distance.
+    shift = sum(placed[i] - positions[i] for i in order) / max(1, len(order))
     return [value - shift for value in placed]
 
 

@@ -1,7 +1,8 @@
-"""Figures as files and as elements of the page: the same bytes each time, readable in light and dark.
+"""Figures as files and as elements of the page, with the same bytes each time.
 
-In the page an SVG is inline: its colours are CSS variables and its styles are classes, so the page needs no inline style and
-its content-security policy can forbid them. Beside the page the figure is saved as SVG and PNG in its light colours.
+In the page an SVG is inline: its colours are CSS variables and its styles are classes, so the page
+needs no inline style and its content-security policy can forbid them. Beside the page the figure is
+saved as SVG and PNG in its light colours.
 """
 
 import io
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class StyleClasses:
-    """The inline styles of all SVGs of a page, each turned into a class of the page's one style sheet."""
+    """The inline styles of all SVGs of a page as classes of the page's one style sheet."""
 
     classes: dict[str, str] = field(default_factory=dict)
 
@@ -42,7 +43,7 @@ class PageFigures:
         self.svgs: dict[str, str] = {}
 
     def add(self, name: str, figure: "Figure", description: str) -> None:
-        """Save a figure under `name` and keep its SVG for the page, with the description for screen readers."""
+        """Save a figure under `name` and keep its SVG, described for screen readers, for the page."""
         document = save(figure, self.folder, name)
         self.svgs[name] = inline_svg(document, name=name, description=description, styles=self.styles)
 
@@ -50,7 +51,8 @@ class PageFigures:
 def svg_document(figure: "Figure") -> str:
     """The figure as an SVG document without date and creator, which would change its bytes."""
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    figure.savefig(buffer, format="svg", metadata=no_metadata)
     return buffer.getvalue()
 
 
@@ -58,6 +60,7 @@ def save(figure: "Figure", folder: Path, name: str) -> str:
     """Write {name}.svg and {name}.png into a folder and return the SVG document."""
     document = svg_document(figure)
     write_bytes(folder / f"{name}.svg", document.encode())
+    # White behind the PNG, which goes into documents; the SVG stays transparent for dark pages.
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=200, facecolor="white", metadata={"Software": None})
     write_bytes(folder / f"{name}.png", buffer.getvalue())
@@ -65,26 +68,37 @@ def save(figure: "Figure", folder: Path, name: str) -> str:
 
 
 def inline_svg(document: str, *, name: str, description: str, styles: StyleClasses) -> str:
-    """An SVG document as an element of the page. `name` makes its ids unique; `styles` collects its styles as classes."""
+    """An SVG document as an element of the page.
+
+    `name` makes its ids unique; `styles` collects its styles as classes.
+    """
     svg = document[document.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    # matplotlib's style sheet sets how lines join, which report.css does for all figures at once.
     svg = re.sub(r"<style[^>]*>.*?</style>", "", svg, flags=re.DOTALL)
-    # Tag by tag: text between tags may come from anywhere and must not be mistaken for an attribute.
+    # Tag by tag: text between tags may come from anywhere and must not be mistaken for an
+    # attribute.
     svg = re.sub(r"<[^<>]+>", lambda found: _page_tag(found[0], name, styles), svg)
     box = re.search(r'viewBox="[^"]*"', svg)[0]
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" {box} role="img" aria-labelledby="{name}-title">'
-    return f'{head}<title id="{name}-title">{escape(description)}</title>{svg[svg.index(">") + 1 :].strip()}'
+    label = f'role="img" aria-labelledby="{name}-title"'
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" {box} {label}>'
+    title = f'<title id="{name}-title">{escape(description)}</title>'
+    return head + title + svg[svg.index(">") + 1 :].strip()
 
 
 def _page_tag(tag: str, name: str, styles: StyleClasses) -> str:
     tag = re.sub(r'\bid="([^"]*)"', rf'id="{name}-\1"', tag)
     tag = re.sub(r"url\(#([^)]*)\)", rf"url(#{name}-\1)", tag)
     tag = re.sub(r'xlink:href="#([^"]*)"', rf'href="#{name}-\1"', tag)
-    return re.sub(r'\bstyle="([^"]*)"', lambda found: f'class="{styles.class_of(_page_style(found[1]))}"', tag)
+    style = re.search(r'\bstyle="([^"]*)"', tag)
+    if style is None:
+        return tag
+    return tag.replace(style[0], f'class="{styles.class_of(_page_style(style[1]))}"')
 
 
 def _page_style(style: str) -> str:
     """A style with the page's colours and font."""
+    # The page's own font, so that figures read like the text around them.
     style = re.sub(r"font-family:[^;]*;?", "", style)
     for name, colour in COLOURS.items():
         style = style.replace(colour, f"var(--{name})")
