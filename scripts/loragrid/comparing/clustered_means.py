@@ -78,10 +78,12 @@ def mean_interval(
         mean = float(values.mean())
         low, high = proportion_confint(int(values.sum()), n, alpha=1 - confidence, method="wilson")
         return {"value": mean, "low": float(low), "high": float(high), "stderr": float(np.sqrt(mean * (1 - mean) / n))}
-    units = units_of(values[None], np.ones(n) if weights is None else weights, clusters)
+    if weights is None:
+        weights = np.ones(n)
+    units = units_of(values[None], weights, clusters)
     if len(units.sizes) < 2:
-        nan = float("nan")
-        return {"value": float(np.average(values, weights=weights)), "low": nan, "high": nan, "stderr": nan}
+        none = dict.fromkeys(("low", "high", "stderr"), float("nan"))
+        return {"value": float(np.average(values, weights=weights)), **none}
     means, errors, df = ratio_error(units)
     mean, stderr = float(means[0]), float(errors[0])
     half = float(student.ppf(0.5 + confidence / 2, df)) * stderr

@@ -91,7 +91,7 @@ def _against(base: str, settings: list[list[Outcome]], table: ItemTable, terms: 
         together.setdefault(mask.tobytes(), []).append((head, values))
     for key, group in together.items():
         mask = np.frombuffer(key, dtype=bool)
-        weights = table.weights[base][mask] if table.weights else None
+        weights = table.weights_of(base, mask)
         after = np.stack([values[mask] for _, values in group])
         found = paired_rows(table, mask, table.values[base][mask], after, weights=weights, terms=terms)
         rows += [head | row for (head, _), row in zip(group, found)]
@@ -112,9 +112,8 @@ def paired_rows(
     `mask` says which of the table's items the arrays hold. With too few items for any test the
     dicts hold a reason.
     """
-    clusters, reason, units = None, TOO_FEW_ITEMS, int(mask.sum())
-    if table.clusters is not None:
-        clusters = table.clusters[mask]
+    clusters, reason, units = table.clusters_of(mask), TOO_FEW_ITEMS, int(mask.sum())
+    if clusters is not None:
         reason, units = TOO_FEW_CLUSTERS, len(set(clusters))
     # With so few units even the most extreme outcome is not significant.
     if units < fewest_units(terms.alpha):
@@ -157,7 +156,7 @@ def _precision_row(high: Outcome, low: Outcome, table: ItemTable, terms: Terms) 
     head |= {"high_model": high.model, "low_model": low.model, "precision": low.score.precision}
     before, after = table.values[high.subject], table.values[low.subject]
     mask = ~np.isnan(before) & ~np.isnan(after)
-    weights = table.weights[high.subject][mask] if table.weights else None
+    weights = table.weights_of(high.subject, mask)
     return head | paired_rows(table, mask, before[mask], after[mask][None], weights=weights, terms=terms)[0]
 
 

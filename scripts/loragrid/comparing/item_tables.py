@@ -35,6 +35,14 @@ class ItemTable:
     unit: str
     binary: bool
 
+    def weights_of(self, subject: str, mask: np.ndarray) -> np.ndarray | None:
+        """The weights of a subject's items in `mask`; None if items count alike."""
+        return None if self.weights is None else self.weights[subject][mask]
+
+    def clusters_of(self, mask: np.ndarray) -> np.ndarray | None:
+        """The clusters of the items in `mask`; None if each item is its own."""
+        return None if self.clusters is None else self.clusters[mask]
+
 
 def load_items(results: Path, outcomes: list[Outcome]) -> dict[str, ItemTable]:
     """Task → table of its primary metric, in the study's order, for every task with a score.

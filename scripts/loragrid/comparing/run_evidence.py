@@ -131,7 +131,9 @@ def adapter_distance(folder: Path) -> float | None:
         return None
     total = 0.0
     for name, a in tensors.items():
-        b = tensors.get(re.sub(r"lora_A(?=\.|$)", "lora_B", name)) if "lora_A" in name else None
+        if "lora_A" not in name:
+            continue
+        b = tensors.get(re.sub(r"lora_A(?=\.|$)", "lora_B", name))
         if b is not None and a.ndim == 2 and b.ndim == 2:
             # ‖BA‖² = Σ (BᵀB)∘(AAᵀ): rank × rank products instead of one of the layer's full size.
             a, b = a.astype(np.float64), b.astype(np.float64)

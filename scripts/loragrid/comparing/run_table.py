@@ -67,7 +67,9 @@ def _settings(outcome: Outcome) -> dict[str, Any]:
         )
         row |= dict(zip(CELL_COLUMNS, values, strict=True))
     row["precision"] = outcome.score.precision if outcome.score else None
-    return row | {name: " ".join(value) if isinstance(value, list) else value for name, value in others.items()}
+    for name, value in others.items():
+        row[name] = " ".join(value) if isinstance(value, list) else value
+    return row
 
 
 def _training(outcome: Outcome) -> dict[str, Any]:
@@ -86,13 +88,14 @@ def _joined(notes: tuple[str, ...]) -> str | None:
 def _scores(outcome: Outcome, metrics: dict[str, list[str]]) -> dict[str, Any]:
     row: dict[str, Any] = {}
     for task, names in metrics.items():
+        status, reason, values = None, None, {}
         score = _scored_tasks(outcome).get(task)
-        row[f"{task}.status"] = score.status if score else None
-        row[f"{task}.reason"] = score.reason if score else None
+        if score is not None:
+            status, reason, values = score.status, score.reason, score.metrics
+        row |= {f"{task}.status": status, f"{task}.reason": reason}
         for name in names:
-            found = score.metrics.get(name, {}) if score else {}
-            row[f"{task}.{name}"] = found.get("value")
-            row[f"{task}.{name}.stderr"] = found.get("stderr")
+            found = values.get(name, {})
+            row |= {f"{task}.{name}": found.get("value"), f"{task}.{name}.stderr": found.get("stderr")}
     return row
 
 
@@ -118,8 +121,8 @@ def score_rows(tables: dict[str, ItemTable], confidence: float) -> list[dict[str
             mask = ~np.isnan(values)
             if not mask.any():
                 continue
-            weights = table.weights[subject][mask] if table.weights else None
-            clusters = table.clusters[mask] if table.clusters is not None else None
+            weights = table.weights_of(subject, mask)
+            clusters = table.clusters_of(mask)
             found = mean_interval(values[mask], weights=weights, clusters=clusters, confidence=confidence)
             head = {"subject": subject, "task": table.task, "group": table.group, "metric": table.metric}
             rows.append(head | {"items": int(mask.sum())} | found)

@@ -1,6 +1,6 @@
 """Published findings about LoRA against this study's own cells.
 
-Each agrees, disagrees, cannot be told, or was not tested.
+Each agrees, disagrees, is left open, or was not tested.
 
 The findings and their rules are data, `config/literature.yaml`; this module only applies the rules.
 """
@@ -45,10 +45,9 @@ class StudyCells:
 
     def without_rows(self, axis: str) -> Answer:
         """The answer for an axis without a judged row: not varied, or not comparable."""
-        rows = self.axes[self.axes["axis"] == axis] if not self.axes.empty else self.axes
-        if rows.empty:
+        if self.axes.empty or axis not in set(self.axes["axis"]):
             return NOT_TESTED, {"code": "not_varied", "axis": axis}
-        row = rows.iloc[0]
+        row = self.axes[self.axes["axis"] == axis].iloc[0]
         names = [name for name in ("reason", "task", "units", "unscored", "token_ratio") if name in row]
         return UNSURE, {"code": "not_compared", "row": {name: row[name] for name in names}}
 
@@ -108,8 +107,9 @@ def larger_is(rule: dict[str, Any], cells: StudyCells) -> Answer:
         return UNSURE, {"code": "differences", "rows": [_row(row) for _, row in rows.iterrows()]}
     supports = []
     for _, row in proved.iterrows():
-        larger = _size(row["value"]) > _size(row["base_case_value"])
-        supports.append(row["verdict"] == (rule["direction"] if larger else opposite))
+        is_larger = _size(row["value"]) > _size(row["base_case_value"])
+        expected = rule["direction"] if is_larger else opposite
+        supports.append(row["verdict"] == expected)
     why = {"code": "proved_differences", "rows": [_row(row) for _, row in proved.iterrows()]}
     if all(supports):
         return AGREES, why

@@ -82,7 +82,7 @@ def _near_chance(base: Outcome, results: StudyResults, terms: Terms) -> Iterator
             continue
         asked += 1
         mask = ~np.isnan(values)
-        clusters = table.clusters[mask] if table.clusters is not None else None
+        clusters = table.clusters_of(mask)
         found = mean_interval(values[mask], weights=None, clusters=clusters, confidence=terms.confidence)
         if found["low"] <= chance:
             guessed.append({"task": table.task, "score": found["value"], "chance": chance})

@@ -35,7 +35,7 @@ def seed_noise(outcomes: list[Outcome], tables: dict[str, ItemTable]) -> dict[st
 def _mean(table: ItemTable, subject: str) -> float:
     values = table.values[subject]
     mask = ~np.isnan(values)
-    weights = table.weights[subject][mask] if table.weights else None
+    weights = table.weights_of(subject, mask)
     return float(np.average(values[mask], weights=weights))
 
 

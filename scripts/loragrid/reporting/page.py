@@ -112,24 +112,33 @@ def label(outcome: Outcome, *, seed: bool = True) -> str:
 
 
 def asked(material: Material) -> list[str]:
-    """Sentences on what the study asked: the grid, the training, the scoring."""
-    study = material.study
+    """Sentences on what the study asked: the grid, the training and scoring, the seeds."""
     runs = [o for o in material.outcomes if o.cell and "search" not in o.cell.departs]
-    case = study.base_case
-    axes = [AXIS_NAMES[axis] for axis in COMPARED_AXES if len({getattr(o.cell, axis) for o in runs}) > 1]
-    design = "every combination of" if study.grid.design == "factorial" else "single departures from it in"
-    budget = study.training.budget
-    seeds = sorted({o.cell.seed for o in runs})
-    targets, kept = study.scoring.target, study.scoring.retention
-    return [
-        f"{plural(len(runs), 'LoRA run')}: a base case (model {visible(case.model)}, learning rate "
-        f"{setting(case.learning_rate)}, rank {case.rank}, batch {axis_text('batch', case.batch)}) and "
-        f"{design} {listed(axes) or 'nothing'}.",
-        f"Each trains on {plural(budget.amount, budget.unit.removesuffix('s'))} and is then scored, beside its untrained base, "
-        f"on {plural(len(targets), 'target task')} ({_names(targets)}) that training should improve"
-        + (f", and on {plural(len(kept), 'retention task')} ({_names(kept)}) to see what it forgets." if kept else "."),
-        f"{'Seed' if len(seeds) == 1 else 'Seeds'}: {listed([str(seed) for seed in seeds])}.",
-    ]
+    seeds = listed([str(seed) for seed in sorted({o.cell.seed for o in runs})])
+    name = "Seeds" if "and" in seeds else "Seed"
+    return [_grid(material.study, runs), _training_and_scoring(material.study), f"{name}: {seeds}."]
+
+
+def _grid(study: Study, runs: list[Outcome]) -> str:
+    case, design = study.base_case, "single departures from it in"
+    if study.grid.design == "factorial":
+        design = "every combination of"
+    varied = [axis for axis in COMPARED_AXES if len({getattr(o.cell, axis) for o in runs}) > 1]
+    axes = listed([AXIS_NAMES[axis] for axis in varied]) or "nothing"
+    base_case = (
+        f"model {visible(case.model)}, learning rate {setting(case.learning_rate)}, rank {case.rank}, "
+        f"batch {axis_text('batch', case.batch)}"
+    )
+    return f"{plural(len(runs), 'LoRA run')}: a base case ({base_case}) and {design} {axes}."
+
+
+def _training_and_scoring(study: Study) -> str:
+    budget, targets, kept = study.training.budget, study.scoring.target, study.scoring.retention
+    trains = f"Each trains on {plural(budget.amount, budget.unit.removesuffix('s'))}"
+    scored = f"{plural(len(targets), 'target task')} ({_names(targets)}) that training should improve"
+    if kept:
+        scored += f", and on {plural(len(kept), 'retention task')} ({_names(kept)}) to see what it forgets"
+    return f"{trains} and is then scored, beside its untrained base, on {scored}."
 
 
 def _names(tasks: Sequence[str]) -> str:

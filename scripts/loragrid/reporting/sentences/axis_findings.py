@@ -18,8 +18,7 @@ MOST_ELSEWHERE = 3
 def what_mattered(compared: ComparedStudy) -> Answer:
     """Which axes have a value with a proved effect on the main target, and which have none."""
     question = "Which setting mattered?"
-    axes = compared.axes
-    rows = axes[axes["task"] == compared.target] if not axes.empty else axes
+    rows = compared.axes[compared.axes["task"] == compared.target]
     if rows.empty or (rows["verdict"] == "").all():
         reasons = "".join(f" {_not_compared(rows, axis, compared)}." for axis in dict.fromkeys(rows.get("axis", ())))
         text = f"No setting could be compared with the base case yet.{reasons}"
@@ -121,17 +120,19 @@ def _step(row: pd.Series, axis: str, compared: ComparedStudy) -> str:
 def axis_finding(compared: ComparedStudy, axis: str) -> str:
     """One sentence above an axis's figures: what its values did on the main target."""
     rows = compared.axes
-    if rows.empty or compared.target is None:
-        return "Nothing to compare yet."
     rows = rows[(rows["axis"] == axis) & (rows["task"] == compared.target)]
     judged = rows[rows["verdict"] != ""]
     if judged.empty:
-        reasons = [reason_text(row) for _, row in rows.iterrows()]
-        return f"Not compared: {reasons[0]}." if reasons else "Nothing to compare yet."
+        if rows.empty:
+            return "Nothing to compare yet."
+        return f"Not compared: {reason_text(rows.iloc[0])}."
     parts = [_value_finding(row, axis, compared) for _, row in judged.iterrows()]
     elsewhere = [f"{value} is {verdict} on {tasks}" for value, verdict, _, tasks in proved_elsewhere(compared, axis)]
-    more = f" On other tasks: {'; '.join(elsewhere)}." if elsewhere and axis in COMPARED_AXES else ""
-    return f"On {plain_name(compared.target)}: {'; '.join(parts)}.{more}"
+    text = f"On {plain_name(compared.target)}: {'; '.join(parts)}."
+    # A search's winner differs in several settings, so its row says nothing about one of them.
+    if elsewhere and axis in COMPARED_AXES:
+        text += f" On other tasks: {'; '.join(elsewhere)}."
+    return text
 
 
 def _value_finding(row: pd.Series, axis: str, compared: ComparedStudy) -> str:

@@ -74,8 +74,11 @@ def did_it_help(compared: ComparedStudy) -> Answer:
     if rows.empty:
         return Answer(question, "unsure", "Can't tell", f"No run could be compared with its base on the target.{rest}")
     better, worse = rows[rows["verdict"] == BETTER], rows[rows["verdict"] == WORSE]
-    name = f"“{plain_name(compared.target)}”" + ("" if compared.higher_is_better else " (lower is better)")
-    everyone, harm = plural(len(rows), compared.noun(rows)), f", {len(worse)} did worse" if len(worse) else ""
+    name = f"“{plain_name(compared.target)}”"
+    if not compared.higher_is_better:
+        name += " (lower is better)"
+    everyone = plural(len(rows), compared.noun(rows))
+    harm = f", {len(worse)} did worse" if len(worse) else ""
     detail = _detail(rows, compared)
     if len(better):
         tone, short = "unsure", "It depends"

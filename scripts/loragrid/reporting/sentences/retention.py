@@ -50,11 +50,14 @@ def what_was_forgotten(compared: ComparedStudy) -> Answer:
 
 def _worse_sentence(runs: list[str], noun: str, compared: ComparedStudy) -> str:
     """Two runs did worse on the old tasks: learning rate 0.1 and rank 64."""
-    count = SMALL_COUNTS[len(runs)] if len(runs) < len(SMALL_COUNTS) else str(len(runs))
+    count = str(len(runs))
+    if len(runs) < len(SMALL_COUNTS):
+        count = SMALL_COUNTS[len(runs)]
     named = [_name(run, compared) for run in runs[:MOST_NAMED]]
     if len(runs) > MOST_NAMED:
         named.append(f"{len(runs) - MOST_NAMED} more")
-    return f"{count} {noun if len(runs) == 1 else noun + 's'} did worse on the old tasks: {listed(named)}."
+    nouns = noun if len(runs) == 1 else f"{noun}s"
+    return f"{count} {nouns} did worse on the old tasks: {listed(named)}."
 
 
 def _name(run: str, compared: ComparedStudy) -> str:
@@ -99,10 +102,13 @@ def _mean_changes(runs: list[str], compared: ComparedStudy) -> list[str]:
     if lost:
         parts.append(f"{start(_name(lost['run'], compared))} lost most on average: {_kept(lost)} {over}.")
     if case and case is not lost:
-        # A mean over tasks has more items than any single one, so it can show a loss that no task
-        # proves.
-        unproved = ", not proved on any single task" if case["kept_high"] < 0 and case["run"] not in runs else ""
-        parts.append(f"The base case changed by {_kept(case)}{'' if lost else ' ' + over}{unproved}.")
+        text = f"The base case changed by {_kept(case)}"
+        if not lost:
+            text += f" {over}"
+        # A mean over tasks has more items than one task, so it can show a loss that none proves.
+        if case["kept_high"] < 0 and case["run"] not in runs:
+            text += ", not proved on any single task"
+        parts.append(f"{text}.")
     count = len(compared.summary["trade_offs"])
     ships = sum(row["ship"] == SHIP for row in compared.summary["trade_offs"])
     verb = "are" if ships > 1 else "is"
