@@ -76,18 +76,23 @@ def train_run(
         if (out / "record.json").exists():
             return _already_finished(context)
         run = prepare(context=context, lock=lock)
-        record = read_finished_copy(out, fingerprint=run.store.fingerprint)
-        if record is None:
-            record = _train(run)
-        else:
-            print_line(
-                f"[{cell.run}] {record.status} before with the same code, data and settings: "
-                f"only its record is written again (delete {out} to train it again)"
-            )
+        record = _trained_before(run) or _train(run)
         lock.check()
         # Last: Snakemake takes this file as proof that all others are complete.
         write_record(out / "record.json", record)
         run.store.remove_all()
+    return record
+
+
+def _trained_before(run: PreparedRun) -> RunRecord | None:
+    """The record of a finished run whose record.json Snakemake deleted; None if it must train."""
+    context = run.context
+    record = read_finished_copy(context.out, fingerprint=run.store.fingerprint)
+    if record is not None:
+        print_line(
+            f"[{context.cell.run}] {record.status} before with the same code, data and settings: "
+            f"only its record is written again (delete {context.out} to train it again)"
+        )
     return record
 
 
@@ -115,14 +120,7 @@ def prepare(*, context: RunContext, lock: RunLock) -> PreparedRun:
     entry = prepared_entry(study.models[cell.model], context.data_folder)
     base = backend.load(entry, recipe=recipe)
     model = backend.adapt(base, recipe=recipe)
-    trainer = backend.trainer(
-        model,
-        base=base,
-        recipe=recipe,
-        train=data.train,
-        heldout=data.heldout,
-        folder=out,
-    )
+    trainer = backend.trainer(model, base=base, recipe=recipe, data=data, folder=out)
     # The number of updates depends on the lengths of the rows, which the trainer may have packed.
     steps = plan_steps(
         study.training.budget,

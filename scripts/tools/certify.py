@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,7 +30,6 @@ from loragrid.runtime.atomic_files import write_json
 from loragrid.runtime.code_digest import code_digest
 from loragrid.runtime.provenance import device_info, git_state, versions
 from loragrid.runtime.quiet_libraries import quiet_libraries
-from loragrid.study.grid import Cell
 from loragrid.study.study_file import Study, load_study
 from loragrid.training.kill_and_resume import COMPARED, certify_resume
 from train import train_run
@@ -63,22 +63,17 @@ def certify(*, study: Study, kills: int, seed: int, work: Path) -> dict[str, Any
         if "8bit" in changes["optimizer"] and find_spec("bitsandbytes") is None:
             skipped[name] = "bitsandbytes is not installed"
             continue
-        variant = with_training(short, work / f"{len(results)}.yaml", **changes)
-        cell = variant.cells[0]
-
-        def train(out: Path, variant: Study = variant, cell: Cell = cell) -> None:
-            train_run(study=variant, cell=cell, data_folder=data_folder, out=out)
-
-        interval = variant.training.save_steps
+        number = len(results)
+        variant = with_training(short, work / f"{number}.yaml", **changes)
         found = certify_resume(
-            train,
-            work=work / f"runs-{len(results)}",
+            _trainer(variant, data_folder),
+            work=work / f"runs-{number}",
             kills=kills,
             seed=seed,
-            save_steps=interval,
+            save_steps=variant.training.save_steps,
             log=print_line,
         )
-        results.append({"variant": name, **changes, "run": cell.run, **found})
+        results.append({"variant": name, **changes, "run": variant.cells[0].run, **found})
         print_line(summary(results[-1]))
     return {
         "schema": SCHEMA,
@@ -89,6 +84,21 @@ def certify(*, study: Study, kills: int, seed: int, work: Path) -> dict[str, Any
         "backend": short.training.backend,
         "seed": seed,
         "variants": results,
+        **_provenance(),
+    }
+
+
+def _trainer(study: Study, data_folder: Path) -> Callable[[Path], None]:
+    """A function that trains the study's only cell in a folder."""
+
+    def train(out: Path) -> None:
+        train_run(study=study, cell=study.cells[0], data_folder=data_folder, out=out)
+
+    return train
+
+
+def _provenance() -> dict[str, Any]:
+    return {
         "versions": versions(),
         "git": git_state(),
         "device": device_info(),

@@ -158,9 +158,7 @@ class TrialRunner:
         recipe = make_recipe(study, cell, device=self.device)
         base = self._load_base(cell, recipe)  # Again only after a trial that failed.
         model = self.backend.adapt(base, recipe=recipe)
-        trainer = self.backend.trainer(
-            model, base=base, recipe=recipe, train=self.data.train, heldout=self.data.heldout, folder=folder
-        )
+        trainer = self.backend.trainer(model, base=base, recipe=recipe, data=self.data, folder=folder)
         steps = plan_steps(
             self.tune.budget,
             lengths_tokens=trainer.lengths_tokens(),

@@ -40,13 +40,15 @@ class KillCounts:
 
     `in_training` counts kills that ended a session in the run's history; the others came while the
     base was loading or while the finished run was being saved. `replayed`: updates that were made
-    again, for each session after a kill.
+    again, for each session after a kill. `different`: runs that differ, for each compared part.
     """
 
+    runs: int = 0
     kills: int = 0
     in_a_save: int = 0
     in_training: int = 0
     replayed: list[int] = field(default_factory=list)
+    different: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COMPARED, 0))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,31 +87,37 @@ def certify_resume(
         counts=KillCounts(),
     )
     expected, counts = comparable_result(reference), test.counts
-    different, runs = dict.fromkeys(COMPARED, 0), 0
     while counts.kills < kills:
-        out = work / f"run-{runs}"
+        out = work / f"run-{counts.runs}"
         _train_with_kills(test, out)
         counts.replayed += replayed_updates(History(out / "history.jsonl").lines())
-        runs += 1
+        counts.runs += 1
         found = comparable_result(out)
         for part in COMPARED:
-            different[part] += found[part] != expected[part]
-        total = sum(different.values())
-        log(f"{counts.kills} of {kills} kills, {runs} runs ended, different: {total}")
+            counts.different[part] += found[part] != expected[part]
+        total = sum(counts.different.values())
+        log(f"{counts.kills} of {kills} kills, {counts.runs} runs ended, different: {total}")
         shutil.rmtree(out)
+    seconds = {
+        "reference_seconds": round(test.session_seconds, 3),
+        "seconds": round(time.monotonic() - began, 3),
+    }
+    return _certificate(counts, save_steps=save_steps) | seconds
+
+
+def _certificate(counts: KillCounts, *, save_steps: int) -> dict[str, Any]:
     most = max(counts.replayed, default=0)
     return {
         "kills": counts.kills,
         "kills_in_a_save": counts.in_a_save,
         "kills_outside_training": counts.kills - counts.in_training,
-        "runs": runs,
+        "runs": counts.runs,
         "steps_replayed": sum(counts.replayed),
         "most_steps_replayed": most,
         "save_steps": save_steps,
-        "equal": {part: different[part] == 0 for part in COMPARED},
-        "holds": not any(different.values()) and most <= save_steps,
-        "reference_seconds": round(test.session_seconds, 3),
-        "seconds": round(time.monotonic() - began, 3),
+        "equal": {part: count == 0 for part, count in counts.different.items()},
+        # Equal bytes are not enough: a trainer that starts from step 0 again has them too.
+        "holds": not any(counts.different.values()) and most <= save_steps,
     }
 
 

@@ -2,16 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
+from loragrid.data.training_data import TrainingData
 from loragrid.models.model_files import BaseFacts
 from loragrid.study.sections import ModelEntry
 from loragrid.training.backends.recipe import Recipe
 from loragrid.training.checkpoints import CheckpointStore
 from loragrid.training.progress import Progress
-
-if TYPE_CHECKING:
-    from datasets import Dataset
 
 
 @dataclass(frozen=True)
@@ -62,8 +60,7 @@ class Backend(Protocol):
         *,
         base: Base,
         recipe: Recipe,
-        train: "Dataset",
-        heldout: "Dataset",
+        data: TrainingData,
         folder: Path,
     ) -> Trainer:
         """A trainer that has not started; `attach_progress` comes before `train`."""

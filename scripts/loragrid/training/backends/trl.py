@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from loragrid.data.training_data import TrainingData
 from loragrid.models.adapter_files import check_target_modules
 from loragrid.models.batch_sizes import LOGITS_PER_PASS
 from loragrid.models.loading import load_base, load_tokenizer
@@ -76,8 +77,7 @@ class TrlBackend:
         *,
         base: Base,
         recipe: Recipe,
-        train: "Dataset",
-        heldout: "Dataset",
+        data: TrainingData,
         folder: Path,
     ) -> TrainerHooks:
         """An SFTTrainer on rows that are already tokenised, labelled and cut."""
@@ -87,7 +87,7 @@ class TrlBackend:
         trainer = self.trainer_class()(
             model=model,
             args=self.config(recipe, folder=folder),
-            train_dataset=training_rows(train, recipe),
+            train_dataset=training_rows(data.train, recipe),
             processing_class=base.tokenizer,
         )
         # TRL casts the adapters of a 4-bit base to bfloat16. A GradScaler (fp16, a T4) cannot
@@ -100,7 +100,7 @@ class TrlBackend:
             trainer.per_sample = trainer.data_collator.padding_free = True
         vocabulary = network.config.get_text_config().vocab_size
         trainer.heldout = heldout_batches(
-            heldout,
+            data.heldout,
             pad_token_id=base.tokenizer.pad_token_id,
             positions=heldout_positions(recipe.device, vocabulary),
             padding_free=trainer.per_sample,

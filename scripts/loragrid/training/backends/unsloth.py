@@ -9,8 +9,9 @@ is refused (unsloth_checks.py), or noted in the record where it cannot be avoide
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from loragrid.data.training_data import TrainingData
 from loragrid.models.adapter_files import check_target_modules
 from loragrid.models.loading import load_tokenizer
 from loragrid.models.model_files import base_facts
@@ -26,9 +27,6 @@ from loragrid.training.backends.unsloth_loading import (
     load_unsloth_model,
 )
 from loragrid.training.trainer_hooks import TrainerHooks
-
-if TYPE_CHECKING:
-    from datasets import Dataset
 
 PRECISIONS = {"fp16", "bf16"}
 
@@ -97,24 +95,16 @@ class UnslothBackend(TrlBackend):
         *,
         base: Base,
         recipe: Recipe,
-        train: "Dataset",
-        heldout: "Dataset",
+        data: TrainingData,
         folder: Path,
     ) -> TrainerHooks:
         """unsloth's SFTTrainer; refused if it would not train these rows with these settings."""
-        trainer = super().trainer(
-            model,
-            base=base,
-            recipe=recipe,
-            train=train,
-            heldout=heldout,
-            folder=folder,
-        )
+        trainer = super().trainer(model, base=base, recipe=recipe, data=data, folder=folder)
         forced_float32 = bool(getattr(model, "_unsloth_forced_float32", False))
         wanted = sft_settings(recipe, folder=folder)
         unless = PRECISIONS if forced_float32 else set()
         refuse_other_settings(trainer.args, wanted, unless=unless)
-        refuse_other_rows(trainer, train, packing=recipe.packing)
+        refuse_other_rows(trainer, data.train, packing=recipe.packing)
         trainer.notes = _notes(model, recipe, forced_float32=forced_float32)
         return trainer
 
