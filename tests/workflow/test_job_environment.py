@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from loragrid.paths import SCRIPTS
-from loragrid.runtime.fork_server import VARIABLE
+from loragrid.runtime.fork_server import FOLDER_VARIABLE
 from loragrid.study.study_file import load_study
 from loragrid.workflow.environment import job_environment, resume_message, start_fork_server
 from tests.fixtures.studies import changed
@@ -32,19 +32,22 @@ def test_without_a_session_length_there_are_no_options() -> None:
 @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="no pidfd: jobs never share an interpreter here")
 def test_jobs_share_an_interpreter_only_where_they_can(monkeypatch: pytest.MonkeyPatch) -> None:
     study = load_study("demo")
-    monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.delenv(FOLDER_VARIABLE, raising=False)
     start_fork_server(study, local=True)
-    folder = Path(os.environ[VARIABLE])
+    folder = Path(os.environ[FOLDER_VARIABLE])
     assert (folder / "owner").read_text() == str(os.getpid())
     start_fork_server(study, local=True)
-    assert os.environ[VARIABLE] == str(folder), "a named folder stays"
+    assert os.environ[FOLDER_VARIABLE] == str(folder), "a named folder stays"
     start_fork_server(changed(study, training__threads=2), local=True)
-    assert VARIABLE not in os.environ
+    assert FOLDER_VARIABLE not in os.environ
     for other in (changed(study, training__backend="unsloth"), changed(study, scoring__threads=2)):
         start_fork_server(other, local=True)
-        assert VARIABLE not in os.environ
+        assert FOLDER_VARIABLE not in os.environ
     start_fork_server(study, local=False)
-    assert VARIABLE not in os.environ
+    assert FOLDER_VARIABLE not in os.environ
+    monkeypatch.setattr("loragrid.workflow.environment.detect_gpu", lambda: ("Tesla T4", 15360))
+    start_fork_server(study, local=True)
+    assert FOLDER_VARIABLE not in os.environ, "a process forked after CUDA was initialised cannot use it"
 
 
 def test_the_resume_message_names_the_study() -> None:

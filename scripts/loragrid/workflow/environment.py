@@ -39,13 +39,14 @@ def job_environment(study: Study, *, session_minutes: float | None, starts_sessi
 def start_fork_server(study: Study, *, local: bool) -> None:
     """Name the folder where the first job starts the interpreter that the others are forked from, if jobs can share one.
 
-    They can if they run here, in one thread each (the number is fixed when torch is imported), and not by unsloth, which
-    must be imported before the other libraries. A folder that the caller named stays: it calls Snakemake several times.
+    They can if they run here, in one thread each (the number is fixed when torch is imported), on no GPU (importing peft
+    initialises CUDA, and a process forked afterwards cannot use it) and not by unsloth, which must be imported before the
+    other libraries. A folder that the caller named stays: it calls Snakemake several times.
     """
     training, scoring = study.training, study.scoring
-    by_trl = training.backend == "trl" or (training.backend == "auto" and detect_gpu() is None)
+    forkable = training.backend != "unsloth" and detect_gpu() is None
     single_threaded = training.threads == scoring.threads == 1
-    if not (local and by_trl and single_threaded and hasattr(os, "pidfd_open")):
+    if not (local and forkable and single_threaded and hasattr(os, "pidfd_open")):
         os.environ.pop(FOLDER_VARIABLE, None)
         return
     if FOLDER_VARIABLE in os.environ:
