@@ -3,6 +3,8 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from loragrid.study.sections import ModelEntry
+
 MOST_TOKENS, MEAN_TOKENS = 2048, 550
 
 
@@ -23,6 +25,10 @@ class Setting:
         return replace(self, rank=rank, accumulation=accumulation)
 
 
+def _entry(model: Path) -> ModelEntry:
+    return ModelEntry(path=str(model), precision="32bit", chat_template=None)
+
+
 def predicted_mib(model: Path, setting: Setting, backend: str, *, optimizer: str, most_tokens: int) -> float:
     """The plan's peak for that run, MiB, CUDA context included."""
     from loragrid.models.shape import find_shape
@@ -39,7 +45,7 @@ def predicted_mib(model: Path, setting: Setting, backend: str, *, optimizer: str
         backend=backend,
         checkpointing=setting.dtype != "fp32",
     )
-    return training_memory(find_shape({"path": str(model)}), setup).total_mib
+    return training_memory(find_shape(_entry(model)), setup).total_mib
 
 
 def utilisation(model: Path, setting: Setting, tokens_per_second: float) -> float | None:
@@ -53,7 +59,7 @@ def utilisation(model: Path, setting: Setting, tokens_per_second: float) -> floa
     if card is None:
         return None
     needed = training_per_token(
-        find_shape({"path": str(model)}),
+        find_shape(_entry(model)),
         rank=setting.rank,
         target_modules="all-linear",
         row_tokens=MOST_TOKENS if setting.packing else MEAN_TOKENS,

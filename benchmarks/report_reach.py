@@ -1,9 +1,10 @@
-"""How far compare and report reach: made-up studies of up to 1,000 runs × 5 tasks × 200 items, timed in processes of their own.
+"""How compare and report scale: synthetic studies of up to 1,000 runs × 5 tasks × 200 items.
 
     python -m benchmarks.report_reach [--runs 10 100 1000] [--items 200] [--folder FOLDER] [--out FILE.json]
 
-Seconds and peak memory of both stages, size of the page, and how the page of the largest study opens and scrolls in a headless
-Chromium that draws by the CPU (needs playwright and Chromium; left out where they are missing).
+Measures seconds and peak memory of both stages, each in a process of its own, and the size of the page. Also measures how the
+page of the largest study opens and scrolls in a headless Chromium that draws on the CPU; this part is left out without
+playwright and Chromium.
 """
 
 import argparse
@@ -18,8 +19,9 @@ from loragrid.paths import ROOT
 
 RATES, RANKS, BATCHES = 10, [16, 4, 8, 32, 64], [[2, 4], [1, 1], [4, 4], [4, 8]]
 CHROMIUM = Path("/usr/bin/chromium")
-# A reader's wheel: so many notches of so many pixels, one every 50 ms, and meanwhile the time between two drawn frames.
+# A reader's mouse wheel: so many notches of so many pixels, one every 50 ms. Meanwhile the time between frames is measured.
 NOTCHES, NOTCH_PX, NOTCH_MS = 120, 300, 50
+LATE_FRAME_MS = 50  # a longer gap between frames is seen as a stutter
 WATCH_FRAMES = """
 window.frames_ms = [];
 let before = null;
@@ -31,9 +33,11 @@ requestAnimationFrame(function tick(now) {
 """
 
 
-def make(folder: Path, *, runs: int, items: int) -> Path:
-    """The made-up study and its results; returns the study file. `runs`: learning rates × ranks × batches × seeds, as many of
-    each in turn as the number takes, so a multiple of ten."""
+def make_study(folder: Path, *, runs: int, items: int) -> Path:
+    """Write a synthetic study with its results and return the study file. `runs`: a multiple of ten.
+
+    The grid is learning rates × ranks × batches × seeds, with as many of each in turn as the number of runs needs.
+    """
     from tests.fixtures import synthetic
 
     ranks = RANKS[: max(1, runs // RATES)]
@@ -56,24 +60,29 @@ def make(folder: Path, *, runs: int, items: int) -> Path:
     return study.path
 
 
-def measure(folder: Path, *, runs: int, items: int) -> dict:
-    """Make the study, run both stages on it, and say what they took."""
-    study = make(folder, runs=runs, items=items)
+def measure(folder: Path, *, runs: int, items: int) -> dict[str, Any]:
+    """Seconds, peak memory and page size of both stages on a synthetic study."""
+    study = make_study(folder, runs=runs, items=items)
     results, page = folder / "results", folder / "reports" / "report.html"
     stage = [sys.executable, "", "--study", str(study), "--results", str(results), "--out"]
     found = {}
     for name, out in (("compare", results / "compare"), ("report", page)):
         stage[1] = str(ROOT / "scripts" / f"{name}.py")
         found[name] = run([*stage, str(out)])
-    total = found["compare"]["seconds"] + found["report"]["seconds"]
-    cells = len(list((results / "train").iterdir()))
-    found |= {"runs": cells, "items": items, "seconds": round(total, 2), "page_mb": round(page.stat().st_size / 1e6, 2)}
-    return found
+    seconds = found["compare"]["seconds"] + found["report"]["seconds"]
+    return found | {
+        "runs": len(list((results / "train").iterdir())),
+        "items": items,
+        "seconds": round(seconds, 2),
+        "page_mb": round(page.stat().st_size / 1e6, 2),
+    }
 
 
 def scroll(page: Path) -> dict[str, Any] | None:
-    """Open the page, all its details too, and turn the wheel: seconds to open, milliseconds between frames; None where there
-    is no browser."""
+    """Seconds to open the page, and milliseconds between frames while it scrolls with all details open.
+
+    None without a browser.
+    """
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:
@@ -81,7 +90,9 @@ def scroll(page: Path) -> dict[str, Any] | None:
     if not CHROMIUM.exists():
         return None
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-gpu"])
+        # Without a GPU: the slowest machine that may open the page.
+        options = ["--no-sandbox", "--disable-gpu"]
+        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=options)
         shown = browser.new_page(viewport={"width": 1280, "height": 800})
         began = time.monotonic()
         shown.goto(page.as_uri())
@@ -94,16 +105,21 @@ def scroll(page: Path) -> dict[str, Any] | None:
             shown.wait_for_timeout(NOTCH_MS)
         frames, reached = shown.evaluate("[frames_ms, scrollY]")
         browser.close()
-    late = sum(frame > 50 for frame in frames) / len(frames)
-    return {"open_seconds": opened, "scrolled_px": reached, "frame_ms": spread(frames), "share_over_50_ms": late}
+    late = sum(frame > LATE_FRAME_MS for frame in frames) / len(frames)
+    return {
+        "open_seconds": opened,
+        "scrolled_px": reached,
+        "frame_ms": spread(frames),
+        "share_over_50_ms": late,
+    }
 
 
 def main() -> None:
-    """Map the command line to `measure` and write what came out."""
+    """Map the command line to `measure` and `scroll`, and write their results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, nargs="*", default=[10, 100, 1000])
     parser.add_argument("--items", type=int, default=200)
-    parser.add_argument("--folder", type=Path, help="where to make the studies, kept; a temporary folder otherwise")
+    parser.add_argument("--folder", type=Path, help="folder for the studies, kept; temporary if left out")
     parser.add_argument("--out", type=Path, default=RESULTS / "report_reach.json")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:

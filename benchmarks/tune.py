@@ -35,7 +35,7 @@ from loragrid.searching.search import Search
 from loragrid.searching.search_result import summarize, trial_rows
 from loragrid.searching.trials import TrialRunner
 from loragrid.study.study_file import Study, load_study
-from tune import work
+from tune import run_trials
 
 NOISE_SEEDS = 3
 PARTS = ("pruning", "pace", "large_32bit", "large_4bit")
@@ -71,7 +71,7 @@ def noise_95(rows: list[dict[str, Any]]) -> float:
 def _one_search(study: Study, bench: TrialRunner, folder: Path) -> dict[str, Any]:
     folder.mkdir(parents=True)
     search = Search(folder, name="pruned", tune=study.tune)
-    work(search, bench, stop=StopSignals(), clock=SessionClock(None))
+    run_trials(search, bench, stop=StopSignals(), clock=SessionClock(None))
     rows = trial_rows(search)
     found = summarize(rows, search.space)
     losses = {}

@@ -182,6 +182,31 @@ def test_every_gpu_piece_in_small(small_gpu: Callable[..., dict], piece: str) ->
     assert all(figure for _, figure, _ in load("gpu_table").gpu_rows(found) if piece != "capped")
 
 
+def test_runs_started_together_take_turns(tmp_path: Path) -> None:
+    script, said = tmp_path / "script.py", tmp_path / "said"
+    lines = ["import sys, time", "out = open(sys.argv[1], 'a')", "print('in', file=out, flush=True)", "time.sleep(0.3)"]
+    script.write_text("\n".join([*lines, "print('out', file=out)"]))
+    code = "from benchmarks import gpu_turn; gpu_turn.LIBRARIES = (); gpu_turn.main()"
+    command = [sys.executable, "-c", code, "trl", tmp_path / "turn", script, said]
+    runs = [subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL) for _ in range(3)]
+    assert [run.wait() for run in runs] == [0, 0, 0]
+    assert said.read_text().split() == ["in", "out"] * 3
+
+
+def test_a_folded_run_is_compared_with_the_unfolded_one_and_the_library_s_own_defaults() -> None:
+    same = {"shape": "llama-1b", "precision": "4bit", "dtype": "bf16", "rank": 16, "steps": 12, "packing": False}
+    paces = {("loragrid, trl", 2): 100.0, ("loragrid, trl", 8): 300.0, ("trl, its own defaults", 2): 150.0}
+    rows = [
+        same | {"way": way, "per_device": batch, "accumulation": 8 // batch, "useful_tokens_per_second": pace}
+        for (way, batch), pace in paces.items()
+    ]
+    found = {"piece": "train", "complete": True, "rows": rows}
+    lines = {what: figure for what, figure, _ in load("gpu_table").gpu_rows(found) if "useful tokens/s to" in what}
+    folded = {what.rpartition(" to ")[2]: figure for what, figure in lines.items() if "8 × 1" in what}
+    assert folded == {"trl alone by its own defaults, 2 × 4": "2.00", "its own at 2 × 4": "3.00"}
+    assert [figure for what, figure in lines.items() if "8 × 1" not in what] == ["0.67"]
+
+
 def test_a_gpu_row_that_fails_says_why_and_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gpu = load("gpu")
     monkeypatch.setattr(gpu.Bench, "resume", lambda *_: (_ for _ in ()).throw(RuntimeError("out of luck")))
