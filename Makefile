@@ -1,8 +1,8 @@
-# make study   set up .venv on first use, run the study named in config/config.yaml, say where the report is
-# make app     use what was trained: a page on this machine, Ctrl-C ends it (ARGS="--run RUN" starts with another run)
+# make study   set up .venv on first use, run the study named in config/config.yaml, print the path of the report
+# make app     use the tuned models on a local page; Ctrl-C ends it (ARGS="--run RUN" starts with another run)
 # make space   a folder with the app that runs on a Hugging Face Space
-# make test    the same with the test tools, then the whole test suite
-# make bench   measure the claims side by side with what one would use instead
+# make test    set up the test tools, run the whole test suite
+# make bench   measure loragrid side by side with the tools that one would use instead
 
 PYTHON ?= python3
 VENV := .venv
@@ -25,7 +25,7 @@ space: $(VENV)/.app
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --ignore tests/slurm
-	$(BIN)/python -m pytest tests/slurm  # its jobs have time limits: nothing beside them
+	$(BIN)/python -m pytest tests/slurm  # its jobs have time limits, so nothing runs beside them
 
 certify: $(VENV)/.test
 	$(BIN)/python scripts/tools/certify.py
@@ -49,7 +49,7 @@ environment.yml: requirements.txt
 clean:
 	rm -rf $(VENV)
 
-$(VENV)/.study: requirements.txt scripts/tools/install_torch.sh
+$(VENV)/.study: requirements.txt pyproject.toml scripts/tools/install_torch.sh
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: loragrid needs Python 3.11 or newer: make study PYTHON=python3.12")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	sh scripts/tools/install_torch.sh $(BIN) requirements.txt

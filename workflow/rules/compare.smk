@@ -1,5 +1,5 @@
 # Compare: every run against its untrained base, item by item, and every axis against the base case.
-# in:  the score record of every base and run; the runs' records are read from where they lie
+# in:  the score record of every base and run; the runs' records, undeclared
 # out: results/{study}/compare/: runs.csv, comparisons.csv, axes.csv, and compare.json, written last
 
 

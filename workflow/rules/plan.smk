@@ -1,7 +1,7 @@
-# Plan: what the study takes (memory, operations, hours, sessions), before anything is downloaded; sharper with every run.
-# in:  the study file, config/cards.yaml and task_sizes.yaml; data cards and records as far as there are any
-# out: a table on the terminal; results/{study}/plan/: plan.csv and plan.json; reports/{study}/plan.html. None is declared: a plan is
-#      made anew whenever it is asked for, and nothing depends on it.
+# Plan: what the study takes (memory, operations, hours, sessions), before anything is downloaded; finished runs make it more exact.
+# in:  the study file, config/cards.yaml and task_sizes.yaml; data cards and records, if there are any
+# out: a table on the terminal; results/{study}/plan/: plan.csv and plan.json; reports/{study}/plan.html. None is declared: every
+#      call makes the plan again, and nothing depends on it.
 
 
 rule plan:

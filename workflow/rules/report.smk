@@ -1,6 +1,6 @@
 # Report: one self-contained HTML page, drawn from the comparison and the records.
-# in:  results/{study}/compare/compare.json, the search's result if there is one; records, losses and data cards
-#      from where they lie
+# in:  results/{study}/compare/compare.json, the search's result if there is one; records, losses and data
+#      cards, undeclared
 # out: reports/{study}/report.html, beside it figures/ and tables/; `snakemake --report` bundles all three with captions
 
 

@@ -1,7 +1,7 @@
 # Train: one cell of the grid, one LoRA adapter.
 # in:  the tokenised rows; the base model named in the study
 # out: results/{study}/train/{run}/record.json, written last; beside it adapter/, losses.csv, history.jsonl.
-#      Checkpoints lie there too, undeclared: Snakemake deletes what it declares, and they must survive a kill.
+#      Checkpoints are there too, undeclared: Snakemake deletes declared outputs, and checkpoints must survive a kill.
 
 
 rule train:

@@ -1,4 +1,4 @@
-# Tune: search for a good setting; where the study says so its winner becomes a run like any other.
+# Tune: search for a good setting; if the study says so, the winner becomes a run like any other.
 # in:  the tokenised rows of the base case's model; the base model named in the study
 # out: results/{study}/tune/tune.json, written last; beside it trials.csv, curves.csv, winner/{study}.yaml (the winner as a
 #      study of one run) and, undeclared so that they survive a kill, journal.log and trials/.
