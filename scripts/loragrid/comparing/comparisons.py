@@ -38,10 +38,12 @@ class Terms:
 
     @property
     def confidence(self) -> float:
+        """Coverage of the intervals, 1 - alpha."""
         return 1 - self.alpha
 
     @property
     def draws(self) -> Draws:
+        """Number and seed of the random sign flips."""
         return Draws(self.bootstrap_draws, self.seed)
 
 

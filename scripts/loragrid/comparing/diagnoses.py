@@ -1,6 +1,5 @@
 """The diagnosis of a whole study: causes per run, faults of bases, limits of comparison."""
 
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -47,7 +46,7 @@ def _causes(
     for row in judged.comparisons.to_dict("records"):
         for run in row["runs"].split():
             rows.setdefault(run, []).append(row)
-    leaking = leaks(results.folder, results.study.data_sets)
+    leaking, losses = leaks(results.folder, results.study.data_sets), _precision_losses(judged)
     causes = {}
     for run, found in evidence.items():
         outcome = found.outcome
@@ -56,16 +55,18 @@ def _causes(
             own.append(leaking[outcome.cell.data])
         # Only a broken base explains a bad run; one at chance limits what can be forgotten.
         own += [cause for cause in faults.get(outcome.base, []) if cause.cause == "broken_base"]
-        causes[run] = own + list(_precision(judged, outcome.model))
+        causes[run] = own + losses.get(outcome.model, [])
     return causes
 
 
-def _precision(judged: JudgedTables, model: str) -> Iterator[Cause]:
-    """Proved losses of a model's untrained base against the same base in a higher precision."""
+def _precision_losses(judged: JudgedTables) -> dict[str, list[Cause]]:
+    """Model → proved losses of its untrained base against the same base in a higher precision."""
+    losses: dict[str, list[Cause]] = {}
     for row in judged.controls.to_dict("records"):
-        if row["low_model"] == model and row["verdict"] == WORSE:
+        if row["verdict"] == WORSE:
             measured = {name: row[name] for name in ("task", "difference", "precision", "high_model")}
-            yield Cause("precision", "base_lost", measured)
+            losses.setdefault(row["low_model"], []).append(Cause("precision", "base_lost", measured))
+    return losses
 
 
 def _equal_tokens(evidence: dict[str, RunEvidence]) -> int | None:
