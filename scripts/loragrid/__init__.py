@@ -1,1 +1,2 @@
-"""What the stages share, in rooms: a room imports only from rooms below it (the layers are listed in pyproject.toml)."""
+"""What the stages share, in rooms: a room imports only from rooms below it (the layers are listed
+in pyproject.toml)."""

@@ -18,7 +18,8 @@ _log: Path | None = None
 
 
 class UserError(Exception):
-    """A mistake the user can fix. One line: FILE or KEY, what is wrong (the value found), the fix."""
+    """A mistake the user can fix. One line: FILE or KEY, what is wrong (the value found), the
+    fix."""
 
 
 class Failed(Exception):
@@ -39,8 +40,9 @@ class Paused(Exception):
 def run_main(main: Callable[[], None]) -> None:
     """Run a stage's `main` and turn its end into one line and an exit status.
 
-    Exit status: 0 done, 1 failed, 2 user error, 75 paused, 130 stopped by Ctrl-C. With `--log FILE` on the command line, all
-    output goes to that file, and only the lines of `print_line` go to the terminal too. A bug's traceback is then in the file.
+    Exit status: 0 done, 1 failed, 2 user error, 75 paused, 130 stopped by Ctrl-C. With `--log FILE`
+    on the command line, all output goes to that file, and only the lines of `print_line` go to the
+    terminal too. A bug's traceback is then in the file.
     """
     log = _take_log_option()
     if log is not None:
@@ -73,7 +75,8 @@ def print_line(line: str) -> None:
 def print_line_unbuffered(line: str) -> None:
     """Print one line from a signal handler.
 
-    Bypasses the streams: the signal may have interrupted a write, and a stream refuses a second write within the first.
+    Bypasses the streams: the signal may have interrupted a write, and a stream refuses a second
+    write within the first.
     """
     content = f"{one_line(line)}\n".encode()
     for descriptor in (2,) if _terminal is None else (2, _terminal.fileno()):
@@ -82,18 +85,21 @@ def print_line_unbuffered(line: str) -> None:
 
 
 def output_options() -> tuple[list[str], TextIO | None]:
-    """Command-line options and stderr for another process of this job, so that both write to the same places."""
+    """Command-line options and stderr for another process of this job, so that both write to the
+    same places."""
     return (["--log", str(_log)] if _log else []), _terminal
 
 
 def first_line(error: BaseException) -> str:
-    """The first 300 characters of the first line of an exception's message; its type when there is no message."""
+    """The first 300 characters of the first line of an exception's message; its type when there is
+    no message."""
     lines = str(error).strip().splitlines()
     return lines[0][:300] if lines else type(error).__name__
 
 
 def one_line(text: str) -> str:
-    """Fold a message into a single line without control characters, so that untrusted text cannot forge a second one."""
+    """Fold a message into a single line without control characters, so that untrusted text cannot
+    forge a second one."""
     return "".join(ch if ch.isprintable() else " " for ch in " ".join(text.split()))
 
 
@@ -112,8 +118,9 @@ def _take_log_option() -> Path | None:
 
 
 def _redirect(log: Path) -> None:
-    """Send file descriptors 1 and 2 to the log, keeping the terminal for `print_line`. Done here and not by a shell pipe to
-    `tee`, which a signal to the process group would end before the trainer has written its checkpoint."""
+    """Send file descriptors 1 and 2 to the log, keeping the terminal for `print_line`. Done here
+    and not by a shell pipe to `tee`, which a signal to the process group would end before the
+    trainer has written its checkpoint."""
     global _terminal, _log
     _log = log
     log.parent.mkdir(parents=True, exist_ok=True)

@@ -189,7 +189,7 @@ def plain_name(name: str) -> str:
 
 def as_sentence(text: str) -> str:
     """The text with a capital, unless it begins with a name of the code, and a full stop."""
-    if "_" not in text.split()[0]:
+    if "_" not in text.split(maxsplit=1)[0]:
         text = text[:1].upper() + text[1:]
     return text if text.endswith((".", "!", "?")) else f"{text}."
 

@@ -1,4 +1,5 @@
-"""Writes the demo's scoring items and rephrased prompts: `python scripts/tools/make_demo_tasks.py`."""
+"""Writes the demo's scoring items and rephrased prompts: `python
+scripts/tools/make_demo_tasks.py`."""
 
 import argparse
 import json
@@ -30,7 +31,8 @@ DATA_SEED = 3407
 
 
 def make_tasks(*, out: Path, seed: int, items: int) -> None:
-    """Write `items` items to each `out/tasks/demo/{task}.jsonl`, and `out/prompts/demo.jsonl`. Same seed, same bytes."""
+    """Write `items` items to each `out/tasks/demo/{task}.jsonl`, and `out/prompts/demo.jsonl`. Same
+    seed, same bytes."""
     tasks = {
         "running_plan": plan_items(items=items, seed=seed),
         "world_facts": fact_items(items=items, seed=seed),
@@ -43,7 +45,8 @@ def make_tasks(*, out: Path, seed: int, items: int) -> None:
 
 
 def plan_items(*, items: int, seed: int) -> list[dict]:
-    """Requests for running plans in combinations and wordings that the fine-tuning data lacks; all prompts differ."""
+    """Requests for running plans in combinations and wordings that the fine-tuning data lacks; all
+    prompts differ."""
     rng = random.Random(f"plan items {seed}")
     combinations = request_combinations(evaluation=True)
     rows: dict[str, dict] = {}
@@ -85,7 +88,8 @@ def list_items(*, items: int, seed: int) -> list[dict]:
 
 
 def rephrased_prompts(*, prompts: int, seed: int) -> list[dict]:
-    """Prompts of the fine-tuning data in an evaluation wording, each with its row's original prompt and answer."""
+    """Prompts of the fine-tuning data in an evaluation wording, each with its row's original prompt
+    and answer."""
     rng = random.Random(f"prompts {seed}")
     rows = draw_rows(DATA_ROWS, DATA_SEED)
     rephrased = []

@@ -24,6 +24,7 @@ class Answer:
 
     @property
     def tokens_per_second(self) -> float:
+        """Tokens per second of writing; 0 before any time has passed."""
         return self.tokens / self.seconds if self.seconds > 0 else 0.0
 
 

@@ -20,6 +20,7 @@ class Adherence:
 
     @property
     def followed(self) -> bool:
+        """Whether the plan has the weeks and the days that were asked for."""
         return self.weeks_right and self.days_right
 
 

@@ -34,6 +34,7 @@ class SecurityMiddleware:
         ]
 
     async def __call__(self, scope: dict, receive: Any, send: Any) -> None:
+        """Refuse unknown paths and long requests; pass the rest on."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
         elif not OPEN_PATHS.fullmatch(scope["path"].removeprefix(scope.get("root_path", ""))):

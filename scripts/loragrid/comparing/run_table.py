@@ -12,9 +12,10 @@ from loragrid.records.record import TaskScore
 
 # Fields of a training record that are columns as they are.
 FROM_RECORD = (
-    "backend data_id data_fingerprint train_rows heldout_rows base_source base_commit base_sha256 steps planned_steps samples "
-    "tokens loss_tokens padding_share train_seconds tokens_per_second peak_vram_mib peak_rss_mib energy_joules "
-    "trainable_parameters total_parameters final_train_loss first_heldout_loss final_heldout_loss adapter_sha256"
+    "backend data_id data_fingerprint train_rows heldout_rows base_source base_commit "
+    "base_sha256 steps planned_steps samples tokens loss_tokens padding_share train_seconds "
+    "tokens_per_second peak_vram_mib peak_rss_mib energy_joules trainable_parameters "
+    "total_parameters final_train_loss first_heldout_loss final_heldout_loss adapter_sha256"
 ).split()
 CELL_COLUMNS = "learning_rate rank alpha per_device_batch accumulation effective_batch seed departs".split()
 ORIGIN_COLUMNS = (

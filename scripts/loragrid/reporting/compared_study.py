@@ -24,6 +24,7 @@ class ComparedStudy:
 
     @property
     def target(self) -> str | None:
+        """The main target task; None if no target was scored."""
         return self.summary["primary_target"]
 
     @property
@@ -33,18 +34,22 @@ class ComparedStudy:
 
     @property
     def unit(self) -> str:
+        """Unit of the main target: share or plain."""
         return self.units[self.target] if self.target else "plain"
 
     @property
     def higher_is_better(self) -> bool:
+        """Direction of the main target."""
         return self.summary["tasks"][self.target]["higher_is_better"] if self.target else True
 
     @property
     def interval(self) -> str:
+        """Name of the intervals, such as "95% interval"."""
         return f"{round((1 - self.summary['terms']['alpha']) * 100)}% interval"
 
     @property
     def power(self) -> str:
+        """Power of the smallest detectable differences, such as "80%"."""
         return f"{self.summary['terms']['power'] * 100:g}%"
 
     def axis(self, axis: str) -> str:

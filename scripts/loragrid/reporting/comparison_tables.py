@@ -107,14 +107,23 @@ def noise_floor(material: Material) -> list[str]:
 # Method in the tables → its sentence on the page.
 TESTS = {
     MCNEMAR: "Right-or-wrong items are tested by the exact McNemar test.",
-    EXACT: "Where few items are not simply right or wrong, or few passages are shared, all flips of the signs of their "
-    "differences are counted.",
-    DRAWN: "Items that are not simply right or wrong, or that share a passage, are tested by random flips of the signs of their "
-    "differences.",
-    TAIL: "Where no random flip reaches the observed difference, the p value is that of the paired t test, which assumes many "
-    "items: random flips alone cannot give a p value small enough to survive the correction.",
-    SEEDS_T: "Where the variance between seeds was measured, a t test on the variances of items and seeds together replaces the "
-    "tests on items alone.",
+    EXACT: (
+        "Where few items are not simply right or wrong, or few passages are shared, all flips of the "
+        "signs of their differences are counted."
+    ),
+    DRAWN: (
+        "Items that are not simply right or wrong, or that share a passage, are tested by random "
+        "flips of the signs of their differences."
+    ),
+    TAIL: (
+        "Where no random flip reaches the observed difference, the p value is that of the paired t "
+        "test, which assumes many items: random flips alone cannot give a p value small enough to "
+        "survive the correction."
+    ),
+    SEEDS_T: (
+        "Where the variance between seeds was measured, a t test on the variances of items and seeds "
+        "together replaces the tests on items alone."
+    ),
 }
 
 

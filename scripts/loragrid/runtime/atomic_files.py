@@ -1,4 +1,5 @@
-"""Files that are whole or not there: written beside their place, fsynced, renamed. And their digests."""
+"""Files that are whole or not there: written beside their place, fsynced, renamed. And their
+digests."""
 
 import errno
 import hashlib
@@ -17,7 +18,8 @@ NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
 def write_bytes(path: Path | str, content: bytes) -> None:
-    """Write `content` so that a reader sees the old file or the new one, never half of it, even after a power cut."""
+    """Write `content` so that a reader sees the old file or the new one, never half of it, even
+    after a power cut."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
@@ -40,7 +42,8 @@ def write_text(path: Path | str, text: str) -> None:
 
 
 def write_json(path: Path | str, value: Any) -> None:
-    """`write_bytes` for JSON: two-space indent, keys in the order given, NaN allowed (Python's `NaN`)."""
+    """`write_bytes` for JSON: two-space indent, keys in the order given, NaN allowed (Python's
+    `NaN`)."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
@@ -51,11 +54,13 @@ def atomic_folder(
     temporary: Path | None = None,
     on_error: Callable[[BaseException], None] = lambda error: None,
 ) -> Iterator[Path]:
-    """Yield a folder to fill that becomes `final` when the block ends: readers see all of it or none.
+    """Yield a folder to fill that becomes `final` when the block ends: readers see all of it or
+    none.
 
     Its files are fsynced before it is renamed. An existing `final` is replaced. On any error the
     temporary folder is removed and `final` stays as it was; `on_error` runs before the removal and
-    may raise a clearer error. `temporary`, by default `final`.partial, is on the file system of `final`.
+    may raise a clearer error. `temporary`, by default `final`.partial, is on the file system of
+    `final`.
     """
     temporary = temporary or final.with_name(f"{final.name}.partial")
     replaced = temporary.with_name(f"{temporary.name}.replaced")
@@ -100,7 +105,8 @@ def fsync_tree(folder: Path) -> None:
 
 
 def check_writable(folder: Path) -> None:
-    """Raise `UserError` if nothing can be written in `folder`, or where it would have to be made."""
+    """Raise `UserError` if nothing can be written in `folder`, or where it would have to be
+    made."""
     while not folder.exists():
         folder = folder.parent
     if not os.access(folder, os.W_OK | os.X_OK):
@@ -126,12 +132,14 @@ def sha256_file(path: Path | str) -> str:
 
 
 def sha256_json(value: Any) -> str:
-    """SHA-256 of a value's canonical JSON (sorted keys, no blanks): equal settings, equal digest."""
+    """SHA-256 of a value's canonical JSON (sorted keys, no blanks): equal settings, equal
+    digest."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def fsync_folder(folder: Path | str) -> None:
-    """Make a rename inside `folder` survive a power cut (POSIX: a folder's entries are synced on their own).
+    """Make a rename inside `folder` survive a power cut (POSIX: a folder's entries are synced on
+    their own).
 
     Some mounted drives know no such call for folders and say so; they get what they can give.
     """

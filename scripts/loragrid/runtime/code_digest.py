@@ -1,6 +1,8 @@
-"""A digest of a stage's logic, so that Snakemake re-runs a stage when its code changes and not when a comment does.
+"""A digest of a stage's logic, so that Snakemake re-runs a stage when its code changes and not when
+a comment does.
 
-Every call of Snakemake needs the digests of all stages, so the parsed result of a file is cached beside Python's own cache.
+Every call of Snakemake needs the digests of all stages, so the parsed result of a file is cached
+beside Python's own cache.
 """
 
 import ast
@@ -27,7 +29,8 @@ class _Module(NamedTuple):
 
 @cache
 def code_digest(stage: str) -> str:
-    """Digest of `scripts/{stage}.py` and of every module under `scripts/` that it imports, directly or not, except `IGNORED`.
+    """Digest of `scripts/{stage}.py` and of every module under `scripts/` that it imports, directly
+    or not, except `IGNORED`.
 
     Built from `ast.dump` without docstrings: comments, blank lines and docstrings do not count.
     """
@@ -39,7 +42,8 @@ def code_digest(stage: str) -> str:
 
 
 def modules_of(start: Path, *, without: Sequence[Path] = ()) -> set[Path]:
-    """`start` and every file under `scripts/` that it imports, directly or not, late imports inside functions included.
+    """`start` and every file under `scripts/` that it imports, directly or not, late imports inside
+    functions included.
 
     Files in `without`, and those reachable only through them, are left out.
     """
@@ -110,7 +114,8 @@ def _known() -> dict[str, list]:
 
 @cache
 def _this_file() -> bytes:
-    """Part of the cache's keys: another version of this module must not reuse this one's results."""
+    """Part of the cache's keys: another version of this module must not reuse this one's
+    results."""
     return Path(__file__).read_bytes()
 
 

@@ -1,16 +1,19 @@
-"""A fork server for the jobs of one local run: libraries are imported once, and each job is forked from there.
+"""A fork server for the jobs of one local run: libraries are imported once, and each job is forked
+from there.
 
-Importing torch, transformers and TRL takes longer than training a small model. The workflow therefore names a folder in
-an environment variable. The first job starts a server in that folder; the server imports the libraries of a stage when a
-job first asks for that stage, and forks one child per job. The job's own process, which Snakemake watches, waits for its
-child: it forwards signals, exits as the child exits, and takes the child with it when it is killed. The server exits
-once its owner has exited: the main snakemake, whose process id is in the file `owner`. Without a folder or a server, a
-stage runs in its own process.
+Importing torch, transformers and TRL takes longer than training a small model. The workflow
+therefore names a folder in an environment variable. The first job starts a server in that folder;
+the server imports the libraries of a stage when a job first asks for that stage, and forks one
+child per job. The job's own process, which Snakemake watches, waits for its child: it forwards
+signals, exits as the child exits, and takes the child with it when it is killed. The server exits
+once its owner has exited: the main snakemake, whose process id is in the file `owner`. Without a
+folder or a server, a stage runs in its own process.
 
-A child takes over the job's arguments, environment, working directory, umask, process group, import path, stdin, stdout
-and stderr, and imports the project's own modules itself. Written by hand because multiprocessing's fork server serves
-one Python program and not the separate commands that Snakemake starts. Needs Linux (pidfd). Never used with CUDA: a
-process forked after CUDA was initialised cannot use it.
+A child takes over the job's arguments, environment, working directory, umask, process group, import
+path, stdin, stdout and stderr, and imports the project's own modules itself. Written by hand
+because multiprocessing's fork server serves one Python program and not the separate commands that
+Snakemake starts. Needs Linux (pidfd). Never used with CUDA: a process forked after CUDA was
+initialised cannot use it.
 """
 
 import contextlib
@@ -31,7 +34,8 @@ import time
 from pathlib import Path
 
 FOLDER_VARIABLE = "LORAGRID_WARM"
-# What a stage has imported when its real work begins. A missing library is left for the job to report.
+# What a stage has imported when its real work begins. A missing library is left for the job to
+# report.
 LIBRARIES = {
     "prepare_data": ("transformers", "pyarrow.parquet"),
     "train": ("datasets", "transformers.models.auto.modeling_auto", "peft", "trl.trainer.sft_trainer"),
@@ -47,7 +51,8 @@ STARTS_WITHIN_SECONDS = 10.0
 
 
 def delegate_to_fork_server() -> None:
-    """Let a child of the fork server do this process's job, and exit as it exits; return where there is no server."""
+    """Let a child of the fork server do this process's job, and exit as it exits; return where
+    there is no server."""
     folder, stage = os.environ.get(FOLDER_VARIABLE), Path(sys.argv[0]).stem
     if not folder or stage not in LIBRARIES:
         return
@@ -99,7 +104,8 @@ def _connect(folder: Path) -> socket.socket | None:
 
 
 def _start(folder: Path) -> None:
-    """Start the server, once, and wait until it listens. OSError if the owner has exited and its folder is gone."""
+    """Start the server, once, and wait until it listens. OSError if the owner has exited and its
+    folder is gone."""
     with open(folder / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if (folder / "socket").exists():

@@ -1,4 +1,5 @@
-"""Packages that some settings need and `make study` does not install. A missing one is refused before any work.
+"""Packages that some settings need and `make study` does not install. A missing one is refused
+before any work.
 
 This module only refuses, so `code_digest` leaves it out of every stage's code.
 """

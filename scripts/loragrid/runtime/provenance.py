@@ -27,7 +27,8 @@ def versions() -> dict[str, str]:
 
 
 def git_state() -> dict[str, Any]:
-    """Commit of this checkout and whether tracked files have changed; both None outside a git checkout."""
+    """Commit of this checkout and whether tracked files have changed; both None outside a git
+    checkout."""
 
     def git(*arguments: str) -> str | None:
         try:

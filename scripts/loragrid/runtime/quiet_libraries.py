@@ -4,12 +4,14 @@ import os
 
 
 def quiet_libraries() -> None:
-    """Switch off telemetry, progress bars and the tokenizers' own threads. Call it before the libraries are imported."""
+    """Switch off telemetry, progress bars and the tokenizers' own threads. Call it before the
+    libraries are imported."""
     os.environ |= {
         "HF_HUB_DISABLE_TELEMETRY": "1",
         # A job's log is read afterwards: a progress bar would fill it with copies of itself.
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "TQDM_DISABLE": "1",
-        # A job uses the cores that its rule declares, and tokenizers warns when a process with its threads forks.
+        # A job uses the cores that its rule declares, and tokenizers warns when a process with its
+        # threads forks.
         "TOKENIZERS_PARALLELISM": "false",
     }

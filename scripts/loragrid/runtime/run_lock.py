@@ -1,13 +1,16 @@
 """One trainer per run: a lock file in the run's folder that names its holder.
 
-It combines two locks because neither is enough alone. The kernel's lock (`flock`) ends with its process, however that
-dies, so a crash is distinguished from a live trainer on the same machine without waiting. But many network file systems
-and mounted drives keep `flock` to one machine. The holder therefore also touches the file every few seconds (heartbeat),
-and a trainer on another machine waits until the last heartbeat is too old. Ages use the file system's own clock, never
-the clocks of two machines. A machine that slept notices at its next heartbeat or save that it lost the lock, and stops.
-A lock that cannot be read for a moment, as happens on network drives, counts as still held.
+It combines two locks because neither is enough alone. The kernel's lock (`flock`) ends with its
+process, however that dies, so a crash is distinguished from a live trainer on the same machine
+without waiting. But many network file systems and mounted drives keep `flock` to one machine. The
+holder therefore also touches the file every few seconds (heartbeat), and a trainer on another
+machine waits until the last heartbeat is too old. Ages use the file system's own clock, never the
+clocks of two machines. A machine that slept notices at its next heartbeat or save that it lost the
+lock, and stops. A lock that cannot be read for a moment, as happens on network drives, counts as
+still held.
 
-Written by hand because the `filelock` library has no heartbeat for file systems without a shared flock.
+Written by hand because the `filelock` library has no heartbeat for file systems without a shared
+flock.
 """
 
 import fcntl
@@ -27,16 +30,19 @@ from typing import Any
 from loragrid.errors import Paused, UserError
 
 HEARTBEAT_SECONDS = 20.0
-# Longer than any pause of a live trainer, such as a frozen drive; the heartbeat has a thread of its own.
+# Longer than any pause of a live trainer, such as a frozen drive; the heartbeat has a thread of its
+# own.
 STALE_SECONDS = 300.0
 READS, READ_PAUSE_SECONDS = 3, 0.2
 
 
 class RunLock:
-    """Context manager that holds `folder/trainer.lock`, or raises `Paused` with a line that names the holder."""
+    """Context manager that holds `folder/trainer.lock`, or raises `Paused` with a line that names
+    the holder."""
 
     def __init__(self, folder: Path, *, run: str, on_loss: Callable[[str], None] = lambda reason: None) -> None:
-        """`on_loss` is called once, from another thread, when a heartbeat finds that another trainer took over."""
+        """`on_loss` is called once, from another thread, when a heartbeat finds that another
+        trainer took over."""
         self.path = folder / "trainer.lock"
         self.run = run
         self._on_loss = on_loss
@@ -56,7 +62,8 @@ class RunLock:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Release the lock. After a `UserError` nothing was trained, so no new lock file is left."""
+        """Release the lock. After a `UserError` nothing was trained, so no new lock file is
+        left."""
         self._stop.set()
         if self._is_mine():
             with suppress(OSError):  # the drive is gone: the lock expires by its age
@@ -66,10 +73,12 @@ class RunLock:
         os.close(self._descriptor)
 
     def check(self) -> None:
-        """Raise `UserError` if another trainer has taken over the run, as one may after this machine slept."""
+        """Raise `UserError` if another trainer has taken over the run, as one may after this
+        machine slept."""
         if self.lost():
             raise UserError(
-                f"run {self.run}: taken over by another trainer while this one was suspended ({self._describe_holder()}). "
+                f"run {self.run}: taken over by another trainer while this one was suspended "
+                f"({self._describe_holder()}). "
                 "This one stops; the other continues."
             )
 
@@ -135,7 +144,8 @@ class RunLock:
         return None
 
     def _age_seconds(self) -> float:
-        """Seconds since the holder's last heartbeat, by the file system's clock: compared with a file touched now."""
+        """Seconds since the holder's last heartbeat, by the file system's clock: compared with a
+        file touched now."""
         probe = self.path.with_name(f".clock-{self._token}")
         try:
             probe.touch()

@@ -14,10 +14,12 @@ MARGIN_SECONDS = 1.0
 
 
 class StopSignals:
-    """Context manager that turns SIGTERM and SIGINT into a stop request, which the trainer checks after every update.
+    """Context manager that turns SIGTERM and SIGINT into a stop request, which the trainer checks
+    after every update.
 
-    `requested` is the signal's name or None. A repeated signal changes nothing, because snakemake forwards a Ctrl-C that
-    the terminal has already sent to the job. SIGQUIT (Ctrl-\\) ends the process at once.
+    `requested` is the signal's name or None. A repeated signal changes nothing, because snakemake
+    forwards a Ctrl-C that the terminal has already sent to the job. SIGQUIT (Ctrl-\\) ends the
+    process at once.
     """
 
     def __init__(self) -> None:
@@ -25,7 +27,8 @@ class StopSignals:
         self._previous: dict[int, object] = {}
 
     def __enter__(self) -> "StopSignals":
-        # Python allows signal handlers only in the main thread; elsewhere (a test, a notebook) callers use `request`.
+        # Python allows signal handlers only in the main thread; elsewhere (a test, a notebook)
+        # callers use `request`.
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._previous[number] = signal.signal(number, self._handle)
@@ -48,10 +51,11 @@ class StopSignals:
 
 
 class SessionClock:
-    """Time left in the session, in seconds of monotonic time, which a changed wall clock does not affect.
+    """Time left in the session, in seconds of monotonic time, which a changed wall clock does not
+    affect.
 
-    `ends` is a value of `time.monotonic()`, one clock for all processes of a machine on Linux and macOS, or None for a
-    session without an end.
+    `ends` is a value of `time.monotonic()`, one clock for all processes of a machine on Linux and
+    macOS, or None for a session without an end.
     """
 
     def __init__(self, ends: float | None) -> None:
@@ -83,7 +87,8 @@ class SessionClock:
 
         `with_evaluation` adds an evaluation, `loading` the seconds of loading before the step.
         """
-        # Safety factors: steps and evaluations vary little, saving varies with the load of the drive.
+        # Safety factors: steps and evaluations vary little, saving varies with the load of the
+        # drive.
         evaluation = 1.2 * self._slowest_evaluation if with_evaluation else 0.0
         work = loading + 1.2 * self._slowest_step + evaluation + 1.5 * self._slowest_save
         return work + MARGIN_SECONDS > self.left()
@@ -102,7 +107,8 @@ def session_seconds(minutes: Any, *, key: str) -> float | None:
 
 
 def add_session_options(parser: argparse.ArgumentParser) -> None:
-    """Add `--session-minutes`, for people, and `--session-ends`, for rules, whose jobs share one session."""
+    """Add `--session-minutes`, for people, and `--session-ends`, for rules, whose jobs share one
+    session."""
     limit = parser.add_mutually_exclusive_group()
     limit.add_argument(
         "--session-minutes", type=float, metavar="M", help="pause in time for a session that lasts M minutes from now"
@@ -113,7 +119,8 @@ def add_session_options(parser: argparse.ArgumentParser) -> None:
 
 
 def session_end(options: argparse.Namespace, *, session_minutes: float | None) -> float | None:
-    """When the session ends, on the monotonic clock: by the command line, else by the study's `session_minutes`."""
+    """When the session ends, on the monotonic clock: by the command line, else by the study's
+    `session_minutes`."""
     if options.session_ends is not None:
         return options.session_ends
     if options.session_minutes is not None:

@@ -150,6 +150,7 @@ def _shown(value: Any) -> str:
 
 
 def dotted_key(parts: Iterable[str | int]) -> str:
+    """A key of the study file as its reader writes it: grid.batch[0]."""
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
     return text.removeprefix(".") or "the study"
 

@@ -1,4 +1,5 @@
-"""The environment of a study's jobs: where they find the code, the study and the session's end, and the fork server."""
+"""The environment of a study's jobs: where they find the code, the study and the session's end, and
+the fork server."""
 
 import atexit
 import os
@@ -17,10 +18,10 @@ from loragrid.study.study_file import Study
 def job_environment(study: Study, *, session_minutes: float | None, starts_session: bool) -> dict[str, str]:
     """Environment variables of all jobs of one call of Snakemake.
 
-    They are no params: another checkout, another spelling of the study file's path or another session length would run
-    everything again. `starts_session`: whether this process begins the session. A cluster's job is a session of its own on
-    another machine, where Snakemake reads the workflow again; a process that runs one job for its parent keeps the
-    parent's end.
+    They are no params: another checkout, another spelling of the study file's path or another
+    session length would run everything again. `starts_session`: whether this process begins the
+    session. A cluster's job is a session of its own on another machine, where Snakemake reads the
+    workflow again; a process that runs one job for its parent keeps the parent's end.
     """
     search_path = os.pathsep.join((str(Path(sys.executable).parent), *os.get_exec_path()))
     variables = {
@@ -37,11 +38,13 @@ def job_environment(study: Study, *, session_minutes: float | None, starts_sessi
 
 
 def start_fork_server(study: Study, *, local: bool) -> None:
-    """Name the folder where the first job starts the interpreter that the others are forked from, if jobs can share one.
+    """Name the folder where the first job starts the interpreter that the others are forked from,
+    if jobs can share one.
 
-    They can if they run here, in one thread each (the number is fixed when torch is imported), on no GPU (importing peft
-    initialises CUDA, and a process forked afterwards cannot use it) and not by unsloth, which must be imported before the
-    other libraries. A folder that the caller named stays: it calls Snakemake several times.
+    They can if they run here, in one thread each (the number is fixed when torch is imported), on
+    no GPU (importing peft initialises CUDA, and a process forked afterwards cannot use it) and not
+    by unsloth, which must be imported before the other libraries. A folder that the caller named
+    stays: it calls Snakemake several times.
     """
     training, scoring = study.training, study.scoring
     forkable = training.backend != "unsloth" and detect_gpu() is None
@@ -58,7 +61,8 @@ def start_fork_server(study: Study, *, local: bool) -> None:
 
 
 def resume_message(study: str) -> str:
-    """What to type after a stop, for users who do not know Snakemake. `study`: as given on the command line."""
+    """What to type after a stop, for users who do not know Snakemake. `study`: as given on the
+    command line."""
     return (
         "loragrid: the study is not finished. Finished work is kept: run the same command to continue "
         "(after a hard kill, first `snakemake --unlock`).\n"

@@ -35,7 +35,8 @@ class Options:
 
 
 def _switch(name: str, value: Any) -> bool:
-    """A switch's value. Snakemake passes `--config partial=true` on as text and `True` as a value."""
+    """A switch's value. Snakemake passes `--config partial=true` on as text and `True` as a
+    value."""
     if str(value).lower() not in SWITCHES:
         raise UserError(f"--config {name}={value}: not a switch value. Fix: write {name}=true or {name}=false.")
     return SWITCHES[str(value).lower()]

@@ -83,10 +83,8 @@ def _effects(found: AxesFound, compared: ComparedStudy) -> list[str]:
     if found.steps:
         parts[0] = f"On {name}: {found.steps[0]}."
     if found.still:
-        parts.append(
-            f"No effect on {name} was proved for {listed(found.still)}; in brackets, the effect that the test of each value "
-            f"finds with a probability of {compared.power}."
-        )
+        brackets = f"the effect that the test of each value finds with a probability of {compared.power}"
+        parts.append(f"No effect on {name} was proved for {listed(found.still)}; in brackets, {brackets}.")
     if found.elsewhere:
         count = len(found.elsewhere) - MOST_ELSEWHERE
         more = f"; {count} more" if count > 0 else ""

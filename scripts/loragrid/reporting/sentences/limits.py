@@ -51,9 +51,10 @@ def not_comparable_sentence(found: dict[str, Any]) -> str:
         models = listed([visible(model) for model in found["models"]])
         return f"Losses across {models}: their tokenizers or templates differ, so a token is not the same unit in each."
     axis, ratio = found["axis"], number(found["token_ratio"], 2)
+    value = f"{AXIS_NAMES[axis].capitalize()} {axis_value(axis, found['value'])}"
     return (
-        f"{AXIS_NAMES[axis].capitalize()} {axis_value(axis, found['value'])} with the base case: its runs saw {ratio} times "
-        "the base case’s tokens. The table of runs has the held-out loss of all runs at the same number of tokens."
+        f"{value} with the base case: its runs saw {ratio} times the base case’s tokens. "
+        "The table of runs has the held-out loss of all runs at the same number of tokens."
     )
 
 
