@@ -24,9 +24,10 @@ def pairs(both: int, gained: int, lost: int, neither: int) -> tuple[np.ndarray, 
 
 
 def test_mcnemar_and_bonett_price_of_a_published_table() -> None:
-    # Fagerland, Lydersen & Laake 2013/2014, airway hyper-responsiveness before and after stem cell transplantation (Bentur et
-    # al. 2009): 1 both, 1 and 7 discordant, 12 neither of 21. They give exact McNemar p = 0.070 and, for the difference
-    # of -0.286, a Bonett-Price interval of -0.508 to -0.014 (their p1 - p2).
+    # Fagerland, Lydersen & Laake 2013/2014, airway hyper-responsiveness before and after stem cell
+    # transplantation (Bentur et al. 2009): 1 both, 1 and 7 discordant, 12 neither of 21. They give
+    # exact McNemar p = 0.070 and, for the difference of -0.286, a Bonett-Price interval of -0.508
+    # to -0.014 (their p1 - p2).
     found = compare(*pairs(both=1, gained=7, lost=1, neither=12))
     assert found.p[0] == pytest.approx(0.0703, abs=5e-5)
     assert found.difference[0] == pytest.approx(6 / 21)
@@ -41,8 +42,9 @@ def test_nothing_discordant_is_no_evidence_and_no_certainty() -> None:
 
 
 def test_permutation_of_darwins_maize() -> None:
-    # Fisher 1935, The Design of Experiments, 3: of 2^15 sign patterns of Darwin's 15 differences 863 give a sum as
-    # large as the observed 314 in one tail, so p = 1726/32768 = 0.0527 two-sided; t = 2.148, p = 0.0497.
+    # Fisher 1935, The Design of Experiments, 3: of 2^15 sign patterns of Darwin's 15 differences
+    # 863 give a sum as large as the observed 314 in one tail, so p = 1726/32768 = 0.0527 two-sided;
+    # t = 2.148, p = 0.0497.
     darwin = np.array([49, -67, 8, 16, 6, 23, 28, 41, 14, 29, 56, 24, 75, 60, -48])
     found = compare(np.zeros(15), darwin)
     assert found.p[0] == pytest.approx(1726 / 32768) and found.method == [sign_flips.EXACT]
@@ -92,8 +94,11 @@ def test_clusters_count_as_one_unit_as_statsmodels_has_it() -> None:
 @pytest.mark.parametrize("shared", [0.0, 0.4, 1.0])
 @pytest.mark.parametrize("sizes", [(13, 5, 5, 2, 1), (40, *[5] * 7), tuple(range(1, 13)), (5,) * 20])
 def test_coverage_with_few_unequal_clusters(sizes: tuple[int, ...], shared: float) -> None:
-    """`shared`: the part of an item's variance that its cluster has in common. The usual error covers 0.78 to 0.85 of the
-    first two at worst; the corrected one errs on the wide side where items of a cluster share nothing."""
+    """`shared` is the part of an item's variance that its cluster has in common.
+
+    The usual error covers 0.78 to 0.85 of the first two at worst; the corrected one errs on the
+    wide side where items of a cluster share nothing.
+    """
     rng = np.random.default_rng(12)
     clusters, draws = np.repeat(np.arange(len(sizes)), sizes), 4000
     values = np.sqrt(shared) * rng.normal(size=(draws, len(sizes)))[:, clusters]
@@ -143,8 +148,11 @@ def test_coverage_of_t_intervals(skewed: bool) -> None:
 
 @pytest.mark.parametrize("method", ["holm", "bh"])
 def test_no_effect_gives_few_false_verdicts(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """1,000 studies of 12 comparisons without any effect: at most 5% of the studies hold a false claim, and so at most 5% a
-    false `better` (the bound leaves three standard errors of the simulation). All studies are tested in two calls."""
+    """Of 1,000 studies of 12 comparisons without any effect at most 5% hold a false claim.
+
+    So at most 5% hold a false `better`. The bound leaves three standard errors of the simulation.
+    All studies are tested in two calls.
+    """
     monkeypatch.setattr("gc.collect", lambda: 0)  # statsmodels' Holm calls it every time, a tenth of a second
     rng, studies = np.random.default_rng(7), 1000
     base = rng.random((studies, 1, 60)) < 0.5
@@ -244,7 +252,8 @@ def test_settings_that_differ_only_by_luck_of_the_seed_seldom_differ() -> None:
 
 
 def test_corrections_are_those_of_the_papers() -> None:
-    # Benjamini & Hochberg 1995, table of 15 ordered p values: at 5% Bonferroni-type methods reject 3, theirs 4.
+    # Benjamini & Hochberg 1995, table of 15 ordered p values: at 5% Bonferroni-type methods reject
+    # 3, theirs 4.
     p = np.array([1, 4, 19, 95, 201, 278, 298, 344, 459, 3240, 4262, 5719, 6528, 7590, 10000]) / 10000
     assert (paired_statistics.corrected(p, method="bh") < 0.05).sum() == 4
     assert (paired_statistics.corrected(p, method="holm") < 0.05).sum() == 3

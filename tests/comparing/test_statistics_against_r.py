@@ -1,4 +1,4 @@
-"""The statistics against R, its base packages and clubSandwich: tests/comparing/reference/statistics.R made the figures."""
+"""The statistics against R and clubSandwich, whose results reference/statistics.R wrote."""
 
 import json
 from pathlib import Path
@@ -55,7 +55,8 @@ def test_interval_and_sign_flips_of_single_items_are_rs() -> None:
     assert found.p[0] == pytest.approx(expected["flips_p"], **CLOSE)
 
 
-# The weights of a cluster's own items enter clubSandwich's correction one by one, ours by their sum.
+# The weights of a cluster's own items enter clubSandwich's correction one by one, ours by their
+# sum.
 @pytest.mark.parametrize("kind, close", [("unweighted", 1e-6), ("alone", 1e-6), ("weighted", 2e-3)])
 def test_clustered_error_and_degrees_of_freedom_are_clubsandwichs(kind: str, close: float) -> None:
     expected = R["clustered"][kind]
