@@ -96,18 +96,18 @@ close.addEventListener("click", () => dialog.close());
 dialog.append(close);
 document.body.append(dialog);
 for (const figure of document.querySelectorAll("figure")) {
-  const picture = figure.querySelector("svg");
+  const drawing = figure.querySelector("svg");
   const button = document.createElement("button");
   button.type = "button";
   button.className = "enlarge";
   button.textContent = "Full size";
-  button.setAttribute("aria-describedby", picture.getAttribute("aria-labelledby"));
+  button.setAttribute("aria-describedby", drawing.getAttribute("aria-labelledby"));
   button.addEventListener("click", () => {
     figure.style.minHeight = `${figure.offsetHeight}px`;
-    dialog.append(picture);
-    dialog.setAttribute("aria-labelledby", picture.getAttribute("aria-labelledby"));
+    dialog.append(drawing);
+    dialog.setAttribute("aria-labelledby", drawing.getAttribute("aria-labelledby"));
     dialog.addEventListener("close", () => {
-      figure.prepend(picture);
+      figure.prepend(drawing);
       figure.style.minHeight = "";
     }, { once: true });
     dialog.showModal();
