@@ -14,20 +14,21 @@ from loragrid.study.schema import read_schema
 
 HEAD = """# Study files
 
-`config.yaml` names the study that `snakemake` runs: a file in `studies/`, or any path. A study file is complete: nothing is
-merged into it, every key must be written, and an unknown key is an error. To start your own, copy `studies/demo.yaml`.
+`config.yaml` names the study that `snakemake` runs: a file in `studies/`, or any path. A study file is complete:
+nothing is merged into it, every key must be written, and an unknown key is an error. To start your own, copy
+`studies/demo.yaml`.
 
-Relative paths are looked up beside the study file first, then in the project. A number with an exponent needs a decimal point:
-`2.0e-4`, because YAML reads `2e-4` as text.
+Relative paths are looked up beside the study file first, then in the project. A number with an exponent needs a
+decimal point: `2.0e-4`, because YAML reads `2e-4` as text.
 
-A run is named after everything that determines its adapter: one cell of the grid, `data`, its entry of `models`, and `training`.
-A changed setting therefore makes a new run, and an added value trains only the new cells. The following keys are not part of a
-run's identity and may be changed at any time without training again:
+A run is named after everything that determines its adapter: one cell of the grid, `data`, its entry of `models`, and
+`training`. A changed setting therefore makes a new run, and an added value trains only the new cells. The following
+keys are not part of a run's identity and may be changed at any time without training again:
 
 - `save_steps`, `save_minutes`, `keep_checkpoints`, `session_minutes` and `report_to` of `training`;
 - `shape` of a model, and the path of a local file (its content counts);
-- `title`, `scoring`, `compare`, `tune` and `plan`. A change of `scoring` (except its `threads`) scores again, a change of
-  `compare` compares again.
+- `title`, `scoring`, `compare`, `tune` and `plan`. A change of `scoring` (except its `threads`) scores again, a change
+  of `compare` compares again.
 
 `python scripts/tools/describe_keys.py` writes this page from `workflow/schemas/study.schema.yaml`.
 

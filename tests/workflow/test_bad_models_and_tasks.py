@@ -18,7 +18,10 @@ MODELS = {
     "an unknown model type": (config(model_type="nonsense"), ["model", "config.json", "nonsense"]),
     "code of its own": (config(auto_map={"AutoModelForCausalLM": "mine.Model"}), ["auto_map", "never"]),
     "no weights": (in_model(lambda f: (f / "model.safetensors").unlink()), ["safetensors"]),
-    "pickled weights": (in_model(lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin")), ["pickled", "convert"]),
+    "pickled weights": (
+        in_model(lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin")),
+        ["pickled", "convert"],
+    ),
     "half the weights": (in_model(lambda f: os.truncate(f / "model.safetensors", 999)), ["safetensors"]),
     "weights of another shape": (config(hidden_size=64), ["model", "config.json"]),
     "heads that do not divide": (config(num_attention_heads=3), ["model", "config.json", "attention heads"]),
