@@ -115,10 +115,10 @@ def test_trials_of_a_search_train_one_after_another(toy_llama: Path, tmp_path: P
     """The same trial three times: each is trained, and to the same losses."""
     from loragrid.runtime.session import SessionClock, StopSignals
     from loragrid.searching.trials import TrialRunner
-    from tests.searching.test_tune import TUNE
+    from tests.fixtures.search_toys import MODEL_TUNE
 
-    toy = make_toy(tmp_path, toy_llama, training__backend="unsloth", tune=TUNE)
-    bench, results = TrialRunner(toy.study, toy.data), []
+    toy = make_toy(tmp_path, toy_llama, training__backend="unsloth", tune=MODEL_TUNE)
+    runner, results = TrialRunner(toy.study, toy.data), []
     for _ in range(3):
         given = {
             "name": "trial",
@@ -126,7 +126,7 @@ def test_trials_of_a_search_train_one_after_another(toy_llama: Path, tmp_path: P
             "stop": StopSignals(),
             "clock": SessionClock(None),
         }
-        results.append(bench.run({}, **given, should_prune=lambda part, loss: False))
+        results.append(runner.run({}, **given, should_prune=lambda part, loss: False))
     assert [(result.outcome, result.reason) for result in results] == [("complete", None)] * 3
     assert results[0].curve == results[1].curve == results[2].curve
 
