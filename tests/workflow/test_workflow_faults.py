@@ -1,137 +1,22 @@
-"""Faults of the whole workflow: signals to Snakemake, its death, a wiped machine, two at once, a kill during writing."""
+"""Faults of the whole workflow: signals to Snakemake, its death, a wiped machine, two at once."""
 
 import json
 import os
-import shutil
 import signal
-import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-import compare
-import report
 from loragrid.paths import ROOT
 from loragrid.runtime.fork_server import FOLDER_VARIABLE
 from loragrid.study.study_file import load_study
-from tests.fixtures import synthetic
-from tests.fixtures.checkout import Checkout
+from tests.fixtures.workplace import Workplace
 
 pytestmark = pytest.mark.usefixtures("warm")
-
-STEPS = 120
-# The copied trainer takes a second per update while a file `slow` lies beside the study: a signal finds it at work. It notes in
-# a file `ends` until when its session lasts, which is over once a file `over` lies there.
-SLOWLY = """
-def _go_slowly() -> None:
-    import time
-    from loragrid.training.progress import Progress
-    from loragrid.runtime.session import SessionClock
-    here = Path(__file__).parents[1]
-    begin, left = SessionClock.__init__, SessionClock.left
-    def noted(self, ends):
-        begin(self, ends)
-        with open(here / "ends", "a") as file:
-            print(ends, file=file)
-    SessionClock.__init__ = noted
-    SessionClock.left = lambda self: 0.0 if (here / "over").exists() else left(self)
-    must_stop = Progress.must_stop
-    def slowly(self, step):
-        if (here / "slow").exists():
-            time.sleep(1.0)
-        return must_stop(self, step)
-    Progress.must_stop = slowly
-
-
-if __name__ == "__main__":
-    _go_slowly()
-"""
-
-
-class Workplace(Checkout):
-    """A checkout with a study of one run, whose results lie in a folder of their own as on a mounted drive."""
-
-    def __init__(self, folder: Path, model: Path, results: Path) -> None:
-        super().__init__(folder, model)
-        self.drive = results
-        self.started: list[subprocess.Popen] = []
-        settings = self.settings
-        settings["grid"]["learning_rate"] = [1.0e-2]
-        settings["data"]["source"] = {"path": str(folder.parent / "rows.json")}
-        settings["training"] |= {"budget": {"steps": STEPS}, "save_steps": 10, "evaluate_every_steps": 30}
-        settings["scoring"]["retention"] = []
-        self.write(settings)
-        shutil.move(folder / "rows.json", folder.parent)
-        script = folder / "scripts" / "train.py"
-        script.write_text(script.read_text().replace('\nif __name__ == "__main__":\n', SLOWLY))
-        (folder / "slow").touch()
-
-    @property
-    def run(self) -> Path:
-        (cell,) = load_study(str(self.study)).cells
-        return self.drive / "results" / self.study.stem / "train" / cell.run
-
-    @property
-    def steps(self) -> int:
-        """Updates of the run that are in its table of losses."""
-        losses = self.run / "losses.csv"
-        return losses.read_text().count(",train,") if losses.exists() else 0
-
-    def command(self, *arguments: str) -> list[str]:
-        return super().command(*arguments, "--directory", str(self.drive))
-
-    def start(self) -> subprocess.Popen:
-        """Snakemake on the run, in a process group of its own, as a terminal starts it."""
-        target = str((self.run / "record.json").relative_to(self.drive))
-        said = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-        process = subprocess.Popen(self.command(target), cwd=self.folder, start_new_session=True, **said)
-        self.started.append(process)
-        return process
-
-    def end(self, snakemake: subprocess.Popen) -> str:
-        """What it said until it ended, which is no success."""
-        said, _ = snakemake.communicate(timeout=300)
-        assert snakemake.returncode == 1, said
-        assert not (self.run / "record.json").exists()
-        return said
-
-    def wait_for(self, happened: Callable[[], object]) -> None:
-        deadline = time.monotonic() + 300
-        while not happened():
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-
-    def wait_for_more(self, steps: int) -> None:
-        """Until that many updates more are made."""
-        wanted = self.steps + steps
-        self.wait_for(lambda: self.steps >= wanted)
-
-    def trainer(self) -> int:
-        """The process that trains the run."""
-        deadline = time.monotonic() + 60
-        while not (text := (self.run / "trainer.lock").read_text()):  # emptied and written anew as it changes hands
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        return json.loads(text)["pid"]
-
-    def prepare_other_study(self) -> None:
-        """Another study in the same folder, at the same time: its data are prepared."""
-        other = self.study.with_name("other.yaml")
-        shutil.copy(self.study, other)
-        (cell,) = load_study(str(other)).cells
-        card = f"results/other/data/{cell.data}/card.json"
-        command = [argument.replace(str(self.study), str(other)) for argument in self.command(card)]
-        assert subprocess.run(command, cwd=self.folder).returncode == 0 and (self.drive / card).exists()
-
-    def move(self, to: Path) -> None:
-        """Another machine: the code elsewhere, nothing left where it was."""
-        shutil.copytree(self.folder, to, symlinks=True)
-        shutil.rmtree(self.folder)
-        self.folder, self.study = to, to / self.study.name
 
 
 @pytest.fixture
@@ -269,64 +154,3 @@ def test_a_session_of_no_length_is_one_line(tmp_path: Path) -> None:
     ]
     assert done.returncode == 2 and len(lines) == 1
     assert lines[0].startswith("error: session_minutes: abc not a number of minutes above 0")
-
-
-# --- 18: killed while writing
-
-
-@pytest.fixture(scope="module")
-def scored(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("scored")
-    synthetic.make_results(synthetic.make_study(folder), folder / "results")
-    return folder
-
-
-def write_all(folder: Path, out: Path) -> None:
-    """Compare and report, as their rules call them."""
-    study = synthetic.make_study(folder)
-    compare.compare(study=study, results=folder / "results", out=folder / "results/compare")
-    report.report(study=study, results=folder / "results", out=out)
-
-
-def files_of(*folders: Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for folder in folders for file in folder.rglob("*") if file.is_file()}
-
-
-def kill_at(number: int, work: Callable[[], None]) -> bool:
-    """Do the work in a child that dies by SIGKILL with its n-th file half written. Returns whether it came so far."""
-    child = os.fork()
-    if child == 0:
-        left = number
-
-        def half_written(handle: int) -> None:
-            nonlocal left
-            if stat.S_ISDIR(os.fstat(handle).st_mode):
-                return
-            left -= 1
-            if left < 0:
-                os.ftruncate(handle, os.fstat(handle).st_size // 2)
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        os.fsync = half_written
-        try:
-            work()
-        finally:
-            os._exit(0)
-    return os.waitpid(child, 0)[1] == signal.SIGKILL
-
-
-def test_tables_and_page_are_whole_or_absent_after_a_kill_at_any_file(scored: Path, tmp_path: Path) -> None:
-    """Fault 18: no half-written file stands under its name, compare.json and the page come last, and the next call ends it."""
-    tables, pages = scored / "results/compare", tmp_path / "reports"
-    write_all(scored, pages / "report.html")
-    whole = files_of(tables, pages)
-    for folder in (tables, pages):
-        shutil.rmtree(folder)
-    for number in (0, 4, len(whole) // 2, len(whole) - 1):  # a table, compare.json or near it, a picture, the page
-        assert kill_at(number, lambda: write_all(scored, pages / "report.html"))
-        found = {name: content for name, content in files_of(tables, pages).items() if not name.endswith(".partial")}
-        assert found.items() <= whole.items() and len(found) == number
-        assert "report.html" not in found and ("compare.json" in found) == (number > 4)
-    write_all(scored, pages / "report.html")
-    found = {name: content for name, content in files_of(tables, pages).items() if not name.endswith(".partial")}
-    assert found == whole
