@@ -153,4 +153,4 @@ def test_a_session_of_no_length_is_one_line(tmp_path: Path) -> None:
         line for line in done.stderr.splitlines() if not line.startswith(("Using workflow specific", "Config file"))
     ]
     assert done.returncode == 2 and len(lines) == 1
-    assert lines[0].startswith("error: session_minutes: abc not a number of minutes above 0")
+    assert lines[0].startswith("error: session_minutes: not a number of minutes above 0 (abc)")
