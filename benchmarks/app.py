@@ -63,8 +63,8 @@ def measure_loading(catalogue: Catalogue) -> tuple[Answerer, dict[str, Any]]:
     tuned = [subject for subject in catalogue.subjects if subject.adapter and subject.model == start.model]
     read = [_seconds(answerer.load, subject) for subject in tuned if subject != start]
     switched = [_seconds(answerer.load, subject) for _ in range(5) for subject in tuned]
-    told = {"load_seconds": load, "adapters": len(tuned), "switch_seconds": spread(switched)}
-    return answerer, told | ({"read_seconds": spread(read)} if read else {})
+    outcome = {"load_seconds": load, "adapters": len(tuned), "switch_seconds": spread(switched)}
+    return answerer, outcome | ({"read_seconds": spread(read)} if read else {})
 
 
 def _seconds(work: Callable[..., Any], *arguments: Any) -> float:
@@ -78,9 +78,9 @@ def measure_answers(answerer: Answerer, asked: list[dict[str, Any]]) -> tuple[li
     subject = answerer.catalogue.subject(answerer.catalogue.start)
     answered(answerer, subject, asked[0])  # what is made ready once
     answers, firsts, seconds = zip(*(answered(answerer, subject, form) for form in asked))
-    told = {"answer_seconds": spread(seconds), "first_word_seconds": spread(firsts)}
-    told["tokens"] = spread([answer.tokens for answer in answers])
-    return [visible(answer.text) for answer in answers], told
+    outcome = {"answer_seconds": spread(seconds), "first_word_seconds": spread(firsts)}
+    outcome["tokens"] = spread([answer.tokens for answer in answers])
+    return [visible(answer.text) for answer in answers], outcome
 
 
 def measure_queue(answerer: Answerer, asked: list[dict[str, Any]], alone: list[str]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ TARGETS = "q_proj k_proj v_proj o_proj gate_proj up_proj down_proj".split()
 
 
 def load_unsloth(settings: dict[str, Any]) -> tuple[Any, Any]:
-    """unsloth's own loader and adapters, its gradient checkpointing. It takes bf16 where the card has it, unless told."""
+    """unsloth's own loader and adapters, its gradient checkpointing. It takes bf16 where the card has it, unless a dtype is named."""
     import torch
     from unsloth import FastLanguageModel
 
@@ -192,8 +192,8 @@ def main() -> None:
     parser.add_argument("--settings", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    told = train(options.library, json.loads(options.settings.read_text()), options.out.parent)
-    options.out.write_text(json.dumps(told))
+    outcome = train(options.library, json.loads(options.settings.read_text()), options.out.parent)
+    options.out.write_text(json.dumps(outcome))
 
 
 if __name__ == "__main__":

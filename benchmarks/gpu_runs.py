@@ -59,13 +59,15 @@ class Bench:
     def speed(self, setting: Setting, way: str) -> dict[str, Any]:
         """Useful tokens per second, step time, peak memory and FLOP utilisation. RuntimeError for a run that fails."""
         name, _, how = way.removeprefix("loragrid, ").partition(", ")
-        told = self.ours(setting, name) if way.startswith("loragrid") else self.peer(setting, name, how)
-        seconds = statistics.median(told["step_seconds"][self.steps // 4 :])
-        row = {"step_seconds": seconds, "step_seconds_all": told["step_seconds"]}
-        row |= {"loss_tokens_all": told["loss_tokens"]}
-        row |= {"useful_tokens_per_second": told["loss_tokens_per_step"] / seconds}
-        row |= {"tokens_per_second": told["tokens_per_step"] / seconds, "peak_vram_mib": told["peak_vram_mib"]}
-        return row | {"flop_utilisation": utilisation(self._model(setting), setting, told["tokens_per_step"] / seconds)}
+        outcome = self.ours(setting, name) if way.startswith("loragrid") else self.peer(setting, name, how)
+        seconds = statistics.median(outcome["step_seconds"][self.steps // 4 :])
+        row = {"step_seconds": seconds, "step_seconds_all": outcome["step_seconds"]}
+        row |= {"loss_tokens_all": outcome["loss_tokens"]}
+        row |= {"useful_tokens_per_second": outcome["loss_tokens_per_step"] / seconds}
+        row |= {"tokens_per_second": outcome["tokens_per_step"] / seconds, "peak_vram_mib": outcome["peak_vram_mib"]}
+        return row | {
+            "flop_utilisation": utilisation(self._model(setting), setting, outcome["tokens_per_step"] / seconds)
+        }
 
     def fit(self, setting: Setting, backend: str, *, cap_mib: int) -> dict[str, Any]:
         """Whether a run fits under the cap with every row as long as allowed, its peak, and what the plan says."""
@@ -158,9 +160,9 @@ class Bench:
         asked = vars(setting) | {"model": str(self._model(setting)), "data": str(self._rows())}
         asked |= {"how": how, "steps": self.steps, "most_tokens": self._most_tokens, "optimizer": self._optimizer()}
         (out / "settings.json").write_text(json.dumps(asked))
-        command = [HERE / "gpu_peer.py", library, "--settings", out / "settings.json", "--out", out / "told.json"]
+        command = [HERE / "gpu_peer.py", library, "--settings", out / "settings.json", "--out", out / "outcome.json"]
         _wait(self._spawn(self._in_turn(library, command), out), out)
-        return json.loads((out / "told.json").read_text())
+        return json.loads((out / "outcome.json").read_text())
 
     def _finished(self, setting: Setting, backend: str, **options: Any) -> Path:
         process, out = self._start(setting, backend, **options)

@@ -16,8 +16,12 @@ def gpu_rows(found: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
         figures += [
             f"{what} {most:.3g}" for value in shown.values() if isinstance(value, dict) for what, most in value.items()
         ]
-        told = row.get("failed") or row.get("because") or "; ".join(figures)
-        yield f"{piece}: {name}", told.replace("|", "/").replace("\n", " "), "off within ±0.1" if "off" in row else ""
+        outcome = row.get("failed") or row.get("because") or "; ".join(figures)
+        yield (
+            f"{piece}: {name}",
+            outcome.replace("|", "/").replace("\n", " "),
+            "off within ±0.1" if "off" in row else "",
+        )
     if found["piece"] == "train":
         yield from _ratios([row for row in found["rows"] if "useful_tokens_per_second" in row], piece)
 

@@ -211,8 +211,8 @@ def table(results: Path) -> str:
             continue
         lines += [f"| {what} | {figure} | {goal} | `{command}` |" for what, figure, goal in gpu_rows(found)]
         machines[f"gpu {piece}"] = _machine(found)
-    told = "\n".join(f"- {name}: {machine}" for name, machine in machines.items())
-    return HEAD + "\n".join(lines) + f"\n\n## On what\n\n{told}\n"
+    outcome = "\n".join(f"- {name}: {machine}" for name, machine in machines.items())
+    return HEAD + "\n".join(lines) + f"\n\n## On what\n\n{outcome}\n"
 
 
 def _machine(found: dict[str, Any]) -> str:

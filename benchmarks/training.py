@@ -36,8 +36,8 @@ def measure(study: str, *, tokens: int | None, repeats: int, folder: Path) -> di
     def peer() -> dict[str, Any]:
         out = folder / str(next(numbers))
         taken = run([sys.executable, "-m", "benchmarks.training_peer", "--study", loose, "--data", data, "--out", out])
-        told = json.loads((out / "told.json").read_text())
-        return taken | _pace(told["loss_tokens"], told["train_seconds"]) | {"steps": told["steps"]}
+        outcome = json.loads((out / "outcome.json").read_text())
+        return taken | _pace(outcome["loss_tokens"], outcome["train_seconds"]) | {"steps": outcome["steps"]}
 
     taken = in_turn(
         {"loragrid": lambda: ours(loose), "bare TRL": peer, "loragrid, packed": lambda: ours(packed)}, repeats=repeats

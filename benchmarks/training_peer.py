@@ -2,7 +2,7 @@
 
     python -m benchmarks.training_peer --study FILE --data FOLDER --out FOLDER
 
-Leaves the adapter and told.json: train_seconds (the loop with its evaluations and checkpoints), loss_tokens, steps.
+Leaves the adapter and outcome.json: train_seconds (the loop with its evaluations and checkpoints), loss_tokens, steps.
 """
 
 import argparse
@@ -42,7 +42,7 @@ def train(study_path: str, data: Path, out: Path) -> dict[str, float]:
 
 
 def _loss_tokens(trainer: Any) -> int:
-    """Tokens with loss in as many batches as were trained on, drawn anew: another order, about the same number."""
+    """Tokens with loss in as many batches as were trained on, drawn again: another order, about the same number."""
     wanted = trainer.args.max_steps * trainer.args.gradient_accumulation_steps
     batches = itertools.chain.from_iterable(trainer.get_train_dataloader() for _ in itertools.count())
     return sum(int((batch["labels"][:, 1:] != -100).sum()) for batch in itertools.islice(batches, wanted))
@@ -55,8 +55,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    told = train(options.study, options.data, options.out)
-    (options.out / "told.json").write_text(json.dumps(told))
+    outcome = train(options.study, options.data, options.out)
+    (options.out / "outcome.json").write_text(json.dumps(outcome))
 
 
 if __name__ == "__main__":

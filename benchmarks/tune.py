@@ -5,7 +5,7 @@
 Pruning: for each sampler seed a search as the study file has it, then every pruned trial again in full. Saved are the
 updates that were not made; the winner is compared with the trial that would have won without pruning, and their gap with
 the noise, the spread of that trial's loss over three training seeds. Pace: whole searches, trial by trial in turn by the
-search, by the search on a base loaded anew, and by `tune_peer` (base loaded for each trial, SFTTrainer's own evaluation and
+search, by the search on a base loaded again, and by `tune_peer` (base loaded for each trial, SFTTrainer's own evaluation and
 pruning callback, pruned where the search pruned), all in this process, imports not counted, the base's one loading counted
 (CPU seconds beside wall seconds: other work on the machine slows all). A plain script has half a million objects of its
 libraries looked through by the garbage collector in every trial, a search takes them out of its sight: each is measured as

@@ -77,7 +77,7 @@ def _one_pace(study: Study, data: Path, folder: Path) -> dict[str, Any]:
         again = watch.timed("reloaded", ways["reloaded"].trial)
         outcomes[row["outcome"]] += 1
         if (row["point"], row["curve"]) != (again["point"], again["curve"]):
-            raise RuntimeError(f"trial {row['slot']} on a base loaded anew is another trial")
+            raise RuntimeError(f"trial {row['slot']} on a base loaded again is another trial")
         if row["outcome"] not in ("complete", "pruned"):
             for name in ways:
                 watch.spent[name].pop()  # a plain script's would not end there
@@ -134,7 +134,7 @@ def _garbage_seconds() -> Iterator[list[float]]:
 
 
 class LoadsAnew(TrlBackend):
-    """A backend that cannot take its adapters off, as unsloth cannot: every trial loads the base anew."""
+    """A backend that cannot take its adapters off, as unsloth cannot: every trial loads the base again."""
 
     def release(self, base: Base, model: Any) -> None:
         """No base to go on with."""

@@ -14,7 +14,7 @@ from loragrid.runtime.fork_server import FOLDER_VARIABLE
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="no pidfd: jobs are never warm here")
 
-# A stage by name only: what it does is told on its command line.
+# A stage by name only: its command line says what it does.
 STAGE = """
 import os, signal, sys, time
 from loragrid.runtime.fork_server import delegate_to_fork_server

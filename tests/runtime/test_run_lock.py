@@ -144,7 +144,7 @@ def test_a_sign_of_life_finds_the_lock_lost(tmp_path: Path, monkeypatch: pytest.
 
 def test_a_mistake_of_the_user_leaves_no_lock_file(tmp_path: Path) -> None:
     with pytest.raises(UserError), RunLock(tmp_path, run="r"):
-        raise UserError("mend it")
+        raise UserError("wrong. Fix: change it.")
     assert not list(tmp_path.iterdir())
 
 

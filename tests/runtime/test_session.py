@@ -45,8 +45,8 @@ def test_a_signal_in_the_middle_of_a_write_is_a_wish_too(
     with StopSignals() as stop:
         print("step 3 of 12", file=sys.stderr, flush=True)
     assert stop.requested == "SIGTERM"
-    told = capfd.readouterr().err.splitlines()
-    assert told == ["SIGTERM: saving a checkpoint at the end of this step, then stopping", "step 3 of 12"]
+    lines = capfd.readouterr().err.splitlines()
+    assert lines == ["SIGTERM: saving a checkpoint at the end of this step, then stopping", "step 3 of 12"]
 
 
 def test_session_limit_leaves_time_to_save(monkeypatch: pytest.MonkeyPatch) -> None:

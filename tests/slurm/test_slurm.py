@@ -187,7 +187,7 @@ def test_a_time_limit_a_failure_and_ctrl_c(submitted: Submitted) -> None:
 
 
 def test_the_same_command_goes_on(submitted: Submitted) -> None:
-    """All mended, the rest is done: every run and base scored, tables and page made without a job."""
+    """After the fix, the rest is done: every run and base scored, tables and page made without a job."""
     limited, broken = submitted.runs
     (submitted.folder / "slow" / limited).unlink()
     (submitted.folder / "broken" / broken).unlink()

@@ -11,7 +11,6 @@ from loragrid.paths import ROOT
 from tests.fixtures import synthetic
 
 
-
 def snakemake(folder: Path, study: Path, *options: str) -> str:
     """Snakemake's output; by modification times alone, since made-up results have no history of jobs."""
     command = [sys.executable, "-m", "snakemake", "--directory", str(folder), "--config", f"study={study}", *options]

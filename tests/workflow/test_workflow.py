@@ -11,13 +11,11 @@ import time
 from pathlib import Path
 
 import pytest
-import yaml
 
 from loragrid.paths import ROOT
 from tests.fixtures.checkout import Checkout
 
 pytestmark = pytest.mark.usefixtures("warm")
-
 
 
 @pytest.fixture(scope="module")

@@ -75,7 +75,7 @@ def little_effect(rule: dict[str, Any], cells: StudyCells) -> Answer:
 
     Schuirmann 1987, Journal of Pharmacokinetics and Biopharmaceutics 15:657.
 
-    Agrees when all intervals lie within the margin on both sides, disagrees when one lies wholly
+    Agrees when all intervals are within the margin on both sides, disagrees when one is wholly
     beyond it. Verdicts do not matter: a proved difference smaller than the margin is little, and an
     unproved one may still be large.
     """
