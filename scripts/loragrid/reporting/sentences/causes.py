@@ -1,4 +1,4 @@
-"""The causes that compare found, in words: what shows them, and the threshold they passed."""
+"""The causes that compare found, as sentences: what shows them, and the threshold they passed."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ class CauseText:
 
 
 def cause_texts(causes: Iterable[dict[str, Any]], units: Units) -> list[CauseText]:
-    """The causes of one run or base, as compare.json holds them, in words."""
+    """The causes of one run or base, as compare.json holds them, as sentences."""
     texts = []
     for found in causes:
         evidence, threshold = WORDINGS[found["evidence"]](found["measured"], found["threshold"], units)

@@ -34,7 +34,7 @@ NOT_SCORED = {
 class Answer:
     """One question with its answer.
 
-    `tone` is good, bad or unsure and colours the `short` answer, which says the same in words.
+    `tone` is good, bad or unsure and colours the `short` answer, which says the same.
     """
 
     question: str

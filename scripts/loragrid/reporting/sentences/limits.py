@@ -1,4 +1,4 @@
-"""The limits of a comparison, in words: rows without a test, what is not compared, caveats."""
+"""The limits of a comparison, as sentences: rows without a test, what is not compared, caveats."""
 
 from collections.abc import Mapping
 from typing import Any

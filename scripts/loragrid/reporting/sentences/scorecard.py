@@ -1,4 +1,4 @@
-"""The table of published findings, in words.
+"""The table of published findings, as sentences.
 
 Claims and sources come from the literature file, results and reasons from compare.
 """
