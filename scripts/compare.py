@@ -25,7 +25,7 @@ from loragrid.comparing.run_table import score_rows, subject_rows
 from loragrid.comparing.scorecard import StudyCells, scorecard
 from loragrid.comparing.study_results import SCHEMA, JudgedTables, StudyResults, judge_results, read_results
 from loragrid.comparing.trade_off import trade_offs
-from loragrid.errors import run_main
+from loragrid.errors import log_option, run_main
 from loragrid.records.outcomes import Outcome
 from loragrid.runtime.atomic_files import write_json, write_text
 from loragrid.runtime.code_digest import code_digest
@@ -118,7 +118,7 @@ def report_progress(outcomes: list[Outcome], family: int) -> None:
 
 def main() -> None:
     """Map the command line to `compare`."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], parents=[log_option()])
     parser.add_argument("--study", required=True)
     parser.add_argument("--results", type=Path, required=True, help="folder of the study's results")
     parser.add_argument("--out", type=Path, required=True, help="folder for the tables")

@@ -37,7 +37,7 @@ from loragrid.data.tokenizing import (
     encode_chats,
     render_conversations,
 )
-from loragrid.errors import UserError, print_line, run_main
+from loragrid.errors import UserError, log_option, print_line, run_main
 from loragrid.models.chat_template import ChatTemplate, inspect_template
 from loragrid.models.loading import context_tokens, load_tokenizer
 from loragrid.models.model_files import resolve_folder
@@ -225,6 +225,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[log_option()],
     )
     parser.add_argument("--study", required=True, help="study file, or a name in config/studies")
     parser.add_argument("--data", required=True, help="id of the data set, as in the study")

@@ -10,7 +10,7 @@ The page loads nothing and is readable without scripts. Its figures are saved be
 import argparse
 from pathlib import Path
 
-from loragrid.errors import print_line, run_main
+from loragrid.errors import log_option, print_line, run_main
 from loragrid.external.base_comparison import find_base
 from loragrid.external.figures import draw_external_figures
 from loragrid.external.reading import read_external
@@ -65,7 +65,7 @@ def copy_tables(source: Path, folder: Path) -> None:
 
 def main() -> None:
     """Map the command line to `report` or `report_external`."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], parents=[log_option()])
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--study", help="study file, or the name of one in config/studies")
     what.add_argument("--external", type=Path, help="files of runs that loragrid did not train")

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from loragrid.errors import print_line, run_main
+from loragrid.errors import log_option, print_line, run_main
 from loragrid.models.loading import precision_notes, torch_device
 from loragrid.models.model_files import prepared_entry
 from loragrid.records.record import ScoreRecord, TaskScore, write_record
@@ -160,7 +160,7 @@ def set_up_process(threads: int) -> None:
 
 def main() -> None:
     """Map the command line to `score_subjects`."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], parents=[log_option()])
     parser.add_argument("--study", required=True)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--subject", help="run id or base id")

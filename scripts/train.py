@@ -13,7 +13,7 @@ import shutil
 from pathlib import Path
 
 from loragrid.data.training_data import load_training_data
-from loragrid.errors import UserError, print_line, run_main
+from loragrid.errors import UserError, log_option, print_line, run_main
 from loragrid.models.adapter_files import save_adapter
 from loragrid.models.loading import torch_device
 from loragrid.models.model_files import prepared_entry
@@ -202,7 +202,7 @@ def _set_threads(threads: int) -> None:
 
 def main() -> None:
     """Map the command line to `train_run`."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], parents=[log_option()])
     parser.add_argument("--study", required=True, help="study file")
     parser.add_argument("--run", required=True, help="run id, as the grid names it")
     parser.add_argument("--data", required=True, type=Path, help="folder that prepare_data left")

@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from loragrid.errors import Paused, UserError, output_options, print_line, run_main
+from loragrid.errors import Paused, UserError, log_option, output_options, print_line, run_main
 from loragrid.records.failures import record_failures
 from loragrid.records.history import minimum_logged
 from loragrid.runtime.atomic_files import write_json, write_text
@@ -235,7 +235,7 @@ def main() -> None:
 
 
 def _parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], parents=[log_option()])
     parser.add_argument("--study", required=True, help="study file")
     parser.add_argument("--data", required=True, type=Path, help="folder of prepare_data for the base case's model")
     parser.add_argument("--out", required=True, type=Path, help="the search's folder")

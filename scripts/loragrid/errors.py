@@ -1,12 +1,13 @@
 """How a stage ends (done, failed, user error, paused) and where its output goes while it runs."""
 
+import argparse
 import contextlib
 import os
 import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 EXIT_FAILED = 1
 EXIT_USER_ERROR = 2
@@ -40,13 +41,9 @@ class Paused(Exception):
 def run_main(main: Callable[[], None]) -> None:
     """Run a stage's `main` and turn its end into one line and an exit status.
 
-    Exit status: 0 done, 1 failed, 2 user error, 75 paused, 130 stopped by Ctrl-C. With `--log FILE`
-    on the command line, all output goes to that file, and only the lines of `print_line` go to the
-    terminal too. A bug's traceback is then in the file.
+    Exit status: 0 done, 1 failed, 2 user error, 75 paused, 130 stopped by Ctrl-C. With the option
+    of `log_option`, a bug's traceback is in the log.
     """
-    log = _take_log_option()
-    if log is not None:
-        _redirect(log)
     try:
         main()
     except UserError as error:
@@ -58,10 +55,26 @@ def run_main(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         _end("stopped by Ctrl-C", EXIT_STOPPED)
     except Exception as bug:
-        if log is None:
+        if _log is None:
             raise
         traceback.print_exc()
-        _end(f"failed: {type(bug).__name__}: {bug} (traceback in {log})", EXIT_FAILED)
+        _end(f"failed: {type(bug).__name__}: {bug} (traceback in {_log})", EXIT_FAILED)
+
+
+def log_option() -> argparse.ArgumentParser:
+    """A parent for a stage's argument parser, with `--log FILE`.
+
+    As soon as the option is parsed, all output goes to that file, and only the lines of
+    `print_line` go to the terminal too.
+    """
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--log", type=Path, action=_Redirect, metavar="FILE", help="file that takes the output")
+    return parser
+
+
+class _Redirect(argparse.Action):
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
+        _redirect(values)
 
 
 def print_line(line: str) -> None:
@@ -106,15 +119,6 @@ def one_line(text: str) -> str:
 def _end(line: str, status: int) -> None:
     print_line(line)
     raise SystemExit(status) from None
-
-
-def _take_log_option() -> Path | None:
-    if "--log" not in sys.argv:
-        return None
-    index = sys.argv.index("--log")
-    path = Path(sys.argv[index + 1])
-    del sys.argv[index : index + 2]
-    return path
 
 
 def _redirect(log: Path) -> None:
