@@ -51,6 +51,19 @@ def test_outputs_are_as_the_other_stages_read_them(tmp_path, toy_llama):
     assert card["examples"][0]["text"].startswith("<s><|user|>Which tree")
 
 
+def test_a_folder_with_other_files_is_refused_and_kept(tmp_path, toy_llama):
+    study = study_of(write_rows(tmp_path / "rows.jsonl", good_rows()), toy_llama)
+    out = tmp_path / "out"
+    prepare(study, out)
+    (out / ".DS_Store").touch()
+    prepare(study, out)  # an earlier result and hidden files are replaced
+    (out / "thesis.txt").write_text("mine")
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    with pytest.raises(UserError, match=r"holds thesis\.txt, .*Fix: give another folder with --out"):
+        prepare(study, out)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
 def test_same_input_same_bytes_and_a_killed_attempt_leaves_nothing(tmp_path, toy_llama):
     study = study_of(write_rows(tmp_path / "rows.jsonl", good_rows()), toy_llama)
     (tmp_path / "b" / ".preparing").mkdir(parents=True)
