@@ -141,5 +141,7 @@ def test_a_user_s_mistake_is_one_line_and_not_a_traceback(tmp_path: Path) -> Non
         for line in done.stderr.splitlines()
         if not line.startswith(("Using workflow specific profile", "Config file"))
     ]
-    assert len(lines) == 1 and lines[0].startswith("error: bad.yaml: base_case.rank: 0 is less than the minimum of 1")
+    assert len(lines) == 1 and lines[0].startswith(
+        "error: bad.yaml: base_case.rank: below the minimum of 1 (0). Fix: give 1 or more"
+    )
     assert not (tmp_path / "results").exists()
