@@ -6,8 +6,8 @@ import pytest
 
 from benchmarks import tune
 from benchmarks.tune_peer import Peer
+from tests.fixtures.search_toys import MODEL_TUNE as TUNE
 from tests.fixtures.train_toys import make_toy
-from tests.searching.test_tune import TUNE
 
 
 def test_pruning_and_pace_are_measured(tmp_path: Path, toy_llama: Path) -> None:
