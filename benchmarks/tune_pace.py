@@ -70,7 +70,7 @@ def _one_pace(study: Study, data: Path, folder: Path) -> dict[str, Any]:
     gc.freeze()  # the libraries' objects, as a search does after its first trial
     ways = {name: Searching(study, data, folder / name, reloads=name == "reloaded") for name in ("reused", "reloaded")}
     watch = Stopwatch(*ways, "plain")
-    watch.timed("reused", ways["reused"].bench.ready)
+    watch.timed("reused", ways["reused"].bench.load)
     apart, outcomes = [], Counter()
     for _ in range(study.tune.trials):
         row = watch.timed("reused", ways["reused"].trial)
