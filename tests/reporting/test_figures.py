@@ -12,6 +12,7 @@ from loragrid.reporting.figures.charts import Estimate, RunChange, ScoreSeries
 from loragrid.reporting.figures.loss_chart import Curve, loss_curves, smoothed
 from loragrid.reporting.figures.style import COLOURS, matplotlib_style, spread_labels
 from loragrid.reporting.figures.svg import StyleClasses, inline_svg, save, svg_document
+from loragrid.reporting.figures.trade_off_chart import trade_off
 
 HOSTILE = """</text><script>alert(1)</script> id="x" style="display:none" $\\frac{1}{2}$ <!--"""
 
@@ -81,7 +82,7 @@ def test_every_chart_draws_one_and_many(share: bool) -> None:
             changes = [RunChange(f"run {i}", point, None if i % 2 else unknown) for i in range(count)]
             svg_document(charts.differences(changes, ("Learned", "Kept"), share=share))
             changes = [RunChange(f"run {i}", Estimate(0.01 * i, 0, 0.2), point, i == 0) for i in range(count)]
-            svg_document(charts.trade_off(changes, share=share, margin=0.02))
+            svg_document(trade_off(changes, share=share, margin=0.02))
             series = [
                 ScoreSeries("target", "s0", [point] * count),
                 ScoreSeries("untrained", "s0", [None] * count, untrained=True),
@@ -99,7 +100,7 @@ def test_of_many_runs_the_front_alone_is_named() -> None:
         for i in range(1000)
     ]
     with matplotlib_style():
-        picture = svg_document(charts.trade_off(changes, share=True, margin=0.02))
+        picture = svg_document(trade_off(changes, share=True, margin=0.02))
     assert [name for name in re.findall(r">(run \d+)<", picture)] == ["run 997", "run 998", "run 999"]
     assert picture.count("<use ") >= 1000 and len(picture) < 200_000
 

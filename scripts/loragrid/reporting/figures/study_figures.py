@@ -17,6 +17,7 @@ from loragrid.reporting.figures.charts import Estimate, RunChange, ScoreSeries
 from loragrid.reporting.figures.loss_chart import loss_curves, path_curve, series_colour
 from loragrid.reporting.figures.style import matplotlib_style
 from loragrid.reporting.figures.svg import PageFigures
+from loragrid.reporting.figures.trade_off_chart import trade_off
 from loragrid.reporting.page import Material
 
 MOST_ROWS = 24  # of the figure of differences; the tables hold all runs
@@ -62,7 +63,7 @@ def draw_trade_off(material: Material, figures: PageFigures) -> None:
     if len(changes) < 2:
         return
     share, margin = material.compared.unit == "share", summary["terms"]["retention_margin"]
-    figure = charts.trade_off(changes, share=share, margin=margin)
+    figure = trade_off(changes, share=share, margin=margin)
     description = "Gain on the target against change in retention, one point per run"
     figures.add("trade_off", figure, description)
 
