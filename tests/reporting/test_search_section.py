@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from loragrid.reporting.search_section import _caveats, _edges, _importance
+from loragrid.reporting.sentences.search import edge_remarks, importance_basis, search_caveats
 from loragrid.searching.trials import search_name
 from loragrid.study.study_file import Study, load_study
 from loragrid.study.winner import read_search
@@ -91,7 +91,7 @@ def test_a_search_that_is_not_part_of_the_study_is_shown_without_a_run(tmp_path:
     assert re.search(r"which 6 trials reached, the later winner was the best of them, 0\.6\d under the median\.", text)
     assert "the best of 4 complete trials" in text
     assert 'id="figure-tune_importance"' in text and "losses of 6 trials at the first of 9 measurements" in text
-    few = _importance({"at": "first", "trials": 4, "shares": None}, 9)
+    few = importance_basis({"at": "first", "trials": 4, "shares": None}, 9)
     assert few.startswith("With 4 trials to compare, nothing can be said")
 
 
@@ -105,7 +105,7 @@ def test_without_a_search_or_with_another_one_s_result_there_is_no_section(tmp_p
 
 
 def test_a_search_without_a_complete_trial_says_so() -> None:
-    lines = _caveats({"rows": [{}] * 4, "modelled": 0, "best": None, "outcomes": {"diverged": 4}})
+    lines = search_caveats({"rows": [{}] * 4, "modelled": 0, "best": None, "outcomes": {"diverged": 4}})
     assert lines[0].endswith("Read this as a random search.") and "there is no winner" in lines[1]
 
 
@@ -115,4 +115,6 @@ def test_a_winner_at_the_edge_of_the_space_is_named() -> None:
         "settings": {"parameters": space},
         "best": {"point": {"learning_rate": 0.9, "warmup_steps": 5, "rank": 64}},
     }
-    assert _edges(found) == ["The best learning rate is at the high end of its range: a better one may be outside it."]
+    assert edge_remarks(found) == [
+        "The best learning rate is at the high end of its range: a better one may be outside it."
+    ]

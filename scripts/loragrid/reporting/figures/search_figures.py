@@ -8,7 +8,7 @@ from loragrid.reporting.figures.search_charts import TrialLine
 from loragrid.reporting.figures.style import matplotlib_style
 from loragrid.reporting.figures.svg import PageFigures
 from loragrid.reporting.page import Material
-from loragrid.reporting.search_section import parameter_name, parameter_value
+from loragrid.reporting.sentences.search import parameter_name, parameter_value
 from loragrid.study.search_space import coordinate
 from loragrid.study.winner import read_search
 
