@@ -8,8 +8,6 @@ GPU and imports no torch.
 """
 
 import argparse
-import csv
-import io
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,7 @@ from loragrid.errors import run_main
 from loragrid.planning.plan_inputs import gather_inputs
 from loragrid.planning.plan_page import format_table, render_page
 from loragrid.planning.plan_rows import base_rows, plan_row, task_rows, totals
-from loragrid.runtime.atomic_files import write_json, write_text
+from loragrid.runtime.atomic_files import write_csv, write_json, write_text
 from loragrid.study.study_file import Study, load_study
 
 SCHEMA = 1
@@ -53,11 +51,7 @@ def write_plan_files(plan: dict[str, Any], *, results: Path, page_file: Path) ->
     for cell in plan["cells"]:
         row = {key: value for key, value in cell.items() if key != "flops_by_part"}
         rows.append(row | {"fit_by": "; ".join(row["fit_by"] or [])})
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(results / "plan" / "plan.csv", text.getvalue())
+    write_csv(results / "plan" / "plan.csv", rows)
     write_text(page_file, render_page(plan))
     # Last, so that a reader who finds plan.json finds the other files of the same plan.
     write_json(results / "plan" / "plan.json", plan)

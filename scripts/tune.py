@@ -8,8 +8,6 @@ trials/, trials.csv, curves.csv, winner/ (the best setting as a study file) and,
 """
 
 import argparse
-import csv
-import io
 import subprocess
 import sys
 import time
@@ -23,7 +21,7 @@ from typing import Any
 from loragrid.errors import Paused, UserError, log_option, output_options, print_line, run_main
 from loragrid.records.failures import record_failures
 from loragrid.records.history import minimum_logged
-from loragrid.runtime.atomic_files import write_json, write_text
+from loragrid.runtime.atomic_files import write_csv, write_json
 from loragrid.runtime.code_digest import code_digest
 from loragrid.runtime.provenance import device_info, git_state, versions
 from loragrid.runtime.quiet_libraries import quiet_libraries
@@ -56,8 +54,7 @@ def tune(
     with record_failures(out, run="tune"), StopSignals() as stop:
         (out / "failure.json").unlink(missing_ok=True)
         search = Search(out, name=search_name(study), tune=settings)
-        # How long loading the base takes is only known from runs of the same study that have loaded
-        # it.
+        # Only runs of the same study that have loaded the base tell how long that takes.
         loading = minimum_logged((out.parent / "train").glob("*/history.jsonl"), "loading_seconds") or 0.0
         if search.settled() < settings.trials and clock.too_late(loading=loading):
             stop.request("paused: session_minutes")
@@ -168,16 +165,6 @@ def _print_result(study: Study, found: dict[str, Any], out: Path) -> None:
             "[tune] to train it at the full budget and compare it with the grid, set tune.enabled: true in "
             f"{study.path} and run `snakemake` again"
         )
-
-
-def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write rows that have the same keys as CSV; an empty file if there are none."""
-    buffer = io.StringIO()
-    if rows:
-        writer = csv.DictWriter(buffer, rows[0].keys(), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    write_text(path, buffer.getvalue())
 
 
 def _flat(row: dict[str, Any]) -> dict[str, Any]:
