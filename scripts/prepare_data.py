@@ -42,7 +42,7 @@ from loragrid.models.chat_template import ChatTemplate, inspect_template
 from loragrid.models.loading import context_tokens, load_tokenizer
 from loragrid.models.model_files import resolve_folder
 from loragrid.runtime.atomic_files import atomic_folder, write_json
-from loragrid.runtime.fork_server import delegate_to_fork_server
+from loragrid.runtime.fork_client import delegate_to_fork_server
 from loragrid.runtime.optional_packages import check_packages
 from loragrid.runtime.quiet_libraries import quiet_libraries
 from loragrid.study.sections import DataSettings, ModelEntry

@@ -23,7 +23,7 @@ from loragrid.models.loading import precision_notes, torch_device
 from loragrid.models.model_files import prepared_entry
 from loragrid.records.record import ScoreRecord, TaskScore, write_record
 from loragrid.runtime.code_digest import code_digest
-from loragrid.runtime.fork_server import delegate_to_fork_server
+from loragrid.runtime.fork_client import delegate_to_fork_server
 from loragrid.runtime.provenance import device_info, git_state, versions
 from loragrid.runtime.quiet_libraries import quiet_libraries
 from loragrid.runtime.session import SessionClock, add_session_options, session_end

@@ -21,7 +21,7 @@ from loragrid.records.failures import record_failures
 from loragrid.records.history import History
 from loragrid.records.losses import LossTable, last_position
 from loragrid.records.record import RunRecord, read_record, write_record
-from loragrid.runtime.fork_server import delegate_to_fork_server
+from loragrid.runtime.fork_client import delegate_to_fork_server
 from loragrid.runtime.quiet_libraries import quiet_libraries
 from loragrid.runtime.run_lock import RunLock
 from loragrid.runtime.session import SessionClock, StopSignals, add_session_options, session_end

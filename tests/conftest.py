@@ -10,7 +10,7 @@ os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALL
 import pytest
 
 from loragrid.paths import ROOT
-from loragrid.runtime.fork_server import FOLDER_VARIABLE
+from loragrid.runtime.fork_client import FOLDER_VARIABLE
 
 REAL = ROOT.parent / "shared" / "real"
 TEMPLATE = (

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from loragrid.runtime.fork_server import FOLDER_VARIABLE
+from loragrid.runtime.fork_client import FOLDER_VARIABLE
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="no pidfd: jobs are never warm here")
 
 # A stage by name only: its command line says what it does.
 STAGE = """
 import os, signal, sys, time
-from loragrid.runtime.fork_server import delegate_to_fork_server
+from loragrid.runtime.fork_client import delegate_to_fork_server
 if __name__ == "__main__":
     delegate_to_fork_server()
     what, place = sys.argv[1:]

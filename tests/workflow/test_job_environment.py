@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from loragrid.paths import SCRIPTS
-from loragrid.runtime.fork_server import FOLDER_VARIABLE
+from loragrid.runtime.fork_client import FOLDER_VARIABLE
 from loragrid.study.study_file import load_study
 from loragrid.workflow.environment import job_environment, resume_message, start_fork_server
 from tests.fixtures.studies import changed

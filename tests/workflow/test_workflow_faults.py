@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from loragrid.paths import ROOT
-from loragrid.runtime.fork_server import FOLDER_VARIABLE
+from loragrid.runtime.fork_client import FOLDER_VARIABLE
 from loragrid.study.study_file import load_study
 from tests.fixtures.workplace import Workplace
 

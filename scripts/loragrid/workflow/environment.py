@@ -11,7 +11,7 @@ from pathlib import Path
 
 from loragrid.paths import SCRIPTS
 from loragrid.planning.gpu_cards import detect_gpu
-from loragrid.runtime.fork_server import FOLDER_VARIABLE
+from loragrid.runtime.fork_client import FOLDER_VARIABLE
 from loragrid.study.study_file import Study
 
 
