@@ -1,91 +1,135 @@
 """The grid: the cells of a study file, each with the identity that its files are named after."""
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from decimal import Decimal
-from functools import cache
-from pathlib import Path
 from typing import Any
 
-from loragrid.runtime.atomic_files import sha256_file, sha256_json
+from loragrid.runtime.atomic_files import sha256_json
+from loragrid.study.completion import setting_names
+from loragrid.study.expressions import evaluate
+from loragrid.study.identity import canonical, data_identity, heldout_identity, model_identity
+from loragrid.study.methods import ADAPTER_SETTINGS, METHODS
+from loragrid.study.run_names import run_name, value_text
 from loragrid.study.sections import ModelEntry
+from loragrid.study.settings import Settings
 
-AXES = ("learning_rate", "rank", "batch", "model", "seed")
-# Keys of `training` that do not change the finished adapter. `threads` is not one of them: with two
-# threads a gradient is summed in another order than with one, and the adapters differ.
-NOT_IDENTITY = ("save_steps", "save_minutes", "keep_checkpoints", "session_minutes", "report_to")
-WHOLE_FILE_BYTES = 64 * 2**20
+# Names that stand in `Cell.departs` for an arm that departs in several settings at once.
+TIED, NAMED, SEARCHED = "tied", "cells", "search"
+ARMS = (TIED, NAMED, SEARCHED)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Cell:
     """One training run.
 
-    `identity` holds all that determines its result; `departs` the axes that differ from the base
-    case.
+    `settings` are what is trained, expressions evaluated. `departs` maps each setting that differs
+    from the base case to its value in the study file; an arm of several settings is one entry, such
+    as {"tied": "rank 64, learning_rate 1e-4"}. `data` is the id of its data set, `base` that of its
+    untrained base. `identity` holds all that determines the result.
     """
 
     run: str
-    model: str
-    learning_rate: float
-    rank: int
-    batch: tuple[int, int]
-    seed: int
+    settings: Settings
+    departs: dict[str, Any]
     data: str
     base: str
     identity: dict[str, Any]
-    departs: dict[str, Any]
+
+    @property
+    def model(self) -> str:
+        """Key of the base model."""
+        return self.settings.model
+
+    @property
+    def arm(self) -> dict[str, Any]:
+        """What departs from the base case apart from the seed: equal for replicates."""
+        return {name: value for name, value in self.departs.items() if name != "seed"}
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What departs from the base case, and a label if several settings depart together."""
+
+    departs: Mapping[str, Any]
+    label: Mapping[str, str] | None = None
 
 
 def expand(settings: Mapping[str, Any]) -> tuple[Cell, ...]:
-    """The cells of a validated study file, each once; any first part of them is a usable study.
+    """The cells of a complete study file, each once; any first part of them is a usable study.
 
     The base case comes first, then the ends of each axis. In a factorial grid cells that differ
-    from the base case on two axes follow, then those on three, and so on.
+    from the base case on two axes follow, then those on three, and so on. A further seed repeats
+    all of them.
     """
-    grid, base = settings["grid"], settings["base_case"]
-    points = [base, *_departures(base, grid)]
-    if grid["design"] == "factorial":
-        values = (_ends_first(grid[axis], axis) for axis in AXES)
-        product = [dict(zip(AXES, combination)) for combination in itertools.product(*values)]
-        product.sort(key=lambda point: sum(point[axis] != base[axis] for axis in AXES))
-        # The single departures keep their balanced order; the dictionary below drops their second
-        # mention.
-        points = [point for point in points if point in product] + product
-    # Hashing a model's folder takes far longer than making a cell, so cells of one model share it.
-    models = {point["model"] for point in points}
-    identities = {model: _model_and_data(settings, model) for model in models}
+    make = _CellMaker(settings)
     cells: dict[str, Cell] = {}
-    for point in points:
-        cell = _cell(settings, point, *identities[point["model"]])
-        cells[cell.run] = cell
+    for arm, seed in arms_with_seeds(settings):
+        cell = make.cell(arm, seed)
+        # The first mention counts: a combination that an axis makes is no arm of its own.
+        if cell is not None:
+            cells.setdefault(sha256_json(cell.identity), cell)
     return tuple(cells.values())
 
 
-def _departures(base: dict[str, Any], grid: dict[str, Any]) -> list[dict[str, Any]]:
+def arms_with_seeds(settings: Mapping[str, Any]) -> Iterator[tuple[Arm, int]]:
+    """Every arm with every seed, in the order of training."""
+    base, grid = settings["base_case"], settings["grid"]
+    listed = grid["axes"].get("seed", [])
+    seeds = [base["seed"], *(seed for seed in listed if seed != base["seed"])]
+    arms = list(_arms(settings))
+    for index, seed in enumerate(seeds):
+        yield from ((arm, seed) for arm in arms)
+        if index == 0:
+            # The base case is a part of every comparison: its spread is worth knowing early.
+            yield from ((Arm({}), more) for more in grid["base_case_seeds"] if more not in seeds)
+
+
+def _arms(settings: Mapping[str, Any]) -> Iterator[Arm]:
+    base, grid = settings["base_case"], settings["grid"]
+    axes = {name: grid["axes"][name] for name in setting_names() if name in grid["axes"] and name != "seed"}
+    yield Arm({})
+    if grid["design"] != "cells":
+        yield from (Arm(departs) for departs in _departures(base, axes))
+    if grid["design"] == "factorial":
+        product = []
+        for values in itertools.product(*(_ends_first(axes[name], name) for name in axes)):
+            point = dict(zip(axes, values, strict=True))
+            product.append({name: value for name, value in point.items() if value != base[name]})
+        # Single departures came above, in their balanced order.
+        product.sort(key=len)
+        yield from (Arm(departs) for departs in product if len(departs) > 1)
+    for departs in grid["tied"]:
+        text = ", ".join(f"{name} {value_text(value)}" for name, value in departs.items())
+        yield Arm(departs, {TIED: text})
+    for name, departs in grid["cells"].items():
+        yield Arm(departs, {NAMED: name})
+
+
+def _departures(base: Mapping[str, Any], axes: Mapping[str, list[Any]]) -> list[dict[str, Any]]:
     """Every single departure from the base case.
 
     Axes take turns, so that any first part covers all of them equally.
     """
     by_axis = []
-    for axis in AXES:
-        values = [value for value in _ends_first(grid[axis], axis) if value != base[axis]]
-        by_axis.append([base | {axis: value} for value in values])
+    for axis, values in axes.items():
+        by_axis.append([{axis: value} for value in _ends_first(values, axis) if value != base[axis]])
     rounds = itertools.zip_longest(*by_axis)
-    return [point for points in rounds for point in points if point is not None]
+    return [departs for turn in rounds for departs in turn if departs is not None]
 
 
 def _ends_first(values: list[Any], axis: str) -> list[Any]:
-    """The values of an axis as smallest, largest, second smallest, …; models as in the file.
+    """The values of an axis as smallest, largest, second smallest, …; words as in the file.
 
     The ends come first because they show most: whether the axis matters at all, and in which
     direction.
     """
     if axis == "batch":
         values = sorted(values, key=lambda batch: (batch[0] * batch[1], batch))
-    elif axis != "model":
+    elif all(isinstance(value, int | float) for value in values):
         values = sorted(values)
+    else:
+        return list(values)
     ordered, remaining = [], list(values)
     while remaining:
         ordered.append(remaining.pop(0))
@@ -93,97 +137,71 @@ def _ends_first(values: list[Any], axis: str) -> list[Any]:
     return ordered
 
 
-def _model_and_data(settings: Mapping[str, Any], model: str) -> tuple[dict[str, Any], str]:
-    """The part of the identity that all cells of a model share, and its digest."""
-    shared = {
-        "model": model_identity(ModelEntry.read(settings["models"][model])),
-        "data": data_identity(settings["data"]),
-    }
-    # Eight hexadecimal digits: readable in a file name, and in ten thousand ids a collision has a
-    # chance of one in a hundred.
-    return shared, sha256_json(shared)[:8]
+class _CellMaker:
+    """Makes cells of one study; what cells share is hashed once, which takes longer than a cell."""
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        self.settings = settings
+        self.heldout = heldout_identity(settings)
+        self.models = {
+            key: model_identity(ModelEntry.read(entry)) for key, entry in settings["models"].items()
+        }
+        self.data = {key: data_identity(settings["data"], key) for key in settings["data"]}
+        self.digests: dict[tuple, str] = {}
+
+    def cell(self, arm: Arm, seed: int) -> Cell | None:
+        """The cell of an arm; None for the method `none`, whose result is the base's."""
+        base = self.settings["base_case"]
+        point = resolved(dict(base) | dict(arm.departs) | {"seed": seed})
+        if point["method"] == "none":
+            return None
+        model, data = point["model"], point["data"]
+        others = {name: value for name, value in point.items() if name not in ("model", "data")}
+        identity = {
+            "model": self.models[model],
+            "data": self.data[data],
+            "heldout": self.heldout,
+            **canonical(others),
+        }
+        departs = dict(arm.departs)
+        if seed != base["seed"]:
+            departs["seed"] = seed
+        shown = {name: point.get(name, value) for name, value in departs.items() if point.get(name, value) is not None}
+        label = arm.label or {}
+        if NAMED in label:
+            shown = {"cells": label[NAMED]} | ({"seed": seed} if "seed" in departs else {})
+        if label:
+            departs = dict(label) | ({"seed": seed} if "seed" in departs else {})
+        return Cell(
+            run=run_name(model, shown, sha256_json(identity)),
+            settings=Settings.read(point),
+            departs=departs,
+            data=f"{data}-{model}-{self._data_digest(point)}",
+            base=f"base-{model}-{self._base_digest(model, point['precision'])}",
+            identity=identity,
+        )
+
+    def _data_digest(self, point: Mapping[str, Any]) -> str:
+        """Digest of a tokenised data set: the rows, the tokenizer, and how they are cut and labelled."""
+        parts = point["model"], point["data"], point["max_length_tokens"], point["loss_on"]
+        if parts not in self.digests:
+            identity = [self.models[parts[0]], self.data[parts[1]], self.heldout, *parts[2:]]
+            self.digests[parts] = sha256_json(identity)[:8]
+        return self.digests[parts]
+
+    def _base_digest(self, model: str, precision: str) -> str:
+        """Digest of an untrained base and of the rows that its held-out loss is measured on."""
+        parts = model, precision
+        if parts not in self.digests:
+            self.digests[parts] = sha256_json([self.models[model], precision, self.heldout])[:8]
+        return self.digests[parts]
 
 
-def _cell(settings: Mapping[str, Any], point: dict[str, Any], shared: dict[str, Any], digest: str) -> Cell:
-    model, (per_device, accumulation) = point["model"], point["batch"]
-    training = {key: value for key, value in settings["training"].items() if key not in NOT_IDENTITY}
-    # The resolved number, so that `rank` and an equal alpha written as a number are the same run.
-    if training["alpha"] == "rank":
-        training["alpha"] = point["rank"]
-    identity = shared | {
-        # As a float, because 1 and 1.0 are one learning rate but two texts in JSON.
-        "learning_rate": float(point["learning_rate"]),
-        "rank": point["rank"],
-        "batch": {"per_device": per_device, "accumulation": accumulation},
-        "seed": point["seed"],
-        "training": training,
-    }
-    name = f"{model}_lr{scientific(point['learning_rate'])}_r{point['rank']}"
-    name += f"_b{per_device}x{accumulation}_s{point['seed']}"
-    return Cell(
-        run=f"{name}_{sha256_json(identity)[:8]}",
-        model=model,
-        learning_rate=float(point["learning_rate"]),
-        rank=point["rank"],
-        batch=(per_device, accumulation),
-        seed=point["seed"],
-        data=f"{model}-{digest}",
-        base=f"base-{model}-{digest}",
-        identity=identity,
-        departs={axis: point[axis] for axis in AXES if point[axis] != settings["base_case"][axis]},
-    )
-
-
-def scientific(value: float) -> str:
-    """The shortest scientific form, so that 0.0002 and 2.0e-4 have one name: `2e-4`."""
-    mantissa, exponent = f"{Decimal(repr(float(value))).normalize():e}".split("e")
-    if "." in mantissa:
-        mantissa = mantissa.rstrip("0").rstrip(".")
-    return f"{mantissa}e{int(exponent)}"
-
-
-def data_identity(data: dict[str, Any]) -> dict[str, Any]:
-    """The data settings with a local file's path replaced by a digest of its content."""
-    source = data["source"]
-    if "path" in source:
-        source = {"sha256": _content(source["path"])}
-    return data | {"source": source}
-
-
-def model_identity(entry: ModelEntry) -> dict[str, Any]:
-    """The model entry, with local paths replaced by digests of their content."""
-    identity: dict[str, Any] = {"precision": entry.precision}
-    if entry.path is not None:
-        identity["content"] = _folder_content(entry.path)
-    else:
-        identity |= {"hub": entry.hub, "revision": entry.revision}
-    template = entry.chat_template
-    identity["chat_template"] = None if template is None else _content(template)
-    return identity
-
-
-@cache
-def _folder_content(folder: str) -> str:
-    """Digest of a model's configuration, tokenizer, template and weights.
-
-    Other files, such as a README, do not count.
-    """
-    kinds = {".json", ".safetensors", ".jinja", ".model", ".txt"}
-    files = sorted(file for file in Path(folder).iterdir() if file.suffix in kinds)
-    return sha256_json([[file.name, _content(str(file))] for file in files])
-
-
-@cache
-def _content(path: str) -> str:
-    """Digest of a file; over 64 MiB, of its size and of 64 evenly spaced blocks."""
-    size = Path(path).stat().st_size
-    if size <= WHOLE_FILE_BYTES:
-        return sha256_file(path)
-    # This runs on every call of snakemake, where gigabytes of weights would take a minute. The
-    # run's record holds their full digest.
-    blocks = []
-    with open(path, "rb") as file:
-        for index in range(64):
-            file.seek((size - 2**16) * index // 63)
-            blocks.append(file.read(2**16).hex())
-    return sha256_json([size, blocks])
+def resolved(point: dict[str, Any]) -> dict[str, Any]:
+    """A run's settings with expressions evaluated, and None for what its method does not have."""
+    absent = ADAPTER_SETTINGS - METHODS[point["method"]].settings
+    point = point | dict.fromkeys(absent)
+    for name in ("learning_rate", "alpha"):
+        if isinstance(point[name], str):
+            point[name] = evaluate(point[name], rank=point["rank"])
+    return {name: point[name] for name in setting_names()}

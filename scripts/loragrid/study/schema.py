@@ -7,6 +7,7 @@ import difflib
 import json
 import re
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ import yaml
 from loragrid.errors import UserError
 from loragrid.paths import ROOT
 
+# A search compares settings on one model, one data set and one seed.
+NOT_SEARCHED = ("model", "data", "seed", "backend", "threads", "evaluations", "budget")
 SCHEMA = ROOT / "workflow" / "schemas" / "study.schema.yaml"
 TYPE_NAMES = {
     "integer": "a whole number",
@@ -41,10 +44,64 @@ RULES = {
 }
 
 
+@cache
 def read_schema() -> dict[str, Any]:
-    """The closed JSON schema of a study file."""
+    """The closed JSON schema of a study file; shared, so no caller may change it."""
     # The C parser, where PyYAML has it, saves a noticeable part of every call of snakemake.
-    return yaml.load(SCHEMA.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    schema = yaml.load(SCHEMA.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    _derive(schema)
+    return schema
+
+
+def _derive(schema: dict[str, Any]) -> None:
+    """Add what follows from the settings of `base_case`: axes, departures and search spaces.
+
+    So a new setting is one entry of the schema.
+    """
+    settings = schema["properties"]["base_case"]["properties"]
+    grid, tune = schema["properties"]["grid"]["properties"], schema["properties"]["tune"]["properties"]
+    space = tune["spaces"]["additionalProperties"]["properties"]
+    for name, node in settings.items():
+        plain = {key: value for key, value in node.items() if key != "default"}
+        grid["axes"]["properties"][name] = {
+            "description": f"Values to try. {node['description']}",
+            "type": "array",
+            "minItems": 1,
+            "uniqueItems": True,
+            "items": plain,
+        }
+        schema["$defs"]["departure"]["properties"][name] = plain
+        if name not in NOT_SEARCHED:
+            space[name] = _searched(plain)
+
+
+def _searched(node: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a setting in a search space: choices, and a range if it is a number."""
+    forms = [
+        {
+            "additionalProperties": False,
+            "required": ["choices"],
+            "properties": {"choices": {"type": "array", "minItems": 1, "uniqueItems": True, "items": node}},
+        }
+    ]
+    number = next((form for form in node.get("oneOf", [node]) if form.get("type") in ("number", "integer")), None)
+    if number is not None:
+        bound = {key: value for key, value in number.items() if key != "description"}
+        forms.insert(
+            0,
+            {
+                "additionalProperties": False,
+                "required": ["low", "high"],
+                "properties": {"low": bound, "high": bound, "log": {"type": "boolean", "default": False}},
+            },
+        )
+    return {"description": node["description"], "type": "object", "oneOf": forms}
+
+
+def resolve(node: dict[str, Any]) -> dict[str, Any]:
+    """A schema node, or the definition that it refers to."""
+    reference = node.get("$ref")
+    return node if reference is None else read_schema()["$defs"][reference.removeprefix("#/$defs/")]
 
 
 def study_error(path: Path, key: str | None, problem: str, *, fix: str) -> UserError:

@@ -4,31 +4,12 @@ Units and reasons are in workflow/schemas/study.schema.yaml, the one source of k
 the two. The values come from a file that has passed the schema, so nothing is checked here.
 """
 
-import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-Batch = tuple[int, int]  # rows per device, gradient accumulation steps
-
-
-class Section:
-    """Base class of the sections."""
-
-    @classmethod
-    def read(cls, settings: Mapping[str, Any]) -> Self:
-        """The section that holds `settings`, a map of keys as in the study file."""
-        values = {key: _frozen(value) for key, value in settings.items()}
-        for key, kind in cls.nested().items():
-            if settings[key] is not None:
-                values[key] = kind.read(settings[key])
-        return cls(**values)
-
-    @classmethod
-    def nested(cls) -> Mapping[str, type["Section"]]:
-        """Key → class, for the keys whose values are sections themselves."""
-        return {}
+from loragrid.study.settings import Budget, Section
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,32 +26,54 @@ class DataSource(Section):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataSettings(Section):
-    """The rows, their split into training and held-out rows, and the tokens that carry loss."""
+class Filters(Section):
+    """Rows of a data set to leave out."""
 
-    source: DataSource
-    max_length_tokens: int
-    max_rows: int | None
-    heldout_rows: int
-    loss_on: str
-    split_seed: int
+    min_characters: int
+    max_characters: int | None
+    min_turns: int
+    max_turns: int | None
+    near_duplicates: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSet(Section):
+    """A set of rows: one `source`, or a `mix` of other sets with their weights; the other is None."""
+
+    rows: int | None
+    filters: Filters
+    source: DataSource | None = None
+    mix: Mapping[str, float] | None = None
 
     @classmethod
     def nested(cls) -> Mapping[str, type[Section]]:
         """Key → class, for the keys whose values are sections themselves."""
-        return {"source": DataSource}
+        return {"source": DataSource, "filters": Filters}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Heldout(Section):
+    """The held-out rows: the data set that they come from, their number and the split's seed."""
+
+    set: str
+    rows: int
+    seed: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelEntry(Section):
-    """One base model: a local folder (`path`) or a hub model (`hub`, `revision`, `shape`)."""
+    """One base model: a local folder (`path`) or a hub model (`hub`, `revision`, `shape`).
 
-    precision: str
+    The study file gives the precision for a run; `Study.base_entry` puts it here, for the code that
+    loads a base.
+    """
+
     chat_template: str | None
     path: str | None = None
     hub: str | None = None
     revision: str | None = None
     shape: Mapping[str, Any] | None = None
+    precision: str | None = None
 
     @property
     def folder(self) -> Path | None:
@@ -79,76 +82,38 @@ class ModelEntry(Section):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BaseCase(Section):
-    """The setting that every axis departs from."""
+class AdoptedAdapter(Section):
+    """An adapter that was trained elsewhere: a folder or a hub id, and the key of its base."""
 
     model: str
-    learning_rate: float
-    rank: int
-    batch: Batch
-    seed: int
+    path: str | None = None
+    hub: str | None = None
+    revision: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Grid(Section):
-    """The design and the values of each axis."""
+    """The design, the values of each axis, and arms that depart in several settings.
+
+    `axes`: setting → values; `tied`: what departs in each arm; `cells`: the same by name.
+    """
 
     design: str
-    learning_rate: tuple[float, ...]
-    rank: tuple[int, ...]
-    batch: tuple[Batch, ...]
-    model: tuple[str, ...]
-    seed: tuple[int, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Budget(Section):
-    """Length of a run or a trial in exactly one unit; the other two are None."""
-
-    tokens: int | None = None
-    steps: int | None = None
-    epochs: float | None = None
-
-    @property
-    def unit(self) -> str:
-        """ "tokens", "steps" or "epochs"."""
-        given = [field.name for field in dataclasses.fields(self) if getattr(self, field.name) is not None]
-        return given[0]
-
-    @property
-    def amount(self) -> int | float:
-        """The budget in its unit."""
-        return getattr(self, self.unit)
+    axes: Mapping[str, tuple[Any, ...]]
+    tied: tuple[Mapping[str, Any], ...]
+    cells: Mapping[str, Mapping[str, Any]]
+    base_case_seeds: tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Training(Section):
-    """Training settings that all runs share."""
+    """How runs are trained, without effect on their result."""
 
-    backend: str
-    budget: Budget
-    warmup_steps: int
-    weight_decay: float
-    schedule: str
-    optimizer: str
-    max_grad_norm: float
-    alpha: str | float
-    dropout: float
-    target_modules: str | tuple[str, ...]
-    compute_dtype: str
-    packing: bool
-    evaluate_every_steps: int
     save_steps: int
     save_minutes: float
     keep_checkpoints: int
     session_minutes: float | None
-    threads: int
     report_to: str
-
-    @classmethod
-    def nested(cls) -> Mapping[str, type[Section]]:
-        """Key → class, for the keys whose values are sections themselves."""
-        return {"budget": Budget}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,6 +125,7 @@ class Scoring(Section):
     qualitative: str | None
     limit: int | Mapping[str, int | None] | None
     batch_size: int
+    at: tuple[float, ...]
     threads: int
 
     @property
@@ -201,6 +167,7 @@ class Tune(Section):
     evaluations: int
     heldout_rows: int | None
     objective: str
+    sampler: str
     seed: int
     startup_trials: int
     pruner: Pruner | None
@@ -223,10 +190,3 @@ class Plan(Section):
     session_minutes: float | None
     rows: int | None
     row_tokens: float
-
-
-def _frozen(value: Any) -> Any:
-    """`value` with lists as tuples, so that a reader cannot change the study for the others."""
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return tuple(_frozen(item) for item in value)
-    return value

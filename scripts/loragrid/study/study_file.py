@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,32 +11,37 @@ import yaml
 
 from loragrid.errors import UserError, one_line
 from loragrid.paths import ROOT
-from loragrid.study.grid import Cell, expand
+from loragrid.study.completion import complete
+from loragrid.study.grid import Cell, expand, resolved
 from loragrid.study.schema import one_of, study_error
 from loragrid.study.sections import (
-    BaseCase,
+    AdoptedAdapter,
     Compare,
-    DataSettings,
+    DataSet,
     Grid,
+    Heldout,
     ModelEntry,
     Plan,
     Scoring,
     Training,
     Tune,
 )
-from loragrid.study.validation import check_study
+from loragrid.study.settings import Settings
+from loragrid.study.validation import check_complete, check_written
 
 
 @dataclass(frozen=True)
 class Study:
-    """A validated study: `name` is the file's stem, `yaml` its content with absolute paths.
+    """A validated study: `name` is the file's stem, `yaml` its complete content, paths absolute.
 
-    Identities hash `yaml`; all other code reads the typed sections.
+    `written` holds what the file itself says. Identities hash `yaml`; all other code reads the
+    typed sections.
     """
 
     name: str
     path: Path
     yaml: dict[str, Any]
+    written: dict[str, Any]
 
     @property
     def title(self) -> str:
@@ -44,28 +49,38 @@ class Study:
         return self.yaml["title"]
 
     @cached_property
-    def data(self) -> DataSettings:
-        """The rows and their split."""
-        return DataSettings.read(self.yaml["data"])
+    def data(self) -> Mapping[str, DataSet]:
+        """The data sets by their keys."""
+        return {key: DataSet.read(entry) for key, entry in self.yaml["data"].items()}
+
+    @cached_property
+    def heldout(self) -> Heldout:
+        """The held-out rows."""
+        return Heldout.read(self.yaml["heldout"])
 
     @cached_property
     def models(self) -> Mapping[str, ModelEntry]:
-        """The base models by their keys."""
+        """The base models by their keys; `base_entry` gives them a precision."""
         return {key: ModelEntry.read(entry) for key, entry in self.yaml["models"].items()}
 
     @cached_property
-    def base_case(self) -> BaseCase:
-        """The setting that every axis departs from."""
-        return BaseCase.read(self.yaml["base_case"])
+    def adopt(self) -> Mapping[str, AdoptedAdapter]:
+        """Adapters that were trained elsewhere, by their keys."""
+        return {key: AdoptedAdapter.read(entry) for key, entry in self.yaml["adopt"].items()}
+
+    @cached_property
+    def base_case(self) -> Settings:
+        """The setting that every other run departs from."""
+        return Settings.read(resolved(self.yaml["base_case"]))
 
     @cached_property
     def grid(self) -> Grid:
-        """The axes and their values."""
+        """The runs beside the base case."""
         return Grid.read(self.yaml["grid"])
 
     @cached_property
     def training(self) -> Training:
-        """Training settings that all runs share."""
+        """How runs are trained, without effect on their result."""
         return Training.read(self.yaml["training"])
 
     @cached_property
@@ -94,15 +109,25 @@ class Study:
         """The training runs in the order in which they are trained, each once."""
         return expand(self.yaml)
 
-    @property
-    def data_sets(self) -> dict[str, str]:
-        """Data id → model key, for every tokenised data set that the cells need."""
-        return {cell.data: cell.model for cell in self.cells}
+    @cached_property
+    def data_sets(self) -> dict[str, Cell]:
+        """Id of each tokenised data set that the runs need → the first run that needs it."""
+        found: dict[str, Cell] = {}
+        for cell in self.cells:
+            found.setdefault(cell.data, cell)
+        return found
 
-    @property
-    def bases(self) -> dict[str, str]:
-        """Base subject id → model key, of the untrained bases that the cells are compared with."""
-        return {cell.base: cell.model for cell in self.cells}
+    @cached_property
+    def bases(self) -> dict[str, Cell]:
+        """Id of each untrained base that runs are compared with → the first of these runs."""
+        found: dict[str, Cell] = {}
+        for cell in self.cells:
+            found.setdefault(cell.base, cell)
+        return found
+
+    def base_entry(self, cell: Cell) -> ModelEntry:
+        """The base of a run, in the run's precision."""
+        return replace(self.models[cell.model], precision=cell.settings.precision)
 
     def cell(self, run: str) -> Cell:
         """The cell with this run id; a `UserError` if the study file does not hold it."""
@@ -121,10 +146,12 @@ def load_study(name_or_path: str) -> Study:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", path.stem):
         problem = f"a file name that cannot be the name of a results folder ({path.stem!r})"
         raise study_error(path, None, problem, fix="use only letters, digits, '.', '_' and '-'")
-    settings = _read_yaml(path)
-    check_study(settings, path)
+    written = _read_yaml(path)
+    check_written(written, path)
+    settings = complete(written)
+    check_complete(settings, path)
     _resolve_paths(settings, path)
-    return Study(name=path.stem, path=path, yaml=settings)
+    return Study(name=path.stem, path=path, yaml=settings, written=written)
 
 
 def _find_file(name: str) -> Path:
@@ -185,9 +212,13 @@ def _yaml_problem(error: Exception) -> str:
 
 def _resolve_paths(settings: dict[str, Any], path: Path) -> None:
     """Make paths absolute: they are looked up beside the study file, then in the project."""
-    source = settings["data"]["source"]
-    if "path" in source:
-        source["path"] = _resolve(path, "data.source.path", source["path"])
+    for name, entry in settings["data"].items():
+        source = entry.get("source", {})
+        if "path" in source:
+            source["path"] = _resolve(path, f"data.{name}.source.path", source["path"])
+    for name, entry in settings["adopt"].items():
+        if "path" in entry:
+            entry["path"] = _resolve(path, f"adopt.{name}.path", entry["path"], folder=True)
     for name, entry in settings["models"].items():
         _resolve_model(entry, f"models.{name}", path)
     scoring = settings["scoring"]

@@ -5,25 +5,45 @@ leaves both out of the code of the stages.
 """
 
 import math
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from loragrid.study.expressions import evaluate
+from loragrid.study.grid import arms_with_seeds, resolved
+from loragrid.study.methods import METHODS, not_of_method, point_problem
 from loragrid.study.schema import check_schema, dotted_key, one_of, study_error
 
-# Parameters of a search space that 0 is a sensible value of; a learning rate, rank or batch of 0
-# trains nothing.
-MAY_BE_ZERO = ("warmup_steps", "weight_decay")
+# Settings that 0 is a sensible value of in a search; a learning rate, rank or alpha of 0 trains
+# nothing.
+MAY_BE_ZERO = ("weight_decay", "dropout", "max_grad_norm")
+EXPRESSIONS = ("learning_rate", "alpha")
 
 
-def check_study(settings: dict[str, Any], path: Path) -> None:
-    """Raise a one-line `UserError` if settings break the schema or contradict each other."""
+def check_written(settings: dict[str, Any], path: Path) -> None:
+    """Raise a one-line `UserError` if a study file, as it is written, breaks the schema."""
+    _refuse_old_form(settings, path)
     check_schema(settings, path)
     _check_finite(settings, path, [])
-    _check_models_and_grid(settings, path)
+    _check_methods(settings, path)
+
+
+def check_complete(settings: dict[str, Any], path: Path) -> None:
+    """Raise a one-line `UserError` if keys of a complete study file contradict each other."""
+    _check_data(settings, path)
+    _check_grid(settings, path)
+    _check_cells(settings, path)
     _check_scoring(settings["scoring"], path)
-    _check_heldout_rows(settings["data"], path)
     if settings["tune"] is not None:
         _check_tune(settings["tune"], path)
+
+
+def _refuse_old_form(settings: dict[str, Any], path: Path) -> None:
+    grid, training = settings.get("grid"), settings.get("training")
+    flat_axes = isinstance(grid, dict) and isinstance(grid.get("rank"), list)
+    if flat_axes or (isinstance(training, dict) and "alpha" in training):
+        problem = "written in the form of an earlier version, with settings under training"
+        raise study_error(path, None, problem, fix=f"python scripts/tools/convert_study.py {path}")
 
 
 def _check_finite(value: Any, path: Path, key: list[str | int]) -> None:
@@ -38,19 +58,117 @@ def _check_finite(value: Any, path: Path, key: list[str | int]) -> None:
         raise study_error(path, dotted_key(key), f"not a finite number ({value})", fix="give a finite number")
 
 
-def _check_models_and_grid(settings: dict[str, Any], path: Path) -> None:
-    models, base, grid = settings["models"], settings["base_case"], settings["grid"]
-    for key, names in (("base_case.model", [base["model"]]), ("grid.model", grid["model"])):
-        for name in names:
-            if name not in models:
-                raise study_error(path, key, f"not a key of models ({name!r})", fix=one_of(models))
+def _departures(settings: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """(key, what departs) of every arm that the file writes out."""
+    grid = settings.get("grid", {})
+    for index, departs in enumerate(grid.get("tied", [])):
+        yield f"grid.tied[{index}]", departs
+    for name, departs in grid.get("cells", {}).items():
+        yield f"grid.cells.{name}", departs
+
+
+def _check_methods(settings: Mapping[str, Any], path: Path) -> None:
+    """Refuse a setting that is written beside a method without it, such as a rank of `full`."""
+    base = settings.get("base_case", {})
+    method = base.get("method", "lora")
+    if method == "none":
+        raise study_error(path, "base_case.method", "nothing to depart from (none)", fix="use another method")
+    for key, departs in [("base_case", base), *_departures(settings)]:
+        own = departs.get("method", method)
+        foreign = not_of_method(own, departs)
+        if foreign is not None:
+            problem = f"the method {own} has no such setting ({departs[foreign]})"
+            raise study_error(path, f"{key}.{foreign}", problem, fix=f"remove {foreign}, or use another method")
+    axes = settings.get("grid", {}).get("axes", {})
+    methods = {method, *axes.get("method", [])}
+    for name in axes:
+        if all(not_of_method(each, {name: None}) for each in methods):
+            problem = f"an axis that the method {method} does not have"
+            raise study_error(path, f"grid.axes.{name}", problem, fix="remove the axis, or use another method")
+
+
+def _check_data(settings: dict[str, Any], path: Path) -> None:
+    data = settings["data"]
+    if settings["heldout"]["set"] not in data:
+        problem = f"not a key of data ({settings['heldout']['set']!r})"
+        raise study_error(path, "heldout.set", problem, fix=one_of(data))
+    for name, entry in data.items():
+        for part in entry.get("mix", {}):
+            key = f"data.{name}.mix.{part}"
+            if part not in data:
+                raise study_error(path, key, f"not a key of data ({part!r})", fix=one_of(data))
+            # One level is enough for any mix, and it cannot contain itself.
+            if "mix" in data[part]:
+                raise study_error(path, key, "a mix of a mix", fix="list its sets here instead")
+
+
+def _check_grid(settings: dict[str, Any], path: Path) -> None:
+    base, grid = settings["base_case"], settings["grid"]
+    named = [("base_case", base), *((f"grid.axes.{n}", {n: v}) for n, vs in grid["axes"].items() for v in vs)]
+    for key, point in [*named, *_departures(settings)]:
+        for setting, section in (("model", "models"), ("data", "data")):
+            value = point.get(setting)
+            if value is not None and value not in settings[section]:
+                place = key if key.endswith(setting) else f"{key}.{setting}"
+                problem = f"not a key of {section} ({value!r})"
+                raise study_error(path, place, problem, fix=one_of(settings[section]))
+    for name, entry in settings["adopt"].items():
+        if entry["model"] not in settings["models"]:
+            problem = f"not a key of models ({entry['model']!r})"
+            raise study_error(path, f"adopt.{name}.model", problem, fix=one_of(settings["models"]))
+    seeds = grid["axes"].get("seed")
+    if seeds is not None and base["seed"] not in seeds:
+        problem = f"the base case's seed is not among them ({base['seed']})"
+        raise study_error(path, "grid.axes.seed", problem, fix="add it, or leave base_case.seed out")
     # A one-factor grid includes the base case by itself; a factorial one is the product of its
     # lists.
     if grid["design"] == "factorial":
-        for axis, value in base.items():
-            if value not in grid[axis]:
-                problem = f"a factorial grid without the base case's value ({value})"
-                raise study_error(path, f"grid.{axis}", problem, fix="add that value")
+        for axis, values in grid["axes"].items():
+            if base[axis] not in values:
+                problem = f"a factorial grid without the base case's value ({base[axis]})"
+                raise study_error(path, f"grid.axes.{axis}", problem, fix="add that value")
+    if grid["design"] == "cells" and set(grid["axes"]) - {"seed"}:
+        axis = min(set(grid["axes"]) - {"seed"})
+        problem = "an axis in a grid of the design cells"
+        raise study_error(path, f"grid.axes.{axis}", problem, fix="remove it, or use one_factor or factorial")
+
+
+def _check_cells(settings: dict[str, Any], path: Path) -> None:
+    """Refuse combinations of settings that cannot be trained, before any work."""
+    checked: set[int] = set()
+    for arm, _ in arms_with_seeds(settings):
+        if id(arm) in checked:
+            continue
+        checked.add(id(arm))
+        key = "base_case"
+        if arm.departs:
+            key = "grid: " + ", ".join(f"{name} {value}" for name, value in arm.departs.items())
+        point = dict(settings["base_case"]) | dict(arm.departs)
+        for name in EXPRESSIONS:
+            _check_expression(point, name, path, key)
+        problem = point_problem(resolved(point))
+        if problem is not None:
+            setting, what, fix = problem
+            raise study_error(path, f"{key}: {setting}" if arm.departs else f"{key}.{setting}", what, fix=fix)
+
+
+def _check_expression(point: Mapping[str, Any], name: str, path: Path, key: str) -> None:
+    value = point[name]
+    if not isinstance(value, str):
+        return
+    if "rank" in value and "rank" not in METHODS[point["method"]].settings:
+        # Alpha is dropped with the rank; a learning rate is not.
+        if name == "alpha":
+            return
+        problem = f"an expression of the rank, which the method {point['method']} does not have ({value})"
+        raise study_error(path, f"{key}: {name}", problem, fix="give a number")
+    try:
+        number = evaluate(value, rank=point["rank"])
+    except ValueError as error:
+        fix = "use numbers, rank and sqrt(rank), joined by * and /"
+        raise study_error(path, f"{key}: {name}", f"not an expression of the rank: {error} ({value})", fix=fix) from None
+    if number <= 0:
+        raise study_error(path, f"{key}: {name}", f"not above 0 ({value} is {number:g})", fix="give values above 0")
 
 
 def _check_scoring(scoring: dict[str, Any], path: Path) -> None:
@@ -66,23 +184,13 @@ def _check_scoring(scoring: dict[str, Any], path: Path) -> None:
                 raise study_error(path, "scoring.limit", problem, fix="add the task to a list, or remove its limit")
 
 
-def _check_heldout_rows(data: dict[str, Any], path: Path) -> None:
-    # The data's real size is only known later; this catches the mistake before anything is
-    # downloaded.
-    heldout, most = data["heldout_rows"], data["max_rows"]
-    if most is not None and heldout > most / 2:
-        problem = f"more than half of max_rows ({heldout} of {most})"
-        raise study_error(path, "data.heldout_rows", problem, fix=f"lower it to {most // 2} or less")
-
-
 def _check_tune(tune: dict[str, Any], path: Path) -> None:
     if tune["space"] not in tune["spaces"]:
         problem = f"not a key of tune.spaces ({tune['space']!r})"
         raise study_error(path, "tune.space", problem, fix=one_of(tune["spaces"]))
     for name, space in tune["spaces"].items():
         for parameter, values in space.items():
-            key = f"tune.spaces.{name}.{parameter}"
-            _check_parameter(path, key, values, may_be_zero=parameter in MAY_BE_ZERO)
+            _check_parameter(path, f"tune.spaces.{name}.{parameter}", values, may_be_zero=parameter in MAY_BE_ZERO)
     pruner, evaluations = tune["pruner"], tune["evaluations"]
     if pruner is not None and pruner["min_evaluations"] > evaluations:
         problem = f"more than the {evaluations} evaluations of a trial ({pruner['min_evaluations']})"
@@ -90,13 +198,14 @@ def _check_tune(tune: dict[str, Any], path: Path) -> None:
 
 
 def _check_parameter(path: Path, key: str, values: dict[str, Any], *, may_be_zero: bool) -> None:
-    lowest = min(values.get("choices") or [values["low"], values["high"]])
-    if lowest <= 0 and not may_be_zero:
-        raise study_error(path, key, f"not above 0 ({lowest})", fix="give values above 0")
     if "choices" in values:
         return
     low, high = values["low"], values["high"]
+    if low <= 0 and not may_be_zero:
+        raise study_error(path, key, f"not above 0 ({low})", fix="give values above 0")
     if low > high:
         raise study_error(path, key, f"low is above high ({low} > {high})", fix="swap them")
     if values["log"] and low <= 0:
         raise study_error(path, key, f"a log range that starts at 0 (low: {low})", fix="raise low, or set log to false")
+
+

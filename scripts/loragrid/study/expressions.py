@@ -1,0 +1,38 @@
+"""Settings written as expressions of the rank, such as `2 * rank` or `sqrt(rank)`.
+
+The grammar is closed, so that nothing in a study file is executed:
+
+    expression = factor {("*" | "/") factor}
+    factor     = number | "rank" | "sqrt(rank)"
+"""
+
+import math
+import re
+
+NUMBER = re.compile(r"\d+(\.\d*)?([eE][+-]?\d+)?|\.\d+([eE][+-]?\d+)?")
+OPERATOR = re.compile(r"\s*([*/])\s*")
+
+
+def evaluate(expression: str, *, rank: int) -> float:
+    """The value of an expression at a rank; raises `ValueError` for what the grammar does not have."""
+    first, *rest = OPERATOR.split(expression.strip())
+    value = _factor(first, rank)
+    for operator, text in zip(rest[::2], rest[1::2], strict=True):
+        factor = _factor(text, rank)
+        if operator == "*":
+            value *= factor
+        elif factor == 0:
+            raise ValueError("a division by 0")
+        else:
+            value /= factor
+    return value
+
+
+def _factor(text: str, rank: int) -> float:
+    if text == "rank":
+        return rank
+    if re.fullmatch(r"sqrt\(\s*rank\s*\)", text):
+        return math.sqrt(rank)
+    if NUMBER.fullmatch(text):
+        return float(text)
+    raise ValueError(f"{text or 'nothing'!r} is not a number, rank or sqrt(rank)")

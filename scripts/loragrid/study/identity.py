@@ -1,0 +1,89 @@
+"""Identities: everything that determines a result, as plain values that are hashed.
+
+Local paths are replaced by digests of their content, so a study may move; names of models and data
+sets do not count, so they may be renamed.
+"""
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from loragrid.runtime.atomic_files import sha256_file, sha256_json
+from loragrid.study.sections import ModelEntry
+
+WHOLE_FILE_BYTES = 64 * 2**20
+
+
+def model_identity(entry: ModelEntry) -> dict[str, Any]:
+    """The base and its chat template, without its precision."""
+    if entry.path is not None:
+        identity: dict[str, Any] = {"content": _folder_content(entry.path)}
+    else:
+        identity = {"hub": entry.hub, "revision": entry.revision}
+    template = entry.chat_template
+    identity["chat_template"] = None if template is None else file_content(template)
+    return identity
+
+
+def data_identity(data: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The data set `name` of the section `data` of a study file, and the sets that it mixes."""
+    entry = data[name]
+    identity: dict[str, Any] = {"rows": entry["rows"], "filters": entry["filters"]}
+    if "mix" in entry:
+        parts = [[sha256_json(data_identity(data, part)), weight] for part, weight in entry["mix"].items()]
+        return identity | {"mix": canonical(sorted(parts))}
+    source = entry["source"]
+    if "path" in source:
+        source = {"sha256": file_content(source["path"])}
+    return identity | {"source": source}
+
+
+def heldout_identity(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The held-out rows of a complete study file, and how they are cut and labelled."""
+    heldout, base = settings["heldout"], settings["base_case"]
+    return {
+        "set": data_identity(settings["data"], heldout["set"]),
+        "rows": heldout["rows"],
+        "seed": heldout["seed"],
+        "max_length_tokens": base["max_length_tokens"],
+        "loss_on": base["loss_on"],
+    }
+
+
+def canonical(value: Any) -> Any:
+    """`value` with 1.0 as 1 at any depth: one number, but two texts in JSON."""
+    if isinstance(value, dict):
+        return {key: canonical(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [canonical(item) for item in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
+
+
+@cache
+def _folder_content(folder: str) -> str:
+    """Digest of a model's configuration, tokenizer, template and weights.
+
+    Other files, such as a README, do not count.
+    """
+    kinds = {".json", ".safetensors", ".jinja", ".model", ".txt"}
+    files = sorted(file for file in Path(folder).iterdir() if file.suffix in kinds)
+    return sha256_json([[file.name, file_content(str(file))] for file in files])
+
+
+@cache
+def file_content(path: str) -> str:
+    """Digest of a file; over 64 MiB, of its size and of 64 evenly spaced blocks."""
+    size = Path(path).stat().st_size
+    if size <= WHOLE_FILE_BYTES:
+        return sha256_file(path)
+    # This runs on every call of snakemake, where gigabytes of weights would take a minute. The
+    # run's record holds their full digest.
+    blocks = []
+    with open(path, "rb") as file:
+        for index in range(64):
+            file.seek((size - 2**16) * index // 63)
+            blocks.append(file.read(2**16).hex())
+    return sha256_json([size, blocks])

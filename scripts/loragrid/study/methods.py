@@ -1,0 +1,64 @@
+"""The training methods: which settings each of them has, and what it cannot be combined with."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+LORA_SETTINGS = frozenset({"rank", "alpha", "dropout", "target_modules"})
+# Settings of an adapter. A method that lacks one has no value for it.
+ADAPTER_SETTINGS = LORA_SETTINGS | {"learning_rate_ratio"}
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to train.
+
+    `settings` are those of `ADAPTER_SETTINGS` that it has; `precisions` those of a base that it can
+    train; `unsloth` whether that backend trains it. `adapter`: whether an adapter is all that is
+    trained.
+    """
+
+    settings: frozenset[str]
+    precisions: tuple[str, ...] = ("4bit", "16bit", "32bit")
+    unsloth: bool = False
+    adapter: bool = True
+
+
+# unsloth patches plain LoRA layers; its kernels know no other adapter.
+METHODS: Mapping[str, Method] = {
+    "lora": Method(LORA_SETTINGS, unsloth=True),
+    "rslora": Method(LORA_SETTINGS, unsloth=True),
+    "lora_plus": Method(LORA_SETTINGS | {"learning_rate_ratio"}, unsloth=True),
+    "dora": Method(LORA_SETTINGS),
+    # PiSSA takes the singular vectors of the weights themselves, which a 4-bit base has not.
+    "pissa": Method(LORA_SETTINGS, precisions=("16bit", "32bit")),
+    "olora": Method(LORA_SETTINGS, precisions=("16bit", "32bit")),
+    # LoftQ starts from the error that the 4-bit base makes.
+    "loftq": Method(LORA_SETTINGS, precisions=("4bit",)),
+    "vera": Method(frozenset({"rank", "dropout", "target_modules"})),
+    "ia3": Method(frozenset({"target_modules"})),
+    "full": Method(frozenset(), precisions=("16bit", "32bit"), adapter=False),
+    "none": Method(frozenset(), adapter=False),
+}
+
+
+def point_problem(point: Mapping[str, Any]) -> tuple[str, str, str] | None:
+    """(key, what is wrong, fix) if the settings of a run exclude each other, else None."""
+    name = point["method"]
+    method = METHODS[name]
+    if point["precision"] not in method.precisions:
+        allowed = " or ".join(method.precisions)
+        return (
+            "precision",
+            f"method {name} cannot train a {point['precision']} base",
+            f"use {allowed}, or another method",
+        )
+    if point["backend"] == "unsloth" and not method.unsloth and name != "none":
+        return "backend", f"unsloth does not train the method {name}", "set backend to trl or auto"
+    return None
+
+
+def not_of_method(name: str, given: Mapping[str, Any]) -> str | None:
+    """The first setting in `given` that the method does not have, or None."""
+    foreign = sorted((ADAPTER_SETTINGS - METHODS[name].settings) & given.keys())
+    return foreign[0] if foreign else None
