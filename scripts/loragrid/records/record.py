@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar
 from loragrid.errors import UserError, one_line
 from loragrid.runtime.atomic_files import read_json, write_json
 
-RECORD_SCHEMA = 1
+RECORD_SCHEMA = 2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,12 +31,14 @@ class RunRecord:
 
     `tokens` counts the non-padding input tokens of all updates, `loss_tokens` those that carried
     loss. Losses are mean negative log-likelihoods per loss token, nats. `notes` are the backend's
-    own choices: precisions, and departures from the settings.
+    own choices: precisions, and departures from the settings. `kept_at`: parts of the budget, below
+    1, after which the weights were kept.
     """
 
     study: str
     run: str
     model: str
+    method: str
     settings: dict[str, Any]
     status: Literal["finished", "diverged"]
     reason: str | None
@@ -70,8 +72,9 @@ class RunRecord:
     git: dict[str, Any]
     device: dict[str, Any]
     code: str
-    adapter_sha256: str | None
+    weights_sha256: str | None
     finished_at: str
+    kept_at: tuple[float, ...] = ()
     notes: tuple[str, ...] = ()
     schema: int = RECORD_SCHEMA
 
@@ -96,20 +99,23 @@ class TaskScore:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ScoreRecord:
-    """The scores of one subject: a run's adapter on its base, or an untrained base.
+    """The scores of one subject: a run, an adopted adapter, or an untrained base.
 
-    `base_commit` is None for a local model. `notes` name departures from the study file's
-    precision.
+    `share`: part of the run's budget after which its weights were kept, 1 for the end.
+    `weights_sha256` is that of the run's record, by which scores of a run that was trained again
+    are noticed, or that of the adopted adapter's weights. `base_commit` is None for a local model;
+    `source` and `source_commit` say where an adopted adapter is from. `notes` name departures from
+    the study file's precision and what is known of an adopted adapter.
     """
 
     study: str
     subject: str
-    kind: Literal["base", "run"]
+    kind: Literal["base", "run", "adopted"]
     model: str
     base: str
     status: Literal["scored", "not_scored"]
     reason: str | None
-    adapter_sha256: str | None
+    weights_sha256: str | None
     precision: str
     chat_template_sha256: str | None
     tasks: dict[str, TaskScore]
@@ -119,7 +125,10 @@ class ScoreRecord:
     device: dict[str, Any]
     code: str
     finished_at: str
+    share: float = 1.0
     base_commit: str | None = None
+    source: str | None = None
+    source_commit: str | None = None
     notes: tuple[str, ...] = ()
     schema: int = RECORD_SCHEMA
 
