@@ -63,13 +63,20 @@ def expand(settings: Mapping[str, Any]) -> tuple[Cell, ...]:
     all of them.
     """
     make = _CellMaker(settings)
-    cells: dict[str, Cell] = {}
+    cells: dict[tuple, Cell] = {}
     for arm, seed in arms_with_seeds(settings):
         cell = make.cell(arm, seed)
-        # The first mention counts: a combination that an axis makes is no arm of its own.
+        # The first mention counts: a combination that an axis makes is no arm of its own. Two names
+        # for one model are two values of an axis all the same.
         if cell is not None:
-            cells.setdefault(sha256_json(cell.identity), cell)
+            same = cell.model, cell.settings.data, sha256_json(cell.identity)
+            cells.setdefault(same, cell)
     return tuple(cells.values())
+
+
+def base_case_on(settings: Mapping[str, Any], model: str) -> Cell:
+    """The base case on one of the models, which need not be a run of the grid."""
+    return _CellMaker(settings).cell(Arm({"model": model}), settings["base_case"]["seed"])
 
 
 def arms_with_seeds(settings: Mapping[str, Any]) -> Iterator[tuple[Arm, int]]:
@@ -143,9 +150,7 @@ class _CellMaker:
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self.settings = settings
         self.heldout = heldout_identity(settings)
-        self.models = {
-            key: model_identity(ModelEntry.read(entry)) for key, entry in settings["models"].items()
-        }
+        self.models = {key: model_identity(ModelEntry.read(entry)) for key, entry in settings["models"].items()}
         self.data = {key: data_identity(settings["data"], key) for key in settings["data"]}
         self.digests: dict[tuple, str] = {}
 

@@ -11,7 +11,9 @@ import yaml
 
 from loragrid.errors import UserError, one_line
 from loragrid.paths import ROOT
+from loragrid.study.adopted import Adopted, adopted_subjects
 from loragrid.study.completion import complete
+from loragrid.study.file_paths import resolve_paths
 from loragrid.study.grid import Cell, expand, resolved
 from loragrid.study.schema import one_of, study_error
 from loragrid.study.sections import (
@@ -110,20 +112,36 @@ class Study:
         return expand(self.yaml)
 
     @cached_property
+    def adopted(self) -> dict[str, Adopted]:
+        """Subject id of each adopted adapter → the adapter."""
+        return adopted_subjects(self.yaml)
+
+    @cached_property
     def data_sets(self) -> dict[str, Cell]:
-        """Id of each tokenised data set that the runs need → the first run that needs it."""
+        """Id of each tokenised data set that the study needs → the first cell that needs it.
+
+        The cell is a run, unless only adopted adapters need the set.
+        """
         found: dict[str, Cell] = {}
-        for cell in self.cells:
+        for cell in (*self.cells, *self._adopting_cells()):
             found.setdefault(cell.data, cell)
         return found
 
     @cached_property
     def bases(self) -> dict[str, Cell]:
-        """Id of each untrained base that runs are compared with → the first of these runs."""
+        """Id of each untrained base that runs are compared with → the first of these runs.
+
+        For a base that only adopted adapters have, the cell is no run.
+        """
         found: dict[str, Cell] = {}
-        for cell in self.cells:
+        for cell in (*self.cells, *self._adopting_cells()):
             found.setdefault(cell.base, cell)
         return found
+
+    def _adopting_cells(self) -> list[Cell]:
+        """The base case on each base that only adopted adapters have."""
+        known = {cell.base for cell in self.cells}
+        return [adopted.cell for adopted in self.adopted.values() if adopted.cell.base not in known]
 
     def base_entry(self, cell: Cell) -> ModelEntry:
         """The base of a run, in the run's precision."""
@@ -150,7 +168,7 @@ def load_study(name_or_path: str) -> Study:
     check_written(written, path)
     settings = complete(written)
     check_complete(settings, path)
-    _resolve_paths(settings, path)
+    resolve_paths(settings, path)
     return Study(name=path.stem, path=path, yaml=settings, written=written)
 
 
@@ -208,51 +226,3 @@ def _yaml_problem(error: Exception) -> str:
     if mark is None:
         return one_line(str(error))
     return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
-
-
-def _resolve_paths(settings: dict[str, Any], path: Path) -> None:
-    """Make paths absolute: they are looked up beside the study file, then in the project."""
-    for name, entry in settings["data"].items():
-        source = entry.get("source", {})
-        if "path" in source:
-            source["path"] = _resolve(path, f"data.{name}.source.path", source["path"])
-    for name, entry in settings["adopt"].items():
-        if "path" in entry:
-            entry["path"] = _resolve(path, f"adopt.{name}.path", entry["path"], folder=True)
-    for name, entry in settings["models"].items():
-        _resolve_model(entry, f"models.{name}", path)
-    scoring = settings["scoring"]
-    if scoring["qualitative"] is not None:
-        scoring["qualitative"] = _resolve(path, "scoring.qualitative", scoring["qualitative"])
-    # The limits name a task file as the lists do, so they get the same absolute path.
-    resolved = {}
-    for group in ("target", "retention"):
-        for index, name in enumerate(scoring[group]):
-            if name.endswith((".yaml", ".yml")):
-                resolved[name] = _resolve(path, f"scoring.{group}[{index}]", name)
-                scoring[group][index] = resolved[name]
-    if isinstance(scoring["limit"], dict):
-        scoring["limit"] = {resolved.get(name, name): most for name, most in scoring["limit"].items()}
-
-
-def _resolve_model(entry: dict[str, Any], key: str, path: Path) -> None:
-    if "path" in entry:
-        entry["path"] = _resolve(path, f"{key}.path", entry["path"], folder=True)
-        if not (Path(entry["path"]) / "config.json").is_file():
-            problem = f"folder without a config.json ({entry['path']})"
-            raise study_error(path, f"{key}.path", problem, fix="give a model folder in Hugging Face format")
-    if entry["chat_template"] is not None:
-        entry["chat_template"] = _resolve(path, f"{key}.chat_template", entry["chat_template"])
-
-
-def _resolve(path: Path, key: str, name: str, *, folder: bool = False) -> str:
-    """The absolute path of a file (or folder) that the study file names under `key`."""
-    # The study's own folder comes first, so that a study and its files can be moved together.
-    for parent in (path.parent, ROOT):
-        found = (parent / name).expanduser()
-        exists = found.is_dir() if folder else found.is_file()
-        if exists:
-            return str(found.resolve())
-    kind = "folder" if folder else "file"
-    problem = f"{kind} not found, neither beside the study file nor in the project ({name})"
-    raise study_error(path, key, problem, fix="check the path")
