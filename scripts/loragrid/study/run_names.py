@@ -34,6 +34,22 @@ def run_name(model: str, departs: Mapping[str, Any], digest: str) -> str:
     return f"{'_'.join(parts)[:longest].rstrip('_-.')}_{digest[:HASH_DIGITS]}"
 
 
+def subject_at(run: str, share: float) -> str:
+    """The subject of scoring that a run is after `share` of its budget; at the end the run itself."""
+    return run if share == 1 else f"{run}@{share:g}"
+
+
+def run_of(subject: str) -> str:
+    """The run of a subject made by `subject_at`; other names are unchanged."""
+    return subject.partition("@")[0]
+
+
+def share_of(subject: str) -> float:
+    """The share in the name of a subject, 1 without one."""
+    share = subject.partition("@")[2]
+    return float(share) if share else 1.0
+
+
 def value_text(value: Any) -> str:
     """A setting's value in a short form: 2e-4, 16, 2x4, 80000tokens, q_proj-v_proj."""
     if isinstance(value, bool):

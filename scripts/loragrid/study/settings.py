@@ -8,6 +8,7 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Self
 
 Batch = tuple[int, int]  # rows per device, gradient accumulation steps
@@ -117,7 +118,9 @@ class Settings(Section):
 
 
 def _frozen(value: Any) -> Any:
-    """`value` with lists as tuples, so that a reader cannot change the study for the others."""
+    """`value` with lists as tuples and maps read-only, so that a reader cannot change the study for the others."""
     if isinstance(value, Sequence) and not isinstance(value, str):
         return tuple(_frozen(item) for item in value)
+    if isinstance(value, Mapping):
+        return MappingProxyType({key: _frozen(item) for key, item in value.items()})
     return value
