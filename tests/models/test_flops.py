@@ -3,6 +3,7 @@
 import pytest
 
 from loragrid.models.flops import forward_per_token, training_per_token
+from loragrid.models.trained_weights import Trainable
 from tests.fixtures.tuned_llama import RANK, tuned_model
 
 ROWS, LENGTH = 2, 64
@@ -19,9 +20,8 @@ def test_operations_are_those_that_torch_counts(checkpointing: bool) -> None:
     ids = torch.randint(0, 300, (ROWS, LENGTH))
     with FlopCounterMode(display=False) as counter:
         model(input_ids=ids, labels=ids, use_cache=False).loss.backward()
-    parts = training_per_token(
-        shape, rank=RANK, target_modules="all-linear", row_tokens=LENGTH, checkpointing=checkpointing
-    )
+    lora = Trainable(method="lora", rank=RANK, target_modules="all-linear")
+    parts = training_per_token(shape, lora, row_tokens=LENGTH, checkpointing=checkpointing)
     full_attention = (4 if checkpointing else 3) * 4 * shape.layers * shape.heads * shape.head_dim * LENGTH
     expected = ROWS * LENGTH * (sum(parts.values()) + full_attention / 2)
     assert counter.get_total_flops() == pytest.approx(expected, rel=0.04)

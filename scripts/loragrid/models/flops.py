@@ -1,18 +1,17 @@
-"""Floating-point operations of LoRA training and of scoring, per token.
+"""Floating-point operations of training and of scoring, per token.
 
 A multiply-add is two operations. A forward pass therefore costs 2 per weight of a matrix product,
 and a backward pass 2 for the gradient of the inputs and 2 for the gradient of the weights (Kaplan
 et al. 2020, https://arxiv.org/abs/2001.08361, section 2.1). A frozen base needs no gradients of
-weights: 4 instead of 6. Adapters need all 6. Gradient checkpointing repeats the layers' forward
+weights: 4 instead of 6. Adapters need all 6, but for VeRA's frozen matrices. Gradient checkpointing repeats the layers' forward
 pass (Chen et al. 2016, https://arxiv.org/abs/1604.06174). Attention is counted as in PaLM
 (Chowdhery et al. 2022, https://arxiv.org/abs/2204.02311, appendix B), halved because a token
 attends only to earlier ones. Norms, activations, the softmax and the optimizer are left out; they
 are below 1 % for these models.
 """
 
-from collections.abc import Sequence
-
 from loragrid.models.shape import Shape
+from loragrid.models.trained_weights import Trainable, product_weights
 
 
 def forward_per_token(shape: Shape, *, row_tokens: float) -> float:
@@ -21,21 +20,38 @@ def forward_per_token(shape: Shape, *, row_tokens: float) -> float:
 
 
 def training_per_token(
-    shape: Shape, *, rank: int, target_modules: str | Sequence[str], row_tokens: float, checkpointing: bool
+    shape: Shape, trainable: Trainable, *, row_tokens: float, checkpointing: bool
 ) -> dict[str, float]:
-    """Operations per trained token: `base` (4 per weight), `adapters` (6), `attention`, `recomputation`."""
-    adapters = sum(shape.adapter_tensors(rank=rank, target_modules=target_modules))
+    """Operations per trained token by part.
+
+    The parts are `base` (4 per weight, 6 if it is trained), `adapters`, `attention` and
+    `recomputation`.
+    """
+    adapters = product_weights(shape, trainable)
     layers, attention = shape.linear_parameters(), _attention(shape, row_tokens)
     recomputation = 0
     if checkpointing:
         recomputation = 2 * (layers + adapters) + attention
     return {
-        "base": 4 * (layers + _head(shape)),
-        "adapters": 6 * adapters,
+        "base": (6 if trainable.method == "full" else 4) * (layers + _head(shape)),
+        "adapters": (4 if trainable.method == "vera" else 6) * adapters,
         # Both factors of each product need a gradient, frozen or not.
         "attention": 3 * attention,
         "recomputation": recomputation,
     }
+
+
+def norms_per_pass(shape: Shape, trainable: Trainable) -> float:
+    """Operations of DoRA's weight norms in a forward pass, whatever its number of tokens; else 0.
+
+    They need the product of A and B for every adapted matrix. PEFT takes no gradient of them (Liu
+    et al. 2024, https://arxiv.org/abs/2402.09353, section 4.3).
+    """
+    if trainable.method != "dora":
+        return 0
+    sizes = shape.adapted_matrices(trainable.target_modules)
+    # PEFT makes the product by sending the identity, one row per input, through the adapter.
+    return sum(2 * trainable.rank * inputs * (inputs + outputs) for inputs, outputs in sizes)
 
 
 def _head(shape: Shape) -> int:

@@ -36,6 +36,8 @@ FAMILIES = {
     "qwen2": Family(query_key_value_bias=True),
     "qwen3": Family(query_key_norms=True),
 }
+# Part of a layer's module names → the linear maps that a name of `target_modules` stands for.
+MODULE_GROUPS = {"all-linear": "model.layers.", "attention": ".self_attn.", "mlp": ".mlp."}
 # Families whose input and output embeddings are one matrix unless the configuration says otherwise.
 TIED_BY_DEFAULT = ("gemma", "gemma2", "gemma3_text")
 # One layer in so many attends to the whole context if the configuration lists no layer types.
@@ -112,26 +114,38 @@ class Shape:
         """All parameters of the model."""
         return self.linear_parameters() + self.embedding_parameters() + self.norm_and_bias_parameters()
 
+    def tensors(self) -> list[int]:
+        """Parameters of each weight matrix; the norms and biases of all layers count as one."""
+        matrices = [inputs * outputs for _, (inputs, outputs) in self._layer_modules()]
+        embeddings = [self.vocab_size * self.hidden_size] * (1 if self.tied else 2)
+        return [*matrices, *embeddings, self.norm_and_bias_parameters()]
+
     def adapted_matrices(self, target_modules: str | Sequence[str]) -> list[tuple[int, int]]:
         """(inputs, outputs) of every matrix that gets an adapter, by PEFT's rule.
 
-        `all-linear` is every linear map but the output head; a listed name is a full module name or
-        its end. Raises `UserError` for a name that matches no module.
+        `all-linear` is every linear map but the output head, `attention` and `mlp` are those of a
+        layer's part; a listed name is a full module name or its end. Raises `UserError` for a name
+        that matches no module.
         """
-        if target_modules == "all-linear":
-            return [size for _, size in self._layer_modules()]
+        return [size for _, size in self.adapted_modules(target_modules)]
+
+    def adapted_modules(self, target_modules: str | Sequence[str]) -> list[tuple[str, tuple[int, int]]]:
+        """(module name, (inputs, outputs)) of every matrix of `adapted_matrices`."""
+        if isinstance(target_modules, str):
+            part = MODULE_GROUPS[target_modules]
+            return [(module, size) for module, size in self._layer_modules() if part in module]
         head, embedding = ("lm_head", self._head()), ("model.embed_tokens", self._head()[::-1])
         found, matched = [], set()
         for module, size in (*self._layer_modules(), head, embedding):
             names = [name for name in target_modules if module == name or module.endswith(f".{name}")]
             if names:
-                found.append(size)
+                found.append((module, size))
                 matched.update(names)
         for name in target_modules:
             if name not in matched:
                 known = ", ".join(key.rsplit(".", 1)[-1] for key in self.linears())
                 raise UserError(
-                    f"training.target_modules: a {self.model_type} model has no module {name!r}. "
+                    f"target_modules: a {self.model_type} model has no module {name!r}. "
                     f"Fix: choose from {known}, or use all-linear."
                 )
         return found
