@@ -1,19 +1,21 @@
 """Forecast of a cell: its workload, the expected training rate, and changes that make it fit."""
 
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from loragrid.errors import UserError
-from loragrid.models.flops import forward_per_token, training_per_token
+from loragrid.models.flops import forward_per_token, norms_per_pass, training_per_token
 from loragrid.models.shape import Shape, find_shape
+from loragrid.models.trained_weights import Trainable
 from loragrid.planning.gpu_cards import PlannedDevice, read_cards
-from loragrid.planning.job_memory import gpu_dtype, training_memory_on, training_setup
+from loragrid.planning.job_memory import gpu_dtype, request_key, training_memory_on, training_setup
 from loragrid.planning.measurements import DataSize, Measurements
 from loragrid.planning.memory_model import computed_in
 from loragrid.records.record import RunRecord
 from loragrid.study.budget import updates
 from loragrid.study.grid import Cell
+from loragrid.study.methods import METHODS
+from loragrid.study.settings import Settings
 from loragrid.study.study_file import Study
 
 
@@ -35,14 +37,14 @@ class Workload:
         return sum(self.flops.values()) if self.flops else None
 
 
-def device_for_model(study: Study, shape: Shape, device: PlannedDevice) -> PlannedDevice:
-    """The device as a model uses it: in float32, and slower, if float16 would overflow."""
-    dtype = gpu_dtype(study, bf16=device.bf16)
+def device_for_model(settings: Settings, shape: Shape, device: PlannedDevice) -> PlannedDevice:
+    """The device as a run's model uses it: in float32, and slower, if float16 would overflow."""
+    dtype = gpu_dtype(settings, bf16=device.bf16)
     if device.kind != "cuda" or computed_in(shape, dtype) != "fp32":
         return device
     in_float32 = device.in_float32()
     if dtype == "fp32":
-        # Every model of the study is in float32, so none is slower than the others.
+        # The study asks for float32, so this model is no slower than others with this setting.
         return replace(in_float32, slowdown=1.0)
     return in_float32
 
@@ -56,29 +58,24 @@ def workload_of(
     checkpointing: bool,
 ) -> Workload:
     """The workload of a run; `checkpointing`, on a GPU, repeats the layers' forward passes."""
-    training = study.training
-    per_device, accumulation = cell.batch
+    settings, trainable = cell.settings, Trainable.of(cell.settings)
     steps = updates(
-        training.budget,
+        settings.budget,
         rows=data.rows,
         row_tokens=data.row_tokens,
-        per_device=per_device,
-        accumulation=accumulation,
+        per_device=settings.per_device,
+        accumulation=settings.accumulation,
     )
     if steps is None:
         return Workload(steps=None, tokens=None, flops={})
-    tokens = round(steps * per_device * accumulation * data.row_tokens)
-    per_token = training_per_token(
-        shape,
-        rank=cell.rank,
-        target_modules=training.target_modules,
-        row_tokens=data.row_tokens,
-        checkpointing=checkpointing,
-    )
+    tokens = round(steps * settings.per_device * settings.accumulation * data.row_tokens)
+    per_token = training_per_token(shape, trainable, row_tokens=data.row_tokens, checkpointing=checkpointing)
     flops = {part: tokens * operations for part, operations in per_token.items()}
-    # The held-out loss is measured before the first update, at intervals, and after the last.
-    measurements = 1 + math.ceil(steps / training.evaluate_every_steps)
-    heldout_tokens = measurements * study.data.heldout_rows * data.row_tokens
+    passes = steps * settings.accumulation * (2 if checkpointing else 1)
+    flops["adapters"] += passes * norms_per_pass(shape, trainable)
+    # The held-out loss is measured before the first update and at equal parts of the budget.
+    measurements = 1 + min(settings.evaluations, steps)
+    heldout_tokens = measurements * study.heldout.rows * data.row_tokens
     flops["held-out loss"] = heldout_tokens * forward_per_token(shape, row_tokens=data.row_tokens)
     return Workload(steps=steps, tokens=tokens, flops=flops)
 
@@ -92,18 +89,20 @@ def expected_rate(
 ) -> tuple[float | None, str]:
     """Expected TFLOPS of a cell's training, and their source.
 
-    The source is the finished runs of the same model on such a device, else those of any model,
-    else the card's expected rate.
+    The source is the finished runs of the same model on such a device, of the same method and
+    precision if there are any, else those of any model, else the card's expected rate.
     """
     finished = []
     for other in cells:
         workload = workloads.get(other.run)
         if other.run in measured.runs and workload is not None and workload.total_flops:
             finished.append(other)
-    of_model = [other for other in finished if other.model == cell.model]
     if not finished:
         return device.rate_tflops, device.rate_from
-    used = of_model or finished
+    of_model = [other for other in finished if other.model == cell.model]
+    # Methods and precisions differ in speed beyond their operations.
+    alike = [other for other in of_model if _speed_key(other.settings) == _speed_key(cell.settings)]
+    used = alike or of_model or finished
     records = {other.run: measured.runs[other.run] for other in used}
     flops = sum(completed_flops(workloads[run], record) for run, record in records.items())
     seconds = sum(record.train_seconds for record in records.values())
@@ -112,6 +111,10 @@ def expected_rate(
     whose = cell.model if of_model else "other models"
     runs = "run" if len(used) == 1 else "runs"
     return slowdown * flops / seconds / 1e12, f"measured here on {len(used)} {runs} of {whose}"
+
+
+def _speed_key(settings: Settings) -> tuple[str, ...]:
+    return settings.method, settings.precision, settings.compute_dtype, settings.backend
 
 
 def completed_flops(workload: Workload, record: RunRecord) -> float:
@@ -125,15 +128,19 @@ def device_warnings(study: Study, cells: Iterable[Cell], device: PlannedDevice) 
     These are warnings, not errors, because on a cluster the GPU is in another machine.
     """
     lines = []
-    if device.kind == "cpu" and study.training.compute_dtype == "fp16":
+    cells = list(cells)
+    if device.kind == "cpu" and any(cell.settings.compute_dtype == "fp16" for cell in cells):
         lines.append(
-            "training.compute_dtype: there is no GPU, and a CPU does not train in fp16. "
-            "Fix: set it to fp32, bf16 or auto."
+            "compute_dtype: there is no GPU, and a CPU does not train in fp16. Fix: set it to fp32, bf16 or auto."
         )
     if device.kind != "cuda" or not device.found or not device.vram_mib:
         return lines
+    known: dict[tuple, int | None] = {}
     for cell in cells:
-        needed = _needed_mib(study, cell, device)
+        key = request_key(cell.settings)
+        if key not in known:
+            known[key] = _needed_mib(study, cell, device)
+        needed = known[key]
         if needed is not None and needed > device.vram_mib:
             lines.append(
                 f"{cell.run} will probably not fit: {needed:,} MiB predicted, "
@@ -149,23 +156,23 @@ def _needed_mib(study: Study, cell: Cell, device: PlannedDevice) -> int | None:
         shape = find_shape(study.models[cell.model])
         if shape is None:
             return None
-        return training_memory_on(device, shape, training_setup(study, cell, device)).total_mib
+        return training_memory_on(device, shape, training_setup(cell.settings, device)).total_mib
     except UserError:
         return None
 
 
-def fitting_changes(study: Study, cell: Cell, shape: Shape, device: PlannedDevice) -> Iterator[str]:
-    """Single changes that would each make a cell fit `device`, with the memory it would take.
+def fitting_changes(settings: Settings, shape: Shape, device: PlannedDevice) -> Iterator[str]:
+    """Single changes that would each make a run fit `device`, with the memory it would take.
 
     None is made automatically, because each changes the result or the cost of the run.
     """
-    setup = training_setup(study, cell, device)
+    setup = training_setup(settings, device)
 
     def memory_with(**changes: object) -> int:
         return training_memory_on(device, shape, replace(setup, **changes)).total_mib
 
     # The product of both batch numbers stays, so that an update still sees as many rows.
-    rows_per_update = cell.batch[0] * cell.batch[1]
+    rows_per_update = settings.per_device * settings.accumulation
     for rows in range(setup.per_device - 1, 0, -1):
         memory = memory_with(per_device=rows)
         if rows_per_update % rows == 0 and memory <= device.vram_mib:
@@ -175,15 +182,16 @@ def fitting_changes(study: Study, cell: Cell, shape: Shape, device: PlannedDevic
     for shorter in (longest * 3 // 4, longest // 2, longest // 4, longest // 8):
         memory = memory_with(max_length_tokens=shorter)
         if memory <= device.vram_mib:
-            yield f"data.max_length_tokens {shorter} ({memory:,} MiB)"
+            yield f"max_length_tokens {shorter} ({memory:,} MiB)"
             break
     if device.kind != "cuda":
         return
     memory = memory_with(backend="unsloth")
-    if setup.backend == "trl" and memory <= device.vram_mib:
-        yield f"training.backend unsloth ({memory:,} MiB)"
+    if setup.backend == "trl" and METHODS[settings.method].unsloth and memory <= device.vram_mib:
+        yield f"backend unsloth ({memory:,} MiB)"
     memory = memory_with(precision="4bit")
-    if setup.precision != "4bit" and memory <= device.vram_mib:
+    four_bit = "4bit" in METHODS[settings.method].precisions
+    if setup.precision != "4bit" and four_bit and memory <= device.vram_mib:
         yield f"precision 4bit ({memory:,} MiB)"
     needed = memory_with()
     large_enough = [card for card in read_cards().values() if card.memory_mib >= needed]

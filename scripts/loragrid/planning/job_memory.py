@@ -2,10 +2,13 @@
 
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import fields, replace
+from operator import attrgetter
+from typing import Any
 
 from loragrid.errors import UserError
 from loragrid.models.shape import Shape, find_shape
+from loragrid.models.trained_weights import Trainable, loaded_parameters
 from loragrid.planning.gpu_cards import PlannedDevice, named_card
 from loragrid.planning.memory_model import (
     CONTEXT_MIB,
@@ -16,45 +19,64 @@ from loragrid.planning.memory_model import (
     training_memory,
 )
 from loragrid.study.grid import Cell
+from loragrid.study.methods import METHODS
+from loragrid.study.settings import Settings
 from loragrid.study.study_file import Study
 
 
+# Settings that change neither the memory nor the length of a job. All others count, so that a new
+# setting counts until somebody has thought about it.
+FREE_SETTINGS = frozenset(
+    "learning_rate alpha learning_rate_ratio seed schedule warmup weight_decay max_grad_norm threads".split()
+)
+_KEY = attrgetter(*(field.name for field in fields(Settings) if field.name not in FREE_SETTINGS))
+
+
+def request_key(settings: Settings) -> tuple[Any, ...]:
+    """The settings of a run that its memory and length depend on; equal keys need equal jobs.
+
+    A study may have thousands of cells and far fewer keys.
+    """
+    return _KEY(settings)
+
+
 def check_target_modules(study: Study, cells: Iterable[Cell]) -> None:
-    """Raise `UserError` if a model lacks one of `training.target_modules`.
+    """Raise `UserError` if a model lacks one of its runs' `target_modules`.
 
     Training would raise it too, but hours later. Models of unknown shape are skipped; the plan
     reports them.
     """
-    for model in dict.fromkeys(cell.model for cell in cells):
-        shape = None
-        with suppress(UserError):
-            shape = find_shape(study.models[model])
-        if shape is not None:
-            shape.adapted_matrices(study.training.target_modules)
+    shapes: dict[str, Shape | None] = {}
+    for model, modules in dict.fromkeys((cell.model, cell.settings.target_modules) for cell in cells):
+        if model not in shapes:
+            shapes[model] = None
+            with suppress(UserError):
+                shapes[model] = find_shape(study.models[model])
+        # A method without an adapter has no such setting.
+        if shapes[model] is not None and modules is not None:
+            shapes[model].adapted_matrices(modules)
 
 
-def gpu_training_setup(study: Study, cell: Cell, *, bf16: bool) -> TrainingSetup:
-    """The training of a cell on a GPU; `bf16`: the GPU computes in bfloat16."""
-    training = study.training
+def gpu_training_setup(settings: Settings, *, bf16: bool) -> TrainingSetup:
+    """A run's training on a GPU; `bf16`: the GPU computes in bfloat16."""
     return TrainingSetup(
-        precision=study.models[cell.model].precision,
-        rank=cell.rank,
-        target_modules=training.target_modules,
-        optimizer=training.optimizer,
-        per_device=cell.batch[0],
-        max_length_tokens=study.data.max_length_tokens,
-        compute_dtype=gpu_dtype(study, bf16=bf16),
-        backend=gpu_backend(study),
+        precision=settings.precision,
+        trainable=Trainable.of(settings),
+        optimizer=settings.optimizer,
+        per_device=settings.per_device,
+        max_length_tokens=settings.max_length_tokens,
+        compute_dtype=gpu_dtype(settings, bf16=bf16),
+        backend=gpu_backend(settings),
         checkpointing=True,
     )
 
 
-def training_setup(study: Study, cell: Cell, device: PlannedDevice) -> TrainingSetup:
-    """The training of a cell on `device`; a CPU uses the trl backend and keeps activations."""
-    setup = gpu_training_setup(study, cell, bf16=device.bf16)
+def training_setup(settings: Settings, device: PlannedDevice) -> TrainingSetup:
+    """A run's training on `device`; a CPU uses the trl backend and keeps activations."""
+    setup = gpu_training_setup(settings, bf16=device.bf16)
     if device.kind == "cuda":
         return setup
-    asked = study.training.compute_dtype
+    asked = settings.compute_dtype
     dtype = "fp32" if asked == "auto" else asked
     return replace(setup, compute_dtype=dtype, backend="trl", checkpointing=False)
 
@@ -69,28 +91,28 @@ def training_memory_on(device: PlannedDevice, shape: Shape, setup: TrainingSetup
 
 def predict_scoring(study: Study, cell: Cell, shape: Shape, *, bf16: bool) -> Memory:
     """`scoring_memory` of a cell's adapter on its base; `bf16`: the GPU computes in bfloat16."""
-    tensors = shape.adapter_tensors(rank=cell.rank, target_modules=study.training.target_modules)
     setup = ScoringSetup(
-        precision=study.models[cell.model].precision,
-        adapter_parameters=sum(tensors),
+        precision=cell.settings.precision,
+        adapter_parameters=loaded_parameters(shape, Trainable.of(cell.settings)),
         batch_size=study.scoring.batch_size,
-        max_length_tokens=study.data.max_length_tokens,
+        # The held-out rows are as long as those of the base case.
+        max_length_tokens=study.base_case.max_length_tokens,
         compute_dtype="bf16" if bf16 else "fp16",
     )
     return scoring_memory(shape, setup)
 
 
-def gpu_backend(study: Study) -> str:
-    """The backend on a GPU, where `auto` is unsloth."""
-    backend = study.training.backend
-    return "unsloth" if backend == "auto" else backend
+def gpu_backend(settings: Settings) -> str:
+    """The backend on a GPU, where `auto` is unsloth for the methods that it trains."""
+    if settings.backend != "auto":
+        return settings.backend
+    return "unsloth" if METHODS[settings.method].unsloth else "trl"
 
 
-def gpu_dtype(study: Study, *, bf16: bool) -> str:
+def gpu_dtype(settings: Settings, *, bf16: bool) -> str:
     """The compute dtype on a GPU, where `auto` is bf16 if the GPU has it."""
-    asked = study.training.compute_dtype
-    if asked != "auto":
-        return asked
+    if settings.compute_dtype != "auto":
+        return settings.compute_dtype
     return "bf16" if bf16 else "fp16"
 
 

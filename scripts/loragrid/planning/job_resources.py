@@ -5,7 +5,7 @@ study file names, whatever GPU this machine has. Shapes and arithmetic only, no 
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from loragrid.planning.forecast import device_for_model, workload_of
 from loragrid.planning.gpu_cards import PlannedDevice, planned_device
 from loragrid.planning.job_memory import (
     gpu_training_setup,
+    request_key,
     named_card_has_bf16,
     predict_scoring,
     training_memory_on,
@@ -25,7 +26,8 @@ from loragrid.planning.measurements import data_size
 from loragrid.planning.memory_model import training_memory, weight_bytes
 from loragrid.planning.scoring_cost import scoring_seconds
 from loragrid.study.grid import Cell
-from loragrid.study.search_space import searched_space
+from loragrid.study.methods import METHODS
+from loragrid.study.settings import Settings
 from loragrid.study.study_file import Study
 
 # A job of unknown size reserves the whole GPU: Snakemake lowers a request to the limit it was given.
@@ -62,8 +64,8 @@ def resource_requests(
     """Requests by stage and name: "train" by run, "score" by run or base, "tune" by "tune".
 
     `vram_mib` in MiB, `mem_mb` (of the machine) in MB, `runtime` in minutes, at most one session: a
-    longer job is cut at a checkpoint and submitted again. Cells that differ in learning rate or
-    seed alone have equal requests.
+    longer job is cut at a checkpoint and submitted again. Cells that differ in learning rate,
+    seed or another of `FREE_SETTINGS` alone have equal requests.
     """
     context = _Context(
         study=study,
@@ -75,7 +77,7 @@ def resource_requests(
     train, score, search = {}, {}, None
     for cell in cells:
         # A study may have thousands of cells, and this runs at every call of snakemake.
-        key = cell.model, cell.rank, cell.batch
+        key = request_key(cell.settings)
         if key not in known:
             known[key] = _cell_requests(context, cell)
         requests = known[key]
@@ -104,7 +106,7 @@ def _cell_requests(context: _Context, cell: Cell) -> dict[str, Request]:
         shape = find_shape(study.models[cell.model])
         if shape is None:
             raise UserError(f"the shape of {cell.model} is unknown")
-        train_mib = training_memory(shape, gpu_training_setup(study, cell, bf16=bf16)).total_mib
+        train_mib = training_memory(shape, gpu_training_setup(cell.settings, bf16=bf16)).total_mib
         score_mib = predict_scoring(study, cell, shape, bf16=bf16).total_mib
         host_mib = _host_mib(context, cell, shape)
         train_hours, score_hours = _hours(context, cell, shape)
@@ -131,7 +133,7 @@ def _host_mib(context: _Context, cell: Cell, shape: Shape) -> int:
     if device.kind == "cuda":
         needed = CUDA_HOST_MIB + 2 * weight_bytes(shape, "16bit", backend="trl") / 2**20
     else:
-        setup = training_setup(context.study, cell, device)
+        setup = training_setup(cell.settings, device)
         needed = CPU_HOST_MIB + training_memory_on(device, shape, setup).total_mib
     return 100 * math.ceil(needed / 100)
 
@@ -139,17 +141,17 @@ def _host_mib(context: _Context, cell: Cell, shape: Shape) -> int:
 def _hours(context: _Context, cell: Cell, shape: Shape) -> tuple[float | None, float | None]:
     """Hours of training and of scoring; None if the rate or the size of the work is unknown."""
     study = context.study
-    device = device_for_model(study, shape, context.device)
+    device = device_for_model(cell.settings, shape, context.device)
     if device.rate_tflops is None:
         return None, None
-    data = data_size(study, cell.data, context.results)
+    data = data_size(study, cell, context.results)
     checkpointing = device.kind == "cuda"
     flops = workload_of(study, cell, shape, data, checkpointing=checkpointing).total_flops
     train_hours = flops / (device.rate_tflops * 1e12) / 3600 if flops else None
     seconds = scoring_seconds(
         shape,
         scoring=study.scoring,
-        heldout_rows=study.data.heldout_rows,
+        heldout_rows=study.heldout.rows,
         row_tokens=data.row_tokens,
         tflops=device.rate_tflops,
     )
@@ -180,18 +182,33 @@ def _search_request(context: _Context, base_case: Cell, training: Request) -> Re
     vram_mib = WHOLE_GPU_MIB
     if training["vram_mib"] < WHOLE_GPU_MIB:
         shape = find_shape(study.models[base_case.model])
-        setup = gpu_training_setup(study, base_case, bf16=named_card_has_bf16(study))
-        largest = {}
-        for name, values in searched_space(tune).items():
-            largest[name] = max(values.get("choices") or [values["high"]])
-        setup = replace(
-            setup,
-            per_device=largest.get("batch", setup.per_device),
-            rank=largest.get("rank", setup.rank),
-        )
-        vram_mib = round(MEMORY_MARGIN * training_memory(shape, setup).total_mib * tune.workers)
+        bf16 = named_card_has_bf16(study)
+        needed = [
+            training_memory(shape, gpu_training_setup(settings, bf16=bf16)).total_mib
+            for settings in _largest_trials(base_case.settings, tune.spaces[tune.space])
+        ]
+        vram_mib = round(MEMORY_MARGIN * max(needed) * tune.workers)
     return {
         "vram_mib": vram_mib,
         "mem_mb": tune.workers * training["mem_mb"],
         "runtime": _minutes(None, context.longest_minutes),
     }
+
+
+def _largest_trials(base: Settings, space: Mapping[str, Mapping[str, Any]]) -> Iterator[Settings]:
+    """The largest trial of a search space for each method and set of modules that it has."""
+    numbers = {}
+    for name in ("rank", "max_length_tokens"):
+        if name in space:
+            numbers[name] = max(space[name].get("choices") or [space[name]["high"]])
+    if "batch" in space:
+        numbers["batch"] = max(tuple(batch) for batch in space["batch"]["choices"])
+    for method in space.get("method", {}).get("choices", [base.method]):
+        for modules in space.get("target_modules", {}).get("choices", [base.target_modules]):
+            settings = replace(base, **numbers, method=method)
+            has = METHODS[method].settings
+            yield replace(
+                settings,
+                rank=settings.rank if "rank" in has else None,
+                target_modules=modules if "target_modules" in has else None,
+            )

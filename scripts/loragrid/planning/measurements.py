@@ -28,23 +28,32 @@ class Measurements:
     scores: dict[str, ScoreRecord]
 
 
-def data_size(study: Study, data_id: str, results: Path) -> DataSize:
-    """The size of a data set from its card or, before there is one, from the study file's `plan`."""
-    settings, plan = study.data, study.plan
-    card_file = results / "data" / data_id / "card.json"
+def data_size(study: Study, cell: Cell, results: Path) -> DataSize:
+    """The size of a run's data from their card or, before there is one, from the study file."""
+    settings = cell.settings
+    card_file = results / "data" / cell.data / "card.json"
     if card_file.is_file():
         card = read_json(card_file)
         rows = card["split"]["train_rows"]
         size = DataSize(rows=rows, row_tokens=card["tokens"]["train"] / rows, counted=True)
     else:
-        rows = plan.rows
-        if rows is not None and settings.max_rows is not None:
-            # max_rows includes the held-out rows.
-            rows = min(rows, settings.max_rows - settings.heldout_rows)
-        size = DataSize(rows=rows, row_tokens=plan.row_tokens, counted=False)
-    if study.training.packing:
+        size = DataSize(rows=_planned_rows(study, settings.data), row_tokens=study.plan.row_tokens, counted=False)
+    if settings.packing:
         return _packed(size, settings.max_length_tokens)
     return size
+
+
+def _planned_rows(study: Study, key: str) -> int | None:
+    """Training rows of a data set that is not prepared yet; None if unknown."""
+    known = study.plan.rows
+    source, limit = study.data[key].source, study.data[key].rows
+    if known is None and source is not None and source.rows is not None:
+        # A generator states its rows, of which duplicates may be dropped.
+        known = max(1, source.rows - study.heldout.rows)
+    if known is None or limit is None:
+        # Few sources have fewer rows than a study asks for.
+        return known or limit
+    return min(known, limit)
 
 
 def _packed(size: DataSize, max_length_tokens: int) -> DataSize:

@@ -5,11 +5,11 @@ The bytes per activation and per logit were counted on a CPU with torch's own re
 additions (context, workspaces, fragmentation) are assumed, not measured: see ASSUME.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from loragrid.models.batch_sizes import CHOICE_LOGITS_PER_PASS, LOGITS_PER_PASS, TOKENS_PER_PASS
 from loragrid.models.shape import Shape, overflows_float16
+from loragrid.models.trained_weights import Trainable, added_frozen, trained_tensors
 
 MIB = 2**20
 # NF4 with double quantisation: 4 bits, an 8-bit constant per 64 weights, a 32-bit one per 256 of
@@ -45,6 +45,7 @@ class Memory:
 
     weights: float
     adapters: float
+    gradients: float
     optimizer: float
     activations: float
     logits: float
@@ -61,8 +62,7 @@ class TrainingSetup:
     """Settings of a training run that determine its memory, in the study file's words."""
 
     precision: str
-    rank: int
-    target_modules: str | Sequence[str]
+    trainable: Trainable
     optimizer: str
     per_device: int
     max_length_tokens: int
@@ -85,7 +85,7 @@ class ScoringSetup:
 
 def training_memory(shape: Shape, setup: TrainingSetup) -> Memory:
     """Memory of a training run: the larger of a step on rows of full length and a held-out pass."""
-    tensors = shape.adapter_tensors(rank=setup.rank, target_modules=setup.target_modules)
+    tensors = trained_tensors(shape, setup.trainable)
     kind = computed_in(shape, setup.compute_dtype)
     by_unsloth = setup.backend == "unsloth"
     tokens = setup.per_device * setup.max_length_tokens
@@ -102,14 +102,22 @@ def training_memory(shape: Shape, setup: TrainingSetup) -> Memory:
         input_bytes=input_bytes,
         checkpointing=setup.checkpointing,
     )
+    # One matrix at a time is unpacked to 16 bits from 4, and merged with its adapter for DoRA's norms.
+    largest_matrix = max(inputs * outputs for inputs, outputs in shape.linears().values())
     if setup.precision == "4bit":
-        # One matrix at a time is unpacked to 16 bits.
-        largest_matrix = max(inputs * outputs for inputs, outputs in shape.linears().values())
         activations += FULL_BYTES["16bit"] * largest_matrix
+    if setup.trainable.method == "dora":
+        activations += 2 * 4 * largest_matrix
+    weights = weight_bytes(shape, setup.precision, backend=setup.backend, kind=kind)
+    # What is trained is in float32, and so are its gradients.
+    trained = 4 * sum(tensors)
+    adapters = trained + 4 * added_frozen(shape, setup.trainable)
+    if setup.trainable.method == "full":
+        weights, adapters = trained, 0
     return Memory(
-        weights=weight_bytes(shape, setup.precision, backend=setup.backend, kind=kind) / MIB,
-        # The adapters and their gradients, both in float32.
-        adapters=8 * sum(tensors) / MIB,
+        weights=weights / MIB,
+        adapters=adapters / MIB,
+        gradients=trained / MIB,
         optimizer=sum(_optimizer_bytes(size, setup.optimizer) for size in tensors) / MIB,
         activations=activations / MIB,
         logits=logits / MIB,
@@ -138,6 +146,7 @@ def scoring_memory(shape: Shape, setup: ScoringSetup) -> Memory:
     return Memory(
         weights=weight_bytes(shape, setup.precision, backend="scoring", kind=kind) / MIB,
         adapters=4 * setup.adapter_parameters / MIB,
+        gradients=0.0,
         optimizer=0.0,
         activations=activations / MIB,
         logits=logits / MIB,

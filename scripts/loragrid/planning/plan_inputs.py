@@ -7,6 +7,7 @@ from loragrid.errors import UserError
 from loragrid.models.shape import Shape, find_shape
 from loragrid.planning.forecast import Workload, workload_of
 from loragrid.planning.gpu_cards import PlannedDevice, planned_device
+from loragrid.planning.job_memory import request_key
 from loragrid.planning.job_resources import session_length
 from loragrid.planning.measurements import DataSize, Measurements, data_size, read_measurements
 from loragrid.study.grid import Cell
@@ -17,13 +18,14 @@ from loragrid.study.study_file import Study
 class PlanInputs:
     """Inputs of a plan.
 
-    `shapes`: model → shape; `missing_shapes`: model → why its shape is unknown; `sizes` and
+    `finished`: the cells with a measured run; `shapes`: model → shape; `missing_shapes`: model → why its shape is unknown; `sizes` and
     `workloads`: by run, workloads only for models of known shape.
     """
 
     study: Study
     device: PlannedDevice
     measured: Measurements
+    finished: tuple[Cell, ...]
     shapes: dict[str, Shape]
     missing_shapes: dict[str, str]
     sizes: dict[str, DataSize]
@@ -36,17 +38,25 @@ def gather_inputs(study: Study, *, results: Path, session_minutes: float | None)
     cells = study.cells
     device = planned_device(study.plan)
     shapes, missing_shapes = _find_shapes(study, cells)
-    sizes = {cell.run: data_size(study, cell.data, results) for cell in cells}
-    workloads = {}
+    sizes, workloads = {}, {}
+    known: dict[tuple, tuple[DataSize, Workload | None]] = {}
     for cell in cells:
-        if cell.model in shapes:
-            shape, size = shapes[cell.model], sizes[cell.run]
-            checkpointing = device.kind == "cuda"
-            workloads[cell.run] = workload_of(study, cell, shape, size, checkpointing=checkpointing)
+        key = request_key(cell.settings)
+        if key not in known:
+            size, workload = data_size(study, cell, results), None
+            if cell.model in shapes:
+                checkpointing = device.kind == "cuda"
+                workload = workload_of(study, cell, shapes[cell.model], size, checkpointing=checkpointing)
+            known[key] = size, workload
+        sizes[cell.run], workload = known[key]
+        if workload is not None:
+            workloads[cell.run] = workload
+    measured = read_measurements(study, cells, results, device)
     return PlanInputs(
         study=study,
         device=device,
-        measured=read_measurements(study, cells, results, device),
+        measured=measured,
+        finished=tuple(cell for cell in cells if cell.run in measured.runs),
         shapes=shapes,
         missing_shapes=missing_shapes,
         sizes=sizes,

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 TEMPLATES = Path(__file__).parent / "templates"
-PARTS = ("weights", "adapters", "optimizer", "activations", "logits", "overhead")
+PARTS = ("weights", "adapters", "gradients", "optimizer", "activations", "logits", "overhead")
 COLUMNS = (
     "run",
     "parameters",
@@ -147,7 +147,7 @@ def _source_lines(figure: str, cells: list[dict[str, Any]], column: str) -> list
 
 def _memory_lines(plan: dict[str, Any]) -> list[str]:
     """How the memory was predicted, and measured peaks of finished runs on such a card."""
-    method = "predicted from shapes, not measured; rows as long as data.max_length_tokens allows"
+    method = "predicted from shapes, not measured; rows as long as max_length_tokens allows"
     if plan["device"]["kind"] == "cpu":
         return [f"Memory: {method}; Python and its libraries take some 600 MiB more"]
     lines = [f"Memory: {method}"]

@@ -4,16 +4,18 @@ import math
 from typing import Any
 
 from loragrid.models.shape import Shape
+from loragrid.models.trained_weights import Trainable, trained_tensors
 from loragrid.planning.forecast import device_for_model, expected_rate, fitting_changes
 from loragrid.planning.job_memory import predict_scoring, training_memory_on, training_setup
 from loragrid.planning.plan_inputs import PlanInputs
 from loragrid.planning.scoring_cost import scoring_seconds, task_sizes
 from loragrid.study.grid import Cell
+from loragrid.study.settings import Section
 from loragrid.study.study_file import Study
 
 # Columns that are None for a model of unknown shape.
 FIGURES = (
-    "parameters trainable weights_mib adapters_mib optimizer_mib activations_mib logits_mib "
+    "parameters trainable weights_mib adapters_mib gradients_mib optimizer_mib activations_mib logits_mib "
     "overhead_mib total_mib measured_peak_mib fits fit_by steps tokens flops flops_by_part tflops "
     "train_hours train_from sessions score_mib score_fits score_hours score_from"
 ).split()
@@ -34,14 +36,18 @@ def _cell_columns(cell: Cell) -> dict[str, Any]:
     """The setting of a cell, and all figures as None."""
     return {
         "run": cell.run,
-        "data": cell.data,
-        "model": cell.model,
-        "learning_rate": cell.learning_rate,
-        "rank": cell.rank,
-        "per_device": cell.batch[0],
-        "accumulation": cell.batch[1],
-        "seed": cell.seed,
+        "data_id": cell.data,
+        **{name: _plain(value) for name, value in vars(cell.settings).items() if name != "batch"},
+        "per_device": cell.settings.per_device,
+        "accumulation": cell.settings.accumulation,
     } | dict.fromkeys(FIGURES)
+
+
+def _plain(value: Any) -> Any:
+    """A setting as JSON and a table can hold it: {"steps": 5}, not a section."""
+    if isinstance(value, Section):
+        return {name: amount for name, amount in vars(value).items() if amount is not None}
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _memory_columns(inputs: PlanInputs, cell: Cell, shape: Shape) -> dict[str, Any]:
@@ -50,21 +56,20 @@ def _memory_columns(inputs: PlanInputs, cell: Cell, shape: Shape) -> dict[str, A
     `fits` and `score_fits` are None if the device's memory is unknown.
     """
     study, device = inputs.study, inputs.device
-    memory = training_memory_on(device, shape, training_setup(study, cell, device))
+    memory = training_memory_on(device, shape, training_setup(cell.settings, device))
     score_mib = predict_scoring(study, cell, shape, bf16=device.bf16).total_mib
     fits = score_fits = None
     if device.vram_mib is not None:
         fits = memory.total_mib <= device.vram_mib
         score_fits = score_mib <= device.vram_mib
-    tensors = shape.adapter_tensors(rank=cell.rank, target_modules=study.training.target_modules)
     return {
         "parameters": shape.parameters(),
-        "trainable": sum(tensors),
+        "trainable": sum(trained_tensors(shape, Trainable.of(cell.settings))),
         **{f"{part}_mib": round(value, 1) for part, value in vars(memory).items()},
         "total_mib": memory.total_mib,
         "measured_peak_mib": _measured_peak(inputs, cell),
         "fits": fits,
-        "fit_by": list(fitting_changes(study, cell, shape, device)) if fits is False else [],
+        "fit_by": list(fitting_changes(cell.settings, shape, device)) if fits is False else [],
         "score_mib": score_mib,
         "score_fits": score_fits,
     }
@@ -80,9 +85,9 @@ def _measured_peak(inputs: PlanInputs, cell: Cell) -> float | None:
 def _time_columns(inputs: PlanInputs, cell: Cell, shape: Shape) -> dict[str, Any]:
     """Updates, tokens, operations, hours with their source, and sessions."""
     workload = inputs.workloads[cell.run]
-    device = device_for_model(inputs.study, shape, inputs.device)
-    cells, measured = inputs.study.cells, inputs.measured
-    tflops, source = expected_rate(cell, cells, inputs.workloads, measured, device)
+    device = device_for_model(cell.settings, shape, inputs.device)
+    measured = inputs.measured
+    tflops, source = expected_rate(cell, inputs.finished, inputs.workloads, measured, device)
     flops = workload.total_flops
     hours = flops / (tflops * 1e12) / 3600 if flops and tflops else None
     record = measured.runs.get(cell.run)
@@ -134,7 +139,7 @@ def scoring_columns(
     seconds = scoring_seconds(
         inputs.shapes[cell.model],
         scoring=inputs.study.scoring,
-        heldout_rows=inputs.study.data.heldout_rows,
+        heldout_rows=inputs.study.heldout.rows,
         row_tokens=inputs.sizes[cell.run].row_tokens,
         tflops=tflops,
     )

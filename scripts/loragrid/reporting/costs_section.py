@@ -115,7 +115,7 @@ def operations_per_second(material: Material, outcome: Outcome) -> float | None:
         return None  # a model family that the plan does not know either
     if shape is None or not record.train_seconds > 0:
         return None
-    data = data_size(study, outcome.cell.data, material.results)
+    data = data_size(study, outcome.cell, material.results)
     workload = workload_of(study, outcome.cell, shape, data, checkpointing=on_gpu(record))
     return completed_flops(workload, record) / record.train_seconds
 

@@ -14,9 +14,9 @@ ON_GPU = "-r requirements-gpu.txt"
 def check_packages(*, backend: str, optimizer: str, report_to: str, precision: str) -> None:
     """Raise `UserError` if a package that these settings need is not installed."""
     if backend == "unsloth":
-        require("unsloth", "training.backend", install=ON_GPU, otherwise="set training.backend to trl")
+        require("unsloth", "backend", install=ON_GPU, otherwise="set backend to trl")
     if "8bit" in optimizer:
-        require("bitsandbytes", f"training.optimizer: {optimizer}", install=ON_GPU, otherwise="set it to adamw_torch")
+        require("bitsandbytes", f"optimizer: {optimizer}", install=ON_GPU, otherwise="set it to adamw_torch")
     if report_to != "none":
         require(report_to, "training.report_to", install=report_to, otherwise="set it to none")
     check_precision(precision)
@@ -25,7 +25,7 @@ def check_packages(*, backend: str, optimizer: str, report_to: str, precision: s
 def check_precision(precision: str) -> None:
     """Raise `UserError` for a 4-bit base without the package that loads it."""
     if precision == "4bit":
-        require("bitsandbytes", "a model's precision 4bit", install=ON_GPU, otherwise="set it to 16bit")
+        require("bitsandbytes", "precision: 4bit", install=ON_GPU, otherwise="set it to 16bit")
 
 
 def require(package: str, setting: str, *, install: str, otherwise: str) -> None:

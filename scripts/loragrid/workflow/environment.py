@@ -46,9 +46,9 @@ def start_fork_server(study: Study, *, local: bool) -> None:
     by unsloth, which must be imported before the other libraries. A folder that the caller named
     stays: it calls Snakemake several times.
     """
-    training, scoring = study.training, study.scoring
-    forkable = training.backend != "unsloth" and detect_gpu() is None
-    single_threaded = training.threads == scoring.threads == 1
+    settings = [cell.settings for cell in study.cells]
+    forkable = all(run.backend != "unsloth" for run in settings) and detect_gpu() is None
+    single_threaded = study.scoring.threads == 1 and all(run.threads == 1 for run in settings)
     if not (local and forkable and single_threaded and hasattr(os, "pidfd_open")):
         os.environ.pop(FOLDER_VARIABLE, None)
         return
