@@ -1,0 +1,123 @@
+"""Whether an adapter fits its base, from the shapes in their files; no weights are read."""
+
+import json
+import re
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from loragrid.errors import UserError, one_line
+
+Shapes = Mapping[str, tuple[int, ...]]  # name of a tensor → its shape
+PREFIX = "base_model.model."
+# The end of a tensor's name in an adapter, after the name of the layer.
+PART = re.compile(r"\.(lora_[AB]|lora_embedding_[AB]|lora_magnitude_vector|vera_lambda_[bd]|ia3_l)(\.(weight|bias))?$")
+LONGEST_HEADER = 100 * 2**20  # bytes; the format's own limit
+
+
+def tensor_shapes(file: Path) -> dict[str, tuple[int, ...]]:
+    """Name → shape, from the header of a safetensors file; a broken file is a `UserError`."""
+    try:
+        with file.open("rb") as stream:
+            (length,) = struct.unpack("<Q", stream.read(8))
+            if length > LONGEST_HEADER:
+                raise ValueError("its header is too long")
+            header = json.loads(stream.read(length))
+        return {name: tuple(entry["shape"]) for name, entry in header.items() if name != "__metadata__"}
+    except (OSError, ValueError, struct.error, KeyError, TypeError, AttributeError) as error:
+        reason = one_line(str(error))[:200]
+        raise UserError(f"{file}: not a safetensors file ({reason}). Fix: download or copy it again.") from None
+
+
+def base_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Name → shape of all tensors in a model folder's safetensors files."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        shapes |= tensor_shapes(file)
+    return shapes
+
+
+def loaded_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Name → shape of the parameters that transformers would load from a model folder.
+
+    They may have other names than in the files. No weights are read.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    return {name: tuple(weight.shape) for name, weight in model.named_parameters(remove_duplicate=False)}
+
+
+def check_shapes(config: Mapping[str, Any], tensors: Shapes, base: Shapes | None, where: str) -> None:
+    """Raise `UserError` for a tensor that contradicts the configuration or does not fit the base.
+
+    `base`: shapes of the base's weights, None to skip the comparison with them.
+    """
+    ranks = {config.get("r"), *(config.get("rank_pattern") or {}).values()}
+    for name, shape in tensors.items():
+        found = PART.search(name)
+        if found is None:  # VeRA's matrices that all layers share
+            continue
+        module, part = name[: found.start()].removeprefix(PREFIX), found[1]
+        if not _is_target(module, config.get("target_modules")):
+            raise UserError(
+                f"{where}: weights for {module}, which is not among its target_modules. "
+                "Fix: give the adapter's own configuration."
+            )
+        if part == "lora_A" and shape[0] not in ranks:
+            raise UserError(
+                f"{where}: rank {shape[0]} in its weights and {config.get('r')} in its configuration. "
+                "Fix: give the adapter's own configuration."
+            )
+        if base is not None and found[3] != "bias":
+            _check_with_base(module, part, shape, base, config, where)
+
+
+def _check_with_base(
+    module: str, part: str, shape: tuple[int, ...], base: Shapes, config: Mapping[str, Any], where: str
+) -> None:
+    weight = base.get(f"{module}.weight")
+    # A tied output head is not a tensor of its own.
+    if weight is None and module == "lm_head":
+        weight = base.get("model.embed_tokens.weight")
+    if weight is None:
+        raise UserError(f"{where}: its base has no layer {module}. Fix: set adopt's model to the adapter's base.")
+    outputs, inputs = weight[0], weight[-1]
+    if config.get("fan_in_fan_out"):
+        outputs, inputs = inputs, outputs
+    wanted = {
+        "lora_A": {(shape[0], inputs)},
+        "lora_B": {(outputs, shape[-1])},
+        "lora_embedding_A": {(shape[0], outputs)},
+        "lora_embedding_B": {(inputs, shape[-1])},
+        "lora_magnitude_vector": {(outputs,)},
+        "vera_lambda_b": {(outputs,)},
+        "vera_lambda_d": {shape},
+        # A factor of the inputs or of the outputs of a layer.
+        "ia3_l": {(1, inputs), (outputs, 1)},
+    }[part]
+    if shape not in wanted:
+        raise UserError(
+            f"{where}: {part} of {module} is {_size(shape)}, which does not fit the base's {_size(weight)}. "
+            "Fix: set adopt's model to the adapter's base."
+        )
+
+
+def _is_target(module: str, targets: Any) -> bool:
+    """Whether a layer is adapted, by PEFT's rule."""
+    if targets is None or targets == "all-linear":
+        return True
+    if isinstance(targets, str):
+        try:
+            return re.fullmatch(targets, module) is not None
+        except re.error:
+            return False
+    return any(module == target or module.endswith(f".{target}") for target in targets)
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return "×".join(map(str, shape))
