@@ -90,7 +90,7 @@ def test_settings_are_tied_and_cells_are_named(study: Study) -> None:
         tied=[{"rank": 64, "learning_rate": 1.0e-4}],
         cells={"large": {"rank": 256, "alpha": "sqrt(rank)", "data": "rows"}},
     )
-    base, tied, large = arms.cells
+    _, tied, large = arms.cells
     assert tied.departs == {"tied": "rank 64, learning_rate 1e-4"} and tied.run.startswith("llama-s_rank64_lr1e-4_")
     assert (tied.settings.rank, tied.settings.alpha, tied.settings.learning_rate) == (64, 64, 1.0e-4)
     assert large.departs == {"cells": "large"} and large.run.startswith("llama-s_large_")

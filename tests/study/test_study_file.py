@@ -6,6 +6,7 @@ import yaml
 
 from loragrid.errors import UserError
 from loragrid.paths import ROOT
+from loragrid.study.completion import defaults_used
 from loragrid.study.schema import read_schema
 from loragrid.study.study_file import load_study
 from tools.describe_keys import describe
@@ -19,7 +20,7 @@ def changed(path: str, value: object) -> dict:
     *parents, last = path.split(".")
     node = settings
     for part in parents:
-        node = node[part]
+        node = node.setdefault(part, {})
     if value is ...:
         del node[last]
     else:
@@ -45,8 +46,8 @@ def test_a_study_is_found_by_name_and_by_path(load, tmp_path: Path) -> None:
 
 def test_paths_are_looked_up_beside_the_study_file_before_the_project(load, tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text("{}\n")
-    study = load(changed("data.source", {"path": "rows.jsonl"}))
-    assert study.yaml["data"]["source"]["path"] == str(tmp_path / "rows.jsonl")
+    study = load(changed("data.plans.source", {"path": "rows.jsonl"}))
+    assert study.yaml["data"]["plans"]["source"]["path"] == str(tmp_path / "rows.jsonl")
     assert study.models["llama-s"].path == str(ROOT / "resources/models/llama-s")
 
 
@@ -54,19 +55,24 @@ def test_paths_are_looked_up_beside_the_study_file_before_the_project(load, tmp_
     ("key", "value", "message"),
     [
         ("trainin", {}, "trainin: unknown key. Fix: write training."),
-        ("training.warmup", 5, "training.warmup: unknown key. Fix: write warmup_steps."),
-        ("training", ..., ": training: missing. Fix: add it as described in config/README.md."),
-        ("training.save_steps", ..., "training.save_steps: missing"),
+        ("base_case.warmup_steps", 5, "base_case.warmup_steps: unknown key. Fix: write "),
+        ("models", ..., ": models: missing. Fix: add it as described in config/README.md."),
+        ("data.plans.source", ..., "data.plans.source: missing"),
+        ("base_case.learning_rate", 0, "base_case.learning_rate: not above 0 (0). Fix: give a number above 0"),
+        ("base_case.learning_rate", float("nan"), "base_case.learning_rate: not a finite number (nan)"),
         (
             "base_case.learning_rate",
-            "2e-4",
-            "base_case.learning_rate: text instead of a number ('2e-4'). Fix: write 2.0e-4 without quotes.",
+            "2 * alpha",
+            "base_case.learning_rate: does not match the pattern rank ('2 * alpha')",
         ),
-        ("grid.learning_rate", ["2e-4"], "grid.learning_rate[0]: text instead of a number ('2e-4')"),
-        ("base_case.learning_rate", 0, "base_case.learning_rate: not above 0 (0). Fix: give a number above 0 (Peak"),
-        ("base_case.learning_rate", float("nan"), "base_case.learning_rate: not a finite number (nan)"),
+        (
+            "base_case.learning_rate",
+            "rank + 1",
+            "base_case: learning_rate: not an expression of the rank: 'rank + 1' is",
+        ),
         ("base_case.rank", 0, "base_case.rank: below the minimum of 1 (0). Fix: give 1 or more"),
         ("base_case.rank", 16.0, "base_case.rank: has a decimal point (16.0). Fix: write the whole number 16."),
+        ("base_case.rank", [16], "base_case.rank: not a whole number ([16])"),
         (
             "base_case.batch",
             [2.5, 4],
@@ -75,8 +81,49 @@ def test_paths_are_looked_up_beside_the_study_file_before_the_project(load, tmp_
         ("base_case.seed", 2**32, "base_case.seed: above the maximum of 4294967295 (4294967296)"),
         ("base_case.batch", [2], "base_case.batch: too few values ([2]). Fix: give at least 2 ("),
         ("base_case.model", "llama", "base_case.model: not a key of models ('llama'). Fix: use one of llama-s"),
-        ("grid.model", ["llama-s", "gpt"], "grid.model: not a key of models ('gpt')"),
-        ("grid.rank", [], "grid.rank: empty. Fix: give at least one value."),
+        ("base_case.data", "plan", "heldout.set: not a key of data ('plan'). Fix: use one of plans."),
+        ("base_case.precision", "8bit", "base_case.precision: not an allowed value ('8bit'). Fix: use one of 4bit"),
+        ("base_case.budget", {"tokens": 5, "steps": 5}, "base_case.budget"),
+        ("base_case.warmup", {"ratio": 1.0}, "base_case.warmup.ratio: not below 1 (1.0)"),
+        ("base_case.dropout", 1.0, "base_case.dropout: not below 1 (1.0)"),
+        (
+            "base_case.alpha",
+            "rnk",
+            "base_case.alpha: does not match the pattern rank ('rnk'). Fix: follow the pattern (An exp",
+        ),
+        ("base_case.alpha", "0 * rank", "base_case: alpha: not above 0 (0 * rank is 0). Fix: give values above 0."),
+        ("base_case.alpha", 0, "base_case.alpha: not above 0 (0)"),
+        ("base_case.target_modules", "all", "base_case.target_modules: not an allowed value ('all'). Fix: use one of"),
+        ("base_case.target_modules", [], "base_case.target_modules: empty"),
+        ("base_case.optimizer", "adam", "base_case.optimizer: not an allowed value ('adam'). Fix: use one of adamw_t"),
+        ("base_case.method", "none", "base_case.method: nothing to depart from (none). Fix: use another method."),
+        (
+            "base_case.learning_rate_ratio",
+            4,
+            "base_case.learning_rate_ratio: no method of the study has this setting (4). Fix: remove it",
+        ),
+        ("grid.axes.model", ["llama-s", "gpt"], "grid.axes.model: not a key of models ('gpt')"),
+        ("grid.axes.rank", [], "grid.axes.rank: empty. Fix: give at least one value."),
+        ("grid.axes.rank", [4, 4], "grid.axes.rank: has a value twice (4). Fix: keep it once."),
+        ("grid.axes.rank", 16, "grid.axes.rank: not a list (16). Fix: give a list, such as [1, 2] ("),
+        (
+            "grid.axes.learning_rate_ratio",
+            [4],
+            "grid.axes.learning_rate_ratio: no method of the study has this setting ([4]).",
+        ),
+        ("grid.tied", [{"method": "full", "rank": 4}], "grid.tied[0].rank: the method full has no such setting (4)."),
+        ("grid.cells", {"a": {"model": "gpt"}}, "grid.cells.a.model: not a key of models ('gpt')"),
+        ("grid.cells", {"a": {"precision": "4bit", "method": "pissa"}}, "method pissa cannot train a 4bit base. Fix: "),
+        ("grid.axes.method", ["lora", "loftq"], "method loftq cannot train a 32bit base. Fix: use 4bit, or another"),
+        ("grid.cells", {"a": {"backend": "unsloth", "method": "dora"}}, "backend: unsloth does not train the method d"),
+        ("grid.design", "cells", "grid.axes.batch: an axis in a grid of the design cells. Fix: remove it, or use one"),
+        ("heldout.set", "chat", "heldout.set: not a key of data ('chat'). Fix: use one of plans."),
+        ("heldout.rows", "many", "heldout.rows: not a whole number ('many')"),
+        ("heldout.rows", None, "heldout.rows: not a whole number (null)"),
+        ("data.chat", {"mix": {"plan": 1}}, "data.chat.mix.plan: not a key of data ('plan'). Fix: use one of plans"),
+        ("data.plans.source", {"path": "no.jsonl"}, "data.plans.source.path: file not found, neither beside the study"),
+        ("data.plans.source", {"hub": "a/b", "split": "train"}, "data.plans.source.revision: missing"),
+        ("adopt.mine", {"path": ".", "model": "gpt"}, "adopt.mine.model: not a key of models ('gpt'). Fix: use one of"),
         ("models", {}, "models: empty"),
         (
             "models",
@@ -90,55 +137,18 @@ def test_paths_are_looked_up_beside_the_study_file_before_the_project(load, tmp_
             "models.llama-s.path: folder not found, neither beside the study file nor in the project (no/such)",
         ),
         (
-            "models.llama-s.precision",
-            "8bit",
-            "models.llama-s.precision: not an allowed value ('8bit'). Fix: use one of 4bit, 16bit, 32bit",
-        ),
-        (
-            "data.source",
-            {"path": "no.jsonl"},
-            "data.source.path: file not found, neither beside the study file nor in the project (no.jsonl)",
-        ),
-        ("data.source", {"hub": "a/b", "split": "train"}, "data.source.revision: missing"),
-        ("data.heldout_rows", "many", "data.heldout_rows: not a whole number ('many')"),
-        ("data.heldout_rows", None, "data.heldout_rows: not a whole number (null)"),
-        ("base_case.rank", [16], "base_case.rank: not a whole number ([16])"),
-        ("grid.rank", 16, "grid.rank: not a list (16). Fix: give a list, such as [1, 2] ("),
-        (
             "tune.pruner",
             True,
             "tune.pruner: not a map of keys to values or null (true). Fix: give a map of keys to values or null (",
         ),
-        ("data.max_rows", 100, "data.heldout_rows: more than half of max_rows ("),
-        ("training.budget", {"tokens": 5, "steps": 5}, "training.budget"),
-        ("training.dropout", 1.0, "training.dropout: not below 1 (1.0)"),
-        (
-            "training.alpha",
-            "rnk",
-            "training.alpha: not an allowed value ('rnk'). Fix: give an allowed value (LoRA alpha",
-        ),
-        (
-            "training.alpha",
-            "3e1",
-            "training.alpha: text instead of a number ('3e1'). Fix: write 3.0e+1 without quotes.",
-        ),
-        ("training.alpha", 0, "training.alpha: not above 0 (0)"),
-        (
-            "training.target_modules",
-            "all",
-            "training.target_modules: not an allowed value ('all'). Fix: give an allowed value (Linear layers",
-        ),
-        ("training.target_modules", [], "training.target_modules: empty"),
+        ("tune.spaces.demo.rank", {"low": 8, "high": 4}, "tune.spaces.demo.rank: low is above high (8 > 4). Fix: swap"),
+        ("tune.spaces.demo.seed", {"choices": [1]}, "tune.spaces.demo.seed: unknown key"),
         ("scoring.limit", "ten", "scoring.limit: not an allowed value ('ten'). Fix: give an allowed value ("),
+        ("scoring.at", [0.5, 1.5], "scoring.at[1]: above the maximum of 1 (1.5)"),
         (
             "scoring.target",
             ["running_plan"] * 2,
             "scoring.target: has a value twice ('running_plan'). Fix: keep it once.",
-        ),
-        (
-            "training.optimizer",
-            "adam",
-            "training.optimizer: not an allowed value ('adam'). Fix: use one of adamw_torch, ",
         ),
         ("scoring.retention", ["running_plan"], "scoring: task in both target and retention ('running_plan')"),
         (
@@ -182,10 +192,26 @@ def test_unknown_names_and_missing_files_are_named() -> None:
         load_study("../../etc/passwd")
 
 
+def test_a_number_with_an_exponent_needs_no_point(load) -> None:
+    text = yaml.safe_dump(DEMO, sort_keys=False).replace("learning_rate: 0.01", "learning_rate: 1e-2")
+    assert "learning_rate: 1e-2" in text
+    assert load(text).cells == load(DEMO).cells
+    quoted = r"base_case\.learning_rate: text instead of a number \('1e-2'\)\. Fix: write 1\.0e-2 without quotes\."
+    with pytest.raises(UserError, match=quoted):
+        load(text.replace("learning_rate: 1e-2", "learning_rate: '1e-2'"))
+
+
+def test_the_base_case_s_seed_must_be_listed(load) -> None:
+    settings = changed("base_case.seed", 3)
+    settings["grid"]["axes"]["seed"] = [1, 2]
+    with pytest.raises(UserError, match=r"grid\.axes\.seed: the base case's seed is not among them \(3\)\. Fix: add"):
+        load(settings)
+
+
 def test_a_factorial_grid_must_hold_the_base_case(load) -> None:
     settings = changed("grid.design", "factorial")
-    settings["grid"]["rank"] = [4, 64]
-    with pytest.raises(UserError, match=r"grid\.rank: a factorial grid without the base case's value \(16\)"):
+    settings["grid"]["axes"]["rank"] = [4, 64]
+    with pytest.raises(UserError, match=r"grid\.axes\.rank: a factorial grid without the base case's value \(16\)"):
         load(settings)
 
 
@@ -196,6 +222,34 @@ def test_a_task_file_has_the_limit_that_is_given_under_its_path(load, tmp_path: 
     scoring = load(settings).yaml["scoring"]
     assert scoring["limit"] == {str(tmp_path / "mine.task.yaml"): 7, "running_plan": 5, "others": None}
     assert scoring["retention"] == [str(tmp_path / "mine.task.yaml")]
+
+
+def test_a_minimal_study_is_completed_from_the_schema(load) -> None:
+    models = {"toy": {"path": "resources/models/llama-s"}}
+    written = {"title": "A", "data": {"mine": {"source": DEMO["data"]["plans"]["source"]}}, "models": models}
+    study = load(written)
+    assert (study.base_case.model, study.base_case.data, study.heldout.set) == ("toy", "mine", "mine")
+    assert (study.base_case.seed, study.base_case.alpha, study.scoring.target) == (3407, 16, ("heldout_loss",))
+    assert study.tune is None and study.written["models"] == models
+    assert load(written | {"grid": {"axes": {"seed": [5, 6]}}}).base_case.seed == 5
+
+
+def test_a_complete_file_is_the_same_study(load) -> None:
+    study = load(DEMO)
+    again = load(study.yaml)
+    assert again.yaml == study.yaml and again.cells == study.cells
+
+
+def test_the_settings_that_are_left_to_their_defaults_are_listed_with_their_reasons() -> None:
+    found = {key: (value, reason) for key, value, reason in defaults_used(DEMO)}
+    assert found["base_case.rank"][0] == 16 and "usual start" in found["base_case.rank"][1]
+    assert found["training.keep_checkpoints"][0] == 2
+    assert "base_case.precision" not in found and "tune.budget" not in found
+
+
+def test_a_study_of_an_earlier_version_is_pointed_to_the_converter(load) -> None:
+    with pytest.raises(UserError, match=r"mine\.yaml: written in the form of an earlier version.*convert_study\.py"):
+        load(changed("grid.rank", [16]))
 
 
 def test_every_key_of_the_schema_is_described_and_the_list_of_keys_is_current() -> None:

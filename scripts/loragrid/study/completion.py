@@ -8,6 +8,7 @@ import copy
 from collections.abc import Iterator
 from typing import Any
 
+from loragrid.study.methods import ADAPTER_SETTINGS, METHODS
 from loragrid.study.schema import read_schema, resolve
 
 
@@ -19,11 +20,21 @@ def complete(settings: dict[str, Any]) -> dict[str, Any]:
     base.setdefault("data", next(iter(full["data"])))
     seeds = grid["axes"].get("seed")
     base.setdefault("seed", seeds[0] if seeds else 3407)
-    full["base_case"] = {key: base[key] for key in setting_names()}
+    absent = ADAPTER_SETTINGS - settings_of_methods(full)
+    full["base_case"] = {key: base[key] for key in setting_names() if key not in absent}
     full["heldout"].setdefault("set", base["data"])
     if full["tune"] is not None:
         full["tune"].setdefault("space", next(iter(full["tune"]["spaces"])))
     return full
+
+
+def settings_of_methods(settings: dict[str, Any]) -> frozenset[str]:
+    """The settings of `ADAPTER_SETTINGS` that any method in a study file has."""
+    base, grid = settings.get("base_case", {}), settings.get("grid", {})
+    arms = [*grid.get("tied", []), *grid.get("cells", {}).values()]
+    names = {base.get("method", "lora"), *grid.get("axes", {}).get("method", [])}
+    names |= {arm["method"] for arm in arms if "method" in arm}
+    return frozenset().union(*(METHODS[name].settings for name in names))
 
 
 def setting_names() -> tuple[str, ...]:

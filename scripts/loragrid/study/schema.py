@@ -160,7 +160,7 @@ def _schema_error(error: jsonschema.ValidationError, path: Path) -> UserError:
         missing = next(name for name in limit if name not in value)
         key = dotted_key([*error.absolute_path, missing])
         return study_error(path, key, "missing", fix="add it as described in config/README.md")
-    if rule in ("type", "oneOf") and isinstance(value, str) and _is_number(value):
+    if rule in ("type", "oneOf", "pattern") and isinstance(value, str) and _is_number(value):
         fix = f"write {_yaml_number(value)} without quotes"
         return study_error(path, key, f"text instead of a number ({value!r})", fix=fix)
     if limit == "integer" and isinstance(value, float) and value.is_integer():

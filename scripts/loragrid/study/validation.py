@@ -9,9 +9,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from loragrid.study.completion import settings_of_methods
 from loragrid.study.expressions import evaluate
 from loragrid.study.grid import arms_with_seeds, resolved
-from loragrid.study.methods import METHODS, not_of_method, point_problem
+from loragrid.study.methods import ADAPTER_SETTINGS, METHODS, not_of_method, point_problem
 from loragrid.study.schema import check_schema, dotted_key, one_of, study_error
 
 # Settings that 0 is a sensible value of in a search; a learning rate, rank or alpha of 0 trains
@@ -31,6 +32,7 @@ def check_written(settings: dict[str, Any], path: Path) -> None:
 def check_complete(settings: dict[str, Any], path: Path) -> None:
     """Raise a one-line `UserError` if keys of a complete study file contradict each other."""
     _check_data(settings, path)
+    _check_names(settings, path)
     _check_grid(settings, path)
     _check_cells(settings, path)
     _check_scoring(settings["scoring"], path)
@@ -73,18 +75,18 @@ def _check_methods(settings: Mapping[str, Any], path: Path) -> None:
     method = base.get("method", "lora")
     if method == "none":
         raise study_error(path, "base_case.method", "nothing to depart from (none)", fix="use another method")
-    for key, departs in [("base_case", base), *_departures(settings)]:
+    for key, departs in _departures(settings):
         own = departs.get("method", method)
         foreign = not_of_method(own, departs)
         if foreign is not None:
             problem = f"the method {own} has no such setting ({departs[foreign]})"
             raise study_error(path, f"{key}.{foreign}", problem, fix=f"remove {foreign}, or use another method")
-    axes = settings.get("grid", {}).get("axes", {})
-    methods = {method, *axes.get("method", [])}
-    for name in axes:
-        if all(not_of_method(each, {name: None}) for each in methods):
-            problem = f"an axis that the method {method} does not have"
-            raise study_error(path, f"grid.axes.{name}", problem, fix="remove the axis, or use another method")
+    # The base case's own method may lack a setting that it gives to the other arms.
+    absent = ADAPTER_SETTINGS - settings_of_methods(settings)
+    for section, given in (("base_case", base), ("grid.axes", settings.get("grid", {}).get("axes", {}))):
+        for name in sorted(absent & given.keys()):
+            problem = f"no method of the study has this setting ({given[name]})"
+            raise study_error(path, f"{section}.{name}", problem, fix=f"remove it; the method is {method}")
 
 
 def _check_data(settings: dict[str, Any], path: Path) -> None:
@@ -102,7 +104,8 @@ def _check_data(settings: dict[str, Any], path: Path) -> None:
                 raise study_error(path, key, "a mix of a mix", fix="list its sets here instead")
 
 
-def _check_grid(settings: dict[str, Any], path: Path) -> None:
+def _check_names(settings: dict[str, Any], path: Path) -> None:
+    """Refuse a model or a data set that the study does not have."""
     base, grid = settings["base_case"], settings["grid"]
     named = [("base_case", base), *((f"grid.axes.{n}", {n: v}) for n, vs in grid["axes"].items() for v in vs)]
     for key, point in [*named, *_departures(settings)]:
@@ -116,6 +119,10 @@ def _check_grid(settings: dict[str, Any], path: Path) -> None:
         if entry["model"] not in settings["models"]:
             problem = f"not a key of models ({entry['model']!r})"
             raise study_error(path, f"adopt.{name}.model", problem, fix=one_of(settings["models"]))
+
+
+def _check_grid(settings: dict[str, Any], path: Path) -> None:
+    base, grid = settings["base_case"], settings["grid"]
     seeds = grid["axes"].get("seed")
     if seeds is not None and base["seed"] not in seeds:
         problem = f"the base case's seed is not among them ({base['seed']})"
@@ -166,7 +173,9 @@ def _check_expression(point: Mapping[str, Any], name: str, path: Path, key: str)
         number = evaluate(value, rank=point["rank"])
     except ValueError as error:
         fix = "use numbers, rank and sqrt(rank), joined by * and /"
-        raise study_error(path, f"{key}: {name}", f"not an expression of the rank: {error} ({value})", fix=fix) from None
+        raise study_error(
+            path, f"{key}: {name}", f"not an expression of the rank: {error} ({value})", fix=fix
+        ) from None
     if number <= 0:
         raise study_error(path, f"{key}: {name}", f"not above 0 ({value} is {number:g})", fix="give values above 0")
 
@@ -207,5 +216,3 @@ def _check_parameter(path: Path, key: str, values: dict[str, Any], *, may_be_zer
         raise study_error(path, key, f"low is above high ({low} > {high})", fix="swap them")
     if values["log"] and low <= 0:
         raise study_error(path, key, f"a log range that starts at 0 (low: {low})", fix="raise low, or set log to false")
-
-
