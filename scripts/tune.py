@@ -49,7 +49,7 @@ def tune(
         raise UserError(
             f"{study.path.name}: tune: null. Fix: describe a search there, as config/studies/demo.yaml does."
         )
-    _set_threads(study.training.threads)
+    _set_threads(study.base_case.threads)
     clock = SessionClock(session_ends)
     with record_failures(out, run="tune"), StopSignals() as stop:
         (out / "failure.json").unlink(missing_ok=True)
@@ -131,13 +131,24 @@ def write_result(study: Study, search: Search, out: Path) -> dict[str, Any]:
         winner = {"run": run, "study_file": str(path.relative_to(out))}
     write_csv(out / "trials.csv", [_flat(row) for row in rows])
     write_csv(out / "curves.csv", _curve_rows(rows))
-    kept = ("trials", "budget", "evaluations", "heldout_rows", "objective", "seed", "startup_trials", "pruner", "space")
+    kept = (
+        "trials",
+        "budget",
+        "evaluations",
+        "heldout_rows",
+        "objective",
+        "sampler",
+        "seed",
+        "startup_trials",
+        "pruner",
+        "space",
+    )
     result = {
         "schema": SCHEMA,
         "study": study.name,
         "search": search.name,
         "settings_sha256": settings_sha256(study),
-        "settings": {key: study.yaml["tune"][key] for key in kept} | {"parameters": search.space},
+        "settings": shown | {"parameters": search.space},
         **found,
         "importance": importance(search),
         "winner": winner,
@@ -210,7 +221,7 @@ def main() -> None:
     # A helper starts no helpers of its own.
     workers = 1
     if study.tune is not None and not arguments.helper:
-        workers = min(study.tune.workers, max(1, arguments.cores // study.training.threads))
+        workers = min(study.tune.workers, max(1, arguments.cores // study.base_case.threads))
     with further_workers(workers - 1, passed):
         tune(
             study=study,

@@ -19,7 +19,7 @@ from loragrid.errors import Paused, print_line
 from loragrid.runtime.run_lock import RunLock
 from loragrid.searching.hyperband_brackets import make_pruner
 from loragrid.searching.journal import open_journal, process_lock
-from loragrid.study.search_space import distributions, rounded_point, searched_space
+from loragrid.study.search_space import decoded, distributions, searched_space
 from loragrid.study.sections import Tune
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ class Search:
         trial.set_user_attr("modelled", bool(trial.relative_params))
         trial.set_user_attr("worker", f"{platform.node()}:{os.getpid()}")
         folder = self.trial_folder(slot)
-        point = rounded_point(trial.params, self.space)
+        point = decoded(trial.params, self.space)
         return Claim(slot, point, trial, folder, RunLock(folder, run=f"trial {slot}"))
 
     def _seed(self, slot: int) -> int:

@@ -5,7 +5,7 @@ import statistics
 from typing import TYPE_CHECKING, Any
 
 from loragrid.searching.search import MAX_KILLS, Search, is_settled, kills
-from loragrid.study.search_space import Space, distance, rounded_point
+from loragrid.study.search_space import Space, decoded, distance
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -29,7 +29,7 @@ def _row(slot: int, trials: list["FrozenTrial"], space: Space) -> dict[str, Any]
         facts, row["number"] = last.user_attrs, last.number
         # A worker may have been killed before Optuna had drawn all parameters.
         if last.params.keys() == space.keys():
-            row["point"] = rounded_point(last.params, space)
+            row["point"] = decoded(last.params, space)
     row |= {key: facts.get(key) for key in FACTS}
     row |= {"loss": facts.get("loss"), "curve": facts.get("curve", []), "attempts": len(trials)}
     if not is_settled(trials):

@@ -81,7 +81,7 @@ class TrialRunner:
     def __init__(self, study: Study, data_folder: Path) -> None:
         self.study, self.tune, self.data_folder = study, study.tune, data_folder
         self.device = torch_device()
-        self.backend: Backend = choose_backend(study.training.backend, device=self.device)
+        self.backend: Backend = choose_backend(study.base_case.backend, device=self.device)
         self._data: TrainingData | None = None
         self._base: Base | None = None
         self._frozen = False
@@ -97,7 +97,7 @@ class TrialRunner:
 
     def _load_base(self, cell: Cell, recipe: Recipe) -> Base:
         if self._base is None:
-            entry = prepared_entry(self.study.models[cell.model], self.data_folder)
+            entry = prepared_entry(self.study.base_entry(cell), self.data_folder)
             self._base = self.backend.load(entry, recipe=recipe)
         return self._base
 

@@ -17,8 +17,12 @@ import yaml
 from loragrid.errors import UserError
 from loragrid.paths import ROOT
 
-# A search compares settings on one model, one data set and one seed.
-NOT_SEARCHED = ("model", "data", "seed", "backend", "threads", "evaluations", "budget")
+# All trials of a search train one loaded base on one tokenised data set, with one seed; it has a
+# budget of its own.
+NOT_SEARCHED = (
+    *("model", "precision", "compute_dtype", "backend", "threads", "seed"),
+    *("data", "max_length_tokens", "loss_on", "budget", "evaluations"),
+)
 SCHEMA = ROOT / "workflow" / "schemas" / "study.schema.yaml"
 TYPE_NAMES = {
     "integer": "a whole number",

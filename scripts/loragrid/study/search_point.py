@@ -5,37 +5,30 @@ import dataclasses
 from typing import Any
 
 from loragrid.runtime.atomic_files import sha256_json
-from loragrid.study.grid import AXES, Cell
+from loragrid.study.completion import complete
+from loragrid.study.grid import Cell
 from loragrid.study.search_space import searched_space
-from loragrid.study.sections import Budget
+from loragrid.study.settings import Budget
 from loragrid.study.study_file import Study
 
 # Settings of the grid's runs that trials replace with their own: a smaller budget, measured at
 # equal parts of it.
-GRID_ONLY = ("budget", "evaluate_every_steps")
+GRID_ONLY = ("budget", "evaluations")
 
 
 def at_point(study: Study, point: dict[str, Any], *, budget: Budget | None = None) -> Study:
     """The study whose single cell is the base case with the settings of `point`.
 
-    With it, a trial and a run are made by the same code. `point` holds some of
-    `search_space.PARAMETERS`; `budget` replaces the study's.
+    With it, a trial and a run are made by the same code. `point` maps settings to values as in a
+    study file; `budget` replaces the study's.
     """
     settings = copy.deepcopy(study.yaml)
-    case, training = settings["base_case"], settings["training"]
-    case["learning_rate"] = point.get("learning_rate", case["learning_rate"])
-    case["rank"] = point.get("rank", case["rank"])
-    case["batch"] = [point.get("batch", case["batch"][0]), point.get("accumulation", case["batch"][1])]
-    for key in ("warmup_steps", "weight_decay"):
-        training[key] = _keep_if_equal(training[key], point.get(key, training[key]))
-    if "alpha_per_rank" in point:
-        training["alpha"] = _alpha(training["alpha"], point["alpha_per_rank"], rank=case["rank"])
+    settings["base_case"] |= point
     if budget is not None:
-        training["budget"] = {budget.unit: budget.amount}
-    # One value per axis makes the base case the only cell. A trial has no search of its own.
-    settings["grid"] = {"design": "one_factor"} | {axis: [case[axis]] for axis in AXES}
-    settings["tune"] = None
-    return dataclasses.replace(study, yaml=settings)
+        settings["base_case"]["budget"] = {budget.unit: budget.amount}
+    # A trial has no grid and no search of its own.
+    settings |= {"grid": {}, "tune": None, "adopt": {}}
+    return dataclasses.replace(study, yaml=complete(settings))
 
 
 def cell_at(study: Study, point: dict[str, Any]) -> Cell:
@@ -53,11 +46,20 @@ def search_settings(study: Study) -> dict[str, Any]:
     search.
     """
     tune, identity = study.yaml["tune"], cell_at(study, {}).identity
-    training = {key: value for key, value in identity["training"].items() if key not in GRID_ONLY}
-    kept = ("budget", "evaluations", "heldout_rows", "objective", "seed", "startup_trials", "pruner")
+    kept = (
+        "budget",
+        "evaluations",
+        "heldout_rows",
+        "objective",
+        "sampler",
+        "seed",
+        "startup_trials",
+        "pruner",
+    )
     return {
-        "base_case": identity | {"training": training},
-        "space": searched_space(study.tune),
+        "base_case": {name: value for name, value in identity.items() if name not in GRID_ONLY},
+        "space": tune["spaces"][tune["space"]],
+        "order": list(searched_space(study.tune)),
         **{key: tune[key] for key in kept},
     }
 
@@ -65,22 +67,3 @@ def search_settings(study: Study) -> dict[str, Any]:
 def settings_sha256(study: Study) -> str:
     """Digest of `search_settings`."""
     return sha256_json(search_settings(study))
-
-
-def _alpha(alpha: str | float, alpha_per_rank: float, *, rank: int) -> str | float:
-    """The point's alpha in the study's own spelling, so that an equal alpha keeps its identity."""
-    wanted = alpha_per_rank * rank
-    if float(wanted).is_integer():
-        wanted = int(wanted)  # 2.0 * 16 would be 32.0, and so would the run's identity.
-    if alpha == "rank":
-        if wanted == rank:
-            return "rank"
-        return wanted
-    return _keep_if_equal(alpha, wanted)
-
-
-def _keep_if_equal(old: Any, new: Any) -> Any:
-    """`old` if both are equal, because 16 and 16.0 have different identities."""
-    if old == new:
-        return old
-    return new

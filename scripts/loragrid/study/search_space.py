@@ -1,68 +1,91 @@
-"""The space that a search draws from: parameters, distributions and coordinates."""
+"""The space that a search draws from: settings, distributions and coordinates."""
 
+import json
 import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from loragrid.study.completion import setting_names
 from loragrid.study.sections import Tune
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
-# Parameter → its values as in the study file: {"low", "high", "log"} or {"choices"}.
+# Setting → its values as in the study file: {"low", "high", "log"} or {"choices"}.
 Space = Mapping[str, Mapping[str, Any]]
-
-PARAMETERS = ("learning_rate", "warmup_steps", "weight_decay", "batch", "accumulation", "rank", "alpha_per_rank")
-INTEGER_PARAMETERS = ("warmup_steps", "batch", "accumulation", "rank")
 
 
 def searched_space(tune: Tune) -> dict[str, Mapping[str, Any]]:
-    """The searched parameters with their values, in the order of `PARAMETERS`.
+    """The searched settings with their values, in the schema's order.
 
     A fixed order makes a search independent of the order of keys in the study file.
     """
     space = tune.spaces[tune.space]
-    return {parameter: space[parameter] for parameter in PARAMETERS if parameter in space}
+    return {name: plain(space[name]) for name in setting_names() if name in space}
+
+
+def plain(value: Any) -> Any:
+    """A value of a typed section as the study file has it: lists and dictionaries."""
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value
+
+
+def is_whole(values: Mapping[str, Any]) -> bool:
+    """Whether a range holds whole numbers only."""
+    return isinstance(values["low"], int) and isinstance(values["high"], int)
 
 
 def distributions(space: Space) -> dict[str, "BaseDistribution"]:
-    """Parameter → Optuna distribution."""
+    """Setting → Optuna distribution; `decoded` turns what is drawn back into settings."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     found: dict[str, BaseDistribution] = {}
-    for parameter, values in space.items():
+    for name, values in space.items():
         if "choices" in values:
-            found[parameter] = CategoricalDistribution(values["choices"])
-        elif parameter in INTEGER_PARAMETERS:
-            found[parameter] = IntDistribution(values["low"], values["high"], log=values["log"])
+            found[name] = CategoricalDistribution([encoded(choice) for choice in values["choices"]])
+        elif is_whole(values):
+            found[name] = IntDistribution(values["low"], values["high"], log=values["log"])
         else:
-            found[parameter] = FloatDistribution(float(values["low"]), float(values["high"]), log=values["log"])
+            found[name] = FloatDistribution(float(values["low"]), float(values["high"]), log=values["log"])
     return found
 
 
-def rounded_point(point: dict[str, Any], space: Space) -> dict[str, Any]:
-    """A drawn setting with its real numbers rounded to three digits, within their ranges.
+def encoded(choice: Any) -> Any:
+    """A choice as Optuna can store it: lists and maps, such as a batch, as JSON."""
+    return json.dumps(choice) if isinstance(choice, list | dict) else choice
 
-    A trial trains with the rounded numbers, so that its winner can be named and written down
-    exactly.
+
+def decoded(params: Mapping[str, Any], space: Space) -> dict[str, Any]:
+    """The settings that Optuna drew, as a study file has them.
+
+    Real numbers are rounded to three digits, within their ranges: a trial trains with the rounded
+    numbers, so that its winner can be named and written down exactly.
     """
-    return {name: _rounded(name, value, space[name]) for name, value in point.items()}
+    return {name: _decoded(value, space[name]) for name, value in params.items()}
 
 
-def _rounded(name: str, value: Any, values: Mapping[str, Any]) -> Any:
-    if "choices" in values or name in INTEGER_PARAMETERS:
+def _decoded(value: Any, values: Mapping[str, Any]) -> Any:
+    if "choices" in values:
+        return next(choice for choice in values["choices"] if encoded(choice) == value)
+    if is_whole(values):
         return value
     # Rounding may leave the range: 0.98764 in a range up to 0.98765 would become 0.988.
     return min(max(float(f"{value:.2e}"), float(values["low"])), float(values["high"]))
 
 
-def coordinate(values: Mapping[str, Any], value: float) -> float:
+def coordinate(values: Mapping[str, Any], value: Any) -> float:
     """Position of a value in its range, 0 to 1.
 
-    On a log scale if the range has one; by rank among sorted choices.
+    On a log scale if the range has one; by rank among choices, which are sorted if they are
+    numbers.
     """
     if "choices" in values:
-        choices = sorted(values["choices"])
+        choices = list(values["choices"])
+        if all(isinstance(choice, int | float) for choice in choices):
+            choices.sort()
         if len(choices) == 1:
             return 0.5
         return choices.index(value) / (len(choices) - 1)
@@ -74,7 +97,7 @@ def coordinate(values: Mapping[str, Any], value: float) -> float:
     return (value - low) / (high - low)
 
 
-def distance(space: Space, one: dict[str, float], other: dict[str, float]) -> float:
+def distance(space: Space, one: Mapping[str, Any], other: Mapping[str, Any]) -> float:
     """Euclidean distance of two settings in coordinates, as a share of the space's diagonal."""
     differences = [coordinate(values, one[name]) - coordinate(values, other[name]) for name, values in space.items()]
     return math.sqrt(sum(difference**2 for difference in differences) / len(space))

@@ -7,11 +7,11 @@ from typing import Any
 import yaml
 
 from loragrid.runtime.atomic_files import read_json, write_text
-from loragrid.study.grid import Cell
+from loragrid.study.grid import SEARCHED, Cell
 from loragrid.study.search_point import at_point, cell_at, settings_sha256
 from loragrid.study.study_file import Study
 
-SCHEMA = 2  # version of tune.json
+SCHEMA = 3  # version of tune.json
 HEAD = """# The best setting of the search of study {name}: a complete study of one run at the grid's full budget.
 # Written by the tune stage. Copy it to config/studies/ to keep it.
 """
@@ -59,7 +59,7 @@ def cells_with_winner(study: Study, results: Path) -> tuple[Cell, ...]:
 def winner_cell(study: Study, results: Path) -> Cell | None:
     """The winner as a further cell, or None.
 
-    It is None unless the search is enabled and finished, and if the grid has the same run.
+    It is None unless the search is enabled and finished, and if the grid has the same settings.
     """
     if study.tune is None or not study.tune.enabled:
         return None
@@ -67,7 +67,7 @@ def winner_cell(study: Study, results: Path) -> Cell | None:
     if found is None or found["best"] is None:
         return None
     cell = cell_at(study, found["best"]["point"])
-    # The grid has this run already: a second cell with its id would be trained and counted twice.
-    if cell.run in {other.run for other in study.cells}:
+    # The grid has this run already: a second cell would be trained and counted twice.
+    if any(cell.identity == other.identity for other in study.cells):
         return None
-    return dataclasses.replace(cell, departs={"search": "winner"})
+    return dataclasses.replace(cell, departs={SEARCHED: "winner"})
