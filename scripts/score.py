@@ -1,10 +1,11 @@
-"""Score runs' adapters and untrained bases on the study's tasks, one task after another.
+"""Score bases, runs and adopted adapters on the study's tasks, one task after another.
 
-    score.py --study FILE --subject SUBJECT [--adapter FOLDER --record FILE] --data FOLDER --out FOLDER
+    score.py --study FILE --subject SUBJECT [--trained FOLDER] --data FOLDER --out FOLDER
     score.py --study FILE --list FILE
 
-With --list, each base is loaded once for all subjects of the file: one JSON object per line with
-the keys subject, data, out and, for a run, adapter and record.
+A run is given with the folder of its record and weights; `RUN@0.5` is the run as it was after half
+of its budget. With --list, each base is loaded once for all subjects of the file: one JSON object
+per line with the keys subject, data, out and, for a run, trained.
 
 Writes items.parquet, answers.jsonl, answers_summary.json, lm_eval/{task}.json and, last, score.json
 to the output folder; and tasks/, from which an interrupted job continues.
@@ -19,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from loragrid.errors import log_option, print_line, run_main
+from loragrid.models.adapter_files import MODEL
 from loragrid.models.loading import precision_notes, torch_device
-from loragrid.models.model_files import prepared_entry
 from loragrid.records.record import ScoreRecord, TaskScore, write_record
 from loragrid.runtime.code_digest import code_digest
 from loragrid.runtime.fork_client import delegate_to_fork_server
@@ -43,8 +44,8 @@ def score_subjects(*, study: Study, subjects: Sequence[Subject], session_ends: f
     `session_ends`: when the session ends, seconds of `time.monotonic()`. Raises `Paused` before a
     task that might not finish in time; finished tasks are kept.
     """
-    by_model = group_by_model(study, subjects)
-    if not by_model:
+    groups = group_by_model(study, subjects)
+    if not groups:
         return
     clock = SessionClock(session_ends)
     prompts: list[Prompt] = []
@@ -52,29 +53,34 @@ def score_subjects(*, study: Study, subjects: Sequence[Subject], session_ends: f
         prompts = read_prompts(Path(study.scoring.qualitative))
     task_names = [name for name in study.scoring.tasks if name != HELDOUT_LOSS]
     tasks = find_tasks(task_names, limit=study.scoring.limit)
-    for key, members in by_model.items():
-        # Subjects of one model share its data, whose card names the commit that the data were
-        # prepared with.
-        entry = prepared_entry(study.models[key], members[0][0].data)
-        model = LoadedModel(key, entry, scoring=study.scoring)
+    for members in groups:
+        first = members[0][1]
+        model = LoadedModel(first.model, first.entry, scoring=study.scoring, weights=whole_model(first))
         for subject, identity in members:
-            model.attach_adapter(subject.adapter)
+            model.attach_adapter(None if whole_model(identity) else identity.weights)
             score_subject(study, ScoringJob(subject, identity, model, clock), tasks=tasks, prompts=prompts)
 
 
-def group_by_model(study: Study, subjects: Sequence[Subject]) -> dict[str, list[tuple[Subject, SubjectIdentity]]]:
-    """Model key → its subjects and their identities, all checked.
+def group_by_model(study: Study, subjects: Sequence[Subject]) -> list[list[tuple[Subject, SubjectIdentity]]]:
+    """The subjects and their identities, all checked, in groups that share a loaded model.
 
     A subject that cannot be scored gets its record here.
     """
-    by_model: dict[str, list[tuple[Subject, SubjectIdentity]]] = {}
+    groups: dict[tuple, list[tuple[Subject, SubjectIdentity]]] = {}
     for subject in subjects:
         identity = identify(study, subject)
         if identity.reason is not None:
             write_not_scored(study, subject, identity)
         else:
-            by_model.setdefault(identity.model, []).append((subject, identity))
-    return by_model
+            key = identity.model, identity.entry.precision, identity.entry.revision, whole_model(identity)
+            groups.setdefault(key, []).append((subject, identity))
+    return list(groups.values())
+
+
+def whole_model(identity: SubjectIdentity) -> Path | None:
+    """The folder of the weights that take the place of the base's; None for a base or an adapter."""
+    weights = identity.weights
+    return weights if weights is not None and weights.name == MODEL and identity.kind == "run" else None
 
 
 def score_subject(study: Study, job: ScoringJob, *, tasks: dict[str, StudyTask], prompts: Sequence[Prompt]) -> None:
@@ -101,7 +107,7 @@ def score_subject(study: Study, job: ScoringJob, *, tasks: dict[str, StudyTask],
         tasks=scores,
         seconds=round(time.monotonic() - started, 3),
         base_commit=job.model.entry.revision,
-        notes=precision_notes(job.model.entry, device=torch_device()),
+        notes=(*job.identity.notes, *precision_notes(job.model.entry, device=torch_device())),
     )
     # Written last: score.json is the rule's output, so all other files are complete when it exists.
     write_record(job.subject.out / "score.json", record)
@@ -129,8 +135,11 @@ def record_header(study: Study, subject: Subject, identity: SubjectIdentity) -> 
         "kind": identity.kind,
         "model": identity.model,
         "base": identity.base,
-        "adapter_sha256": identity.adapter_sha256,
-        "precision": study.models[identity.model].precision,
+        "weights_sha256": identity.weights_sha256,
+        "share": identity.share,
+        "source": identity.source,
+        "source_commit": identity.commit,
+        "precision": identity.entry.precision,
         "versions": versions(),
         "git": git_state(),
         "device": device_info(),
@@ -163,11 +172,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], parents=[log_option()])
     parser.add_argument("--study", required=True)
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--subject", help="run id or base id")
-    what.add_argument(
-        "--list", type=Path, help="file of JSON lines: subject, data, out and, for a run, adapter, record"
-    )
-    for name in ("adapter", "record", "data", "out"):
+    what.add_argument("--subject", help="id of a run, RUN@SHARE, a base or an adopted adapter")
+    what.add_argument("--list", type=Path, help="file of JSON lines: subject, data, out and, for a run, trained")
+    parser.add_argument("--trained", help="folder of the run's record and weights")
+    for name in ("data", "out"):
         parser.add_argument(f"--{name}")
     add_session_options(parser)
     options = parser.parse_args()
@@ -177,7 +185,7 @@ def main() -> None:
     if options.list:
         subjects = read_subjects(options.list)
     else:
-        subjects = [make_subject(options.subject, options.adapter, options.record, options.data, options.out)]
+        subjects = [make_subject(options.subject, options.trained, options.data, options.out)]
     set_up_process(study.scoring.threads)
     ends = session_end(options, session_minutes=study.training.session_minutes)
     score_subjects(study=study, subjects=subjects, session_ends=ends)

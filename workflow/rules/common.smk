@@ -31,6 +31,7 @@ from loragrid.runtime.code_digest import code_digest
 from loragrid.runtime.session import session_seconds
 from loragrid.study.study_file import load_study
 from loragrid.study.tasks import scoring_digest
+from loragrid.workflow.complete_study import write_complete_study
 from loragrid.workflow.environment import job_environment, resume_message, start_fork_server
 from loragrid.workflow.jobs import Jobs, files_digest
 from loragrid.workflow.options import Options
@@ -63,8 +64,9 @@ pathvars:
     benchmarks=f"{RESULTS}/benchmarks",
 
 
-# How the id of a run ends, and how a base's begins.
-RUN_ID, BASE_ID = "[^/]+_[0-9a-f]{8}", "base-[^/]+-[0-9a-f]{8}"
+# How the id of a run ends, and those of a base and of an adopted adapter begin; and a part of a run's budget.
+RUN_ID, BASE_ID, ADOPTED_ID = "[^/]+_[0-9a-f]{8}", "base-[^/]+-[0-9a-f]{8}", "adopted-[^/]+-[0-9a-f]{8}"
+SHARE = "[0-9.e-]+"
 
 
 wildcard_constraints:
@@ -80,8 +82,8 @@ def winner():
 
 
 def card_of(subject):
-    """The data card of a run or a base, for a rule's input."""
-    if subject not in JOBS.data_of:
+    """The data card of a subject, for a rule's input."""
+    if not JOBS.has(subject):
         winner()
     try:
         return JOBS.card(subject)

@@ -17,8 +17,9 @@ rule prepare_data:
     resources:
         mem_mb=2000,
     params:
+        study=lambda wildcards: JOBS.study_file(wildcards.data),
         out=lambda wildcards, output: Path(output.card).parent,
         code=code_digest("prepare_data"),
     shell:
-        'exec python "$SCRIPTS/prepare_data.py" --study "$STUDY" --data {wildcards.data}'
+        'exec python "$SCRIPTS/prepare_data.py" --study {params.study} --data {wildcards.data}'
         " --out {params.out:q} --log {log:q}"

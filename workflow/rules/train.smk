@@ -1,6 +1,6 @@
-# Train: one cell of the grid, one LoRA adapter.
+# Train: one cell of the grid, one adapter or, for the method `full`, one model.
 # in:  the tokenised rows; the base model named in the study
-# out: results/{study}/train/{run}/record.json, written last; beside it adapter/, losses.csv, history.jsonl.
+# out: results/{study}/train/{run}/record.json, written last; beside it adapter/ or model/, along/, losses.csv, history.jsonl.
 #      Checkpoints are there too, undeclared: Snakemake deletes declared outputs, and checkpoints must survive a kill.
 
 
@@ -16,7 +16,7 @@ rule train:
     priority: lambda wildcards: JOBS.priority(wildcards.run) - 1
     conda:
         "../../environment.yml"
-    threads: STUDY.training.threads
+    threads: lambda wildcards: JOBS.threads(wildcards.run)
     resources:
         mem_mb=lambda wildcards: JOBS.request("train", wildcards.run)["mem_mb"],
         runtime=lambda wildcards: JOBS.request("train", wildcards.run)["runtime"],

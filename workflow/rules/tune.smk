@@ -15,7 +15,7 @@ checkpoint tune:
         "<benchmarks>/tune.tsv"
     conda:
         "../../environment.yml"
-    threads: STUDY.training.threads * (STUDY.tune.workers if STUDY.tune else 1)
+    threads: STUDY.base_case.threads * (STUDY.tune.workers if STUDY.tune else 1)
     resources:
         mem_mb=JOBS.request("tune", "tune")["mem_mb"],
         runtime=JOBS.request("tune", "tune")["runtime"],

@@ -1,6 +1,6 @@
 """The outcomes of a study so far: each subject's record and scores, or why they are missing."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ from loragrid.records.history import History
 from loragrid.records.record import RunRecord, ScoreRecord, find_record
 from loragrid.runtime.atomic_files import read_json
 from loragrid.study.grid import Cell
+from loragrid.study.run_names import subject_at
 from loragrid.study.study_file import Study
 from loragrid.study.winner import cells_with_winner
 
@@ -28,7 +29,9 @@ STATUSES = {
 class Outcome:
     """Record, scores and status of one subject.
 
-    `status` is a key of `STATUSES`; `reason` is None only for "scored".
+    `kind`: "base", "run" or "adopted"; `cell` and `record` are None but for a run. `status` is a key
+    of `STATUSES`; `reason` is None only for "scored". `along`: the outcomes of a run at the parts of
+    its budget that are below 1, each with its `share`.
     """
 
     subject: str
@@ -40,12 +43,19 @@ class Outcome:
     score: ScoreRecord | None
     status: str
     reason: str | None
+    share: float = 1.0
+    along: tuple["Outcome", ...] = ()
 
 
 def collect(study: Study, results: Path) -> list[Outcome]:
-    """Outcomes of the bases and then of the cells, in the grid's order, finished or not."""
-    found = [_base(results, subject, model) for subject, model in study.bases.items()]
-    return found + [_run(results, cell) for cell in cells_with_winner(study, results)]
+    """Outcomes of the bases, of the cells in the grid's order, and of the adopted adapters,
+    finished or not."""
+    found = [_untrained(results, base, "base", cell) for base, cell in study.bases.items()]
+    for cell in cells_with_winner(study, results):
+        run = _run(results, cell)
+        shares = sorted(share for share in study.scoring.at if share < 1)
+        found.append(replace(run, along=tuple(_along(results, run, share) for share in shares)))
+    return found + [_untrained(results, name, "adopted", adopted.cell) for name, adopted in study.adopted.items()]
 
 
 def data_cards(study: Study, results: Path) -> dict[str, dict[str, Any]]:
@@ -58,41 +68,61 @@ def data_cards(study: Study, results: Path) -> dict[str, dict[str, Any]]:
     return {data: read_json(path) for data, path in sorted(paths.items()) if path.is_file()}
 
 
-def _base(results: Path, subject: str, model: str) -> Outcome:
-    score, trouble = find_record(results / "score" / subject / "score.json", ScoreRecord)
-    status, reason = "scored", None
-    if trouble:
-        status, reason = "unreadable", trouble
-    elif score is None:
-        status, reason = "missing", "not scored yet"
-    elif score.status != "scored":
-        status, reason = "failed", score.reason or "not scored"
-    return Outcome(subject, "base", model, subject, None, None, score, status, reason)
+def _untrained(results: Path, subject: str, kind: str, cell: Cell) -> Outcome:
+    """The outcome of a subject that is not trained here: a base or an adopted adapter."""
+    score, status, reason = _read_score(results, subject)
+    return Outcome(subject, kind, cell.model, cell.base, None, None, score, status, reason)
 
 
 def _run(results: Path, cell: Cell) -> Outcome:
     folder = results / "train" / cell.run
-    record, record_trouble = find_record(folder / "record.json", RunRecord)
-    score, score_trouble = find_record(results / "score" / cell.run / "score.json", ScoreRecord)
-    trouble = record_trouble or score_trouble
+    record, trouble = find_record(folder / "record.json", RunRecord)
+    score, status, reason = _read_score(results, cell.run)
     if trouble:
         status, reason = "unreadable", trouble
+    elif status == "unreadable":
+        pass
     elif record is None:
         status, reason = _why_no_record(folder)
         score = None
     elif record.status == "diverged":
         status, reason = "diverged", record.reason or "the loss became NaN or infinite"
-    elif score is None:
-        status, reason = "trained", "not scored yet"
-    elif score.status != "scored":
-        status, reason = "failed", score.reason or "not scored"
-    elif score.adapter_sha256 != record.adapter_sha256:
-        # Without this check the table would show the scores of an adapter that no longer exists.
-        status, reason = "trained", "trained again since it was scored: the scores belong to another adapter"
-        score = None
     else:
-        status, reason = "scored", None
+        score, status, reason = _of_record(record, score, status, reason)
     return Outcome(cell.run, "run", cell.model, cell.base, cell, record, score, status, reason)
+
+
+def _along(results: Path, run: Outcome, share: float) -> Outcome:
+    """The outcome of a run at a part of its budget."""
+    subject = subject_at(run.subject, share)
+    if run.record is None:
+        return replace(run, subject=subject, score=None, share=share)
+    score, status, reason = _of_record(run.record, *_read_score(results, subject))
+    return replace(run, subject=subject, score=score, status=status, reason=reason, share=share)
+
+
+def _read_score(results: Path, subject: str) -> tuple[ScoreRecord | None, str, str | None]:
+    """Score record, status and reason of a subject, whatever its training was."""
+    score, trouble = find_record(results / "score" / subject / "score.json", ScoreRecord)
+    if trouble:
+        return None, "unreadable", trouble
+    if score is None:
+        return None, "missing", "not scored yet"
+    if score.status != "scored":
+        return score, "failed", score.reason or "not scored"
+    return score, "scored", None
+
+
+def _of_record(
+    record: RunRecord, score: ScoreRecord | None, status: str, reason: str | None
+) -> tuple[ScoreRecord | None, str, str | None]:
+    """The same of a run that is trained, without the scores of other weights than the record's."""
+    if status == "missing":
+        return None, "trained", reason
+    if status == "scored" and score.weights_sha256 != record.weights_sha256:
+        # Without this check the table would show the scores of weights that no longer exist.
+        return None, "trained", "trained again since it was scored: the scores belong to other weights"
+    return score, status, reason
 
 
 def _why_no_record(folder: Path) -> tuple[str, str]:

@@ -1,5 +1,6 @@
 """The model being scored: a base that is loaded once, with one adapter at a time attached."""
 
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,13 @@ from loragrid.study.sections import ModelEntry, Scoring
 class LoadedModel:
     """A base and its tokenizer, loaded on first use: a job with nothing left to score loads nothing.
 
-    `name`: the study's key of the model; `entry`: its entry in the study file.
+    `name`: the study's key of the model; `entry`: its entry in the study file, with a precision.
+    `weights`: folder of a whole model that was trained from the base and is loaded in its place,
+    with the base's tokenizer and chat template.
     """
 
-    def __init__(self, name: str, entry: ModelEntry, *, scoring: Scoring) -> None:
-        self.name, self.entry, self.scoring = name, entry, scoring
+    def __init__(self, name: str, entry: ModelEntry, *, scoring: Scoring, weights: Path | None = None) -> None:
+        self.name, self.entry, self.scoring, self.weights = name, entry, scoring, weights
         self._adapter: Path | None = None
         self._model: Any = None
         self._lm: Any = None
@@ -48,8 +51,11 @@ class LoadedModel:
 
     @cached_property
     def base(self) -> Any:
-        """The untrained base in the study's precision."""
-        return load_base(self.entry, device=torch_device())
+        """The untrained base, or the whole model in its place, in the study's precision."""
+        entry = self.entry
+        if self.weights is not None:
+            entry = replace(entry, path=str(self.weights), hub=None, revision=None)
+        return load_base(entry, device=torch_device())
 
     @property
     def model(self) -> Any:

@@ -1,16 +1,23 @@
-"""Subjects of scoring: runs' adapters and untrained bases, checked against study and records."""
+"""Subjects of scoring: bases, runs and adopted adapters, checked against study and records."""
 
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from loragrid.errors import UserError
-from loragrid.models.model_files import prepared_entry
+from loragrid.models.adapter_files import ADAPTER, ADAPTER_WEIGHTS, along_folder, trained_folder, trained_sha256
+from loragrid.models.adapter_shapes import loaded_shapes
+from loragrid.models.adopted_adapters import adapter_folder, base_note, check_adapter_folder
+from loragrid.models.model_files import check_model_folder, prepared_entry, resolve_folder
 from loragrid.records.record import RunRecord, read_record
 from loragrid.runtime.atomic_files import sha256_file, sha256_json
 from loragrid.runtime.code_digest import code_digest
 from loragrid.runtime.provenance import versions
-from loragrid.study.grid import model_identity
+from loragrid.study.adopted import Adopted
+from loragrid.study.grid import Cell
+from loragrid.study.identity import model_identity
+from loragrid.study.run_names import run_of, share_of
+from loragrid.study.sections import ModelEntry
 from loragrid.study.study_file import Study
 from loragrid.study.tasks import HELDOUT_LOSS
 
@@ -20,87 +27,128 @@ PACKAGES_AFFECTING_SCORES = ("torch", "transformers", "peft", "lm_eval", "tokeni
 
 @dataclass(frozen=True)
 class Subject:
-    """A run or base to score, and its files; `adapter` and `record` are None for an untrained base.
+    """A base, a run or an adopted adapter to score, and its files.
 
-    `data` is the folder of the prepared data set, `out` the folder of the results.
+    `trained`: the folder of the run, None for the others. `data` is the folder of the prepared data
+    set, `out` the folder of the results.
     """
 
     name: str
-    adapter: Path | None
-    record: Path | None
+    trained: Path | None
     data: Path
     out: Path
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SubjectIdentity:
     """What a subject is in its study.
 
-    `kind`: "run" or "base"; `digest`: of everything that its scores depend on except the tasks;
-    `reason`: why it cannot be scored, or None.
+    `kind`: "base", "run" or "adopted"; `entry`: its base, in the precision that it is scored in;
+    `weights`: what was trained, None for a base; `weights_sha256`: as in its score record; `share`:
+    part of the run's budget; `source` and `commit`: where an adopted adapter is from; `digest`: of
+    everything that its scores depend on except the tasks; `reason`: why it cannot be scored, or
+    None.
     """
 
     kind: str
     model: str
     base: str
-    adapter_sha256: str | None
-    digest: str
-    reason: str | None
+    entry: ModelEntry
+    weights: Path | None = None
+    weights_sha256: str | None = None
+    share: float = 1.0
+    source: str | None = None
+    commit: str | None = None
+    notes: tuple[str, ...] = ()
+    digest: str = ""
+    reason: str | None = None
 
 
 def identify(study: Study, subject: Subject) -> SubjectIdentity:
     """The subject's identity, after checks against the study and the run's record.
 
-    A diverged run gets a `reason`. Raises `UserError` for the record of another run, and for an
-    adapter that is missing or differs from its record.
+    A diverged run gets a `reason`. Raises `UserError` for the record of another run, for weights
+    that are missing or differ from their record, and for an adopted adapter that cannot be used.
     """
-    if (subject.adapter is None) != (subject.record is None):
+    if subject.trained is not None:
+        identity = _run(study, subject)
+    elif subject.name in study.adopted:
+        identity = _adopted(study, subject, study.adopted[subject.name])
+    elif subject.name in study.bases:
+        identity = _identity(study, subject, study.bases[subject.name], kind="base")
+    else:
+        raise UserError(f"{study.path.name}: no base {subject.name}. Fix: check the id; for a run, give --trained.")
+    return identity if identity.reason is not None else replace(identity, digest=_digest(study, subject, identity))
+
+
+def check_weights(folder: Path, record: RunRecord) -> None:
+    """Raise `UserError` unless a run's weights are complete and are those of its record."""
+    check_complete(folder)
+    if record.weights_sha256 != trained_sha256(folder):
         raise UserError(
-            f"{subject.name}: only one of --adapter and --record is given. "
-            "Fix: give both for a run and none for a base."
+            f"{folder}: the weights were changed since their record was written (sha256 differs). "
+            "Fix: train the run again."
         )
-    if subject.record is None:
-        model = study.bases.get(subject.name)
-        if model is None:
-            raise UserError(
-                f"{study.path.name}: no base {subject.name}. Fix: check the id; for a run, give --adapter and --record."
-            )
-        digest = _digest(study, subject, model, adapter_sha256=None)
-        return SubjectIdentity(
-            kind="base", model=model, base=subject.name, adapter_sha256=None, digest=digest, reason=None
-        )
-    cell, record = study.cell(subject.name), read_record(subject.record, RunRecord)
-    if record.run != subject.name:
-        raise UserError(
-            f"{subject.record} is the record of {record.run}, not of {subject.name}. Fix: give the run's own record."
-        )
-    identity = SubjectIdentity(
-        kind="run", model=cell.model, base=cell.base, adapter_sha256=None, digest="", reason=None
+
+
+def check_complete(folder: Path) -> None:
+    """Raise `UserError` if the folder of an adapter or of a whole model lacks a file."""
+    if folder.name != ADAPTER:
+        check_model_folder(folder)
+        return
+    for name in (ADAPTER_WEIGHTS, "adapter_config.json"):
+        if not (folder / name).is_file():
+            raise UserError(f"{folder / name} is missing. Fix: train the run again.")
+
+
+def _identity(study: Study, subject: Subject, cell: Cell, *, kind: str) -> SubjectIdentity:
+    # The card of the data names the commit of the base that they were prepared with.
+    entry = prepared_entry(study.base_entry(cell), subject.data)
+    return SubjectIdentity(kind=kind, model=cell.model, base=cell.base, entry=entry)
+
+
+def _run(study: Study, subject: Subject) -> SubjectIdentity:
+    run, share = run_of(subject.name), share_of(subject.name)
+    cell, path = study.cell(run), subject.trained / "record.json"
+    record = read_record(path, RunRecord)
+    if record.run != run:
+        raise UserError(f"{path} is the record of {record.run}, not of {run}. Fix: give the run's own folder.")
+    identity = _identity(study, subject, cell, kind="run")
+    identity = replace(identity, share=share, weights_sha256=record.weights_sha256)
+    if share == 1:
+        if record.status == "diverged":
+            return replace(identity, reason=f"the run diverged: {record.reason}")
+        weights = trained_folder(subject.trained)
+        check_weights(weights, record)
+        return replace(identity, weights=weights)
+    # What was kept before a run diverged is scored all the same.
+    if share not in record.kept_at:
+        why = "the run diverged before it" if record.status == "diverged" else "the run kept nothing there"
+        return replace(identity, reason=f"{share:g} of the budget: {why}")
+    weights = trained_folder(along_folder(subject.trained, share))
+    check_complete(weights)
+    return replace(identity, weights=weights)
+
+
+def _adopted(study: Study, subject: Subject, adopted: Adopted) -> SubjectIdentity:
+    identity = _identity(study, subject, adopted.cell, kind="adopted")
+    folder, commit = adapter_folder(adopted.key, adopted.entry)
+    base, _ = resolve_folder(identity.entry)
+    config = check_adapter_folder(folder, f"adopt.{adopted.key}", loaded_shapes(base))
+    note = base_note(config, identity.entry)
+    return replace(
+        identity,
+        weights=folder,
+        weights_sha256=trained_sha256(folder),
+        source=adopted.entry.hub or adopted.entry.path,
+        commit=commit,
+        notes=("trained elsewhere: its training is not this study's", *([note] if note else [])),
     )
-    if record.status == "diverged":
-        return replace(identity, reason=f"the run diverged: {record.reason}")
-    check_adapter(subject.adapter, record)
-    digest = _digest(study, subject, cell.model, adapter_sha256=record.adapter_sha256)
-    return replace(identity, adapter_sha256=record.adapter_sha256, digest=digest)
 
 
-def check_adapter(adapter: Path, record: RunRecord) -> None:
-    """Raise `UserError` unless the adapter is complete and is the one that its record describes."""
-    weights = adapter / "adapter_model.safetensors"
-    for file in (weights, adapter / "adapter_config.json"):
-        if not file.is_file():
-            raise UserError(f"{file} is missing. Fix: train the run again.")
-    if record.adapter_sha256 != sha256_file(weights):
-        raise UserError(
-            f"{weights} was changed since its record was written (sha256 differs). Fix: train the run again."
-        )
-
-
-def _digest(study: Study, subject: Subject, model: str, *, adapter_sha256: str | None) -> str:
-    scoring, adapter_config, heldout = study.scoring, None, None
-    if subject.adapter is not None:
-        # Alpha and the adapted modules are in the configuration, not in the weights.
-        adapter_config = sha256_file(subject.adapter / "adapter_config.json")
+def _digest(study: Study, subject: Subject, identity: SubjectIdentity) -> str:
+    scoring, weights, heldout = study.scoring, identity.weights, None
+    trained = None if weights is None else trained_sha256(weights)
     if HELDOUT_LOSS in scoring.tasks:
         rows = subject.data / "heldout.parquet"
         if not rows.is_file():
@@ -109,9 +157,11 @@ def _digest(study: Study, subject: Subject, model: str, *, adapter_sha256: str |
     packages = versions()
     return sha256_json(
         {
-            "model": model_identity(prepared_entry(study.models[model], subject.data)),
-            "adapter": adapter_sha256,
-            "adapter_config": adapter_config,
+            "model": model_identity(identity.entry),
+            "precision": identity.entry.precision,
+            "weights": trained,
+            # Alpha and the adapted modules are in the configuration, not in the weights.
+            "configurations": [sha256_file(file) for file in sorted(weights.glob("*config.json"))] if weights else [],
             "heldout": heldout,
             "scoring": {"limit": scoring.limit, "batch_size": scoring.batch_size},
             "versions": {name: packages[name] for name in packages if name in PACKAGES_AFFECTING_SCORES},
@@ -121,7 +171,7 @@ def _digest(study: Study, subject: Subject, model: str, *, adapter_sha256: str |
 
 
 def read_subjects(path: Path) -> list[Subject]:
-    """Subjects from JSON lines with the keys subject, data, out and, for a run, adapter and record."""
+    """Subjects from JSON lines with the keys subject, data, out and, for a run, trained."""
     subjects = []
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -130,23 +180,15 @@ def read_subjects(path: Path) -> list[Subject]:
     for number, line in enumerate(lines, start=1):
         try:
             row = json.loads(line)
-            subjects.append(
-                make_subject(row["subject"], row.get("adapter"), row.get("record"), row["data"], row["out"])
-            )
+            subjects.append(make_subject(row["subject"], row.get("trained"), row["data"], row["out"]))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(
                 f"{path}, line {number}: not a subject ({error!r}). "
-                "Fix: write an object with subject, data, out and, for a run, adapter and record."
+                "Fix: write an object with subject, data, out and, for a run, trained."
             ) from None
     return subjects
 
 
-def make_subject(name: str, adapter: str | None, record: str | None, data: str, out: str) -> Subject:
+def make_subject(name: str, trained: str | None, data: str, out: str) -> Subject:
     """A subject from text, as on a command line."""
-    return Subject(
-        name=name,
-        adapter=Path(adapter) if adapter else None,
-        record=Path(record) if record else None,
-        data=Path(data),
-        out=Path(out),
-    )
+    return Subject(name=name, trained=Path(trained) if trained else None, data=Path(data), out=Path(out))

@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from loragrid.errors import UserError
+from loragrid.models.adopted_adapters import check_local_adapters
 from loragrid.planning.job_memory import check_target_modules
 from loragrid.planning.job_resources import Request, resource_requests
 from loragrid.runtime.atomic_files import sha256_file, sha256_json
+from loragrid.study.grid import Cell
+from loragrid.study.run_names import run_of, subject_at
 from loragrid.study.search_point import settings_sha256
 from loragrid.study.study_file import Study
 from loragrid.study.winner import winner_cell
@@ -17,18 +20,26 @@ from loragrid.study.winner import winner_cell
 class Jobs:
     """Every job of one study whose results are in the folder `results`.
 
-    A subject is a run or a base; names are ids: of a run, a base or a data set.
+    Names are ids: of a data set, or of a subject of scoring. A subject is a base, a run, a run at a
+    part of its budget (`{run}@{share}`) or an adopted adapter.
     """
 
     def __init__(self, study: Study, *, results: str, session_minutes: float | None) -> None:
-        """`session_minutes`: the command line's, None for the study file's. Raises `UserError` for
-        modules no model has."""
+        """`session_minutes`: the command line's, None for the study file's.
+
+        Raises `UserError` for modules that no model has, and for an adopted adapter that cannot be
+        used.
+        """
         check_target_modules(study, study.cells)
+        check_local_adapters(study)
         self.study, self.results = study, results
         self.searched = study.tune is not None and study.tune.enabled
-        # A base is scored on the held-out rows of its runs, so it shares their data set.
-        self.data_of = {cell.run: cell.data for cell in study.cells} | {cell.base: cell.data for cell in study.cells}
-        self._requests = resource_requests(study, study.cells, results=Path(results), session_minutes=session_minutes)
+        adopting = {name: study.bases[adopted.cell.base] for name, adopted in study.adopted.items()}
+        # A base, and an adapter adopted for it, is scored on the held-out rows of the base's first
+        # run. They are the same rows in all data sets of a study.
+        self._cells = {cell.run: cell for cell in study.cells} | study.bases | adopting
+        cells = (*study.cells, *adopting.values())
+        self._requests = resource_requests(study, cells, results=Path(results), session_minutes=session_minutes)
 
     @cached_property
     def cell_order(self) -> dict[str, int]:
@@ -40,50 +51,79 @@ class Jobs:
         return order
 
     def priority(self, name: str) -> int:
-        """Priority of a job on a run, base or data set, so that whatever a session leaves is a
-        usable study.
+        """Priority of a job on a subject or data set, so that whatever a session leaves is a usable
+        study.
 
         Earlier cells come first, and a base is scored with the first cell that is compared with it.
         Odd numbers are free for the train rule: a cell is trained once all cells before it are
-        scored. The search's winner comes last.
+        scored. Adopted adapters and the search's winner come last.
         """
         cells = len(self.study.cells)
-        return 2 * (cells - self.cell_order.get(name, cells))
+        return 2 * (cells - self.cell_order.get(run_of(name), cells))
 
     def winner(self) -> str | None:
         """The run id of the search's winner, where the search is part of the study, done, and found
         a run of its own."""
-        cell = winner_cell(self.study, Path(self.results)) if self.searched else None
+        cell = self._winner_cell()
         return None if cell is None else cell.run
 
-    def card(self, subject: str) -> str:
-        """Path of the data card of a run or a base; an id that the study does not have is a
-        `UserError`."""
-        data = self.data_of.get(subject)
-        if data is None:
-            if subject != self.winner():
-                raise UserError(f"{subject}: not a run or base of {self.study.name}. Fix: see `snakemake -n`.")
-            data = self.study.cells[0].data  # the winner departs from the base case, which is the first cell
-        return f"{self.results}/data/{data}/card.json"
+    def has(self, subject: str) -> bool:
+        """Whether the study file itself holds this subject; a search's winner it does not."""
+        return run_of(subject) in self._cells
 
-    def study_file(self, subject: str) -> str:
-        """The study file that holds a run or a base, as a word for the shell: this one, or the
-        winner's."""
-        return '"$STUDY"' if subject in self.data_of else f"{self.results}/tune/winner/{self.study.name}.yaml"
+    def card(self, subject: str) -> str:
+        """Path of the data card of a subject; an id that the study does not have is a
+        `UserError`."""
+        return f"{self.results}/data/{self._cell(subject).data}/card.json"
+
+    def record(self, subject: str) -> str:
+        """Path of the record of the run that a subject is made by."""
+        return f"{self.results}/train/{run_of(subject)}/record.json"
+
+    def threads(self, run: str) -> int:
+        """CPU threads of a run's training, on which its result depends."""
+        return self._cell(run).settings.threads
+
+    def study_file(self, name: str) -> str:
+        """The study file that holds a subject or a data set, as a word for the shell: this one, or
+        the winner's."""
+        if run_of(name) in self._cells or name in self.study.data_sets:
+            return '"$STUDY"'
+        return f"{self.results}/tune/winner/{self.study.name}.yaml"
 
     def request(self, stage: str, name: str) -> Request:
         """What a job of "train", "score" or "tune" asks for: `vram_mib` binds with `--resources
-        vram_mib=…`, `mem_mb` and `runtime` on a cluster. The search's winner asks for what the base
-        case does."""
-        requests = self._requests[stage]
+        vram_mib=…`, `mem_mb` and `runtime` on a cluster.
+
+        An adopted adapter asks for what its base does, the search's winner for what the base case
+        does.
+        """
+        requests, name = self._requests[stage], run_of(name)
+        if name in self.study.adopted:
+            name = self._cells[name].base
         return requests[name] if name in requests else requests[self.study.cells[0].run]
 
     def score_files(self, winner: str | None, *, partial: bool) -> list[str]:
-        """Score records of all bases, runs and the `winner`; with `partial` only those that
-        exist."""
-        subjects = [*self.study.bases, *(cell.run for cell in self.study.cells), *([winner] if winner else [])]
+        """Score records of all subjects and the `winner`; with `partial` only those that exist."""
+        subjects = list(self.study.bases)
+        for run in (*(cell.run for cell in self.study.cells), *([winner] if winner else [])):
+            subjects += [run, *(subject_at(run, share) for share in self.study.scoring.at if share < 1)]
+        subjects += self.study.adopted
         files = [f"{self.results}/score/{subject}/score.json" for subject in subjects]
         return [file for file in files if Path(file).exists()] if partial else files
+
+    def _cell(self, subject: str) -> Cell:
+        """The cell of a run; for a base or an adopted adapter the cell whose data it is scored on."""
+        run = run_of(subject)
+        if run in self._cells:
+            return self._cells[run]
+        winner = self._winner_cell()
+        if winner is None or winner.run != run:
+            raise UserError(f"{subject}: not a run or base of {self.study.name}. Fix: see `snakemake -n`.")
+        return winner
+
+    def _winner_cell(self) -> Cell | None:
+        return winner_cell(self.study, Path(self.results)) if self.searched else None
 
     @property
     def search_result(self) -> str:
