@@ -65,7 +65,7 @@ def summarise(results: StudyResults, judged: JudgedTables, terms: Terms) -> dict
         "tasks": {table.task: describe_task(table) for table in tables.values()},
         "primary_target": results.target,
         "statuses": dict(Counter(outcome.status for outcome in outcomes if outcome.kind == "run")),
-        "seeds": sorted({outcome.cell.seed for outcome in outcomes if outcome.cell}),
+        "seeds": sorted({outcome.cell.settings.seed for outcome in outcomes if outcome.cell}),
         "noise": judged.noise,
         "trade_offs": trade_offs(judged.comparisons, tables, results.target, terms),
         "precision_controls": judged.controls.to_dict("records"),

@@ -7,13 +7,16 @@ from typing import Any
 
 MINUS = "\u2212"
 UNKNOWN = "–"
-AXIS_NAMES = {
-    "learning_rate": "learning rate",
-    "rank": "rank",
-    "batch": "batch",
-    "model": "model",
-    "seed": "seed",
-    "search": "search",
+# Settings and arms whose names are not their keys with spaces.
+SETTING_NAMES = {
+    "max_length_tokens": "maximum length",
+    "max_grad_norm": "gradient clipping",
+    "loss_on": "loss on",
+    "warmup": "warm-up",
+    "learning_rate_ratio": "learning rate ratio",
+    "compute_dtype": "number format",
+    "tied": "tied settings",
+    "cells": "named arms",
 }
 # Besides line breaks and tabs: emoji are joined and styled by these two, which no text can hide
 # behind.
@@ -142,11 +145,44 @@ def detectable(value: float | None, unit: str) -> str:
     return change(value, unit, places=places).lstrip("+") + points(value, unit, places)
 
 
+def axis_name(axis: str) -> str:
+    """A setting, or an axis of arms, as words: learning rate, target modules."""
+    return SETTING_NAMES.get(axis, axis.replace("_", " "))
+
+
 def axis_value(axis: str, text: str) -> str:
-    """An axis value of the tables as the page prints it."""
-    if axis == "learning_rate":
-        return setting(float(text))
-    return visible(text, 80)
+    """An axis value of the tables as the page prints it: 2e−4, 2×4, 80 000 tokens, 2 × rank."""
+    text = visible(text, 80)
+    if axis == "tied":
+        return _setting_texts(text.replace("_", " "))
+    if axis in NAMED_VALUES:
+        return text
+    amount = re.fullmatch(r"([\d.e+-]+)(tokens|steps|epochs|ratio)", text)
+    if amount:
+        return _amount(float(amount[1]), amount[2])
+    if re.fullmatch(r"\d+x\d+", text):
+        return text.replace("x", "×")
+    if axis == "target_modules":
+        return text.replace("_proj-", "_proj, ")
+    return _setting_texts(text.replace("*", "×"))
+
+
+# Axes whose values are names that the study file gives.
+NAMED_VALUES = ("model", "data", "cells", "search", "method", "backend")
+
+
+def _amount(number_of: float, unit: str) -> str:
+    if unit == "ratio":
+        return f"{100 * number_of:g}% of the updates"
+    if unit == "epochs":
+        return plural(1, "epoch") if number_of == 1 else f"{number_of:g} epochs"
+    return plural(round(number_of), unit.removesuffix("s"))
+
+
+def _setting_texts(text: str) -> str:
+    """The text with numbers as 2e−4 and batches as 2×4."""
+    text = re.sub(r"(?<=\d)e-(?=\d)", f"e{MINUS}", text)
+    return re.sub(r"(?<=\d)x(?=\d)", "×", text)
 
 
 def p_value(p: float | None) -> str:

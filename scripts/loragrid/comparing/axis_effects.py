@@ -5,111 +5,54 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from loragrid.comparing.axis_pairs import Pair, axis_values
 from loragrid.comparing.comparisons import NO_SCORE, Terms, paired_rows
+from loragrid.comparing.data_sizes import same_but_for_rows
 from loragrid.comparing.item_tables import ItemTable
 from loragrid.records.outcomes import Outcome
-from loragrid.study.sections import BaseCase
+from loragrid.study.study_file import Study
 
-# The grid's axes without the seed: runs that differ only in the seed are averaged.
-COMPARED_AXES = ("learning_rate", "rank", "batch", "model")
 # ASSUME: cells whose training tokens differ by less than 2%, or by less than one update, were
 # trained on equal terms.
 TOKEN_TOLERANCE = 0.02
 # Codes of the `reason` column, beside those of `comparisons`.
 UNEQUAL_TOKENS = "unequal_training_tokens"  # `token_ratio` says by how much
 OTHER_LOSS_TOKENS = "loss_on_other_tokens"
-# Runs with the base case's value and runs with another value, each under all seeds.
-Pair = tuple[list[Outcome], list[Outcome]]
 
 
 def versus_base_case(
-    outcomes: list[Outcome],
-    tables: dict[str, ItemTable],
-    base_case: BaseCase,
-    terms: Terms,
-    *,
-    heldout: dict[str, str],
+    outcomes: list[Outcome], tables: dict[str, ItemTable], study: Study, terms: Terms, *, heldout: dict[str, str]
 ) -> pd.DataFrame:
     """One row per axis value and task: the score with that value minus the base case's.
 
     Seeds of a setting are averaged item by item, and so are the pairs of a factorial grid.
     `heldout` maps a data id to the fingerprint of its held-out tokens: losses on different tokens
-    are not compared, nor are runs trained on different numbers of tokens; such a row has a `reason`
-    instead of a test. A search's winner, which departs from the base case in several settings at
-    once, is an axis of its own.
+    are not compared, nor are runs trained on different numbers of tokens unless the study asks for
+    them; such a row has a `reason` instead of a test.
     """
     rows = []
-    for axis, value, default, pairs in _all_pairs(outcomes, base_case):
-        head = {"axis": axis, "value": value, "base_case_value": default}
-        rows += [head | _axis_row(pairs, table, terms, heldout) for table in tables.values()]
+    for value in axis_values(outcomes, study):
+        head = {"axis": value.axis, "value": value.value, "base_case_value": value.base_case_value}
+        for table in tables.values():
+            rows.append(head | _axis_row(value.pairs, table, terms, study, heldout))
     return pd.DataFrame(rows)
 
 
-def _all_pairs(outcomes: list[Outcome], base_case: BaseCase) -> list[tuple[str, str, str, list[Pair]]]:
-    """(axis, value, base case's value, pairs) for every value that has a pair.
-
-    In a pair nothing differs but the value and the seeds.
-    """
-    runs = [o for o in outcomes if o.kind == "run" and o.status == "scored"]
-    grid = [o for o in runs if "search" not in o.cell.departs]
-    found = []
-    for axis in COMPARED_AXES:
-        default = getattr(base_case, axis)
-        by_value: dict[Any, dict[tuple, list[Outcome]]] = {}
-        for outcome in grid:
-            places = by_value.setdefault(getattr(outcome.cell, axis), {})
-            places.setdefault(_place(outcome, axis), []).append(outcome)
-        partners = by_value.pop(default, {})
-        # A factorial grid has a pair per combination of the other settings, a one-factor grid one.
-        for value, places in sorted(by_value.items(), key=lambda item: _order(item[0])):
-            shared = [place for place in places if place in partners]
-            pairs = [(partners[place], places[place]) for place in shared]
-            if pairs:
-                found.append((axis, axis_text(axis, value), axis_text(axis, default), pairs))
-    winner = [o for o in runs if "search" in o.cell.departs]
-    case = [o for o in grid if not set(o.cell.departs) - {"seed"}]
-    if winner and case:
-        found.append(("search", "winner", "base case", [(case, winner)]))
-    return found
-
-
-def _place(outcome: Outcome, without: str) -> tuple:
-    """The cell's settings apart from one axis and the seed.
-
-    Alpha is not among them, so it may change with the rank.
-    """
-    return tuple(str(getattr(outcome.cell, axis)) for axis in COMPARED_AXES if axis != without)
-
-
-def _order(value: Any) -> tuple:
-    """Numbers by size, then texts and pairs by their text."""
-    if isinstance(value, int | float):
-        return (0, value, "")
-    return (1, 0, str(value))
-
-
-def axis_text(axis: str, value: Any) -> str:
-    """An axis value as the tables hold it: 0.01, 16, 2×4, llama-s."""
-    if axis == "batch":
-        return f"{value[0]}×{value[1]}"
-    if isinstance(value, float):
-        return f"{value:g}"
-    return str(value)
-
-
-def _axis_row(pairs: list[Pair], table: ItemTable, terms: Terms, heldout: dict[str, str]) -> dict[str, Any]:
+def _axis_row(
+    pairs: list[Pair], table: ItemTable, terms: Terms, study: Study, heldout: dict[str, str]
+) -> dict[str, Any]:
     everyone = [o for pair in pairs for side in pair for o in side]
-    tokens = [np.mean([o.record.tokens for pair in pairs for o in pair[side]]) for side in (0, 1)]
     head = {
         "task": table.task,
         "group": table.group,
         "metric": table.metric,
         "pairs": len(pairs),
-        "seeds": min(len(side) for pair in pairs for side in pair),
-        # Each side adds 1/seeds of one run's seed variance; the mean over n pairs divides by n².
-        "seed_share": sum(1 / len(side) for pair in pairs for side in pair) / len(pairs) ** 2,
-        "token_ratio": float(tokens[1] / tokens[0]),
-        "equal_tokens": all(_equal_tokens(pair) for pair in pairs),
+        "seeds": min(len(side) for pair in pairs for side in pair if side[0].record),
+        # Each side adds 1/seeds of one run's seed variance, an untrained base nothing; the mean over
+        # n pairs divides by n².
+        "seed_share": sum(1 / len(side) for pair in pairs for side in pair if side[0].record) / len(pairs) ** 2,
+        "token_ratio": _token_ratio(pairs),
+        "equal_tokens": all(_equal_tokens(pair) or intended(pair, study) for pair in pairs),
     }
     missing = [o.subject for o in everyone if o.subject not in table.values]
     if missing:
@@ -123,8 +66,26 @@ def _axis_row(pairs: list[Pair], table: ItemTable, terms: Terms, heldout: dict[s
     return head | paired_rows(table, mask, before, after[None], weights=weights, terms=terms)[0]
 
 
+def _token_ratio(pairs: list[Pair]) -> float | None:
+    trained = [pair for pair in pairs if pair[1][0].record]
+    if not trained:
+        return None
+    tokens = [np.mean([o.record.tokens for pair in trained for o in pair[side]]) for side in (0, 1)]
+    return float(tokens[1] / tokens[0])
+
+
+def intended(pair: Pair, study: Study) -> bool:
+    """Whether the study asks for the runs' unequal tokens: another budget, another number of rows, or no training."""
+    before, after = pair[0][0].cell, pair[1][0].cell
+    if after is None or before.settings.budget != after.settings.budget:
+        return True
+    return same_but_for_rows(study.data, before.settings.data, after.settings.data)
+
+
 def _equal_tokens(pair: Pair) -> bool:
     """Whether both sides trained on as many tokens, to within one update of the larger batch."""
+    if not pair[1][0].record:
+        return False
     means = [np.mean([o.record.tokens for o in side]) for side in pair]
     update = max(o.record.tokens / o.record.steps for side in pair for o in side if o.record.steps)
     return abs(means[1] - means[0]) <= max(TOKEN_TOLERANCE * means[0], update)
@@ -132,7 +93,9 @@ def _equal_tokens(pair: Pair) -> bool:
 
 def _same_tokens(pair: Pair, heldout: dict[str, str]) -> bool:
     """Whether the held-out losses of both sides are over the same tokens."""
-    return len({heldout.get(o.cell.data, o.cell.data) for side in pair for o in side}) == 1
+    # An untrained base is scored on its runs' held-out rows.
+    data = [o.cell.data for side in pair for o in side if o.cell]
+    return len({heldout.get(name, name) for name in data}) == 1
 
 
 def _mean_of_pairs(pairs: list[Pair], table: ItemTable) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
@@ -142,11 +105,7 @@ def _mean_of_pairs(pairs: list[Pair], table: ItemTable) -> tuple[np.ndarray, np.
     weighted mean of the differences equal the mean over the pairs of each pair's own weighted
     difference.
     """
-
-    def mean_of_seeds(side: list[Outcome]) -> np.ndarray:
-        return np.mean([table.values[o.subject] for o in side], axis=0)
-
-    sides = [[mean_of_seeds(side) for side in pair] for pair in pairs]
+    sides = [[mean_of_seeds(side, table) for side in pair] for pair in pairs]
     mask = ~np.isnan(np.sum(sides, axis=(0, 1)))
     before, after = (np.array([pair[side][mask] for pair in sides]) for side in (0, 1))
     if table.weights is None:
@@ -155,3 +114,8 @@ def _mean_of_pairs(pairs: list[Pair], table: ItemTable) -> tuple[np.ndarray, np.
     share = weights / weights.sum(axis=1, keepdims=True)
     whole = share.sum(axis=0)
     return mask, (share * before).sum(axis=0) / whole, (share * after).sum(axis=0) / whole, whole
+
+
+def mean_of_seeds(runs: list[Outcome], table: ItemTable) -> np.ndarray:
+    """The item values of runs that differ in the seed alone, averaged; NaN where one lacks an item."""
+    return np.mean([table.values[outcome.subject] for outcome in runs], axis=0)

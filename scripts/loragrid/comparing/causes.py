@@ -102,7 +102,7 @@ def diverged(evidence: RunEvidence) -> Iterator[Cause]:
 
 def learning_rate(evidence: RunEvidence) -> Iterator[Cause]:
     """Too high or too low, judged by runs that differ only in it, or else by the loss path."""
-    record, rate = evidence.outcome.record, evidence.outcome.cell.learning_rate
+    record, rate = evidence.outcome.record, evidence.outcome.cell.settings.learning_rate
     own = record.final_heldout_loss
     if own is None:
         return

@@ -3,8 +3,7 @@
 Runs that differ only in the seed share a setting; their values are averaged item by item.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,6 @@ from loragrid.comparing.sign_flips import Draws
 from loragrid.records.outcomes import Outcome
 from loragrid.runtime.atomic_files import sha256_json
 from loragrid.study.grid import Cell
-from loragrid.study.sections import ModelEntry
 from loragrid.study.study_file import Study
 
 # Codes of the `reason` column: why a row has no test. The report words them with the row's numbers.
@@ -53,11 +51,12 @@ def setting_key(cell: Cell) -> str:
 
 
 def settings_of(outcomes: list[Outcome]) -> list[list[Outcome]]:
-    """The scored runs grouped by setting, in the grid's order."""
+    """The scored runs grouped by setting, in the grid's order, and each adopted adapter by itself."""
     settings: dict[str, list[Outcome]] = {}
     for outcome in outcomes:
-        if outcome.kind == "run" and outcome.status == "scored":
-            settings.setdefault(setting_key(outcome.cell), []).append(outcome)
+        if outcome.kind != "base" and outcome.status == "scored":
+            key = setting_key(outcome.cell) if outcome.cell else outcome.subject
+            settings.setdefault(key, []).append(outcome)
     return list(settings.values())
 
 
@@ -145,25 +144,29 @@ def versus_precision(study: Study, outcomes: list[Outcome], tables: dict[str, It
     rows = []
     for high in bases:
         for low in bases:
-            if not _same_but_for_precision(study.models, high.model, low.model):
+            if not _same_but_for_precision(study, high.subject, low.subject):
                 continue
             for table in tables.values():
                 if high.subject in table.values and low.subject in table.values:
-                    rows.append(_precision_row(high, low, table, terms))
+                    rows.append(_precision_row(study, high, low, table, terms))
     return pd.DataFrame(rows)
 
 
-def _precision_row(high: Outcome, low: Outcome, table: ItemTable, terms: Terms) -> dict[str, Any]:
+def _precision_row(study: Study, high: Outcome, low: Outcome, table: ItemTable, terms: Terms) -> dict[str, Any]:
     head = {"task": table.task, "group": table.group, "metric": table.metric, "unit": table.unit}
-    head |= {"high_model": high.model, "low_model": low.model, "precision": low.score.precision}
+    head |= {"high_base": high.subject, "high_precision": study.bases[high.subject].settings.precision}
+    head |= {"low_base": low.subject, "low_model": low.model, "precision": low.score.precision}
     before, after = table.values[high.subject], table.values[low.subject]
     mask = ~np.isnan(before) & ~np.isnan(after)
     weights = table.weights_of(high.subject, mask)
     return head | paired_rows(table, mask, before[mask], after[mask][None], weights=weights, terms=terms)[0]
 
 
-def _same_but_for_precision(models: Mapping[str, ModelEntry], high: str, low: str) -> bool:
-    """Whether two models differ only in their precision, the second having fewer bits."""
-    same = replace(models[low], precision=models[high].precision) == models[high]
-    bits = [int(models[name].precision.removesuffix("bit")) for name in (high, low)]
-    return same and bits[1] < bits[0]
+def _same_but_for_precision(study: Study, high: str, low: str) -> bool:
+    """Whether two bases are one model and differ in their precision, the second having fewer bits."""
+    cells = study.bases.get(high), study.bases.get(low)
+    if None in cells:
+        return False
+    models = [study.models[cell.model] for cell in cells]
+    bits = [int(cell.settings.precision.removesuffix("bit")) for cell in cells]
+    return models[0] == models[1] and bits[1] < bits[0]

@@ -55,17 +55,17 @@ def _causes(
             own.append(leaking[outcome.cell.data])
         # Only a broken base explains a bad run; one at chance limits what can be forgotten.
         own += [cause for cause in faults.get(outcome.base, []) if cause.cause == "broken_base"]
-        causes[run] = own + losses.get(outcome.model, [])
+        causes[run] = own + losses.get(outcome.base, [])
     return causes
 
 
 def _precision_losses(judged: JudgedTables) -> dict[str, list[Cause]]:
-    """Model → proved losses of its untrained base against the same base in a higher precision."""
+    """Base → its proved losses against the same model in a higher precision."""
     losses: dict[str, list[Cause]] = {}
     for row in judged.controls.to_dict("records"):
         if row["verdict"] == WORSE:
-            measured = {name: row[name] for name in ("task", "difference", "precision", "high_model")}
-            losses.setdefault(row["low_model"], []).append(Cause("precision", "base_lost", measured))
+            measured = {name: row[name] for name in ("task", "difference", "precision", "high_precision")}
+            losses.setdefault(row["low_base"], []).append(Cause("precision", "base_lost", measured))
     return losses
 
 

@@ -113,8 +113,8 @@ def adapter_distance(folder: Path) -> float | None:
 
     It is the Frobenius norm of the update of Hu et al. 2021, arXiv:2106.09685.
 
-    None without a LoRA file, for a very large one, and for a type that numpy does not know, such as
-    bfloat16.
+    None without a LoRA file, for another kind of adapter, for a very large file, and for a type
+    that numpy does not know, such as bfloat16.
     """
     weights, config = folder / "adapter_model.safetensors", folder / "adapter_config.json"
     if not weights.is_file() or not config.is_file() or weights.stat().st_size > LARGEST_ADAPTER_BYTES:
@@ -122,6 +122,9 @@ def adapter_distance(folder: Path) -> float | None:
     from safetensors.numpy import load_file
 
     settings = json.loads(config.read_text(encoding="utf-8"))
+    # Other adapters move the weights by more than B·A: DoRA rescales them, IA3 has no such product.
+    if settings.get("peft_type", "LORA") != "LORA" or settings.get("use_dora"):
+        return None
     rank = settings["r"]
     # Rank-stabilised LoRA divides by the root of the rank (Kalajdzievski 2023, arXiv:2312.03732).
     scale = settings["lora_alpha"] / (rank**0.5 if settings.get("use_rslora") else rank)
@@ -184,4 +187,4 @@ def _as_neighbour(evidence: RunEvidence) -> Neighbour | None:
     loss = record.final_heldout_loss
     if record.status != "finished" or loss is None or not np.isfinite(loss):
         return None
-    return Neighbour(evidence.outcome.cell.learning_rate, loss, evidence.distance or float("nan"))
+    return Neighbour(evidence.outcome.cell.settings.learning_rate, loss, evidence.distance or float("nan"))

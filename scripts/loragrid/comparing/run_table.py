@@ -1,23 +1,25 @@
 """The rows of runs.csv, one per run and base, and of scores.csv, one per subject and task."""
 
+import dataclasses
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from loragrid.comparing.clustered_means import mean_interval
 from loragrid.comparing.item_tables import ItemTable
 from loragrid.records.outcomes import Outcome
 from loragrid.records.record import TaskScore
+from loragrid.study.completion import setting_names
+from loragrid.study.run_names import value_text
+from loragrid.study.settings import Settings
 
 # Fields of a training record that are columns as they are.
 FROM_RECORD = (
     "backend data_id data_fingerprint train_rows heldout_rows base_source base_commit "
     "base_sha256 steps planned_steps samples tokens loss_tokens padding_share train_seconds "
     "tokens_per_second peak_vram_mib peak_rss_mib energy_joules trainable_parameters "
-    "total_parameters final_train_loss first_heldout_loss final_heldout_loss adapter_sha256"
+    "total_parameters final_train_loss first_heldout_loss final_heldout_loss weights_sha256"
 ).split()
-CELL_COLUMNS = "learning_rate rank alpha per_device_batch accumulation effective_batch seed departs".split()
 ORIGIN_COLUMNS = (
     "train_code train_commit train_finished_at score_code score_commit score_base_commit score_notes score_finished_at"
 ).split()
@@ -44,33 +46,30 @@ def _scored_tasks(outcome: Outcome) -> dict[str, TaskScore]:
 
 
 def _settings(outcome: Outcome) -> dict[str, Any]:
-    """The axes in columns of their own, and every other setting that determines a run.
+    """Every setting in a column of its own, and what departs from the base case.
 
-    The others have dotted names, such as `training.budget.tokens`.
+    A budget or a warm-up has a column per unit, such as `budget.tokens`.
     """
     cell = outcome.cell
     row = {name: getattr(outcome, name) for name in ("subject", "kind", "status", "reason", "base", "model")}
-    others: dict[str, Any] = {}
-    if cell is None:
-        row |= dict.fromkeys(CELL_COLUMNS)
-    else:
-        parts = {part: cell.identity[part] for part in ("data", "training")}
-        others = pd.json_normalize(parts).to_dict("records")[0]
-        per_device, accumulation = cell.batch
-        batch = (per_device, accumulation, per_device * accumulation)
-        values = (
-            cell.learning_rate,
-            cell.rank,
-            others.pop("training.alpha"),
-            *batch,
-            cell.seed,
-            ",".join(cell.departs),
-        )
-        row |= dict(zip(CELL_COLUMNS, values, strict=True))
-    row["precision"] = outcome.score.precision if outcome.score else None
-    for name, value in others.items():
-        row[name] = " ".join(value) if isinstance(value, list) else value
+    row |= {name: None if cell is None else _value(getattr(cell.settings, name)) for name in setting_names()[1:]}
+    units = {name: row.pop(name) for name in Settings.nested()}
+    for name, kind in Settings.nested().items():
+        for field in dataclasses.fields(kind):
+            row[f"{name}.{field.name}"] = None if units[name] is None else getattr(units[name], field.name)
+    row["effective_batch"] = None if cell is None else cell.settings.per_device * cell.settings.accumulation
+    row["departs"] = None if cell is None else ",".join(cell.departs)
+    # Of a base and of an adopted adapter only the score knows the precision.
+    if outcome.score is not None:
+        row["precision"] = outcome.score.precision
     return row
+
+
+def _value(value: Any) -> Any:
+    """A setting as a cell of the table: a batch as 2x4, names separated by spaces."""
+    if not isinstance(value, tuple):
+        return value
+    return " ".join(value) if all(isinstance(item, str) for item in value) else value_text(value)
 
 
 def _training(outcome: Outcome) -> dict[str, Any]:

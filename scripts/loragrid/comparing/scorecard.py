@@ -12,12 +12,13 @@ from typing import Any
 
 import pandas as pd
 
-from loragrid.comparing.axis_effects import COMPARED_AXES
+from loragrid.comparing.axis_pairs import place_of
 from loragrid.comparing.causes import differs
 from loragrid.comparing.literature import LITERATURE, load_findings
 from loragrid.comparing.paired_statistics import BETTER, UNSURE, WORSE
 from loragrid.errors import UserError
 from loragrid.records.outcomes import Outcome
+from loragrid.study.grid import ARMS
 
 AGREES, DISAGREES, NOT_TESTED = "agrees", "disagrees", "not tested"
 # A result with its reason: a code with the numbers that the report's sentence needs.
@@ -123,11 +124,11 @@ def same_best_rate(rule: dict[str, Any], cells: StudyCells) -> Answer:
     alpha/rank, and one that does not shrink with the rank changes the best rate.
     """
     axis = rule["axis"]
-    runs = [o for o in cells.outcomes if _has_final_loss(o) and "search" not in o.cell.departs]
+    runs = [o for o in cells.outcomes if _has_final_loss(o) and not set(o.cell.arm) & set(ARMS)]
     tested = _losses_by_rate(runs, axis)
     if not tested:
         return NOT_TESTED, {"code": "needs_rates_at_each_value", "axis": axis}
-    if len({o.cell.identity["training"]["alpha"] for o in runs}) > 1:
+    if len({o.cell.settings.alpha for o in runs if set(o.cell.arm) <= {axis, "learning_rate"}}) > 1:
         return NOT_TESTED, {"code": "needs_one_alpha", "axis": axis}
     best_rates, same, clear = [], True, True
     for values in tested:
@@ -147,11 +148,11 @@ def _losses_by_rate(runs: list[Outcome], axis: str) -> list[dict[Any, dict[float
     Only combinations with two values or more, each with two rates or more.
     """
     groups: dict[tuple, dict[Any, dict[float, float]]] = {}
-    names = [name for name in (*COMPARED_AXES, "seed") if name not in (axis, "learning_rate")]
     for outcome in runs:
-        others = tuple(str(getattr(outcome.cell, name)) for name in names)
-        rates = groups.setdefault(others, {}).setdefault(getattr(outcome.cell, axis), {})
-        rates[outcome.cell.learning_rate] = outcome.record.final_heldout_loss
+        settings = outcome.cell.settings
+        others = (*place_of(outcome.cell.arm, axis, "learning_rate"), settings.seed)
+        rates = groups.setdefault(others, {}).setdefault(getattr(settings, axis), {})
+        rates[settings.learning_rate] = outcome.record.final_heldout_loss
     several = [{value: rates for value, rates in group.items() if len(rates) > 1} for group in groups.values()]
     return [values for values in several if len(values) > 1]
 
@@ -202,7 +203,7 @@ def _has_final_loss(outcome: Outcome) -> bool:
 def _size(text: str) -> float:
     """An axis value as a number; a batch's size is the rows of one update."""
     size = 1.0
-    for part in str(text).split("×"):
+    for part in str(text).split("x"):
         size *= float(part)
     return size
 

@@ -25,6 +25,8 @@ from loragrid.study.tasks import HELDOUT_LOSS
 
 # ASSUME: a base within a tenth of the held-out loss of an even guess has learned no language.
 NEAR_UNIFORM = 0.9
+# What runs differ in → the axes that mean to change it.
+VARIED_ON_PURPOSE = {"backends": {"backend"}, "precisions": {"precision", "compute_dtype", "backend"}}
 
 
 def base_faults(results: StudyResults, terms: Terms) -> dict[str, list[Cause]]:
@@ -159,9 +161,9 @@ def caveats(study: Study, outcomes: list[Outcome]) -> list[dict[str, Any]]:
     """What is compared although more than one thing differs: a code each, with its count."""
     runs = [o for o in outcomes if o.record]
     found: list[dict[str, Any]] = []
-    if len({o.cell.rank for o in runs}) > 1:
-        moves = study.training.alpha == "rank"
-        found.append({"code": "alpha_moves_with_rank" if moves else "alpha_fixed_over_ranks"})
+    code = _alpha_over_ranks([o for o in runs if set(o.cell.arm) <= {"rank"}])
+    if code is not None:
+        found.append({"code": code})
     # A backend's first note names the precision that it chose; later notes are about other things.
     kinds = {
         "library_versions": {json.dumps(o.record.versions, sort_keys=True) for o in runs},
@@ -170,7 +172,21 @@ def caveats(study: Study, outcomes: list[Outcome]) -> list[dict[str, Any]]:
         "precisions": {note for o in runs for note in o.record.notes[:1]},
         "code_versions": {o.record.code for o in runs},
     }
+    # What the study itself varies is no caveat.
+    varied = {axis for o in runs for axis in o.cell.arm}
     for kind, values in kinds.items():
-        if len(values) > 1:
+        if len(values) > 1 and not varied & VARIED_ON_PURPOSE.get(kind, set()):
             found.append({"code": "runs_differ", "field": kind, "distinct": len(values)})
     return found
+
+
+def _alpha_over_ranks(runs: list[Outcome]) -> str | None:
+    """How alpha behaves along the axis of ranks, as a code; None without that axis."""
+    pairs = {(o.cell.settings.rank, o.cell.settings.alpha) for o in runs}
+    if len({rank for rank, _ in pairs}) < 2 or any(alpha is None for _, alpha in pairs):
+        return None
+    if len({alpha for _, alpha in pairs}) == 1:
+        return "alpha_fixed_over_ranks"
+    if len({alpha / rank for rank, alpha in pairs}) == 1:
+        return "alpha_moves_with_rank"
+    return "alpha_and_factor_over_ranks"

@@ -14,7 +14,7 @@ from loragrid.records.outcomes import Outcome, collect, data_cards
 from loragrid.study.study_file import Study
 
 # Version of compare.json's layout; the report refuses another one.
-SCHEMA = 2
+SCHEMA = 3
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def judge_results(results: StudyResults, terms: Terms) -> JudgedTables:
     study, outcomes, tables = results.study, results.outcomes, results.tables
     noise = seed_noise(outcomes, tables)
     comparisons = widen_by_seeds(versus_base(outcomes, tables, terms), noise, terms)
-    axes = versus_base_case(outcomes, tables, study.base_case, terms, heldout=results.heldout)
+    axes = versus_base_case(outcomes, tables, study, terms, heldout=results.heldout)
     axes = widen_by_seeds(axes, noise, terms)
     # Untrained bases have no seed, so nothing widens the controls.
     controls = versus_precision(study, outcomes, tables, terms)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pandas as pd
 
-from loragrid.comparing.axis_effects import COMPARED_AXES
+from loragrid.comparing.axis_pairs import study_axes
 from loragrid.comparing.paired_statistics import MCNEMAR, SEEDS_T
 from loragrid.comparing.sign_flips import DRAWN, EXACT, TAIL
 from loragrid.formatting import (
@@ -19,7 +19,7 @@ from loragrid.formatting import (
     visible,
 )
 from loragrid.reporting.compared_study import ComparedStudy
-from loragrid.reporting.page import Material
+from loragrid.reporting.page import Material, departure_text
 from loragrid.reporting.sentences.axis_findings import axis_finding
 from loragrid.reporting.sentences.findings import start
 from loragrid.reporting.sentences.limits import reason_text
@@ -79,18 +79,27 @@ def _other_tokens(material: Material) -> bool:
 
 
 def axis_sections(material: Material) -> list[dict[str, Any]]:
-    """One section per axis that the study varies."""
-    runs = [o.cell for o in material.outcomes if o.cell and "search" not in o.cell.departs]
-    varied = [axis for axis in COMPARED_AXES if len({getattr(cell, axis) for cell in runs}) > 1]
+    """One section per axis that the study varies; a search's winner has its own section."""
     return [
         {
             "axis": axis,
             "title": start(material.compared.axis(axis)),
             "finding": axis_finding(material.compared, axis),
             "rows": axis_rows(material, axis),
+            "arms": arm_lines(material, axis),
             "other_tokens": axis == "model" and _other_tokens(material),
         }
-        for axis in varied
+        for axis in study_axes(material.study)
+    ]
+
+
+def arm_lines(material: Material, axis: str) -> list[str]:
+    """What each named arm departs in: "light: rank 4, dropout 0.1"."""
+    if axis != "cells":
+        return []
+    return [
+        f"{visible(name, 40)}: {', '.join(departure_text(setting, value) for setting, value in departs.items())}"
+        for name, departs in material.study.grid.cells.items()
     ]
 
 

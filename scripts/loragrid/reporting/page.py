@@ -7,20 +7,17 @@ from typing import Any
 
 import pandas as pd
 
-from loragrid.comparing.axis_effects import COMPARED_AXES, axis_text
+from loragrid.comparing.axis_pairs import study_axes
 from loragrid.comparing.study_results import SCHEMA
 from loragrid.errors import UserError
-from loragrid.formatting import (
-    AXIS_NAMES,
-    listed,
-    plain_name,
-    plural,
-    setting,
-    visible,
-)
+from loragrid.formatting import axis_name, axis_value, listed, plain_name, plural, visible
 from loragrid.records.outcomes import Outcome, data_cards
 from loragrid.reporting.compared_study import ComparedStudy
 from loragrid.runtime.atomic_files import read_json
+from loragrid.study.completion import setting_names
+from loragrid.study.grid import ARMS
+from loragrid.study.run_names import value_text
+from loragrid.study.settings import Settings
 from loragrid.study.study_file import Study
 
 
@@ -61,9 +58,9 @@ def _compared_study(study: Study, folder: Path, outcomes: list[Outcome]) -> Comp
         summary,
         comparisons=read_table(folder / "comparisons.csv"),
         axes=read_table(folder / "axes.csv"),
-        labels={outcome.subject: label(outcome) for outcome in outcomes},
-        setting_labels={outcome.subject: label(outcome, seed=False) for outcome in outcomes},
-        base_case_runs=tuple(o.subject for o in outcomes if o.cell and not set(o.cell.departs) - {"seed"}),
+        labels={outcome.subject: label(study, outcome) for outcome in outcomes},
+        setting_labels={outcome.subject: label(study, outcome, seed=False) for outcome in outcomes},
+        base_case_runs=tuple(o.subject for o in outcomes if o.kind == "run" and not o.cell.arm),
         axis_names=axis_names(study),
     )
 
@@ -73,8 +70,10 @@ def axis_names(study: Study) -> dict[str, str]:
 
     Rank never changes alone: either alpha changes too, or the factor alpha/rank does.
     """
-    beside = "with alpha" if study.training.alpha == "rank" else "at fixed alpha"
-    return AXIS_NAMES | {"rank": f"rank ({beside})"}
+    alpha = study.yaml["base_case"]["alpha"]
+    beside = "with alpha" if isinstance(alpha, str) else "at fixed alpha"
+    names = {axis: axis_name(axis) for axis in (*setting_names(), *ARMS)}
+    return names | {"rank": f"rank ({beside})"}
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -95,46 +94,83 @@ def read_table(path: Path) -> pd.DataFrame:
     return table
 
 
-def label(outcome: Outcome, *, seed: bool = True) -> str:
+def label(study: Study, outcome: Outcome, *, seed: bool = True) -> str:
     """A run named by its departures from the base case: "learning rate 0.1", "gemma-s".
 
     Without the seed it names the run's setting.
     """
-    if outcome.cell is None:
-        return f"untrained {outcome.model}"
-    parts = []
-    for axis, value in outcome.cell.departs.items():
-        if axis == "seed" and not seed:
-            continue
-        text = setting(value) if axis == "learning_rate" else axis_text(axis, value)
-        parts.append(text if axis == "model" else f"{AXIS_NAMES[axis]} {text}")
-    return visible(", ".join(parts)) or "base case"
+    if outcome.kind == "base":
+        return _base_label(study, outcome)
+    if outcome.kind == "adopted":
+        known = study.adopted.get(outcome.subject)
+        return f"adopted {visible(known.key if known else outcome.subject, 40)}"
+    departs = outcome.cell.departs if seed else outcome.cell.arm
+    return ", ".join(departure_text(axis, value) for axis, value in departs.items()) or "base case"
+
+
+def _base_label(study: Study, outcome: Outcome) -> str:
+    """The untrained base, with its precision if the study has the model in several."""
+    precisions = {base: cell.settings.precision for base, cell in study.bases.items() if cell.model == outcome.model}
+    text = f"untrained {visible(outcome.model)}"
+    if len(precisions) > 1 and outcome.subject in precisions:
+        text += f" ({precisions[outcome.subject]})"
+    return text
+
+
+def departure_text(axis: str, value: Any) -> str:
+    """One departure from the base case: "rank 64", and names by themselves."""
+    text = axis_value(axis, value_text(value))
+    if axis in BY_THEMSELVES:
+        return text
+    return f"{axis_name(axis)} {text}"
+
+
+# Axes whose values need no word before them.
+BY_THEMSELVES = ("model", "data", "method", "tied", "cells")
 
 
 def asked(material: Material) -> list[str]:
     """Sentences on what the study asked: the grid, the training and scoring, the seeds."""
-    runs = [o for o in material.outcomes if o.cell and "search" not in o.cell.departs]
-    seeds = listed([str(seed) for seed in sorted({o.cell.seed for o in runs})])
+    runs = [o for o in material.outcomes if o.kind == "run" and "search" not in o.cell.departs]
+    seeds = listed([str(seed) for seed in sorted({o.cell.settings.seed for o in runs})])
     name = "Seeds" if "and" in seeds else "Seed"
     return [_grid(material.study, runs), _training_and_scoring(material.study), f"{name}: {seeds}."]
 
 
 def _grid(study: Study, runs: list[Outcome]) -> str:
-    case, design = study.base_case, "single departures from it in"
+    case, raw = study.base_case, study.yaml["base_case"]
+    design = "single departures from it in"
     if study.grid.design == "factorial":
         design = "every combination of"
-    varied = [axis for axis in COMPARED_AXES if len({getattr(o.cell, axis) for o in runs}) > 1]
-    axes = listed([AXIS_NAMES[axis] for axis in varied]) or "nothing"
-    base_case = (
-        f"model {visible(case.model)}, learning rate {setting(case.learning_rate)}, rank {case.rank}, "
-        f"batch {axis_text('batch', case.batch)}"
-    )
-    return f"{plural(len(runs), 'LoRA run')}: a base case ({base_case}) and {design} {axes}."
+    axes = [axis for axis in study_axes(study) if axis not in ARMS]
+    # What every study has, and what this one varies.
+    named = [name for name in setting_names() if name in CORE_SETTINGS or name in axes]
+    shown = [f"{axis_name(name)} {axis_value(name, value_text(raw[name]))}" for name in named if has(case, name)]
+    arms = sum(1 for cell in {str(o.cell.arm): o.cell for o in runs}.values() if set(cell.arm) & set(ARMS))
+    parts = [f"a base case ({', '.join(shown)})"]
+    if axes:
+        parts.append(f"{design} {listed([axis_name(axis) for axis in axes])}")
+    if arms:
+        parts.append(plural(arms, "arm of several settings", "arms of several settings"))
+    if study.adopt:
+        parts.append(plural(len(study.adopt), "adopted adapter"))
+    return f"{plural(len(runs), 'training run')}: {listed(parts)}."
+
+
+CORE_SETTINGS = ("model", "method", "learning_rate", "rank", "batch")
+
+
+def has(case: Settings, name: str) -> bool:
+    """Whether a run has the setting; full fine-tuning has no rank."""
+    return getattr(case, name) is not None
 
 
 def _training_and_scoring(study: Study) -> str:
-    budget, targets, kept = study.training.budget, study.scoring.target, study.scoring.retention
-    trains = f"Each trains on {plural(budget.amount, budget.unit.removesuffix('s'))}"
+    budget, targets, kept = study.base_case.budget, study.scoring.target, study.scoring.retention
+    length = axis_value("budget", value_text(study.yaml["base_case"]["budget"]))
+    verb = "trains on" if budget.unit == "tokens" else "trains for"
+    who = "The base case" if "budget" in study_axes(study) else "Each"
+    trains = f"{who} {verb} {length}"
     scored = f"{plural(len(targets), 'target task')} ({_names(targets)}) that training should improve"
     if kept:
         scored += f", and on {plural(len(kept), 'retention task')} ({_names(kept)}) to see what it forgets"

@@ -61,7 +61,7 @@ def sessions(material: Material) -> dict[str, Any]:
     """
     rows, seconds = [], 0.0
     for outcome in material.outcomes:
-        if outcome.cell is None:
+        if outcome.kind != "run":
             continue
         if outcome.record:
             found = outcome.record.sessions
@@ -109,7 +109,7 @@ def provenance(material: Material) -> dict[str, Any]:
 
 
 def _origin(material: Material, outcome: Outcome, usual_code: str | None) -> dict[str, Any]:
-    """The code, base, data and adapter of one run."""
+    """The code, base, data and weights of one run."""
     record = outcome.record
     return {
         "label": material.compared.labels[outcome.subject],
@@ -118,7 +118,7 @@ def _origin(material: Material, outcome: Outcome, usual_code: str | None) -> dic
         "odd": record.code != usual_code,
         "commit": _commit(record.git),
         "base": visible(record.base_commit or record.base_sha256[:HASH_CHARACTERS], 60),
-        "adapter": (record.adapter_sha256 or "–")[:HASH_CHARACTERS],
+        "weights": (record.weights_sha256 or "–")[:HASH_CHARACTERS],
         "data": record.data_fingerprint[:HASH_CHARACTERS],
         "sessions": len(record.sessions),
         "finished": _to_the_minute(record.finished_at),

@@ -5,17 +5,47 @@ from typing import Any
 
 import pandas as pd
 
-from loragrid.comparing.axis_effects import axis_text
-from loragrid.formatting import duration, number, score, setting, visible, whole
+from loragrid.comparing.axis_pairs import size_of
+from loragrid.formatting import axis_name, axis_value, duration, number, score, visible, whole
 from loragrid.records.outcomes import STATUSES, Outcome
 from loragrid.reporting.page import Material
+from loragrid.study.completion import setting_names
+from loragrid.study.grid import Cell
+from loragrid.study.run_names import value_text
+from loragrid.study.settings import Section
+
+# Settings with a column in every study; others have one where runs differ in them.
+ALWAYS_SHOWN = ("learning_rate", "rank", "batch", "seed")
+COUNTED = ("updates", "tokens", "seconds")
+
+
+def setting_columns(material: Material) -> list[dict[str, Any]]:
+    """The columns of settings that every study has and of those that vary: `name`, `heading`, and `words` if a
+    value is no number."""
+    cells = [outcome.cell for outcome in material.outcomes if outcome.cell]
+    columns = []
+    for name in setting_names()[1:]:
+        values = {value_text(plain_value(cell, name)): plain_value(cell, name) for cell in cells}
+        if len(values) > 1 or (name in ALWAYS_SHOWN and list(values) != ["None"]):
+            words = any(value is not None and size_of(value)[0] for value in values.values())
+            columns.append({"name": name, "heading": axis_name(name).capitalize(), "words": words})
+    return columns
+
+
+def plain_value(cell: Cell, name: str) -> Any:
+    """A run's setting as in the study file: a budget or a warm-up as a map with its unit."""
+    value = getattr(cell.settings, name)
+    if not isinstance(value, Section):
+        return value
+    return {unit: amount for unit, amount in vars(value).items() if amount is not None}
 
 
 def run_rows(material: Material) -> list[dict[str, Any]]:
-    """A row per run and base: settings, status, scores with verdicts, and cost.
+    """A row per run, base and adopted adapter: settings, status, scores with verdicts, and cost.
 
     `sort` holds the numbers to sort by.
     """
+    columns = setting_columns(material)
     # A setting's verdict belongs to all of its seeds together.
     verdicts = {
         (run, row.task): row.verdict for row in material.compared.comparisons.itertuples() for run in row.runs.split()
@@ -31,6 +61,7 @@ def run_rows(material: Material) -> list[dict[str, Any]]:
             "status": outcome.status,
             "status_text": _status_text(outcome),
             "scores": _scores(outcome, material, verdicts),
+            "settings": [_setting(outcome.cell, column) for column in columns],
             **_numbers(outcome, _cell(material.runs, outcome.subject, "heldout_loss_at_equal_tokens")),
         }
         for outcome in material.outcomes
@@ -38,8 +69,19 @@ def run_rows(material: Material) -> list[dict[str, Any]]:
 
 
 def _status_text(outcome: Outcome) -> str:
+    if outcome.kind == "adopted":
+        return f"adopted, {outcome.status}"
     # A base is never trained, so only its score can be missing.
     return STATUSES[outcome.status] if outcome.cell else outcome.status
+
+
+def _setting(cell: Cell | None, column: dict[str, Any]) -> dict[str, Any]:
+    """A run's value of a setting, with the number to sort by; a dash for what it does not have."""
+    value = plain_value(cell, column["name"]) if cell else None
+    if value is None:
+        return {"text": "–", "sort": None, "words": column["words"]}
+    sort = None if column["words"] else size_of(value)[1]
+    return {"text": axis_value(column["name"], value_text(value)), "sort": sort, "words": column["words"]}
 
 
 def _scores(outcome: Outcome, material: Material, verdicts: dict[tuple[str, str], str]) -> list[dict[str, Any]]:
@@ -60,13 +102,8 @@ def _numbers(outcome: Outcome, loss_at_equal_tokens: float | None) -> dict[str, 
     A dash where there is none.
     """
     columns: dict[str, tuple[str, float | None]] = {"equal": (number(loss_at_equal_tokens), loss_at_equal_tokens)}
-    columns |= dict.fromkeys(("learning_rate", "rank", "batch", "seed", "updates", "tokens", "seconds"), ("–", None))
-    cell, record = outcome.cell, outcome.record
-    if cell:
-        columns["learning_rate"] = setting(cell.learning_rate), cell.learning_rate
-        columns["rank"] = str(cell.rank), cell.rank
-        columns["batch"] = axis_text("batch", cell.batch), cell.batch[0] * cell.batch[1]
-        columns["seed"] = str(cell.seed), cell.seed
+    columns |= dict.fromkeys(COUNTED, ("–", None))
+    record = outcome.record
     if record:
         columns["updates"] = whole(record.steps), record.steps
         columns["tokens"] = whole(record.tokens), record.tokens

@@ -15,7 +15,7 @@ from loragrid.reporting.costs_section import cost_table, total_cost
 from loragrid.reporting.data_section import data_facts
 from loragrid.reporting.page import Material, asked
 from loragrid.reporting.provenance_section import assumptions, provenance, reproduce, sessions
-from loragrid.reporting.runs_section import run_rows
+from loragrid.reporting.runs_section import run_rows, setting_columns
 from loragrid.reporting.search_section import search_section
 from loragrid.reporting.sentences.limits import caveat_sentence, not_comparable_sentence
 from loragrid.reporting.sentences.retention import answers
@@ -96,6 +96,8 @@ def _records(material: Material) -> dict[str, Any]:
         "data": data_facts(material),
         "equal_tokens": whole(equal_tokens) if equal_tokens else None,
         "runs": run_rows(material),
+        "setting_columns": setting_columns(material),
+        "adopted": bool(material.study.adopt),
         "sessions": sessions(material),
         "provenance": provenance(material),
         "reproduce": reproduce(material),

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from loragrid.comparing.axis_effects import COMPARED_AXES, axis_text
+from loragrid.comparing.axis_pairs import BASE_CASE, size_of, study_axes, value_on
 from loragrid.comparing.paired_statistics import BETTER, WORSE
 from loragrid.comparing.run_evidence import read_loss_path
-from loragrid.formatting import AXIS_NAMES, plain_name, setting, visible
+from loragrid.formatting import axis_name, axis_value, plain_name, visible
 from loragrid.records.outcomes import Outcome
 from loragrid.reporting.figures import charts
 from loragrid.reporting.figures.charts import Estimate, RunChange, ScoreSeries
@@ -19,6 +19,8 @@ from loragrid.reporting.figures.style import matplotlib_style
 from loragrid.reporting.figures.svg import PageFigures
 from loragrid.reporting.figures.trade_off_chart import trade_off
 from loragrid.reporting.page import Material
+from loragrid.study.grid import ARMS
+from loragrid.study.run_names import value_text
 
 MOST_ROWS = 24  # of the figure of differences; the tables hold all runs
 MOST_CURVES = 6  # as many as there are colours
@@ -30,7 +32,7 @@ def draw_study_figures(material: Material, folder: Path) -> PageFigures:
     with matplotlib_style():
         draw_differences(material, figures)
         draw_trade_off(material, figures)
-        for axis in COMPARED_AXES:
+        for axis in study_axes(material.study):
             draw_losses(material, figures, axis)
             draw_scores(material, figures, axis)
         draw_lengths(material, figures)
@@ -85,23 +87,21 @@ def runs_on_axis(material: Material, axis: str) -> list[Outcome]:
     runs = [
         outcome
         for outcome in material.outcomes
-        if outcome.cell and outcome.cell.seed == seed and set(outcome.cell.departs) <= {axis}
+        if outcome.kind == "run" and outcome.cell.settings.seed == seed and set(outcome.cell.arm) <= {axis}
     ]
-    return sorted(runs, key=lambda outcome: _axis_order(axis, getattr(outcome.cell, axis)))
+    # Values without a size, such as models and arms, stay in the study file's order.
+    return sorted(runs, key=lambda outcome: size_of(_value(material, axis, outcome)))
 
 
-def _axis_order(axis: str, value: Any) -> Any:
-    if axis == "batch":
-        return value[0] * value[1], value
-    # Models have no order of their own: they stay in the study file's.
-    return 0 if axis == "model" else value
+def _value(material: Material, axis: str, outcome: Outcome) -> Any:
+    if axis in ARMS:
+        return outcome.cell.arm.get(axis, BASE_CASE)
+    return value_on(outcome.cell, axis, material.study.yaml["base_case"])
 
 
-def value_text(axis: str, outcome: Outcome) -> str:
+def short_value(material: Material, axis: str, outcome: Outcome) -> str:
     """The run's value on an axis, short."""
-    value = getattr(outcome.cell, axis)
-    text = setting(value) if axis == "learning_rate" else axis_text(axis, value)
-    return visible(text, 24)
+    return visible(axis_value(axis, value_text(_value(material, axis, outcome))), 24)
 
 
 def draw_losses(material: Material, figures: PageFigures, axis: str) -> None:
@@ -118,10 +118,10 @@ def draw_losses(material: Material, figures: PageFigures, axis: str) -> None:
         folder = material.results / "train" / outcome.subject
         path = read_loss_path(folder / outcome.record.losses_file)
         if path is not None:
-            curves.append(path_curve(value_text(axis, outcome), colour, path))
+            curves.append(path_curve(short_value(material, axis, outcome), colour, path))
     if any(curve.heldout[0] for curve in curves):
         values = ", ".join(curve.label for curve in curves)
-        description = f"Loss against training tokens by {AXIS_NAMES[axis]}: {values}"
+        description = f"Loss against training tokens by {axis_name(axis)}: {values}"
         figures.add(f"loss_{axis}", loss_curves(curves), description)
 
 
@@ -138,12 +138,12 @@ def draw_scores(material: Material, figures: PageFigures, axis: str) -> None:
     # One scale for both: a target in another unit has the figure to itself.
     if share and retention:
         series += _with_untrained(table, runs, retention, "retention", "s1")
-    values = [value_text(axis, outcome) for outcome in runs]
+    values = [short_value(material, axis, outcome) for outcome in runs]
     base_cases = [index for index, outcome in enumerate(runs) if not outcome.cell.departs]
     base_case = base_cases[0] if base_cases else None
     title = "Scores" if share else plain_name(tasks[target]["metric"]).capitalize()
     figure = charts.scores_by_value(series, values, base_case, share=share, title=title)
-    description = f"Scores by {AXIS_NAMES[axis]}, with intervals, beside the untrained base"
+    description = f"Scores by {axis_name(axis)}, with intervals, beside the untrained base"
     figures.add(f"scores_{axis}", figure, description)
 
 

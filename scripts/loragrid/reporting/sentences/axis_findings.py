@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from loragrid.comparing.axis_effects import COMPARED_AXES
 from loragrid.comparing.paired_statistics import UNSURE
 from loragrid.formatting import axis_value, detectable, listed, plain_name, plural
 from loragrid.reporting.compared_study import ComparedStudy
@@ -128,7 +127,7 @@ def axis_finding(compared: ComparedStudy, axis: str) -> str:
     elsewhere = [f"{value} is {verdict} on {tasks}" for value, verdict, _, tasks in proved_elsewhere(compared, axis)]
     text = f"On {plain_name(compared.target)}: {'; '.join(parts)}."
     # A search's winner differs in several settings, so its row says nothing about one of them.
-    if elsewhere and axis in COMPARED_AXES:
+    if elsewhere and axis != "search":
         text += f" On other tasks: {'; '.join(elsewhere)}."
     return text
 

@@ -160,7 +160,7 @@ def _difference_not_proved(seen: Numbers, limits: Numbers, units: Units) -> tupl
 
 
 def _base_lost(seen: Numbers, _: Numbers, units: Units) -> tuple[str, str]:
-    compared = f"in {visible(seen['precision'])} compared with {visible(seen['high_model'])}"
+    compared = f"in {visible(seen['precision'])} compared with {visible(seen['high_precision'])}"
     return f"the untrained base: {_difference(seen, units)} {compared}", "a proved loss of the base"
 
 

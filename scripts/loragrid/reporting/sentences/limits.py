@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from loragrid.formatting import AXIS_NAMES, axis_value, listed, number, plain_name, plural, visible
+from loragrid.formatting import axis_name, axis_value, listed, number, plain_name, plural, visible
 
 # What runs can differ in beside the axes: code of compare → words.
 DIFFERENT = {
@@ -51,7 +51,7 @@ def not_comparable_sentence(found: dict[str, Any]) -> str:
         models = listed([visible(model) for model in found["models"]])
         return f"Losses across {models}: their tokenizers or templates differ, so a token is not the same unit in each."
     axis, ratio = found["axis"], number(found["token_ratio"], 2)
-    value = f"{AXIS_NAMES[axis].capitalize()} {axis_value(axis, found['value'])}"
+    value = f"{axis_name(axis).capitalize()} {axis_value(axis, found['value'])}"
     return (
         f"{value} with the base case: its runs saw {ratio} times the base case’s tokens. "
         "The table of runs has the held-out loss of all runs at the same number of tokens."
@@ -61,8 +61,10 @@ def not_comparable_sentence(found: dict[str, Any]) -> str:
 def caveat_sentence(found: dict[str, Any]) -> str:
     """One thing that the page compares although more than the setting differs."""
     if found["code"] == "alpha_moves_with_rank":
-        return "Rank: alpha changes with it (the factor alpha/rank stays 1), so this axis is rank and alpha together."
+        return "Rank: alpha changes with it (alpha/rank stays the same), so this axis is rank and alpha together."
     if found["code"] == "alpha_fixed_over_ranks":
         return "Rank: alpha is fixed, so this axis is rank and a factor alpha/rank that falls as rank grows."
+    if found["code"] == "alpha_and_factor_over_ranks":
+        return "Rank: both alpha and the factor alpha/rank change with it, so this axis is all three together."
     different = f"different {DIFFERENT[found['field']]} ({found['distinct']} in all)"
     return f"Runs from {different}: part of a difference between them may come from that."

@@ -7,7 +7,7 @@ from typing import Any
 
 from loragrid.comparing.literature import LITERATURE, PublishedFinding, load_findings
 from loragrid.errors import UserError
-from loragrid.formatting import AXIS_NAMES, axis_value, between, change, decimals, listed, plain_name, plural, setting
+from loragrid.formatting import axis_name, axis_value, between, change, decimals, listed, plain_name, plural, setting
 from loragrid.reporting.compared_study import ComparedStudy
 from loragrid.reporting.sentences.limits import reason_text
 
@@ -34,7 +34,7 @@ def why_text(why: dict[str, Any], finding: PublishedFinding, compared: ComparedS
     if code in RATE_CODES:
         return _rates_text(why)
     if code == "not_varied":
-        return f"the {AXIS_NAMES[why['axis']]} was not varied, or could not be compared"
+        return f"the {axis_name(why['axis'])} was not varied, or could not be compared"
     if code == "not_compared":
         return reason_text(why["row"])
     if code == "target_not_a_share":
@@ -66,7 +66,7 @@ RATE_CODES = ("needs_rates_at_each_value", "needs_one_alpha", "best_rates")
 
 
 def _rates_text(why: dict[str, Any]) -> str:
-    axis = AXIS_NAMES[why["axis"]]
+    axis = axis_name(why["axis"])
     if why["code"] == "needs_rates_at_each_value":
         return f"this needs several learning rates at several values of {axis} (a factorial grid)"
     if why["code"] == "needs_one_alpha":
