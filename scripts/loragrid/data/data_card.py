@@ -1,203 +1,144 @@
-"""The data card: rows read, rows dropped and why, the split, and lengths in tokens."""
+"""The data card: sources and their weights, rows left out and why, the split, and lengths in tokens."""
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from loragrid.data.conversation_formats import Conversation
-from loragrid.data.heldout_split import Split, count_leaks
-from loragrid.data.row_keys import RowKeys
-from loragrid.data.sources import Source
-from loragrid.data.token_rows import TokenRowWriter
-from loragrid.data.tokenizing import EncodedChat, RenderedChat
-from loragrid.models.chat_template import ChatTemplate
-from loragrid.study.sections import DataSettings
+from loragrid.data.heldout_rows import HeldoutRows
+from loragrid.data.heldout_split import count_leaks
+from loragrid.data.row_counts import ReasonCounts, RowCount
+from loragrid.data.row_sets import RowSet
+from loragrid.data.tokenised_rows import TokenisedRows
 
-CARD_SCHEMA = 1
-FIRST_ROWS = 5
+CARD_SCHEMA = 2
 HISTOGRAM_BINS = 20
-EXAMPLES, EXAMPLE_CHARACTERS = 3, 300
-# Reasons for dropping a row after its conversation was read; keys of the data card.
-REFUSED = "refused by the chat template"
-NOTHING_LEFT = "nothing left after truncation"
+# From this share on, rows that are too like held-out ones are worth a note on the page.
+MANY_LIKE_HELDOUT = 0.1
 
 
-@dataclass
-class RowCount:
-    """A number of rows, and the source's numbers of the first five."""
+def set_facts(rows: RowSet, tokenised: TokenisedRows) -> dict[str, Any]:
+    """The card's entries on a training set: sources, formats, and rows left out by reason.
 
-    count: int = 0
-    first_rows: list[int] = field(default_factory=list)
-
-    def add(self, row: int) -> None:
-        """Count one more row."""
-        self.count += 1
-        if len(self.first_rows) < FIRST_ROWS:
-            self.first_rows.append(row)
-
-    def as_dict(self) -> dict[str, Any]:
-        """The count as the card holds it."""
-        return {"count": self.count, "first_rows": self.first_rows}
-
-
-class DroppedRows:
-    """Dropped rows, counted by reason."""
-
-    def __init__(self) -> None:
-        self.by_reason: dict[str, RowCount] = {}
-
-    def add(self, reason: str, row: int) -> None:
-        """Count a row that was dropped for `reason`."""
-        self.by_reason.setdefault(reason, RowCount()).add(row)
-
-    def as_dict(self) -> dict[str, Any]:
-        """The counts as the card holds them, reasons in alphabetical order."""
-        return {reason: self.by_reason[reason].as_dict() for reason in sorted(self.by_reason)}
-
-    def __str__(self) -> str:
-        """`2 empty reply (rows 3, 8); 1 not text (row 5)`, the most frequent reason first."""
-        parts = []
-        by_count = sorted(self.by_reason.items(), key=lambda item: (-item[1].count, item[0]))
-        for reason, rows in by_count:
-            noun = "row" if rows.count == 1 else "rows"
-            numbers = ", ".join(map(str, rows.first_rows))
-            more = " …" if rows.count > FIRST_ROWS else ""
-            parts.append(f"{rows.count} {reason} ({noun} {numbers}{more})")
-        return "; ".join(parts) or "no row was read"
-
-
-@dataclass
-class SourceScan:
-    """Findings of the first pass over a source; `keys` are those of usable rows, in its order."""
-
-    source: Source
-    row_format: str
-    rows_read: int = 0
-    keys: list[RowKeys] = field(default_factory=list)
-    dropped: DroppedRows = field(default_factory=DroppedRows)
-    cut: RowCount = field(default_factory=RowCount)
-
-
-@dataclass
-class TokenisedSplit:
-    """Results of the second pass over a source: both writers, and counts over the rows written.
-
-    `lengths` are tokens before truncation.
+    Every row read is in exactly one of the counts or in `rows_kept`.
     """
-
-    template: ChatTemplate
-    train: TokenRowWriter
-    heldout: TokenRowWriter
-    lengths: list[int] = field(default_factory=list)
-    truncated: RowCount = field(default_factory=RowCount)
-    crossing_border: RowCount = field(default_factory=RowCount)
-    with_tools: RowCount = field(default_factory=RowCount)
-    roles: set[str] = field(default_factory=set)
-    unknown_tokens: int = 0
-    broken_characters: RowCount = field(default_factory=RowCount)
-    special_token_ends: int = 0
-    examples: list[dict[str, Any]] = field(default_factory=list)
-
-    def count_row(
-        self,
-        row: int,
-        conversation: Conversation,
-        chat: RenderedChat,
-        encoded: EncodedChat,
-    ) -> None:
-        """Add a written row to the counts; `row` is its number in the source."""
-        self.lengths.append(encoded.full_length)
-        self.roles.update(message["role"] for message in conversation.messages)
-        if encoded.full_length > len(encoded.input_ids):
-            self.truncated.add(row)
-        if encoded.crosses_border:
-            self.crossing_border.add(row)
-        if conversation.tools:
-            self.with_tools.add(row)
-        # A character that an earlier reader of the source could not decode.
-        if "\N{REPLACEMENT CHARACTER}" in chat.text:
-            self.broken_characters.add(row)
-        last_reply_end = chat.replies[-1][1]
-        special_tokens = self.template.special_tokens
-        self.special_token_ends += chat.text.endswith(special_tokens, 0, last_reply_end)
-        unknown = self.template.tokenizer.unk_token_id
-        if unknown is not None:
-            self.unknown_tokens += int((encoded.input_ids == unknown).sum())
-        if len(self.examples) < EXAMPLES:
-            self.examples.append({"row": row, "text": chat.text[:EXAMPLE_CHARACTERS]})
-
-
-def source_facts(scan: SourceScan, duplicates: list[int], *, sampled_out: int) -> dict[str, Any]:
-    """The card's entries on the source: origin, format, dropped rows. Rows are numbered from 1."""
-    duplicates_removed = RowCount()
-    for row in duplicates:
-        duplicates_removed.add(row)
+    dropped, cut = ReasonCounts(), RowCount()
+    for part in rows.parts:
+        dropped.include(part.scan.dropped, offset=part.offset)
+        cut.include(part.scan.cut, offset=part.offset)
+    dropped.include(tokenised.dropped, offset=0)
+    only = rows.parts[0].scan.source.description
+    mix = ", ".join(f"{part.name} {part.share:.0%}" for part in rows.parts)
     return {
-        "source": scan.source.description,
-        "format": scan.row_format,
-        "rows_read": scan.rows_read,
-        "dropped": scan.dropped.as_dict(),
-        "duplicates_removed": duplicates_removed.as_dict(),
-        "cut_after_last_reply": scan.cut.as_dict(),
-        "sampled_out": sampled_out,
+        "set": rows.name,
+        "source": only if len(rows.parts) == 1 else {"mix": mix},
+        "sources": source_facts(rows),
+        "format": " and ".join(sorted({part.scan.row_format for part in rows.parts})),
+        "rows_read": sum(part.scan.rows_read for part in rows.parts),
+        "dropped": dropped.as_dict(),
+        "cut_after_last_reply": cut.as_dict(),
+        "filtered": rows.filtered.as_dict(),
+        "duplicates_removed": rows.duplicates.as_dict(),
+        "near_duplicates_removed": rows.near_duplicates.as_dict(),
+        "held_out": rows.held_out.as_dict(),
+        "like_heldout": rows.like_heldout.as_dict(),
+        "sampled_out": rows.sampled_out,
+        "rows_kept": tokenised.written.rows + rows.held_out.count,
     }
 
 
-def split_facts(keys: list[RowKeys], split: Split, tokenised: TokenisedSplit) -> dict[str, Any]:
+def source_facts(rows: RowSet) -> list[dict[str, Any]]:
+    """Per source of a set: its origin, and which of the set's row numbers are its rows.
+
+    Row `first_row` of the set is row 1 of the source.
+    """
+    return [
+        {
+            "set": part.name,
+            "share": round(part.share, 6),
+            "rows": len(part.keys),
+            "rows_read": part.scan.rows_read,
+            "first_row": part.offset + 1,
+            "last_row": part.offset + part.scan.last_row,
+            "format": part.scan.row_format,
+            "source": part.scan.source.description,
+        }
+        for part in rows.parts
+    ]
+
+
+def split_facts(rows: RowSet, heldout: HeldoutRows, train: TokenisedRows, held: TokenisedRows) -> dict[str, Any]:
     """The card's entries on the split: sizes as written, links between rows, and leaks."""
-    group_sizes = Counter(split.groups).values()
-    leaks = count_leaks(keys, split)
-    notes = list(split.notes)
-    dropped = len(split.heldout) - tokenised.heldout.rows
-    if dropped > 0:
-        notes.append(f"{dropped} held-out rows were dropped after tokenising")
-    short = leaks["short_answers"]
-    if short:
-        notes.append(f"{short} held-out rows have a reply under 20 characters that training has too")
+    group_sizes = Counter(heldout.split.groups).values()
+    leaks = count_leaks(rows.keys, heldout.keys)
     return {
-        "rows_kept": tokenised.train.rows + tokenised.heldout.rows,
         "split": {
-            "train_rows": tokenised.train.rows,
-            "heldout_rows": tokenised.heldout.rows,
-            "tied_by": split.link_level,
+            "train_rows": train.written.rows,
+            "heldout_rows": held.written.rows,
+            "tied_by": heldout.split.link_level,
             "answer_groups": len(group_sizes),
             "largest_group": max(group_sizes),
             "leaks": leaks,
-            "notes": notes,
+            "notes": [*heldout.split.notes, *_split_notes(rows, held, short_answers=leaks["short_answers"])],
+        },
+        "heldout": {
+            "set": heldout.rows.name,
+            "sources": source_facts(heldout.rows),
+            "max_length_tokens": held.settings.max_length_tokens,
+            "loss_on": held.settings.loss_on,
+            "dropped": held.dropped.as_dict(),
+            "truncated": held.truncated.as_dict(),
         },
     }
 
 
-def token_facts(settings: DataSettings, tokenised: TokenisedSplit) -> dict[str, Any]:
-    """The card's entries on tokens: counts, lengths, truncation, chat template, and digests."""
-    train, heldout = tokenised.train, tokenised.heldout
-    limit = settings.max_length_tokens
+def _split_notes(rows: RowSet, held: TokenisedRows, *, short_answers: int) -> list[str]:
+    notes = []
+    if held.dropped.total:
+        notes.append(f"{held.dropped.total} held-out rows were dropped after tokenising")
+    if short_answers:
+        notes.append(f"{short_answers} held-out rows have a reply under 20 characters that training has too")
+    alike = rows.like_heldout.total
+    candidates = alike + len(rows.keys) + rows.sampled_out
+    if alike > MANY_LIKE_HELDOUT * candidates:
+        notes.append(
+            f"{alike} of {candidates} rows were kept out of training because they share an answer or a prompt "
+            "with a held-out row"
+        )
+    return notes
+
+
+def token_facts(train: TokenisedRows, held: TokenisedRows) -> dict[str, Any]:
+    """The card's entries on tokens: counts, lengths, truncation, chat template, and digests.
+
+    Lengths, truncation and examples are those of training rows.
+    """
+    limit = train.settings.max_length_tokens
+    unknown = train.unknown_tokens + held.unknown_tokens
     return {
         "tokens": {
-            "train": train.tokens,
-            "heldout": heldout.tokens,
-            "train_loss": train.loss_tokens,
-            "heldout_loss": heldout.loss_tokens,
-            "unknown": tokenised.unknown_tokens,
-            "unknown_share": tokenised.unknown_tokens / (train.tokens + heldout.tokens),
+            "train": train.written.tokens,
+            "heldout": held.written.tokens,
+            "train_loss": train.written.loss_tokens,
+            "heldout_loss": held.written.loss_tokens,
+            "unknown": unknown,
+            "unknown_share": unknown / (train.written.tokens + held.written.tokens),
         },
         "max_length_tokens": limit,
-        "loss_on": settings.loss_on,
-        "length_histogram": length_histogram(tokenised.lengths, max_length_tokens=limit),
-        "truncated": tokenised.truncated.as_dict(),
-        "broken_characters": tokenised.broken_characters.as_dict(),
-        "chat_template_sha256": tokenised.template.sha256,
-        "notes": _template_notes(settings, tokenised),
-        "examples": tokenised.examples,
-        "fingerprint": train.fingerprint,
-        "heldout_fingerprint": heldout.fingerprint,
+        "loss_on": train.settings.loss_on,
+        "length_histogram": length_histogram(train.lengths, max_length_tokens=limit),
+        "truncated": train.truncated.as_dict(),
+        "broken_characters": train.broken_characters.as_dict(),
+        "chat_template_sha256": train.template.sha256,
+        "notes": _template_notes(train),
+        "examples": train.examples,
+        "fingerprint": train.written.fingerprint,
+        "heldout_fingerprint": held.written.fingerprint,
     }
 
 
-def _template_notes(settings: DataSettings, tokenised: TokenisedSplit) -> list[str]:
+def _template_notes(tokenised: TokenisedRows) -> list[str]:
     notes, template = [], tokenised.template
     rows_with_tools, crossing = tokenised.with_tools.count, tokenised.crossing_border.count
     if rows_with_tools and template.supports_tools:
@@ -208,7 +149,7 @@ def _template_notes(settings: DataSettings, tokenised: TokenisedSplit) -> list[s
         notes.append("the template has no system turn: its text opens the next user turn")
     if "tool" in tokenised.roles and not template.supports_tool_role:
         notes.append("the template has no tool turn: the output of tools is given as user turns")
-    if template.needs_generation_marks and settings.loss_on == "assistant":
+    if template.needs_generation_marks and tokenised.settings.loss_on == "assistant":
         notes.append("replies are located by the template's generation marks")
     if crossing:
         notes.append(f"in {crossing} rows a token crosses a reply's border; it counts as the reply's")

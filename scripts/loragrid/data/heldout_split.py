@@ -50,12 +50,10 @@ def split_rows(keys: Sequence[RowKeys], *, heldout_rows: int, seed: int) -> Spli
     cannot be reached with whole groups.
     """
     if len(keys) < 2:
-        raise UserError(
-            f"data: the source has {len(keys)} usable row; a split needs at least two. Fix: give more rows."
-        )
+        raise UserError(f"heldout.set: it has {len(keys)} usable row; a split needs at least two. Fix: give more rows.")
     if heldout_rows > len(keys) // 2:
         raise UserError(
-            f"data.heldout_rows: {heldout_rows} is more than half of the {len(keys)} usable rows. "
+            f"heldout.rows: {heldout_rows} is more than half of the {len(keys)} usable rows. "
             f"Fix: lower it to {len(keys) // 2} or less."
         )
     level, groups, chosen = _group_and_choose(keys, heldout_rows=heldout_rows, seed=seed)
@@ -67,13 +65,6 @@ def split_rows(keys: Sequence[RowKeys], *, heldout_rows: int, seed: int) -> Spli
         link_level=LINK_LEVELS[level],
     )
     return replace(split, notes=_split_notes(split, requested=heldout_rows))
-
-
-def row_sides(keys: Sequence[RowKeys], split: Split) -> dict[int, str]:
-    """Row number → "train" or "heldout"."""
-    train = {keys[position].row: "train" for position in split.train}
-    heldout = {keys[position].row: "heldout" for position in split.heldout}
-    return train | heldout
 
 
 def _group_and_choose(
@@ -99,9 +90,9 @@ def _group_and_choose(
     if with_giant_group:
         return with_giant_group[0]
     raise UserError(
-        f"data.heldout_rows: {heldout_rows} rows cannot be held out without sharing an answer or "
+        f"heldout.rows: {heldout_rows} rows cannot be held out without sharing an answer or "
         f"prompt with training: the {len(keys)} usable rows fall into {len(set(groups))} groups "
-        "that share them. Fix: lower heldout_rows, or give more varied data."
+        "that share them. Fix: lower heldout.rows, or give more varied data."
     )
 
 
@@ -109,21 +100,37 @@ def group_rows(keys: Sequence[RowKeys], *, level: int) -> list[int]:
     """Group number of each row, equal for rows that `LINK_LEVELS[level]` links, also in a chain."""
     sets = DisjointSets(len(keys))
     first_position: dict[tuple[str, Any], int] = {}
-    first_of_prompt: dict[str, int] = {}
     for position, key in enumerate(keys):
-        # Only the weakest level ignores short answers; only the strictest compares prompts inexactly.
-        answers = key.answers if level == 2 else key.answers + key.short_answers
-        for link in [("answer", answer) for answer in answers] + [("prompt", key.prompt)]:
+        for link in [("answer", answer) for answer in linking_answers(key, level)] + [("prompt", key.prompt)]:
             sets.join(first_position.setdefault(link, position), position)
-        first_of_prompt.setdefault(key.prompt[:PROMPT_CHARACTERS], position)
+    # Only the strictest level compares prompts inexactly.
     if level == 0:
-        prompts, positions = list(first_of_prompt), list(first_of_prompt.values())
-        for one, other in near_duplicate_pairs(prompts, threshold=NEAR_DUPLICATE_SIMILARITY):
-            sets.join(positions[one], positions[other])
+        _join_near_prompts(sets, [key.prompt for key in keys])
     return [sets.find(position) for position in range(len(keys))]
 
 
-def count_leaks(keys: Sequence[RowKeys], split: Split) -> dict[str, int]:
+def linking_answers(key: RowKeys, level: int) -> tuple[int, ...]:
+    """The answers that link a row to others; only the weakest level ignores the short ones."""
+    return key.answers if level == 2 else key.answers + key.short_answers
+
+
+def group_near_prompts(prompts: Sequence[str]) -> list[int]:
+    """Position of the first prompt that each prompt equals or nearly equals, also in a chain."""
+    sets = DisjointSets(len(prompts))
+    _join_near_prompts(sets, prompts)
+    return [sets.find(position) for position in range(len(prompts))]
+
+
+def _join_near_prompts(sets: DisjointSets, prompts: Sequence[str]) -> None:
+    first_of_prompt: dict[str, int] = {}
+    for position, prompt in enumerate(prompts):
+        sets.join(first_of_prompt.setdefault(prompt[:PROMPT_CHARACTERS], position), position)
+    texts, positions = list(first_of_prompt), list(first_of_prompt.values())
+    for one, other in near_duplicate_pairs(texts, threshold=NEAR_DUPLICATE_SIMILARITY):
+        sets.join(positions[one], positions[other])
+
+
+def count_leaks(train: Sequence[RowKeys], heldout: Sequence[RowKeys]) -> dict[str, int]:
     """Held-out rows that share something with training, by what is shared: a check of the split.
 
     `answers` are replies of 20 characters or more, `prompts` whole prompts. The counts come from
@@ -131,9 +138,8 @@ def count_leaks(keys: Sequence[RowKeys], split: Split) -> dict[str, int]:
     """
     counts = {}
     for kind in ("answers", "prompts", "short_answers"):
-        trained = {item for i in split.train for item in _shareable(keys[i], kind)}
-        shared = [i for i in split.heldout if not trained.isdisjoint(_shareable(keys[i], kind))]
-        counts[kind] = len(shared)
+        trained = {item for key in train for item in _shareable(key, kind)}
+        counts[kind] = sum(not trained.isdisjoint(_shareable(key, kind)) for key in heldout)
     return counts
 
 

@@ -11,7 +11,7 @@ The exact Jaccard similarity decides on every pair that shares a band.
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -60,13 +60,10 @@ def near_duplicate_pairs(texts: Sequence[str], *, threshold: float) -> list[tupl
     if not texts:
         return []
     text_signatures = signatures(texts)
-    # "8 weeks, 5 days" and "9 weeks, 4 days" are different questions even if all other words agree.
-    number_hashes = [hash_text(" ".join(NUMBERS.findall(text))) for text in texts]
-    numbers = np.array(number_hashes, dtype=np.uint64)
     similarity_test = _SimilarityTest(texts, text_signatures, threshold)
     sets, pairs = DisjointSets(len(texts)), []
     rejected: set[tuple[int, int]] = set()
-    for bucket in _buckets(text_signatures, numbers):
+    for bucket in _buckets(text_signatures, _number_hashes(texts)):
         representatives: list[int] = []
         for item in bucket:
             for other in representatives:
@@ -83,6 +80,56 @@ def near_duplicate_pairs(texts: Sequence[str], *, threshold: float) -> list[tupl
                 if len(representatives) < MOST_REPRESENTATIVES:
                     representatives.append(item)
     return pairs
+
+
+def near_duplicates_of(references: Sequence[str], texts: Sequence[str], *, threshold: float) -> list[bool]:
+    """Per text whether it is a near duplicate of any reference, as `near_duplicate_pairs` defines it.
+
+    Signatures of the texts are made batch by batch, so memory grows with the references alone.
+    """
+    if not references or not texts:
+        return [False] * len(texts)
+    index = _ReferenceIndex(references, threshold)
+    found: list[bool] = []
+    for start in range(0, len(texts), TEXTS_PER_BATCH):
+        found += index.match(texts[start : start + TEXTS_PER_BATCH])
+    return found
+
+
+class _ReferenceIndex:
+    """Texts that others are compared with, by their bands."""
+
+    def __init__(self, references: Sequence[str], threshold: float) -> None:
+        self.threshold = threshold
+        self.signatures = signatures(references)
+        self.shingles = [shingles(text) for text in references]
+        self.by_key: list[dict[int, list[int]]] = []
+        for keys in _band_keys(self.signatures, _number_hashes(references)):
+            positions: dict[int, list[int]] = {}
+            for position, key in enumerate(keys.tolist()):
+                positions.setdefault(key, []).append(position)
+            self.by_key.append(positions)
+
+    def match(self, texts: Sequence[str]) -> list[bool]:
+        """Per text whether it is a near duplicate of a reference."""
+        text_signatures = signatures(texts)
+        candidates: list[set[int]] = [set() for _ in texts]
+        for keys, positions in zip(_band_keys(text_signatures, _number_hashes(texts)), self.by_key, strict=True):
+            for text, key in enumerate(keys.tolist()):
+                candidates[text].update(positions.get(key, ()))
+        return [
+            self._is_near(text, marks, found)
+            for text, marks, found in zip(texts, text_signatures, candidates, strict=True)
+        ]
+
+    def _is_near(self, text: str, marks: np.ndarray, candidates: set[int]) -> bool:
+        if not candidates:
+            return False
+        positions = np.array(sorted(candidates))
+        equal_bins = np.count_nonzero(self.signatures[positions] == marks, axis=1)
+        likely = positions[equal_bins >= (self.threshold - ESTIMATE_MARGIN) * BINS]
+        own = shingles(text) if len(likely) else frozenset()
+        return any(jaccard(own, self.shingles[position]) >= self.threshold for position in likely)
 
 
 class _SimilarityTest:
@@ -164,16 +211,30 @@ def _splitmix64(values: np.ndarray) -> np.ndarray:
     return values ^ (values >> np.uint64(31))
 
 
-def _buckets(text_signatures: np.ndarray, numbers: np.ndarray) -> list[list[int]]:
-    """Positions with an equal band and equal numbers, ascending; lists of one are left out."""
-    buckets = []
+def _number_hashes(texts: Sequence[str]) -> np.ndarray:
+    """Hash of the numbers in each text, uint64.
+
+    "8 weeks, 5 days" and "9 weeks, 4 days" are different questions even if all other words agree.
+    """
+    return np.array([hash_text(" ".join(NUMBERS.findall(text))) for text in texts], dtype=np.uint64)
+
+
+def _band_keys(text_signatures: np.ndarray, numbers: np.ndarray) -> Iterator[np.ndarray]:
+    """Per band one 64-bit key of each text, equal for texts with an equal band and equal numbers."""
     width = BINS // BANDS
     for band in range(BANDS):
-        # One 64-bit key per text and band turns the search for equal bands into one sort.
         keys = numbers.copy()
         for column in range(band * width, (band + 1) * width):
             values = text_signatures[:, column].astype(np.uint64)
             keys = _splitmix64(keys ^ values) + np.uint64(column)
+        yield keys
+
+
+def _buckets(text_signatures: np.ndarray, numbers: np.ndarray) -> list[list[int]]:
+    """Positions with an equal band and equal numbers, ascending; lists of one are left out."""
+    buckets = []
+    # One key per text and band turns the search for equal bands into one sort.
+    for keys in _band_keys(text_signatures, numbers):
         order = np.argsort(keys, kind="stable")
         edges = np.flatnonzero(np.diff(keys[order])) + 1
         starts = np.concatenate([[0], edges])

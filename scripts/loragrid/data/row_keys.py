@@ -1,9 +1,8 @@
-"""Keys of conversations, which find duplicates, draw samples and split without the texts."""
+"""Keys of conversations, which find duplicates, filter, draw and split rows without the texts."""
 
 import hashlib
 import json
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from loragrid.data.conversation_formats import Conversation
@@ -20,7 +19,8 @@ class RowKeys:
     """Keys by which a row is compared with others.
 
     `digest` identifies the whole conversation; `answers` and `short_answers` are hashes of the
-    normalised replies; `prompt` is the normalised text of all user turns.
+    normalised replies; `prompt` is the normalised text of all user turns. `characters` and `turns`
+    count all messages.
     """
 
     row: int
@@ -28,6 +28,8 @@ class RowKeys:
     answers: tuple[int, ...]
     short_answers: tuple[int, ...]
     prompt: str
+    characters: int
+    turns: int
 
 
 def row_keys(row: int, conversation: Conversation) -> RowKeys:
@@ -48,39 +50,14 @@ def row_keys(row: int, conversation: Conversation) -> RowKeys:
         answers=tuple(sorted(answers)),
         short_answers=tuple(sorted(short_answers)),
         prompt=normalise(" ".join(prompts)),
+        characters=sum(len(message["content"]) for message in conversation.messages),
+        turns=len(conversation.messages),
     )
 
 
 def normalise(text: str) -> str:
     """The text in one case, without punctuation, with single blanks; ":-)" stays as it is."""
     return NOT_WORDS.sub(" ", text.casefold()).strip() or text.strip()
-
-
-def drop_duplicates(keys: Sequence[RowKeys]) -> tuple[list[RowKeys], list[int]]:
-    """The keys of distinct conversations, the first of each, and the row numbers of the others."""
-    seen: set[bytes] = set()
-    kept, dropped = [], []
-    for key in keys:
-        if key.digest in seen:
-            dropped.append(key.row)
-        else:
-            seen.add(key.digest)
-            kept.append(key)
-    return kept, dropped
-
-
-def sample_rows(keys: Sequence[RowKeys], *, max_rows: int | None, seed: int) -> list[RowKeys]:
-    """A seeded sample of `max_rows` keys in their order; None keeps all.
-
-    Adding rows to the source replaces only a few of the sample.
-    """
-    if max_rows is None or len(keys) <= max_rows:
-        return list(keys)
-    # ASSUME: max_rows takes a seeded sample, not the first rows, since files are often sorted by
-    # source or topic.
-    ranks = [random_rank(key.digest, seed, b"sample") for key in keys]
-    in_random_order = sorted(range(len(keys)), key=ranks.__getitem__)
-    return [keys[i] for i in sorted(in_random_order[:max_rows])]
 
 
 def random_rank(digest: bytes, seed: int, purpose: bytes) -> bytes:

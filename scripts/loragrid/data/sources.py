@@ -33,8 +33,8 @@ class Source:
     rows: Callable[[], Rows]
 
 
-def open_source(source: DataSource, *, folder: Path) -> Source:
-    """Open the study's `data.source`; a generator writes its rows to `source.jsonl` in `folder`.
+def open_source(source: DataSource, *, folder: Path, file_name: str = "source.jsonl") -> Source:
+    """Open a source of the study; a generator writes its rows to `file_name` in `folder`.
 
     Raises `UserError` for a file that is missing, unreadable or of an unknown kind, for a hub data
     set that cannot be loaded, and for an unknown generator.
@@ -43,12 +43,12 @@ def open_source(source: DataSource, *, folder: Path) -> Source:
         return _file_source(Path(source.path), {"path": Path(source.path).name})
     if source.hub is not None:
         return _hub_source(source.hub, revision=source.revision, split=source.split)
-    return _generated_source(source, folder)
+    return _generated_source(source, folder / file_name)
 
 
 def _file_source(path: Path, description: dict[str, Any]) -> Source:
     if not path.is_file():
-        raise UserError(f"data file {path}: the file does not exist. Fix: check data.source.path.")
+        raise UserError(f"data file {path}: the file does not exist. Fix: check the path in the study file.")
     readers = {
         ".json": _json_rows,
         ".jsonl": _jsonl_rows,
@@ -68,15 +68,12 @@ def _file_source(path: Path, description: dict[str, Any]) -> Source:
     return Source(name=str(path), description=description, rows=lambda: reader(path))
 
 
-def _generated_source(source: DataSource, folder: Path) -> Source:
+def _generated_source(source: DataSource, path: Path) -> Source:
     if source.generator != "running_plans":
-        raise UserError(
-            f"data.source.generator: the generator is unknown ({source.generator!r}). Fix: use running_plans."
-        )
+        raise UserError(f"data: the generator of a source is unknown ({source.generator!r}). Fix: use running_plans.")
     from loragrid.demo.running_plans import generate_chat
 
     # Written to a file, so that the rows stay beside their data set and are read like any others.
-    path = folder / "source.jsonl"
     with open(path, "w", encoding="utf-8") as file:
         for row in generate_chat(rows=source.rows, seed=source.seed):
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
@@ -141,7 +138,7 @@ def _hub_source(hub: str, *, revision: str | None, split: str) -> Source:
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise UserError(
             f"data set {hub}, split {split!r}: cannot be loaded ({first_line(error)}). "
-            "Fix: check data.source and the network."
+            "Fix: check the source in the study file and the network."
         ) from None
 
     def rows() -> Rows:
