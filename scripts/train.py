@@ -1,11 +1,12 @@
-"""Train one run of the grid: a LoRA adapter with its losses, history and record.
+"""Train one run of the grid: an adapter or a whole model, with its losses, history and record.
 
     train.py --study FILE --run RUN --data FOLDER --out FOLDER [--session-minutes M]
 
-Writes to the output folder: adapter/ (PEFT format), losses.csv, history.jsonl, finished.json (a
-copy of the record that Snakemake does not delete) and, last, record.json. Until then the folder
-also has trainer.lock and checkpoints/, from which the same command resumes after a kill. A run that
-stopped without a record says why in failure.json.
+Writes to the output folder: adapter/ (PEFT format) or, if all weights are trained, model/ (Hugging
+Face format); along/SHARE/ with the same for each share of the budget in `scoring.at`; losses.csv,
+history.jsonl, finished.json (a copy of the record that Snakemake does not delete) and, last,
+record.json. Until then the folder also has trainer.lock and checkpoints/, from which the same
+command resumes after a kill. A run that stopped without a record says why in failure.json.
 """
 
 import argparse
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from loragrid.data.training_data import load_training_data
 from loragrid.errors import UserError, log_option, print_line, run_main
-from loragrid.models.adapter_files import save_adapter
+from loragrid.models.adapter_files import ADAPTER, MODEL, save_trained
 from loragrid.models.loading import torch_device
 from loragrid.models.model_files import prepared_entry
 from loragrid.records.failures import record_failures
@@ -53,7 +54,7 @@ def train_run(
     """Train a run to its end, resuming from its newest good checkpoint, and return its record.
 
     `session_ends`: end of the session, seconds of `time.monotonic()`. A diverged run is a result:
-    its record says so, and it has no adapter. Raises `Paused` on a signal or at the session's end,
+    its record says so, and it has no final weights. Raises `Paused` on a signal or at the session's end,
     `Failed` if memory or disk runs out, `UserError` for what the user can fix.
     """
     context = RunContext(
@@ -102,28 +103,30 @@ def _train(run: PreparedRun) -> RunRecord:
     history = _remove_unfinished(out)
     diverged = train_session(run, history=history)
     run.lock.check()
-    adapter = None if diverged else save_adapter(run.trainer.model, out / "adapter")
+    trained = None
+    if diverged is None:
+        trained = save_trained(run.trainer.model, out, tokenizer=run.tokenizer)
     run.progress.losses.sync()
-    record = make_record(run, history=history, adapter=adapter, diverged=diverged)
+    record = make_record(run, history=history, trained=trained, diverged=diverged)
     save_finished_copy(out, record, fingerprint=run.store.fingerprint)
     return record
 
 
 def prepare(*, context: RunContext, lock: RunLock) -> PreparedRun:
-    """Load data and base, attach adapters, and plan the updates; changes nothing in the folder."""
+    """Load data and base, attach the adapter, and plan the updates; changes nothing in the folder."""
     study, cell, out = context.study, context.cell, context.out
-    device = torch_device()
-    backend = choose_backend(study.training.backend, device=device, folder=out)
+    settings, device = cell.settings, torch_device()
+    backend = choose_backend(settings.backend, device=device, method=settings.method, folder=out)
     recipe = make_recipe(study, cell, device=device)
     _set_threads(recipe.threads)
     data = load_training_data(context.data_folder)
-    entry = prepared_entry(study.models[cell.model], context.data_folder)
+    entry = prepared_entry(study.base_entry(cell), context.data_folder)
     base = backend.load(entry, recipe=recipe)
     model = backend.adapt(base, recipe=recipe)
     trainer = backend.trainer(model, base=base, recipe=recipe, data=data, folder=out)
     # The number of updates depends on the lengths of the rows, which the trainer may have packed.
     steps = plan_steps(
-        study.training.budget,
+        settings.budget,
         lengths_tokens=trainer.lengths_tokens(),
         per_device=recipe.per_device,
         accumulation=recipe.accumulation,
@@ -150,6 +153,7 @@ def prepare(*, context: RunContext, lock: RunLock) -> PreparedRun:
         ),
         data=data,
         base=base.facts,
+        tokenizer=base.tokenizer,
         lock=lock,
     )
 
@@ -159,7 +163,9 @@ def _progress(context: RunContext, *, planned_steps: int) -> Progress:
     return Progress(
         run=context.cell.run,
         planned_steps=planned_steps,
-        evaluate_every_steps=training.evaluate_every_steps,
+        evaluations=context.cell.settings.evaluations,
+        # The end is saved by itself.
+        keep_at=tuple(share for share in context.study.scoring.at if share < 1),
         save_steps=training.save_steps,
         save_minutes=training.save_minutes,
         losses=LossTable(context.out / "losses.csv"),
@@ -184,9 +190,10 @@ def _remove_unfinished(out: Path) -> History:
     """Remove what an earlier session left unfinished; returns the history, that session closed."""
     for name in ("failure.json", FINISHED_COPY):
         (out / name).unlink(missing_ok=True)
-    # Without a record an adapter is not a final file: it may come from other code or data.
-    for name in ("adapter", "adapter.partial"):
-        shutil.rmtree(out / name, ignore_errors=True)
+    # Without a record, weights are not final: they may come from other code or data.
+    for name in (ADAPTER, MODEL):
+        for folder in (name, f"{name}.partial"):
+            shutil.rmtree(out / folder, ignore_errors=True)
     history = History(out / "history.jsonl")
     # A killed session could not log its end. Its losses show how far it came.
     step, seconds = last_position(out / "losses.csv")

@@ -44,7 +44,7 @@ def test_a_released_base_is_unchanged(toy: Toy) -> None:
         choose_backend("trl", device="cpu"),
         make_recipe(toy.study, toy.cell, device="cpu"),
     )
-    base = backend.load(toy.study.models["toy"], recipe=recipe)
+    base = backend.load(toy.study.base_entry(toy.cell), recipe=recipe)
     before = {name: value.clone() for name, value in base.model.state_dict().items()}
 
     def adapters(model: Any) -> dict[str, Any]:
@@ -70,7 +70,7 @@ def test_missing_library_is_one_line_and_never_a_fallback(toy_llama: Path, tmp_p
     with pytest.raises(UserError, match="pip install"):
         choose_backend("auto", device="cuda")
     assert choose_backend("auto", device="cpu").name == "trl"
-    toy = make_toy(tmp_path, toy_llama, training__optimizer="adamw_8bit")
+    toy = make_toy(tmp_path, toy_llama, base_case__optimizer="adamw_8bit")
     with pytest.raises(UserError, match="bitsandbytes"):
         make_recipe(toy.study, toy.cell, device="cpu")
     toy = make_toy(tmp_path, toy_llama, training__report_to="wandb")
@@ -79,13 +79,13 @@ def test_missing_library_is_one_line_and_never_a_fallback(toy_llama: Path, tmp_p
 
 
 def test_unknown_target_modules_are_refused_with_the_known_ones(toy_llama: Path, tmp_path: Path) -> None:
-    toy = make_toy(tmp_path, toy_llama, training__target_modules=["q_proj", "W_pack"])
+    toy = make_toy(tmp_path, toy_llama, base_case__target_modules=["q_proj", "W_pack"])
     with pytest.raises(
         UserError,
         match=r"no layer 'W_pack'\. Fix: choose from down_proj, .*, v_proj, or use all-linear",
     ):
         toy.train(tmp_path / "run")
-    toy = make_toy(tmp_path, toy_llama, training__target_modules=["self_attn"])  # no layer of its own
+    toy = make_toy(tmp_path, toy_llama, base_case__target_modules=["self_attn"])  # no layer of its own
     with pytest.raises(UserError, match="no layer 'self_attn'"):
         toy.train(tmp_path / "run")
 

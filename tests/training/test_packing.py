@@ -16,7 +16,7 @@ WINDOW = 6
 
 @pytest.fixture(scope="module")
 def toy(toy_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Toy:
-    return make_toy(tmp_path_factory.mktemp("toy"), toy_llama, training__packing=True)
+    return make_toy(tmp_path_factory.mktemp("toy"), toy_llama, base_case__packing=True)
 
 
 @pytest.fixture(scope="module")
@@ -91,8 +91,8 @@ def test_a_sample_in_a_packed_batch_has_the_losses_that_it_has_alone(
 
 def test_packed_and_unpacked_runs_record_what_makes_them_comparable(toy_llama: Path, tmp_path: Path) -> None:
     """At the same batch setting and equal tokens a packed run makes fewer, larger updates."""
-    budget = {"training__budget": {"tokens": 2400}, "training__evaluate_every_steps": 1000}
-    runs = [make_toy(tmp_path / str(on), toy_llama, training__packing=on, **budget) for on in (False, True)]
+    budget = {"base_case__budget": {"tokens": 2400}, "base_case__evaluations": 1}
+    runs = [make_toy(tmp_path / str(on), toy_llama, base_case__packing=on, **budget) for on in (False, True)]
     loose, packed = (toy.train(tmp_path / str(on) / "run") for on, toy in zip((False, True), runs))
     assert packed.run != loose.run
     assert packed.tokens == pytest.approx(loose.tokens, rel=0.1) and packed.samples == pytest.approx(
@@ -119,7 +119,7 @@ def test_a_paused_run_equals_an_undisturbed_one(
 
     if not padding_free:
         monkeypatch.setattr("loragrid.training.backends.trl.enable_padding_free", lambda model: None)
-    toy = make_toy(tmp_path, toy_llama, training__packing=packing, training__budget={"steps": 6})
+    toy = make_toy(tmp_path, toy_llama, base_case__packing=packing, base_case__budget={"steps": 6})
     toy.train(tmp_path / "whole")
     record_update = Progress.record_update
 

@@ -47,7 +47,7 @@ def test_loss_and_gradients_are_those_of_a_padded_batch(family: str, request: py
 
 def test_a_run_equals_one_with_padded_batches(toy_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Update by update, held-out losses included."""
-    toy = make_toy(tmp_path, toy_llama, training__dropout=0.0)
+    toy = make_toy(tmp_path, toy_llama, base_case__dropout=0.0)
     unpadded = toy.train(tmp_path / "unpadded")
     monkeypatch.setattr("loragrid.training.backends.trl.enable_padding_free", lambda model: None)
     padded = toy.train(tmp_path / "padded")
@@ -118,7 +118,7 @@ def test_a_base_on_a_gpu_is_not_changed(toy_llama: Path, tmp_path: Path, monkeyp
 
     toy = make_toy(tmp_path, toy_llama)
     recipe = make_recipe(toy.study, toy.cell, device="cpu")
-    entry, backend = toy.study.models["toy"], choose_backend("trl", device="cpu")
+    entry, backend = toy.study.base_entry(toy.cell), choose_backend("trl", device="cpu")
     assert is_padding_free(backend.load(entry, recipe=recipe).model)
     monkeypatch.setattr(
         "loragrid.training.backends.trl.load_base",

@@ -16,7 +16,7 @@ from loragrid.training.progress import Diverged, Progress
 def make_progress(folder: Path, **changes: Any) -> Progress:
     settings = {
         "planned_steps": 10,
-        "evaluate_every_steps": 4,
+        "evaluations": 3,
         "save_steps": 5,
         "save_minutes": 10.0,
     } | changes
@@ -45,10 +45,10 @@ def update(
 
 def test_when_to_evaluate_and_save(tmp_path: Path) -> None:
     progress = make_progress(tmp_path)
-    assert [step for step in range(11) if progress.evaluation_due(step)] == [0, 4, 8, 10]
+    assert [step for step in range(11) if progress.evaluation_due(step)] == [0, 3, 7, 10]
     assert [step for step in range(11) if step and progress.save_due(step)] == [5]
-    progress.record_heldout_loss(step=4, loss=1.0, seconds=0.1)
-    assert not progress.evaluation_due(4) and progress.evaluation_due(8)
+    progress.record_heldout_loss(step=3, loss=1.0, seconds=0.1)
+    assert not progress.evaluation_due(3) and progress.evaluation_due(7)
 
 
 def test_save_by_wall_clock_even_if_it_jumps_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,11 +64,11 @@ def test_checkpoint_of_other_data_is_refused(toy: Toy, stopped: Path, tmp_path: 
         ({"base_case__rank": 8}, "settings.rank"),
         ({"base_case__learning_rate": 2.0e-2}, "settings.learning_rate"),
         ({"base_case__seed": 8}, "settings.seed"),
-        ({"base_case__batch": [2, 4]}, "settings.batch.accumulation"),
-        ({"training__dropout": 0.2}, "settings.training.dropout"),
-        ({"training__compute_dtype": "bf16"}, "compute_dtype"),
-        ({"training__budget": {"steps": 13}}, "planned_steps"),
-        ({"training__threads": 2}, "settings.training.threads"),
+        ({"base_case__batch": [2, 4]}, "settings.batch"),
+        ({"base_case__dropout": 0.2}, "settings.dropout"),
+        ({"base_case__compute_dtype": "bf16"}, "compute_dtype"),
+        ({"base_case__budget": {"steps": 13}}, "planned_steps"),
+        ({"base_case__threads": 2}, "settings.threads"),
     ],
 )
 def test_checkpoint_of_another_run_is_refused_by_field(
@@ -111,7 +111,7 @@ def test_run_copied_to_another_machine_resumes_there(toy: Toy, reference: Path, 
 def test_eight_bit_optimizer_resumes_bitwise(toy_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rank 128, because bitsandbytes keeps tensors below 4096 values in 32 bits."""
     pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed: requirements-gpu.txt")
-    toy = make_toy(tmp_path, toy_llama, training__optimizer="adamw_8bit", base_case__rank=128)
+    toy = make_toy(tmp_path, toy_llama, base_case__optimizer="adamw_8bit", base_case__rank=128)
     toy.train(tmp_path / "reference")
     for step in (3, 8):
         with monkeypatch.context() as patch:

@@ -132,7 +132,7 @@ def test_record(reference: Path, toy: Toy) -> None:
     assert [(session.start_step, session.end_step, session.ended) for session in record.sessions] == [
         (0, 12, "finished")
     ]
-    assert len(record.base_sha256) == len(record.adapter_sha256) == 64 and record.versions["trl"]
+    assert len(record.base_sha256) == len(record.weights_sha256) == 64 and record.versions["trl"]
 
 
 def test_same_seed_same_bytes_other_seed_other_bytes(
@@ -142,7 +142,7 @@ def test_same_seed_same_bytes_other_seed_other_bytes(
     toy.train(tmp_path / "again")
     assert (tmp_path / "again" / "adapter" / "adapter_model.safetensors").read_bytes() == first
     # Saving and evaluating more often, in other places, draws no random number and changes no bit.
-    often = make_toy(tmp_path / "often", toy_llama, training__save_steps=1, training__evaluate_every_steps=1)
+    often = make_toy(tmp_path / "often", toy_llama, training__save_steps=1, base_case__evaluations=12)
     often.train(tmp_path / "often" / "run")
     assert (tmp_path / "often" / "run" / "adapter" / "adapter_model.safetensors").read_bytes() == first
     other = make_toy(tmp_path / "other", toy_llama, base_case__seed=8)
@@ -164,25 +164,25 @@ def test_record_of_another_run_is_refused(reference: Path, toy_llama: Path, tmp_
 
 
 def test_gemma_trains(toy_gemma: Path, tmp_path: Path) -> None:
-    record = make_toy(tmp_path, toy_gemma, training__budget={"steps": 3}).train(tmp_path / "run")
+    record = make_toy(tmp_path, toy_gemma, base_case__budget={"steps": 3}).train(tmp_path / "run")
     assert record.status == "finished" and record.steps == 3
 
 
 @pytest.mark.parametrize(
     "changes",
     [
-        {"training__optimizer": "sgd"},
-        {"training__optimizer": "adafactor"},
-        {"training__schedule": "cosine", "training__warmup_steps": 0, "training__max_grad_norm": 0},
+        {"base_case__optimizer": "sgd"},
+        {"base_case__optimizer": "adafactor"},
+        {"base_case__schedule": "cosine", "base_case__warmup": {"steps": 0}, "base_case__max_grad_norm": 0},
         {
-            "training__compute_dtype": "bf16",
-            "training__target_modules": ["q_proj", "v_proj"],
-            "training__alpha": 32,
+            "base_case__compute_dtype": "bf16",
+            "base_case__target_modules": ["q_proj", "v_proj"],
+            "base_case__alpha": 32,
         },
     ],
 )
 def test_other_settings_train_too(toy_llama: Path, tmp_path: Path, changes: dict) -> None:
-    toy = make_toy(tmp_path, toy_llama, training__budget={"steps": 2}, **changes)
+    toy = make_toy(tmp_path, toy_llama, base_case__budget={"steps": 2}, **changes)
     assert toy.train(tmp_path / "run").status == "finished"
 
 
@@ -196,8 +196,8 @@ def test_packing_does_not_let_rows_see_each_other(
     """
     if not padding_free:  # as on a GPU: transformers' mask keeps them apart
         monkeypatch.setattr("loragrid.training.backends.trl.enable_padding_free", lambda model: None)
-    whole = {"training__budget": {"steps": 1}, "training__dropout": 0.0}
-    packed = make_toy(tmp_path / "a", toy_llama, **whole, training__packing=True, base_case__batch=[1, 64])
+    whole = {"base_case__budget": {"steps": 1}, "base_case__dropout": 0.0}
+    packed = make_toy(tmp_path / "a", toy_llama, **whole, base_case__packing=True, base_case__batch=[1, 64])
     single = make_toy(tmp_path / "b", toy_llama, **whole, base_case__batch=[1, 30])
     records = [toy.train(tmp_path / name) for toy, name in ((packed, "packed"), (single, "single"))]
     assert records[0].final_train_loss == pytest.approx(records[1].final_train_loss, rel=1e-5)

@@ -29,7 +29,7 @@ from tests.fixtures.train_toys import Toy, make_toy, rows_of, write_study
 def test_divergence_is_a_result(toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float) -> None:
     break_loss(monkeypatch, 7, value)
     record = toy.train(tmp_path / "run")
-    assert (record.status, record.steps, record.adapter_sha256) == ("diverged", 7, None)
+    assert (record.status, record.steps, record.weights_sha256) == ("diverged", 7, None)
     # The losses in its file are from before it diverged: they are not its final ones.
     assert record.final_train_loss is record.final_heldout_loss is None and record.first_heldout_loss is not None
     assert "step 7" in record.reason and record.sessions[-1].ended == "diverged"

@@ -113,7 +113,7 @@ def test_a_job_that_begins_too_late_loads_nothing(toy: Toy, reference: Path, tmp
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signal_to_the_command(toy_llama: Path, tmp_path: Path, number: int) -> None:
     """The real command: exit status 75, one line that says how to resume, no final file."""
-    toy = make_toy(tmp_path, toy_llama, training__budget={"steps": 100_000})
+    toy = make_toy(tmp_path, toy_llama, base_case__budget={"steps": 100_000})
     command = [
         sys.executable,
         str(SCRIPTS / "train.py"),

@@ -86,7 +86,7 @@ def test_missing_unsloth_is_one_line(toy_llama: Path, tmp_path: Path) -> None:
             match=r"pip install -r requirements-gpu\.txt, or set training\.backend to trl",
         ):
             choose_backend(name, device=device)
-    toy = make_toy(tmp_path, toy_llama, training__backend="unsloth")
+    toy = make_toy(tmp_path, toy_llama, base_case__backend="unsloth")
     with pytest.raises(UserError, match="needs unsloth, which is not installed"):
         toy.train(tmp_path / "run")
     assert not (tmp_path / "run" / "record.json").exists()

@@ -39,7 +39,7 @@ def toy(toy_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Toy:
     return make_toy(
         tmp_path_factory.mktemp("toy"),
         toy_llama,
-        training__backend="unsloth",
+        base_case__backend="unsloth",
         training__save_steps=3,
     )
 
@@ -100,7 +100,7 @@ def test_a_base_is_loaded_again_for_each_run(toy: Toy) -> None:
         choose_backend("unsloth", device="cpu"),
         make_recipe(toy.study, toy.cell, device="cpu"),
     )
-    base, seen = backend.load(toy.study.models["toy"], recipe=recipe), []
+    base, seen = backend.load(toy.study.base_entry(toy.cell), recipe=recipe), []
     for _ in range(2):
         model = backend.adapt(base, recipe=recipe)
         seen.append({name: value.tolist() for name, value in model.named_parameters()})
@@ -117,7 +117,7 @@ def test_trials_of_a_search_train_one_after_another(toy_llama: Path, tmp_path: P
     from loragrid.searching.trials import TrialRunner
     from tests.fixtures.search_toys import MODEL_TUNE
 
-    toy = make_toy(tmp_path, toy_llama, training__backend="unsloth", tune=MODEL_TUNE)
+    toy = make_toy(tmp_path, toy_llama, base_case__backend="unsloth", tune=MODEL_TUNE)
     runner, results = TrialRunner(toy.study, toy.data), []
     for _ in range(3):
         given = {
@@ -134,11 +134,11 @@ def test_trials_of_a_search_train_one_after_another(toy_llama: Path, tmp_path: P
 def test_packed_samples_do_not_see_each_other(toy_llama: Path, tmp_path: Path) -> None:
     """The first update's loss, of rows packed and of rows padded."""
     whole = {
-        "training__backend": "unsloth",
-        "training__budget": {"steps": 1},
-        "training__dropout": 0.0,
+        "base_case__backend": "unsloth",
+        "base_case__budget": {"steps": 1},
+        "base_case__dropout": 0.0,
     }
-    packed = make_toy(tmp_path / "a", toy_llama, **whole, training__packing=True, base_case__batch=[2, 32])
+    packed = make_toy(tmp_path / "a", toy_llama, **whole, base_case__packing=True, base_case__batch=[2, 32])
     padded = make_toy(tmp_path / "b", toy_llama, **whole, base_case__batch=[5, 6])
     records = [toy.train(tmp_path / name) for toy, name in ((packed, "packed"), (padded, "padded"))]
     assert records[0].final_train_loss == pytest.approx(records[1].final_train_loss, rel=1e-5)
@@ -146,15 +146,15 @@ def test_packed_samples_do_not_see_each_other(toy_llama: Path, tmp_path: Path) -
 
 
 def test_gemma_trains(toy_gemma: Path, tmp_path: Path) -> None:
-    toy = make_toy(tmp_path, toy_gemma, training__backend="unsloth", training__budget={"steps": 2})
+    toy = make_toy(tmp_path, toy_gemma, base_case__backend="unsloth", base_case__budget={"steps": 2})
     record = toy.train(tmp_path / "run")
     assert record.status == "finished" and record.notes[0] == "unsloth: weights in float32, trained in fp32"
 
 
 @pytest.mark.parametrize("precision", ["16bit", "4bit"] if find_spec("bitsandbytes") else ["16bit"])
 def test_bases_in_16_and_4_bits_train(toy_llama: Path, tmp_path: Path, precision: str) -> None:
-    changes = {"training__backend": "unsloth", "training__budget": {"steps": 2}}
-    toy = make_toy(tmp_path, toy_llama, **changes, models__toy__precision=precision)
+    changes = {"base_case__backend": "unsloth", "base_case__budget": {"steps": 2}}
+    toy = make_toy(tmp_path, toy_llama, **changes, base_case__precision=precision)
     record = toy.train(tmp_path / "run")
     layers = ", layers in 4 bits" if precision == "4bit" else ""
     assert record.status == "finished" and record.notes[0] == f"unsloth: weights in bfloat16{layers}, trained in fp32"
@@ -166,7 +166,7 @@ def test_another_precision_or_a_broken_folder_is_refused(toy: Toy, monkeypatch: 
         choose_backend("unsloth", device="cpu"),
         make_recipe(toy.study, toy.cell, device="cpu"),
     )
-    entry = toy.study.models["toy"]
+    entry = toy.study.base_entry(toy.cell)
     with monkeypatch.context() as patch:
         patch.setattr("unsloth_zoo.cpu.loader.cpu_bnb_4bit_supported", lambda: False)
         with pytest.raises(
@@ -195,7 +195,7 @@ def test_every_setting_that_determines_the_result_is_compared(toy: Toy, tmp_path
 def test_float32_instead_of_fp16_is_noted(toy: Toy) -> None:
     """As for a Gemma on a GPU without bf16: its trainer would need that GPU, its notes do not."""
     recipe = make_recipe(toy.study, toy.cell, device="cpu")
-    model = choose_backend("unsloth", device="cpu").load(toy.study.models["toy"], recipe=recipe).model
+    model = choose_backend("unsloth", device="cpu").load(toy.study.base_entry(toy.cell), recipe=recipe).model
     notes = _notes(model, replace(recipe, compute_dtype="fp16", device="cuda"), forced_float32=True)
     assert notes[0].endswith("trained in fp32") and "in float32 where fp16 was asked for" in notes[1]
 

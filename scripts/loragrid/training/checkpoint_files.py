@@ -9,22 +9,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from loragrid.models.adapter_files import ADAPTER_WEIGHTS, MODEL_WEIGHTS
 from loragrid.runtime.atomic_files import sha256_file, sha256_json, write_json
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
 STATE = "state.json"
-REQUIRED = frozenset(
-    {
-        "adapter_model.safetensors",
-        "adapter_config.json",
-        "optimizer.pt",
-        "scheduler.pt",
-        "rng_state.pth",
-        "trainer_state.json",
-        STATE,
-    }
-)
+REQUIRED = frozenset({"optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", STATE})
+# The trained weights: an adapter, or those of a whole model.
+ADAPTER_FILES = frozenset({ADAPTER_WEIGHTS, "adapter_config.json"})
+MODEL_FILES = frozenset({MODEL_WEIGHTS})
 # The loss scale, which only fp16 has.
 OPTIONAL = frozenset({"scaler.pt"})
 
@@ -68,9 +62,11 @@ def verify(path: Path) -> Checkpoint:
 def _verify(path: Path) -> Checkpoint:
     manifest = _read_manifest(path)
     files = manifest["files"]
-    if missing := sorted(REQUIRED - files.keys()):
+    weights = MODEL_FILES if MODEL_WEIGHTS in files else ADAPTER_FILES
+    required = REQUIRED | weights
+    if missing := sorted(required - files.keys()):
         raise BrokenCheckpoint(f"its manifest does not list {missing[0]}")
-    if foreign := sorted(files.keys() - REQUIRED - OPTIONAL):
+    if foreign := sorted(files.keys() - required - OPTIONAL):
         raise BrokenCheckpoint(f"its manifest lists {foreign[0]}, which the trainer does not write")
     found = {entry.name for entry in path.iterdir()} - {MANIFEST}
     if unknown := sorted(found - files.keys()):

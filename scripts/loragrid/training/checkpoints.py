@@ -56,12 +56,7 @@ class CheckpointStore:
 
         def explain(error: BaseException) -> None:
             # Asked while the unfinished files still exist: without them the disk has room again.
-            if disk_full(error, self.folder):
-                raise Failed(
-                    f"{self.folder}: the disk is full, so step {step} was not saved; older "
-                    "checkpoints are intact. Fix: make room and run the same command again.",
-                    reason="disk_full",
-                ) from error
+            self._explain_full_disk(error, step)
 
         with atomic_folder(final, temporary=unfinished, on_error=explain) as folder:
             write(folder)
@@ -70,6 +65,26 @@ class CheckpointStore:
             write_manifest(folder, step=step, fingerprint=self.fingerprint)
         self._prune(newest=final)
         return final
+
+    def keep_weights(self, *, step: int, save: Callable[[], Any]) -> None:
+        """Keep the weights of this step for scoring: `save` writes them atomically.
+
+        A full disk is a `Failed`; the next session makes the step again and keeps its weights then.
+        """
+        self.before_save()
+        try:
+            save()
+        except BaseException as error:
+            self._explain_full_disk(error, step)
+            raise
+
+    def _explain_full_disk(self, error: BaseException, step: int) -> None:
+        if disk_full(error, self.folder):
+            raise Failed(
+                f"{self.folder}: the disk is full, so step {step} was not saved; older "
+                "checkpoints are intact. Fix: make room and run the same command again.",
+                reason="disk_full",
+            ) from error
 
     def newest_good(self, warn: Callable[[str], None]) -> Checkpoint | None:
         """The newest checkpoint that verifies, or None; broken ones are set aside with a warning.

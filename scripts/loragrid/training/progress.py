@@ -55,18 +55,21 @@ class Totals:
 class Progress:
     """Receives the trainer's events and decides the next action.
 
+    The held-out loss is measured `evaluations` times, at equal parts of the updates. `keep_at`:
+    shares of the updates, below 1, after which the weights are kept for scoring.
     `on_heldout_loss(step, loss)` is called after each measurement and may raise, as the search does
     to prune a trial. `saving_seconds` and `evaluating_seconds` are those of this session.
     """
 
     run: str
     planned_steps: int
-    evaluate_every_steps: int
+    evaluations: int
     save_steps: int
     save_minutes: float
     losses: LossTable
     clock: SessionClock
     stop: StopSignals
+    keep_at: tuple[float, ...] = ()
     on_heldout_loss: Callable[[int, float], None] | None = None
     totals: Totals = field(default_factory=Totals)
     stop_reason: str | None = None
@@ -163,12 +166,17 @@ class Progress:
 
     def record_save(self, seconds: float) -> None:
         """Record that a checkpoint was written."""
-        self._saved_at = self._step_began = time.monotonic()
+        self._saved_at = time.monotonic()
+        self.record_kept(seconds)
+
+    def record_kept(self, seconds: float) -> None:
+        """Record that weights were written that no session resumes from."""
+        self._step_began = time.monotonic()
         self.saving_seconds += seconds
         self.clock.record_duration(save=seconds)
 
     def evaluation_due(self, step: int) -> bool:
-        """True at step 0, at the interval and after the last update, unless that row exists."""
+        """True at step 0, at equal parts of the updates and after the last, unless that row exists."""
         # A resumed run asks again for the step of its checkpoint, which may be measured already.
         newest = self.losses.last("heldout")
         return self._evaluates_at(step) and (newest is None or newest.step < step)
@@ -181,6 +189,10 @@ class Progress:
         # Minutes too, because 250 steps can take longer than a session on a free GPU lasts.
         waited = time.monotonic() - self._saved_at
         return step % self.save_steps == 0 or waited >= self.save_minutes * 60
+
+    def shares_due(self, step: int) -> list[float]:
+        """The shares of the updates that are made after this step, whose weights are to be kept."""
+        return [share for share in self.keep_at if step == max(1, round(share * self.planned_steps))]
 
     def must_stop(self, step: int) -> bool:
         """Whether to save and leave: on a signal, or if the next update may outlast the session."""
@@ -212,7 +224,10 @@ class Progress:
         print_line(" ".join(parts) + f" | {self.seconds():.0f} s, {remaining}")
 
     def _evaluates_at(self, step: int) -> bool:
-        return step % self.evaluate_every_steps == 0 or step >= self.planned_steps
+        # The part whose end is nearest. Of two parts that end at one step, one is measured.
+        part = round(step * self.evaluations / self.planned_steps)
+        nearest = (part - 1, part, part + 1)
+        return any(step == round(number * self.planned_steps / self.evaluations) for number in nearest)
 
     def _add(
         self,

@@ -6,13 +6,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from loragrid.errors import UserError
+from loragrid.errors import UserError, print_line
+from loragrid.models.adapter_files import ADAPTER, ALONG, MODEL, along_folder, trained_sha256
 from loragrid.records.history import History
 from loragrid.records.losses import LossRow
 from loragrid.records.record import RunRecord, as_record
 from loragrid.runtime.atomic_files import read_json, sha256_file, sha256_json, write_json
 from loragrid.runtime.code_digest import code_digest
 from loragrid.runtime.provenance import device_info, git_state, versions
+from loragrid.training.backends.adapters import parameter_counts
 from loragrid.training.progress import Progress
 from loragrid.training.run_session import PreparedRun
 
@@ -23,16 +25,17 @@ def make_record(
     run: PreparedRun,
     *,
     history: History,
-    adapter: Path | None,
+    trained: Path | None,
     diverged: str | None,
 ) -> RunRecord:
-    """The run's record; for a diverged run `diverged` says how, and its `adapter` is None."""
+    """The run's record. `trained` is the folder of its weights, and None if `diverged` says how it diverged."""
     cell, card = run.context.cell, run.data.card
-    trainable, total = run.trainer.model.get_nb_trainable_parameters()
+    trainable, total = parameter_counts(run.trainer.model)
     return RunRecord(
         study=run.context.study.name,
         run=cell.run,
         model=cell.model,
+        method=cell.settings.method,
         settings=cell.identity,
         status="diverged" if diverged else "finished",
         reason=diverged,
@@ -52,10 +55,20 @@ def make_record(
         git=git_state(),
         device=device_info(),
         code=code_digest("train"),
-        adapter_sha256=sha256_file(adapter / "adapter_model.safetensors") if adapter else None,
+        weights_sha256=trained_sha256(trained) if trained else None,
         finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        kept_at=_kept_at(run),
         notes=run.trainer.notes,
     )
+
+
+def _kept_at(run: PreparedRun) -> tuple[float, ...]:
+    """The shares whose weights are there; one that was asked for later than it passed is missing."""
+    out, wanted = run.context.out, run.progress.keep_at
+    kept = tuple(share for share in wanted if along_folder(out, share).is_dir())
+    for share in sorted(set(wanted) - set(kept)):
+        print_line(f"[{run.progress.run}] no weights at {share:g} of the budget: the run had passed it")
+    return kept
 
 
 def _training_facts(progress: Progress, *, diverged: bool) -> dict[str, Any]:
@@ -143,6 +156,8 @@ def read_finished_copy(out: Path, *, fingerprint: dict[str, Any]) -> RunRecord |
 
 def _final_files(out: Path) -> dict[str, str]:
     """SHA-256 of the final files by their path in the run's folder."""
-    # The folder of a diverged run has no adapter.
-    files = [out / "losses.csv", *sorted((out / "adapter").glob("*"))]
+    # A diverged run has no adapter and no model.
+    folders = (out / ADAPTER, out / MODEL, out / ALONG)
+    weights = [file for folder in folders for file in sorted(folder.rglob("*")) if file.is_file()]
+    files = [out / "losses.csv", *weights]
     return {str(file.relative_to(out)): sha256_file(file) for file in files}

@@ -1,5 +1,6 @@
 """One session of a run: from a loaded base to the last update or an early stop."""
 
+import shutil
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 from loragrid.data.training_data import TrainingData
 from loragrid.errors import Paused, print_line
+from loragrid.models.adapter_files import ALONG
 from loragrid.models.model_files import BaseFacts
 from loragrid.records.history import History, minimum_logged
 from loragrid.runtime import provenance
@@ -16,6 +18,7 @@ from loragrid.runtime.run_lock import RunLock
 from loragrid.runtime.session import SessionClock, StopSignals
 from loragrid.study.grid import Cell
 from loragrid.study.study_file import Study
+from loragrid.training.backends.adapters import parameter_counts
 from loragrid.training.backends.interface import Backend, Trainer
 from loragrid.training.checkpoint_files import Checkpoint
 from loragrid.training.checkpoints import CheckpointStore
@@ -51,6 +54,7 @@ class PreparedRun:
     store: CheckpointStore
     data: TrainingData
     base: BaseFacts
+    tokenizer: Any
     lock: RunLock
 
 
@@ -85,6 +89,9 @@ def train_session(run: PreparedRun, *, history: History) -> str | None:
     """
     progress = run.progress
     checkpoint = run.store.newest_good(print_line)
+    if checkpoint is None:
+        # Weights that an earlier start of this run kept may come from other code or data.
+        shutil.rmtree(run.context.out / ALONG, ignore_errors=True)
     progress.begin(checkpoint.state if checkpoint else None)
     run.trainer.attach_progress(progress, run.store)
     # A first estimate, so that a session limit leaves time for a save before one was measured.
@@ -102,7 +109,7 @@ def train_session(run: PreparedRun, *, history: History) -> str | None:
         ended = _run_updates(run, checkpoint)
     except Diverged as divergence:
         ended, diverged = "diverged", str(divergence)
-        line = f"{diverged}. The record says so, and no adapter is kept."
+        line = f"{diverged}. The record says so, and no final weights are kept."
         print_line(f"[{progress.run}] diverged: {line}")
     except BaseException as error:
         ended = f"{type(error).__name__}: {error}"
@@ -172,7 +179,7 @@ def _run_updates(run: PreparedRun, checkpoint: Checkpoint | None) -> str:
 
 
 def _expected_save_seconds(model: Any) -> float:
-    trainable, _ = model.get_nb_trainable_parameters()
+    trainable, _ = parameter_counts(model)
     return 0.2 + trainable * CHECKPOINT_BYTES_PER_PARAMETER / DRIVE_BYTES_PER_SECOND
 
 

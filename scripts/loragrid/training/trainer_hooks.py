@@ -13,17 +13,29 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from loragrid.models.adapter_files import write_peft_files
+from loragrid.models.adapter_files import (
+    MODEL_WEIGHTS,
+    along_folder,
+    is_adapter,
+    save_trained,
+    write_resumable,
+)
+from loragrid.study.settings import Warmup
 from loragrid.training.checkpoints import CheckpointStore
 from loragrid.training.progress import Progress, StoppedBeforeUpdate
 
 
 class TrainerHooks:
-    """Overrides of transformers' `Trainer`; the backend sets `heldout`, batches on the CPU."""
+    """Overrides of transformers' `Trainer`; the backend sets `heldout`, batches on the CPU.
+
+    `learning_rate_ratio` is that of LoRA+ (None: one learning rate for all parameters).
+    """
 
     progress: Progress
     store: CheckpointStore
     heldout: list[dict[str, Any]]
+    warmup: Warmup
+    learning_rate_ratio: float | None = None
     notes: tuple[str, ...] = ()
     # Whether a batch is one row of samples and attention takes them one by one (padding_free.py).
     per_sample = False
@@ -40,6 +52,7 @@ class TrainerHooks:
         self.progress, self.store = progress, store
         # The learning rate schedule needs the number of updates before the first one.
         self.args.max_steps = progress.planned_steps
+        self.args.warmup_steps = self.warmup.updates(progress.planned_steps)
         # A fresh run measures the base itself. A resumed one makes up for a measurement that its
         # earlier session was stopped in.
         self.args.eval_on_start = progress.evaluation_due(progress.totals.step)
@@ -51,6 +64,22 @@ class TrainerHooks:
         self._load_rng_state(checkpoint)
         if self.progress.evaluation_due(self.progress.totals.step):
             self.evaluate()
+
+    def create_optimizer(self, *arguments: Any, **named: Any) -> Any:
+        """The study's optimizer; for LoRA+ with a higher learning rate for B (Hayou et al. 2024)."""
+        if self.learning_rate_ratio is None or self.optimizer is not None:
+            return super().create_optimizer(*arguments, **named)
+        from peft.optimizers import create_loraplus_optimizer
+
+        kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+        self.optimizer = create_loraplus_optimizer(
+            self.model,
+            kind,
+            loraplus_lr_ratio=self.learning_rate_ratio,
+            loraplus_weight_decay=self.args.weight_decay,
+            **options,
+        )
+        return self.optimizer
 
     def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: Any) -> Any:
         """The batches of one update, which are counted on the way."""
@@ -73,6 +102,9 @@ class TrainerHooks:
                 grad_norm=logs.get("grad_norm"),
                 skipped=bool(self.accelerator.optimizer_step_was_skipped),
             )
+            # Before a checkpoint of this step: a resumed run does not make the step again.
+            for share in progress.shares_due(step):
+                self._keep_weights(share, step)
             stops = progress.must_stop(step)
             # The trainer logs first, then evaluates, then saves, each if its flag is set by then.
             # On a stop the measurement waits for the next session: only saving is urgent.
@@ -138,6 +170,25 @@ class TrainerHooks:
         """
         return 0
 
+    def _keep_weights(self, share: float, step: int) -> None:
+        began = time.monotonic()
+        folder = along_folder(Path(self.args.output_dir), share)
+
+        def save() -> None:
+            save_trained(self.model, folder, tokenizer=self.processing_class)
+
+        self.store.keep_weights(step=step, save=save)
+        self.progress.record_kept(time.monotonic() - began)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        if is_adapter(self.model):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            return
+        from safetensors.torch import load_model
+
+        # transformers' own ignores weights that are missing.
+        load_model(self.model, Path(resume_from_checkpoint, MODEL_WEIGHTS), strict=True)
+
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         # transformers' own writes into the final folder: a kill leaves half a checkpoint there.
         began = time.monotonic()
@@ -150,7 +201,7 @@ class TrainerHooks:
 
     def _write_state(self, folder: Path) -> None:
         """Everything that decides the next update's bits, and no more: resuming must be exact."""
-        write_peft_files(self.model, folder)
+        write_resumable(self.model, folder)
         self._save_optimizer_and_scheduler(str(folder))
         self._save_scaler(str(folder))
         self._save_rng_state(str(folder))

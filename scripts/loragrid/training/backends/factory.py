@@ -3,24 +3,25 @@
 from pathlib import Path
 
 from loragrid.runtime.optional_packages import ON_GPU, require
+from loragrid.study.methods import METHODS
 from loragrid.training.backends.interface import Backend
 
 
-def choose_backend(name: str, *, device: str, folder: Path | None = None) -> Backend:
-    """The backend of that name; `auto` is unsloth on CUDA and trl elsewhere.
+def choose_backend(name: str, *, device: str, method: str = "lora", folder: Path | None = None) -> Backend:
+    """The backend of that name; `auto` is unsloth on CUDA for a method that it trains, else trl.
 
     `folder` is the run's, where a backend may keep what it compiles until the run is done. Raises
     `UserError` if unsloth is not installed.
     """
     if name == "auto":
-        name = "unsloth" if device == "cuda" else "trl"
+        name = "unsloth" if device == "cuda" and METHODS[method].unsloth else "trl"
     if name == "unsloth":
         # No fallback to trl: the two backends' adapters differ, and a run has one identity.
         require(
             "unsloth",
-            "training.backend (auto means unsloth on a CUDA GPU)",
+            "backend (auto means unsloth on a CUDA GPU)",
             install=ON_GPU,
-            otherwise="set training.backend to trl",
+            otherwise="set backend to trl",
         )
         from loragrid.training.backends.unsloth import UnslothBackend
 

@@ -14,11 +14,15 @@ from loragrid.training.progress import Progress
 
 @dataclass(frozen=True)
 class Base:
-    """A frozen base model and its tokenizer, loaded once and used by one run after another."""
+    """A frozen base model and its tokenizer, loaded once and used by one run after another.
+
+    `model` is None after a run that changed the base's weights: the next `adapt` loads it again.
+    """
 
     model: Any
     tokenizer: Any
     facts: BaseFacts
+    entry: ModelEntry
 
 
 class Trainer(Protocol):
@@ -49,10 +53,10 @@ class Backend(Protocol):
         """Load a model entry of the study in its precision."""
 
     def adapt(self, base: Base, *, recipe: Recipe) -> Any:
-        """The base with fresh LoRA adapters; the same seed always draws the same adapters."""
+        """The base with a fresh adapter, or with all weights trainable; the same seed draws the same adapter."""
 
     def release(self, base: Base, model: Any) -> Base:
-        """Remove the adapters: the base as it was loaded."""
+        """The base as it was loaded, without the adapter."""
 
     def trainer(
         self,

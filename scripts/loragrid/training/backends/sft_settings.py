@@ -38,13 +38,13 @@ def sft_settings(recipe: Recipe, *, folder: Path) -> dict[str, Any]:
     cuda = recipe.device == "cuda"
     return FIXED_SETTINGS | {
         "output_dir": str(folder),
-        # `attach_progress` sets the true number.
+        # `attach_progress` sets the true numbers, which depend on the length of the run.
         "max_steps": 1,
+        "warmup_steps": 0,
         "per_device_train_batch_size": recipe.per_device,
         "gradient_accumulation_steps": recipe.accumulation,
         "learning_rate": recipe.learning_rate,
         "lr_scheduler_type": recipe.schedule,
-        "warmup_steps": recipe.warmup_steps,
         "optim": recipe.optimizer,
         "weight_decay": recipe.weight_decay,
         "max_grad_norm": recipe.max_grad_norm,

@@ -1,4 +1,4 @@
-"""Backend `trl`: TRL's SFTTrainer with PEFT LoRA, on a CPU or a CUDA GPU."""
+"""Backend `trl`: TRL's SFTTrainer with PEFT's adapters or all weights, on a CPU or a CUDA GPU."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loragrid.data.training_data import TrainingData
-from loragrid.models.adapter_files import check_target_modules
+from loragrid.models.adapter_files import is_adapter
 from loragrid.models.batch_sizes import LOGITS_PER_PASS
 from loragrid.models.loading import load_base, load_tokenizer
-from loragrid.models.model_files import base_facts
+from loragrid.models.model_files import base_facts, resolve_folder
 from loragrid.models.shape import overflows_float16
 from loragrid.study.sections import ModelEntry
+from loragrid.training.backends.adapters import TAKE_FROM_BASE, attach, released
 from loragrid.training.backends.interface import Base
 from loragrid.training.backends.padding_free import enable_padding_free, is_padding_free, loss_only
 from loragrid.training.backends.recipe import Recipe
@@ -34,42 +35,24 @@ class TrlBackend:
 
     def load(self, entry: ModelEntry, *, recipe: Recipe) -> Base:
         """The base in its precision, frozen; a 4-bit base has its norms in float32."""
-        model = load_base(entry, device=recipe.device)
-        # Not measured on a GPU: there its batches are padded.
-        if recipe.device == "cpu":
-            enable_padding_free(model)
-        if entry.precision == "4bit":
-            from peft import prepare_model_for_kbit_training
-
-            model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
-        model.requires_grad_(False)
-        return Base(model, load_tokenizer(entry), base_facts(entry))
+        return Base(_load_frozen(entry, recipe), load_tokenizer(entry), base_facts(entry), entry)
 
     def adapt(self, base: Base, *, recipe: Recipe) -> Any:
-        """LoRA on the recipe's linear layers: A drawn from the seed, B zero, both in float32."""
-        from peft import LoraConfig, get_peft_model
+        """The base as the recipe's method trains it; an adapter's matrices are drawn from the seed."""
         from transformers import set_seed
 
-        # Right before A is drawn: loading the base may have drawn numbers, or not.
+        model = base.model
+        if model is None:
+            model = _load_frozen(base.entry, recipe)
+        # Right before the adapter is drawn: loading the base may have drawn numbers, or not.
         set_seed(recipe.seed)
-        modules = recipe.target_modules
-        check_target_modules(base.model, modules)
-        config = LoraConfig(
-            task_type="CAUSAL_LM",
-            r=recipe.rank,
-            lora_alpha=recipe.alpha,
-            lora_dropout=recipe.dropout,
-            target_modules=modules if isinstance(modules, str) else list(modules),
-            bias="none",
-        )
-        model = get_peft_model(base.model, config)
-        # PEFT would write the folder of the base, which is a place in this machine's cache.
-        config.base_model_name_or_path, config.revision = base.facts.source, base.facts.commit
+        model = attach(model, recipe, folder=resolve_folder(base.entry)[0])
+        name_base(model, base)
         return model
 
     def release(self, base: Base, model: Any) -> Base:
-        """The base without the adapters; its layers are the ones that were loaded."""
-        return replace(base, model=model.unload())
+        """The base without the adapter: the layers that were loaded, or None to load them again."""
+        return replace(base, model=released(model))
 
     def trainer(
         self,
@@ -82,16 +65,18 @@ class TrlBackend:
     ) -> TrainerHooks:
         """An SFTTrainer on rows that are already tokenised, labelled and cut."""
         # The base's own model, or a new one where each run loads its own (unsloth).
-        network = model.get_base_model()
+        network = model.get_base_model() if is_adapter(model) else model
         recipe, notes = self.settle(recipe, model_type=network.config.model_type)
+        # Before the trainer casts them.
+        notes += precision_notes(network, recipe)
         trainer = self.trainer_class()(
             model=model,
             args=self.config(recipe, folder=folder),
             train_dataset=training_rows(data.train, recipe),
             processing_class=base.tokenizer,
         )
-        # TRL casts the adapters of a 4-bit base to bfloat16. A GradScaler (fp16, a T4) cannot
-        # unscale those, and small updates are lost in them: back to PEFT's float32.
+        # TRL casts the adapters of a 4-bit base to bfloat16, and all weights of a 16-bit base are in
+        # it. A GradScaler (fp16, a T4) cannot unscale those, and small updates are lost in them.
         for parameter in model.parameters():
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
@@ -105,7 +90,8 @@ class TrlBackend:
             positions=heldout_positions(recipe.device, vocabulary),
             padding_free=trainer.per_sample,
         )
-        trainer.notes = notes
+        trainer.notes, trainer.warmup = notes, recipe.warmup
+        trainer.learning_rate_ratio = recipe.learning_rate_ratio
         return trainer
 
     def settle(self, recipe: Recipe, *, model_type: str) -> tuple[Recipe, tuple[str, ...]]:
@@ -125,6 +111,42 @@ class TrlBackend:
         from trl import SFTConfig
 
         return SFTConfig(**sft_settings(recipe, folder=folder))
+
+
+def _load_frozen(entry: ModelEntry, recipe: Recipe) -> Any:
+    model = load_base(entry, device=recipe.device)
+    # Not measured on a GPU: there its batches are padded.
+    if recipe.device == "cpu":
+        enable_padding_free(model)
+    if entry.precision == "4bit":
+        from peft import prepare_model_for_kbit_training
+
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    model.requires_grad_(False)
+    return model
+
+
+def name_base(model: Any, base: Base) -> None:
+    """Name the base in the adapter's configuration by its facts."""
+    if is_adapter(model):
+        # PEFT would write the folder of the base, which is a place in this machine's cache.
+        config = model.peft_config[model.active_adapter]
+        config.base_model_name_or_path, config.revision = base.facts.source, base.facts.commit
+
+
+def precision_notes(network: Any, recipe: Recipe) -> tuple[str, ...]:
+    """Notes for the record on a method that departs from the precision of a 16-bit base."""
+    precision = str(network.dtype).removeprefix("torch.")
+    if precision == "float32":
+        return ()
+    if recipe.method == "full":
+        return (f"the base's {precision} weights were trained and saved in float32",)
+    if recipe.method in TAKE_FROM_BASE:
+        return (
+            f"{recipe.method} rounded the rest of the base's weights to {precision} while it trained; "
+            "the saved adapter is for the original base and differs by that rounding",
+        )
+    return ()
 
 
 def training_rows(rows: "Dataset", recipe: Recipe) -> "Dataset":

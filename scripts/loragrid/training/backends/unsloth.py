@@ -6,21 +6,25 @@ changes settings. Here the study's settings are restored where possible; a diffe
 is refused (unsloth_checks.py), or noted in the record where it cannot be avoided.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from loragrid.data.training_data import TrainingData
-from loragrid.models.adapter_files import check_target_modules
 from loragrid.models.loading import load_tokenizer
 from loragrid.models.model_files import base_facts
+from loragrid.models.target_modules import adapted_layers
 from loragrid.study.sections import ModelEntry
 from loragrid.training.backends.interface import Base
 from loragrid.training.backends.recipe import Recipe
 from loragrid.training.backends.sft_settings import sft_settings
-from loragrid.training.backends.trl import TrlBackend
-from loragrid.training.backends.unsloth_checks import refuse_other_rows, refuse_other_settings
+from loragrid.training.backends.trl import TrlBackend, name_base
+from loragrid.training.backends.unsloth_checks import (
+    refuse_other_layers,
+    refuse_other_rows,
+    refuse_other_settings,
+)
 from loragrid.training.backends.unsloth_loading import (
     checkpointing,
     import_unsloth,
@@ -29,16 +33,6 @@ from loragrid.training.backends.unsloth_loading import (
 from loragrid.training.trainer_hooks import TrainerHooks
 
 PRECISIONS = {"fp16", "bf16"}
-
-
-@dataclass(frozen=True)
-class UnslothBase(Base):
-    """A base that is loaded again for each run; `model` is None between two runs.
-
-    unsloth patches a model's layers for its adapters and cannot undo that.
-    """
-
-    entry: ModelEntry
 
 
 class UnslothBackend(TrlBackend):
@@ -51,42 +45,42 @@ class UnslothBackend(TrlBackend):
         # With the checkpoints, and like them removed when the run is done.
         self.compiled = folder / "checkpoints" / "compiled" if folder else None
 
-    def load(self, entry: ModelEntry, *, recipe: Recipe) -> UnslothBase:
+    def load(self, entry: ModelEntry, *, recipe: Recipe) -> Base:
         """The base from the same folder as in every stage, and the data's tokenizer."""
         import_unsloth(compiled=self.compiled, compute_dtype=recipe.compute_dtype)
         # First: it refuses a folder that would run code or has no safetensors.
         tokenizer = load_tokenizer(entry)
-        return UnslothBase(load_unsloth_model(entry, recipe), tokenizer, base_facts(entry), entry)
+        return Base(load_unsloth_model(entry, recipe), tokenizer, base_facts(entry), entry)
 
-    def adapt(self, base: UnslothBase, *, recipe: Recipe) -> Any:
+    def adapt(self, base: Base, *, recipe: Recipe) -> Any:
         """LoRA on the layers that `TrlBackend` would adapt, with the same draw of A; B zero."""
         from transformers import set_seed
         from unsloth import FastLanguageModel
 
         model = base.model or load_unsloth_model(base.entry, recipe)
-        check_target_modules(model, recipe.target_modules)
-        if recipe.target_modules == "all-linear":
-            modules = _linear_names(model)
-        else:
-            modules = list(recipe.target_modules)
+        layers = adapted_layers(model, recipe.target_modules)
         set_seed(recipe.seed)
         model = FastLanguageModel.get_peft_model(
             model,
             r=recipe.rank,
-            target_modules=modules,
+            # unsloth knows neither the names of groups nor full names of layers.
+            target_modules=sorted({name.rpartition(".")[2] for name in layers}),
             lora_alpha=recipe.alpha,
             lora_dropout=recipe.dropout,
             bias="none",
-            use_rslora=False,
+            use_rslora=recipe.method == "rslora",
             use_gradient_checkpointing=checkpointing(recipe),
             random_state=recipe.seed,
         )
-        config = model.peft_config[model.active_adapter]
-        config.base_model_name_or_path, config.revision = base.facts.source, base.facts.commit
+        refuse_other_layers(model, layers)
+        name_base(model, base)
         return model
 
-    def release(self, base: UnslothBase, model: Any) -> UnslothBase:
-        """A base without a model: `adapt` loads it again, so that only one is in memory."""
+    def release(self, base: Base, model: Any) -> Base:
+        """A base without a model: `adapt` loads it again, so that only one is in memory.
+
+        unsloth patches a model's layers for its adapters and cannot undo that.
+        """
         return replace(base, model=None)
 
     def trainer(
@@ -128,19 +122,6 @@ class UnslothBackend(TrlBackend):
             config.optim = OptimizerNames(recipe.optimizer)
             config.packing = config.padding_free = recipe.packing
         return config
-
-
-def _linear_names(model: Any) -> list[str]:
-    """PEFT's "all-linear", which unsloth does not know: all linear layers except the output's."""
-    import torch
-
-    head = model.get_output_embeddings()
-    names = set()
-    for name, module in model.named_modules():
-        # 4-bit layers are subclasses of Linear.
-        if isinstance(module, torch.nn.Linear) and module is not head:
-            names.add(name.rpartition(".")[2])
-    return sorted(names)
 
 
 def _notes(model: Any, recipe: Recipe, *, forced_float32: bool) -> tuple[str, ...]:

@@ -46,7 +46,7 @@ def refuse_other_precision(model: Any, precision: str, dtype: Any, folder: Path)
     found = "4bit" if four_bit else str(model.dtype).removeprefix("torch.")
     raise UserError(
         f"model folder {folder}: its precision is {precision} in the study file, and unsloth "
-        f"loaded it as {found}. Fix: set the precision to 32bit, or training.backend to trl."
+        f"loaded it as {found}. Fix: set the precision to 32bit, or backend to trl."
     )
 
 
@@ -58,9 +58,18 @@ def refuse_other_settings(arguments: Any, wanted: dict[str, Any], *, unless: set
         found = getattr(found, "value", found)
         if found != wanted[name] and name not in unless:
             raise UserError(
-                f"training.backend: unsloth would train with {name} {found} where the study asks "
-                f"for {wanted[name]}. Fix: set training.backend to trl, or the setting to {found}."
+                f"backend: unsloth would train with {name} {found} where the study asks "
+                f"for {wanted[name]}. Fix: set backend to trl, or the setting to {found}."
             )
+
+
+def refuse_other_layers(model: Any, layers: list[str]) -> None:
+    """Raise `UserError` unless exactly these layers, by their full names, have an adapter."""
+    adapted = [name for name, module in model.get_base_model().named_modules() if hasattr(module, "lora_A")]
+    different = sorted(set(adapted) ^ set(layers))
+    if different:
+        what = "also adapt" if different[0] in adapted else "not adapt"
+        raise UserError(f"target_modules: unsloth would {what} {different[0]}. Fix: set backend to trl.")
 
 
 def refuse_other_rows(trainer: TrainerHooks, given: Any, *, packing: bool) -> None:

@@ -13,8 +13,8 @@ from loragrid.models.loading import keep_unpacked
 from loragrid.models.model_files import resolve_folder
 from loragrid.records.failures import out_of_memory
 from loragrid.study.sections import ModelEntry
-from loragrid.training.backends.recipe import Recipe
-from loragrid.training.backends.unsloth_checks import refuse_other_precision
+from loragrid.backends.recipe import Recipe
+from loragrid.backends.unsloth_checks import refuse_other_precision
 
 INSTALL = "pip install -r requirements-gpu.txt"
 # Libraries that unsloth changes when it is imported.
@@ -45,8 +45,8 @@ def import_unsloth(*, compiled: Path | None = None, compute_dtype: str = "fp32")
         import unsloth  # noqa: F401
     except (ImportError, NotImplementedError) as error:
         raise UserError(
-            f"training.backend: unsloth is installed but cannot be imported ({first_line(error)}). "
-            f"Fix: {INSTALL}, or set training.backend to trl."
+            f"backend: unsloth is installed but cannot be imported ({first_line(error)}). "
+            f"Fix: {INSTALL}, or set backend to trl."
         ) from error
 
 
@@ -79,7 +79,7 @@ def load_unsloth_model(entry: ModelEntry, recipe: Recipe) -> Any:
             raise
         raise UserError(
             f"model folder {folder}: unsloth cannot load it ({first_line(error)}). Fix: check its "
-            "config.json and safetensors files, or set training.backend to trl."
+            "config.json and safetensors files, or set backend to trl."
         ) from error
     refuse_other_precision(model, entry.precision, dtype, folder)
     keep_unpacked(model)
