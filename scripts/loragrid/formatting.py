@@ -180,8 +180,8 @@ def _amount(number_of: float, unit: str) -> str:
 
 
 def _setting_texts(text: str) -> str:
-    """The text with numbers as 2e−4 and batches as 2×4."""
-    text = re.sub(r"(?<=\d)e-(?=\d)", f"e{MINUS}", text)
+    """The text with numbers as 2e−4 or 0.001 and batches as 2×4."""
+    text = re.sub(r"(?<![\w.])\d[\d.]*e-?\d+", lambda found: setting(float(found[0])), text)
     return re.sub(r"(?<=\d)x(?=\d)", "×", text)
 
 

@@ -9,7 +9,7 @@ import pytest
 import compare as stage
 from loragrid.errors import UserError
 from loragrid.records.outcomes import collect
-from loragrid.study.grid import NOT_IDENTITY
+from loragrid.study.completion import setting_names
 from tests.fixtures import synthetic
 from tests.fixtures.compared import read_table
 
@@ -34,12 +34,10 @@ def test_every_setting_of_a_run_has_a_column(tmp_path: Path) -> None:
     synthetic.make_results(study, tmp_path / "results")
     stage.compare(study=study, results=tmp_path / "results", out=tmp_path / "results/compare")
     row = read_table(tmp_path / "results", "runs").set_index("subject").loc[study.cells[0].run]
-    assert row["training.budget.tokens"] == 80_000 and row["training.schedule"] == "linear"
-    assert row["training.target_modules"] == "all-linear" and row["alpha"] == 16
-    assert row["data.max_length_tokens"] == 384 and row["data.source.generator"] == "running_plans"
-    settings = study.yaml["training"]
-    kept = {name.split(".")[1] for name in row.index if name.startswith("training.")} | {"alpha"}
-    assert kept == set(settings) - set(NOT_IDENTITY)
+    assert row["budget.tokens"] == 80_000 and row["schedule"] == "linear" and row["warmup.steps"] == 5
+    assert row["target_modules"] == "all-linear" and row["alpha"] == 16 and row["batch"] == "2x4"
+    assert row["max_length_tokens"] == 384 and row["data"] == "plans" and row["method"] == "lora"
+    assert {name.split(".")[0] for name in row.index} >= set(setting_names())
 
 
 def test_nothing_there_at_all(tmp_path: Path) -> None:
@@ -64,9 +62,9 @@ def test_scores_of_an_older_adapter_are_not_used(tmp_path: Path) -> None:
     synthetic.make_results(study, tmp_path / "results")
     run = study.cells[1].run
     path = tmp_path / "results/train" / run / "record.json"
-    path.write_text(path.read_text().replace(json.loads(path.read_text())["adapter_sha256"], "0" * 64))
+    path.write_text(path.read_text().replace(json.loads(path.read_text())["weights_sha256"], "0" * 64))
     outcome = next(o for o in collect(study, tmp_path / "results") if o.subject == run)
-    assert outcome.status == "trained" and "another adapter" in outcome.reason
+    assert outcome.status == "trained" and "other weights" in outcome.reason
 
 
 def test_twice_the_same_bytes(made, tmp_path: Path) -> None:

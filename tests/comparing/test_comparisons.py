@@ -37,9 +37,9 @@ def test_known_effects_are_found(made) -> None:
 def test_axes_against_the_base_case(made) -> None:
     _, results, summary = made
     rows = read_table(results, "axes").set_index(["axis", "value", "task"])
-    assert rows.loc[("learning_rate", "0.001", "running_plan"), "verdict"] == "worse"
+    assert rows.loc[("learning_rate", "1e-3", "running_plan"), "verdict"] == "worse"
     assert rows.loc[("rank", "64", "running_plan"), "verdict"] == "can't tell"
-    assert rows.loc[("batch", "4×8", "running_plan"), "verdict"] == "can't tell"
+    assert rows.loc[("batch", "4x8", "running_plan"), "verdict"] == "can't tell"
     other = rows.loc[("model", "gemma-s", "heldout_loss")]
     assert other["reason"] == "loss_on_other_tokens" and pd.isna(other["verdict"])
     assert (rows["seed_noise"] == "not measured").all()
@@ -59,10 +59,10 @@ def test_losses_on_the_same_tokens_are_compared_across_models(tmp_path: Path) ->
 
 def test_seeds_are_averaged_and_their_spread_enters(tmp_path: Path) -> None:
     """Base case under three seeds; numbers made again by hand."""
-    study = synthetic.make_study(tmp_path, grid={"seed": [1, 2, 3]})
+    study = synthetic.make_study(tmp_path, grid={"base_case_seeds": [2, 3]})
     synthetic.make_results(study, tmp_path / "results")
     summary = stage.compare(study=study, results=tmp_path / "results", out=tmp_path / "results/compare")
-    case = [cell for cell in study.cells if not set(cell.departs) - {"seed"}]
+    case = [cell for cell in study.cells if not cell.arm]
     other = next(cell for cell in study.cells if cell.departs == {"rank": 64})
     score = {name: values_of(tmp_path / "results", name) for name in (case[0].base, other.run, *(c.run for c in case))}
     seeds = [score[cell.run].mean() for cell in case]
@@ -132,17 +132,15 @@ def test_too_few_passages_prove_nothing_and_say_so(tmp_path: Path) -> None:
 
 
 def test_fewer_bits_are_judged_with_all_other_comparisons(tmp_path: Path) -> None:
-    study = synthetic.make_study(tmp_path)
+    axes = {"precision": ["16bit", "4bit"], "model": None, "learning_rate": None, "rank": None, "batch": None}
+    study = synthetic.make_study(tmp_path, grid={"axes": axes}, base_case={"precision": "16bit"})
     synthetic.make_results(study, tmp_path / "results", items=200)
     outcomes = collect(study, tmp_path / "results")
-    low, high = "gemma-s", "llama-s"
-    for name, precision in ((high, "16bit"), (low, "4bit")):
-        study.yaml["models"][name] = {"path": "one", "precision": precision, "chat_template": None}
     tables, terms = load_items(tmp_path / "results", outcomes), Terms(**study.yaml["compare"])
-    bases = {o.model: o.subject for o in outcomes if o.kind == "base"}
+    bases = {cell.settings.precision: base for base, cell in study.bases.items()}
     for task, step in (("world_facts", 3), ("world_sums", 40)):
         values = tables[task].values
-        values[bases[low]] = np.where(np.arange(200) % step == 0, 0.0, values[bases[high]])
+        values[bases["4bit"]] = np.where(np.arange(200) % step == 0, 0.0, values[bases["16bit"]])
     controls = versus_precision(study, outcomes, tables, terms)
     comparisons = versus_base(outcomes, tables, terms)
     family = judge([comparisons, controls], tables, terms)
@@ -154,20 +152,17 @@ def test_fewer_bits_are_judged_with_all_other_comparisons(tmp_path: Path) -> Non
 def test_a_factorial_grid_is_averaged_over_its_pairs(tmp_path: Path) -> None:
     grid = {
         "design": "factorial",
-        "learning_rate": [0.001, 0.01],
-        "rank": [4, 16],
-        "batch": [[2, 4]],
-        "model": ["llama-s"],
+        "axes": {"learning_rate": [0.001, 0.01], "rank": [4, 16], "batch": None, "model": None},
     }
     study = synthetic.make_study(tmp_path, grid=grid)
     synthetic.make_results(study, tmp_path / "results")
     stage.compare(study=study, results=tmp_path / "results", out=tmp_path / "results/compare")
     rows = read_table(tmp_path / "results", "axes").set_index(["axis", "value", "task"])
-    assert rows.loc[("learning_rate", "0.001", "running_plan"), "pairs"] == 2
+    assert rows.loc[("learning_rate", "1e-3", "running_plan"), "pairs"] == 2
 
 
 def test_pairs_on_two_tokenizers_each_compare_their_own_loss(tmp_path: Path) -> None:
-    grid = {"design": "factorial", "learning_rate": [0.001, 0.01], "rank": [16], "batch": [[2, 4]]}
+    grid = {"design": "factorial", "axes": {"learning_rate": [0.001, 0.01], "rank": None, "batch": None}}
     study = synthetic.make_study(tmp_path, grid=grid)
     synthetic.make_results(study, tmp_path / "results")
     for path in (tmp_path / "results/score").glob("*gemma-s*/items.parquet"):  # other tokens, other weights
@@ -176,9 +171,9 @@ def test_pairs_on_two_tokenizers_each_compare_their_own_loss(tmp_path: Path) -> 
         items.to_parquet(path, index=False)
     stage.compare(study=study, results=tmp_path / "results", out=tmp_path / "results/compare")
     rows = read_table(tmp_path / "results", "axes").set_index(["axis", "value", "task"])
-    row = rows.loc[("learning_rate", "0.001", "heldout_loss")]
+    row = rows.loc[("learning_rate", "1e-3", "heldout_loss")]
     score = read_table(tmp_path / "results", "scores").query("task == 'heldout_loss'").set_index("subject")["value"]
-    cells = {(cell.model, cell.learning_rate): score[cell.run] for cell in study.cells}
+    cells = {(cell.model, cell.settings.learning_rate): score[cell.run] for cell in study.cells}
     by_hand = np.mean([cells[model, 0.001] - cells[model, 0.01] for model in ("llama-s", "gemma-s")])
     assert row["difference"] == pytest.approx(by_hand) and row["verdict"] == "worse"
     assert rows.loc[("model", "gemma-s", "heldout_loss"), "reason"] == "loss_on_other_tokens"

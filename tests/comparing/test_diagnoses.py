@@ -9,7 +9,6 @@ import pyarrow.parquet as pq
 import yaml
 
 import compare
-from loragrid.records.outcomes import collect
 from loragrid.study.study_file import load_study
 from tests.fixtures import synthetic
 
@@ -44,24 +43,24 @@ def test_a_leak_is_the_fault_of_every_run_on_those_data(tmp_path: Path) -> None:
 
 
 def test_a_base_that_lost_by_four_bits_is_the_fault_of_its_runs(tmp_path: Path) -> None:
-    model = {"path": "models/llama-s", "chat_template": None}
     made = synthetic.make_study(tmp_path)
     text = yaml.safe_load(made.path.read_text())
-    text["models"] = {"full": model | {"precision": "16bit"}, "small": model | {"precision": "4bit"}}
-    text["base_case"]["model"] = "full"
-    text["grid"] |= {"model": ["full", "small"], "learning_rate": [0.01], "rank": [16], "batch": [synthetic.BATCH]}
+    text["base_case"]["precision"] = "16bit"
+    text["grid"] = {"axes": {"precision": ["16bit", "4bit"]}}
     made.path.write_text(yaml.safe_dump(text))
     study, results = load_study(str(made.path)), tmp_path / "results"
     synthetic.make_results(study, results, effect=healthy, items=200)
-    base = next(o for o in collect(study, results) if o.kind == "base" and o.model == "small")
-    path = results / "score" / base.subject / "items.parquet"
+    base = next(base for base, cell in study.bases.items() if cell.settings.precision == "4bit")
+    path = results / "score" / base / "score.json"
+    path.write_text(path.read_text().replace('"32bit"', '"4bit"'))
+    path = results / "score" / base / "items.parquet"
     items = pd.read_parquet(path)
     items.loc[(items["task"] == "world_facts") & (items["item"].astype(int) % 3 == 0), "value"] = 0.0
     items.to_parquet(path)
     found = compare.compare(study=study, results=results, out=tmp_path / "out")["diagnoses"]
     for cell in study.cells:
         named = [cause for cause in found[cell.run] if cause["cause"] == "precision"]
-        assert bool(named) == (cell.model == "small")
+        assert bool(named) == (cell.settings.precision == "4bit")
         assert all(cause["measured"]["task"] == "world_facts" for cause in named)
 
 

@@ -19,13 +19,13 @@ def test_neighbours_differ_in_the_learning_rate_only(tmp_path: Path) -> None:
     rates = {run: [rate for rate, *_ in e.neighbours] for run, e in found.items()}
     case = next(c.run for c in study.cells if not c.departs)
     assert rates[case] == [0.001, 0.1]
-    assert rates[next(c.run for c in study.cells if c.rank == 64)] == []
+    assert rates[next(c.run for c in study.cells if c.settings.rank == 64)] == []
 
 
 def test_a_run_that_diverged_is_nobodys_neighbour(tmp_path: Path) -> None:
     """It has no final loss, and a record that held one, from before it diverged, would not count either."""
     study = synthetic.make_study(tmp_path)
-    high = next(c.run for c in study.cells if c.learning_rate == 0.1)
+    high = next(c.run for c in study.cells if c.settings.learning_rate == 0.1)
     synthetic.make_results(study, tmp_path / "results", items=10, faults={high: "diverged"})
     case = next(c.run for c in study.cells if not c.departs)
     record = tmp_path / "results" / "train" / high / "record.json"
@@ -39,9 +39,9 @@ def test_a_winner_of_a_search_is_no_neighbour_by_its_rate_alone(tmp_path: Path) 
     study = synthetic.make_study(tmp_path)
     synthetic.make_results(study, tmp_path / "results", items=10)
     outcomes = collect(study, tmp_path / "results")
-    low = next(o for o in outcomes if o.cell and o.cell.learning_rate == 0.001)
-    training = low.cell.identity["training"] | {"warmup_steps": 99}
-    cell = dataclasses.replace(low.cell, identity=low.cell.identity | {"training": training}, departs={"search": "1"})
+    low = next(o for o in outcomes if o.cell and o.cell.settings.learning_rate == 0.001)
+    identity = low.cell.identity | {"warmup": {"steps": 99}}
+    cell = dataclasses.replace(low.cell, identity=identity, departs={"search": "1"})
     others = [o for o in outcomes if o is not low]
     found = gather_evidence([*others, dataclasses.replace(low, cell=cell)], tmp_path / "results")
     case = next(c.run for c in study.cells if not c.departs)

@@ -54,18 +54,18 @@ def test_little_is_what_lies_within_the_margin(difference, half, verdict, wanted
 @pytest.mark.parametrize(
     "value, verdict, wanted",
     [
-        ("4×8", "worse", "agrees"),
-        ("4×8", "better", "disagrees"),
-        ("1×1", "better", "agrees"),
-        ("4×8", "can't tell", "can't tell"),
+        ("4x8", "worse", "agrees"),
+        ("4x8", "better", "disagrees"),
+        ("1x1", "better", "agrees"),
+        ("4x8", "can't tell", "can't tell"),
     ],
 )
 def test_larger_batches(value: str, verdict: str, wanted: str) -> None:
-    assert result([axis_row("batch", value, "2×4", -0.2, 0.1, verdict)], "large_batches_hurt")[0] == wanted
+    assert result([axis_row("batch", value, "2x4", -0.2, 0.1, verdict)], "large_batches_hurt")[0] == wanted
 
 
 def test_what_could_not_be_compared_decides_nothing() -> None:
-    row = axis_row("batch", "4×8", "2×4", -0.2, 0.1, "") | {"reason": "unequal_training_tokens", "token_ratio": 4.0}
+    row = axis_row("batch", "4x8", "2x4", -0.2, 0.1, "") | {"reason": "unequal_training_tokens", "token_ratio": 4.0}
     why = {"reason": "unequal_training_tokens", "task": "t", "token_ratio": 4.0}
     assert result([row], "large_batches_hurt") == ("can't tell", {"code": "not_compared", "row": why})
 
@@ -110,18 +110,13 @@ def test_precision() -> None:
 )
 def test_best_rate_at_every_rank(tmp_path: Path, best_at_64: float, alpha: int | str, wanted: str) -> None:
     def effect(cell):
-        best = 0.01 if cell is None or cell.rank == 16 else best_at_64
-        loss = 2.6 if cell is None else 1.0 + 0.5 * (cell.learning_rate != best)
+        best = 0.01 if cell is None or cell.settings.rank == 16 else best_at_64
+        loss = 2.6 if cell is None else 1.0 + 0.5 * (cell.settings.learning_rate != best)
         return {"target": 0.5, "retention": 0.5, "loss": loss}
 
-    grid = {
-        "design": "factorial",
-        "learning_rate": [0.001, 0.01],
-        "rank": [16, 64],
-        "batch": [[2, 4]],
-        "model": ["llama-s"],
-    }
-    study = synthetic.make_study(tmp_path, grid=grid, training={"alpha": alpha})
+    axes = {"learning_rate": [0.001, 0.01], "rank": [16, 64], "batch": None, "model": None}
+    grid = {"design": "factorial", "axes": axes}
+    study = synthetic.make_study(tmp_path, grid=grid, base_case={"alpha": alpha})
     synthetic.make_results(study, tmp_path / "results", items=20, effect=effect)
     summary = compare.compare(study=study, results=tmp_path / "results", out=tmp_path / "out")
     row = next(row for row in summary["scorecard"] if row["finding"] == "one_best_rate_at_every_rank")

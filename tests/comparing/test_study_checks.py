@@ -35,9 +35,7 @@ def test_an_unscored_base_is_judged_by_what_its_runs_measured_first(tmp_path: Pa
 
 
 def test_the_vocabulary_of_a_hub_model_is_that_of_its_shape() -> None:
-    entry = ModelEntry(
-        hub="someone/model", revision="main", shape=synthetic.SHAPE, precision="4bit", chat_template=None
-    )
+    entry = ModelEntry(hub="someone/model", revision="main", shape=synthetic.SHAPE, chat_template=None)
     assert vocabulary(entry) == 4096
     assert vocabulary(dataclasses.replace(entry, shape={"text_config": {"vocab_size": 7}})) == 7
     assert vocabulary(dataclasses.replace(entry, shape=None)) is None  # nothing was downloaded
@@ -68,11 +66,11 @@ def test_a_leak_is_found_token_for_token(tmp_path: Path) -> None:
 def test_what_cannot_be_compared_is_named(tmp_path: Path) -> None:
     study, results = made_study(tmp_path, items=20)
     found = read_results(study, results)
-    axes = pd.DataFrame([{"axis": "batch", "value": "4×8", "token_ratio": 0.5, "equal_tokens": False}])
+    axes = pd.DataFrame([{"axis": "batch", "value": "4x8", "token_ratio": 0.5, "equal_tokens": False}])
     assert not_comparable(found.outcomes, found.heldout, axes) == [
         {"code": "training_loss_over_unequal_updates"},
         {"code": "loss_across_tokenizers", "models": ["gemma-s", "llama-s"]},
-        {"code": "unequal_training_tokens", "axis": "batch", "value": "4×8", "token_ratio": 0.5},
+        {"code": "unequal_training_tokens", "axis": "batch", "value": "4x8", "token_ratio": 0.5},
     ]
     assert caveats(study, found.outcomes) == [{"code": "alpha_moves_with_rank"}]
 
