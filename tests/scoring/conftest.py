@@ -13,9 +13,9 @@ from tests.fixtures.score_toys import as_base, as_run, make_run, make_study, wri
 
 
 @pytest.fixture(scope="session")
-def study(tmp_path_factory: pytest.TempPathFactory, toy_llama: Path, root: Path) -> Study:
+def study(tmp_path_factory: pytest.TempPathFactory, toy_llama: Path) -> Study:
     """A study of three learning rates on the toy model."""
-    return make_study(tmp_path_factory.mktemp("study"), toy_llama, root)
+    return make_study(tmp_path_factory.mktemp("study"), toy_llama)
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -34,7 +35,7 @@ def test_everything_is_scored_and_recorded(study, scored_alone, runs):
             if name != "heldout_loss":
                 assert values.mean() == pytest.approx(task.metrics[task.primary_metric]["value"])
         assert [json.loads(line)["id"] for line in (subject.out / "answers.jsonl").open()] == ["one"]
-    assert read_record(scored_alone[1].out / "score.json", ScoreRecord).adapter_sha256
+    assert read_record(scored_alone[1].out / "score.json", ScoreRecord).weights_sha256
 
 
 def test_subjects_are_asked_the_same_and_answer_differently(scored_alone):
@@ -62,7 +63,7 @@ def test_scored_together_is_scored_alone(study, data, runs, scored_alone, tmp_pa
 def test_a_removed_adapter_leaves_the_base_bit_by_bit(study, runs):
     import torch
 
-    loaded = LoadedModel("toy", study.models["toy"], scoring=study.scoring)
+    loaded = LoadedModel("toy", study.base_entry(study.cells[0]), scoring=study.scoring)
     before = {name: weight.clone() for name, weight in loaded.model.state_dict().items()}
     loaded.attach_adapter(runs[0][1] / "adapter")
     assert any("lora" in name for name, _ in loaded.model.named_parameters())
@@ -103,7 +104,7 @@ def test_a_diverged_run_is_not_scored_and_the_record_says_why(study, data, runs,
     name, folder = runs[0]
     record = replace(read_record(folder / "record.json", RunRecord), status="diverged", reason="loss is NaN at step 7")
     write_record(tmp_path / "record.json", record)
-    subject = Subject(name, tmp_path / "adapter", tmp_path / "record.json", data, tmp_path / "out")
+    subject = Subject(name, tmp_path, data, tmp_path / "out")
     score.score_subjects(study=study, subjects=[subject])
     written = read_record(tmp_path / "out" / "score.json", ScoreRecord)
     assert (written.status, written.tasks, written.kind) == ("not_scored", {}, "run")
@@ -126,20 +127,20 @@ def test_no_qualitative_prompts_no_answers(study, data, tmp_path):
 def test_mistakes_are_reported_before_anything_is_scored(study, data, runs, tmp_path):
     (name, folder), (other, _) = runs
     good = as_run(runs[0], data, tmp_path / "out")
-    (tmp_path / "changed").mkdir()
-    for file in (folder / "adapter").iterdir():
-        content = file.read_bytes()
-        (tmp_path / "changed" / file.name).write_bytes(
-            content[:-1] + b"!" if file.suffix == ".safetensors" else content
-        )
+    for copy in ("changed", "incomplete", "unrecorded"):
+        shutil.copytree(folder, tmp_path / copy)
+    weights = tmp_path / "changed" / "adapter" / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"!")
+    (tmp_path / "incomplete" / "adapter" / "adapter_model.safetensors").unlink()
+    (tmp_path / "unrecorded" / "record.json").unlink()
     for wrong, message in (
-        (replace(good, record=None), "give both for a run and none for a base"),
+        (replace(good, trained=None), "for a run, give --trained"),
         (replace(good, name=other), f"is the record of {name}, not of {other}"),
         (replace(good, name="nobody"), r"no run has this id \(nobody\)"),
-        (replace(good, name="base-nobody", adapter=None, record=None), "no base base-nobody"),
-        (replace(good, adapter=tmp_path), "adapter_model.safetensors is missing"),
-        (replace(good, adapter=tmp_path / "changed"), "was changed since its record was written"),
-        (replace(good, record=tmp_path / "absent.json"), "absent.json is missing"),
+        (replace(good, name="base-nobody", trained=None), "no base base-nobody"),
+        (replace(good, trained=tmp_path / "incomplete"), "adapter_model.safetensors is missing"),
+        (replace(good, trained=tmp_path / "changed"), "changed since their record was written"),
+        (replace(good, trained=tmp_path / "unrecorded"), "record.json is missing"),
         (replace(good, data=tmp_path), "heldout.parquet is missing"),
     ):
         with pytest.raises(UserError, match=message):
@@ -158,12 +159,12 @@ def test_command_line(study, data, runs, scored_alone, tmp_path, root):
     """Called like the rule, from another folder; a mistake is one line and exit status 2."""
     name, folder = runs[0]
     command = [sys.executable, root / "scripts" / "score.py", "--study", study.path, "--subject", name]
-    paths = ["--adapter", folder / "adapter", "--record", folder / "record.json", "--data", data, "--out", "out"]
+    paths = ["--trained", folder, "--data", data, "--out", "out"]
     done = subprocess.run([*command, *paths], cwd=tmp_path, env=dict(os.environ), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert contents(tmp_path / "out") == contents(scored_alone[1].out)
     lines = [line for line in done.stderr.splitlines() if line.startswith(f"[{name}]")]
     assert [line.split()[1] for line in lines] == ["answer:", "heldout_loss:", "choice:"]
-    bad = subprocess.run([*command, *paths[:5], tmp_path, *paths[6:]], cwd=tmp_path, capture_output=True, text=True)
+    bad = subprocess.run([*command, *paths[:3], tmp_path, *paths[4:]], cwd=tmp_path, capture_output=True, text=True)
     assert bad.returncode == 2
     assert bad.stderr.startswith("error: ") and bad.stderr.count("\n") == 1

@@ -63,7 +63,7 @@ def test_scoring_pauses_between_tasks_at_the_end_of_a_session(study, data, runs,
 def test_sigkill_in_the_middle_loses_one_task_at_most(study, data, runs, scored_alone, tmp_path, root):
     name, folder = runs[0]
     command = [sys.executable, root / "scripts" / "score.py", "--study", study.path, "--subject", name]
-    paths = ["--adapter", folder / "adapter", "--record", folder / "record.json", "--data", data, "--out", tmp_path]
+    paths = ["--trained", folder, "--data", data, "--out", tmp_path]
     job = subprocess.Popen([*command, *paths], stderr=subprocess.DEVNULL)
     first = tmp_path / "tasks" / "answer.json"
     while not first.exists() and job.poll() is None:
