@@ -14,11 +14,11 @@ from typing import Any
 from loragrid.errors import run_main
 from loragrid.planning.plan_inputs import gather_inputs
 from loragrid.planning.plan_page import format_table, render_page
-from loragrid.planning.plan_rows import base_rows, plan_row, task_rows, totals
+from loragrid.planning.plan_rows import base_rows, default_rows, plan_row, task_rows, totals
 from loragrid.runtime.atomic_files import write_csv, write_json, write_text
 from loragrid.study.study_file import Study, load_study
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 def make_plan(
@@ -27,7 +27,7 @@ def make_plan(
     results: Path,
     session_minutes: float | None = None,
 ) -> dict[str, Any]:
-    """The plan as plain values: `device`, `cells`, `bases`, `tasks`, `data`, `totals`."""
+    """The plan as plain values: `device`, `cells`, `bases`, `tasks`, `data`, `totals`, `defaults`."""
     inputs = gather_inputs(study, results=results, session_minutes=session_minutes)
     device, minutes = inputs.device, inputs.session_minutes
     rows = [plan_row(inputs, cell) for cell in study.cells]
@@ -42,6 +42,7 @@ def make_plan(
         "tasks": task_rows(study),
         "data": {cell.data: vars(inputs.sizes[cell.run]) for cell in study.cells},
         "totals": totals(rows, bases, minutes),
+        "defaults": default_rows(study),
     }
 
 

@@ -8,6 +8,7 @@ import pytest
 from loragrid.errors import UserError
 from loragrid.models.flops import training_per_token
 from loragrid.models.shape import find_shape
+from loragrid.models.trained_weights import Trainable
 from loragrid.planning import gpu_cards
 from loragrid.planning.forecast import device_warnings
 from loragrid.planning.gpu_cards import planned_device, read_cards
@@ -39,13 +40,14 @@ def test_a_starting_study_warns_of_cells_that_will_not_fit(t4: Study, monkeypatc
     assert device_warnings(t4, t4.cells, planned_device(ASKED)) == []  # the card is not here
     monkeypatch.setattr(gpu_cards, "detect_gpu", lambda: ("Tesla T4", 15360))
     assert device_warnings(t4, t4.cells, planned_device(ASKED)) == []
-    lines = device_warnings(changed(t4, training__backend="trl"), t4.cells, planned_device(ASKED))
-    assert any("b4x8" in line and "Tesla T4 has 15,095" in line for line in lines)
+    by_trl = changed(t4, base_case__backend="trl")
+    lines = device_warnings(by_trl, by_trl.cells, planned_device(ASKED))
+    assert any("batch4x8" in line and "Tesla T4 has 15,095" in line for line in lines)
     monkeypatch.setattr(gpu_cards, "detect_gpu", lambda: None)
-    fp16 = changed(t4, training__compute_dtype="fp16")
+    fp16 = changed(t4, base_case__compute_dtype="fp16")
     assert device_warnings(fp16, fp16.cells, planned_device(ASKED)) == []
     (line,) = device_warnings(fp16, fp16.cells, planned_device(replace(ASKED, card=None)))
-    assert line.startswith("training.compute_dtype: there is no GPU, and a CPU does not train in fp16")
+    assert line.startswith("compute_dtype: there is no GPU, and a CPU does not train in fp16")
 
 
 def test_every_card_names_its_sources_and_the_t4_rate_follows_from_public_runs() -> None:
@@ -55,9 +57,8 @@ def test_every_card_names_its_sources_and_the_t4_rate_follows_from_public_runs()
     models = load_study("t4").models
     rates = []
     for key, seconds in (("llama-1b", 2.65), ("llama-3b", 7.44)):
-        parts = training_per_token(
-            find_shape(models[key]), rank=16, target_modules="all-linear", row_tokens=550, checkpointing=True
-        )
+        lora = Trainable(method="lora", rank=16, target_modules="all-linear")
+        parts = training_per_token(find_shape(models[key]), lora, row_tokens=550, checkpointing=True)
         rates.append(8 * 550 * sum(parts.values()) / seconds / 1e12)
     assert read_cards()["T4"].training_tflops == pytest.approx(sum(rates) / 2, rel=0.01)
 
@@ -69,5 +70,5 @@ def test_a_model_in_float32_is_planned_by_the_cards_float32_peak(t4: Study, tmp_
     assert "float32 peak of 8.1" in of_model["gemma-270m"]["train_from"]
     rows = make_plan(study=changed(t4, plan__card="L4"), results=tmp_path)["cells"]
     assert len({row["tflops"] for row in rows}) == 1
-    rows = make_plan(study=changed(t4, training__compute_dtype="fp32"), results=tmp_path)["cells"]
+    rows = make_plan(study=changed(t4, base_case__compute_dtype="fp32"), results=tmp_path)["cells"]
     assert [row["tflops"] for row in rows] == pytest.approx([8.1 / 2] * len(rows))

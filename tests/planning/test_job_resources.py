@@ -10,7 +10,7 @@ import pytest
 from loragrid.errors import UserError
 from loragrid.models.shape import find_shape
 from loragrid.paths import ROOT
-from loragrid.planning import gpu_cards
+from loragrid.planning import gpu_cards, job_resources
 from loragrid.planning.gpu_cards import planned_device
 from loragrid.planning.job_memory import check_target_modules, training_memory_on, training_setup
 from loragrid.planning.job_resources import (
@@ -19,6 +19,7 @@ from loragrid.planning.job_resources import (
     WHOLE_GPU_MIB,
     resource_requests,
 )
+from loragrid.planning.memory_model import training_memory
 from loragrid.study.study_file import Study, load_study
 from plan import make_plan
 from tests.fixtures.studies import changed, without_shapes
@@ -35,17 +36,17 @@ def test_requests_follow_the_predicted_memory() -> None:
     device = planned_device(study.plan, detect=False)
     for cell in cells:
         shape = find_shape(study.models[cell.model])
-        memory = training_memory_on(device, shape, training_setup(study, cell, device))
+        memory = training_memory_on(device, shape, training_setup(cell.settings, device))
         assert asked["train"][cell.run]["vram_mib"] == round(MEMORY_MARGIN * memory.total_mib)
         assert asked["score"][cell.base]["vram_mib"] >= asked["score"][cell.run]["vram_mib"]
     # A search's trials take at most 4 rows at a time, as the widest cell does, and the base case's rank.
-    wide = next(cell for cell in cells if cell.batch == (4, 8))
+    wide = next(cell for cell in cells if cell.settings.batch == (4, 8))
     assert asked["tune"]["tune"]["vram_mib"] == asked["train"][wide.run]["vram_mib"]
     of_three = requests_of(changed(study, tune__workers=3))
     assert of_three["tune"]["tune"]["vram_mib"] == pytest.approx(3 * asked["tune"]["tune"]["vram_mib"], abs=3)
     asked = requests_of(without_shapes(study, "llama-3b"))  # an unknown model reserves the whole GPU
-    largest = max(asked["train"][cell.run]["vram_mib"] for cell in cells[:-1])
-    assert asked["train"][cells[-1].run]["vram_mib"] == WHOLE_GPU_MIB > largest
+    of_model = {cell.model: asked["train"][cell.run]["vram_mib"] for cell in cells}
+    assert of_model["llama-3b"] == WHOLE_GPU_MIB > of_model["llama-1b"]
 
 
 def test_jobs_request_twice_the_planned_time_and_at_most_a_session(tmp_path: Path) -> None:
@@ -80,9 +81,9 @@ def test_an_unknown_card_is_named_when_the_workflow_is_read() -> None:
 def test_target_modules_that_a_model_lacks_are_named_when_the_workflow_is_read() -> None:
     study = load_study("t4")
     check_target_modules(study, study.cells)
-    study = changed(study, training__target_modules=["q_proj", "query"])
+    study = changed(study, base_case__target_modules=["q_proj", "query"])
     with pytest.raises(
-        UserError, match=r"training\.target_modules: a llama model has no module 'query'\. Fix: choose from q_proj"
+        UserError, match=r"target_modules: a llama model has no module 'query'\. Fix: choose from q_proj"
     ):
         check_target_modules(study, study.cells)
     unknown = without_shapes(study)
@@ -97,3 +98,37 @@ def test_reading_the_workflow_predicts_without_torch() -> None:
         "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT / "scripts").returncode == 0
+
+
+def test_requests_depend_on_every_setting_that_matters() -> None:
+    axes = {"precision": ["16bit", "32bit"], "max_length_tokens": [512, 2048], "method": ["lora", "full", "dora"]}
+    axes |= {"optimizer": ["adamw_8bit", "adafactor"], "learning_rate": [1e-4, 2e-4], "weight_decay": [0.0, 0.01]}
+    study = changed(load_study("t4"), grid__axes=axes, base_case__precision="16bit", base_case__backend="trl")
+    asked = requests_of(study)["train"]
+    memory = {next(iter(cell.departs.items()), None): asked[cell.run]["vram_mib"] for cell in study.cells}
+    base = memory.pop(None)
+    assert memory["learning_rate", 1e-4] == memory["weight_decay", 0.0] == base
+    assert memory["max_length_tokens", 512] < base < memory["method", "dora"] < memory["method", "full"]
+    assert memory["optimizer", "adafactor"] < base < memory["precision", "32bit"]
+
+
+def test_a_large_grid_has_few_different_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    axes = {"learning_rate": [i * 1e-5 for i in range(1, 21)], "seed": [*range(20), 3407], "rank": [8, 16]}
+    study = changed(load_study("t4"), grid__design="factorial", grid__axes=axes)
+    made = []
+    monkeypatch.setattr(job_resources, "training_memory", lambda *given: made.append(given) or training_memory(*given))
+    asked = requests_of(changed(study, tune=None))
+    assert len(asked["train"]) == len(study.cells) == 20 * 21 * 2 and len(made) == 2
+
+
+def test_a_search_requests_its_largest_trial() -> None:
+    study = changed(load_study("t4"), base_case__precision="16bit", base_case__backend="trl")
+
+    def asked(**space: dict) -> int:
+        spaces = {"original": {"learning_rate": {"low": 1e-4, "high": 1e-3, "log": True}} | space}
+        return requests_of(changed(study, tune__spaces=spaces))["tune"]["tune"]["vram_mib"]
+
+    base = asked()
+    assert asked(rank={"choices": [4, 16]}, batch={"choices": [[1, 4], [2, 2]]}) == base
+    assert asked(rank={"low": 4, "high": 64}) > base < asked(batch={"choices": [[4, 1], [2, 2]]})
+    assert asked(method={"choices": ["ia3", "full"]}) > base > asked(method={"choices": ["ia3"]})

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from loragrid.models.shape import find_shape
+from loragrid.models.trained_weights import Trainable
 from loragrid.planning.memory_model import (
     FOUR_BIT_BYTES,
     LOGIT_BYTES,
@@ -63,8 +64,7 @@ def test_activations_are_those_that_torch_allocates(half: bool) -> None:
     _, shape = tuned_model(True, hidden_size=hidden, intermediate_size=inner, num_hidden_layers=layers)
     setup = TrainingSetup(
         precision="32bit",
-        rank=RANK,
-        target_modules="all-linear",
+        trainable=lora(RANK),
         optimizer="adamw_torch",
         per_device=2,
         max_length_tokens=tokens // 2,
@@ -76,11 +76,14 @@ def test_activations_are_those_that_torch_allocates(half: bool) -> None:
     assert memory.activations * 2**20 == pytest.approx(real, rel=0.2)
 
 
+def lora(rank: int) -> Trainable:
+    return Trainable(method="lora", rank=rank, target_modules="all-linear")
+
+
 def t4_memory(model: str, **changes: Any) -> Memory:
     asked = {
         "precision": "4bit",
-        "rank": 16,
-        "target_modules": "all-linear",
+        "trainable": lora(16),
         "optimizer": "adamw_8bit",
         "per_device": 2,
         "max_length_tokens": 2048,
@@ -121,13 +124,31 @@ def test_memory_grows_with_batch_rank_optimizer_and_vocabulary() -> None:
     base = t4_memory("llama-1b")
     assert t4_memory("llama-1b", per_device=4).logits == pytest.approx(2 * 4 * 4096 * 128_256 / 2**20)
     assert t4_memory("llama-1b", per_device=4).activations > 1.9 * base.activations
-    assert t4_memory("llama-1b", rank=64).adapters == pytest.approx(4 * base.adapters)
+    assert t4_memory("llama-1b", trainable=lora(64)).adapters == pytest.approx(4 * base.adapters)
     assert t4_memory("llama-1b", optimizer="adamw_torch").optimizer == pytest.approx(8 * 11_272_192 / 2**20)
     assert base.optimizer == pytest.approx(8 * 11_272_192 / 2**20 / 4, rel=0.02)
     assert t4_memory("gemma-270m").logits > 2 * t4_memory("llama-1b").logits  # twice the vocabulary, and float32
     assert t4_memory("gemma-270m", compute_dtype="bf16").logits < t4_memory("gemma-270m").logits
     assert t4_memory("llama-1b", precision="16bit").weights == pytest.approx(2 * 1_235_814_400 / 2**20)
     assert t4_memory("llama-1b", checkpointing=False).activations > 8 * base.activations
+
+
+def test_each_method_takes_the_memory_of_what_it_trains() -> None:
+    lora_memory = t4_memory("llama-1b", precision="16bit")
+    for method, rank, modules in (("dora", 16, "all-linear"), ("vera", 256, "all-linear"), ("ia3", None, "mlp")):
+        trainable = Trainable(method=method, rank=rank, target_modules=modules)
+        memory = t4_memory("llama-1b", precision="16bit", trainable=trainable)
+        assert memory.weights == lora_memory.weights
+        # DoRA trains a magnitude more; the other two only vectors.
+        assert (memory.gradients > lora_memory.gradients) == (method == "dora")
+        # VeRA's shared matrices have no gradients.
+        assert (memory.adapters > memory.gradients) == (method == "vera")
+    full = Trainable(method="full", rank=None, target_modules=None)
+    memory = t4_memory("llama-1b", precision="16bit", trainable=full, optimizer="adamw_torch", backend="trl")
+    every = 4 * 1_235_814_400 / 2**20
+    # Weights, gradients and Adam's two states, all in float32: 16 bytes a parameter.
+    assert (memory.weights, memory.gradients, memory.optimizer) == pytest.approx((every, every, 2 * every))
+    assert memory.adapters == 0
 
 
 def test_scoring_memory_grows_with_the_batch() -> None:

@@ -16,13 +16,13 @@ from loragrid.planning.plan_page import format_table, render_page
 from loragrid.study.study_file import Study, load_study
 from plan import main, make_plan, write_plan_files
 from tests.fixtures.plan_records import by_run, write_run_record
-from tests.fixtures.studies import changed, without_shapes
+from tests.fixtures.studies import changed, toy_study, without_shapes
 
 
 def test_the_t4_study_fits_a_t4_and_scoring_costs_less_than_training(t4: Study, tmp_path: Path) -> None:
     plan = make_plan(study=t4, results=tmp_path)
     assert plan["device"]["vram_mib"] == 15095 and not plan["device"]["found"]
-    assert [row["fits"] for row in plan["cells"]] == [True] * 8
+    assert [row["fits"] for row in plan["cells"]] == [True] * 10
     assert plan["totals"]["not_fitting"] == [] and plan["totals"]["complete"]
     for row in plan["cells"]:
         assert row["score_fits"] and row["score_hours"] < row["train_hours"], row["run"]
@@ -50,27 +50,27 @@ def test_the_short_study_fits_a_session(tmp_path: Path) -> None:
 
 
 def test_the_epoch_matches_the_study_files_comment(t4: Study, tmp_path: Path) -> None:
-    plan = make_plan(study=changed(t4, training__budget={"epochs": 1}), results=tmp_path)
+    plan = make_plan(study=changed(t4, base_case__budget={"epochs": 1}), results=tmp_path)
     base = plan["cells"][0]
     assert base["steps"] == 12_500 and base["train_hours"] == pytest.approx(9.2, rel=0.2)
-    assert plan["totals"]["train_hours"] == pytest.approx(83, rel=0.15)
-    unknown = changed(t4, training__budget={"epochs": 1}, plan__rows=None)
+    assert plan["totals"]["train_hours"] == pytest.approx(107, rel=0.02)
+    unknown = changed(t4, base_case__budget={"epochs": 1}, plan__rows=None)
     plan = make_plan(study=unknown, results=tmp_path)
     assert plan["cells"][0]["steps"] is None and not plan["totals"]["complete"] and "?" in format_table(plan)
 
 
 def test_a_cell_that_cannot_fit_is_named_with_what_makes_it_fit(t4: Study, tmp_path: Path) -> None:
-    study = changed(t4, training__backend="trl")
+    study = changed(t4, base_case__backend="trl")
     plan = make_plan(study=study, results=tmp_path)
     failing = {row["run"]: row for row in plan["cells"] if row["fits"] is False}
-    wide = next(run for run in failing if "b4x8" in run)
+    wide = next(run for run in failing if "batch4x8" in run)
     assert plan["totals"]["not_fitting"] == list(failing)
     assert any(change.startswith("batch [2, 16]") for change in failing[wide]["fit_by"])
-    assert any(change.startswith("training.backend unsloth") for change in failing[wide]["fit_by"])
+    assert any(change.startswith("backend unsloth") for change in failing[wide]["fit_by"])
     assert any(change.startswith("a card such as L4") for change in failing[wide]["fit_by"])
     assert f"{wide}: does not fit" in format_table(plan)
     # The changes hold: the study with smaller batches fits as the plan said.
-    smaller_batches = changed(study, grid__batch=[[2, 4], [2, 16]])
+    smaller_batches = changed(study, grid__axes__batch=[[2, 4], [2, 16]])
     rows = [row for row in make_plan(study=smaller_batches, results=tmp_path)["cells"] if row["accumulation"] == 16]
     assert [row["fits"] for row in rows] == [True]
 
@@ -110,9 +110,8 @@ def test_a_model_of_unknown_shape_is_named_and_the_others_are_planned(t4: Study,
 
 def test_a_plan_for_a_cpu(tmp_path: Path, toy_llama: Path) -> None:
     settings = yaml.safe_load((ROOT / "config/studies/demo.yaml").read_text())
-    settings["models"] = {"toy": {"path": str(toy_llama), "precision": "32bit", "chat_template": None}}
-    settings["base_case"]["model"] = "toy"
-    settings["grid"]["model"] = ["toy"]
+    settings["models"] = {"toy": {"path": str(toy_llama)}}
+    del settings["grid"]["axes"]["model"]
     file = tmp_path / "small.yaml"
     file.write_text(yaml.safe_dump(settings))
     plan = make_plan(study=load_study(str(file)), results=tmp_path / "results")
@@ -147,10 +146,10 @@ def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     monkeypatch.setattr("sys.argv", ["plan.py", *options, "--session-minutes", "10", "--text", str(text)])
     main()
     shown = capsys.readouterr().out
-    parts = r"predicted peak, MiB +weights +adapters +optimizer +activations +logits +overhead +total\n"
-    base = r"llama-1b_lr2e-4_r16_b2x4_s3407( +[\d,]+){7}\n"
+    parts = r"predicted peak, MiB +weights +adapters +gradients +optimizer +activations +logits +overhead +total\n"
+    base = r"llama-1b( +[\d,]+){8}\n"
     assert re.search(parts + base, re.sub(r" +\n", "\n", shown))
-    assert "llama-1b_lr2e-4_r16_b2x4_s3407" in shown and "sessions of 10 minutes" in shown
+    assert "llama-1b_lr2e-5" in shown and "sessions of 10 minutes" in shown
     assert "not measured" in shown.casefold() and text.read_text() in shown
 
 
@@ -189,3 +188,39 @@ def test_planning_changes_no_run(t4: Study) -> None:
     plan = {"card": None, "vram_mib": 1, "session_minutes": 5, "rows": 1, "row_tokens": 1}
     other = without_shapes(changed(t4, plan=plan))
     assert [cell.run for cell in other.cells] == [cell.run for cell in t4.cells]
+
+
+def test_the_settings_left_to_their_defaults_are_listed_with_their_reasons(toy_llama: Path, tmp_path: Path) -> None:
+    study = toy_study({"toy": toy_llama}, base_case={"method": "full", "learning_rate": 1e-3})
+    plan = make_plan(study=study, results=tmp_path)
+    rows = {row["key"]: row for row in plan["defaults"]}
+    assert (
+        rows["base_case.warmup"]["value"] == {"ratio": 0.03}
+        and "first updates small" in rows["base_case.warmup"]["reason"]
+    )
+    assert rows["heldout.rows"]["value"] == 200 and "base_case.learning_rate" not in rows
+    assert "base_case.rank" not in rows  # the method has none
+    text, page = format_table(plan), render_page(plan)
+    assert f"{len(rows)} settings are left to their defaults" in text
+    assert re.search(r"base_case\.warmup +{ratio: 0\.03} +3 % keeps the first updates small", text)
+    assert "base_case.warmup</th><td>{ratio: 0.03}</td>" in page
+
+
+def test_each_method_is_planned_by_what_it_trains(t4: Study, tmp_path: Path) -> None:
+    methods = ["lora", "dora", "vera", "ia3", "full"]
+    study = changed(t4, grid__axes={"method": methods}, base_case__precision="16bit", base_case__backend="trl")
+    rows = {row["method"]: row for row in make_plan(study=study, results=tmp_path)["cells"]}
+    trained = {method: row["trainable"] for method, row in rows.items()}
+    assert trained["vera"] < trained["ia3"] < trained["lora"] < trained["dora"] < trained["full"]
+    assert trained["full"] == rows["full"]["parameters"]
+    hours = {method: row["train_hours"] for method, row in rows.items()}
+    assert hours["ia3"] < hours["vera"] < hours["lora"] < hours["dora"]
+    assert rows["full"]["flops_by_part"]["base"] == pytest.approx(1.5 * rows["lora"]["flops_by_part"]["base"])
+    assert rows["full"]["adapters_mib"] == 0 and rows["full"]["gradients_mib"] > rows["lora"]["gradients_mib"]
+
+
+def test_scoring_along_a_run_is_planned_for_each_part(toy_llama: Path, tmp_path: Path) -> None:
+    once = toy_study({"toy": toy_llama}, plan={"card": "T4", "rows": 1000})
+    along = changed(once, scoring__at=[0.25, 0.5, 1.0])
+    (before,), (after,) = (make_plan(study=study, results=tmp_path)["cells"] for study in (once, along))
+    assert after["score_hours"] == pytest.approx(3 * before["score_hours"]) and "3 times along" in after["score_from"]

@@ -3,11 +3,11 @@
 A multiply-add is two operations. A forward pass therefore costs 2 per weight of a matrix product,
 and a backward pass 2 for the gradient of the inputs and 2 for the gradient of the weights (Kaplan
 et al. 2020, https://arxiv.org/abs/2001.08361, section 2.1). A frozen base needs no gradients of
-weights: 4 instead of 6. Adapters need all 6, but for VeRA's frozen matrices. Gradient checkpointing repeats the layers' forward
-pass (Chen et al. 2016, https://arxiv.org/abs/1604.06174). Attention is counted as in PaLM
-(Chowdhery et al. 2022, https://arxiv.org/abs/2204.02311, appendix B), halved because a token
-attends only to earlier ones. Norms, activations, the softmax and the optimizer are left out; they
-are below 1 % for these models.
+weights: 4 instead of 6. Adapters need all 6, except VeRA's frozen matrices. Gradient checkpointing
+repeats the layers' forward pass (Chen et al. 2016, https://arxiv.org/abs/1604.06174). Attention is
+counted as in PaLM (Chowdhery et al. 2022, https://arxiv.org/abs/2204.02311, appendix B), halved
+because a token attends only to earlier ones. Norms, activations, the softmax and the optimizer are
+left out; they are below 1 % for these models.
 """
 
 from loragrid.models.shape import Shape

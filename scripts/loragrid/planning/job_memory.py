@@ -23,7 +23,6 @@ from loragrid.study.methods import METHODS
 from loragrid.study.settings import Settings
 from loragrid.study.study_file import Study
 
-
 # Settings that change neither the memory nor the length of a job. All others count, so that a new
 # setting counts until somebody has thought about it.
 FREE_SETTINGS = frozenset(

@@ -16,9 +16,9 @@ from loragrid.planning.forecast import device_for_model, workload_of
 from loragrid.planning.gpu_cards import PlannedDevice, planned_device
 from loragrid.planning.job_memory import (
     gpu_training_setup,
-    request_key,
     named_card_has_bf16,
     predict_scoring,
+    request_key,
     training_memory_on,
     training_setup,
 )

@@ -73,7 +73,8 @@ def read_measurements(
     """The study's records made on such a device; unreadable ones are reported and left out."""
     runs, scores = {}, {}
     # In the order of the cells, so that sums over records are the same in every process.
-    for name in dict.fromkeys(name for cell in cells for name in (cell.run, cell.base)):
+    names = [name for cell in cells for name in (cell.run, cell.base)]
+    for name in dict.fromkeys([*names, *study.bases, *study.adopted]):
         run = _read(results / "train" / name / "record.json", RunRecord)
         if run is not None and _is_on(device, run.device) and run.train_seconds > 0:
             runs[name] = run

@@ -18,8 +18,9 @@ from loragrid.study.study_file import Study
 class PlanInputs:
     """Inputs of a plan.
 
-    `finished`: the cells with a measured run; `shapes`: model → shape; `missing_shapes`: model → why its shape is unknown; `sizes` and
-    `workloads`: by run, workloads only for models of known shape.
+    `finished`: the cells with a measured run; `shapes`: model → shape; `missing_shapes`: model →
+    why its shape is unknown; `sizes` and `workloads`: by run, workloads only for models of known
+    shape.
     """
 
     study: Study
@@ -37,10 +38,11 @@ def gather_inputs(study: Study, *, results: Path, session_minutes: float | None)
     """Read what a plan needs; `session_minutes` overrides the study file's."""
     cells = study.cells
     device = planned_device(study.plan)
-    shapes, missing_shapes = _find_shapes(study, cells)
+    shapes, missing_shapes = _find_shapes(study)
     sizes, workloads = {}, {}
     known: dict[tuple, tuple[DataSize, Workload | None]] = {}
-    for cell in cells:
+    # The cell of an adopted adapter need not be a run.
+    for cell in (*cells, *(adopted.cell for adopted in study.adopted.values())):
         key = request_key(cell.settings)
         if key not in known:
             size, workload = data_size(study, cell, results), None
@@ -65,9 +67,9 @@ def gather_inputs(study: Study, *, results: Path, session_minutes: float | None)
     )
 
 
-def _find_shapes(study: Study, cells: tuple[Cell, ...]) -> tuple[dict[str, Shape], dict[str, str]]:
+def _find_shapes(study: Study) -> tuple[dict[str, Shape], dict[str, str]]:
     shapes, missing = {}, {}
-    for model in dict.fromkeys(cell.model for cell in cells):
+    for model in dict.fromkeys(cell.model for cell in (*study.cells, *study.bases.values())):
         try:
             shapes[model] = find_shape(study.models[model], network=True)
         except UserError as error:

@@ -2,6 +2,8 @@
 
 import base64
 import hashlib
+import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ COLUMNS = (
 )
 MEMORY_COLUMNS = ("predicted peak, MiB", *PARTS, "total")
 UNKNOWN = "?"
+SENTENCE_END = re.compile(r"(?<=\.)(?<! al\.) (?=[A-Z0-9`])")
 BAR_WIDTH = 600
 
 
@@ -32,8 +35,26 @@ def format_table(plan: dict[str, Any]) -> str:
     parts = _aligned([MEMORY_COLUMNS, *(_memory_texts(row) for row in plan["cells"])])
     found = problems(plan)
     separator = [""] if found else []
-    lines = [heading, "", *cells, "", *parts, "", *found, *separator, *summary(plan), ""]
+    lines = [heading, "", *cells, "", *parts, "", *found, *separator, *summary(plan), "", *_defaults(plan), ""]
     return "\n".join(lines)
+
+
+def _defaults(plan: dict[str, Any]) -> list[str]:
+    """The settings that the study file leaves to their defaults, each with its reason."""
+    # A terminal has room for the last sentence, which is the reason; the page has all of them.
+    rows = [(row["key"], setting(row["value"]), SENTENCE_END.split(row["reason"])[-1]) for row in plan["defaults"]]
+    if not rows:
+        return []
+    key_width, value_width = (max(len(row[column]) for row in rows) for column in (0, 1))
+    heading = f"{len(rows)} settings are left to their defaults:"
+    return [heading, *(f"  {key.ljust(key_width)}  {value.ljust(value_width)}  {why}" for key, value, why in rows)]
+
+
+def setting(value: Any) -> str:
+    """A value as in a study file, in one line."""
+    if isinstance(value, str):
+        return value
+    return json.dumps(value, ensure_ascii=False).replace('"', "")
 
 
 def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
@@ -199,6 +220,7 @@ def render_page(plan: dict[str, Any]) -> str:
         problems=problems(plan),
         summary=summary(plan),
         hours=hours,
+        setting=setting,
         sessions=_sessions(total["sessions"], plan["device"]["session_minutes"]),
     )
 

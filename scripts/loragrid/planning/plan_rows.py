@@ -9,6 +9,7 @@ from loragrid.planning.forecast import device_for_model, expected_rate, fitting_
 from loragrid.planning.job_memory import predict_scoring, training_memory_on, training_setup
 from loragrid.planning.plan_inputs import PlanInputs
 from loragrid.planning.scoring_cost import scoring_seconds, task_sizes
+from loragrid.study.completion import defaults_used
 from loragrid.study.grid import Cell
 from loragrid.study.settings import Section
 from loragrid.study.study_file import Study
@@ -28,7 +29,7 @@ def plan_row(inputs: PlanInputs, cell: Cell) -> dict[str, Any]:
     if shape is not None:
         row |= _memory_columns(inputs, cell, shape)
         row |= _time_columns(inputs, cell, shape)
-        row |= scoring_columns(inputs, cell, subject=cell.run, tflops=row["tflops"])
+        row |= _run_scoring(inputs, cell, tflops=row["tflops"])
     return row | {"problem": inputs.missing_shapes.get(cell.model)}
 
 
@@ -115,6 +116,16 @@ def _sessions(hours: float | None, session_minutes: float | None) -> int | None:
     return max(1, math.ceil(hours * 60 / session_minutes))
 
 
+def _run_scoring(inputs: PlanInputs, cell: Cell, *, tflops: float | None) -> dict[str, Any]:
+    """The scoring of a run at its end and at each share of its budget that is kept."""
+    columns = scoring_columns(inputs, cell, subject=cell.run, tflops=tflops)
+    times = 1 + sum(share < 1 for share in inputs.study.scoring.at)
+    if times > 1 and columns["score_hours"] is not None:
+        columns["score_hours"] *= times
+        columns["score_from"] += f", {times} times along the run"
+    return columns
+
+
 def scoring_columns(
     inputs: PlanInputs,
     cell: Cell,
@@ -152,13 +163,19 @@ def scoring_columns(
 
 
 def base_rows(inputs: PlanInputs, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A row for each untrained base, which is scored too; `rows` are the cells', in order."""
-    bases = {}
-    for cell, row in zip(inputs.study.cells, rows, strict=True):
-        if cell.base not in bases and cell.model in inputs.shapes:
-            cost = scoring_columns(inputs, cell, subject=cell.base, tflops=row["tflops"])
-            bases[cell.base] = {"base": cell.base, "model": cell.model, **cost}
-    return list(bases.values())
+    """A row for each base and adopted adapter, which are scored too; `rows` are the cells'."""
+    rates: dict[str, float | None] = {}
+    for row in rows:
+        rates.setdefault(row["model"], row["tflops"])
+    subjects = dict(inputs.study.bases)
+    # An adapter takes as long as its base.
+    subjects |= {subject: adopted.cell for subject, adopted in inputs.study.adopted.items()}
+    bases = []
+    for subject, cell in subjects.items():
+        if cell.model in inputs.shapes:
+            cost = scoring_columns(inputs, cell, subject=subject, tflops=rates.get(cell.model))
+            bases.append({"base": subject, "model": cell.model, **cost})
+    return bases
 
 
 def task_rows(study: Study) -> list[dict[str, Any]]:
@@ -169,6 +186,20 @@ def task_rows(study: Study) -> list[dict[str, Any]]:
         if size is not None:
             row |= {"items": size.items, "half_width": size.half_width}
         rows.append(row)
+    return rows
+
+
+def default_rows(study: Study) -> list[dict[str, Any]]:
+    """`key`, `value` and `reason` of every key that the study file leaves to its default.
+
+    Settings of an adapter that no run has are left out.
+    """
+    used = {name for cell in study.cells for name, value in vars(cell.settings).items() if value is not None}
+    rows = []
+    for key, value, reason in defaults_used(study.written):
+        section, name = key.split(".", 1)
+        if section != "base_case" or name in used:
+            rows.append({"key": key, "value": value, "reason": reason})
     return rows
 
 

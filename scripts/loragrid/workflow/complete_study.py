@@ -7,7 +7,6 @@ import yaml
 
 from loragrid.paths import ROOT
 from loragrid.runtime.atomic_files import write_text
-from loragrid.study.methods import not_of_method
 from loragrid.study.study_file import Study
 
 HEAD = """# The complete study file as the workflow last ran it, with every default. It is written at each start and
@@ -24,12 +23,7 @@ def write_complete_study(study: Study, results: Path) -> Path:
 
 def complete_text(study: Study) -> str:
     """The complete study file as YAML; loading it gives the same cells."""
-    settings = _portable(study.yaml)
-    base = dict(settings["base_case"])
-    # Defaults that the method does not have would be refused if they were written.
-    while (foreign := not_of_method(base["method"], base)) is not None:
-        del base[foreign]
-    text = yaml.safe_dump(settings | {"base_case": base}, sort_keys=False, allow_unicode=True, width=100)
+    text = yaml.safe_dump(_portable(study.yaml), sort_keys=False, allow_unicode=True, width=100)
     return HEAD.format(name=study.path.name) + text
 
 
