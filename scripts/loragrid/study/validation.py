@@ -160,7 +160,7 @@ def _check_cells(settings: dict[str, Any], path: Path) -> None:
 
 
 def _check_expression(point: Mapping[str, Any], name: str, path: Path, key: str) -> None:
-    value = point[name]
+    value = point.get(name)
     if not isinstance(value, str):
         return
     if "rank" in value and "rank" not in METHODS[point["method"]].settings:
