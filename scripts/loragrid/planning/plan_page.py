@@ -2,10 +2,10 @@
 
 import base64
 import hashlib
-import json
-import re
 from pathlib import Path
 from typing import Any
+
+from loragrid.planning.plan_texts import UNKNOWN, count, hours, known, last_sentence, setting
 
 TEMPLATES = Path(__file__).parent / "templates"
 PARTS = ("weights", "adapters", "gradients", "optimizer", "activations", "logits", "overhead")
@@ -23,8 +23,6 @@ COLUMNS = (
     "scoring",
 )
 MEMORY_COLUMNS = ("predicted peak, MiB", *PARTS, "total")
-UNKNOWN = "?"
-SENTENCE_END = re.compile(r"(?<=\.)(?<! al\.) (?=[A-Z0-9`])")
 BAR_WIDTH = 600
 
 
@@ -42,19 +40,12 @@ def format_table(plan: dict[str, Any]) -> str:
 def _defaults(plan: dict[str, Any]) -> list[str]:
     """The settings that the study file leaves to their defaults, each with its reason."""
     # A terminal has room for the last sentence, which is the reason; the page has all of them.
-    rows = [(row["key"], setting(row["value"]), SENTENCE_END.split(row["reason"])[-1]) for row in plan["defaults"]]
+    rows = [(row["key"], setting(row["value"]), last_sentence(row["reason"])) for row in plan["defaults"]]
     if not rows:
         return []
     key_width, value_width = (max(len(row[column]) for row in rows) for column in (0, 1))
     heading = f"{len(rows)} settings are left to their defaults:"
     return [heading, *(f"  {key.ljust(key_width)}  {value.ljust(value_width)}  {why}" for key, value, why in rows)]
-
-
-def setting(value: Any) -> str:
-    """A value as in a study file, in one line."""
-    if isinstance(value, str):
-        return value
-    return json.dumps(value, ensure_ascii=False).replace('"', "")
 
 
 def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
@@ -69,7 +60,7 @@ def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
 
 def _memory_texts(row: dict[str, Any]) -> tuple[str, ...]:
     figures = [row[f"{part}_mib"] for part in (*PARTS, "total")]
-    return (_short_name(row), *(_known(figure, ",.0f") for figure in figures))
+    return (_short_name(row), *(known(figure, ",.0f") for figure in figures))
 
 
 def _cell_texts(row: dict[str, Any]) -> tuple[str, ...]:
@@ -78,13 +69,13 @@ def _cell_texts(row: dict[str, Any]) -> tuple[str, ...]:
         _short_name(row),
         count(row["parameters"]),
         count(row["trainable"]),
-        _known(row["total_mib"], ",", " MiB"),
+        known(row["total_mib"], ",", " MiB"),
         {True: "yes", False: "NO", None: UNKNOWN}[row["fits"]],
-        _known(row["steps"], ","),
+        known(row["steps"], ","),
         count(row["tokens"]),
-        _known(petaflop, ",.3g"),
+        known(petaflop, ",.3g"),
         hours(row["train_hours"]),
-        _known(row["sessions"], ""),
+        known(row["sessions"], ""),
         hours(row["score_hours"]),
     )
 
@@ -92,10 +83,6 @@ def _cell_texts(row: dict[str, Any]) -> tuple[str, ...]:
 def _short_name(row: dict[str, Any]) -> str:
     """A run's name without the hash at its end."""
     return row["run"].rsplit("_", 1)[0]
-
-
-def _known(value: float | None, number_format: str, unit: str = "") -> str:
-    return UNKNOWN if value is None else f"{value:{number_format}}{unit}"
 
 
 def device_line(device: dict[str, Any]) -> str:
@@ -240,25 +227,3 @@ def bars(plan: dict[str, Any]) -> dict[str, Any]:
         drawn.append({"name": _short_name(row), "total_mib": row["total_mib"], "pieces": pieces})
     limit_x = round(BAR_WIDTH * limit / largest, 1) if limit else None
     return {"rows": drawn, "limit": limit, "limit_x": limit_x}
-
-
-def count(value: float | None) -> str:
-    """A count in short: 11.3 M."""
-    if value is None:
-        return UNKNOWN
-    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= size:
-            return f"{value / size:.3g} {unit}"
-    return f"{value:g}"
-
-
-def hours(value: float | None) -> str:
-    """Hours as people say them: 33 min, 1 h 33 min; seconds below one minute."""
-    if value is None:
-        return UNKNOWN
-    minutes = round(value * 60)
-    if minutes < 1:
-        return f"{value * 3600:.0f} s"
-    if minutes < 60:
-        return f"{minutes} min"
-    return f"{minutes // 60} h {minutes % 60:02d} min"
