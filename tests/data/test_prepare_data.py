@@ -15,7 +15,18 @@ from loragrid.models.loading import load_tokenizer
 from loragrid.runtime.atomic_files import sha256_file
 from loragrid.study.sections import DataSource
 from prepare_data import prepare_data
-from tests.fixtures.chat_data import PLAIN, good_rows, prepare, read_rows, study_of, talk, write_rows
+from tests.fixtures.chat_data import (
+    PLAIN,
+    as_source,
+    good_rows,
+    prepare,
+    prepare_all,
+    read_rows,
+    study_of,
+    study_of_sets,
+    talk,
+    write_rows,
+)
 
 
 def test_outputs_are_as_the_other_stages_read_them(tmp_path, toy_llama):
@@ -40,7 +51,7 @@ def test_outputs_are_as_the_other_stages_read_them(tmp_path, toy_llama):
     assert (card["format"], card["rows_read"], card["rows_kept"]) == ("sharegpt", 40, 40)
     assert (card["split"]["train_rows"], card["split"]["heldout_rows"]) == (35, 5)
     assert card["split"]["leaks"] == {"answers": 0, "prompts": 0, "short_answers": 0}
-    assert sum(card["length_histogram"]["counts"]) == 40
+    assert sum(card["length_histogram"]["counts"]) == 35
     assert len(card["length_histogram"]["edges"]) == len(card["length_histogram"]["counts"]) + 1
     tokenizer = load_tokenizer(study.models["m"])
     row = read_rows(tmp_path / "out", "train")[0]
@@ -76,10 +87,12 @@ def test_same_input_same_bytes_and_a_killed_attempt_leaves_nothing(tmp_path, toy
 
 
 def test_the_split_is_the_same_for_every_model(tmp_path, toy_llama, toy_gemma):
-    path = write_rows(tmp_path / "rows.jsonl", good_rows())
-    cards = [prepare(study_of(path, model), tmp_path / model.name) for model in (toy_llama, toy_gemma)]
-    held = [[row["row"] for row in read_rows(tmp_path / model.name, "heldout")] for model in (toy_llama, toy_gemma)]
-    assert held[0] == held[1] and cards[0]["split"] == cards[1]["split"]
+    data = {"chat": {"source": as_source(write_rows(tmp_path / "rows.jsonl", good_rows()))}}
+    study = study_of_sets(data, toy_llama, toy_gemma, axes={"model": [toy_llama.name, toy_gemma.name]})
+    cards, folders = prepare_all(study, tmp_path)
+    assert len(cards) == 2
+    held = [[row["row"] for row in read_rows(folder, "heldout")] for folder in folders.values()]
+    assert held[0] == held[1] and len({json.dumps(card["split"]) for card in cards.values()}) == 1
 
 
 def test_every_reason_is_counted_with_its_rows(tmp_path, toy_llama):
@@ -112,10 +125,11 @@ def test_every_reason_is_counted_with_its_rows(tmp_path, toy_llama):
     assert left_out + card["rows_kept"] + card["sampled_out"] == card["rows_read"]
 
 
-def test_max_rows_and_loss_on_all(tmp_path, toy_llama):
+def test_rows_and_loss_on_all(tmp_path, toy_llama):
     path = write_rows(tmp_path / "rows.jsonl", good_rows())
-    card = prepare(study_of(path, toy_llama, max_rows=20, loss_on="all"), tmp_path / "out")
-    assert (card["rows_kept"], card["sampled_out"], card["split"]["heldout_rows"]) == (20, 20, 5)
+    card = prepare(study_of(path, toy_llama, rows=20, base_case={"loss_on": "all"}), tmp_path / "out")
+    assert (card["split"]["train_rows"], card["split"]["heldout_rows"]) == (20, 5)
+    assert (card["rows_kept"], card["sampled_out"]) == (25, 15)
     row = read_rows(tmp_path / "out", "train")[0]
     assert row["labels"] == [-100, *row["input_ids"][1:]]
 
@@ -136,17 +150,17 @@ def test_mistakes_in_settings_are_user_errors(tmp_path, toy_llama):
     path = write_rows(tmp_path / "rows.jsonl", good_rows(8))
     with pytest.raises(UserError, match="does not exist"):
         open_source(DataSource(path=str(tmp_path / "none.json")), folder=tmp_path)
-    with pytest.raises(UserError, match="heldout_rows: 5 is more than half of the 8 usable rows"):
+    with pytest.raises(UserError, match=r"heldout\.rows: 5 is more than half of the 8 usable rows"):
         prepare(study_of(path, toy_llama), tmp_path / "out")
-    with pytest.raises(UserError, match=r"no row is left to train on for model m \(8 nothing left after truncation"):
-        prepare(study_of(path, toy_llama, heldout_rows=2, max_length_tokens=8), tmp_path / "out")
+    with pytest.raises(UserError, match=r"no row is left to train on for model m \(6 nothing left after truncation"):
+        prepare(study_of(path, toy_llama, heldout_rows=2, base_case={"max_length_tokens": 8}), tmp_path / "out")
     with pytest.raises(UserError, match="the study has no data set m-0000"):
         prepare_data(study=study_of(path, toy_llama), data_id="m-0000", out=tmp_path / "out")
 
 
 def test_generated_rows_are_written_beside_the_data(tmp_path, toy_llama):
     source = {"generator": "running_plans", "rows": 60, "seed": 3}
-    study = study_of(source, toy_llama, max_length_tokens=512)
+    study = study_of(source, toy_llama, base_case={"max_length_tokens": 512})
     card = prepare(study, tmp_path / "a")
     lines = (tmp_path / "a" / "source.jsonl").read_text(encoding="utf-8").splitlines()
     assert len(lines) == card["rows_read"] == 60 and all("conversations" in json.loads(line) for line in lines)
@@ -167,17 +181,16 @@ def test_the_command_line_ends_in_one_line(tmp_path, root):
 
 def test_a_length_beyond_the_model_s_context_is_refused(tmp_path, toy_llama):
     rows = write_rows(tmp_path / "rows.jsonl", good_rows())
-    assert prepare(study_of(rows, toy_llama, max_length_tokens=512), tmp_path / "out")["rows_kept"] == 40
-    with pytest.raises(
-        UserError, match=r"data\.max_length_tokens: 513 is longer than the context of model m, 512 tokens"
-    ):
-        prepare(study_of(rows, toy_llama, max_length_tokens=513), tmp_path / "longer")
+    fits, longer = (study_of(rows, toy_llama, base_case={"max_length_tokens": length}) for length in (512, 513))
+    assert prepare(fits, tmp_path / "out")["rows_kept"] == 40
+    with pytest.raises(UserError, match=r"^max_length_tokens: 513 is longer than the context of model m, 512 tokens"):
+        prepare(longer, tmp_path / "longer")
 
 
 def test_a_package_that_training_needs_is_checked_before_any_work(tmp_path, toy_llama, monkeypatch):
     monkeypatch.setattr("loragrid.runtime.optional_packages.find_spec", lambda name: None)
     study = study_of(write_rows(tmp_path / "rows.jsonl", good_rows()), toy_llama)
-    study.yaml["training"]["optimizer"] = "adamw_8bit"
+    study.yaml["base_case"]["optimizer"] = "adamw_8bit"
     with pytest.raises(UserError, match=r"adamw_8bit: needs bitsandbytes, which is not installed\. Fix: pip install"):
         prepare(study, tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -15,7 +15,8 @@ def stories(real, tmp_path):
     (tmp_path / "plain.jinja").write_text(PLAIN)
 
     def build(rows, **data):
-        return study_of(rows, real / "stories260k", template=tmp_path / "plain.jinja", max_length_tokens=384, **data)
+        settings = {"template": tmp_path / "plain.jinja", "base_case": {"max_length_tokens": 384}}
+        return study_of(rows, real / "stories260k", **settings, **data)
 
     return build
 

@@ -99,7 +99,7 @@ def tokenise(rows: RowSet, template: ChatTemplate, settings: Settings, *, path: 
                     tokenised.count_row(number, conversation, chat, encoded)
     if writer.rows == 0:
         raise UserError(
-            f"data {rows.name}: no row is left to {purpose} for model {template.model} "
+            f"data.{rows.name}: no row is left to {purpose} for model {template.model} "
             f"({tokenised.dropped}). Fix: raise max_length_tokens, or give other rows."
         )
     return tokenised
