@@ -3,6 +3,7 @@
 Usage: python scripts/tools/describe_keys.py
 """
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,34 +15,51 @@ from loragrid.study.schema import read_schema
 
 HEAD = """# Study files
 
-`config.yaml` names the study that `snakemake` runs: a file in `studies/`, or any path. A study file is complete:
-nothing is merged into it, every key must be written, and an unknown key is an error. To start your own, copy
-`studies/demo.yaml`.
+`config.yaml` names the study that `snakemake` runs: a file in `studies/`, or any path. Three keys are required:
+`title`, `data` and `models`. Every other key has a default, and an unknown key is an error.
+`snakemake --cores 1 plan` lists the defaults that a study uses, each with its reason, and `results/{study}/study.yaml`
+is the complete file as it was run. `docs/own-study.md` shows how to write one.
 
-Relative paths are looked up beside the study file first, then in the project. A number with an exponent needs a
-decimal point: `2.0e-4`, because YAML reads `2e-4` as text.
+Relative paths are looked up beside the study file first, then in the project.
 
-A run is named after everything that determines its adapter: one cell of the grid, `data`, its entry of `models`, and
-`training`. A changed setting therefore makes a new run, and an added value trains only the new cells. The following
-keys are not part of a run's identity and may be changed at any time without training again:
+**Any setting is an axis.** Each key of `base_case` may be listed under `grid.axes` with the values to try, and may
+depart in an entry of `grid.tied` or `grid.cells` and in a space of `tune.spaces`.
 
-- `save_steps`, `save_minutes`, `keep_checkpoints`, `session_minutes` and `report_to` of `training`;
-- `shape` of a model, and the path of a local file (its content counts);
-- `title`, `scoring`, `compare`, `tune` and `plan`. A change of `scoring` (except its `threads`) scores again, a change
-  of `compare` compares again.
+A run is named after everything that determines its result: its settings (the keys of `base_case`), its model and its
+data set. A changed setting therefore makes a new run, and an added value trains only the new cells. The following keys
+are not part of a run's identity and may be changed at any time without training again:
 
-`python scripts/tools/describe_keys.py` writes this page from `workflow/schemas/study.schema.yaml`.
+- the section `training`, and `title`, `scoring`, `compare`, `tune`, `adopt` and `plan`. A change of `scoring` (except
+  its `threads`) scores again, a change of `compare` compares again; a new share in `scoring.at` below 1 needs the
+  weights of that moment, which only a new training keeps;
+- the keys of data sets and models, `shape` of a model, and the path of a local file (its content counts).
 
-| key | values | meaning and reason |
-|---|---|---|
+`python scripts/tools/convert_study.py FILE` turns a study file of the earlier form, with settings under `training`,
+into this one. `python scripts/tools/describe_keys.py` writes this page from `workflow/schemas/study.schema.yaml`.
+
+| key | values | default | meaning and reason |
+|---|---|---|---|
 """
+# Maps whose keys are the settings of `base_case` again: they are described once.
+OF_SETTINGS = ("grid.axes", "grid.tied", "grid.cells.*", "tune.spaces.*")
+# Defaults that depend on other keys of the file (loragrid.study.completion).
+COMPUTED = {
+    "heldout.set": "`base_case.data`",
+    "base_case.model": "the first of `models`",
+    "base_case.data": "the first of `data`",
+    "base_case.seed": "the first of `grid.axes.seed`, else `3407`",
+    "tune.space": "the first of `tune.spaces`",
+}
 TYPE_NAMES = {"object": "map", "array": "list", "string": "text", "integer": "whole number"}
 BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
 
 
 def describe(schema: dict[str, Any]) -> str:
     """The whole page as Markdown."""
-    rows = (f"| `{key}` | {_values(node)} | {_text(node)} |" for key, node in _keys(schema, schema, ""))
+    rows = (
+        f"| `{key}` | {_values(node)} | {_default(key, node)} | {_text(node)} |"
+        for key, node in _keys(schema, schema, "")
+    )
     return HEAD + "\n".join(rows) + "\n"
 
 
@@ -60,7 +78,8 @@ def _keys(node: dict[str, Any], schema: dict[str, Any], prefix: str) -> Iterator
             seen.add(key)
             resolved = _resolve(child, schema)
             yield key, resolved
-            yield from _keys(resolved, schema, f"{key}.")
+            if key not in OF_SETTINGS:
+                yield from _keys(resolved, schema, f"{key}.")
 
 
 def _resolve(node: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
@@ -75,10 +94,22 @@ def _values(node: dict[str, Any]) -> str:
     if "const" in node:
         return f"`{node['const']}`"
     if "type" not in node:
-        return " or ".join(_values(branch) for branch in node.get("oneOf", []))
+        return " or ".join(_values(_resolve(branch, read_schema())) for branch in node.get("oneOf", []))
     kinds = [node["type"]] if isinstance(node["type"], str) else node["type"]
     limits = [f"{sign} {node[name]}" for name, sign in BOUNDS.items() if name in node]
     return ", ".join([" or ".join(TYPE_NAMES.get(kind, kind) for kind in kinds), *limits])
+
+
+def _default(key: str, node: dict[str, Any]) -> str:
+    """The default, or what it follows; nothing for a required key and for a map of optional keys."""
+    if key in COMPUTED:
+        return COMPUTED[key]
+    if "default" not in node or (node["default"] == {} and "properties" in node):
+        return ""
+    value = node["default"]
+    if not isinstance(value, str):
+        value = json.dumps(value, ensure_ascii=False).replace('"', "")
+    return f"`{value}`"
 
 
 def _text(node: dict[str, Any]) -> str:
