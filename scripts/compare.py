@@ -18,9 +18,12 @@ from typing import Any
 
 import pandas as pd
 
+from loragrid.comparing.along_runs import along_runs
 from loragrid.comparing.comparisons import Terms
 from loragrid.comparing.diagnoses import diagnose_study
+from loragrid.comparing.interactions import interactions
 from loragrid.comparing.item_tables import ItemTable
+from loragrid.comparing.learning_curves import learning_curves
 from loragrid.comparing.run_table import score_rows, subject_rows
 from loragrid.comparing.scorecard import StudyCells, scorecard
 from loragrid.comparing.study_results import SCHEMA, JudgedTables, StudyResults, judge_results, read_results
@@ -41,6 +44,7 @@ def compare(*, study: Study, results: Path, out: Path) -> dict[str, Any]:
     summary = {
         **summarise(found, judged, terms),
         **diagnoses.summary,
+        **curves_and_interactions(found, judged.noise, terms),
         "scorecard": scorecard(cells_of(found, judged)),
         "code": code_digest("compare"),
     }
@@ -69,6 +73,16 @@ def summarise(results: StudyResults, judged: JudgedTables, terms: Terms) -> dict
         "noise": judged.noise,
         "trade_offs": trade_offs(judged.comparisons, tables, results.target, terms),
         "precision_controls": judged.controls.to_dict("records"),
+    }
+
+
+def curves_and_interactions(results: StudyResults, noise: dict[str, Any], terms: Terms) -> dict[str, Any]:
+    """What compare.json says of pairs of axes, of data sizes, and of scores along runs."""
+    outcomes, tables, study = results.outcomes, results.tables, results.study
+    return {
+        "interactions": interactions(outcomes, tables, study, noise, terms),
+        "learning_curves": learning_curves(outcomes, tables, study, noise, terms),
+        "along": along_runs(outcomes, tables, results.target, noise, terms),
     }
 
 

@@ -37,7 +37,7 @@ def test_known_effects_are_found(made) -> None:
 def test_axes_against_the_base_case(made) -> None:
     _, results, summary = made
     rows = read_table(results, "axes").set_index(["axis", "value", "task"])
-    assert rows.loc[("learning_rate", "1e-3", "running_plan"), "verdict"] == "worse"
+    assert rows.loc[("learning_rate", "0.1", "running_plan"), "verdict"] == "worse"
     assert rows.loc[("rank", "64", "running_plan"), "verdict"] == "can't tell"
     assert rows.loc[("batch", "4x8", "running_plan"), "verdict"] == "can't tell"
     other = rows.loc[("model", "gemma-s", "heldout_loss")]

@@ -52,7 +52,7 @@ def _axis_row(
         # n pairs divides by n².
         "seed_share": sum(1 / len(side) for pair in pairs for side in pair if side[0].record) / len(pairs) ** 2,
         "token_ratio": _token_ratio(pairs),
-        "equal_tokens": all(_equal_tokens(pair) or intended(pair, study) for pair in pairs),
+        "equal_tokens": all(equal_tokens(pair) or intended(pair, study) for pair in pairs),
     }
     missing = [o.subject for o in everyone if o.subject not in table.values]
     if missing:
@@ -82,7 +82,7 @@ def intended(pair: Pair, study: Study) -> bool:
     return same_but_for_rows(study.data, before.settings.data, after.settings.data)
 
 
-def _equal_tokens(pair: Pair) -> bool:
+def equal_tokens(pair: Pair) -> bool:
     """Whether both sides trained on as many tokens, to within one update of the larger batch."""
     if not pair[1][0].record:
         return False

@@ -63,7 +63,8 @@ def read_results(study: Study, folder: Path) -> StudyResults:
     outcomes = collect(study, folder)
     cards = data_cards(study, folder).items()
     heldout = {data: card["heldout_fingerprint"] for data, card in cards if card.get("heldout_fingerprint")}
-    return StudyResults(study, folder, outcomes, load_items(folder, outcomes), heldout)
+    along = [part for outcome in outcomes for part in outcome.along]
+    return StudyResults(study, folder, outcomes, load_items(folder, [*outcomes, *along]), heldout)
 
 
 def judge_results(results: StudyResults, terms: Terms) -> JudgedTables:

@@ -89,12 +89,12 @@ def _kept(found: list[Row], tables: dict[str, ItemTable], terms: Terms) -> Row:
         low, high = _improvement(worst, tables)
         head |= {"worst_task": worst["task"], "worst": worst["improvement"], "worst_low": low, "worst_high": high}
     if worst is None or len(rows) < len(margined):
-        return head | {"kept": None, "kept_low": None, "kept_high": None}
-    return head | _mean_change(rows, terms.confidence)
+        return head | {"kept": None, "kept_low": None, "kept_high": None, "kept_p": None}
+    return head | mean_change(rows, terms.confidence)
 
 
-def _mean_change(rows: list[Row], confidence: float) -> Row:
-    """The mean improvement over tasks with its t interval.
+def mean_change(rows: list[Row], confidence: float) -> Row:
+    """The mean improvement over tasks with its t interval and the p value of no change.
 
     Degrees of freedom after Satterthwaite 1946, Biometrics Bulletin 2:110.
     """
@@ -107,9 +107,10 @@ def _mean_change(rows: list[Row], confidence: float) -> Row:
     df_of_sum = 1.0
     if total > 0:
         df_of_sum = total**2 / (variances**2 / df).sum()
-    mean = float(np.mean([row["improvement"] for row in rows]))
-    half = float(student.ppf(0.5 + confidence / 2, df_of_sum) * np.sqrt(total) / len(rows))
-    return {"kept": mean, "kept_low": mean - half, "kept_high": mean + half}
+    mean, stderr = float(np.mean([row["improvement"] for row in rows])), float(np.sqrt(total)) / len(rows)
+    half = float(student.ppf(0.5 + confidence / 2, df_of_sum)) * stderr
+    p = float(2 * student.sf(abs(mean) / stderr, df_of_sum)) if stderr > 0 else 1.0
+    return {"kept": mean, "kept_low": mean - half, "kept_high": mean + half, "kept_p": p}
 
 
 def _dominates(other: Row, row: Row) -> bool:
