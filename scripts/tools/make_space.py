@@ -16,13 +16,15 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from loragrid.app.catalogue import ADAPTER_FILES, Catalogue, Subject, to_json
+from loragrid.app.catalogue import Catalogue, to_json
 from loragrid.app.command_line import add_catalogue_options, catalogue_from_options
+from loragrid.app.subjects import Subject
 from loragrid.errors import UserError, print_line, run_main
 from loragrid.models.model_files import MODEL_FILES
 from loragrid.paths import ROOT, SCRIPTS
 from loragrid.runtime.atomic_files import atomic_folder, write_text
 from loragrid.runtime.code_digest import modules_of
+from loragrid.study.adopted import ADAPTER_FILES
 from loragrid.study.sections import ModelEntry
 
 CATALOGUE = "catalogue.json"

@@ -9,11 +9,12 @@ import pytest
 from loragrid.app import answer_streamer, answering
 from loragrid.app.answer_streamer import Answer
 from loragrid.app.answering import Answerer, PromptTooLong, Sampling
-from loragrid.app.catalogue import Subject
+from loragrid.app.subjects import Subject
 from loragrid.errors import UserError
 from loragrid.models.loading import load_base, load_tokenizer
 from loragrid.scoring.prompts import render
 from tests.fixtures.app_toys import finished_study, toy_catalogue
+from tests.fixtures.score_toys import write_peft
 
 GREEDY = Sampling(seed=1, temperature=0.0, max_new_tokens=40)
 DRAWN = Sampling(seed=1, temperature=1.0, max_new_tokens=40)
@@ -140,4 +141,17 @@ def test_least_recently_used_bases_and_adapters_are_dropped(
 def test_an_adapter_of_another_model_is_refused(answerer: Answerer) -> None:
     theirs = next(s for s in answerer.catalogue.subjects if s.adapter and s.model == "gem")
     with pytest.raises(UserError, match="does not fit toy"):
-        last(answerer, Subject("stray", "stray", "toy", theirs.adapter))
+        last(answerer, Subject("stray", "stray", "toy", theirs.adapter, "base"))
+
+
+def test_adapters_of_several_kinds_share_a_base(answerer: Answerer, tmp_path: Path, toy_llama: Path) -> None:
+    from peft import IA3Config
+
+    names = {"target_modules": ["k_proj", "down_proj"], "feedforward_modules": ["down_proj"]}
+    config = IA3Config(init_ia3_weights=False, task_type="CAUSAL_LM", **names)
+    folder = write_peft(toy_llama, tmp_path / "ia3", config, seed=5)
+    lora = next(s for s in answerer.catalogue.subjects if s.adapter and s.model == "toy")
+    other = Subject("other", "other", "toy", str(folder), lora.base)
+    base = answerer.catalogue.base_of(lora)
+    for subject in (lora, other, base, lora, other):
+        assert last(answerer, subject).text == alone(answerer, subject)

@@ -1,14 +1,27 @@
 """The app's catalogue: the best run, complete adapters only, adapters from elsewhere on the right base."""
 
+import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from loragrid.app.catalogue import best_run, from_json, subject_of_adapter, to_json
+from loragrid.app.answering import Answerer, Sampling
+from loragrid.app.catalogue import best_run, from_json, to_json
+from loragrid.app.subjects import run_label, subject_of_adapter
 from loragrid.errors import UserError
+from loragrid.study.completion import complete
 from loragrid.study.study_file import Study
-from tests.fixtures.app_toys import finished_study, finished_winner, toy_catalogue, trade_off, write_adapter
+from tests.fixtures.app_toys import (
+    finished_study,
+    finished_winner,
+    toy_catalogue,
+    trade_off,
+    write_adapter,
+    write_run_record,
+)
+from tests.fixtures.score_toys import write_model
 
 
 @pytest.fixture
@@ -31,8 +44,8 @@ def test_starts_with_the_best_run_and_lists_base_and_runs(study: Study) -> None:
     assert catalogue.prompts == (("p1: A rephrased prompt", "A rephrased prompt"),)
     assert [s.label for s in catalogue.subjects] == [
         "toy, untrained",
-        "toy, lr 1e-2, rank 4, 2×4",
-        "toy, lr 2e-2, rank 4, 2×4",
+        "toy, base case",
+        "toy, learning rate 0.02",
     ]
 
 
@@ -58,7 +71,7 @@ def test_the_winner_of_the_search_is_offered_and_may_be_the_best(study: Study, t
     assert winner not in [s.name for s in toy_catalogue(study).subjects], "the search is not part of this study"
     catalogue = toy_catalogue(searched)
     assert catalogue.subjects[-1].name == winner
-    assert catalogue.subjects[-1].label == "search winner: toy, lr 3e-3, rank 64, 2×4"
+    assert catalogue.subjects[-1].label == "toy, search winner"
     first = catalogue.subjects[1].name
     compared(study, trade_off(first, gain=0.3), trade_off(winner, gain=0.4))
     assert toy_catalogue(searched).start == winner == toy_catalogue(searched, run=winner).start
@@ -74,7 +87,7 @@ def test_a_changed_adapter_is_refused(study: Study) -> None:
     run = study.cells[0].run
     weights = study.path.parent / "results" / "train" / run / "adapter" / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
-    with pytest.raises(UserError, match="was changed since"):
+    with pytest.raises(UserError, match="changed since their record"):
         toy_catalogue(study)
 
 
@@ -97,7 +110,7 @@ def test_adapter_from_a_folder_finds_its_base(study: Study, tmp_path: Path, toy_
     [
         ({"base_model_name_or_path": "someone/else"}, "no model like its base .someone/else..*--model, one of toy"),
         ({"base_model_name_or_path": None}, "no model like its base .none named."),
-        ({"peft_type": "PROMPT_TUNING"}, "not LoRA"),
+        ({"peft_type": "PROMPT_TUNING"}, r"not a kind of adapter that is supported \(PROMPT_TUNING\)"),
         (None, "no adapter_model.safetensors.*pickled weights are never loaded"),
     ],
 )
@@ -111,18 +124,18 @@ def test_adapters_that_cannot_be_used(
         config = folder / "adapter_config.json"
         config.write_text(json.dumps(json.loads(config.read_text()) | change))
     with pytest.raises(UserError, match=message):
-        subject_of_adapter(study.models, str(folder), None)
+        subject_of_adapter(study, str(folder), None)
 
 
 def test_model_must_be_of_the_study(study: Study, tmp_path: Path, toy_llama: Path) -> None:
     folder = write_adapter(tmp_path / "mine", toy_llama, seed=9)
     with pytest.raises(UserError, match=r"--model: not a model of the study \(other\). Fix: give one of toy"):
-        subject_of_adapter(study.models, str(folder), "other")
+        subject_of_adapter(study, str(folder), "other")
 
 
-def test_a_missing_hub_adapter_gives_one_line() -> None:
-    with pytest.raises(UserError, match="no such folder, and the hub does not provide it"):
-        subject_of_adapter({}, "no/such@1234", None)
+def test_a_missing_hub_adapter_gives_one_line(study: Study) -> None:
+    with pytest.raises(UserError, match="--adapter: no/such at revision 1234 cannot be downloaded from the hub"):
+        subject_of_adapter(study, "no/such@1234", None)
 
 
 def test_json_keeps_all_and_finds_paths_beside_the_file(study: Study, tmp_path: Path) -> None:
@@ -136,3 +149,66 @@ def test_json_keeps_all_and_finds_paths_beside_the_file(study: Study, tmp_path: 
     path.write_text(json.dumps(value))
     assert from_json(path).subjects[1].adapter == str(path.parent / "a/b")
     assert from_json(path).report == str(path.parent / "r.html")
+
+
+def with_more(study: Study, **sections: object) -> Study:
+    """The study with whole sections changed, over the same results."""
+    return replace(study, yaml=complete(copy.deepcopy(study.yaml) | sections))
+
+
+def test_a_run_is_named_by_what_departs(study: Study) -> None:
+    axes = {
+        "target_modules": ["all-linear", ["q_proj", "v_proj"]],
+        "method": ["lora", "dora"],
+        "batch": [[2, 4], [4, 8]],
+    }
+    grid = {"axes": axes, "tied": [{"rank": 64, "learning_rate": 1e-3}], "cells": {"big": {"rank": 128, "alpha": 64}}}
+    labels = [run_label(cell) for cell in with_more(study, grid=grid).cells]
+    assert labels[0] == "toy, base case"
+    for label in (
+        "toy, target modules q_proj, v_proj",
+        "toy, dora",
+        "toy, batch 4×8",
+        "toy, rank 64, learning rate 0.001",
+        "toy, big",
+    ):
+        assert label in labels, labels
+
+
+def test_a_whole_model_and_an_adopted_adapter_answer_and_a_bad_one_is_left_out(
+    study: Study, tmp_path: Path, toy_llama: Path, capsys: pytest.CaptureFixture
+) -> None:
+    good, bad = tmp_path / "good", tmp_path / "bad"
+    for seed, folder in enumerate((good, bad), start=20):
+        write_adapter(folder, toy_llama, seed)
+    config = json.loads((bad / "adapter_config.json").read_text())
+    (bad / "adapter_config.json").write_text(json.dumps(config | {"modules_to_save": ["embed_tokens"]}))
+    adopt = {key: {"path": str(folder), "model": "toy"} for key, folder in (("good", good), ("bad", bad))}
+    full = with_more(study, grid={"axes": {"method": ["lora", "full"]}}, adopt=adopt)
+    cell = full.cells[1]
+    folder = tmp_path / "results" / "train" / cell.run
+    write_model(toy_llama, folder / "model", seed=3)
+    write_run_record(folder, cell)
+    catalogue = toy_catalogue(full)
+    whole, adopted = catalogue.subject(cell.run), catalogue.subjects[-1]
+    assert (whole.label, whole.adapter, whole.model, whole.tuned) == ("toy, full", None, cell.run, True)
+    assert catalogue.models[cell.run].folder == folder / "model"
+    assert (adopted.label, adopted.adapter) == ("toy, adopted good", str(good))
+    assert catalogue.base_of(whole) == catalogue.base_of(adopted) == catalogue.subjects[0]
+    assert "left out: adopt.bad: an adapter with new vocabulary" in capsys.readouterr().err
+    answerer = Answerer(catalogue)
+    texts = {s.name: list(answerer.stream(s, "Hello", Sampling(1, 0.0, 40)))[-1].text for s in catalogue.subjects}
+    assert len(set(texts.values())) == len(catalogue.subjects)
+    assert (
+        list(answerer.stream(catalogue.subjects[0], "Hello", Sampling(1, 0.0, 40)))[-1].text
+        == texts[catalogue.subjects[0].name]
+    )
+
+
+def test_bases_in_two_precisions_stay_apart(study: Study) -> None:
+    catalogue = toy_catalogue(with_more(study, grid={"axes": {"precision": ["32bit", "16bit"]}}))
+    assert [s.label for s in catalogue.subjects if not s.tuned] == ["toy-32bit, untrained", "toy-16bit, untrained"]
+    assert {key: entry.precision for key, entry in catalogue.models.items()} == {
+        "toy-32bit": "32bit",
+        "toy-16bit": "16bit",
+    }

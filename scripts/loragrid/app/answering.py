@@ -13,6 +13,7 @@ from loragrid.app.answer_streamer import Answer, AnswerStreamer
 from loragrid.app.catalogue import Catalogue, Subject
 from loragrid.errors import UserError, first_line
 from loragrid.models.loading import load_base, load_tokenizer, torch_device
+from loragrid.runtime.atomic_files import read_json
 from loragrid.scoring.generation import end_token_ids
 from loragrid.scoring.prompts import render
 from loragrid.study.sections import ModelEntry
@@ -108,6 +109,7 @@ class LoadedBase:
     def __init__(self, entry: ModelEntry, device: str) -> None:
         self.tokenizer = load_tokenizer(entry)
         self.model = load_base(entry, device=device)
+        self._kind: str | None = None
         # PEFT puts adapter names into module paths, so the run names, which may have dots, cannot be used.
         self._names: OrderedDict[str, str] = OrderedDict()
         self._count = 0
@@ -129,6 +131,12 @@ class LoadedBase:
             raise UserError(
                 f"{subject.adapter}: the adapter folder has no adapter_model.safetensors. Fix: train the run again."
             )
+        kind = read_json(Path(subject.adapter) / "adapter_config.json").get("peft_type")
+        if self._names and kind != self._kind:
+            # PEFT holds adapters of one kind at a time.
+            self.model = self.model.unload()
+            self._names.clear()
+        self._kind = kind
         name = f"adapter{self._count}"
         self._count += 1
         try:
