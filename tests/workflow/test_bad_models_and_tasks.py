@@ -96,7 +96,7 @@ TRAINING = {
     "no rows": (in_data("train.parquet", lambda f: f.unlink()), ["train.parquet"]),
     "half the rows": (in_data("heldout.parquet", lambda f: os.truncate(f, 99)), ["heldout.parquet"]),
     "a library that is not installed": (setting("training.report_to", "trackio"), ["training.report_to", "trackio"]),
-    "a precision that no CPU trains in": (setting("training.compute_dtype", "fp16"), ["training.compute_dtype"]),
+    "a precision that no CPU trains in": (setting("base_case.compute_dtype", "fp16"), ["compute_dtype"]),
     "no base": (in_model(lambda f: (f / "model.safetensors").unlink()), ["model", "safetensors"]),
     "half a base": (in_model(lambda f: os.truncate(f / "model.safetensors", 999)), ["model", "safetensors"]),
     "a base with a number in words": (config(num_hidden_layers="two"), ["model", "config.json", "num_hidden_layers"]),

@@ -42,9 +42,9 @@ def test_plan_run_and_report(tmp_path: Path, toy_llama: Path, monkeypatch: pytes
     monkeypatch.setenv("PYTHONPATH", str(checkout.folder / "scripts"))
     checkout.study = checkout.folder / "demo.yaml"
     settings = yaml.safe_load((ROOT / "config/studies/demo.yaml").read_text())
-    settings["data"]["heldout_rows"], settings["data"]["source"]["rows"] = 8, 240
-    settings["grid"] |= {"learning_rate": [1.0e-2], "rank": [16], "batch": [[2, 4]], "model": ["llama-s"]}
-    settings["training"] |= {"budget": {"steps": 4}, "evaluate_every_steps": 2}
+    settings["heldout"]["rows"], settings["data"]["plans"]["source"]["rows"] = 8, 240
+    settings["grid"] = {}
+    settings["base_case"] |= {"budget": {"steps": 4}, "evaluations": 2}
     settings["scoring"] |= {"limit": 4, "retention": ["world_sums"], "qualitative": None}
     checkout.write(settings)
     book = nbformat.read(NOTEBOOK, as_version=4)
@@ -61,7 +61,7 @@ def test_plan_run_and_report(tmp_path: Path, toy_llama: Path, monkeypatch: pytes
 
     NotebookClient(book, timeout=600, resources={"metadata": {"path": str(checkout.folder)}}).execute()
 
-    assert "sessions" in text_of(cells["plan"]) and "llama-s_lr1e-2" in text_of(cells["plan"])
+    assert "sessions" in text_of(cells["plan"]) and "llama-s" in text_of(cells["plan"])
     assert "report: reports/demo/report.html" in text_of(cells["run"])
     assert "&lt;html" in cells["report"].outputs[-1]["data"]["text/html"]
     assert (tmp_path / "drive/reports/demo/report.html").exists()

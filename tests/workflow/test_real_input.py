@@ -36,7 +36,7 @@ def prepare(study: Study, folder: Path) -> dict:
 @pytest.mark.slow
 def test_a_real_llama_learns_alpaca_and_is_scored_on_blimp(real: Path, tmp_path: Path) -> None:
     study = variant(
-        tmp_path, "short", {"training": {"budget": {"steps": 12}, "evaluate_every_steps": 12}, "scoring": {"limit": 60}}
+        tmp_path, "short", {"base_case": {"budget": {"steps": 12}, "evaluations": 1}, "scoring": {"limit": 60}}
     )
     command = [sys.executable, "-m", "snakemake", "--cores", "1", "--directory", tmp_path, "--config", f"study={study}"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
@@ -59,8 +59,9 @@ def test_conversations_with_tool_calls_are_trained_on(real: Path, tmp_path: Path
         tmp_path,
         "tools",
         {
-            "data": {"source": {"path": str(real / "chat/sharegpt_tools.json")}, "heldout_rows": 20},
-            "training": {"budget": {"steps": 3}},
+            "data": {"rows": {"source": {"path": str(real / "chat/sharegpt_tools.json")}}},
+            "heldout": {"set": "rows", "rows": 20},
+            "base_case": {"data": "rows", "budget": {"steps": 3}},
         },
     )
     study = load_study(str(path))
@@ -76,7 +77,15 @@ def test_a_conversation_with_an_empty_reply_is_counted(real: Path, tmp_path: Pat
     broken = json.loads((real / "chat/sharegpt_missing_turn.json").read_text())
     rows = [broken, *json.loads((real / "chat/sharegpt_tools.json").read_text())]
     (tmp_path / "rows.json").write_text(json.dumps(rows))
-    path = variant(tmp_path, "missing", {"data": {"source": {"path": "rows.json"}, "heldout_rows": 20}})
+    path = variant(
+        tmp_path,
+        "missing",
+        {
+            "data": {"rows": {"source": {"path": "rows.json"}}},
+            "heldout": {"set": "rows", "rows": 20},
+            "base_case": {"data": "rows"},
+        },
+    )
     card = prepare(load_study(str(path)), tmp_path / "data")
     reasons = {reason: found for reason, found in card["dropped"].items() if 1 in found["first_rows"]}
     assert len(reasons) == 1 and "reply" in next(iter(reasons))

@@ -62,7 +62,7 @@ def test_the_winner_of_a_study_of_several_models(tmp_path: Path, toy_llama: Path
     path = make(tmp_path, toy_llama).path
     settings = yaml.safe_load(path.read_text())
     settings["models"]["other"] = settings["models"]["toy"] | {"path": str(toy_gemma)}
-    settings["grid"]["model"] = ["toy", "other"]
+    settings["grid"] = {"axes": {"model": ["toy", "other"]}}
     path.write_text(yaml.safe_dump(settings))
     study = load_study(str(path))
     run = finish_search(study, tmp_path)
@@ -87,8 +87,8 @@ def test_a_search_that_is_part_of_the_study_runs_to_a_compared_winner(tmp_path: 
     """For real, with two workers at once: the page shows a winner that was trained and scored like any run."""
     checkout = Checkout(tmp_path, toy_llama)
     settings = checkout.settings
-    settings["grid"]["learning_rate"] = [1.0e-2]
-    settings["training"]["budget"] = {"steps": 8}
+    settings["grid"] = {}
+    settings["base_case"]["budget"] = {"steps": 8}
     small = {"trials": 6, "budget": {"steps": 9}, "evaluations": 3, "heldout_rows": 4, "enabled": True, "workers": 2}
     space = {"learning_rate": {"low": 1.0e-4, "high": 1.0e-1, "log": True}, "rank": {"choices": [2, 4]}}
     pruner = {"min_evaluations": 1, "reduction_factor": 2}

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 from loragrid.paths import ROOT
 from tests.fixtures.checkout import Checkout
@@ -73,10 +74,39 @@ def test_a_finished_study_is_finished_however_its_path_is_written_and_wherever_i
 def test_one_more_learning_rate_trains_and_scores_one_more_run(finished: Checkout) -> None:
     before = finished.settings
     after = finished.settings
-    after["grid"]["learning_rate"].append(3.0e-3)
+    after["grid"]["axes"]["learning_rate"].append(3.0e-3)
     finished.write(after)
     assert finished.planned() == {"train": 1, "score": 1, "compare": 1, "report": 1}
     finished.write(before)
+
+
+@pytest.mark.slow
+def test_the_axis_dropout_added_to_a_finished_study_trains_only_its_cells(finished: Checkout) -> None:
+    before, trained = finished.settings, finished.adapters()
+    after = finished.settings
+    after["grid"]["axes"]["dropout"] = [0.0, 0.1]
+    finished.write(after)
+    assert finished.planned() == {"train": 1, "score": 1, "compare": 1, "report": 1}
+    done = finished.snakemake()
+    assert done.returncode == 0, done.stderr[-3000:]
+    (new,) = finished.adapters().keys() - trained.keys()
+    assert "_dropout0.1_" in new and finished.adapters().items() > trained.items()
+    assert new in (finished.folder / "reports/toy/report.html").read_text()
+    finished.write(before)
+    assert finished.snakemake().returncode == 0
+
+
+@pytest.mark.slow
+def test_the_complete_study_file_is_written_as_the_study_was_run(finished: Checkout) -> None:
+    complete = finished.folder / "results/toy/study.yaml"
+    written = yaml.safe_load(complete.read_text())
+    assert written["base_case"]["dropout"] == 0.0 and "dropout" not in finished.settings["base_case"]
+    # A dry run and a plan run nothing.
+    complete.unlink()
+    assert finished.planned() == {} and finished.snakemake("plan").returncode == 0
+    assert not complete.exists()
+    assert finished.snakemake("--forcerun", "report").returncode == 0
+    assert yaml.safe_load(complete.read_text()) == written
 
 
 @pytest.mark.slow
@@ -132,7 +162,7 @@ def test_a_run_killed_with_its_group_resumes_to_the_same_adapter(
 
 def test_a_user_s_mistake_is_one_line_and_not_a_traceback(tmp_path: Path) -> None:
     study = tmp_path / "bad.yaml"
-    study.write_text((ROOT / "config/studies/demo.yaml").read_text().replace("rank: 16", "rank: 0", 1))
+    study.write_text((ROOT / "config/studies/demo.yaml").read_text().replace("base_case:", "base_case:\n  rank: 0"))
     command = [sys.executable, "-m", "snakemake", "--cores", "1", "--directory", tmp_path, "--config", f"study={study}"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2

@@ -98,7 +98,7 @@ def test_a_run_that_an_orphan_finishes_is_not_trained_again(work: Workplace, mon
 def test_a_session_ends_for_all_jobs_of_a_call(work: Workplace) -> None:
     """Two cells: the first pauses at a checkpoint, and the second, whose session it was too, does not begin."""
     settings = work.settings
-    settings["grid"]["learning_rate"] = [1.0e-2, 1.0e-3]
+    settings["grid"] = {"axes": {"learning_rate": [1.0e-2, 1.0e-3]}}
     work.write(settings)
     first, second = (work.drive / "results/toy/train" / cell.run for cell in load_study(str(work.study)).cells)
     command = [*work.command("--until", "train"), "session_minutes=30"]
