@@ -13,6 +13,7 @@ from loragrid.reporting.comparison_tables import (
 )
 from loragrid.reporting.costs_section import cost_table, total_cost
 from loragrid.reporting.data_section import data_facts
+from loragrid.reporting.designs_section import along_part, interaction_parts, size_parts
 from loragrid.reporting.page import Material, asked
 from loragrid.reporting.provenance_section import assumptions, provenance, reproduce, sessions
 from loragrid.reporting.runs_section import run_rows, setting_columns
@@ -58,6 +59,9 @@ def _comparisons(material: Material) -> dict[str, Any]:
         "factorial": material.study.grid.design == "factorial",
         "case_seed": material.study.base_case.seed,
         "axes": axis_sections(material),
+        "pairs_of_axes": interaction_parts(material),
+        "data_sizes": size_parts(material),
+        "along": along_part(material),
         "ship": ship_lines(compared),
         "against_base": base_rows(material),
         "controls": control_rows(material),

@@ -1,0 +1,63 @@
+"""The page's parts on two axes together, on data sizes, and on scores along runs."""
+
+from typing import Any
+
+from loragrid.formatting import axis_name, listed, visible
+from loragrid.reporting.figures.design_figures import MOST_LINES, heat_name
+from loragrid.reporting.page import Material, departure_text
+from loragrid.reporting.sentences.along import along_sentence
+from loragrid.reporting.sentences.findings import start
+from loragrid.reporting.sentences.interactions import families_text, interaction_finding
+from loragrid.reporting.sentences.learning_curves import curve_finding, seeds_text, tokens_text
+
+
+def interaction_parts(material: Material) -> list[dict[str, Any]]:
+    """Per pair of axes its title, its sentences, and the names of its figures, targets apart."""
+    compared = material.compared
+    parts = []
+    for number, pair in enumerate(compared.summary["interactions"]):
+        names = {task: heat_name(number, task) for task in pair["tasks"]}
+        targets = [task for task in names if compared.summary["tasks"][task]["group"] == "target"]
+        parts.append(
+            {
+                "title": start(f"{axis_name(pair['columns_axis'])} and {axis_name(pair['rows_axis'])}"),
+                "rows_axis": axis_name(pair["rows_axis"]),
+                "findings": interaction_finding(pair, compared),
+                "families": families_text(pair),
+                "averaged": pair["places"] > 1,
+                "targets": [names[task] for task in targets],
+                "others": [names[task] for task in names if task not in targets],
+            }
+        )
+    return parts
+
+
+def size_parts(material: Material) -> list[dict[str, Any]]:
+    """Per series of data sizes its sentences and the names of its figures."""
+    parts = []
+    for number, curve in enumerate(material.compared.summary["learning_curves"]):
+        departs = listed([departure_text(axis, value) for axis, value in curve["departs"].items()])
+        parts.append(
+            {
+                "title": "Training rows" + (f" ({departs})" if departs else ""),
+                "finding": curve_finding(curve),
+                "tokens": tokens_text(curve),
+                "count": seeds_text(curve),
+                "fitted": curve["fit"]["code"] == "fitted",
+                "figures": [f"rows_{number}_loss", f"rows_{number}_target"],
+            }
+        )
+    return parts
+
+
+def along_part(material: Material) -> dict[str, Any] | None:
+    """What happened along the runs that were scored at several shares; None if none was."""
+    compared = material.compared
+    rows = compared.summary["along"]
+    if not rows:
+        return None
+    return {
+        "lines": [(visible(compared.setting_labels[row["run"]], 80), along_sentence(row, compared)) for row in rows],
+        "seeds": min(row["seeds"] for row in rows),
+        "not_drawn": max(0, len(rows) - MOST_LINES),
+    }

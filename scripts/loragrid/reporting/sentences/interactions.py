@@ -1,0 +1,124 @@
+"""Sentences on two settings together: does the best value of one move with the other?"""
+
+from typing import Any
+
+from loragrid.comparing.paired_statistics import UNSURE
+from loragrid.formatting import (
+    axis_name,
+    axis_value,
+    between,
+    change,
+    decimals,
+    detectable,
+    listed,
+    plain_name,
+    plural,
+)
+from loragrid.reporting.compared_study import ComparedStudy
+
+MOST_CONTRASTS = 2  # proved interactions in one sentence
+
+
+def interaction_finding(pair: dict[str, Any], compared: ComparedStudy) -> list[str]:
+    """Sentences on one pair of axes: the movement on the main target, the interaction, other tasks."""
+    task = compared.target if compared.target in pair["tasks"] else next(iter(pair["tasks"]), None)
+    if task is None:
+        return ["No task is scored at these values yet."]
+    if pair["unequal_tokens"]:
+        return ["Not tested: some of these runs trained on more tokens than others."]
+    found = [movement_text(pair, task), interaction_text(pair, task, compared.units[task])]
+    elsewhere = [
+        f"{plain_name(name)}: {MOVEMENT_WORDS[scores['movement']['code']]}"
+        for name, scores in pair["tasks"].items()
+        if name != task and scores["movement"]["code"] in ("moves", "stays")
+    ]
+    if elsewhere:
+        found.append(f"On other tasks the best {axis_name(pair['columns_axis'])}: {listed(elsewhere)}.")
+    if pair["seeds"] == 1:
+        found.append("Some of these values have one seed only: part of a difference may be the luck of the seed.")
+    return [sentence for sentence in found if sentence]
+
+
+MOVEMENT_WORDS = {"moves": "moves (proved)", "stays": "is the same in every row (proved)"}
+
+
+def movement_text(pair: dict[str, Any], task: str) -> str:
+    """Whether the best column moves with the row on one task: yes, no, or can't tell."""
+    rows, columns = axis_name(pair["rows_axis"]), axis_name(pair["columns_axis"])
+    movement, on = pair["tasks"][task]["movement"], f"on {plain_name(task)}"
+    if movement["code"] == "not_tested":
+        return f"Whether the best {columns} moves with the {rows} was not tested {on}: scores are missing."
+    if movement["code"] == "moves":
+        seen = [
+            f"at {rows} {_row(pair, row)} {_column(pair, better)} is better than {_column(pair, other)}"
+            for row, better, other in movement["evidence"]
+        ]
+        return f"Proved: the best {columns} moves with the {rows} {on}; {seen[0]}, but {seen[1]}."
+    if movement["code"] == "stays":
+        best = _column(pair, movement["best"])
+        return f"Proved not to move: {columns} {best} is the best of these at every {rows} {on}."
+    return f"Can’t tell whether the best {columns} moves with the {rows} {on}. {_measured(pair, task)}"
+
+
+def _measured(pair: dict[str, Any], task: str) -> str:
+    """The best column of each row as measured."""
+    rows, best = axis_name(pair["rows_axis"]), pair["tasks"][task]["best"]
+    if None in best:
+        return "Scores are missing."
+    where: dict[str, list[str]] = {}
+    for row, column in zip(pair["rows"], best):
+        where.setdefault(_column(pair, pair["columns"][column]), []).append(_row(pair, row))
+    if len(where) == 1:
+        return f"Measured, it is {next(iter(where))} at every {rows}, but not every difference in a row is proved."
+    seen = [f"{column} at {rows} {listed(values)}" for column, values in where.items()]
+    return f"Measured, it is {listed(seen)}, but the differences within the rows do not prove it."
+
+
+def interaction_text(pair: dict[str, Any], task: str, unit: str) -> str:
+    """Whether the effects of the two settings add up on one task."""
+    contrasts = pair["tasks"][task]["contrasts"]
+    if not contrasts:
+        return ""
+    names = listed([axis_name(pair["rows_axis"]), axis_name(pair["columns_axis"])])
+    proved = [row for row in contrasts if row["verdict"] != UNSURE]
+    if not proved:
+        known = [row["detectable"] for row in contrasts if row["detectable"] is not None]
+        least = detectable(max(known), unit) if len(known) == len(contrasts) else "none of any size"
+        return f"No interaction is proved: the effects of {names} may simply add up (detectable: {least})."
+    proved.sort(key=lambda row: -abs(row["difference"]))
+    texts = [_contrast(pair, row, unit) for row in proved[:MOST_CONTRASTS]]
+    more = len(proved) - len(texts)
+    also = f", and {plural(more, 'other pair')} of values" if more > 0 else ""
+    return f"An interaction is proved, so the effects of {names} do not add up: {'; '.join(texts)}{also}."
+
+
+def _contrast(pair: dict[str, Any], row: dict[str, Any], unit: str) -> str:
+    both = (
+        f"{axis_name(pair['rows_axis'])} {_row(pair, row['row'])} with "
+        f"{axis_name(pair['columns_axis'])} {_column(pair, row['column'])}"
+    )
+    places = decimals(row["low"], row["high"])
+    amount = change(row["difference"], unit, words=True, places=places)
+    return f"{both} differs from the sum of both by {amount} ({between(row['low'], row['high'], unit)})"
+
+
+def _row(pair: dict[str, Any], value: str) -> str:
+    return axis_value(pair["rows_axis"], value)
+
+
+def _column(pair: dict[str, Any], value: str) -> str:
+    return axis_value(pair["columns_axis"], value)
+
+
+def families_text(pair: dict[str, Any]) -> str:
+    """How many tests of a pair of axes are corrected together."""
+    targets, kept = pair["families"]
+    if not targets + kept:
+        return ""
+    families = [
+        f"{plural(count, 'test')} on {what} tasks"
+        for count, what in ((targets, "target"), (kept, "retention"))
+        if count
+    ]
+    together = "each of these families" if len(families) > 1 else "this family"
+    return f"Tested beside the other comparisons: {listed(families)}, {together} corrected by itself."
