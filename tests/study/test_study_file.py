@@ -156,6 +156,11 @@ def test_paths_are_looked_up_beside_the_study_file_before_the_project(load, tmp_
             "no.jsonl",
             "scoring.qualitative: file not found, neither beside the study file nor in the project (no.jsonl)",
         ),
+        ("models.llama-s.chat_template", "é" * 5000, "models.llama-s.chat_template: file not found, neither beside"),
+        ("plan.row_tokens", 1.0e300, "plan.row_tokens: above the maximum of 10000000 (1e+300)"),
+        ("base_case.threads", 10**30, "base_case.threads: above the maximum of 1024"),
+        ("training.save_steps", 10**30, "training.save_steps: too large a number (1000"),
+        ("base_case.model", "m" * 9000, "base_case.model: not a key of models ('mmm"),
         ("compare.alpha", 0.7, "compare.alpha: not below 0.5 (0.7)"),
     ],
 )
@@ -165,6 +170,7 @@ def test_a_bad_key_is_named_with_its_fix(load, key: str, value: object, message:
     line = str(caught.value)
     assert message in line
     assert line.startswith("mine.yaml: ") and ". Fix: " in line and line.endswith(".") and "\n" not in line
+    assert len(line) < 1200
 
 
 @pytest.mark.parametrize(
@@ -188,8 +194,9 @@ def test_unknown_names_and_missing_files_are_named() -> None:
         load_study("dmeo")
     with pytest.raises(UserError, match=r"no/such\.yaml: study file not found\. Fix: check the path"):
         load_study("no/such.yaml")
-    with pytest.raises(UserError, match="unknown"):
-        load_study("../../etc/passwd")
+    for name in ("../../etc/passwd", "", "x" * 9000):
+        with pytest.raises(UserError, match=r"unknown\. Fix: use one of demo"):
+            load_study(name)
 
 
 def test_a_number_with_an_exponent_needs_no_point(load) -> None:

@@ -49,8 +49,13 @@ def _resolve(path: Path, key: str, name: str, *, folder: bool = False) -> str:
     """The absolute path of a file (or folder) that the study file names under `key`."""
     # The study's own folder comes first, so that a study and its files can be moved together.
     for parent in (path.parent, ROOT):
-        found = (parent / name).expanduser()
-        exists = found.is_dir() if folder else found.is_file()
+        found = parent / name
+        try:
+            found = found.expanduser()
+            exists = found.is_dir() if folder else found.is_file()
+        except (OSError, RuntimeError):
+            # A name that is too long for the file system, or the home folder of nobody (`~x`).
+            exists = False
         if exists:
             return str(found.resolve())
     kind = "folder" if folder else "file"

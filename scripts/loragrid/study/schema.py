@@ -23,6 +23,7 @@ NOT_SEARCHED = (
     *("model", "precision", "compute_dtype", "backend", "threads", "seed"),
     *("data", "max_length_tokens", "loss_on", "budget", "evaluations"),
 )
+LONGEST_PART = 700  # characters of a part of a message
 SCHEMA = ROOT / "workflow" / "schemas" / "study.schema.yaml"
 TYPE_NAMES = {
     "integer": "a whole number",
@@ -110,8 +111,15 @@ def resolve(node: dict[str, Any]) -> dict[str, Any]:
 
 def study_error(path: Path, key: str | None, problem: str, *, fix: str) -> UserError:
     """The error about a key of a study file, or about the whole file if `key` is None."""
-    place = path.name if key is None else f"{path.name}: {key}"
-    return UserError(f"{place}: {problem}. Fix: {fix}.")
+    place = path.name if key is None else f"{path.name}: {_short(key)}"
+    return UserError(f"{place}: {_short(problem)}. Fix: {_short(fix)}.")
+
+
+def _short(text: str) -> str:
+    """The text without its middle if a value in it is too long to read."""
+    if len(text) <= LONGEST_PART:
+        return text
+    return f"{text[: LONGEST_PART - 100]} … {text[-90:]}"
 
 
 def one_of(names: Iterable[str]) -> str:

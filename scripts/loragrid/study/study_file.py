@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -175,14 +176,16 @@ def load_study(name_or_path: str) -> Study:
 def _find_file(name: str) -> Path:
     if name.endswith((".yaml", ".yml")):
         for folder in (Path.cwd(), ROOT):
-            if (folder / name).is_file():
-                return (folder / name).resolve()
+            with suppress(OSError):
+                if (folder / name).is_file():
+                    return (folder / name).resolve()
         raise UserError(f"{name}: study file not found. Fix: check the path.")
-    path = ROOT / "config" / "studies" / f"{name}.yaml"
+    studies = ROOT / "config" / "studies"
+    path = studies / f"{name}.yaml"
     # The pattern keeps a name such as ../../etc/passwd from leaving the folder.
-    if not re.fullmatch(r"[\w.-]+", name) or not path.is_file():
-        known = sorted(file.stem for file in path.parent.glob("*.yaml"))
-        raise UserError(f"study {name!r}: unknown. Fix: {one_of(known)}, or give the path of a .yaml file.")
+    if not re.fullmatch(r"[\w.-]{1,200}", name) or not path.is_file():
+        known = sorted(file.stem for file in studies.glob("*.yaml"))
+        raise UserError(f"study {name[:200]!r}: unknown. Fix: {one_of(known)}, or give the path of a .yaml file.")
     return path
 
 

@@ -19,6 +19,8 @@ from loragrid.study.schema import check_schema, dotted_key, one_of, study_error
 # nothing.
 MAY_BE_ZERO = ("weight_decay", "dropout", "max_grad_norm")
 EXPRESSIONS = ("learning_rate", "alpha")
+# Whole numbers that every library and file format here can hold.
+LARGEST_WHOLE = 2**53
 
 
 def check_written(settings: dict[str, Any], path: Path) -> None:
@@ -58,6 +60,8 @@ def _check_finite(value: Any, path: Path, key: list[str | int]) -> None:
             _check_finite(item, path, [*key, index])
     elif isinstance(value, float) and not math.isfinite(value):
         raise study_error(path, dotted_key(key), f"not a finite number ({value})", fix="give a finite number")
+    elif isinstance(value, int) and abs(value) > LARGEST_WHOLE:
+        raise study_error(path, dotted_key(key), f"too large a number ({value})", fix=f"give {LARGEST_WHOLE} or less")
 
 
 def _departures(settings: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
