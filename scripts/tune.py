@@ -131,18 +131,7 @@ def write_result(study: Study, search: Search, out: Path) -> dict[str, Any]:
         winner = {"run": run, "study_file": str(path.relative_to(out))}
     write_csv(out / "trials.csv", [_flat(row) for row in rows])
     write_csv(out / "curves.csv", _curve_rows(rows))
-    kept = (
-        "trials",
-        "budget",
-        "evaluations",
-        "heldout_rows",
-        "objective",
-        "sampler",
-        "seed",
-        "startup_trials",
-        "pruner",
-        "space",
-    )
+    shown = {key: value for key, value in study.yaml["tune"].items() if key not in ("enabled", "workers", "spaces")}
     result = {
         "schema": SCHEMA,
         "study": study.name,
