@@ -62,6 +62,7 @@ def train(bench: Bench, shapes: list[str], vary: list[str] | None = None) -> Ite
 def capped(bench: Bench, shapes: list[str]) -> Iterator[Asked]:
     """The t4 study's cells within what a T4 leaves beside its CUDA context."""
     from loragrid.planning.gpu_cards import read_cards
+    from loragrid.planning.job_memory import request_key
     from loragrid.planning.memory_model import CONTEXT_MIB
     from loragrid.study.study_file import load_study
 
@@ -69,12 +70,15 @@ def capped(bench: Bench, shapes: list[str]) -> Iterator[Asked]:
     cap_mib = read_cards()["T4"].memory_mib - CONTEXT_MIB if bench.cuda else 0
     seen = set()
     for cell in load_study("t4").cells:
-        needs = (cell.model, cell.rank, tuple(cell.batch))  # the learning rate takes no memory
-        if needs not in seen and (cell.model in shapes or "tiny" in shapes):
+        settings = cell.settings
+        needs = request_key(settings)  # the learning rate takes no memory
+        # An adapter of the attention alone needs less than one of all layers, which is among the cells.
+        if needs not in seen and settings.target_modules == "all-linear" and (cell.model in shapes or "tiny" in shapes):
             seen.add(needs)
             shape = cell.model if cell.model in shapes else "tiny"
-            setting = Setting(shape=shape, precision=precision, per_device=cell.batch[0], packing=False, dtype=dtype)
-            setting = setting.with_cell(rank=cell.rank, accumulation=cell.batch[1])
+            sizes = {"per_device": settings.per_device, "packing": settings.packing}
+            setting = Setting(shape=shape, precision=precision, dtype=dtype, **sizes)
+            setting = setting.with_cell(rank=settings.rank, accumulation=settings.accumulation)
             for backend in bench.backends():
                 asked = {"run": cell.run, "backend": backend, "cap_mib": cap_mib, **vars(setting)}
                 yield asked, partial(bench.fit, setting, backend, cap_mib=cap_mib)

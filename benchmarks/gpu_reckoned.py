@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from loragrid.models.trained_weights import Trainable
 from loragrid.study.sections import ModelEntry
 
 MOST_TOKENS, MEAN_TOKENS = 2048, 550
@@ -29,6 +30,10 @@ def _entry(model: Path) -> ModelEntry:
     return ModelEntry(path=str(model), precision="32bit", chat_template=None)
 
 
+def _lora(setting: Setting) -> Trainable:
+    return Trainable(method="lora", rank=setting.rank, target_modules="all-linear")
+
+
 def predicted_mib(model: Path, setting: Setting, backend: str, *, optimizer: str, most_tokens: int) -> float:
     """The plan's peak for that run, MiB, CUDA context included."""
     from loragrid.models.shape import find_shape
@@ -36,8 +41,7 @@ def predicted_mib(model: Path, setting: Setting, backend: str, *, optimizer: str
 
     setup = TrainingSetup(
         precision=setting.precision,
-        rank=setting.rank,
-        target_modules="all-linear",
+        trainable=_lora(setting),
         optimizer=optimizer,
         per_device=setting.per_device,
         max_length_tokens=most_tokens,
@@ -60,8 +64,7 @@ def utilisation(model: Path, setting: Setting, tokens_per_second: float) -> floa
         return None
     needed = training_per_token(
         find_shape(_entry(model)),
-        rank=setting.rank,
-        target_modules="all-linear",
+        _lora(setting),
         row_tokens=MOST_TOKENS if setting.packing else MEAN_TOKENS,
         checkpointing=False,
     )

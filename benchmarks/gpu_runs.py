@@ -202,18 +202,15 @@ class Bench:
 
     def _study(self, setting: Setting, backend: str, *, save_steps: int, seeds: Sequence[int] = (3407,)) -> Path:
         settings = yaml.safe_load((ROOT / "config" / "studies" / "t4.yaml").read_text())
-        entry = {"path": str(self._model(setting)), "precision": setting.precision, "chat_template": None}
-        case = {"model": "random", "learning_rate": 2.0e-4, "rank": setting.rank, "seed": seeds[0]}
-        case["batch"] = [setting.per_device, setting.accumulation]
-        settings |= {"models": {"random": entry}, "base_case": case}
-        settings["grid"] = {"design": "one_factor"} | {axis: [value] for axis, value in case.items()}
-        settings["grid"]["seed"] = list(seeds)
-        settings["data"] |= {"max_length_tokens": self._most_tokens}
-        settings["training"] |= {
-            **{"backend": backend, "budget": {"steps": self.steps}, "packing": setting.packing},
-            **{"compute_dtype": setting.dtype, "optimizer": self._optimizer(), "save_steps": save_steps},
-            **{"save_minutes": 1000, "evaluate_every_steps": 10_000},
+        settings["models"] = {"random": {"path": str(self._model(setting))}}
+        settings["base_case"] |= {
+            **{"rank": setting.rank, "batch": [setting.per_device, setting.accumulation]},
+            **{"precision": setting.precision, "backend": backend},
+            **{"budget": {"steps": self.steps}, "packing": setting.packing, "compute_dtype": setting.dtype},
+            **{"optimizer": self._optimizer(), "max_length_tokens": self._most_tokens, "evaluations": 1},
         }
+        settings["grid"] = {"axes": {"seed": list(seeds)}}
+        settings["training"] = {"save_steps": save_steps, "save_minutes": 1000}
         path = self._new_folder() / "study.yaml"
         path.write_text(yaml.safe_dump(settings))
         return path

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from loragrid.study.sections import ModelEntry, Training
+from loragrid.study.sections import ModelEntry
+from loragrid.study.settings import Settings
 from loragrid.study.study_file import Study
 
 
@@ -24,25 +25,25 @@ def make_trainer(
     from transformers import set_seed
     from trl import SFTTrainer
 
-    training = study.training
-    set_seed(cell.seed)
+    settings = cell.settings
+    set_seed(settings.seed)
     lora = LoraConfig(
         task_type="CAUSAL_LM",
-        r=cell.rank,
-        lora_alpha=cell.identity["training"]["alpha"],
-        lora_dropout=training.dropout,
-        target_modules=training.target_modules
-        if isinstance(training.target_modules, str)
-        else list(training.target_modules),
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=settings.target_modules
+        if isinstance(settings.target_modules, str)
+        else list(settings.target_modules),
     )
     train, heldout = rows
     return SFTTrainer(
-        model=_load(study.models[cell.model]),
+        model=_load(study.base_entry(cell)),
         processing_class=tokenizer,
         train_dataset=train,
         eval_dataset=heldout,
         peft_config=lora if adapters else None,
-        args=_config(training, cell, folder, steps=steps, **options),
+        args=_config(settings, folder, steps=steps, **options),
         callbacks=list(callbacks),
     )
 
@@ -70,21 +71,21 @@ def _load(entry: ModelEntry) -> Any:
     return prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
 
 
-def _config(training: Training, cell: Any, folder: Path, *, steps: int, **options: Any) -> Any:
+def _config(settings: Settings, folder: Path, *, steps: int, **options: Any) -> Any:
     from trl import SFTConfig
 
     return SFTConfig(
         output_dir=str(folder),
         max_steps=steps,
-        per_device_train_batch_size=cell.batch[0],
-        gradient_accumulation_steps=cell.batch[1],
-        learning_rate=cell.learning_rate,
-        lr_scheduler_type=training.schedule,
-        warmup_steps=training.warmup_steps,
-        weight_decay=training.weight_decay,
-        max_grad_norm=training.max_grad_norm,
-        optim=training.optimizer,
-        seed=cell.seed,
+        per_device_train_batch_size=settings.per_device,
+        gradient_accumulation_steps=settings.accumulation,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type=settings.schedule,
+        warmup_steps=settings.warmup.updates(steps),
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        optim=settings.optimizer,
+        seed=settings.seed,
         logging_steps=1,
         report_to="none",
         loss_type="nll",

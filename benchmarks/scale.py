@@ -33,19 +33,19 @@ def grid_study(folder: Path, cells: int, *, added: bool = False) -> Path:
     from loragrid.study.study_file import load_study
 
     settings = load_study("demo").yaml
-    model, batch = settings["base_case"]["model"], settings["base_case"]["batch"]
+    model = settings["base_case"]["model"]
     settings["models"] = {model: settings["models"][model]}
     settings["base_case"] |= {"learning_rate": 0.001, "rank": 1, "seed": 0}
     settings["grid"] = {
         "design": "factorial",
-        "learning_rate": [round(0.001 * step, 6) for step in range(1, 11)],
-        "rank": list(range(1, 11)),
-        "batch": [batch],
-        "model": [model],
-        "seed": list(range(cells // 100)),
+        "axes": {
+            "learning_rate": [round(0.001 * step, 6) for step in range(1, 11)],
+            "rank": list(range(1, 11)),
+            "seed": list(range(cells // 100)),
+        },
     }
     if added:  # a factorial grid grows by a whole row of the product
-        settings["grid"]["learning_rate"].append(0.011)
+        settings["grid"]["axes"]["learning_rate"].append(0.011)
     path = folder / "grid.yaml"
     path.write_text(yaml.safe_dump(settings))
     return path
@@ -131,7 +131,9 @@ def measure_rows(rows: int, folder: Path) -> dict[str, Any]:
     with open(file, "w") as out:
         out.writelines(json.dumps(row) + "\n" for row in conversations(rows))
     settings = load_study("demo").yaml
-    settings["data"] |= {"source": {"path": str(file)}, "max_length_tokens": 512, "heldout_rows": min(80, rows // 10)}
+    settings["data"] = {"chat": {"source": {"path": str(file)}}}
+    settings["heldout"] |= {"set": "chat", "rows": min(80, rows // 10)}
+    settings["base_case"] |= {"data": "chat", "max_length_tokens": 512}
     path = folder / "rows.yaml"
     path.write_text(yaml.safe_dump(settings))
     data = next(iter(load_study(str(path)).data_sets))

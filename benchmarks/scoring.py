@@ -29,9 +29,8 @@ def make_study(study: str, folder: Path, *, adapters: int, steps: int) -> Path:
     settings = load_study(study).yaml
     rates = [round(1e-3 * 10 ** (2 * index / max(1, adapters - 1)), 9) for index in range(adapters)]
     settings["base_case"]["learning_rate"] = rates[0]
-    settings["grid"] = {"design": "one_factor"} | {axis: [value] for axis, value in settings["base_case"].items()}
-    settings["grid"]["learning_rate"] = rates
-    settings["training"]["budget"] = {"steps": steps}
+    settings["grid"] = {"axes": {"learning_rate": rates}}
+    settings["base_case"]["budget"] = {"steps": steps}
     for group in ("target", "retention"):
         settings["scoring"][group] = [task for task in settings["scoring"][group] if task != "heldout_loss"]
     settings["scoring"]["qualitative"] = None

@@ -26,27 +26,28 @@ def tokenised(study: Any, tokenizer: Any) -> tuple[Any, Any]:
     from loragrid.data.sources import open_source
 
     with tempfile.TemporaryDirectory() as folder:
-        source = open_source(study.data.source, folder=Path(folder))
+        source = open_source(study.data[study.base_case.data].source, folder=Path(folder))
         chats = [[turn["value"] for turn in row["conversations"]] for _, row in source.rows()]
-    random.Random(study.data.split_seed).shuffle(chats)
+    random.Random(study.heldout.seed).shuffle(chats)
     rows = []
     for question, answer in chats:
         turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
         prompt = tokenizer.apply_chat_template(turns[:1], tokenize=False, add_generation_prompt=True)
         whole = tokenizer.apply_chat_template(turns, tokenize=False)
         asked = len(tokenizer(prompt, add_special_tokens=False).input_ids)
-        ids = tokenizer(whole, add_special_tokens=False).input_ids[: study.data.max_length_tokens]
+        ids = tokenizer(whole, add_special_tokens=False).input_ids[: study.base_case.max_length_tokens]
         rows.append({"input_ids": ids, "labels": [-100] * asked + ids[asked:]})
-    heldout = study.data.heldout_rows
+    heldout = study.heldout.rows
     return Dataset.from_list(rows[heldout:]), Dataset.from_list(rows[:heldout])
 
 
 def study_trainer(study: Any, cell: Any, folder: Path, *, rows: tuple[Any, Any], tokenizer: Any, adapters: bool) -> Any:
     """TRL's trainer with the cell's settings, its budget, evaluations and checkpoints."""
-    training = study.training
+    settings, training = cell.settings, study.training
     train, _ = rows
     mean_tokens = sum(map(len, train["input_ids"])) / len(train)
-    budget = training.budget
+    budget = settings.budget
+    steps = budget.steps or round(budget.tokens / (mean_tokens * settings.per_device * settings.accumulation))
     return make_trainer(
         study,
         cell,
@@ -54,10 +55,10 @@ def study_trainer(study: Any, cell: Any, folder: Path, *, rows: tuple[Any, Any],
         rows=rows,
         tokenizer=tokenizer,
         adapters=adapters,
-        steps=budget.steps or round(budget.tokens / (mean_tokens * cell.batch[0] * cell.batch[1])),
+        steps=steps,
         per_device_eval_batch_size=16,
         eval_strategy="steps",
-        eval_steps=training.evaluate_every_steps,
+        eval_steps=max(1, round(steps / settings.evaluations)),
         eval_on_start=True,
         save_strategy="steps",
         save_steps=training.save_steps,

@@ -65,7 +65,7 @@ def _variant(study: str, folder: Path, *, tokens: int | None, packing: bool) -> 
     from loragrid.study.study_file import load_study
 
     settings = load_study(study).yaml
-    settings["training"] |= {"packing": packing} | ({"budget": {"tokens": tokens}} if tokens else {})
+    settings["base_case"] |= {"packing": packing} | ({"budget": {"tokens": tokens}} if tokens else {})
     path = folder / ("packed.yaml" if packing else "loose.yaml")
     path.write_text(yaml.safe_dump(settings))
     return path

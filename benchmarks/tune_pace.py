@@ -174,8 +174,11 @@ def measure_large_base(study: Study, data: Path, folder: Path, *, precision: str
     model.save_pretrained(folder / "base")
     tokenizer.save_pretrained(folder / "base")
     del model
-    models = {key: settings["models"][key] | {"path": str(folder / "base"), "precision": precision}}
-    large = replace(study, yaml=settings | {"models": models})
+    models = {key: settings["models"][key] | {"path": str(folder / "base")}}
+    base_case = settings["base_case"] | {"precision": precision}
+    large = replace(
+        study, yaml=settings | {"models": models, "base_case": base_case, "grid": settings["grid"] | {"axes": {}}}
+    )
     tiny = {"budget": {"tokens": 400}, "evaluations": 1, "heldout_rows": 2, "trials": trials, "pruner": None}
     pace = measure_pace(with_tune(large, **tiny), data, folder / "pace", searches=1)
     return facts | tiny | pace

@@ -61,8 +61,8 @@ class Peer:
         steps = plan_steps(
             self.tune.budget,
             lengths_tokens=[len(row) for row in self.train["input_ids"]],
-            per_device=cell.batch[0],
-            accumulation=cell.batch[1],
+            per_device=cell.settings.per_device,
+            accumulation=cell.settings.accumulation,
         )
         trainer = make_trainer(
             study,

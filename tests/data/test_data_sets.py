@@ -135,6 +135,19 @@ def test_a_mix_has_its_weights_and_nested_sizes(tmp_path, toy_llama):
         load_training_data(folder)
 
 
+def test_held_out_rows_of_a_mix_do_not_depend_on_its_size(tmp_path, toy_llama):
+    mix = {"mix": {"chat": 1, "code": 1}}
+    data = chat_and_code(tmp_path) | {"whole": mix, "half": mix | {"rows": 40}}
+    chosen = {}
+    for name in ("whole", "half"):
+        study = study_of_sets(data, toy_llama, heldout={"rows": 20, "set": name})
+        sets, heldout = choose(study, tmp_path)
+        chosen[name] = [(part.name, [key.row for key in part.keys]) for part in heldout.rows.parts]
+        assert all(not digests(rows) & digests(heldout.rows) for rows in sets.values())
+        assert len(sets["half"].keys) == 40 and digests(sets["half"]) < digests(sets["whole"])
+    assert chosen["whole"] == chosen["half"] and all(rows for _, rows in chosen["whole"])
+
+
 def test_every_row_read_is_counted_once(tmp_path, toy_llama):
     chat, code = conversations(1, 60), conversations(2, 60)
     chat += [{"conversations": []}, chat[3], talk("short", "one")]

@@ -8,6 +8,7 @@ import pytest
 import report
 from loragrid.errors import UserError
 from loragrid.external.reading import read_external
+from loragrid.study.completion import setting_names
 from tests.fixtures.external_runs import CURRENT_RESULTS, MOMENT, trainer_state, write_samples
 
 
@@ -47,6 +48,14 @@ def test_a_colab_folder_of_checkpoints_is_one_run(tmp_path: Path) -> None:
         assert run.name == "outputs" and run.path.train_tokens[-1] == 991 and len(run.files) == 3
 
 
+def test_any_setting_of_a_study_is_a_setting_and_no_score(tmp_path: Path) -> None:
+    names = setting_names()
+    (tmp_path / "t.csv").write_text(f"run,{','.join(names)},dataset,peft_type,acc\na,{'1,' * len(names)}big,dora,0.5\n")
+    run = read_external(tmp_path / "t.csv").runs["a"]
+    assert set(run.settings) == set(names) and set(run.scores) == {("acc", "")}
+    assert (run.settings["data"], run.settings["method"]) == ("big", "dora")
+
+
 def test_columns_that_are_no_scores_are_named(tmp_path: Path) -> None:
     header = "run,lora_dropout,weight_decay,max_seq_length,train_loss,loss,train_runtime,vram_gib,comment,time_travel_acc,acc"
     (tmp_path / "t.csv").write_text(
@@ -55,7 +64,7 @@ def test_columns_that_are_no_scores_are_named(tmp_path: Path) -> None:
     results = read_external(tmp_path / "t.csv")
     assert set(results.runs) == {"a", "a (row 2)"}
     run = results.runs["a"]
-    assert run.settings == {"dropout": 0.05, "weight_decay": 0.01, "max_length": 2048}
+    assert run.settings == {"dropout": 0.05, "weight_decay": 0.01, "max_length_tokens": 2048}
     assert set(run.scores) == {("time_travel_acc", ""), ("acc", "")}
     assert set(results.columns) == {"train_loss", "loss", "train_runtime", "vram_gib", "comment"}
     assert "not comparable" in results.columns["train_loss"]

@@ -95,7 +95,7 @@ def test_the_plan_says_the_same_of_a_finished_run(material: Material) -> None:
     material = with_records(material, device=T4)
     run = first_run(material)
     study, cell = material.study, run.cell
-    shape, size = find_shape(study.models[cell.model]), data_size(study, cell.data, material.results)
+    shape, size = find_shape(study.models[cell.model]), data_size(study, cell, material.results)
     workloads = {cell.run: workload_of(study, cell, shape, size, checkpointing=True)}
     measured, device = Measurements({cell.run: run.record}, {}), planned_device(study.plan, detect=False)
     rate, _ = expected_rate(cell, (cell,), workloads, measured, device)

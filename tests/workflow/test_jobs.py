@@ -8,7 +8,8 @@ from loragrid.errors import UserError
 from loragrid.planning.job_resources import resource_requests
 from loragrid.study.study_file import Study, load_study
 from loragrid.workflow.jobs import Jobs, files_digest
-from tests.fixtures.studies import changed
+from tests.fixtures.score_toys import write_adapter
+from tests.fixtures.studies import GENERATED, changed, toy_study
 
 
 @pytest.fixture
@@ -61,6 +62,56 @@ def test_scores_of_all_bases_runs_and_the_winner_or_of_those_that_exist(study: S
     Path(files[0]).parent.mkdir(parents=True)
     Path(files[0]).touch()
     assert jobs.score_files(None, partial=True) == files[:1]
+
+
+@pytest.fixture
+def adopting(toy_llama: Path, toy_gemma: Path, tmp_path: Path) -> Study:
+    """A study scored along its runs, with an adapter for a base that no run has."""
+    write_adapter(toy_gemma, tmp_path / "theirs", seed=1)
+    return toy_study(
+        {"toy": toy_llama, "gem": toy_gemma},
+        base_case={"threads": 2, "precision": "32bit"},
+        grid={"axes": {"rank": [4, 16], "threads": [1, 2]}},
+        scoring={"at": [0.25, 1.0]},
+        adopt={"theirs": {"path": str(tmp_path / "theirs"), "model": "gem"}},
+    )
+
+
+def test_parts_of_a_budget_and_adopted_adapters_are_scored_too(adopting: Study) -> None:
+    jobs, first = jobs_of(adopting), adopting.cells[0]
+    (adopted,), files = adopting.adopted, jobs_of(adopting).score_files(None, partial=False)
+    subjects = [Path(file).parent.name for file in files]
+    runs = [cell.run for cell in adopting.cells]
+    assert len(adopting.bases) == 2 and subjects[:2] == list(adopting.bases) and subjects[-1] == adopted
+    assert subjects[2:-1] == [name for run in runs for name in (run, f"{run}@0.25")]
+    part = f"{first.run}@0.25"
+    assert jobs.card(part) == jobs.card(first.run) and jobs.record(part) == jobs.record(first.run)
+    assert jobs.priority(part) == jobs.priority(first.run) > jobs.priority(adopted) == 0
+    assert jobs.request("score", part) == jobs.request("score", first.run)
+    assert jobs.study_file(part) == jobs.study_file(adopted) == '"$STUDY"'
+
+
+def test_an_adapter_is_scored_on_the_data_of_its_base_which_no_run_needs(adopting: Study) -> None:
+    jobs, (adopted,) = jobs_of(adopting), adopting.adopted
+    base = adopting.adopted[adopted].cell.base
+    assert base in adopting.bases and base not in {cell.base for cell in adopting.cells}
+    assert jobs.card(adopted) == jobs.card(base) == f"results/demo/data/{adopting.bases[base].data}/card.json"
+    assert adopting.bases[base].data in adopting.data_sets
+    assert jobs.request("score", adopted) == jobs.request("score", base)
+
+
+def test_a_run_has_the_threads_of_its_own_cell(adopting: Study) -> None:
+    jobs = jobs_of(adopting)
+    assert [jobs.threads(cell.run) for cell in adopting.cells] == [cell.settings.threads for cell in adopting.cells]
+    assert {cell.settings.threads for cell in adopting.cells} == {1, 2}
+
+
+def test_a_base_in_several_data_sets_is_scored_once(toy_llama: Path) -> None:
+    data = {name: {"source": dict(GENERATED), "rows": rows} for name, rows in (("small", 100), ("large", 200))}
+    study = toy_study({"toy": toy_llama}, data=data, grid={"axes": {"data": ["small", "large"]}})
+    (base,), jobs = study.bases, jobs_of(study)
+    assert len(study.data_sets) == 2 and jobs.card(base) == jobs.card(study.cells[0].run)
+    assert jobs.card(study.cells[1].run) != jobs.card(base)
 
 
 def test_a_search_that_is_not_part_of_the_study_is_shown_and_no_input(study: Study, tmp_path: Path) -> None:

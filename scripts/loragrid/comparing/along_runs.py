@@ -167,7 +167,8 @@ def _target_path(steps: list[dict[str, Any]], table: ItemTable, terms: Terms) ->
         margin = _margin(by_pair.get((0.0, share), {}), table, terms)
         if gained and later and max(high for _, _, high in later) <= margin:
             return {"code": STOPPED, "share": share, "margin": margin, "most": max(high for _, _, high in later)}
-    return {"code": OPEN}
+    last = into_end[-1] if into_end else None
+    return {"code": OPEN, "share": last and last["from"], "last": last and _interval(last, table)}
 
 
 def _margin(row: dict[str, Any], table: ItemTable, terms: Terms) -> float:

@@ -4,10 +4,12 @@ An axis is a setting on which some run departs from the base case. An arm that d
 settings at once (`tied`, `cells`, `search`) is compared with the base case under that name.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from loragrid.comparing.data_sizes import origin
 from loragrid.records.outcomes import Outcome
 from loragrid.study.completion import setting_names
 from loragrid.study.grid import ARMS, Cell
@@ -67,7 +69,7 @@ def axis_values(outcomes: list[Outcome], study: Study) -> list[AxisValue]:
         if axis in ARMS:
             found += _arms(axis, runs)
         else:
-            found += _values(axis, runs, study.yaml["base_case"])
+            found += _values(axis, runs, study)
         if axis == "method" and UNTRAINED in study.grid.axes.get("method", ()):
             found += _untrained(runs, bases, study.base_case.method)
     return found
@@ -84,7 +86,8 @@ def _arms(axis: str, runs: list[Outcome]) -> list[AxisValue]:
     return [AxisValue(axis, name, BASE_CASE, [(case, members)]) for name, members in by_name.items()]
 
 
-def _values(axis: str, runs: list[Outcome], base_case: Mapping[str, Any]) -> list[AxisValue]:
+def _values(axis: str, runs: list[Outcome], study: Study) -> list[AxisValue]:
+    base_case = study.yaml["base_case"]
     by_value: dict[str, dict[Place, list[Outcome]]] = {}
     raw: dict[str, Any] = {}
     for outcome in runs:
@@ -96,7 +99,9 @@ def _values(axis: str, runs: list[Outcome], base_case: Mapping[str, Any]) -> lis
     partners = by_value.pop(default, {})
     found = []
     # A factorial grid has a pair per combination of the other settings, a one-factor grid one.
-    for text in in_order(by_value, raw):
+    for text in in_order(axis, raw, study):
+        if text not in by_value:
+            continue
         places = by_value[text]
         pairs = [(partners[place], places[place]) for place in places if place in partners]
         if pairs:
@@ -114,9 +119,17 @@ def _untrained(runs: list[Outcome], bases: dict[str, Outcome], method: str) -> l
     return [AxisValue("method", UNTRAINED, method, pairs)] if pairs else []
 
 
-def in_order(texts: Iterable[str], raw: Mapping[str, Any]) -> list[str]:
-    """Texts of values by the size of the values; values without a size keep their order, last."""
-    return sorted(texts, key=lambda text: size_of(raw[text]))
+def in_order(axis: str, raw: Mapping[str, Any], study: Study) -> list[str]:
+    """Texts of values (`raw`: text → value) by size; values without a size keep their order, last."""
+    return sorted(raw, key=lambda text: size_on(axis, raw[text], study))
+
+
+def size_on(axis: str, value: Any, study: Study) -> tuple[int, float]:
+    """A key by which values of an axis sort; data sets of one source sort by their rows."""
+    if axis == "data" and len({origin(study.data, name) for name in study.grid.axes.get("data", ())}) == 1:
+        rows = study.data[value].rows
+        return 0, math.inf if rows is None else rows
+    return size_of(value)
 
 
 def size_of(value: Any) -> tuple[int, float]:

@@ -82,7 +82,7 @@ def _axis_table(one: str, other: str, runs: list[Outcome], study: Study) -> Axis
     whole = [place for place in places.values() if len(place) == count]
     # Averages over places need every pair of values in each of them.
     used = whole or [max(places.values(), key=len)]
-    texts = {axis: in_order(values, values) for axis, values in raw.items()}
+    texts = {axis: in_order(axis, values, study) for axis, values in raw.items()}
     base = value_text(base_case[rows]), value_text(base_case[columns])
     return AxisTable(rows, columns, texts[rows], texts[columns], base, used)
 
@@ -127,7 +127,7 @@ def _interaction(
         "families": families,
         "unequal_tokens": unequal,
         "tasks": {
-            task: scores.summary() | _proved([row for row in rows if row["task"] == task], axes)
+            task: _with_proofs(scores.summary(), [row for row in rows if row["task"] == task], axes)
             for task, scores in tasks.items()
             if scores.values
         },
@@ -216,16 +216,23 @@ def _models(place: dict[Point, list[Outcome]]) -> set[str]:
     return {outcome.model for runs in place.values() for outcome in runs}
 
 
-def _proved(rows: list[dict[str, Any]], axes: AxisTable) -> dict[str, Any]:
-    """What the judged tests of one task prove: the interaction, and where the best column is."""
+def _with_proofs(summary: dict[str, Any], rows: list[dict[str, Any]], axes: AxisTable) -> dict[str, Any]:
+    """The scores of one task with what its judged tests prove: the interaction, and where the best column is."""
     names = ("row", "column", "difference", "low", "high", "p_corrected", "detectable", "verdict")
     contrasts = [{name: row.get(name) for name in names} for row in rows if row["kind"] == CONTRAST and row["verdict"]]
     within = [row for row in rows if row["kind"] == WITHIN_ROW and row["verdict"]]
-    return {"contrasts": contrasts, "movement": movement(within, axes.rows, axes.columns)}
+    best = [None if place is None else axes.columns[place] for place in summary["best"]]
+    return summary | {"contrasts": contrasts, "movement": movement(within, axes.rows, axes.columns, best)}
 
 
-def movement(within: list[dict[str, Any]], rows: list[str], columns: list[str]) -> dict[str, Any]:
-    """Whether the best column moves with the row, by the judged pairs of columns within rows."""
+def movement(
+    within: list[dict[str, Any]], rows: list[str], columns: list[str], best: list[str | None]
+) -> dict[str, Any]:
+    """Whether the best column moves with the row, by the judged pairs of columns within rows.
+
+    The evidence names rows and columns in which the measured best of one row is proved worse in
+    another, if there are such; `best` is the measured best column of each row.
+    """
     if not within:
         return {"code": NOT_TESTED}
     better: dict[tuple[str, str], list[str]] = {}  # (column, other) → rows in which the first is proved better
@@ -234,10 +241,17 @@ def movement(within: list[dict[str, Any]], rows: list[str], columns: list[str]) 
             continue
         pair = (test["column"], test["than"])
         better.setdefault(pair if test["verdict"] == BETTER else pair[::-1], []).append(test["row"])
-    for (one, other), where in better.items():
-        if (other, one) in better:
-            there = better[other, one][0]
-            return {"code": MOVES, "evidence": [[where[0], one, other], [there, other, one]]}
+    measured = dict(zip(rows, best))
+    crossings = [
+        [[here, one, other], [there, other, one]]
+        for (one, other), where in better.items()
+        for here in where
+        for there in better.get((other, one), [])
+    ]
+    if crossings:
+        # The two that readers see outlined in the heat map say most.
+        outlined = [sum(measured[row] == column for row, column, _ in crossing) for crossing in crossings]
+        return {"code": MOVES, "evidence": crossings[outlined.index(max(outlined))]}
     for column in columns:
         if all(better.get((column, other), []) == rows for other in columns if other != column):
             return {"code": STAYS, "best": column}

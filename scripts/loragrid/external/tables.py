@@ -12,28 +12,35 @@ from loragrid.external.runs import (
     name_words,
 )
 from loragrid.formatting import visible
+from loragrid.study.completion import setting_names
 
 NAME_COLUMNS = ("run", "name", "run_name", "id", "experiment")
-# Column in other tools' tables → our name for the setting.
+# Column in other tools' tables → our name for the setting. A study's own settings are known besides.
 SETTINGS = {
-    "model": "model",
     "base_model": "model",
     "model_name": "model",
     "adapter": "adapter",
     "peft": "adapter",
-    "dataset": "dataset",
-    "learning_rate": "learning_rate",
+    "dataset": "data",
+    "train_dataset": "data",
+    "peft_type": "method",
+    "peft_method": "method",
+    "finetuning_type": "method",
+    "use_dora": "use_dora",
+    "use_rslora": "use_rslora",
+    "init_lora_weights": "init_lora_weights",
+    "loraplus_lr_ratio": "learning_rate_ratio",
+    "loraplus_ratio": "learning_rate_ratio",
+    "lora_target": "target_modules",
+    "lora_target_modules": "target_modules",
     "lr": "learning_rate",
-    "rank": "rank",
     "r": "rank",
     "lora_r": "rank",
     "lora_rank": "rank",
-    "alpha": "alpha",
     "lora_alpha": "alpha",
     "batch_size": "batch",
     "per_device_train_batch_size": "batch",
     "train_batch_size": "batch",
-    "batch": "batch",
     "gradient_accumulation_steps": "accumulation",
     "grad_acc": "accumulation",
     "accumulation": "accumulation",
@@ -41,29 +48,23 @@ SETTINGS = {
     "num_train_epochs": "epochs",
     "max_steps": "steps",
     "steps": "steps",
-    "seed": "seed",
-    "dropout": "dropout",
     "lora_dropout": "dropout",
-    "target_modules": "target_modules",
     "lr_scheduler_type": "schedule",
     "scheduler": "schedule",
     "warmup_steps": "warmup_steps",
     "warmup_ratio": "warmup_ratio",
     "warmup": "warmup_steps",
-    "weight_decay": "weight_decay",
-    "max_grad_norm": "max_grad_norm",
     "optim": "optimizer",
-    "optimizer": "optimizer",
-    "max_seq_length": "max_length",
-    "max_seq_len": "max_length",
-    "max_length": "max_length",
-    "cutoff_len": "max_length",
-    "packing": "packing",
+    "max_seq_length": "max_length_tokens",
+    "max_seq_len": "max_length_tokens",
+    "max_length": "max_length_tokens",
+    "cutoff_len": "max_length_tokens",
     "load_in_4bit": "load_in_4bit",
     "load_in_8bit": "load_in_8bit",
     "bits": "bits",
-    "precision": "precision",
-    "dtype": "dtype",
+    "dtype": "compute_dtype",
+    "torch_dtype": "compute_dtype",
+    "sample_packing": "packing",
     "fp16": "fp16",
     "bf16": "bf16",
     "temperature": "temperature",
@@ -174,8 +175,8 @@ def _add_cell(run: ExternalRun, key: str, value: Any, row: dict[str, Any]) -> st
     """Add one cell to the run; the reason if its column is not used."""
     if value is None or value == "" or key in NAME_COLUMNS:
         return None
-    if key in SETTINGS:
-        run.settings[SETTINGS[key]] = value
+    if key in SETTINGS or key in setting_names():
+        run.settings[SETTINGS.get(key, key)] = value
         return None
     # Read together with its score.
     if key.endswith(("stderr", "_se")):

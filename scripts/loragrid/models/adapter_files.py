@@ -102,8 +102,13 @@ def _write_converted(model: Any, folder: Path) -> None:
 
 
 def _write_model(model: Any, folder: Path, *, tokenizer: Any) -> None:
-    """Write a model and its tokenizer as transformers reads them."""
+    """Write a model with the base's configuration, and its tokenizer, as transformers reads them."""
     model.save_pretrained(folder)
+    config, generation = model.base_configs
+    config.dtype = model.dtype
+    config.save_pretrained(folder)
+    if generation is not None:
+        generation.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     for file in folder.glob("*.safetensors"):
         shutil.copymode(folder / "config.json", file)

@@ -51,7 +51,7 @@ def read_rows(parquet: Path) -> tuple[list[str], list[Row]]:
     table = read_columns(parquet, ["row", "input_ids", "labels"]).to_pydict()
     rows = list(zip(table["input_ids"], table["labels"], strict=True))
     if not rows:
-        raise UserError(f"{parquet}: no rows. Fix: raise data.heldout_rows and run prepare_data again.")
+        raise UserError(f"{parquet}: no rows. Fix: raise heldout.rows and run prepare_data again.")
     for row, (ids, labels) in zip(table["row"], rows, strict=True):
         # The first label is never predicted: the logits before it do not exist.
         if len(ids) != len(labels) or all(label == IGNORED for label in labels[1:]):

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from loragrid.comparing.axis_pairs import BASE_CASE, size_of, study_axes, value_on
+from loragrid.comparing.axis_pairs import BASE_CASE, size_on, study_axes, value_on
 from loragrid.comparing.paired_statistics import BETTER, WORSE
 from loragrid.comparing.run_evidence import read_loss_path
 from loragrid.formatting import axis_name, axis_value, plain_name, visible
@@ -90,7 +90,7 @@ def runs_on_axis(material: Material, axis: str) -> list[Outcome]:
         if outcome.kind == "run" and outcome.cell.settings.seed == seed and set(outcome.cell.arm) <= {axis}
     ]
     # Values without a size, such as models and arms, stay in the study file's order.
-    return sorted(runs, key=lambda outcome: size_of(_value(material, axis, outcome)))
+    return sorted(runs, key=lambda outcome: size_on(axis, _value(material, axis, outcome), material.study))
 
 
 def _value(material: Material, axis: str, outcome: Outcome) -> Any:

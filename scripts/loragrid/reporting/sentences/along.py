@@ -17,9 +17,9 @@ def _target(row: dict[str, Any], compared: ComparedStudy) -> str:
         return f"no gain on {name} is proved at any share"
     if path["code"] == "improving":
         since = f"since {_share(path['share'], row)}" if path["share"] else "from the start"
-        return f"{name} still improved at the end ({_amount(path['gained'], unit)} {since})"
+        return f"{name} still improved at the end: {_amount(path['gained'], unit)} {since}"
     if path["code"] == "turned":
-        return f"{name} was better at {_share(path['share'], row)} than at the end ({_amount(path['lost'], unit)})"
+        return f"{name} was better at {_share(path['share'], row)} than at the end: {_amount(path['lost'], unit)} since"
     if path["code"] == "stopped":
         margin = f"{path['margin'] * 100:g} points" if unit == "share" else number(path["margin"], 2)
         most = change(path["most"], unit, words=True, places=1)
@@ -27,16 +27,10 @@ def _target(row: dict[str, Any], compared: ComparedStudy) -> str:
             f"{name} stopped improving by {_share(path['share'], row)}: no later interval reaches a further gain of "
             f"{margin} (the highest ends at {most})"
         )
-    return f"can’t tell where {name} stops improving{_last_step(row, unit)}"
-
-
-def _last_step(row: dict[str, Any], unit: str) -> str:
-    """The first and the last change, for a path that proves nothing."""
-    known = [moment for moment in row["moments"] if moment.get("target")]
-    if len(known) < 2:
-        return ""
-    parts = [f"{_amount(moment['target'], unit)} at {moment['share']:.3g} of the budget" for moment in known[-2:]]
-    return f" (from the base: {' and '.join(parts)})"
+    if path["last"] is None:
+        return f"can’t tell where {name} stops improving"
+    since = f"from {_share(path['share'], row)} to the end" if path["share"] else "from the base to the end"
+    return f"can’t tell where {name} stops improving: {since} {_amount(path['last'], unit)}"
 
 
 def _retention(row: dict[str, Any]) -> str:
@@ -44,8 +38,8 @@ def _retention(row: dict[str, Any]) -> str:
     if path["code"] == "not_measured":
         return "retention was not measured"
     if path["code"] == "falls":
-        before = f"; at {_share(path['before'], row)} no fall is proved" if path["before"] else ""
-        return f"retention has fallen by {_share(path['share'], row)} ({_amount(path['lost'], 'share')}{before})"
+        before = f"; at {100 * path['before']:.3g}% no fall is proved" if path["before"] else ""
+        return f"retention has fallen by {_share(path['share'], row)}: {_amount(path['lost'], 'share')}{before}"
     if path["code"] == "kept":
         return f"retention stays within {path['margin'] * 100:g} points of the base at every share"
     low = change(path["lowest"], "share", words=True, places=1)
@@ -53,7 +47,9 @@ def _retention(row: dict[str, Any]) -> str:
 
 
 def _share(share: float, row: dict[str, Any]) -> str:
-    """25% of the budget (30 000 tokens)."""
+    """25% of the budget (30 000 tokens), or the end."""
+    if share == 1:
+        return "the end"
     tokens = [moment["tokens"] for moment in row["moments"] if moment["share"] == share]
     counted = f" ({whole(tokens[0])} tokens)" if tokens else ""
     return f"{100 * share:.3g}% of the budget{counted}"
@@ -61,4 +57,4 @@ def _share(share: float, row: dict[str, Any]) -> str:
 
 def _amount(ends: list[float], unit: str) -> str:
     value, low, high = ends
-    return f"{change(value, unit, words=True, places=decimals(low, high))}, {between(low, high, unit)}"
+    return f"{change(value, unit, words=True, places=decimals(low, high))} ({between(low, high, unit)})"

@@ -8,6 +8,7 @@ from loragrid.comparing.paired_statistics import UNSURE
 from loragrid.formatting import axis_value, detectable, listed, plain_name, plural
 from loragrid.reporting.compared_study import ComparedStudy
 from loragrid.reporting.sentences.findings import Answer, difference, start
+from loragrid.reporting.sentences.interactions import movement_text, moving_pairs
 from loragrid.reporting.sentences.limits import reason_text
 
 # Findings on other tasks that the first answers name; the tables have all of them.
@@ -24,6 +25,7 @@ def what_mattered(compared: ComparedStudy) -> Answer:
         return Answer(question, "unsure", "Can't tell", text)
     found = _sort_axes(rows, compared)
     parts = _effects(found, compared) + [f"{reason}." for reason in found.not_compared]
+    parts += [f"{movement_text(pair, compared.target)}" for pair in moving_pairs(compared)]
     if compared.target not in compared.summary["noise"]:
         parts.append("One seed per setting: part of each difference may be the luck of the seed.")
     if found.moved:

@@ -15,6 +15,7 @@ from loragrid.formatting import (
     plural,
 )
 from loragrid.reporting.compared_study import ComparedStudy
+from loragrid.reporting.sentences.findings import start
 
 MOST_CONTRASTS = 2  # proved interactions in one sentence
 
@@ -39,6 +40,13 @@ def interaction_finding(pair: dict[str, Any], compared: ComparedStudy) -> list[s
     return [sentence for sentence in found if sentence]
 
 
+def moving_pairs(compared: ComparedStudy) -> list[dict[str, Any]]:
+    """The pairs of axes of which the best value of one moves with the other on the main target."""
+    target = compared.target
+    pairs = [pair for pair in compared.summary["interactions"] if target in pair["tasks"]]
+    return [pair for pair in pairs if pair["tasks"][target]["movement"]["code"] == "moves"]
+
+
 MOVEMENT_WORDS = {"moves": "moves (proved)", "stays": "is the same in every row (proved)"}
 
 
@@ -50,10 +58,10 @@ def movement_text(pair: dict[str, Any], task: str) -> str:
         return f"Whether the best {columns} moves with the {rows} was not tested {on}: scores are missing."
     if movement["code"] == "moves":
         seen = [
-            f"at {rows} {_row(pair, row)} {_column(pair, better)} is better than {_column(pair, other)}"
+            f"at {rows} {_row(pair, row)}, {_column(pair, better)} is better than {_column(pair, other)}"
             for row, better, other in movement["evidence"]
         ]
-        return f"Proved: the best {columns} moves with the {rows} {on}; {seen[0]}, but {seen[1]}."
+        return f"Proved: the best {columns} moves with the {rows} {on}. {start(seen[0])}; {seen[1]}."
     if movement["code"] == "stays":
         best = _column(pair, movement["best"])
         return f"Proved not to move: {columns} {best} is the best of these at every {rows} {on}."
@@ -89,7 +97,7 @@ def interaction_text(pair: dict[str, Any], task: str, unit: str) -> str:
     texts = [_contrast(pair, row, unit) for row in proved[:MOST_CONTRASTS]]
     more = len(proved) - len(texts)
     also = f", and {plural(more, 'other pair')} of values" if more > 0 else ""
-    return f"An interaction is proved, so the effects of {names} do not add up: {'; '.join(texts)}{also}."
+    return f"An interaction is proved, so averages over {names} hide it: {'; '.join(texts)}{also}."
 
 
 def _contrast(pair: dict[str, Any], row: dict[str, Any], unit: str) -> str:
@@ -99,7 +107,7 @@ def _contrast(pair: dict[str, Any], row: dict[str, Any], unit: str) -> str:
     )
     places = decimals(row["low"], row["high"])
     amount = change(row["difference"], unit, words=True, places=places)
-    return f"{both} differs from the sum of both by {amount} ({between(row['low'], row['high'], unit)})"
+    return f"{both} differs by {amount} ({between(row['low'], row['high'], unit)}) from what the two effects add up to"
 
 
 def _row(pair: dict[str, Any], value: str) -> str:

@@ -20,7 +20,7 @@ def curve_finding(curve: dict[str, Any]) -> str:
     rows = f"{whole(curve['rows'][0])} to {whole(curve['rows'][-1])} rows"
     double = whole(2 * curve["rows"][-1])
     law = (
-        f"Over {rows} the held-out loss follows a + b·rows^−c with c = {_with_interval(fit['c'], 2)} "
+        f"Over {rows} the held-out loss follows a + b · rows⁻ᶜ with c = {_with_interval(fit['c'], 2)} "
         f"and a floor a = {_with_interval(fit['a'])}."
     )
     open_exponent = " The exponent’s interval reaches 0, so a fall is not proved." if fit["c"][1] <= 0 else ""

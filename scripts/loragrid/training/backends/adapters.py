@@ -1,5 +1,6 @@
 """Training methods: the PEFT configuration of each, and what it makes of a base."""
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,6 +91,8 @@ def released(model: Any) -> Any | None:
 
 
 def _train_all(model: Any) -> Any:
+    # The trainer changes both, in another way when it resumes (adapter_files.py).
+    model.base_configs = copy.deepcopy((model.config, model.generation_config))
     _, decoder = language_model(model)
     model.requires_grad_(False)
     decoder.requires_grad_(True)
