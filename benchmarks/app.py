@@ -24,7 +24,7 @@ os.environ |= ONE_THREAD  # before torch is imported
 
 from loragrid.app.answer_streamer import Answer
 from loragrid.app.answering import MAX_NEW_TOKENS, Answerer, Sampling
-from loragrid.app.catalogue import Catalogue, Subject, read_catalogue
+from loragrid.app.catalogue import AppModel, Catalogue, read_catalogue
 from loragrid.app.running_plan_form import FIELDS, NO_DAY, form_prompt, read_form
 from loragrid.app.running_plan_tab import FIRST_SEED, TEMPERATURE
 from loragrid.app.server import ServerOptions, build, serve
@@ -46,7 +46,7 @@ def forms(count: int) -> list[dict[str, Any]]:
     ]
 
 
-def answered(answerer: Answerer, subject: Subject, form: dict[str, Any]) -> tuple[Answer, float, float]:
+def answered(answerer: Answerer, subject: AppModel, form: dict[str, Any]) -> tuple[Answer, float, float]:
     """The answer to a form, seconds to its first word and to its last."""
     asked = form_prompt(read_form(form), taught=answerer.catalogue.taught)
     began = time.monotonic()

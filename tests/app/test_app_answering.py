@@ -9,7 +9,7 @@ import pytest
 from loragrid.app import answer_streamer, answering
 from loragrid.app.answer_streamer import Answer
 from loragrid.app.answering import Answerer, PromptTooLong, Sampling
-from loragrid.app.catalogue import Subject
+from loragrid.app.catalogue import AppModel
 from loragrid.errors import UserError
 from loragrid.models.loading import load_base, load_tokenizer
 from loragrid.scoring.prompts import render
@@ -24,11 +24,11 @@ def answerer(tmp_path_factory: pytest.TempPathFactory, toy_llama: Path, toy_gemm
     return Answerer(toy_catalogue(finished_study(tmp_path_factory.mktemp("app"), toy=toy_llama, gem=toy_gemma)))
 
 
-def last(answerer: Answerer, subject: Subject, prompt: str = "Hello", sampling: Sampling = GREEDY) -> Answer:
+def last(answerer: Answerer, subject: AppModel, prompt: str = "Hello", sampling: Sampling = GREEDY) -> Answer:
     return list(answerer.stream(subject, prompt, sampling))[-1]
 
 
-def alone(answerer: Answerer, subject: Subject) -> str:
+def alone(answerer: Answerer, subject: AppModel) -> str:
     """The same answer by a model loaded for it alone."""
     import torch
     from peft import PeftModel
@@ -140,4 +140,4 @@ def test_least_recently_used_bases_and_adapters_are_dropped(
 def test_an_adapter_of_another_model_is_refused(answerer: Answerer) -> None:
     theirs = next(s for s in answerer.catalogue.subjects if s.adapter and s.model == "gem")
     with pytest.raises(UserError, match="does not fit toy"):
-        last(answerer, Subject("stray", "stray", "toy", theirs.adapter))
+        last(answerer, AppModel("stray", "stray", "toy", theirs.adapter))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from loragrid.app.answer_streamer import Answer, AnswerStreamer
-from loragrid.app.catalogue import Catalogue, Subject
+from loragrid.app.catalogue import AppModel, Catalogue
 from loragrid.errors import UserError, first_line
 from loragrid.models.loading import load_base, load_tokenizer, torch_device
 from loragrid.scoring.generation import end_token_ids
@@ -48,11 +48,11 @@ class Answerer:
         # Another request must not switch the adapter in the middle of an answer.
         self._lock = threading.Lock()
 
-    def is_loaded(self, subject: Subject) -> bool:
+    def is_loaded(self, subject: AppModel) -> bool:
         """Whether the subject's base is in memory."""
         return subject.model in self._loaded
 
-    def load(self, subject: Subject) -> "LoadedBase":
+    def load(self, subject: AppModel) -> "LoadedBase":
         """The subject's base with the subject's adapter attached, loaded on first use."""
         if subject.model not in self._loaded:
             # Drop before loading, so that memory never holds more than MAX_BASES.
@@ -65,7 +65,7 @@ class Answerer:
         return base
 
     def stream(
-        self, subject: Subject, prompt: str, sampling: Sampling, stop: threading.Event | None = None
+        self, subject: AppModel, prompt: str, sampling: Sampling, stop: threading.Event | None = None
     ) -> Iterator[Answer]:
         """The growing answer to `prompt`; the last one has `ended`. Setting `stop` ends it at the next token.
 
@@ -90,7 +90,9 @@ class Answerer:
             stop.set()
             raise
 
-    def _generate(self, subject: Subject, prompt: str, sampling: Sampling, stop: threading.Event, answers: Any) -> None:
+    def _generate(
+        self, subject: AppModel, prompt: str, sampling: Sampling, stop: threading.Event, answers: Any
+    ) -> None:
         import torch
 
         try:
@@ -112,7 +114,7 @@ class LoadedBase:
         self._names: OrderedDict[str, str] = OrderedDict()
         self._count = 0
 
-    def attach_adapter(self, subject: Subject) -> None:
+    def attach_adapter(self, subject: AppModel) -> None:
         """Make the subject's adapter active, read from disk on first use. An untrained base needs no change: `answer`
         disables the adapters."""
         if subject.adapter is None:
@@ -122,7 +124,7 @@ class LoadedBase:
         self._names.move_to_end(subject.name)
         self.model.set_adapter(self._names[subject.name])
 
-    def _read_adapter(self, subject: Subject) -> None:
+    def _read_adapter(self, subject: AppModel) -> None:
         from peft import PeftModel
 
         if not (Path(subject.adapter) / "adapter_model.safetensors").is_file():
@@ -148,7 +150,7 @@ class LoadedBase:
             _, oldest = self._names.popitem(last=False)
             self.model.delete_adapter(oldest)
 
-    def answer(self, subject: Subject, prompt: str, sampling: Sampling, stop: threading.Event, answers: Any) -> None:
+    def answer(self, subject: AppModel, prompt: str, sampling: Sampling, stop: threading.Event, answers: Any) -> None:
         """Generate in this thread and put growing `Answer`s into the queue `answers`, the last with `ended`."""
         import torch
 

@@ -21,7 +21,7 @@ ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
 @dataclass(frozen=True)
-class Subject:
+class AppModel:
     """A run or an untrained base that can answer. `model`: key of `Catalogue.models`; `adapter`: None for a base."""
 
     name: str
@@ -40,14 +40,14 @@ class Catalogue:
 
     title: str
     models: Mapping[str, ModelEntry]
-    subjects: tuple[Subject, ...]
+    subjects: tuple[AppModel, ...]
     start: str
     prompts: tuple[tuple[str, str], ...]
     taught: bool
     threads: int
     report: str | None
 
-    def subject(self, name: str) -> Subject:
+    def subject(self, name: str) -> AppModel:
         """The subject called `name`. Raises `UserError` for an unknown name."""
         for subject in self.subjects:
             if subject.name == name:
@@ -55,7 +55,7 @@ class Catalogue:
         known = ", ".join(subject.name for subject in self.subjects)
         raise UserError(f"model: unknown to the app ({name}). Fix: choose one of {known}.")
 
-    def base_of(self, subject: Subject) -> Subject:
+    def base_of(self, subject: AppModel) -> AppModel:
         """The untrained base that `subject` was tuned from."""
         return next(base for base in self.subjects if base.adapter is None and base.model == subject.model)
 
@@ -65,14 +65,14 @@ def read_catalogue(
 ) -> Catalogue:
     """The catalogue of a study. It starts with `run` or `adapter` (a folder or hub id; `model` is its base's key), or
     with the comparison's best run if both are None. Raises `UserError` if there is nothing to start with."""
-    untrained = [Subject(name, f"{key}, untrained", key, None) for name, key in study.bases.items()]
+    untrained = [AppModel(name, f"{key}, untrained", key, None) for name, key in study.bases.items()]
     tuned = finished_runs(study, results)
     if adapter is not None:
         tuned.append(subject_of_adapter(study.models, adapter, model))
         key = tuned[-1].model
         if key not in {subject.model for subject in untrained}:
             # The adapter may belong to a model of the study that no run uses.
-            untrained.append(Subject(f"base-{key}", f"{key}, untrained", key, None))
+            untrained.append(AppModel(f"base-{key}", f"{key}, untrained", key, None))
         start = tuned[-1].name
     elif run is not None:
         start = _finished_run(study, results, run, tuned)
@@ -101,7 +101,7 @@ def _model_entry(study: Study, model: str, results: Path) -> ModelEntry:
     return entry
 
 
-def finished_runs(study: Study, results: Path) -> list[Subject]:
+def finished_runs(study: Study, results: Path) -> list[AppModel]:
     """The finished runs of the study and of its search's winner, in grid order. Raises `UserError` for an adapter that
     is missing or differs from its record."""
     found = []
@@ -113,7 +113,7 @@ def finished_runs(study: Study, results: Path) -> list[Subject]:
             if record.status == "finished":
                 # Answers of an adapter that changed since its scoring would contradict the report.
                 check_adapter(folder / "adapter", record)
-                found.append(Subject(cell.run, run_label(cell, cells), cell.model, str(folder / "adapter")))
+                found.append(AppModel(cell.run, run_label(cell, cells), cell.model, str(folder / "adapter")))
     return found
 
 
@@ -131,7 +131,7 @@ def run_label(cell: Cell, cells: tuple[Cell, ...]) -> str:
     return ", ".join(parts)
 
 
-def best_run(results: Path, tuned: list[Subject]) -> str:
+def best_run(results: Path, tuned: list[AppModel]) -> str:
     """The run with the largest gain on the study's target, preferring runs that may be shipped and beat their base.
 
     Before a comparison it is the first finished run, the base case. Raises `UserError` without a finished run.
@@ -149,14 +149,14 @@ def best_run(results: Path, tuned: list[Subject]) -> str:
     return best["run"]
 
 
-def _finished_run(study: Study, results: Path, run: str, tuned: list[Subject]) -> str:
+def _finished_run(study: Study, results: Path, run: str, tuned: list[AppModel]) -> str:
     if run not in [subject.name for subject in tuned]:
         study.cell(run)
         raise UserError(f"{results / 'train' / run}: no finished adapter of run {run}. Fix: run the study first.")
     return run
 
 
-def subject_of_adapter(models: Mapping[str, ModelEntry], adapter: str, model: str | None) -> Subject:
+def subject_of_adapter(models: Mapping[str, ModelEntry], adapter: str, model: str | None) -> AppModel:
     """A LoRA adapter from a local folder or the hub (`owner/name` or `owner/name@revision`) on the study's `model`, or
     on the model that the adapter names as its base if `model` is None.
 
@@ -180,7 +180,7 @@ def subject_of_adapter(models: Mapping[str, ModelEntry], adapter: str, model: st
         raise UserError(f"--model: not a model of the study ({key}). Fix: give one of {', '.join(models)}.")
     # Named by content: two adapters with the same folder name stay apart.
     digest = sha256_file(folder / "adapter_model.safetensors")[:8]
-    return Subject(f"adapter-{digest}", f"{key}, adapter {adapter.rstrip('/').split('/')[-1]}", key, str(folder))
+    return AppModel(f"adapter-{digest}", f"{key}, adapter {adapter.rstrip('/').split('/')[-1]}", key, str(folder))
 
 
 def _named_base(models: Mapping[str, ModelEntry], base: Any, adapter: str) -> str:
@@ -227,7 +227,7 @@ def from_json(path: Path) -> Catalogue:
     models = {
         key: ModelEntry(**_resolved(entry, folder, "path", "chat_template")) for key, entry in value["models"].items()
     }
-    subjects = tuple(Subject(**_resolved(subject, folder, "adapter")) for subject in value["subjects"])
+    subjects = tuple(AppModel(**_resolved(subject, folder, "adapter")) for subject in value["subjects"])
     prompts = tuple(map(tuple, value["prompts"]))
     value = _resolved(value, folder, "report")
     return Catalogue(**value | {"models": models, "subjects": subjects, "prompts": prompts})
