@@ -12,23 +12,12 @@ from loragrid.study.grid import Cell
 from loragrid.study.study_file import Study
 from loragrid.study.winner import cells_with_winner
 
-# Status → its meaning in the report's words.
-STATUSES = {
-    "scored": "scored",
-    "trained": "trained, not scored yet",
-    "diverged": "diverged in training",
-    "failed": "failed",
-    "paused": "stopped before its end",
-    "missing": "not run yet",
-    "unreadable": "its record cannot be read",
-}
-
 
 @dataclass(frozen=True)
 class Outcome:
     """Record, scores and status of one subject.
 
-    `status` is a key of `STATUSES`; `reason` is None only for "scored".
+    `status` is scored, trained, diverged, failed, paused, missing or unreadable; `reason` is None only if scored.
     """
 
     subject: str

@@ -7,8 +7,19 @@ import pandas as pd
 
 from loragrid.comparing.axis_effects import axis_text
 from loragrid.formatting import duration, number, score, setting, visible, whole
-from loragrid.records.outcomes import STATUSES, Outcome
+from loragrid.records.outcomes import Outcome
 from loragrid.reporting.page import Material
+
+# Status of a run → the table's words for it.
+STATUSES = {
+    "scored": "scored",
+    "trained": "trained, not scored yet",
+    "diverged": "diverged in training",
+    "failed": "failed",
+    "paused": "stopped before its end",
+    "missing": "not run yet",
+    "unreadable": "its record cannot be read",
+}
 
 
 def run_rows(material: Material) -> list[dict[str, Any]]:
