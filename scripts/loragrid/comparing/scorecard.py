@@ -15,7 +15,7 @@ import pandas as pd
 from loragrid.comparing.axis_effects import COMPARED_AXES
 from loragrid.comparing.causes import differs
 from loragrid.comparing.literature import LITERATURE, load_findings
-from loragrid.comparing.paired_statistics import BETTER, UNSURE, WORSE
+from loragrid.comparing.statistics.paired_statistics import BETTER, UNSURE, WORSE
 from loragrid.errors import UserError
 from loragrid.records.outcomes import Outcome
 

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from loragrid.comparing.axis_effects import COMPARED_AXES, axis_text
-from loragrid.comparing.paired_statistics import BETTER, WORSE
 from loragrid.comparing.run_evidence import read_loss_path
+from loragrid.comparing.statistics.paired_statistics import BETTER, WORSE
 from loragrid.formatting import AXIS_NAMES, plain_name, setting, visible
 from loragrid.records.outcomes import Outcome
 from loragrid.reporting.figures import charts

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from loragrid.comparing.axis_effects import COMPARED_AXES
-from loragrid.comparing.paired_statistics import UNSURE
+from loragrid.comparing.statistics.paired_statistics import UNSURE
 from loragrid.formatting import axis_value, detectable, listed, plain_name, plural
 from loragrid.reporting.compared_study import ComparedStudy
 from loragrid.reporting.sentences.findings import Answer, difference, start

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from loragrid.comparing.paired_statistics import BETTER, UNSURE, WORSE
+from loragrid.comparing.statistics.paired_statistics import BETTER, UNSURE, WORSE
 from loragrid.formatting import (
     between,
     change,

@@ -4,7 +4,7 @@ from typing import Any
 
 import pandas as pd
 
-from loragrid.comparing.paired_statistics import WORSE
+from loragrid.comparing.statistics.paired_statistics import WORSE
 from loragrid.comparing.trade_off import SHIP
 from loragrid.formatting import between, change, decimals, listed, plain_name, plural
 from loragrid.reporting.compared_study import ComparedStudy
