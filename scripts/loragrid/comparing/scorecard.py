@@ -21,7 +21,7 @@ from loragrid.records.outcomes import Outcome
 
 AGREES, DISAGREES, NOT_TESTED = "agrees", "disagrees", "not tested"
 # A result with its reason: a code with the numbers that the report's sentence needs.
-Answer = tuple[str, dict[str, Any]]
+RuleResult = tuple[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class StudyCells:
             return self.axes
         return self.axes[(self.axes["axis"] == axis) & (self.axes["verdict"] != "")]
 
-    def without_rows(self, axis: str) -> Answer:
+    def without_rows(self, axis: str) -> RuleResult:
         """The answer for an axis without a judged row: not varied, or not comparable."""
         if self.axes.empty or axis not in set(self.axes["axis"]):
             return NOT_TESTED, {"code": "not_varied", "axis": axis}
@@ -70,7 +70,7 @@ def _row(row: pd.Series) -> dict[str, Any]:
     return {name: row[name] for name in names}
 
 
-def little_effect(rule: dict[str, Any], cells: StudyCells) -> Answer:
+def little_effect(rule: dict[str, Any], cells: StudyCells) -> RuleResult:
     """An equivalence test by intervals, after Schuirmann's two one-sided tests.
 
     Schuirmann 1987, Journal of Pharmacokinetics and Biopharmaceutics 15:657.
@@ -95,7 +95,7 @@ def little_effect(rule: dict[str, Any], cells: StudyCells) -> Answer:
     return UNSURE, {"code": "interval_beyond_margin"} | numbers
 
 
-def larger_is(rule: dict[str, Any], cells: StudyCells) -> Answer:
+def larger_is(rule: dict[str, Any], cells: StudyCells) -> RuleResult:
     """Agrees when at least one proved difference goes the finding's way and none the other way."""
     rows = cells.of_axis(rule["axis"])
     if rows.empty:
@@ -116,7 +116,7 @@ def larger_is(rule: dict[str, Any], cells: StudyCells) -> Answer:
     return (UNSURE if any(supports) else DISAGREES), why
 
 
-def same_best_rate(rule: dict[str, Any], cells: StudyCells) -> Answer:
+def same_best_rate(rule: dict[str, Any], cells: StudyCells) -> RuleResult:
     """Whether the learning rate with the lowest held-out loss is the same at every axis value.
 
     Needs at least two rates at each value, and one alpha at every value: the adapter's factor is
@@ -156,7 +156,7 @@ def _losses_by_rate(runs: list[Outcome], axis: str) -> list[dict[Any, dict[float
     return [values for values in several if len(values) > 1]
 
 
-def precision(rule: dict[str, Any], cells: StudyCells) -> Answer:
+def precision(rule: dict[str, Any], cells: StudyCells) -> RuleResult:
     """From the untrained bases in two precisions, on tasks that are shares of right answers.
 
     A loss beyond the margin on one task disagrees; all intervals above minus the margin agree.
@@ -178,12 +178,12 @@ def precision(rule: dict[str, Any], cells: StudyCells) -> Answer:
     return UNSURE, {"code": "precision_beyond_margin", "margin": margin} | interval
 
 
-def needs(*_: Any) -> Answer:
+def needs(*_: Any) -> RuleResult:
     """A finding that no study of this kind can test; the literature file names the missing runs."""
     return NOT_TESTED, {"code": "needs_other_runs"}
 
 
-RULES: dict[str, Callable[..., Answer]] = {
+RULES: dict[str, Callable[..., RuleResult]] = {
     "little_effect": little_effect,
     "larger_is": larger_is,
     "same_best_rate": same_best_rate,
