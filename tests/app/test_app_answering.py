@@ -12,7 +12,7 @@ from loragrid.app.answering import Answerer, PromptTooLong, Sampling
 from loragrid.app.catalogue import AppModel
 from loragrid.errors import UserError
 from loragrid.models.loading import load_base, load_tokenizer
-from loragrid.scoring.prompts import render
+from loragrid.scoring.prompts import prompt_ids
 from tests.fixtures.app_toys import finished_study, toy_catalogue
 
 GREEDY = Sampling(seed=1, temperature=0.0, max_new_tokens=40)
@@ -37,7 +37,7 @@ def alone(answerer: Answerer, subject: AppModel) -> str:
     model = load_base(entry, device="cpu")
     model = PeftModel.from_pretrained(model, subject.adapter).eval() if subject.adapter else model
     tokenizer = load_tokenizer(entry)
-    ids = torch.tensor([render(tokenizer, "Hello")])
+    ids = torch.tensor([prompt_ids(tokenizer, "Hello")])
     out = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=40, do_sample=False)
     return tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
 

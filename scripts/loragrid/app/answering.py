@@ -14,7 +14,7 @@ from loragrid.app.catalogue import AppModel, Catalogue
 from loragrid.errors import UserError, first_line
 from loragrid.models.loading import load_base, load_tokenizer, torch_device
 from loragrid.scoring.generation import end_token_ids
-from loragrid.scoring.prompts import render
+from loragrid.scoring.prompts import prompt_ids
 from loragrid.study.sections import ModelEntry
 
 # Bases and adapters kept in memory, enough for every model of the shipped studies. The least recently used is dropped.
@@ -154,7 +154,7 @@ class LoadedBase:
         """Generate in this thread and put growing `Answer`s into the queue `answers`, the last with `ended`."""
         import torch
 
-        ids = torch.tensor([render(self.tokenizer, prompt)], device=self.model.device)
+        ids = torch.tensor([prompt_ids(self.tokenizer, prompt)], device=self.model.device)
         free_tokens = self.free_tokens(ids.shape[1])
         streamer = AnswerStreamer(self.tokenizer, end_token_ids(self.model, self.tokenizer), stop, answers)
         adapters = nullcontext()

@@ -186,7 +186,7 @@ def token_facts(settings: DataSettings, tokenised: TokenisedSplit) -> dict[str, 
         },
         "max_length_tokens": limit,
         "loss_on": settings.loss_on,
-        "length_histogram": length_histogram(tokenised.lengths, max_length_tokens=limit),
+        "length_histogram": length_bins(tokenised.lengths, max_length_tokens=limit),
         "truncated": tokenised.truncated.as_dict(),
         "broken_characters": tokenised.broken_characters.as_dict(),
         "chat_template_sha256": tokenised.template.sha256,
@@ -217,7 +217,7 @@ def _template_notes(settings: DataSettings, tokenised: TokenisedSplit) -> list[s
     return notes
 
 
-def length_histogram(lengths: Iterable[int], *, max_length_tokens: int) -> dict[str, list[int]]:
+def length_bins(lengths: Iterable[int], *, max_length_tokens: int) -> dict[str, list[int]]:
     """Rows by length in tokens before truncation; `edges` has one entry more than `counts`.
 
     20 equal bins reach up to the longest row or twice the limit, whichever is less; one more bin

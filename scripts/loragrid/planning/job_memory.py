@@ -19,7 +19,7 @@ from loragrid.study.grid import Cell
 from loragrid.study.study_file import Study
 
 
-def check_target_modules(study: Study, cells: Iterable[Cell]) -> None:
+def check_study_modules(study: Study, cells: Iterable[Cell]) -> None:
     """Raise `UserError` if a model lacks one of `training.target_modules`.
 
     Training would raise it too, but hours later. Models of unknown shape are skipped; the plan

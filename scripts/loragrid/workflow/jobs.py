@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from loragrid.errors import UserError
-from loragrid.planning.job_memory import check_target_modules
+from loragrid.planning.job_memory import check_study_modules
 from loragrid.planning.job_resources import Request, resource_requests
 from loragrid.runtime.atomic_files import sha256_file, sha256_json
 from loragrid.study.search_point import settings_sha256
@@ -23,7 +23,7 @@ class Jobs:
     def __init__(self, study: Study, *, results: str, session_minutes: float | None) -> None:
         """`session_minutes`: the command line's, None for the study file's. Raises `UserError` for
         modules no model has."""
-        check_target_modules(study, study.cells)
+        check_study_modules(study, study.cells)
         self.study, self.results = study, results
         self.searched = study.tune is not None and study.tune.enabled
         # A base is scored on the held-out rows of its runs, so it shares their data set.
