@@ -18,7 +18,7 @@ from loragrid.study.study_file import Study
 def job_environment(study: Study, *, session_minutes: float | None, starts_session: bool) -> dict[str, str]:
     """Environment variables of all jobs of one call of Snakemake.
 
-    They are no params: another checkout, another spelling of the study file's path or another
+    They are not params of the rules: another checkout, another spelling of the study file's path or another
     session length would run everything again. `starts_session`: whether this process begins the
     session. A cluster's job is a session of its own on another machine, where Snakemake reads the
     workflow again; a process that runs one job for its parent keeps the parent's end.
