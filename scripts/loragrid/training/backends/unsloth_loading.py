@@ -8,13 +8,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from loragrid.backends.recipe import Recipe
+from loragrid.backends.unsloth_checks import refuse_other_precision
 from loragrid.errors import UserError, first_line
 from loragrid.models.loading import keep_unpacked
 from loragrid.models.model_files import resolve_folder
 from loragrid.records.failures import out_of_memory
 from loragrid.study.sections import ModelEntry
-from loragrid.backends.recipe import Recipe
-from loragrid.backends.unsloth_checks import refuse_other_precision
 
 INSTALL = "pip install -r requirements-gpu.txt"
 # Libraries that unsloth changes when it is imported.
