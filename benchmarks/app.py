@@ -1,11 +1,11 @@
-"""How fast the app answers, switches adapters, and gets through a queue of plan requests, on a finished study.
+"""Speed of the app on a finished study: answers, switches of the adapter, and a queue of plan requests.
 
     python -m benchmarks.app [--study demo] [--results results/demo] [--requests 50] [--out FILE.json]
 
-Answers: the plan that the page asks for, by the tuned model that the app starts with, from request to last word and to the
-first one. Switches: from one loaded adapter to another, and reading one from disk for the first time. Queue: that many
-different plan requests of ten clients at once through the app's own server; each text is compared with the same model's
-answer when nobody else asks. Gradio's and the machine's share are in the queue's seconds, since nothing is left out there.
+Answers: seconds from a plan request to the first and the last word, by the tuned model that the app starts with. Switches:
+seconds to change from one loaded adapter to another, and to read one from disk for the first time. Queue: that many different
+plan requests, sent by ten clients at once through the app's own server; each text is compared with the answer to the same
+request alone. The queue's seconds include Gradio's.
 """
 
 import argparse
@@ -24,7 +24,7 @@ os.environ |= ONE_THREAD  # before torch is imported
 
 from loragrid.app.answer_streamer import Answer
 from loragrid.app.answering import MAX_NEW_TOKENS, Answerer, Sampling
-from loragrid.app.catalogue import Catalogue, Subject, read_catalogue
+from loragrid.app.catalogue import AppModel, Catalogue, read_catalogue
 from loragrid.app.running_plan_form import FIELDS, NO_DAY, form_prompt, read_form
 from loragrid.app.running_plan_tab import FIRST_SEED, TEMPERATURE
 from loragrid.app.server import ServerOptions, build, serve
@@ -37,7 +37,7 @@ START = "2027-03-01"
 
 
 def forms(count: int) -> list[dict[str, Any]]:
-    """As many different plan forms that the demo teaches, as a page sends them; the same always."""
+    """`count` different plan forms within the demo's training range, as a page sends them; the same at every call."""
     taught = random.Random(FIRST_SEED).sample(list(itertools.product(WEEKS, DAYS_PER_WEEK, RACES, LEVELS)), count)
     empty = {"target_time": "", "injuries": "", "details": "", "long_run_day": NO_DAY}
     return [
@@ -46,7 +46,7 @@ def forms(count: int) -> list[dict[str, Any]]:
     ]
 
 
-def answered(answerer: Answerer, subject: Subject, form: dict[str, Any]) -> tuple[Answer, float, float]:
+def answered(answerer: Answerer, subject: AppModel, form: dict[str, Any]) -> tuple[Answer, float, float]:
     """The answer to a form, seconds to its first word and to its last."""
     asked = form_prompt(read_form(form), taught=answerer.catalogue.taught)
     began = time.monotonic()
@@ -56,7 +56,7 @@ def answered(answerer: Answerer, subject: Subject, form: dict[str, Any]) -> tupl
 
 
 def measure_loading(catalogue: Catalogue) -> tuple[Answerer, dict[str, Any]]:
-    """Base with the first adapter; then every other adapter of that base, read and switched to."""
+    """Seconds to load a base with its first adapter, and to read and switch to each of its other adapters."""
     answerer = Answerer(catalogue)
     start = catalogue.subject(catalogue.start)
     load = _seconds(answerer.load, start)
@@ -74,9 +74,9 @@ def _seconds(work: Callable[..., Any], *arguments: Any) -> float:
 
 
 def measure_answers(answerer: Answerer, asked: list[dict[str, Any]]) -> tuple[list[str], dict[str, Any]]:
-    """Every form answered alone: the texts, and what they took."""
+    """Answers each form alone: the texts, and their times."""
     subject = answerer.catalogue.subject(answerer.catalogue.start)
-    answered(answerer, subject, asked[0])  # what is made ready once
+    answered(answerer, subject, asked[0])  # warm-up
     answers, firsts, seconds = zip(*(answered(answerer, subject, form) for form in asked))
     outcome = {"answer_seconds": spread(seconds), "first_word_seconds": spread(firsts)}
     outcome["tokens"] = spread([answer.tokens for answer in answers])
@@ -84,7 +84,7 @@ def measure_answers(answerer: Answerer, asked: list[dict[str, Any]]) -> tuple[li
 
 
 def measure_queue(answerer: Answerer, asked: list[dict[str, Any]], alone: list[str]) -> dict[str, Any]:
-    """All forms at once through the server."""
+    """Sends all forms at once through the server."""
     from gradio_client import Client
 
     page = build(answerer)

@@ -1,4 +1,4 @@
-"""The grid that benchmarks/scale.py compares with: the same jobs and files as a study's, `touch` in the place of every stage."""
+"""The bare grid for benchmarks/scale.py: the jobs and files of a study, with `touch` instead of every stage."""
 
 import os
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ rule report:
     output: "reports/report.html"
     {report}shell: "touch {{output}}"
 """
-# What a rule that passes Snakemake's linter and runs on a cluster has too.
+# Directives of a rule that passes Snakemake's linter and runs on a cluster.
 DIRECTIVES = """log: "logs/{name}.log"
     benchmark: "benchmarks/{name}.tsv"
     conda: "{environment}"
@@ -45,7 +45,7 @@ DIRECTIVES = """log: "logs/{name}.log"
 
 
 def bare_snakefile(runs: Sequence[str], *, linted: bool) -> str:
-    """The same grid without a study file: rules of input, output and `touch`, or with what a linted rule has besides."""
+    """The same grid without a study file: rules with input, output and `touch`, or with all directives of a linted rule."""
     names = {"train": "train/{run}", "score": "score/{run}"}
     extras = {
         rule: DIRECTIVES.format(name=names.get(rule, rule), environment=ROOT / "environment.yml") if linted else ""
@@ -55,7 +55,7 @@ def bare_snakefile(runs: Sequence[str], *, linted: bool) -> str:
 
 
 def finish_bare(folder: Path, runs: Sequence[str]) -> None:
-    """The same for the bare Snakefile."""
+    """Make the files of a finished bare grid."""
     results = folder / "results"
     steps = [
         [results / "data" / "card.json"],
@@ -68,7 +68,7 @@ def finish_bare(folder: Path, runs: Sequence[str]) -> None:
 
 
 def touch(steps: list[list[Path]]) -> None:
-    """Make those files, empty, each step's ten seconds later than the one before."""
+    """Make empty files; those of each step are ten seconds newer than those of the step before."""
     for age, files in enumerate(steps):
         for file in files:
             file.parent.mkdir(parents=True, exist_ok=True)

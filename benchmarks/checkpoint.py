@@ -1,10 +1,10 @@
-"""What checkpoints cost and give: time spent saving by interval, seconds to resume, updates replayed after a kill.
+"""Cost and benefit of checkpoints: time spent saving by interval, seconds to resume, updates replayed after a kill.
 
     python -m benchmarks.checkpoint [--study demo] [--intervals 5 20 40] [--repeats 2] [--out FILE.json]
 
-The base case is trained once per interval to the end, in turn; the share of its training time that went into saves is what
-the run's own history says. Then it is killed (SIGKILL) half-way between two saves and run again: seconds from the start of
-the second process to its first new update, beside those of a fresh run, and the updates made twice.
+The base case is trained to the end once per interval; its history says which share of the training time went into saving.
+Then a run is killed (SIGKILL) halfway between two saves and started again. Measured are the seconds from the start of the
+second process to its first new update, compared with a fresh run, and the updates that are repeated.
 """
 
 import argparse
@@ -68,7 +68,7 @@ def _variant(study: str, folder: Path, interval: int) -> Path:
 
 
 def _saving(out: Path) -> dict[str, Any]:
-    """Of all sessions of a finished run."""
+    """Seconds of saving and of training, summed over all sessions of a finished run."""
     events = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
     ends = [event for event in events if event["event"] == "end"]
     saving, seconds = (sum(end.get(key) or 0.0 for end in ends) for key in ("saving_seconds", "seconds"))
@@ -76,7 +76,7 @@ def _saving(out: Path) -> dict[str, Any]:
 
 
 def _killed(command: list[Any], out: Path, interval: int) -> dict[str, Any]:
-    """Kill a run after its first save and half an interval, and go on with it."""
+    """Kill a run half an interval after its first save, and continue it."""
     began, first = time.monotonic(), interval + interval // 2
     to_begin, _ = _watch(command, out, began, until_step=first, kill=True)
     last = _last_step(out)
@@ -85,7 +85,7 @@ def _killed(command: list[Any], out: Path, interval: int) -> dict[str, Any]:
 
 
 def _watch(command: list[Any], out: Path, began: float, *, until_step: int, kill: bool) -> tuple[float, int]:
-    """Seconds to the first update of this process, and its number; ends with the process, or kills it at a step."""
+    """Seconds to the first update of this process, and its number. Waits for the process, or kills it at a step."""
     before = (out / "losses.csv").stat().st_mtime_ns if (out / "losses.csv").exists() else 0
     said = open(os.devnull, "w")
     process = subprocess.Popen([str(part) for part in command], env=os.environ | ONE_THREAD, stdout=said, stderr=said)

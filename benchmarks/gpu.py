@@ -2,17 +2,17 @@
 
     python -m benchmarks.gpu PIECE [--shape llama-1b …] [--vary base fold …] [--minutes 9] [--steps 12] [--out FILE.json]
 
-A call begins no row after so many minutes and keeps what an earlier one on the same card and versions measured: call it again
-until the file says `"complete": true`. Each row is written as it comes. Importing a library takes longer than a row, so a few
-runs import beside the one that uses the card. Pieces:
-  train     the base case of every shape (4bit, bf16, batch 2 × 4, padded), ours and the libraries alone; then what departs from
-            it in one way: 8 × 1 (`fold`), packed, 16bit, fp16
-  capped    the cells of the study `t4` under a T4's memory, in fp16: does each fit, and how far off was the plan? Several at once
-  together  three small runs by Snakemake, at once as far as `--resources vram_mib` lets them, and one after another
+A call starts no row after `--minutes` and keeps the rows of earlier calls on the same card with the same versions: repeat it
+until the file says `"complete": true`. Each row is written at once. Importing a library takes longer than a row, so a few runs
+import while another one uses the card. Pieces:
+  train     the base case of every shape (4bit, bf16, batch 2 × 4, padded), by loragrid and by the libraries alone; then single
+            departures from it: 8 × 1 (`fold`), packed, 16bit, fp16
+  capped    the cells of the study `t4` in fp16 with a T4's memory: does each fit, and how good was the prediction? Several at once
+  together  three small runs by Snakemake, in parallel as far as `--resources vram_mib` allows, and one after another
   resume    the same run twice, and once killed and resumed: how far do the adapters differ?
 
-Models have random weights in true shapes (`shapes.py`). On a machine without a GPU, `--shape tiny` tries everything out on the
-CPU; its rows say so and prove nothing about a GPU.
+Models have random weights in true shapes (`shapes.py`). On a machine without a GPU, `--shape tiny` tries everything on the CPU;
+its rows are marked and prove nothing about a GPU.
 """
 
 import argparse
@@ -23,22 +23,22 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu_reckoned import Setting
+from benchmarks.gpu_predictions import Setting
 from benchmarks.gpu_runs import Bench
 from benchmarks.measuring import RESULTS, write
 
 Row = dict[str, Any]
-# What is asked, which names the row, and how to measure it: {what came out}.
+# The row's name, as what it asks for, and the function that measures it and returns the results.
 Asked = tuple[Row, Callable[[], Row]]
 
 
 DEFAULTS = (", its own defaults",)
-# What departs from the base case, and beside which ways of the libraries alone it is measured.
+# Name → departures from the base case, and the ways of the libraries alone that are measured with it.
 VARIED: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "base": ({}, ("", *DEFAULTS)),
     "fold": ({"per_device": 8, "accumulation": 1}, (*DEFAULTS, ", its own defaults without recomputation")),
@@ -50,7 +50,7 @@ ON_CPU = ("base", "packing")
 
 
 def train(bench: Bench, shapes: list[str], vary: list[str] | None = None) -> Iterator[Asked]:
-    """Speed and memory of every way."""
+    """Speed and memory of each way to train."""
     for name in vary or (VARIED if bench.cuda else ON_CPU):
         changes, alone = VARIED[name]
         for shape in shapes:
@@ -60,7 +60,7 @@ def train(bench: Bench, shapes: list[str], vary: list[str] | None = None) -> Ite
 
 
 def capped(bench: Bench, shapes: list[str]) -> Iterator[Asked]:
-    """The t4 study's cells within what a T4 leaves beside its CUDA context."""
+    """Whether the t4 study's cells fit in the memory that a T4 has left after its CUDA context."""
     from loragrid.planning.gpu_cards import read_cards
     from loragrid.planning.job_memory import request_key
     from loragrid.planning.memory_model import CONTEXT_MIB
@@ -85,7 +85,7 @@ def capped(bench: Bench, shapes: list[str]) -> Iterator[Asked]:
 
 
 def together(bench: Bench, shapes: list[str]) -> Iterator[Asked]:
-    """Seconds of three runs of the smallest shape, beside each other and one after another."""
+    """Seconds of three runs of the smallest shape, in parallel and one after another."""
     setting = bench.plain(shapes[-1])
     for beside in (False, True):
         asked = {"what": "three runs by Snakemake", "beside each other": beside, **vars(setting)}
@@ -93,7 +93,7 @@ def together(bench: Bench, shapes: list[str]) -> Iterator[Asked]:
 
 
 def resume(bench: Bench, shapes: list[str]) -> Iterator[Asked]:
-    """Largest difference between the adapters of two uninterrupted runs, and of one that was killed and resumed."""
+    """Largest difference between the adapters of two uninterrupted runs, and after a kill."""
     setting = bench.plain(shapes[0])
     for backend in bench.backends():
         yield {"backend": backend, **vars(setting)}, partial(bench.resume, setting, backend)
@@ -102,26 +102,33 @@ def resume(bench: Bench, shapes: list[str]) -> Iterator[Asked]:
 PIECES = {"train": train, "capped": capped, "together": together, "resume": resume}
 
 
-# Peaks are each process's own, so runs that are only asked for their memory need not take turns.
+# Peak memory is counted per process, so runs that only measure memory need not take turns.
 BESIDE = {"train": 3, "capped": 3}
+
+
+@dataclass(frozen=True)
+class Options:
+    """The extent of a call: the options of the command line that have the same names."""
+
+    shapes: list[str]
+    steps: int
+    minutes: float
+    vary: list[str] | None = None
+    models: Path | None = None
 
 
 def measure(
     piece: str,
+    options: Options,
     *,
-    shapes: list[str],
-    steps: int,
-    minutes: float,
     folder: Path,
     known: list[Row] | None = None,
-    vary: list[str] | None = None,
     keep: Callable[[dict[str, Any]], None] = lambda _: None,
-    models: Path | None = None,
 ) -> dict[str, Any]:
-    """`known` rows and those that the time was enough for, at least one; a row that failed says why. What is there is given to
-    `keep` after every row."""
-    bench = Bench(folder, steps=steps, turns=piece != "capped", models=models)
-    until = time.monotonic() + 60 * minutes
+    """The `known` rows and those that fit in the time, at least one; a failed row holds the reason. `keep` receives the
+    result so far after every row."""
+    bench = Bench(folder, steps=options.steps, turns=piece != "capped", models=options.models)
+    until = time.monotonic() + 60 * options.minutes
     found = {"piece": piece, "on": "cuda" if bench.cuda else "cpu: nothing about a GPU"}
     found |= {"complete": False, "rows": list(known or [])}
     begun, left, lock = 0, 0, threading.Lock()
@@ -142,15 +149,18 @@ def measure(
             print(json.dumps(row), file=sys.stderr, flush=True)
             keep(found)
 
-    asked_for = PIECES[piece](bench, shapes, vary) if piece == "train" else PIECES[piece](bench, shapes)
+    if piece == "train":
+        asked_for = train(bench, options.shapes, options.vary)
+    else:
+        asked_for = PIECES[piece](bench, options.shapes)
     with ThreadPoolExecutor(BESIDE.get(piece, 1) if bench.cuda else 1) as pool:
-        wanted = [(asked | {"steps": steps}, run) for asked, run in asked_for]
+        wanted = [(asked | {"steps": options.steps}, run) for asked, run in asked_for]
         missing = [
             (asked, run) for asked, run in wanted if not any(asked.items() <= row.items() for row in found["rows"])
         ]
         for done in [pool.submit(one, asked, run) for asked, run in missing]:
             done.result()
-    return found | {"complete": not left and not vary}
+    return found | {"complete": not left and not options.vary}
 
 
 def read_known(file: Path) -> list[Row]:
@@ -170,25 +180,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("piece", choices=PIECES)
     parser.add_argument("--shape", nargs="*", default=["llama-1b", "llama-3b", "gemma-270m"])
-    parser.add_argument("--vary", nargs="*", choices=VARIED, help="of the piece train: only these")
+    parser.add_argument("--vary", nargs="*", choices=VARIED, help="only these rows of the piece train")
     parser.add_argument("--steps", type=int, default=12, help="updates of each run; the first quarter is not timed")
-    parser.add_argument("--minutes", type=float, default=9, help="begin no row later than this")
+    parser.add_argument("--minutes", type=float, default=9, help="start no row later than this")
     parser.add_argument("--models", type=Path, help="a folder on the same disk that keeps the models for the next call")
     parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
-    out = options.out or RESULTS / f"gpu_{options.piece}.json"
+    arguments = parser.parse_args()
+    out = arguments.out or RESULTS / f"gpu_{arguments.piece}.json"
+    options = Options(arguments.shape, arguments.steps, arguments.minutes, arguments.vary, arguments.models)
     with tempfile.TemporaryDirectory() as folder:
-        found = measure(
-            options.piece,
-            shapes=options.shape,
-            steps=options.steps,
-            minutes=options.minutes,
-            folder=Path(folder),
-            known=read_known(out),
-            vary=options.vary,
-            keep=partial(write, out),
-            models=options.models,
-        )
+        found = measure(arguments.piece, options, folder=Path(folder), known=read_known(out), keep=partial(write, out))
     write(out, found)
 
 

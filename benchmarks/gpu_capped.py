@@ -1,11 +1,11 @@
-"""Run a script with only so much of the GPU's memory: gpu_capped.py MIB SCRIPT ARGUMENTS…  (0 MiB: all of it)"""
+"""Run a script with limited GPU memory: gpu_capped.py MIB SCRIPT ARGUMENTS…  (0 MiB: no limit)"""
 
 import runpy
 import sys
 
 
 def main() -> None:
-    """Set the cap, then be the script."""
+    """Set the limit, then run the script in this process."""
     mib, script = int(sys.argv[1]), sys.argv[2]
     if mib:
         import torch

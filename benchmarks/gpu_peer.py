@@ -2,10 +2,10 @@
 
     python -m benchmarks.gpu_peer LIBRARY --settings FILE.json --out FILE.json
 
-The settings file holds model, data, precision, dtype, rank, per_device, accumulation, steps, most_tokens, packing and how: ""
-for our settings, "its own defaults" for those of the library in all that the original study does not name (loss, padding,
-recomputation), "its own defaults without recomputation" for those but for that. Leaves step_seconds, tokens and loss_tokens per
-step, peak_vram_mib.
+The settings file holds model, data, precision, dtype, rank, per_device, accumulation, steps, most_tokens, packing and how. `how`
+is "" for our settings; "its own defaults" for the library's choice of everything that the original study leaves open (loss,
+padding, recomputation); or "its own defaults without recomputation". Writes step_seconds, tokens and loss_tokens per step, and
+peak_vram_mib.
 """
 
 import argparse
@@ -19,7 +19,7 @@ TARGETS = "q_proj k_proj v_proj o_proj gate_proj up_proj down_proj".split()
 
 
 def load_unsloth(settings: dict[str, Any]) -> tuple[Any, Any]:
-    """unsloth's own loader and adapters, its gradient checkpointing. It takes bf16 where the card has it, unless a dtype is named."""
+    """The model with unsloth's own loader, adapters and checkpointing. Without a dtype unsloth takes bf16 if the card has it."""
     import torch
     from unsloth import FastLanguageModel
 
@@ -43,7 +43,7 @@ def load_unsloth(settings: dict[str, Any]) -> tuple[Any, Any]:
 
 
 def load_trl(settings: dict[str, Any]) -> tuple[Any, Any]:
-    """transformers, bitsandbytes and PEFT as their documentation combines them."""
+    """The model with transformers, bitsandbytes and PEFT, combined as in their documentation."""
     import torch
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
     from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
@@ -62,7 +62,7 @@ def load_trl(settings: dict[str, Any]) -> tuple[Any, Any]:
 
 
 def train(library: str, settings: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Train the steps and say what each took."""
+    """Train the steps and return the time of each."""
     model, tokenizer = load_unsloth(settings) if library == "unsloth" else load_trl(settings)
     import torch
     from datasets import Dataset
@@ -73,7 +73,7 @@ def train(library: str, settings: dict[str, Any], folder: Path) -> dict[str, Any
     if settings["packing"]:
         rows = pack_dataset(rows, settings["most_tokens"], "bfd")
     if settings["how"] and library == "unsloth":
-        rows._unsloth_truncated_to = settings["most_tokens"]  # rows that it tokenises itself are marked so
+        rows._unsloth_truncated_to = settings["most_tokens"]  # unsloth marks the rows that it tokenises itself
     seconds: list[float] = []
     trainer = SFTTrainer(
         model=model,
@@ -88,7 +88,7 @@ def train(library: str, settings: dict[str, Any], folder: Path) -> dict[str, Any
                 parameter.data = parameter.data.float()
     batches = counting(trainer)
     trainer.train()
-    del batches[settings["steps"] * settings["accumulation"] :]  # what was drawn ahead and never trained on
+    del batches[settings["steps"] * settings["accumulation"] :]  # batches that were drawn ahead and never trained on
     fold = settings["accumulation"]
     peak = torch.cuda.max_memory_reserved() / 2**20 if torch.cuda.is_available() else None
     return {
@@ -102,7 +102,7 @@ def train(library: str, settings: dict[str, Any], folder: Path) -> dict[str, Any
 
 
 def clock(seconds: list[float]) -> Any:
-    """A callback that appends what every step took, the card's work included."""
+    """A callback that appends the seconds of every step, after the card has finished it."""
     import torch
     from transformers import TrainerCallback
 
@@ -119,7 +119,7 @@ def clock(seconds: list[float]) -> Any:
 
 
 def our_config(settings: dict[str, Any], folder: Path) -> Any:
-    """The original study's settings, and ours in what it does not name, for TRL."""
+    """The original study's settings for TRL; what that study leaves open is set as loragrid sets it."""
     import torch
     from trl import SFTConfig
 
@@ -136,20 +136,20 @@ def our_config(settings: dict[str, Any], folder: Path) -> Any:
 
 
 def default_config(settings: dict[str, Any], folder: Path) -> Any:
-    """The original study's settings, and the library's own in what it does not name."""
+    """The original study's settings; what that study leaves open is the library's default."""
     import torch
     from trl import SFTConfig
 
     cuda, changed = torch.cuda.is_available(), {}
     if settings["how"] == WITHOUT:
         changed["gradient_checkpointing"] = False
-    if not cuda:  # a CPU has no kernel for TRL's own loss
+    if not cuda:  # TRL's default loss kernel needs a GPU
         changed |= {"use_cpu": True, "gradient_checkpointing": False, "loss_type": "nll"}
     return SFTConfig(**study_settings(settings, folder), max_length=settings["most_tokens"], **changed)
 
 
 def study_settings(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """What the original study names, and how the rows came."""
+    """Settings that the original study names, and the format of the rows."""
     return dict(
         output_dir=str(folder),
         max_steps=settings["steps"],
@@ -171,7 +171,7 @@ def study_settings(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def counting(trainer: Any) -> list[tuple[int, int]]:
-    """A list that grows by every batch's tokens, and those with loss, as the trainer draws them."""
+    """A list that grows with each batch that the trainer draws: its tokens, and those that carry loss."""
     batches, collator = [], trainer.data_collator
     collate = collator.torch_call
 

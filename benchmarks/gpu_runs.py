@@ -1,4 +1,4 @@
-"""One training run of a GPU benchmark, by loragrid or by a peer, each in a process of its own."""
+"""Training runs of the GPU benchmark, by loragrid or by a peer, each in its own process."""
 
 import csv
 import itertools
@@ -19,19 +19,19 @@ from typing import Any
 
 import yaml
 
-from benchmarks.gpu_reckoned import MEAN_TOKENS, MOST_TOKENS, Setting, predicted_mib, utilisation
+from benchmarks.gpu_predictions import MEAN_TOKENS, MOST_TOKENS, Setting, predicted_mib, utilisation
 from benchmarks.measuring import ONE_THREAD
 from benchmarks.shapes import make_model, make_rows
 from loragrid.paths import ROOT, SCRIPTS
 from loragrid.planning.memory_model import CONTEXT_MIB
 
 HERE = Path(__file__).resolve().parent
-SAID = 500  # characters of what a failed run said
+SAID = 500  # characters of the output of a failed run
 
 
 class Bench:
-    """Models and rows, made once in `folder`; `steps` updates per run. Runs that were started together take turns on the card,
-    unless they need not."""
+    """Models and rows, made once in `folder`, and runs of `steps` updates on them. With `turns`, runs that start together use
+    the card one after another."""
 
     def __init__(self, folder: Path, *, steps: int, turns: bool = True, models: Path | None = None) -> None:
         """`models`: a folder that keeps the models for the next call."""
@@ -57,7 +57,7 @@ class Bench:
         return Setting(shape=shape, precision=precision, per_device=2, packing=False, dtype=self.dtype)
 
     def speed(self, setting: Setting, way: str) -> dict[str, Any]:
-        """Useful tokens per second, step time, peak memory and FLOP utilisation. RuntimeError for a run that fails."""
+        """Useful tokens per second, step time, peak memory and FLOP utilisation. Raises RuntimeError if the run fails."""
         name, _, how = way.removeprefix("loragrid, ").partition(", ")
         outcome = self.ours(setting, name) if way.startswith("loragrid") else self.peer(setting, name, how)
         seconds = statistics.median(outcome["step_seconds"][self.steps // 4 :])
@@ -70,7 +70,7 @@ class Bench:
         }
 
     def fit(self, setting: Setting, backend: str, *, cap_mib: int) -> dict[str, Any]:
-        """Whether a run fits under the cap with every row as long as allowed, its peak, and what the plan says."""
+        """Whether a run on rows of full length fits under the cap, its peak memory, and the predicted peak."""
         predicted = predicted_mib(
             self._model(setting), setting, backend, optimizer=self._optimizer(), most_tokens=self._most_tokens
         )
@@ -89,8 +89,8 @@ class Bench:
         }
 
     def several(self, setting: Setting, number: int, *, beside: bool) -> dict[str, Any]:
-        """Seconds of the train stage for that many equal runs under seeds of their own, by Snakemake, with `vram_mib` for all
-        of them or for one."""
+        """Seconds that Snakemake takes for `number` runs that differ in the seed, with `vram_mib` for all of them at once or
+        for one at a time."""
         from loragrid.planning.job_resources import resource_requests
         from loragrid.study.study_file import load_study
 
@@ -122,7 +122,7 @@ class Bench:
         return {"seconds": seconds, "vram_mib_asked": asked}
 
     def resume(self, setting: Setting, backend: str) -> dict[str, Any]:
-        """Largest absolute difference of any adapter weight to that of a first run: of a second, and of a killed one."""
+        """Largest absolute difference of an adapter weight between two uninterrupted runs, and after a kill."""
         started = [self._start(setting, backend) for _ in range(2)]
         process, out = self._start(setting, backend, save_steps=2)
         while process.poll() is None and not (out / "checkpoints").is_dir():
@@ -139,7 +139,7 @@ class Bench:
         return {"killed": killed, "largest_difference": difference}
 
     def ours(self, setting: Setting, backend: str, **options: Any) -> dict[str, Any]:
-        """What a run by the train stage took."""
+        """Time and memory of a run by the train stage."""
         out = self._finished(setting, backend, **options)
         record = json.loads((out / "record.json").read_text())
         with open(out / "losses.csv", newline="") as file:
@@ -155,7 +155,7 @@ class Bench:
         }
 
     def peer(self, setting: Setting, library: str, how: str = "") -> dict[str, Any]:
-        """What the library alone took, at our settings or as `how` says."""
+        """Time and memory of the library alone, with our settings or those of `how`."""
         out = self._new_folder()
         asked = vars(setting) | {"model": str(self._model(setting)), "data": str(self._rows())}
         asked |= {"how": how, "steps": self.steps, "most_tokens": self._most_tokens, "optimizer": self._optimizer()}
@@ -189,7 +189,7 @@ class Bench:
         return self._spawn(self._in_turn(backend, [HERE / "gpu_capped.py", cap_mib, *stage]), out), out
 
     def _in_turn(self, library: str, command: list[Any]) -> list[Any]:
-        """A Python command that gets ready at once and runs in its turn, where there are turns."""
+        """A Python command that imports its libraries at once and waits for its turn, if there are turns."""
         if not (self.turns and self.cuda):
             return [sys.executable, *command]
         return [sys.executable, HERE / "gpu_turn.py", library, self.folder / "turn", *command]
@@ -233,7 +233,7 @@ class Bench:
         return make_rows(self._new_folder() / "data", rows=500, heldout=4, most_tokens=self._most_tokens, **options)
 
     def _model(self, setting: Setting) -> Path:
-        """A base as the hub's are, in bfloat16, whatever it is trained in; on a CPU in float32."""
+        """A base in bfloat16, as on the hub, for any training precision; in float32 on a CPU."""
         with self._lock:
             place = self.models / f"{setting.shape}-{'bfloat16' if self.cuda else 'float32'}"
             if not place.is_dir():

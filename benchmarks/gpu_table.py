@@ -1,4 +1,4 @@
-"""The GPU benchmark's lines of the page: every row, and what loragrid's are to the peers'."""
+"""The GPU benchmark's lines in the README: every row, and the ratios of loragrid's rows to the peers'."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,7 +7,7 @@ LISTS = ("step_seconds_all", "loss_tokens_all", "failed", "because")
 
 
 def gpu_rows(found: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """(what, figure, goal) of one piece's file; a piece that is not complete says so."""
+    """(what, figure, goal) for each row of one piece's file; an incomplete piece is marked."""
     piece = f"GPU {found['piece']}" + ("" if found["complete"] else ", incomplete")
     for row in found["rows"]:
         shown = {key: value for key, value in row.items() if key not in LISTS and value is not None}
@@ -27,8 +27,8 @@ def gpu_rows(found: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
 
 
 def _ratios(rows: list[dict[str, Any]], piece: str) -> Iterator[tuple[str, str, str]]:
-    """loragrid's useful tokens per second to those of the library alone: at the same settings, padded where ours are packed, and
-    by its own defaults; and folded into one batch to not folded."""
+    """Ratios of useful tokens per second: loragrid to the library alone with the same settings, packed loragrid to the padded
+    library, loragrid to the library's defaults, and one folded batch to several."""
 
     def pace(way: str, row: dict[str, Any], **other: Any) -> float | None:
         same = {key: row[key] for key in ("shape", "precision", "dtype", "rank", "steps")}

@@ -1,7 +1,7 @@
-"""What all benchmarks share: run a command and say what it took, take turns, write the result with its machine.
+"""Shared by all benchmarks: run and time a command, take turns, write the result with its machine.
 
-Times are compared by ratios within one run: on a shared machine absolute ones mean little. CPU seconds stand beside wall
-seconds, since other work on the machine lengthens the latter.
+Times are compared as ratios within one run, because absolute times mean little on a shared machine. CPU seconds are measured
+too, because other work on the machine lengthens wall time.
 """
 
 import contextlib
@@ -30,11 +30,11 @@ SAMPLE_SECONDS = 1.0
 
 
 def run(command: Sequence[str | Path], *, cwd: Path = ROOT, log: Path | None = None) -> dict[str, float]:
-    """Run a command to its end: `seconds`, `cpu_seconds` and `peak_pss_mib` of it and all that it started.
+    """Run a command to its end; `seconds`, `cpu_seconds` and `peak_pss_mib` of it and its descendants.
 
     Memory is the largest sum, sampled once a second, of the processes' proportional set sizes: a page that several
-    share counts once. What the command leaves running is waited for. A status other than 0 stops the benchmark with
-    the command and the last lines of what it said.
+    share counts once. Processes that the command leaves behind are waited for. A status other than 0 stops the
+    benchmark with the command and the last lines of its output.
     """
     others = {process.pid for process in psutil.Process().children()}
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
@@ -57,12 +57,12 @@ def run(command: Sequence[str | Path], *, cwd: Path = ROOT, log: Path | None = N
 
 
 def _environment() -> dict[str, str]:
-    """This one, with one thread, and with Python keeping what it compiled, as it does unless somebody forbade it."""
+    """This environment with one thread, and with Python's cache of compiled files, which it may have switched off."""
     return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"} | ONE_THREAD
 
 
 class _Memory:
-    """Watches the processes below this one."""
+    """Samples the memory of this process's descendants."""
 
     def __init__(self) -> None:
         self.peak = 0.0
@@ -88,7 +88,7 @@ class _Memory:
 
 @contextlib.contextmanager
 def _adopting_orphans() -> Iterator[None]:
-    """Processes that outlive their parent become ours meanwhile, so that their CPU time is counted."""
+    """In the block, processes that outlive their parent become children of this one, so their CPU time is counted."""
     prctl = ctypes.CDLL(None).prctl
     prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     try:
@@ -103,7 +103,7 @@ def _wait_for_orphans(others: set[int]) -> None:
 
 
 def in_turn(ways: dict[str, Callable[[], dict[str, Any]]], *, repeats: int) -> dict[str, list[dict[str, Any]]]:
-    """Every way once, then again, so that what slows the machine for a while slows them alike."""
+    """Runs every way once, then again, so that a slow phase of the machine affects all alike."""
     taken: dict[str, list[dict[str, Any]]] = {name: [] for name in ways}
     for repeat in range(repeats):
         for name, way in ways.items():
@@ -113,7 +113,7 @@ def in_turn(ways: dict[str, Callable[[], dict[str, Any]]], *, repeats: int) -> d
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """Median, least and most."""
+    """Median, smallest and largest value."""
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
@@ -123,7 +123,7 @@ def ratios(taken: dict[str, list[dict[str, Any]]], way: str, to: str, *, key: st
 
 
 def write(out: Path, found: dict[str, Any]) -> None:
-    """Write what was found as JSON, with machine, versions, commit and time."""
+    """Write the results as JSON, with machine, versions, commit and time."""
     from loragrid.runtime.atomic_files import write_json
     from loragrid.runtime.provenance import device_info, git_state, versions
 

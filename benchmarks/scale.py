@@ -1,13 +1,13 @@
-"""How loragrid grows: Snakemake on 100 to 10,000 cells beside a bare grid Snakefile, and preparing many rows.
+"""Large studies: Snakemake on 100 to 10,000 cells beside a bare grid Snakefile, and preparing many rows.
 
     python -m benchmarks.scale [--cells 100 …] [--rows 1000 …] [--repeats 2] [--out FILE.json]
 
 Snakemake: a dry run of everything, a run with nothing to do, and a dry run with one more learning rate in a finished study. The
-bare Snakefile has the same jobs and files, with `touch` in the place of every stage and no study file behind it; it is timed as
-the least that runs, and with the directives that a linted rule for a cluster has. Finished studies
-are made of empty files, in the order that the stages would write them; they lack the provenance by which Snakemake sees that a
-study has grown, so there compare is forced. The grid is of one model and one batch; in one of several models what a job asks for
-differs, and reading that takes a little longer. Without values, `--cells` and `--rows` leave what the file holds.
+bare Snakefile has the same jobs and files, but runs `touch` instead of every stage and has no study file. It is timed twice: in
+its shortest form, and with the directives of a linted rule for a cluster. Finished studies consist of empty files, in the order
+in which the stages would write them. They lack the provenance by which Snakemake notices that a study has grown, so compare is
+forced there. The grid has one model and one batch; with several models the jobs request different resources, and planning takes
+a little longer. `--cells` or `--rows` without values keeps the figures that the file has.
 """
 
 import argparse
@@ -29,7 +29,7 @@ WORDS_PER_TURN = 60
 
 
 def grid_study(folder: Path, cells: int, *, added: bool = False) -> Path:
-    """A factorial study of so many cells (a multiple of 100: learning rates × ranks × seeds), one more if `added`."""
+    """A factorial study of `cells` cells (a multiple of 100: learning rates × ranks × seeds), or one rate more if `added`."""
     from loragrid.study.study_file import load_study
 
     settings = load_study("demo").yaml
@@ -52,7 +52,7 @@ def grid_study(folder: Path, cells: int, *, added: bool = False) -> Path:
 
 
 def finish(folder: Path, study: Path) -> None:
-    """The files of a finished study, empty, each later than those it is made from."""
+    """Make the files of a finished study, empty, each newer than its inputs."""
 
     from loragrid.study.study_file import load_study
 
@@ -74,7 +74,7 @@ def finish(folder: Path, study: Path) -> None:
 
 
 def measure_snakemake(cells: int, *, repeats: int, folder: Path) -> dict[str, Any]:
-    """Dry run, no-op and growth of all three workflows."""
+    """Times of a dry run, a no-op and a grown study, for all three workflows."""
     found: dict[str, Any] = {"cells": cells}
     for what in ("dry run", "nothing to do", "more cells, dry run"):
         options = [] if what == "nothing to do" else ["--dry-run"]
@@ -98,7 +98,7 @@ def measure_snakemake(cells: int, *, repeats: int, folder: Path) -> dict[str, An
 
 
 def _places(what: str, cells: int, folder: Path) -> dict[str, list[Any]]:
-    """Folders in which that can be timed, as options of Snakemake: ours, the bare grid's, and that with more directives."""
+    """Snakemake's options for each workflow to time: loragrid, the bare grid, and the bare grid with more directives."""
 
     from loragrid.study.study_file import load_study
 
@@ -122,7 +122,7 @@ def _places(what: str, cells: int, folder: Path) -> dict[str, list[Any]]:
 
 
 def measure_rows(rows: int, folder: Path) -> dict[str, Any]:
-    """prepare_data on a file of so many conversations: seconds, memory, tokens."""
+    """Seconds, memory and tokens of prepare_data on a file of `rows` conversations."""
 
     from loragrid.study.study_file import load_study
 
@@ -149,7 +149,7 @@ def measure_rows(rows: int, folder: Path) -> dict[str, Any]:
 
 
 def conversations(rows: int) -> Iterator[dict[str, Any]]:
-    """Made-up ShareGPT conversations of one to three exchanges, lengths spread like those of real ones (log-normal)."""
+    """Synthetic ShareGPT conversations of one to three exchanges, with log-normal lengths like real ones."""
     random = np.random.default_rng(3407)
     syllables = ["ka", "lo", "mi", "ren", "tu", "sha", "vel", "or", "pin", "das", "eth", "un"]
     words = ["".join(random.choice(syllables, size=random.integers(1, 4))) for _ in range(5000)]

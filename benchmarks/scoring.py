@@ -1,11 +1,11 @@
-"""Scoring a base and its adapters by loragrid, beside the `lm_eval` command once per adapter: the same items, the same scores?
+"""Scoring a base and its adapters by loragrid, and by the `lm_eval` command once per adapter: speed and equality.
 
     python -m benchmarks.scoring [--study demo] [--adapters 8] [--steps 20] [--repeats 2] [--out FILE.json]
 
-First the adapters are trained, for a few updates and at learning rates spread over two decades, so that they differ. Ways, in
-turn: `scripts/score.py --list`, one process with the base loaded once; `scripts/score.py` once per subject; the `lm_eval`
-command once per subject. Held-out loss and side-by-side answers, which lm_eval does not have, are left out. Then the values of
-all items are compared one by one.
+First the adapters are trained for a few updates, at learning rates that span two decades so that the adapters differ. The ways
+to score take turns: `scripts/score.py --list`, one process with the base loaded once; `scripts/score.py` once per subject; the
+`lm_eval` command once per subject. Held-out loss and side-by-side answers are left out, because lm_eval has neither. Then the
+values of all items are compared one by one.
 """
 
 import argparse
@@ -87,7 +87,7 @@ def measure(study: str, *, adapters: int, steps: int, repeats: int, folder: Path
 
 
 def list_subjects(path: Path, results: Path) -> list[dict[str, str]]:
-    """The base and the runs of a study, as `score.py --list` wants them, without their output folders."""
+    """The base and the runs of a study as `score.py --list` reads them, without their output folders."""
 
     from loragrid.study.study_file import load_study
 
@@ -119,8 +119,8 @@ def lm_eval(path: Path, subject: dict[str, str], out: Path) -> list[Any]:
 
 
 def compare(ours: Path, theirs: Path) -> dict[str, Any]:
-    """Items and metrics that both ways scored, how many differ, and the largest difference. One way without an item that the
-    other scored stops the benchmark."""
+    """The number of item values that both ways have, how many differ, and the largest difference. The benchmark stops if an item
+    is missing from one of them."""
     import pandas
 
     compared, different, largest = 0, 0, 0.0

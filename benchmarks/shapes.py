@@ -1,4 +1,4 @@
-"""Base models with random weights in the true shapes of those that the T4 study trains: speed and memory as of the real ones.
+"""Base models with random weights in the true shapes of the T4 study's models, so speed and memory are those of the real ones.
 
 Sizes from the models' own config.json (Llama 3.2: https://huggingface.co/meta-llama, Gemma 3: https://huggingface.co/google).
 `tiny` shapes are for trying the benchmarks out on a CPU.
@@ -68,7 +68,7 @@ def make_model(name: str, folder: Path, *, dtype: str) -> Path:
 
 
 def make_rows(folder: Path, *, rows: int, heldout: int, most_tokens: int, mean_tokens: int = MEAN_TOKENS) -> Path:
-    """A tokenised data set of random tokens, in the form that prepare_data leaves."""
+    """A tokenised data set of random tokens, in the format of prepare_data."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -1,11 +1,11 @@
-"""A whole study by loragrid, beside what one would write instead: the same cells by TRL, PEFT and lm-eval alone.
+"""A whole study by loragrid, and the same cells by a script of TRL, PEFT and lm-eval alone.
 
     python -m benchmarks.study [--study demo] [--repeats 2] [--ways WAY …] [--out FILE.json]
 
-Ways, in turn: `snakemake --cores 1` and `--cores 2` (a fresh folder each time), a single-process loop (`study_peer.py`), and
-that script once per subject (`study_peer.sh`); if asked for, one core without the warm interpreter (`--config warm=false`).
-The peers neither check the rows nor split them by answer, save no verified checkpoints, and compare and report nothing: what
-that costs is in loragrid's figures.
+The ways take turns: `snakemake --cores 1` and `--cores 2` (a fresh folder each time), a single-process loop (`study_peer.py`),
+and that script once per subject (`study_peer.sh`); optionally one core without the fork server (`--config warm=false`). The
+peers neither check the rows nor split them by answer, save no verified checkpoints, and compare and report nothing; loragrid's
+figures include all of this.
 """
 
 import argparse
@@ -30,7 +30,7 @@ NAMES = {
     "peers": "one process per subject",
     "cold": "snakemake --cores 1, not warm",
 }
-# What stands to what, and by which figure.
+# The ratios: of which way to which other one, and by which figure.
 RATIOS = {
     "one core to one process": ("one", "peer", "seconds"),
     "one core to one process, CPU": ("one", "peer", "cpu_seconds"),
@@ -41,7 +41,7 @@ RATIOS = {
 
 
 def measure(study: str, *, repeats: int, folder: Path, ways: Sequence[str] = WAYS) -> dict[str, Any]:
-    """The ways, `repeats` times each, and how loragrid's stand to the others'."""
+    """Times of all ways, `repeats` times each, and the ratios of loragrid's to the others'."""
     numbers = iter(range(10_000))
 
     def fresh() -> Path:
@@ -82,7 +82,7 @@ def measure(study: str, *, repeats: int, folder: Path, ways: Sequence[str] = WAY
 
 
 def _jobs(place: Path) -> dict[str, float]:
-    """Seconds of all jobs of each stage, as Snakemake's own benchmark files tell."""
+    """Seconds of all jobs of each stage, from Snakemake's own benchmark files."""
     seconds: dict[str, float] = {}
     for file in place.glob("results/*/benchmarks/**/*.tsv"):
         stage = file.parent.name if file.parent.name != "benchmarks" else file.stem

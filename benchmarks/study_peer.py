@@ -2,8 +2,8 @@
 
     python -m benchmarks.study_peer --study STUDY --out FOLDER [--subject SUBJECT | --list]
 
-From loragrid come the list of cells and the rows; everything else is the libraries' own: SFTTrainer with its evaluation
-and checkpoints, lm-eval's `simple_evaluate`, `generate` for the study's prompts. Leaves adapters, losses and scores.
+The list of cells and the rows come from loragrid. Everything else is the libraries' own: SFTTrainer with its evaluation and
+checkpoints, lm-eval's `simple_evaluate`, `generate` for the study's prompts. Writes adapters, losses and scores.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from benchmarks.plain_trl import make_trainer
+from benchmarks.plain_trl import PlainRun, make_trainer
 from loragrid.paths import ROOT
 
 
@@ -48,14 +48,17 @@ def study_trainer(study: Any, cell: Any, folder: Path, *, rows: tuple[Any, Any],
     mean_tokens = sum(map(len, train["input_ids"])) / len(train)
     budget = settings.budget
     steps = budget.steps or round(budget.tokens / (mean_tokens * settings.per_device * settings.accumulation))
-    return make_trainer(
+    run = PlainRun(
         study,
         cell,
         folder,
         rows=rows,
         tokenizer=tokenizer,
-        adapters=adapters,
         steps=steps,
+        adapters=adapters,
+    )
+    return make_trainer(
+        run,
         per_device_eval_batch_size=16,
         eval_strategy="steps",
         eval_steps=max(1, round(steps / settings.evaluations)),
@@ -68,7 +71,7 @@ def study_trainer(study: Any, cell: Any, folder: Path, *, rows: tuple[Any, Any],
 
 @cache
 def task_manager() -> Any:
-    """lm-eval's index of tasks: seconds to build, so once."""
+    """lm-eval's index of tasks, cached because building it takes seconds."""
     from lm_eval.tasks import TaskManager
 
     return TaskManager(include_path=str(ROOT / "config" / "tasks"))
@@ -124,7 +127,7 @@ def answers(study: Any, model: Any, tokenizer: Any) -> list[str]:
 
 
 def do_subject(study: Any, cell: Any, out: Path, *, train: bool, cache: dict[str, Any]) -> None:
-    """Train a cell, or take its base as it is, and score it."""
+    """Train a cell, or take its untrained base, and score it."""
     from transformers import AutoTokenizer
 
     if cell.model not in cache:

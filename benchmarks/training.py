@@ -2,9 +2,9 @@
 
     python -m benchmarks.training [--study demo] [--tokens 80000] [--repeats 3] [--out FILE.json]
 
-Three ways, in turn, each a process of its own on the same tokenised rows: the base case by `scripts/train.py`; by
-`training_peer.py`; and by `scripts/train.py` with packing, at the same token budget. Compared are whole processes, and
-training alone in tokens that carry loss per second. The original notebook trains as the peer does, padded and not packed.
+Three ways take turns, each in its own process on the same tokenised rows: the base case by `scripts/train.py`, by
+`training_peer.py`, and by `scripts/train.py` with packing, at the same token budget. Whole processes are compared, and training
+alone, in tokens that carry loss per second. The original notebook trains like the peer, padded and not packed.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from loragrid.paths import SCRIPTS
 
 
 def measure(study: str, *, tokens: int | None, repeats: int, folder: Path) -> dict[str, Any]:
-    """All ways, `repeats` times each."""
+    """Times of all ways, `repeats` times each."""
     loose, packed = (_variant(study, folder, tokens=tokens, packing=packing) for packing in (False, True))
     data = prepare(loose, folder / "data")
     numbers = iter(range(10_000))

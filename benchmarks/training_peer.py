@@ -1,8 +1,8 @@
-"""The peer: a study's base case trained by TRL and PEFT alone on the rows that prepare_data left.
+"""The peer: a study's base case trained by TRL and PEFT alone on the rows of prepare_data.
 
     python -m benchmarks.training_peer --study FILE --data FOLDER --out FOLDER
 
-Leaves the adapter and outcome.json: train_seconds (the loop with its evaluations and checkpoints), loss_tokens, steps.
+Writes the adapter and outcome.json: train_seconds (the loop with its evaluations and checkpoints), loss_tokens, steps.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from benchmarks.study_peer import study_trainer
 
 
 def train(study_path: str, data: Path, out: Path) -> dict[str, float]:
-    """Train, save, and say what it took."""
+    """Train, save, and return the time it took."""
     import torch
     from datasets import Dataset
     from transformers import AutoTokenizer
@@ -42,7 +42,7 @@ def train(study_path: str, data: Path, out: Path) -> dict[str, float]:
 
 
 def _loss_tokens(trainer: Any) -> int:
-    """Tokens with loss in as many batches as were trained on, drawn again: another order, about the same number."""
+    """Tokens with loss in as many batches as were trained on. Drawn again, so in another order; the number is about the same."""
     wanted = trainer.args.max_steps * trainer.args.gradient_accumulation_steps
     batches = itertools.chain.from_iterable(trainer.get_train_dataloader() for _ in itertools.count())
     return sum(int((batch["labels"][:, 1:] != -100).sum()) for batch in itertools.islice(batches, wanted))

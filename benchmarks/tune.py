@@ -1,15 +1,16 @@
-"""What the search's pruning saves and costs, and its pace beside Optuna with a plain TRL script.
+"""Savings and cost of the search's pruning, and its pace compared with Optuna and a plain TRL script.
 
     python -m benchmarks.tune [--study demo] [--seeds 5] [--trials 20] [--paced 3] [--large 4] [--out FILE.json]
 
-Pruning: for each sampler seed a search as the study file has it, then every pruned trial again in full. Saved are the
-updates that were not made; the winner is compared with the trial that would have won without pruning, and their gap with
-the noise, the spread of that trial's loss over three training seeds. Pace: whole searches, trial by trial in turn by the
-search, by the search on a base loaded again, and by `tune_peer` (base loaded for each trial, SFTTrainer's own evaluation and
-pruning callback, pruned where the search pruned), all in this process, imports not counted, the base's one loading counted
-(CPU seconds beside wall seconds: other work on the machine slows all). A plain script has half a million objects of its
-libraries looked through by the garbage collector in every trial, a search takes them out of its sight: each is measured as
-it is, and once more without the time of these collections.
+Pruning: for each sampler seed the study's search runs, then every pruned trial again in full. The savings are the updates that
+were not made. The winner is compared with the trial that would have won without pruning, and their gap with the noise, the
+spread of that trial's loss over three training seeds.
+
+Pace: three ways take turns, trial by trial, through whole searches: the search; the search with the base loaded again for each
+trial; and `tune_peer`, which loads the base for each trial and uses SFTTrainer's own evaluation and a pruning callback, pruned
+where the search pruned. All run in this process. Imports are not counted, the search's one loading of the base is. In a plain
+script the garbage collector visits half a million objects of the libraries in every trial; a search freezes them. So each pace
+is given twice, with and without the time of these collections.
 """
 
 import argparse
@@ -32,7 +33,7 @@ from benchmarks.tune_pace import FIRST_SEED, full, measure_large_base, measure_p
 from loragrid.runtime.provenance import git_state
 from loragrid.runtime.session import SessionClock, StopSignals
 from loragrid.searching.search import Search
-from loragrid.searching.search_result import summarize, trial_rows
+from loragrid.searching.search_result import summarise_trials, trial_rows
 from loragrid.searching.trials import TrialRunner
 from loragrid.study.study_file import Study, load_study
 from tune import run_trials
@@ -42,12 +43,12 @@ PARTS = ("pruning", "pace", "large_32bit", "large_4bit")
 
 
 def with_seed(study: Study, seed: int) -> Study:
-    """The study whose trials train under another seed."""
+    """The study with another training seed."""
     return replace(study, yaml=study.yaml | {"base_case": study.yaml["base_case"] | {"seed": seed}})
 
 
 def measure_pruning(study: Study, data: Path, folder: Path, *, seeds: int) -> dict[str, Any]:
-    """One row per sampler seed, and what they come to."""
+    """One row per sampler seed, and their summary."""
     bench = TrialRunner(study, data)
     numbers = range(FIRST_SEED, FIRST_SEED + seeds)
     rows = [_one_search(with_tune(study, seed=seed), bench, folder / f"{seed}") for seed in numbers]
@@ -61,7 +62,7 @@ def measure_pruning(study: Study, data: Path, folder: Path, *, seeds: int) -> di
 
 
 def noise_95(rows: list[dict[str, Any]]) -> float:
-    """The gap of two equally good trials that luck of the seed exceeds once in twenty: the searches' noise, pooled, times t."""
+    """The gap between two equally good trials that chance exceeds once in twenty: the searches' pooled noise times t."""
     from scipy.stats import t
 
     pooled = statistics.fmean(row["noise"] ** 2 for row in rows) ** 0.5
@@ -73,7 +74,7 @@ def _one_search(study: Study, bench: TrialRunner, folder: Path) -> dict[str, Any
     search = Search(folder, name="pruned", tune=study.tune)
     run_trials(search, bench, stop=StopSignals(), clock=SessionClock(None))
     rows = trial_rows(search)
-    found = summarize(rows, search.space)
+    found = summarise_trials(rows, search.space)
     losses = {}
     for row in rows:
         result = full(bench, row["point"], folder) if row["outcome"] == "pruned" else None
@@ -138,7 +139,7 @@ def main() -> None:
 
 
 def _kept(path: Path) -> dict[str, Any]:
-    """The parts that an earlier call measured, each with its commit: 0 for one of the options leaves them as they are."""
+    """The parts that an earlier call measured, each with its commit; a 0 for the part's option keeps them."""
     found = json.loads(path.read_text()) if path.exists() else {}
     return {part: found[part] for part in PARTS if part in found}
 

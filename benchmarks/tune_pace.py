@@ -1,4 +1,4 @@
-"""The pace of a search beside the plain script's: whole searches, the same trials, in turn. See benchmarks/tune.py."""
+"""The pace of whole searches and of the plain script on the same trials. See benchmarks/tune.py."""
 
 import gc
 import json
@@ -46,8 +46,8 @@ def full(bench: TrialRunner, point: dict[str, Any], folder: Path) -> TrialResult
 
 
 def measure_pace(study: Study, data: Path, folder: Path, *, searches: int) -> dict[str, Any]:
-    """Trials per minute of whole searches, claim and record and the base's loading included, and of the plain script, one row
-    per sampler seed."""
+    """Trials per minute of whole searches and of the plain script, one row per sampler seed. A search's time includes claiming
+    and recording trials, and loading the base."""
     seeds = range(FIRST_SEED, FIRST_SEED + searches)
     rows = [_one_pace(with_tune(study, seed=seed), data, folder / f"{seed}") for seed in seeds]
     return {
@@ -64,7 +64,7 @@ def _one_pace(study: Study, data: Path, folder: Path) -> dict[str, Any]:
     from benchmarks.tune_peer import Peer
 
     peer = Peer(study, data, folder)
-    full(TrialRunner(study, data), {}, folder)  # what is imported and compiled once
+    full(TrialRunner(study, data), {}, folder)  # warm-up: imports and compilation
     peer.run({})
     gc.collect()
     gc.freeze()  # the libraries' objects, as a search does after its first trial
@@ -80,10 +80,10 @@ def _one_pace(study: Study, data: Path, folder: Path) -> dict[str, Any]:
             raise RuntimeError(f"trial {row['slot']} on a base loaded again is another trial")
         if row["outcome"] not in ("complete", "pruned"):
             for name in ways:
-                watch.spent[name].pop()  # a plain script's would not end there
+                watch.spent[name].pop()  # a plain script would not prune there
             continue
         until = len(row["curve"]) if row["outcome"] == "pruned" else math.inf
-        gc.unfreeze()  # a plain script has all objects looked through
+        gc.unfreeze()  # in a plain script the collector visits all objects
         theirs = watch.timed("plain", peer.run, row["point"], measurements=until)
         gc.collect()
         gc.freeze()
@@ -99,13 +99,13 @@ def _one_pace(study: Study, data: Path, folder: Path) -> dict[str, Any]:
 
 
 class Stopwatch:
-    """What each way has spent, trial by trial."""
+    """The seconds that each way has spent, trial by trial."""
 
     def __init__(self, *ways: str) -> None:
         self.spent: dict[str, list[Spent]] = {name: [] for name in ways}
 
     def timed(self, way: str, run: Callable[..., Any], *given: Any, **named: Any) -> Any:
-        """What `run` returns."""
+        """Run and time a trial; return its result."""
         with _garbage_seconds() as garbage:
             began, cpu = time.monotonic(), time.process_time()
             result = run(*given, **named)
@@ -134,14 +134,14 @@ def _garbage_seconds() -> Iterator[list[float]]:
 
 
 class LoadsAnew(TrlBackend):
-    """A backend that cannot take its adapters off, as unsloth cannot: every trial loads the base again."""
+    """A backend that, like unsloth, cannot remove its adapters: every trial loads the base again."""
 
     def release(self, base: Base, model: Any) -> None:
-        """No base to go on with."""
+        """None: the base cannot be used again."""
 
 
 class Searching:
-    """A search with its bench, one trial after another, on one base or on one that is loaded for each."""
+    """A search that runs one trial after another, on one base or on a base loaded for each."""
 
     def __init__(self, study: Study, data: Path, folder: Path, *, reloads: bool) -> None:
         folder.mkdir(parents=True)
@@ -150,17 +150,17 @@ class Searching:
             self.bench.backend = LoadsAnew()
 
     def trial(self) -> dict[str, Any]:
-        """The search's next trial from claim to record; its row."""
+        """Run the search's next trial from claim to record; its row."""
         with self.search.claim_next() as claim:
             run_trial(self.search, claim, self.bench, stop=StopSignals(), clock=SessionClock(None))
         return trial_rows(self.search)[claim.slot]
 
 
 def measure_large_base(study: Study, data: Path, folder: Path, *, precision: str, trials: int) -> dict[str, Any]:
-    """The pace where loading may cost something: a random Llama of 115 M parameters, trials of about 400 tokens, one search.
+    """The pace on a larger base: a random Llama of 115 M parameters, one search with trials of about 400 tokens.
 
-    In 32 bits the weights are mapped into memory and load at once; in 4, as the original's bases are, every loading
-    quantises them. Made up to show what reusing the base can save; such short trials are nobody's search.
+    In 32 bits the weights are mapped into memory, so loading is quick; in 4 bits, like the original study's bases, each
+    loading quantises them. This shows what reusing the base can save; no real search has such short trials.
     """
     import torch
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
@@ -185,7 +185,7 @@ def measure_large_base(study: Study, data: Path, folder: Path, *, precision: str
 
 
 def _pace(spent: dict[str, list[Spent]]) -> dict[str, Any]:
-    """The ratios are those of the searches, all trials together; the last one is of CPU seconds without garbage collection."""
+    """Ratios over all trials of each search; the last one is of CPU seconds without garbage collection."""
     total = {name: [sum(part) for part in zip(*trials, strict=True)] for name, trials in spent.items()}
     costs = {
         "seconds": {name: wall for name, (wall, _, _) in total.items()},

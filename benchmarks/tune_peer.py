@@ -1,8 +1,8 @@
-"""The peer: what one writes with Optuna, TRL and PEFT alone. The same trials, but nothing of loragrid trains them.
+"""The peer: a search written with Optuna, TRL and PEFT alone. Its trials are those of loragrid's search.
 
-Base and tokenizer loaded for each trial, SFTTrainer's own evaluation at the same updates on the same held-out rows, a
-callback that reports to Optuna. Rows come tokenised and settings drawn, and each trial ends where the search's ended, so
-that only trials are compared; Optuna keeps them in memory.
+Each trial loads base and tokenizer, evaluates with SFTTrainer at the same updates on the same held-out rows, and reports to
+Optuna in a callback. Rows are tokenised and settings drawn beforehand, and each trial ends where the search's trial ended, so
+that only the trials are compared. Optuna keeps them in memory.
 """
 
 import math
@@ -12,7 +12,7 @@ from typing import Any
 
 import optuna
 
-from benchmarks.plain_trl import make_trainer
+from benchmarks.plain_trl import PlainRun, make_trainer
 from loragrid.data.training_data import load_training_data
 from loragrid.searching.trials import evenly_spaced
 from loragrid.study.budget import plan_steps
@@ -28,7 +28,7 @@ class PeerResult:
     evaluations: int
 
 
-class EndsWhereTold(optuna.pruners.BasePruner):
+class PrunesWhereSearchPruned(optuna.pruners.BasePruner):
     """Prunes at the measurement at which the search pruned the same trial (`measurements` in the trial's attributes)."""
 
     def prune(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> bool:
@@ -44,10 +44,10 @@ class Peer:
         chosen = evenly_spaced(len(rows.heldout), self.tune.heldout_rows)
         self.train = rows.train.select_columns(["input_ids", "labels"])
         self.heldout = rows.heldout.select(chosen).select_columns(["input_ids", "labels"])
-        self.optuna = optuna.create_study(direction="minimize", pruner=EndsWhereTold())
+        self.optuna = optuna.create_study(direction="minimize", pruner=PrunesWhereSearchPruned())
 
     def run(self, point: dict[str, Any], *, measurements: float = math.inf) -> PeerResult:
-        """One trial by `study.optimize`, pruned after so many measurements."""
+        """Run one trial by `study.optimize`, pruned after `measurements` measurements."""
         self.optuna.enqueue_trial({}, user_attrs={"point": point, "measurements": measurements})
         self.optuna.optimize(self._objective, n_trials=1)
         values = self.optuna.trials[-1].intermediate_values
@@ -64,24 +64,21 @@ class Peer:
             per_device=cell.settings.per_device,
             accumulation=cell.settings.accumulation,
         )
+        tokenizer = AutoTokenizer.from_pretrained(study.models[cell.model].path)
+        run = PlainRun(study, cell, self.folder, rows=(self.train, self.heldout), tokenizer=tokenizer, steps=steps)
         trainer = make_trainer(
-            study,
-            cell,
-            self.folder,
-            rows=(self.train, self.heldout),
-            tokenizer=AutoTokenizer.from_pretrained(study.models[cell.model].path),
-            steps=steps,
+            run,
             callbacks=(reporting(trial, steps=steps, parts=self.tune.evaluations),),
             per_device_eval_batch_size=8,
-            eval_strategy="no",  # the callback says when
+            eval_strategy="no",  # the callback decides when
             save_strategy="no",
         )
         trainer.train()
-        return trainer.state.log_history[-2]["eval_loss"]  # the last row sums the training up
+        return trainer.state.log_history[-2]["eval_loss"]  # the last row is the summary
 
 
 def reporting(trial: optuna.Trial, *, steps: int, parts: int) -> Any:
-    """A callback that evaluates at the ends of so many equal parts of the steps and tells Optuna, which may end the trial."""
+    """A callback that evaluates after each of `parts` equal parts of the steps and reports to Optuna, which may prune the trial."""
     from transformers import TrainerCallback
 
     class Report(TrainerCallback):

@@ -27,7 +27,7 @@ from loragrid.runtime.provenance import device_info, git_state, versions
 from loragrid.runtime.quiet_libraries import quiet_libraries
 from loragrid.runtime.session import SessionClock, StopSignals, add_session_options, session_end
 from loragrid.searching.search import Claim, Search
-from loragrid.searching.search_result import importance, summarize, trial_rows
+from loragrid.searching.search_result import importance, summarise_trials, trial_rows
 from loragrid.searching.trials import TrialResult, TrialRunner, search_name
 from loragrid.study.search_point import settings_sha256
 from loragrid.study.study_file import Study, load_study
@@ -124,7 +124,7 @@ def write_result(study: Study, search: Search, out: Path) -> dict[str, Any]:
     """Write the tables, the winner's study file and, last, tune.json, whose content is returned."""
     # tune.json comes last: Snakemake takes it as the sign that all other files are there.
     rows = trial_rows(search)
-    found = summarize(rows, search.space)
+    found = summarise_trials(rows, search.space)
     winner = None
     if found["best"]:
         path, run = write_winner(study, found["best"]["point"], out)

@@ -34,7 +34,7 @@ def real() -> Path:
 
 @pytest.fixture(scope="session")
 def warm_place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of an interpreter that the jobs of all tests here are forked from, if they ask for `warm`."""
+    """The folder of a fork server for the jobs of all tests in this session that use `warm`."""
     folder = tmp_path_factory.mktemp("warm")
     (folder / "owner").write_text(str(os.getpid()))
     return folder
@@ -42,7 +42,7 @@ def warm_place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def warm(warm_place: Path) -> Iterator[None]:
-    """The workflows that a file of tests runs have the libraries imported once, and not once a call of snakemake."""
+    """The workflows of a test file share one fork server, so the libraries are imported once and not at each call."""
     os.environ[FOLDER_VARIABLE] = str(warm_place)
     yield
     del os.environ[FOLDER_VARIABLE]

@@ -1,10 +1,12 @@
 """How a stage ends: one line and the exit status that says which end it was."""
 
+import argparse
 import sys
+from pathlib import Path
 
 import pytest
 
-from loragrid.errors import Failed, Paused, UserError, run_main
+from loragrid.errors import Failed, Paused, UserError, log_option, run_main
 
 
 @pytest.mark.parametrize(
@@ -26,3 +28,16 @@ def test_an_end_is_one_line_and_a_status(
     with pytest.raises(SystemExit) as ended:
         run_main(main)
     assert (ended.value.code, capsys.readouterr().err) == (status, f"{line}\n")
+
+
+def test_a_path_that_cannot_be_written_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "file").touch()
+    for main in (
+        (tmp_path / "file" / "folder").mkdir,
+        lambda: argparse.ArgumentParser(parents=[log_option()]).parse_args(["--log", str(tmp_path)]),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            run_main(main)
+        line = capsys.readouterr().err
+        assert ended.value.code == 2 and line.count("\n") == 1
+        assert line.startswith(f"error: {tmp_path}") and " directory. Fix: " in line

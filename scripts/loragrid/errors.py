@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import errno
 import os
 import sys
 import traceback
@@ -13,6 +14,8 @@ EXIT_FAILED = 1
 EXIT_USER_ERROR = 2
 EXIT_PAUSED = 75  # EX_TEMPFAIL of sysexits.h: try the same command again
 EXIT_STOPPED = 130  # 128 + SIGINT, as shells say it
+# What the system says of a path that the user may not use, or that is a file where a folder is needed.
+REFUSED_PATH = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR)
 
 _terminal: TextIO | None = None
 _log: Path | None = None
@@ -55,6 +58,11 @@ def run_main(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         _end("stopped by Ctrl-C", EXIT_STOPPED)
     except Exception as bug:
+        if isinstance(bug, OSError) and bug.errno in REFUSED_PATH and bug.filename is not None:
+            reason = os.strerror(bug.errno)
+            _end(
+                f"error: {bug.filename}: {reason}. Fix: change its permissions, or give another path.", EXIT_USER_ERROR
+            )
         if _log is None:
             raise
         traceback.print_exc()
@@ -126,10 +134,10 @@ def _redirect(log: Path) -> None:
     and not by a shell pipe to `tee`, which a signal to the process group would end before the
     trainer has written its checkpoint."""
     global _terminal, _log
-    _log = log
     log.parent.mkdir(parents=True, exist_ok=True)
-    _terminal = os.fdopen(os.dup(2), "w", encoding="utf-8", errors="replace")
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    _log = log
+    _terminal = os.fdopen(os.dup(2), "w", encoding="utf-8", errors="replace")
     os.dup2(file, 1)
     os.dup2(file, 2)
     os.close(file)

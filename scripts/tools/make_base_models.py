@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from loragrid.demo.corpus import as_text, documents
-from loragrid.demo.pretraining import CONTEXT_TOKENS, Recipe, pretrain
+from loragrid.demo.pretraining import CONTEXT_TOKENS, PretrainingRecipe, pretrain
 from loragrid.demo.tokenizer import train_tokenizer
 from loragrid.errors import UserError, run_main
 from loragrid.paths import ROOT
@@ -20,7 +20,7 @@ TOKENIZER_SEED = 1
 TOKENIZER_DOCUMENTS = 6000
 
 RECIPES = {
-    "llama-s": Recipe(
+    "llama-s": PretrainingRecipe(
         architecture="llama",
         config={
             "hidden_size": 128,
@@ -33,7 +33,7 @@ RECIPES = {
         steps=1600,
         seed=11,
     ),
-    "llama-m": Recipe(
+    "llama-m": PretrainingRecipe(
         architecture="llama",
         config={
             "hidden_size": 192,
@@ -46,7 +46,7 @@ RECIPES = {
         steps=1200,
         seed=12,
     ),
-    "gemma-s": Recipe(
+    "gemma-s": PretrainingRecipe(
         architecture="gemma3",
         config={
             "hidden_size": 128,

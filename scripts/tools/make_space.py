@@ -18,7 +18,7 @@ from packaging.utils import canonicalize_name
 
 from loragrid.app.catalogue import Catalogue, to_json
 from loragrid.app.command_line import add_catalogue_options, catalogue_from_options
-from loragrid.app.subjects import Subject
+from loragrid.app.subjects import AppModel
 from loragrid.errors import UserError, print_line, run_main
 from loragrid.models.model_files import MODEL_FILES
 from loragrid.paths import ROOT, SCRIPTS
@@ -127,7 +127,7 @@ def _copy_model(key: str, entry: ModelEntry, out: Path) -> ModelEntry:
     return entry
 
 
-def _copy_adapter(subject: Subject, out: Path) -> Subject:
+def _copy_adapter(subject: AppModel, out: Path) -> AppModel:
     if subject.adapter is None:
         return subject
     folder = out / "adapters" / subject.name

@@ -9,10 +9,10 @@ import pytest
 from loragrid.app import answer_streamer, answering
 from loragrid.app.answer_streamer import Answer
 from loragrid.app.answering import Answerer, PromptTooLong, Sampling
-from loragrid.app.subjects import Subject
+from loragrid.app.subjects import AppModel
 from loragrid.errors import UserError
 from loragrid.models.loading import load_base, load_tokenizer
-from loragrid.scoring.prompts import render
+from loragrid.scoring.prompts import prompt_ids
 from tests.fixtures.app_toys import finished_study, toy_catalogue
 from tests.fixtures.score_toys import write_peft
 
@@ -25,11 +25,11 @@ def answerer(tmp_path_factory: pytest.TempPathFactory, toy_llama: Path, toy_gemm
     return Answerer(toy_catalogue(finished_study(tmp_path_factory.mktemp("app"), toy=toy_llama, gem=toy_gemma)))
 
 
-def last(answerer: Answerer, subject: Subject, prompt: str = "Hello", sampling: Sampling = GREEDY) -> Answer:
+def last(answerer: Answerer, subject: AppModel, prompt: str = "Hello", sampling: Sampling = GREEDY) -> Answer:
     return list(answerer.stream(subject, prompt, sampling))[-1]
 
 
-def alone(answerer: Answerer, subject: Subject) -> str:
+def alone(answerer: Answerer, subject: AppModel) -> str:
     """The same answer by a model loaded for it alone."""
     import torch
     from peft import PeftModel
@@ -38,7 +38,7 @@ def alone(answerer: Answerer, subject: Subject) -> str:
     model = load_base(entry, device="cpu")
     model = PeftModel.from_pretrained(model, subject.adapter).eval() if subject.adapter else model
     tokenizer = load_tokenizer(entry)
-    ids = torch.tensor([render(tokenizer, "Hello")])
+    ids = torch.tensor([prompt_ids(tokenizer, "Hello")])
     out = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=40, do_sample=False)
     return tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
 
@@ -141,7 +141,7 @@ def test_least_recently_used_bases_and_adapters_are_dropped(
 def test_an_adapter_of_another_model_is_refused(answerer: Answerer) -> None:
     theirs = next(s for s in answerer.catalogue.subjects if s.adapter and s.model == "gem")
     with pytest.raises(UserError, match="does not fit toy"):
-        last(answerer, Subject("stray", "stray", "toy", theirs.adapter, "base"))
+        last(answerer, AppModel("stray", "stray", "toy", theirs.adapter, "base"))
 
 
 def test_adapters_of_several_kinds_share_a_base(answerer: Answerer, tmp_path: Path, toy_llama: Path) -> None:
@@ -151,7 +151,7 @@ def test_adapters_of_several_kinds_share_a_base(answerer: Answerer, tmp_path: Pa
     config = IA3Config(init_ia3_weights=False, task_type="CAUSAL_LM", **names)
     folder = write_peft(toy_llama, tmp_path / "ia3", config, seed=5)
     lora = next(s for s in answerer.catalogue.subjects if s.adapter and s.model == "toy")
-    other = Subject("other", "other", "toy", str(folder), lora.base)
+    other = AppModel("other", "other", "toy", str(folder), lora.base)
     base = answerer.catalogue.base_of(lora)
     for subject in (lora, other, base, lora, other):
         assert last(answerer, subject).text == alone(answerer, subject)

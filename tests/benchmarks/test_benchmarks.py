@@ -1,4 +1,4 @@
-"""The benchmarks measure what they say: in small, and without a word about speed."""
+"""The benchmarks measure what they claim, tried on small inputs; their speed is not judged."""
 
 import csv
 import importlib
@@ -112,7 +112,7 @@ def test_scores_are_compared_item_by_item(tmp_path: Path) -> None:
     assert found == {"compared": 2, "different": 1, "largest_difference": 1.0}
 
 
-# A run that makes an update every 20 ms, saves every 10 and goes on from there.
+# A run that makes an update every 20 ms, saves every 10 updates and resumes from there.
 RUN = """
 import csv, pathlib, sys, time
 out = pathlib.Path(sys.argv[1])
@@ -144,7 +144,7 @@ def small_gpu(tmp_path: Path) -> Callable[..., dict]:
 
     def measure(piece: str, **options: object) -> dict:
         folder = tmp_path / str(next(numbers))
-        return gpu.measure(piece, shapes=["tiny"], steps=4, minutes=0, folder=folder, **options)
+        return gpu.measure(piece, gpu.Options(["tiny"], steps=4, minutes=0), folder=folder, **options)
 
     if gpu.Bench(tmp_path, steps=4).cuda:
         pytest.skip("with a GPU here: run benchmarks/gpu.py instead")
@@ -210,7 +210,7 @@ def test_a_folded_run_is_compared_with_the_unfolded_one_and_the_library_s_own_de
 def test_a_gpu_row_that_fails_says_why_and_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gpu = load("gpu")
     monkeypatch.setattr(gpu.Bench, "resume", lambda *_: (_ for _ in ()).throw(RuntimeError("out of luck")))
-    found = gpu.measure("resume", shapes=["tiny"], steps=4, minutes=0, folder=tmp_path)
+    found = gpu.measure("resume", gpu.Options(["tiny"], steps=4, minutes=0), folder=tmp_path)
     assert [row["failed"] for row in found["rows"]] == ["out of luck"] * len(found["rows"])
     gpu.write(tmp_path / "gpu_resume.json", found)
     assert gpu.read_known(tmp_path / "gpu_resume.json") == []

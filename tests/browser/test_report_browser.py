@@ -1,7 +1,6 @@
 """The page in a real browser: no console error, no request leaves, phone width, sort and filter, dark and light."""
 
 import json
-from pathlib import Path
 
 import pytest
 
@@ -9,27 +8,6 @@ from loragrid.formatting import duration, mebibytes, setting
 from loragrid.reporting.render import TEMPLATES
 from tests.fixtures import synthetic
 from tests.fixtures.pages import compare_and_report
-
-CHROMIUM = Path("/usr/bin/chromium")
-OPTIONS = [
-    "--no-sandbox",
-    "--headless",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    sync_api = pytest.importorskip("playwright.sync_api")
-    if not CHROMIUM.exists():
-        pytest.skip(f"no {CHROMIUM}: install Debian's chromium to check the page in a browser")
-    with sync_api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=str(CHROMIUM), args=OPTIONS)
-        yield chromium
-        chromium.close()
-
 
 RATES = [0.00002, 0.0003, 0.01, 0.1]
 SECONDS = [8000.0, 14.2, 200.0, 95.0, 3600.0, 89.9, 0.4]

@@ -1,4 +1,4 @@
-"""Runs made to have each fault, and healthy ones: each fault is found, and none where there is none."""
+"""Synthetic runs with each fault, and healthy ones: each fault is found, and none is invented."""
 
 import dataclasses
 
@@ -8,7 +8,7 @@ import pytest
 from loragrid.comparing.causes import Cause, diagnose, unmade
 from loragrid.comparing.run_evidence import LossPath, Neighbour, RunEvidence
 from loragrid.records.outcomes import collect
-from loragrid.reporting.sentences.causes import NAMES, cause_texts
+from loragrid.reporting.sentences.causes import CAUSE_NAMES, cause_texts
 from tests.fixtures import synthetic
 
 UNITS = {"running_plan": "share", "world_facts": "share"}
@@ -49,7 +49,7 @@ def causes(outcome, *, rows: list[dict] | None = None, **changes) -> set[str]:
     evidence = dataclasses.replace(evidence, outcome=dataclasses.replace(outcome, record=record))
     found = diagnose(evidence, rows or [], target="running_plan")
     for text in cause_texts(map(dataclasses.asdict, found), UNITS):
-        assert text.name == NAMES[text.cause] and text.evidence and text.threshold
+        assert text.name == CAUSE_NAMES[text.cause] and text.evidence and text.threshold
     return {cause.cause for cause in found}
 
 
@@ -110,7 +110,7 @@ def test_a_base_that_loops_too_is_not_the_runs_fault(outcome) -> None:
 
 
 def test_answers_in_one_form_are_no_collapse_where_the_score_is_better(outcome) -> None:
-    """Plans in the form that was asked for share their words; a base's rambling does not."""
+    """Plans in the requested form share their words; a base's rambling does not."""
     better = [row("running_plan", "target", "better", 0.5)]
     assert causes(outcome, answers=answers(distinct_2=0.1), rows=better) == set()
     assert causes(outcome, answers=answers(distinct_2=0.1), rows=[better[0] | {"verdict": "worse"}]) == {"collapsed"}

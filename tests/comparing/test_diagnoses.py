@@ -20,7 +20,7 @@ def made_study(folder: Path, **options):
 
 
 def healthy(cell) -> dict[str, float]:
-    """Every run learns as much, and none forgets."""
+    """All runs learn equally, and none forgets."""
     return {"target": 0.8 if cell else 0.12, "retention": 0.7, "loss": 1.1 if cell else 2.6}
 
 

@@ -23,7 +23,7 @@ def test_neighbours_differ_in_the_learning_rate_only(tmp_path: Path) -> None:
 
 
 def test_a_run_that_diverged_is_nobodys_neighbour(tmp_path: Path) -> None:
-    """It has no final loss, and a record that held one, from before it diverged, would not count either."""
+    """A diverged run has no final loss; one that its record holds from before would not count either."""
     study = synthetic.make_study(tmp_path)
     high = next(c.run for c in study.cells if c.settings.learning_rate == 0.1)
     synthetic.make_results(study, tmp_path / "results", items=10, faults={high: "diverged"})

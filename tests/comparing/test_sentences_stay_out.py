@@ -1,4 +1,4 @@
-"""Compare writes codes and numbers only, so that other words for them run the report again and nothing else."""
+"""Compare writes only codes and numbers, so rewording a sentence re-runs the report and nothing else."""
 
 import json
 import re
@@ -46,7 +46,7 @@ def test_compare_reaches_no_module_that_makes_sentences() -> None:
 
 
 def test_no_text_of_compare_json_is_a_sentence(made) -> None:
-    """Codes have no spaces; the few texts that have are names of the tests, verdicts and what the study file says."""
+    """Codes have no spaces. The few texts with spaces are names of tests, verdicts, and texts of the study file."""
     _, results, _ = made
     text = (results / "compare" / "compare.json").read_text()
     strings = {string for string in _strings(json.loads(text)) if " " in string}

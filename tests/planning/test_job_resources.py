@@ -12,7 +12,7 @@ from loragrid.models.shape import find_shape
 from loragrid.paths import ROOT
 from loragrid.planning import gpu_cards, job_resources
 from loragrid.planning.gpu_cards import planned_device
-from loragrid.planning.job_memory import check_target_modules, training_memory_on, training_setup
+from loragrid.planning.job_memory import check_study_modules, training_memory_on, training_setup
 from loragrid.planning.job_resources import (
     MEMORY_MARGIN,
     STARTUP_MINUTES,
@@ -80,14 +80,14 @@ def test_an_unknown_card_is_named_when_the_workflow_is_read() -> None:
 
 def test_target_modules_that_a_model_lacks_are_named_when_the_workflow_is_read() -> None:
     study = load_study("t4")
-    check_target_modules(study, study.cells)
+    check_study_modules(study, study.cells)
     study = changed(study, base_case__target_modules=["q_proj", "query"])
     with pytest.raises(
         UserError, match=r"target_modules: a llama model has no module 'query'\. Fix: choose from q_proj"
     ):
-        check_target_modules(study, study.cells)
+        check_study_modules(study, study.cells)
     unknown = without_shapes(study)
-    check_target_modules(unknown, unknown.cells)  # the train stage reports it
+    check_study_modules(unknown, unknown.cells)  # the train stage reports it
 
 
 def test_reading_the_workflow_predicts_without_torch() -> None:

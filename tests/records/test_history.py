@@ -1,4 +1,4 @@
-"""Sessions of a run in its history: killed ones are closed, torn lines harm nothing."""
+"""Sessions of a run in its history: killed ones are closed, torn lines are harmless."""
 
 import platform
 from pathlib import Path

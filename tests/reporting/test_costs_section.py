@@ -1,4 +1,4 @@
-"""What the page says of costs, against figures worked out by hand."""
+"""The page's costs, against figures computed by hand."""
 
 import dataclasses
 from pathlib import Path
@@ -91,7 +91,7 @@ def test_operations_per_second_by_hand(material: Material) -> None:
 
 
 def test_the_plan_says_the_same_of_a_finished_run(material: Material) -> None:
-    """Both from one count; on a GPU with what is computed again."""
+    """Both figures use one count, which on a GPU includes recomputed activations."""
     material = with_records(material, device=T4)
     run = first_run(material)
     study, cell = material.study, run.cell

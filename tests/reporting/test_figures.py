@@ -70,7 +70,7 @@ def test_hostile_text_stays_text() -> None:
     names = {element.tag.split("}")[-1] for element in tree.iter()}
     assert "script" not in names and "display:none" not in styles.css()
     texts = [element.text for element in tree.iter() if element.tag.endswith("text")]
-    assert any(HOSTILE in (text or "") for text in texts)  # shown as it is, nothing of it interpreted
+    assert any(HOSTILE in (text or "") for text in texts)  # shown unchanged, not interpreted
 
 
 @pytest.mark.parametrize("share", [True, False])

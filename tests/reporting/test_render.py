@@ -1,4 +1,4 @@
-"""Text from models, records and data on the page: shown as it is, never run; names that stay on one line."""
+"""Text from models, records and data on the page: shown unchanged, never run; names that stay on one line."""
 
 import json
 import re

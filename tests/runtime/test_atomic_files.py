@@ -28,7 +28,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, mon
 def test_a_drive_that_syncs_no_folder_is_enough(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, fails: bool
 ) -> None:
-    """Mounted drives (Colab's) may not know the call; a real error is no such thing."""
+    """Mounted drives such as Colab's may lack the call, which is ignored; a real error is not."""
     fsync = os.fsync
 
     def files_only(handle: int) -> None:

@@ -116,7 +116,7 @@ def test_a_rename_that_fails_brings_the_old_folder_back(
 
 @pytest.mark.parametrize("moment", range(1, 26))
 def test_kill_at_any_moment(tmp_path: Path, moment: int) -> None:
-    """SIGKILL before each call to the file system: old or new, never a mixture, and the next one cleans up."""
+    """SIGKILL before each file system call: the folder is old or new, never a mixture, and the next call cleans up."""
     publish(tmp_path / "out", "old")
     child = os.fork()
     if child == 0:

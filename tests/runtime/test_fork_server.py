@@ -1,4 +1,4 @@
-"""A job handed to the warm interpreter is the job that Snakemake started: same words, same end, same signals, same death."""
+"""A job run by the fork server behaves like the one that Snakemake started: output, exit status, signals, death."""
 
 import os
 import signal
@@ -34,7 +34,7 @@ if __name__ == "__main__":
 
 @pytest.fixture(scope="module")
 def owner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, subprocess.Popen]]:
-    """The folder of a warm interpreter, and the process that it lasts as long as."""
+    """The folder of a fork server, and its owner process."""
     folder = tmp_path_factory.mktemp("warm")
     (folder / "prepare_data.py").write_text(STAGE)
     process = subprocess.Popen(["sleep", "600"])
@@ -120,7 +120,7 @@ def test_goes_with_its_owner_and_jobs_then_run_by_themselves(owner, tmp_path: Pa
     process.kill()
     process.wait()
     wait_until(lambda: not (folder / "place").exists())
-    assert is_alive(child)  # an orphan goes on, as it would have without
+    assert is_alive(child)  # an orphan continues, as without the server
     late = start(folder, "0", tmp_path / "b")
     late.communicate()
     assert late.returncode == 0 and int((tmp_path / "b").read_text().split()[0]) == late.pid

@@ -112,7 +112,7 @@ def failing(times: int, error: OSError, call: Any) -> Any:
 
 
 def test_a_drive_that_hiccups_costs_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The heart goes on beating, a lock that cannot be read is not lost, and a save goes through."""
+    """The heartbeat continues, a lock that cannot be read is not lost, and a save succeeds."""
     stale, lost = OSError(errno.ESTALE, "Stale file handle"), []
     monkeypatch.setattr(run_lock, "HEARTBEAT_SECONDS", 0.01)
     monkeypatch.setattr(run_lock, "READ_PAUSE_SECONDS", 0.0)

@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 
 from loragrid.searching.journal import cut_torn_line, process_lock
 from loragrid.searching.search import Search
-from loragrid.searching.search_result import summarize, trial_rows
+from loragrid.searching.search_result import summarise_trials, trial_rows
 from loragrid.study.sections import Tune
 from tests.fixtures import search_toys
 from tests.fixtures.search_toys import TUNE, comparable_rows
@@ -61,7 +61,7 @@ def test_the_storage_opens_with_optuna_alone(searched: Search) -> None:
     storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(journal)))
     study = optuna.load_study(study_name="toy", storage=storage)
     assert len(study.trials) == TUNE["trials"] and study.direction.name == "MINIMIZE"
-    assert study.best_value == summarize(trial_rows(searched), searched.space)["best"]["loss"]
+    assert study.best_value == summarise_trials(trial_rows(searched), searched.space)["best"]["loss"]
     assert optuna.get_all_study_names(storage) == ["toy"]
     pruned = [trial for trial in study.trials if trial.state == TrialState.PRUNED]
     assert pruned and all(trial.intermediate_values for trial in pruned)

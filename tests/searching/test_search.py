@@ -11,7 +11,7 @@ import pytest
 from optuna.trial import TrialState
 
 from loragrid.searching.search import MAX_KILLS, Search, is_settled
-from loragrid.searching.search_result import summarize, trial_rows
+from loragrid.searching.search_result import summarise_trials, trial_rows
 from loragrid.study.sections import Tune
 from tests.fixtures import search_toys
 from tests.fixtures.search_toys import TUNE, comparable_rows
@@ -148,7 +148,7 @@ def test_failures_are_final_and_do_not_stop_the_search(tmp_path: Path) -> None:
         search_toys.train(search, claim)
     assert [row["outcome"] for row in trial_rows(search)] == ["out_of_memory", "failed", "diverged", "complete"]
     assert [trial.state.name for trial in search.trials()] == ["FAIL", "FAIL", "PRUNED", "COMPLETE"]
-    found = summarize(trial_rows(search), search.space)
+    found = summarise_trials(trial_rows(search), search.space)
     assert found["best"]["slot"] == 3 and found["outcomes"]["diverged"] == 1
 
 
@@ -173,7 +173,7 @@ def test_more_trials_continue_the_search_and_fewer_delete_none(searched: Search,
 def test_a_worker_killed_as_it_claims_leaves_a_trial_that_the_next_one_takes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trials: int
 ) -> None:
-    """Slot 1 is enqueued and never asked for; another worker holds slot 0 and then leaves it.
+    """Slot 1 is enqueued and never claimed; another worker holds slot 0 and then leaves it.
 
     By then the search may have been shortened so that it ends before slot 1.
     """

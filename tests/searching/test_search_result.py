@@ -9,7 +9,7 @@ import pytest
 from loragrid.searching import search_result
 from loragrid.searching.hyperband_brackets import bracket_order, make_pruner
 from loragrid.searching.search import Search
-from loragrid.searching.search_result import importance, summarize, trial_rows
+from loragrid.searching.search_result import importance, summarise_trials, trial_rows
 from loragrid.study.sections import Tune
 from tests.fixtures import search_toys
 from tests.fixtures.search_toys import TUNE
@@ -17,7 +17,7 @@ from tests.fixtures.search_toys import TUNE
 
 def test_pruning_saves_steps_and_keeps_the_best(searched: Search) -> None:
     rows = trial_rows(searched)
-    found = summarize(rows, searched.space)
+    found = summarise_trials(rows, searched.space)
     assert found["steps_saved"] >= 0.4
     assert found["steps"] == sum(row["steps"] for row in rows) and found["steps_in_full"] == 18 * len(rows)
     full = {row["slot"]: search_toys.loss(row["point"], 9) for row in rows}
@@ -38,7 +38,7 @@ def test_how_many_trials_were_modelled_is_counted(searched: Search) -> None:
 
 def test_without_a_pruner_every_trial_runs_to_its_end(tmp_path: Path) -> None:
     search = search_toys.work(tmp_path, tune=TUNE | {"pruner": None, "trials": 6})
-    found = summarize(trial_rows(search), search.space)
+    found = summarise_trials(trial_rows(search), search.space)
     assert found["outcomes"] == {"complete": 6} and found["steps_saved"] == 0 and found["modelled"] == 2
 
 
@@ -56,7 +56,7 @@ def test_importance_uses_first_losses_if_too_few_trials_are_complete(
 ) -> None:
     monkeypatch.setattr(search_result, "MIN_TRIALS", 15)
     rows = trial_rows(searched)
-    found, shown = summarize(rows, searched.space), importance(searched)
+    found, shown = summarise_trials(rows, searched.space), importance(searched)
     assert 0 < found["outcomes"]["complete"] < 15 and found["median_complete_loss"] is None
     assert (shown["at"], shown["trials"]) == ("first", 24) and next(iter(shown["shares"])) == "learning_rate"
     first = sorted(search_toys.loss(row["point"], 1) for row in rows)

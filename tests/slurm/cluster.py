@@ -1,4 +1,4 @@
-"""A Slurm cluster of one machine, set up in a folder and taken down again: munged, slurmctld and slurmd from the packages."""
+"""A one-machine Slurm cluster in a folder, started and stopped by the tests: munged, slurmctld and slurmd."""
 
 import getpass
 import os
@@ -60,12 +60,12 @@ class Cluster:
                     process.wait()
 
     def ask(self, *command: str) -> str:
-        """What a Slurm tool says; "" if it cannot reach the controller yet."""
+        """The output of a Slurm tool; "" if it cannot reach the controller yet."""
         done = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=30)
         return done.stdout.strip()
 
     def jobs(self) -> dict[int, tuple[str, str]]:
-        """Every job so far by its number: (state, comment), where the comment is the rule and wildcards that it is for."""
+        """Every job so far by its number: (state, comment), where the comment names its rule and wildcards."""
         lines = self.ask("squeue", "--states=all", "--noheader", "--format=%i|%T|%k").splitlines()
         return {int(number): (state, comment) for number, state, comment in (line.split("|", 2) for line in lines)}
 
@@ -90,7 +90,7 @@ class Cluster:
         self._name_it_to_srun()
 
     def _name_it_to_srun(self) -> None:
-        """The executor plugin takes SLURM_CONF from a job's `srun`: one that gives it back stands first in the path."""
+        """The executor plugin takes SLURM_CONF from a job's `srun`: a wrapper that restores it is first in the path."""
         srun = self.folder / "bin" / "srun"
         srun.parent.mkdir()
         srun.write_text(f'#!/bin/sh\nSLURM_CONF={self.folder / "slurm.conf"} exec {_find("srun")} "$@"\n')

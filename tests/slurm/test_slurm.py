@@ -76,7 +76,7 @@ class Submitted(Checkout):
             (folder / name).mkdir()
 
     def submit(self, *arguments: str) -> subprocess.Popen:
-        """Start snakemake with the profile; its words go to snakemake.txt."""
+        """Start snakemake with the profile; its output goes to snakemake.txt."""
         command = [sys.executable, str(IMPATIENT), "--workflow-profile", str(self.profile), *arguments]
         command += ["--config", f"study={self.study}"]
         environment = self.cluster.environment | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(self.folder / "scripts")}
@@ -110,7 +110,7 @@ class Submitted(Checkout):
         return max(self.jobs(run))
 
     def ended(self, run: str) -> list[str]:
-        """States of a run's jobs that are no longer there."""
+        """States of a run's jobs that have ended."""
         return [state for state in self.jobs(run).values() if state not in ("PENDING", "RUNNING", "COMPLETING")]
 
     def told_to_stop(self, run: str) -> int:
@@ -123,7 +123,7 @@ class Submitted(Checkout):
 
 
 def assert_request(submitted: Submitted, job: int, run: str) -> None:
-    """The job asks for what the plan predicts, and for a GPU."""
+    """The job requests a GPU and the resources that the plan predicts."""
     study = load_study(str(submitted.study))
     planned = resource_requests(study, study.cells, results=submitted.folder / "results/demo", session_minutes=None)[
         "train"
@@ -135,7 +135,7 @@ def assert_request(submitted: Submitted, job: int, run: str) -> None:
 
 
 def wait_until(happened: Callable[[], object], process: subprocess.Popen, seconds: float = 600) -> None:
-    """Return when it has; fail when snakemake ends before."""
+    """Wait until the condition holds; fail if snakemake ends before."""
     deadline = time.monotonic() + seconds
     while not happened():
         assert time.monotonic() < deadline and process.poll() is None
@@ -154,7 +154,7 @@ def submitted(tmp_path_factory: pytest.TempPathFactory, toy_llama: Path) -> Iter
 
 
 def test_a_time_limit_a_failure_and_ctrl_c(submitted: Submitted) -> None:
-    """One run fails every time; the other goes on beside it, is cut at its time limit, submitted again and then cancelled."""
+    """One run fails every time. The other continues, reaches its time limit, is submitted again and then cancelled."""
     limited, broken = submitted.runs
     (submitted.folder / "slow" / limited).write_text("1")
     (submitted.folder / "broken" / broken).touch()
@@ -168,7 +168,7 @@ def test_a_time_limit_a_failure_and_ctrl_c(submitted: Submitted) -> None:
     cut = submitted.steps(limited)
     (submitted.folder / "slow" / limited).write_text("5")  # submitted again, it outlasts the other's second failure
     wait_until(lambda: submitted.ended(broken) == ["FAILED", "FAILED"], process)
-    wait_until(lambda: submitted.steps(limited) > cut, process)  # submitted again, it goes on
+    wait_until(lambda: submitted.steps(limited) > cut, process)  # submitted again, it continues
     again = submitted.job(limited)
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=120) == 1
@@ -202,7 +202,7 @@ def test_the_same_command_goes_on(submitted: Submitted) -> None:
 
 
 def test_the_adapter_is_that_of_an_undisturbed_run(submitted: Submitted, tmp_path: Path) -> None:
-    """Bit by bit: of the run that met its time limit and was then cancelled."""
+    """The adapter of the run that reached its time limit and was then cancelled is equal bit for bit."""
     from train import train_run
 
     study = load_study(str(submitted.study))

@@ -100,7 +100,7 @@ def test_the_certificate_that_is_written(
 
 
 def test_a_difference_is_not_certified(toy_train, tmp_path: Path) -> None:
-    """A trainer that loses a loss row after a kill is found out."""
+    """The certificate detects a trainer that loses a loss row after a kill."""
     runs = []
 
     def forgetful(out: Path) -> None:

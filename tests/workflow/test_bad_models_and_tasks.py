@@ -108,7 +108,7 @@ TRAINING = {
 
 @pytest.mark.parametrize("mistake", TRAINING)
 def test_training(workspace: Workspace, stages: Stages, mistake: str) -> None:
-    """The run's folder is not even made."""
+    """The run's folder is not created."""
     break_it, words = TRAINING[mistake]
     workspace.prepare_data()
     break_it(workspace)

@@ -11,13 +11,22 @@ from loragrid.workflow.environment import job_environment, resume_message, start
 from tests.fixtures.studies import changed
 
 
-def test_jobs_find_the_code_the_study_and_the_session_s_end() -> None:
+def test_jobs_find_the_code_the_study_and_the_session_s_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTHONPATH", raising=False)
     study = load_study("demo")
     found = job_environment(study, session_minutes=55, starts_session=True)
     assert found["PYTHONPATH"] == found["SCRIPTS"] == str(SCRIPTS) and found["STUDY"] == str(study.path)
     assert found["SESSION"] == "--session-minutes 55"
     ends = float(found["SESSION_ENDS"].removeprefix("--session-ends "))
     assert ends - time.monotonic() == pytest.approx(55 * 60, abs=5)
+
+
+def test_jobs_keep_the_folders_of_the_user_s_pythonpath(monkeypatch: pytest.MonkeyPatch) -> None:
+    study = load_study("demo")
+    for given in (f"/opt/site{os.pathsep}", f"{SCRIPTS}{os.pathsep}/opt/site"):
+        monkeypatch.setenv("PYTHONPATH", given)
+        found = job_environment(study, session_minutes=None, starts_session=True)
+        assert found["PYTHONPATH"] == f"{SCRIPTS}{os.pathsep}/opt/site"
 
 
 def test_a_process_that_runs_a_job_for_its_parent_keeps_the_parent_s_end() -> None:

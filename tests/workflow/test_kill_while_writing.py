@@ -35,7 +35,7 @@ def files_of(*folders: Path) -> dict[str, bytes]:
 
 
 def kill_at(number: int, work: Callable[[], None]) -> bool:
-    """Do the work in a child that dies by SIGKILL with its n-th file half written. Returns whether it came so far."""
+    """Work in a child that dies by SIGKILL with its n-th file half written. Returns whether it reached that file."""
     child = os.fork()
     if child == 0:
         left = number
@@ -58,7 +58,7 @@ def kill_at(number: int, work: Callable[[], None]) -> bool:
 
 
 def test_tables_and_page_are_whole_or_absent_after_a_kill_at_any_file(scored: Path, tmp_path: Path) -> None:
-    """Fault 18: no half-written file stands under its name, compare.json and the page come last, and the next call ends it."""
+    """No file under its final name is half written, compare.json and the page come last, and the next call finishes."""
     tables, pages = scored / "results/compare", tmp_path / "reports"
     write_all(scored, pages / "report.html")
     whole = files_of(tables, pages)

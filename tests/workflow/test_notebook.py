@@ -1,4 +1,4 @@
-"""The Colab notebook, run as it stands on the demo, shrunk, without the cells that only Colab can run."""
+"""The Colab notebook, run unchanged on a shrunken demo, without the cells that only Colab can run."""
 
 import re
 import sys

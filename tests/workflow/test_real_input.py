@@ -1,4 +1,4 @@
-"""The study on things nobody of this project wrote, where they lie beside the checkout: ../shared/real."""
+"""The study on models and data from outside this project, if ../shared/real beside the checkout has them."""
 
 import json
 import subprocess

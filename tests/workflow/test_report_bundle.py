@@ -1,4 +1,4 @@
-"""`snakemake --report` on a study whose training and scoring lie there: only compare and report run, captions are in."""
+"""`snakemake --report` on a study that is trained and scored: only compare and report run, with captions."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""The search in the plan of jobs: first of all where it is part of the study, and its winner a run like any other."""
+"""The search among the jobs: it runs first if it is part of the study, and its winner is a run like any other."""
 
 import json
 import re
@@ -58,7 +58,7 @@ def test_a_search_that_is_part_of_the_study_comes_first_and_adds_its_winner(tmp_
 
 
 def test_the_winner_of_a_study_of_several_models(tmp_path: Path, toy_llama: Path, toy_gemma: Path) -> None:
-    """It shares the base case's model and data; a partial report takes what is scored and waits for nothing."""
+    """The winner shares the base case's model and data; a partial report uses what is scored and waits for nothing."""
     path = make(tmp_path, toy_llama).path
     settings = yaml.safe_load(path.read_text())
     settings["models"]["other"] = settings["models"]["toy"] | {"path": str(toy_gemma)}

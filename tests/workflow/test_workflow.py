@@ -175,3 +175,22 @@ def test_a_user_s_mistake_is_one_line_and_not_a_traceback(tmp_path: Path) -> Non
         "error: bad.yaml: base_case.rank: below the minimum of 1 (0). Fix: give 1 or more"
     )
     assert not (tmp_path / "results").exists()
+
+
+def test_the_package_of_another_checkout_is_refused_with_a_command_to_paste(tmp_path: Path) -> None:
+    other = tmp_path / "other checkout"
+    shutil.copytree(ROOT / "workflow", other / "workflow")
+    shutil.copytree(ROOT / "config", other / "config")
+    command = [sys.executable, "-m", "snakemake", "--dry-run", "--quiet", "--directory", tmp_path]
+    done = subprocess.run([*command, "-s", other / "workflow/Snakefile"], capture_output=True, text=True, cwd=tmp_path)
+    line = done.stderr.splitlines()[-1]
+    assert done.returncode == 2 and line.startswith(f"error: the package loragrid comes from {ROOT}. Fix: ")
+    assert line.endswith(f"-e '{other}'")
+
+
+def test_a_checkout_behind_a_symbolic_link_is_the_same_checkout(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(ROOT)
+    command = [sys.executable, "-m", "snakemake", "--dry-run", "--quiet", "--directory", tmp_path]
+    snakefile = tmp_path / "link/workflow/Snakefile"
+    done = subprocess.run([*command, "-s", snakefile], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr

@@ -32,7 +32,7 @@ def work(tmp_path: Path, toy_llama: Path) -> Iterator[Workplace]:
 
 @pytest.mark.slow
 def test_one_run_through_signals_a_kill_a_second_snakemake_and_a_wiped_machine(work: Workplace, tmp_path: Path) -> None:
-    """Faults 3, 4 and 19 and a wiped machine, one after the other on one run; its adapter is that of an undisturbed run."""
+    """Kills, signals and a wiped machine, one after another on one run, whose adapter equals that of an undisturbed run."""
     # Ctrl-C in the terminal: the whole group gets it.
     snakemake = work.start()
     work.wait_for_more(2)
@@ -48,7 +48,7 @@ def test_one_run_through_signals_a_kill_a_second_snakemake_and_a_wiped_machine(w
     os.killpg(snakemake.pid, signal.SIGTERM)
     assert "(SIGTERM), run the same command to go on" in work.end(snakemake)
 
-    # SIGKILL to Snakemake alone: its trainer goes on as an orphan. A new one's trainer does not train beside it.
+    # SIGKILL to Snakemake alone: its trainer continues as an orphan. A new trainer of the same run is refused.
     snakemake = work.start()
     work.wait_for_more(2)
     os.kill(snakemake.pid, signal.SIGKILL)
@@ -75,7 +75,7 @@ def test_one_run_through_signals_a_kill_a_second_snakemake_and_a_wiped_machine(w
 
 @pytest.mark.slow
 def test_a_run_that_an_orphan_finishes_is_not_trained_again(work: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fault 4: Snakemake takes its record for half written and deletes it before the job runs again."""
+    """Snakemake assumes that the record is half written and deletes it before the job runs again."""
     monkeypatch.delenv(FOLDER_VARIABLE)  # the orphan is forked from an interpreter of that Snakemake's own
     snakemake = work.start()
     work.wait_for_more(2)
@@ -96,7 +96,7 @@ def test_a_run_that_an_orphan_finishes_is_not_trained_again(work: Workplace, mon
 
 @pytest.mark.slow
 def test_a_session_ends_for_all_jobs_of_a_call(work: Workplace) -> None:
-    """Two cells: the first pauses at a checkpoint, and the second, whose session it was too, does not begin."""
+    """Two cells in one session: the first pauses at a checkpoint, and the second does not begin."""
     settings = work.settings
     settings["grid"] = {"axes": {"learning_rate": [1.0e-2, 1.0e-3]}}
     work.write(settings)
@@ -116,7 +116,7 @@ def test_a_session_ends_for_all_jobs_of_a_call(work: Workplace) -> None:
 
 
 def assert_undisturbed(work: Workplace, out: Path) -> None:
-    """The adapter is, bit by bit, that of the run trained in one go."""
+    """The adapter equals that of an uninterrupted run bit for bit."""
     from train import train_run
 
     study = load_study(str(work.study))

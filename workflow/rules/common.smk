@@ -2,6 +2,7 @@
 # of the package (scripts/loragrid/workflow/) with a test.
 import gc
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -12,14 +13,15 @@ from snakemake.settings.types import ExecMode
 # again. A dry run of 10,000 cells takes 39 s of CPU time with this line and 48 s without.
 gc.set_threshold(50_000, 20, 100)
 
-CHECKOUT = Path(workflow.basedir).parent
+CHECKOUT = Path(workflow.basedir).resolve().parent  # Snakemake keeps the symbolic links of --snakefile
 try:
     from loragrid import paths
 except ModuleNotFoundError:
     paths = None
 if paths is None or paths.ROOT != CHECKOUT:
     found = "is not installed" if paths is None else f"comes from {paths.ROOT}"
-    print(f"error: the package loragrid {found}. Fix: python -m pip install --no-deps -e {CHECKOUT}", file=sys.stderr)
+    fix = f"python -m pip install --no-deps -e {shlex.quote(str(CHECKOUT))}"
+    print(f"error: the package loragrid {found}. Fix: {fix}", file=sys.stderr)
     raise SystemExit(2)
 
 from loragrid.comparing.literature import LITERATURE, rules_digest

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from loragrid.app.answer_streamer import Answer, AnswerStreamer
-from loragrid.app.catalogue import Catalogue, Subject
+from loragrid.app.catalogue import AppModel, Catalogue
 from loragrid.errors import UserError, first_line
 from loragrid.models.loading import load_base, load_tokenizer, torch_device
 from loragrid.runtime.atomic_files import read_json
 from loragrid.scoring.generation import end_token_ids
-from loragrid.scoring.prompts import render
+from loragrid.scoring.prompts import prompt_ids
 from loragrid.study.sections import ModelEntry
 
 # Bases and adapters kept in memory, enough for every model of the shipped studies. The least recently used is dropped.
@@ -49,11 +49,11 @@ class Answerer:
         # Another request must not switch the adapter in the middle of an answer.
         self._lock = threading.Lock()
 
-    def is_loaded(self, subject: Subject) -> bool:
+    def is_loaded(self, subject: AppModel) -> bool:
         """Whether the subject's base is in memory."""
         return subject.model in self._loaded
 
-    def load(self, subject: Subject) -> "LoadedBase":
+    def load(self, subject: AppModel) -> "LoadedBase":
         """The subject's base with the subject's adapter attached, loaded on first use."""
         if subject.model not in self._loaded:
             # Drop before loading, so that memory never holds more than MAX_BASES.
@@ -66,7 +66,7 @@ class Answerer:
         return base
 
     def stream(
-        self, subject: Subject, prompt: str, sampling: Sampling, stop: threading.Event | None = None
+        self, subject: AppModel, prompt: str, sampling: Sampling, stop: threading.Event | None = None
     ) -> Iterator[Answer]:
         """The growing answer to `prompt`; the last one has `ended`. Setting `stop` ends it at the next token.
 
@@ -91,7 +91,9 @@ class Answerer:
             stop.set()
             raise
 
-    def _generate(self, subject: Subject, prompt: str, sampling: Sampling, stop: threading.Event, answers: Any) -> None:
+    def _generate(
+        self, subject: AppModel, prompt: str, sampling: Sampling, stop: threading.Event, answers: Any
+    ) -> None:
         import torch
 
         try:
@@ -114,7 +116,7 @@ class LoadedBase:
         self._names: OrderedDict[str, str] = OrderedDict()
         self._count = 0
 
-    def attach_adapter(self, subject: Subject) -> None:
+    def attach_adapter(self, subject: AppModel) -> None:
         """Make the subject's adapter active, read from disk on first use. An untrained base needs no change: `answer`
         disables the adapters."""
         if subject.adapter is None:
@@ -124,7 +126,7 @@ class LoadedBase:
         self._names.move_to_end(subject.name)
         self.model.set_adapter(self._names[subject.name])
 
-    def _read_adapter(self, subject: Subject) -> None:
+    def _read_adapter(self, subject: AppModel) -> None:
         from peft import PeftModel
 
         if not (Path(subject.adapter) / "adapter_model.safetensors").is_file():
@@ -156,11 +158,11 @@ class LoadedBase:
             _, oldest = self._names.popitem(last=False)
             self.model.delete_adapter(oldest)
 
-    def answer(self, subject: Subject, prompt: str, sampling: Sampling, stop: threading.Event, answers: Any) -> None:
+    def answer(self, subject: AppModel, prompt: str, sampling: Sampling, stop: threading.Event, answers: Any) -> None:
         """Generate in this thread and put growing `Answer`s into the queue `answers`, the last with `ended`."""
         import torch
 
-        ids = torch.tensor([render(self.tokenizer, prompt)], device=self.model.device)
+        ids = torch.tensor([prompt_ids(self.tokenizer, prompt)], device=self.model.device)
         free_tokens = self.free_tokens(ids.shape[1])
         streamer = AnswerStreamer(self.tokenizer, end_token_ids(self.model, self.tokenizer), stop, answers)
         adapters = nullcontext()

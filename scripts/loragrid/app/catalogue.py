@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from loragrid.app.subjects import Subject, adopted_subjects, finished_cells, run_label, subject_of_adapter
+from loragrid.app.subjects import AppModel, adopted_subjects, finished_cells, run_label, subject_of_adapter
 from loragrid.errors import UserError
 from loragrid.models.adapter_files import trained_folder
 from loragrid.models.model_files import prepared_entry
@@ -29,14 +29,14 @@ class Catalogue:
 
     title: str
     models: Mapping[str, ModelEntry]
-    subjects: tuple[Subject, ...]
+    subjects: tuple[AppModel, ...]
     start: str
     prompts: tuple[tuple[str, str], ...]
     taught: bool
     threads: int
     report: str | None
 
-    def subject(self, name: str) -> Subject:
+    def subject(self, name: str) -> AppModel:
         """The subject called `name`. Raises `UserError` for an unknown name."""
         for subject in self.subjects:
             if subject.name == name:
@@ -44,7 +44,7 @@ class Catalogue:
         known = ", ".join(subject.name for subject in self.subjects)
         raise UserError(f"model: unknown to the app ({name}). Fix: choose one of {known}.")
 
-    def base_of(self, subject: Subject) -> Subject:
+    def base_of(self, subject: AppModel) -> AppModel:
         """The untrained base that `subject` was tuned from."""
         return self.subject(subject.base)
 
@@ -62,11 +62,11 @@ def read_catalogue(
         bases.setdefault(given.base, base_case_on(study.yaml, given.model))
     keys = _model_keys(bases)
     models = {keys[base]: _base_entry(study, cell, results) for base, cell in bases.items()}
-    untrained = [Subject(base, f"{keys[base]}, untrained", keys[base], None, base) for base in bases]
+    untrained = [AppModel(base, f"{keys[base]}, untrained", keys[base], None, base) for base in bases]
     tuned = []
     for cell in finished_cells(cells, results):
         weights = trained_folder(results / "train" / cell.run)
-        subject = Subject(cell.run, run_label(cell), keys[cell.base], str(weights), cell.base)
+        subject = AppModel(cell.run, run_label(cell), keys[cell.base], str(weights), cell.base)
         if cell.settings.method == "full":
             models[cell.run] = replace(models[keys[cell.base]], path=str(weights), hub=None, revision=None)
             subject = replace(subject, model=cell.run, adapter=None)
@@ -112,7 +112,7 @@ def _model_keys(bases: Mapping[str, Cell]) -> dict[str, str]:
     return keys
 
 
-def best_run(results: Path, tuned: list[Subject]) -> str:
+def best_run(results: Path, tuned: list[AppModel]) -> str:
     """The run with the largest gain on the study's target, preferring runs that may be shipped and beat their base.
 
     Before a comparison it is the first finished run, the base case. Raises `UserError` without a finished run.
@@ -130,7 +130,7 @@ def best_run(results: Path, tuned: list[Subject]) -> str:
     return best["run"]
 
 
-def _finished_run(study: Study, results: Path, run: str, tuned: list[Subject]) -> str:
+def _finished_run(study: Study, results: Path, run: str, tuned: list[AppModel]) -> str:
     if run not in [subject.name for subject in tuned]:
         study.cell(run)
         raise UserError(f"{results / 'train' / run}: no finished weights of run {run}. Fix: run the study first.")
@@ -149,7 +149,7 @@ def from_json(path: Path) -> Catalogue:
     models = {
         key: ModelEntry(**_resolved(entry, folder, "path", "chat_template")) for key, entry in value["models"].items()
     }
-    subjects = tuple(Subject(**_resolved(subject, folder, "adapter")) for subject in value["subjects"])
+    subjects = tuple(AppModel(**_resolved(subject, folder, "adapter")) for subject in value["subjects"])
     prompts = tuple(map(tuple, value["prompts"]))
     value = _resolved(value, folder, "report")
     return Catalogue(**value | {"models": models, "subjects": subjects, "prompts": prompts})

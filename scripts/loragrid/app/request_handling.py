@@ -10,7 +10,7 @@ from typing import Any
 
 from loragrid.app.answer_streamer import Answer
 from loragrid.app.answering import Answerer, PromptTooLong, Sampling
-from loragrid.app.catalogue import Subject
+from loragrid.app.catalogue import AppModel
 from loragrid.errors import UserError, print_line
 
 # More updates a second would only load the browser.
@@ -81,7 +81,7 @@ def report_errors(handler: Callable[..., Iterator[dict]], status: Any) -> Callab
 
 
 def throttled_answers(
-    answerer: Answerer, subject: Subject, prompt: str, sampling: Sampling, stop: threading.Event
+    answerer: Answerer, subject: AppModel, prompt: str, sampling: Sampling, stop: threading.Event
 ) -> Iterator[Answer]:
     """The growing answer, at most once per `SECONDS_PER_UPDATE`, and the final answer."""
     shown = 0.0

@@ -10,7 +10,7 @@ import gradio as gr
 from loragrid.app import running_plan_files
 from loragrid.app.answer_streamer import Answer
 from loragrid.app.answering import MAX_NEW_TOKENS, Answerer, Sampling
-from loragrid.app.catalogue import Subject
+from loragrid.app.catalogue import AppModel
 from loragrid.app.request_handling import CancelEvents, cost_line, report_errors, status_html, throttled_answers
 from loragrid.app.running_plan_form import FIELDS, RunningPlanForm, form_errors, form_prompt, read_form
 from loragrid.app.running_plan_html import adherence_html, measure_adherence, summary_html, table_html
@@ -177,7 +177,7 @@ class RunningPlanTab:
         """Cancel the session's requests."""
         self.cancel_events.event(request.session_hash).set()
 
-    def _starting_text(self, subject: Subject) -> str:
+    def _starting_text(self, subject: AppModel) -> str:
         if self.answerer.is_loaded(subject):
             return "Writing…"
         return f"Loading {subject.model}…"

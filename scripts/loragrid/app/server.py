@@ -1,8 +1,10 @@
 """The app's page with its three tabs, its theme, and its server."""
 
 import os
+import re
 import signal
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -17,7 +19,6 @@ from loragrid.app.compare_tab import CompareTab
 from loragrid.app.request_handling import CancelEvents
 from loragrid.app.running_plan_tab import RunningPlanTab
 from loragrid.app.security_middleware import LOOPBACK, SecurityMiddleware
-from loragrid.app.study_tab import build_study_tab
 from loragrid.errors import UserError, print_line
 
 # Requests that may wait for the model. Further ones get the message that the queue is full.
@@ -25,6 +26,12 @@ MAX_WAITING = 64
 STYLE = Path(__file__).with_name("style.css")
 # The Hub shows a Space in a frame of its own pages.
 HUB_PAGES = "'self' https://huggingface.co https://*.huggingface.co"
+# The report contains its styles, scripts and figures, so the policy can forbid every other source.
+REPORT_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; font-src data:"
+)
+# The base keeps links within the report in the frame. Without it they would open the app's address.
+REPORT_HEAD = f'<meta http-equiv="Content-Security-Policy" content="{REPORT_POLICY}"><base href="about:srcdoc">'
 
 
 @dataclass(frozen=True)
@@ -61,6 +68,25 @@ def build(answerer: Answerer) -> gr.Blocks:
         page.unload(leave)
     # With `api_open`, requests to the API would skip the queue.
     return page.queue(max_size=MAX_WAITING, default_concurrency_limit=4, api_open=False)
+
+
+def build_study_tab(tab: gr.Tab, report: str | None) -> None:
+    """Lay out the Study tab. Opening it reads the report, so a new report needs no restart."""
+    frame = gr.HTML(elem_id="report")
+    tab.select(lambda: report_frame(report), None, frame, queue=False, show_progress="hidden", api_visibility="private")
+
+
+def report_frame(report: str | None) -> str:
+    """The report in a sandboxed iframe. Its scripts may run, to sort tables, but without origin or network."""
+    if report is None or not Path(report).is_file():
+        return '<p class="hint">There is no report yet. Run <code>make study</code> to write it.</p>'
+    page = Path(report).read_text(encoding="utf-8")
+    page, found = re.subn(r"<head(\s[^>]*)?>", lambda head: head[0] + REPORT_HEAD, page, count=1)
+    if not found:
+        page = REPORT_HEAD + page
+    return (
+        f'<iframe class="report" title="The study’s report" sandbox="allow-scripts" srcdoc="{escape(page)}"></iframe>'
+    )
 
 
 def serve_until_stopped(catalogue: Catalogue, options: ServerOptions) -> None:

@@ -18,7 +18,7 @@ from loragrid.study.study_file import Study
 
 
 @dataclass(frozen=True)
-class Subject:
+class AppModel:
     """A base, a run or an adapter from elsewhere that can answer.
 
     `model`: key of `Catalogue.models`, of the base or of the run's own whole model; `adapter`: None without one;
@@ -54,7 +54,7 @@ def finished_cells(cells: Sequence[Cell], results: Path) -> list[Cell]:
     return found
 
 
-def adopted_subjects(study: Study) -> list[Subject]:
+def adopted_subjects(study: Study) -> list[AppModel]:
     """The adopted adapters that can be used, by the keys of their models; prints why one cannot."""
     found = []
     for adopted in study.adopted.values():
@@ -65,7 +65,7 @@ def adopted_subjects(study: Study) -> list[Subject]:
             print_line(f"{adopted.subject} is left out: {one_line(str(error))}")
             continue
         label = f"{adopted.cell.model}, adopted {adopted.key}"
-        found.append(Subject(adopted.subject, label, adopted.cell.model, str(folder), adopted.cell.base))
+        found.append(AppModel(adopted.subject, label, adopted.cell.model, str(folder), adopted.cell.base))
     return found
 
 
@@ -83,7 +83,7 @@ def run_label(cell: Cell) -> str:
     return ", ".join(parts) if len(parts) > 1 else f"{parts[0]}, base case"
 
 
-def subject_of_adapter(study: Study, adapter: str, model: str | None) -> Subject:
+def subject_of_adapter(study: Study, adapter: str, model: str | None) -> AppModel:
     """An adapter from a local folder or the hub (`owner/name` or `owner/name@revision`) on the study's `model`, or on
     the model that the adapter names as its base if `model` is None; its `model` is that model's key.
 
@@ -102,7 +102,7 @@ def subject_of_adapter(study: Study, adapter: str, model: str | None) -> Subject
     # Named by content: two adapters with the same folder name stay apart.
     digest = trained_sha256(folder)[:8]
     label = f"{key}, adapter {adapter.rstrip('/').split('/')[-1]}"
-    return Subject(f"adapter-{digest}", label, key, str(folder), base_case_on(study.yaml, key).base)
+    return AppModel(f"adapter-{digest}", label, key, str(folder), base_case_on(study.yaml, key).base)
 
 
 def _named_base(models: Mapping[str, ModelEntry], base: Any, adapter: str) -> str:

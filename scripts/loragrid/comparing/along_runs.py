@@ -10,7 +10,7 @@ import pandas as pd
 from loragrid.comparing.causes import LOSS_NATS, LOSS_SHARE
 from loragrid.comparing.comparisons import Terms, paired_rows, settings_of
 from loragrid.comparing.item_tables import ItemTable
-from loragrid.comparing.paired_statistics import BETTER, WORSE, corrected
+from loragrid.comparing.statistics.paired_statistics import BETTER, WORSE, corrected
 from loragrid.comparing.trade_off import mean_change
 from loragrid.comparing.verdicts import judge, widen_by_seeds
 from loragrid.records.outcomes import Outcome

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from loragrid.comparing.paired_statistics import BETTER, UNSURE, WORSE
 from loragrid.comparing.run_evidence import RunEvidence
+from loragrid.comparing.statistics.paired_statistics import BETTER, UNSURE, WORSE
 
 # ASSUME: a held-out loss differs from another when they are 3% and 0.02 nats apart.
 LOSS_SHARE, LOSS_NATS = 0.03, 0.02
@@ -85,8 +85,8 @@ def diverged(evidence: RunEvidence) -> Iterator[Cause]:
         yield Cause("diverged", "updates_lost", {"not_finite": lost, "infinite_gradient": skipped})
     if path.from_untrained and differs(path.heldout[-1], path.heldout[0]):
         yield Cause("diverged", "heldout_rose", {"untrained": path.heldout[0], "last": path.heldout[-1]}, LOSS_MARGIN)
-    # Without a held-out loss of the untrained model, as in most logs from elsewhere, training loss
-    # has to do. Single batches are noisy, so the first and the last tenth are averaged.
+    # Most logs from elsewhere lack a held-out loss of the untrained model, so training loss replaces
+    # it. Single batches are noisy, so the first and the last tenth are averaged.
     width = max(3, len(path.train) // 10)
     if not path.from_untrained and len(path.train) >= 10:
         first, last = np.nanmean(path.train[:width]), np.nanmean(path.train[-width:])

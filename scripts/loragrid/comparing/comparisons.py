@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from loragrid.comparing import paired_statistics
 from loragrid.comparing.item_tables import ItemTable
-from loragrid.comparing.power import fewest_units
-from loragrid.comparing.sign_flips import Draws
+from loragrid.comparing.statistics import paired_statistics
+from loragrid.comparing.statistics.power import fewest_units
+from loragrid.comparing.statistics.sign_flips import Draws
 from loragrid.records.outcomes import Outcome
 from loragrid.runtime.atomic_files import sha256_json
 from loragrid.study.grid import Cell

@@ -17,7 +17,7 @@ from loragrid.comparing.axis_effects import equal_tokens, intended, mean_of_seed
 from loragrid.comparing.axis_pairs import Place, in_order, place_of, study_axes, value_on
 from loragrid.comparing.comparisons import Terms, paired_rows
 from loragrid.comparing.item_tables import ItemTable
-from loragrid.comparing.paired_statistics import BETTER, UNSURE
+from loragrid.comparing.statistics.paired_statistics import BETTER, UNSURE
 from loragrid.comparing.verdicts import judge, widen_by_seeds
 from loragrid.records.outcomes import Outcome
 from loragrid.study.grid import ARMS

@@ -90,7 +90,7 @@ def _read_parquet(path: Path) -> dict[str, Any]:
     if "cluster" in wanted:
         cluster = table.column("cluster").to_numpy(zero_copy_only=False)
     indices, keys = code.indices.to_numpy(), code.dictionary.to_pylist()
-    # One sort instead of a filter per task and metric, of which a large suite has hundreds.
+    # One sort instead of a filter per task and metric: a large suite has hundreds of them.
     order = np.argsort(indices, kind="stable")
     bounds = np.searchsorted(indices[order], np.arange(len(keys) + 1))
     parts = {}

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from loragrid.comparing.axis_pairs import Place, place_of
-from loragrid.comparing.clustered_means import mean_interval
 from loragrid.comparing.comparisons import Terms
 from loragrid.comparing.data_sizes import Origin, origin
 from loragrid.comparing.item_tables import ItemTable
+from loragrid.comparing.statistics.clustered_means import mean_interval
 from loragrid.records.outcomes import Outcome
 from loragrid.study.study_file import Study
 from loragrid.study.tasks import HELDOUT_LOSS

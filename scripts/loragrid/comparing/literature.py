@@ -1,7 +1,7 @@
 """Published findings about LoRA and their rules, from `config/literature.yaml`.
 
-This module imports no more than the workflow has anyway, since each call of Snakemake asks it for
-the rules' digest.
+Every call of Snakemake reads the digest of the rules here, so this module imports only what the
+workflow has imported already.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ LITERATURE = ROOT / "config" / "literature.yaml"
 class PublishedFinding:
     """One finding. `rule` says how compare tests it; the other fields are words for the report.
 
-    `beside` qualifies an answer; `missing` says which runs a finding needs that no study has.
+    `beside` qualifies an answer; `missing` names the runs that the finding needs and no study has.
     """
 
     claim: str

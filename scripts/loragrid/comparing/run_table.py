@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from loragrid.comparing.clustered_means import mean_interval
 from loragrid.comparing.item_tables import ItemTable
+from loragrid.comparing.statistics.clustered_means import mean_interval
 from loragrid.records.outcomes import Outcome
 from loragrid.records.record import TaskScore
 from loragrid.study.completion import setting_names

@@ -15,14 +15,14 @@ import pandas as pd
 from loragrid.comparing.axis_pairs import place_of
 from loragrid.comparing.causes import differs
 from loragrid.comparing.literature import LITERATURE, load_findings
-from loragrid.comparing.paired_statistics import BETTER, UNSURE, WORSE
+from loragrid.comparing.statistics.paired_statistics import BETTER, UNSURE, WORSE
 from loragrid.errors import UserError
 from loragrid.records.outcomes import Outcome
 from loragrid.study.grid import ARMS
 
 AGREES, DISAGREES, NOT_TESTED = "agrees", "disagrees", "not tested"
 # A result with its reason: a code with the numbers that the report's sentence needs.
-Answer = tuple[str, dict[str, Any]]
+RuleResult = tuple[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class StudyCells:
             return self.axes
         return self.axes[(self.axes["axis"] == axis) & (self.axes["verdict"] != "")]
 
-    def without_rows(self, axis: str) -> Answer:
+    def without_rows(self, axis: str) -> RuleResult:
         """The answer for an axis without a judged row: not varied, or not comparable."""
         if self.axes.empty or axis not in set(self.axes["axis"]):
             return NOT_TESTED, {"code": "not_varied", "axis": axis}
@@ -71,7 +71,7 @@ def _row(row: pd.Series) -> dict[str, Any]:
     return {name: row[name] for name in names}
 
 
-def little_effect(rule: dict[str, Any], cells: StudyCells) -> Answer:
+def little_effect(rule: dict[str, Any], cells: StudyCells) -> RuleResult:
     """An equivalence test by intervals, after Schuirmann's two one-sided tests.
 
     Schuirmann 1987, Journal of Pharmacokinetics and Biopharmaceutics 15:657.
@@ -96,7 +96,7 @@ def little_effect(rule: dict[str, Any], cells: StudyCells) -> Answer:
     return UNSURE, {"code": "interval_beyond_margin"} | numbers
 
 
-def larger_is(rule: dict[str, Any], cells: StudyCells) -> Answer:
+def larger_is(rule: dict[str, Any], cells: StudyCells) -> RuleResult:
     """Agrees when at least one proved difference goes the finding's way and none the other way."""
     rows = cells.of_axis(rule["axis"])
     if rows.empty:
@@ -117,7 +117,7 @@ def larger_is(rule: dict[str, Any], cells: StudyCells) -> Answer:
     return (UNSURE if any(supports) else DISAGREES), why
 
 
-def same_best_rate(rule: dict[str, Any], cells: StudyCells) -> Answer:
+def same_best_rate(rule: dict[str, Any], cells: StudyCells) -> RuleResult:
     """Whether the learning rate with the lowest held-out loss is the same at every axis value.
 
     Needs at least two rates at each value, and one alpha at every value: the adapter's factor is
@@ -157,7 +157,7 @@ def _losses_by_rate(runs: list[Outcome], axis: str) -> list[dict[Any, dict[float
     return [values for values in several if len(values) > 1]
 
 
-def precision(rule: dict[str, Any], cells: StudyCells) -> Answer:
+def precision(rule: dict[str, Any], cells: StudyCells) -> RuleResult:
     """From the untrained bases in two precisions, on tasks that are shares of right answers.
 
     A loss beyond the margin on one task disagrees; all intervals above minus the margin agree.
@@ -179,12 +179,12 @@ def precision(rule: dict[str, Any], cells: StudyCells) -> Answer:
     return UNSURE, {"code": "precision_beyond_margin", "margin": margin} | interval
 
 
-def needs(*_: Any) -> Answer:
+def needs(*_: Any) -> RuleResult:
     """A finding that no study of this kind can test; the literature file names the missing runs."""
     return NOT_TESTED, {"code": "needs_other_runs"}
 
 
-RULES: dict[str, Callable[..., Answer]] = {
+RULES: dict[str, Callable[..., RuleResult]] = {
     "little_effect": little_effect,
     "larger_is": larger_is,
     "same_best_rate": same_best_rate,

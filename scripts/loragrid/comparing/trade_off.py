@@ -7,7 +7,7 @@ import pandas as pd
 
 from loragrid.comparing.comparisons import Terms
 from loragrid.comparing.item_tables import ItemTable
-from loragrid.comparing.paired_statistics import BETTER, UNSURE, WORSE
+from loragrid.comparing.statistics.paired_statistics import BETTER, UNSURE, WORSE
 
 Row = dict[str, Any]
 SHIP, DO_NOT_SHIP = "ship", "don't ship"

@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from loragrid.comparing import paired_statistics
 from loragrid.comparing.comparisons import Terms, settings_of
 from loragrid.comparing.item_tables import ItemTable
-from loragrid.comparing.paired_statistics import SeedVariance
-from loragrid.comparing.power import smallest_detectable
+from loragrid.comparing.statistics import paired_statistics
+from loragrid.comparing.statistics.paired_statistics import SeedVariance
+from loragrid.comparing.statistics.power import smallest_detectable
 from loragrid.records.outcomes import Outcome
 
 # A frame whose rows all lack a test has none of these.

@@ -127,7 +127,7 @@ def token_facts(train: TokenisedRows, held: TokenisedRows) -> dict[str, Any]:
         },
         "max_length_tokens": limit,
         "loss_on": train.settings.loss_on,
-        "length_histogram": length_histogram(train.lengths, max_length_tokens=limit),
+        "length_histogram": length_bins(train.lengths, max_length_tokens=limit),
         "truncated": train.truncated.as_dict(),
         "broken_characters": train.broken_characters.as_dict(),
         "chat_template_sha256": train.template.sha256,
@@ -158,7 +158,7 @@ def _template_notes(tokenised: TokenisedRows) -> list[str]:
     return notes
 
 
-def length_histogram(lengths: Iterable[int], *, max_length_tokens: int) -> dict[str, list[int]]:
+def length_bins(lengths: Iterable[int], *, max_length_tokens: int) -> dict[str, list[int]]:
     """Rows by length in tokens before truncation; `edges` has one entry more than `counts`.
 
     20 equal bins reach up to the longest row or twice the limit, whichever is less; one more bin

@@ -18,7 +18,7 @@ DOCUMENTS_PER_CALL = 2000
 
 
 @dataclass(frozen=True)
-class Recipe:
+class PretrainingRecipe:
     """How one base model is pre-trained. `config`: arguments of its architecture's transformers configuration class."""
 
     architecture: str
@@ -28,7 +28,7 @@ class Recipe:
     seed: int
 
 
-def build_model(recipe: Recipe, tokenizer: Any) -> Any:
+def build_model(recipe: PretrainingRecipe, tokenizer: Any) -> Any:
     """The model with weights drawn from `recipe.seed`, fp32, on the CPU."""
     import torch
     from transformers import Gemma3ForCausalLM, Gemma3TextConfig, LlamaConfig, LlamaForCausalLM
@@ -65,7 +65,7 @@ def token_blocks(tokenizer: Any, *, steps: int, seed: int, world_seed: int) -> A
     return torch.tensor(tokens[:wanted]).view(steps, BLOCKS_PER_STEP, BLOCK_TOKENS)
 
 
-def pretrain(recipe: Recipe, tokenizer: Any, *, world_seed: int) -> tuple[Any, dict[str, float]]:
+def pretrain(recipe: PretrainingRecipe, tokenizer: Any, *, world_seed: int) -> tuple[Any, dict[str, float]]:
     """The model pre-trained by `recipe`, and its first and last losses (nats per token, mean of 20 steps), seconds and
     tokens.
 

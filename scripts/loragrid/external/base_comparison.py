@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from loragrid.comparing import paired_statistics
-from loragrid.comparing.sign_flips import Draws
+from loragrid.comparing.statistics import paired_statistics
+from loragrid.comparing.statistics.sign_flips import Draws
 from loragrid.errors import UserError
 from loragrid.external.runs import ExternalResults, ExternalRun, ExternalScore, ScoreKey
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from loragrid.comparing.paired_statistics import BETTER, WORSE
+from loragrid.comparing.statistics.paired_statistics import BETTER, WORSE
 from loragrid.external.base_comparison import BaseComparison, compare_with_base
 from loragrid.external.runs import ExternalResults, score_name
 from loragrid.formatting import plural, visible

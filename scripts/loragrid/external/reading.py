@@ -22,7 +22,7 @@ from loragrid.external.lm_eval_files import (
     is_sample,
 )
 from loragrid.external.runs import ExternalResults, ExternalRun, as_float, is_number
-from loragrid.external.tables import add_rows, read_table
+from loragrid.external.tables import add_rows, add_table
 from loragrid.formatting import visible
 
 READ_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl")
@@ -91,7 +91,7 @@ def _read_file(path: Path, name: str, results: ExternalResults) -> str | None:
         return f"larger than {LARGEST_BYTES // 2**20} MiB"
     try:
         if path.suffix.lower() in (".csv", ".tsv"):
-            return read_table(path, results)
+            return add_table(path, results)
         if path.suffix.lower() == ".jsonl":
             return _read_lines(path, name, results)
         content = json.loads(path.read_text(encoding="utf-8"))

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from loragrid.comparing.causes import diverged, overfitted, under_trained
-from loragrid.comparing.paired_statistics import BETTER, WORSE
 from loragrid.comparing.run_evidence import RunEvidence
+from loragrid.comparing.statistics.paired_statistics import BETTER, WORSE
 from loragrid.external.base_comparison import ALPHA, UNPAIRED, BaseComparison, compare_with_base
 from loragrid.external.runs import ExternalResults, ExternalRun, ScoreKey, is_number, score_name
 from loragrid.formatting import (

@@ -122,7 +122,7 @@ TRAINING = {"train", "training"}
 TRAINING_NAMES = {"loss", "mean_token_accuracy"}
 
 
-def read_table(path: Path, results: ExternalResults) -> str | None:
+def add_table(path: Path, results: ExternalResults) -> str | None:
     """Add the rows of a CSV or TSV file; the reason if they hold nothing usable."""
     import pandas as pd
 

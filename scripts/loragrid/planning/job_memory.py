@@ -39,7 +39,7 @@ def request_key(settings: Settings) -> tuple[Any, ...]:
     return _KEY(settings)
 
 
-def check_target_modules(study: Study, cells: Iterable[Cell]) -> None:
+def check_study_modules(study: Study, cells: Iterable[Cell]) -> None:
     """Raise `UserError` if a model lacks one of its runs' `target_modules`.
 
     Training would raise it too, but hours later. Models of unknown shape are skipped; the plan

@@ -91,7 +91,7 @@ def record_failures(out: Path, *, run: str) -> Iterator[None]:
         raise
     except Exception as error:
         failure, reason, more = _explain(error, out=out, run=run)
-        with suppress(OSError):  # On a full or read-only disk the line on the terminal has to do.
+        with suppress(OSError):  # On a full or read-only disk only the terminal gets the reason.
             step = last_position(out / "losses.csv")[0]
             write_failure(out, run=run, reason=reason, message=str(failure), step=step, **more)
         if failure is error:

@@ -13,25 +13,15 @@ from loragrid.study.run_names import subject_at
 from loragrid.study.study_file import Study
 from loragrid.study.winner import cells_with_winner
 
-# Status → its meaning in the report's words.
-STATUSES = {
-    "scored": "scored",
-    "trained": "trained, not scored yet",
-    "diverged": "diverged in training",
-    "failed": "failed",
-    "paused": "stopped before its end",
-    "missing": "not run yet",
-    "unreadable": "its record cannot be read",
-}
-
 
 @dataclass(frozen=True)
 class Outcome:
     """Record, scores and status of one subject.
 
-    `kind`: "base", "run" or "adopted"; `cell` and `record` are None but for a run. `status` is a key
-    of `STATUSES`; `reason` is None only for "scored". `along`: the outcomes of a run at the parts of
-    its budget that are below 1, each with its `share`.
+    `kind`: "base", "run" or "adopted"; `cell` and `record` are None but for a run. `status` is
+    scored, trained, diverged, failed, paused, missing or unreadable; `reason` is None only if
+    scored. `along`: the outcomes of a run at the parts of its budget that are below 1, each with
+    its `share`.
     """
 
     subject: str

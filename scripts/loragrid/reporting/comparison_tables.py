@@ -5,8 +5,8 @@ from typing import Any
 import pandas as pd
 
 from loragrid.comparing.axis_pairs import study_axes
-from loragrid.comparing.paired_statistics import MCNEMAR, SEEDS_T
-from loragrid.comparing.sign_flips import DRAWN, EXACT, TAIL
+from loragrid.comparing.statistics.paired_statistics import MCNEMAR, SEEDS_T
+from loragrid.comparing.statistics.sign_flips import DRAWN, EXACT, TAIL
 from loragrid.formatting import (
     axis_value,
     between,

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from loragrid.comparing.paired_statistics import BETTER
+from loragrid.comparing.statistics.paired_statistics import BETTER
 from loragrid.errors import UserError
 from loragrid.formatting import duration, listed, mebibytes, number, score, visible, whole
 from loragrid.models.shape import find_shape

@@ -9,10 +9,11 @@ from loragrid.reporting.page import Material
 def data_facts(material: Material) -> dict[str, Any]:
     """`names` of the data sets, and `facts` with one text if all agree, else one per data set.
 
-    `dropped` holds (reason, count, first row numbers), `notes` the cards' remarks as sentences.
+    `dropped` holds (reason, count, first row numbers, names of the data sets if not all), `notes`
+    the cards' remarks as sentences.
     """
     cards = material.cards
-    by_card = [_facts(card) for card in cards.values()]
+    by_card = [_facts(card, _filters(material, card)) for card in cards.values()]
     facts = []
     for name in dict.fromkeys(name for found in by_card for name in found):
         texts = [found[name] for found in by_card]
@@ -27,14 +28,22 @@ def data_facts(material: Material) -> dict[str, Any]:
     }
 
 
-def _dropped(cards: dict[str, dict[str, Any]]) -> list[tuple[str, str, str]]:
-    # A set: data sets of one source drop the same rows, which are named once.
-    dropped = set()
-    for card in cards.values():
-        for reason, rows in card.get("dropped", {}).items():
-            first_rows = ", ".join(map(str, rows.get("first_rows", [])))
-            dropped.add((reason, whole(rows["count"]), first_rows))
-    return sorted(dropped)
+# Parts of a card that count rows left out by reason.
+LEFT_OUT = ("dropped", "filtered", "like_heldout")
+
+
+def _dropped(cards: dict[str, dict[str, Any]]) -> list[tuple[str, str, str, str]]:
+    """Rows left out, by reason; what is equal on several cards is named once."""
+    found: dict[tuple[str, str, str], list[str]] = {}
+    for name, card in cards.items():
+        for part in LEFT_OUT:
+            for reason, rows in card.get(part, {}).items():
+                first_rows = ", ".join(map(str, rows.get("first_rows", [])))
+                found.setdefault((reason, whole(rows["count"]), first_rows), []).append(name)
+    return [
+        (*row, "" if len(names) == len(cards) else ", ".join(names))
+        for row, names in sorted(found.items(), key=lambda item: item[0])
+    ]
 
 
 def _notes(cards: dict[str, dict[str, Any]]) -> list[str]:
@@ -53,34 +62,71 @@ def _notes(cards: dict[str, dict[str, Any]]) -> list[str]:
     return notes
 
 
-def _facts(card: dict[str, Any]) -> dict[str, str]:
+def _filters(material: Material, card: dict[str, Any]) -> str:
+    """The filters of the card's data set, as the study file has them; those that keep all rows are not named."""
+    entry = material.study.data.get(card.get("set", ""))
+    if entry is None:
+        return "–"
+    parts = []
+    for what, words in (("characters", "characters"), ("turns", "messages")):
+        least, most = (getattr(entry.filters, f"{end}_{what}") for end in ("min", "max"))
+        if least > 0:
+            parts.append(f"at least {whole(least)} {words}")
+        if most is not None:
+            parts.append(f"at most {whole(most)} {words}")
+    if entry.filters.near_duplicates == "drop":
+        parts.append("no near duplicates")
+    return ", ".join(parts) or "none"
+
+
+def _facts(card: dict[str, Any], filters: str) -> dict[str, str]:
     """The facts of one card, by the name that the page gives them."""
-    source, split = card.get("source", {}), card.get("split", {})
-    same_side = "–"
-    if "tied_by" in split:
-        same_side = f"rows with {visible(split['tied_by'], 80)}"
-    loss_on = "all tokens"
-    if card.get("loss_on") == "assistant":
-        loss_on = "the assistant’s replies"
-    known = {key: visible(value, 80) for key, value in source.items() if value is not None}
+    split, heldout = card.get("split", {}), card.get("heldout", {})
     train_rows, heldout_rows = (whole(split.get(f"{side}_rows")) for side in ("train", "heldout"))
-    longest = whole(card.get("max_length_tokens"))
-    return {
-        "Source": ", ".join(f"{key} {value}" for key, value in known.items()),
+    facts = {
+        "Data set": visible(card.get("set", "–"), 80),
+        "Source": _sources(card),
         "Format": visible(card.get("format", "–"), 80),
+        "Filters": filters,
         "Rows": f"{whole(card.get('rows_read'))} read, {whole(card.get('rows_kept'))} kept",
         "Exact duplicates removed": _count(card.get("duplicates_removed")),
+        "Near duplicates removed": _count(card.get("near_duplicates_removed")),
         "Rows left out by sampling": whole(card.get("sampled_out")),
+        "Kept out as held-out rows": _count(card.get("held_out")),
+        "Kept out as too like held-out rows": whole(_total(card.get("like_heldout"))),
         "Split": f"{train_rows} for training, {heldout_rows} held out",
-        "Kept on the same side of the split": same_side,
+        "Held out from": visible(heldout.get("set", "–"), 80),
+        "Kept on the same side of the split": "–",
         "Training tokens": _tokens(card, "train"),
         "Held-out tokens": _tokens(card, "heldout"),
-        "Rows truncated": f"{_count(card.get('truncated'))}, at {longest} tokens",
+        "Rows truncated": f"{_count(card.get('truncated'))}, at {whole(card.get('max_length_tokens'))} tokens",
         "Rows cut after the last reply": _count(card.get("cut_after_last_reply")),
         "Rows with broken characters": _count(card.get("broken_characters")),
-        "Loss on": loss_on,
+        "Loss on": "the assistant’s replies" if card.get("loss_on") == "assistant" else "all tokens",
         "Fingerprint": str(card.get("fingerprint", "–"))[:16],
     }
+    if "tied_by" in split:
+        facts["Kept on the same side of the split"] = f"rows with {visible(split['tied_by'], 80)}"
+    return facts
+
+
+def _sources(card: dict[str, Any]) -> str:
+    """The origin of the rows; of a mix each part with its share."""
+    parts = card.get("sources") or [{"source": card.get("source", {})}]
+    if len(parts) == 1:
+        return _source(parts[0]["source"])
+    return "; ".join(
+        f"{part['share']:.0%} {visible(part['set'], 40)} ({whole(part['rows'])} rows: {_source(part['source'])})"
+        for part in parts
+    )
+
+
+def _source(source: dict[str, Any]) -> str:
+    return ", ".join(f"{key} {visible(value, 80)}" for key, value in source.items() if value is not None)
+
+
+def _total(by_reason: dict[str, Any] | None) -> int | None:
+    return None if by_reason is None else sum(rows["count"] for rows in by_reason.values())
 
 
 def _tokens(card: dict[str, Any], side: str) -> str:

@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from loragrid.formatting import as_sentence, duration, visible, whole
 from loragrid.paths import ROOT, SCRIPTS
 from loragrid.records.history import History
@@ -14,6 +16,7 @@ from loragrid.records.outcomes import Outcome
 from loragrid.reporting.page import Material
 from loragrid.runtime.atomic_files import sha256_file
 from loragrid.runtime.code_digest import modules_of
+from loragrid.study.completion import defaults_used
 
 ASSUMING_STAGES = (
     "prepare_data",
@@ -34,6 +37,20 @@ def assumptions(material: Material) -> list[dict[str, str]]:
         where = path.name if path == study_file else str(path.relative_to(ROOT))
         found += [{"where": where, "text": as_sentence(text)} for text in _assumptions_in(path)]
     return found
+
+
+def default_rows(material: Material) -> list[dict[str, str]]:
+    """The settings that the study file leaves to their defaults: key, value and the schema's reason."""
+    return [
+        {"key": key, "value": _default_text(value), "reason": reason}
+        for key, value, reason in defaults_used(material.study.written)
+    ]
+
+
+def _default_text(value: Any) -> str:
+    """A value as in a study file: null, true, {steps: 5}."""
+    text = yaml.safe_dump(value, default_flow_style=True, width=200).strip()
+    return visible(text.removesuffix("...").strip(), 120)
 
 
 def _assumptions_in(path: Path) -> Iterator[str]:

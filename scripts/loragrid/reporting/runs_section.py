@@ -7,7 +7,7 @@ import pandas as pd
 
 from loragrid.comparing.axis_pairs import size_of
 from loragrid.formatting import axis_name, axis_value, duration, number, score, visible, whole
-from loragrid.records.outcomes import STATUSES, Outcome
+from loragrid.records.outcomes import Outcome
 from loragrid.reporting.page import Material
 from loragrid.study.completion import setting_names
 from loragrid.study.grid import Cell
@@ -38,6 +38,18 @@ def plain_value(cell: Cell, name: str) -> Any:
     if not isinstance(value, Section):
         return value
     return {unit: amount for unit, amount in vars(value).items() if amount is not None}
+
+
+# Status of a run → the table's words for it.
+STATUSES = {
+    "scored": "scored",
+    "trained": "trained, not scored yet",
+    "diverged": "diverged in training",
+    "failed": "failed",
+    "paused": "stopped before its end",
+    "missing": "not run yet",
+    "unreadable": "its record cannot be read",
+}
 
 
 def run_rows(material: Material) -> list[dict[str, Any]]:

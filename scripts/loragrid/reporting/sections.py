@@ -15,7 +15,7 @@ from loragrid.reporting.costs_section import cost_table, total_cost
 from loragrid.reporting.data_section import data_facts
 from loragrid.reporting.designs_section import along_part, interaction_parts, size_parts
 from loragrid.reporting.page import Material, asked
-from loragrid.reporting.provenance_section import assumptions, provenance, reproduce, sessions
+from loragrid.reporting.provenance_section import assumptions, default_rows, provenance, reproduce, sessions
 from loragrid.reporting.runs_section import run_rows, setting_columns
 from loragrid.reporting.search_section import search_section
 from loragrid.reporting.sentences.limits import caveat_sentence, not_comparable_sentence
@@ -88,6 +88,7 @@ def _certainty(material: Material) -> dict[str, Any]:
         "caveats": [caveat_sentence(found) for found in summary["caveats"]],
         "not_comparable": [not_comparable_sentence(found) for found in summary["not_comparable"]],
         "assumptions": assumptions(material),
+        "defaults": default_rows(material),
     }
 
 

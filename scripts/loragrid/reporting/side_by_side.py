@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from loragrid.comparing.paired_statistics import compare_paired
-from loragrid.comparing.power import fewest_units
-from loragrid.comparing.sign_flips import Draws
+from loragrid.comparing.statistics.paired_statistics import compare_paired
+from loragrid.comparing.statistics.power import fewest_units
+from loragrid.comparing.statistics.sign_flips import Draws
 from loragrid.formatting import between, change, decimals, score, visible
 from loragrid.reporting.page import Material
 

@@ -1,5 +1,4 @@
-"""Files that are whole or not there: written beside their place, fsynced, renamed. And their
-digests."""
+"""Atomic files and folders, whole or absent: written under a temporary name, fsynced, renamed. And their digests."""
 
 import csv
 import errno
@@ -153,7 +152,7 @@ def fsync_folder(folder: Path | str) -> None:
     """Make a rename inside `folder` survive a power cut (POSIX: a folder's entries are synced on
     their own).
 
-    Some mounted drives know no such call for folders and say so; they get what they can give.
+    Some network drives cannot fsync a folder; that is ignored.
     """
     descriptor = os.open(folder, os.O_RDONLY)
     try:

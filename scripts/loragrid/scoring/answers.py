@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from loragrid.scoring.generation import AnswerMeter
 from loragrid.scoring.heldout_loss import IGNORED, token_losses
-from loragrid.scoring.prompts import Prompt, render
+from loragrid.scoring.prompts import Prompt, prompt_ids
 from loragrid.scoring.text_measures import distinct, rouge_l
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def answer_prompts(
         rows.append({"id": prompt.id, "reference": prompt.reference, "reference_tokens": len(reference)})
         limit = REFERENCE_FACTOR * len(reference) + REFERENCE_EXTRA
         for wording in WORDINGS:
-            ids = render(tokenizer, getattr(prompt, wording))
+            ids = prompt_ids(tokenizer, getattr(prompt, wording))
             request = {"prompt": prompt, "wording": wording, "row": rows[-1], "ids": ids, "reference": reference}
             requests.append(request | {"limit": min(limit, context - len(ids))})
     fitting = [request for request in requests if request["limit"] > 0]

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from loragrid.scoring.lm_eval_items import item_rows, metric_name
-from loragrid.scoring.lm_eval_tasks import StudyTask, settings_of
+from loragrid.scoring.lm_eval_tasks import StudyTask, task_settings
 from loragrid.scoring.task_results import TaskResult
 from loragrid.scoring.text_measures import distinct
 
@@ -165,7 +165,7 @@ def _notes(templated: bool, items: list[dict[str, Any]]) -> tuple[str, ...]:
 def _own_results(results: dict[str, Any], tasks: dict[str, Any], templated: bool) -> dict[str, Any]:
     """lm-eval's result JSON without paths, dates and machine: equal scores give equal bytes."""
     kept = {key: value for key, value in results.items() if key != "configs"}
-    kept["configs"] = {name: settings_of(task) for name, task in tasks.items()}
+    kept["configs"] = {name: task_settings(task) for name, task in tasks.items()}
     kept["chat_template_applied"] = templated
     return json.loads(json.dumps(kept, default=_plain))
 

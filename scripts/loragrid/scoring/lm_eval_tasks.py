@@ -170,11 +170,11 @@ def _digest(loaded: dict[str, Any], limit: int | None, *, code: list[str]) -> st
     tasks = {}
     for name, task in sorted(loaded["tasks"].items()):
         documents = [doc for _, doc in task.doc_iterator(limit=limit)]
-        tasks[name] = [settings_of(task), json.loads(json.dumps(documents, default=_type_name))]
+        tasks[name] = [task_settings(task), json.loads(json.dumps(documents, default=_type_name))]
     return sha256_json([tasks, code])
 
 
-def settings_of(task: Any) -> dict[str, Any]:
+def task_settings(task: Any) -> dict[str, Any]:
     """A task's settings as plain JSON without this machine's paths; functions as their source."""
     settings = json.loads(json.dumps(task.dump_config(), default=_type_name))
     settings.get("metadata", {}).pop("config_source", None)

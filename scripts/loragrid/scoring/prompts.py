@@ -63,7 +63,7 @@ def _read_line(line: str, where: str) -> Prompt:
     return Prompt(**row)
 
 
-def render(tokenizer: "PreTrainedTokenizerBase", question: str) -> list[int]:
+def prompt_ids(tokenizer: "PreTrainedTokenizerBase", question: str) -> list[int]:
     """Token ids of a single user turn in the chat template, ending where the answer begins."""
     chat = [{"role": "user", "content": question}]
     text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
@@ -81,7 +81,7 @@ def in_training(tokenizer: "PreTrainedTokenizerBase", prompts: Sequence[Prompt],
     starts, tokens = column.offsets.to_numpy(), column.values.to_numpy()
     found = []
     for prompt in prompts:
-        question = render(tokenizer, prompt.original)
+        question = prompt_ids(tokenizer, prompt.original)
         answer = tokenizer(prompt.reference.strip(), add_special_tokens=False).input_ids
         found.append(_any_row_starts_with(np.array(question + answer), len(question), starts, tokens))
     return found

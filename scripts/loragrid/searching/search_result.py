@@ -39,7 +39,7 @@ def _row(slot: int, trials: list["FrozenTrial"], space: Space) -> dict[str, Any]
     return row
 
 
-def summarize(rows: list[dict[str, Any]], space: Space) -> dict[str, Any]:
+def summarise_trials(rows: list[dict[str, Any]], space: Space) -> dict[str, Any]:
     """Counts of trials, the best one, median losses, and the steps saved by pruning."""
     complete = [row for row in rows if row["outcome"] == "complete"]
     complete.sort(key=lambda row: (row["loss"], row["slot"]))

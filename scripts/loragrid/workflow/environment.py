@@ -18,15 +18,19 @@ from loragrid.study.study_file import Study
 def job_environment(study: Study, *, session_minutes: float | None, starts_session: bool) -> dict[str, str]:
     """Environment variables of all jobs of one call of Snakemake.
 
-    They are no params: another checkout, another spelling of the study file's path or another
+    They are not params of the rules: another checkout, another spelling of the study file's path or another
     session length would run everything again. `starts_session`: whether this process begins the
     session. A cluster's job is a session of its own on another machine, where Snakemake reads the
     workflow again; a process that runs one job for its parent keeps the parent's end.
     """
+    # This checkout comes before an installed one; the folders of the user stay, since cluster modules
+    # provide packages that way. Snakemake removes PYTHONPATH from jobs of --sdm conda, which find
+    # the package beside their script.
+    user_folders = [folder for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder]
     search_path = os.pathsep.join((str(Path(sys.executable).parent), *os.get_exec_path()))
     variables = {
         "SCRIPTS": str(SCRIPTS),
-        "PYTHONPATH": str(SCRIPTS),  # an environment of --sdm conda has no loragrid installed
+        "PYTHONPATH": os.pathsep.join(dict.fromkeys([str(SCRIPTS), *user_folders])),
         "STUDY": str(study.path),
         "PATH": search_path,
         "SESSION": f"--session-minutes {session_minutes}" if session_minutes else "",

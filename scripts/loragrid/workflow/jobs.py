@@ -7,7 +7,7 @@ from typing import Any
 
 from loragrid.errors import UserError
 from loragrid.models.adopted_adapters import check_local_adapters
-from loragrid.planning.job_memory import check_target_modules
+from loragrid.planning.job_memory import check_study_modules
 from loragrid.planning.job_resources import Request, resource_requests
 from loragrid.runtime.atomic_files import sha256_file, sha256_json
 from loragrid.study.grid import Cell
@@ -30,7 +30,7 @@ class Jobs:
         Raises `UserError` for modules that no model has, and for an adopted adapter that cannot be
         used.
         """
-        check_target_modules(study, study.cells)
+        check_study_modules(study, study.cells)
         check_local_adapters(study)
         self.study, self.results = study, results
         self.searched = study.tune is not None and study.tune.enabled

@@ -1,4 +1,4 @@
-"""A browser, a toy study, and the app served with fixed answers."""
+"""A toy study, and the app served with fixed answers."""
 
 from pathlib import Path
 
@@ -6,23 +6,6 @@ import pytest
 
 from tests.fixtures.app_pages import BASE_PLAN
 from tests.fixtures.app_toys import PLAN, Scripted, finished_study, serving, toy_catalogue
-
-CHROMIUM = Path("/usr/bin/chromium")
-OPTIONS = (
-    "--no-sandbox --headless --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    sync_api = pytest.importorskip("playwright.sync_api")
-    if not CHROMIUM.exists():
-        pytest.skip(f"no {CHROMIUM}: install Debian's chromium to check the app in a browser")
-    with sync_api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=str(CHROMIUM), args=OPTIONS)
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 from icalendar import Calendar
 
 from loragrid.app.answering import MAX_NEW_TOKENS, Answerer, Sampling
-from loragrid.app.catalogue import Subject
+from loragrid.app.catalogue import AppModel
 from loragrid.app.request_handling import CancelEvents
 from loragrid.app.running_plan_tab import FIRST_SEED, TEMPERATURE, RunningPlanTab
 from loragrid.formatting import visible
@@ -153,7 +153,7 @@ def test_two_concurrent_users_see_their_own_plans(browser, study) -> None:
     answerer = Answerer(toy_catalogue(study))
     tab = RunningPlanTab(answerer, CancelEvents())
 
-    def alone(subject: Subject, request: str) -> str:
+    def alone(subject: AppModel, request: str) -> str:
         return list(answerer.stream(subject, request, Sampling(FIRST_SEED, TEMPERATURE, MAX_NEW_TOKENS)))[-1].text
 
     address, served = serving(answerer)

@@ -1,4 +1,4 @@
-"""Causes in words: every code that compare writes has its words, with its own numbers."""
+"""Sentences on causes: every code of compare has a sentence with the right numbers."""
 
 import ast
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from loragrid.comparing import causes, diagnoses, study_checks
-from loragrid.reporting.sentences.causes import NAMES, WORDINGS, cause_texts, unmade_text
+from loragrid.reporting.sentences.causes import CAUSE_NAMES, WORDINGS, cause_texts, unmade_text
 
 UNITS = {"running_plan": "share", "world_facts": "share", "text_loss": "plain"}
 MARGIN = {"loss_share": 0.03, "loss_nats": 0.02}
@@ -22,13 +22,13 @@ def test_every_cause_and_evidence_of_compare_has_words() -> None:
                 found.add(evidence.value)
                 names |= {cause.value} if isinstance(cause, ast.Constant) else set()
     assert found == WORDINGS.keys()
-    assert names <= NAMES.keys()
+    assert names <= CAUSE_NAMES.keys()
 
 
 def text(cause: str, evidence: str, measured: dict, threshold: dict | None = None) -> tuple[str, str]:
     found = {"cause": cause, "evidence": evidence, "measured": measured, "threshold": threshold or {}}
     (made,) = cause_texts([found], UNITS)
-    assert made.cause == cause and made.name == NAMES[cause]
+    assert made.cause == cause and made.name == CAUSE_NAMES[cause]
     return made.evidence, made.threshold
 
 

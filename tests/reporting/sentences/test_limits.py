@@ -1,4 +1,4 @@
-"""Why a row has no test, what is not compared and what else differs, in words."""
+"""Sentences on rows without a test, on what is not compared, and on what else differs."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The answers to published findings in words."""
+"""Sentences on published findings."""
 
 from types import SimpleNamespace
 

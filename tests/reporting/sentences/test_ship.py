@@ -1,4 +1,4 @@
-"""The reason to ship a setting, or not, in words."""
+"""Sentences on why to ship a setting, or not."""
 
 import pytest
 

@@ -47,7 +47,7 @@ def loss_history(trials: list[TrialLine]) -> "Figure":
     return figure
 
 
-def loss_curves(trials: list[TrialLine]) -> "Figure":
+def trial_loss_curves(trials: list[TrialLine]) -> "Figure":
     """Held-out loss against tokens; pruned trials end early, in grey."""
     figure = new_figure(3.0)
     axes = figure.subplots()
@@ -107,7 +107,7 @@ def parallel_coordinates(trials: list[TrialLine], parameters: list[tuple[str, li
     return figure
 
 
-def importance(shares: list[tuple[str, float]]) -> "Figure":
+def importance_bars(shares: list[tuple[str, float]]) -> "Figure":
     """Bars, largest first.
 
     `shares`: parameter and the share of the spread of losses that it explains.

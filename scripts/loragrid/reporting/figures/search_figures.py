@@ -24,7 +24,7 @@ def draw_search_figures(material: Material, figures: PageFigures) -> None:
         figures.add("tune_history", history, "Held-out loss at the end of each trial, in order")
         figures.add(
             "tune_curves",
-            search_charts.loss_curves(trials),
+            search_charts.trial_loss_curves(trials),
             "Held-out loss of each trial against tokens",
         )
         axes = [
@@ -36,7 +36,7 @@ def draw_search_figures(material: Material, figures: PageFigures) -> None:
         shares = found["importance"]["shares"]
         if shares:
             bars = [(parameter_name(name), share) for name, share in shares.items()]
-            figure = search_charts.importance(bars)
+            figure = search_charts.importance_bars(bars)
             figures.add("tune_importance", figure, "How much each setting explains of the loss")
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from loragrid.comparing.axis_pairs import BASE_CASE, size_on, study_axes, value_on
-from loragrid.comparing.paired_statistics import BETTER, WORSE
 from loragrid.comparing.run_evidence import read_loss_path
+from loragrid.comparing.statistics.paired_statistics import BETTER, WORSE
 from loragrid.formatting import axis_name, axis_value, plain_name, visible
 from loragrid.records.outcomes import Outcome
 from loragrid.reporting.figures import charts

@@ -30,7 +30,7 @@ COLOURS = {
 SERIES = ("s0", "s1", "s2", "s3", "s4", "s5")
 # 374 points: a phone shows the figure at about its own size, so its text stays readable.
 WIDTH_INCHES = 5.2
-PAIR_HEIGHT_INCHES = 3.1  # of the scores and the losses of an axis, which stand side by side
+PAIR_HEIGHT_INCHES = 3.1  # of the scores and the losses of an axis, drawn side by side
 TEXT_POINTS = 10
 # Between neighbouring labels, as a share of the axis: one line of text in figures of these heights.
 LABEL_GAP = 0.075

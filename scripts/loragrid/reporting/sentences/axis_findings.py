@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from loragrid.comparing.paired_statistics import UNSURE
+from loragrid.comparing.statistics.paired_statistics import UNSURE
 from loragrid.formatting import axis_value, detectable, listed, plain_name, plural
 from loragrid.reporting.compared_study import ComparedStudy
-from loragrid.reporting.sentences.findings import Answer, difference, start
+from loragrid.reporting.sentences.findings import Headline, difference, start
 from loragrid.reporting.sentences.interactions import movement_text, moving_pairs
 from loragrid.reporting.sentences.limits import reason_text
 
@@ -15,22 +15,22 @@ from loragrid.reporting.sentences.limits import reason_text
 MOST_ELSEWHERE = 3
 
 
-def what_mattered(compared: ComparedStudy) -> Answer:
+def what_mattered(compared: ComparedStudy) -> Headline:
     """Which axes have a value with a proved effect on the main target, and which have none."""
     question = "Which setting mattered?"
     rows = compared.axes[compared.axes["task"] == compared.target]
     if rows.empty or (rows["verdict"] == "").all():
         reasons = "".join(f" {_not_compared(rows, axis, compared)}." for axis in dict.fromkeys(rows.get("axis", ())))
         text = f"No setting could be compared with the base case yet.{reasons}"
-        return Answer(question, "unsure", "Can't tell", text)
+        return Headline(question, "unsure", "Can't tell", text)
     found = _sort_axes(rows, compared)
     parts = _effects(found, compared) + [f"{reason}." for reason in found.not_compared]
     parts += [f"{movement_text(pair, compared.target)}" for pair in moving_pairs(compared)]
     if compared.target not in compared.summary["noise"]:
         parts.append("One seed per setting: part of each difference may be the luck of the seed.")
     if found.moved:
-        return Answer(question, "good", start(listed(found.moved)), " ".join(parts))
-    return Answer(question, "unsure", "Can't tell", " ".join(parts))
+        return Headline(question, "good", start(listed(found.moved)), " ".join(parts))
+    return Headline(question, "unsure", "Can't tell", " ".join(parts))
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 from loragrid.formatting import change, detectable, listed, number, plain_name, plural, score, setting, visible
 
 # Cause → its name on the page.
-NAMES = {
+CAUSE_NAMES = {
     "diverged": "Diverged",
     "rate_too_high": "Learning rate too high",
     "rate_too_low": "Learning rate too low",
@@ -42,7 +42,7 @@ def cause_texts(causes: Iterable[dict[str, Any]], units: Units) -> list[CauseTex
     texts = []
     for found in causes:
         evidence, threshold = WORDINGS[found["evidence"]](found["measured"], found["threshold"], units)
-        texts.append(CauseText(found["cause"], NAMES[found["cause"]], evidence, threshold))
+        texts.append(CauseText(found["cause"], CAUSE_NAMES[found["cause"]], evidence, threshold))
     return texts
 
 
@@ -64,6 +64,15 @@ def _mean_of_seeds(seen: Numbers) -> str:
 
 def _difference(row: Numbers, units: Units) -> str:
     return f"{plain_name(row['task'])} {change(row['difference'], units[row['task']], words=True)}"
+
+
+def _share(value: float) -> str:
+    return score(value, "share")
+
+
+def _beside_base(seen: Numbers) -> str:
+    """The base's share in brackets; empty where the base was not measured."""
+    return "" if seen["base"] is None else f" (base: {_share(seen['base'])})"
 
 
 def _loss_not_finite(*_: Any) -> tuple[str, str]:
@@ -88,7 +97,7 @@ def _train_rose(seen: Numbers, limits: Numbers, _: Units) -> tuple[str, str]:
 
 def _gradient_jumps(seen: Numbers, limits: Numbers, _: Units) -> tuple[str, str]:
     above = f"gradient norm above {limits['times_median']:g} times its median"
-    return f"{above} in {score(seen['share'], 'share')} of updates", f"{limits['share']:.0%} of updates"
+    return f"{above} in {_share(seen['share'])} of updates", f"{limits['share']:.0%} of updates"
 
 
 def _loss_above_other_rate(seen: Numbers, limits: Numbers, _: Units) -> tuple[str, str]:
@@ -111,7 +120,7 @@ def _barely_fell(seen: Numbers, limits: Numbers, _: Units) -> tuple[str, str]:
 
 def _late_progress(seen: Numbers, limits: Numbers, _: Units) -> tuple[str, str]:
     late = f"in the last {limits['last_part']:.0%} of the tokens"
-    evidence = f"{score(seen['share'], 'share')} of the fall in held-out loss came {late}"
+    evidence = f"{_share(seen['share'])} of the fall in held-out loss came {late}"
     return evidence, f"{limits['share']:.0%} or more"
 
 
@@ -125,22 +134,20 @@ def _heldout_turned_up(seen: Numbers, limits: Numbers, _: Units) -> tuple[str, s
 
 
 def _repetition(seen: Numbers, limits: Numbers, _: Units) -> tuple[str, str]:
-    repeats = f"{score(seen['share'], 'share')} of the 4-grams in answers to {plain_name(seen['task'])} are repeats"
+    repeats = f"{_share(seen['share'])} of the 4-grams in answers to {plain_name(seen['task'])} are repeats"
     threshold = f"at least {limits['share']:.0%}, and {limits['over_base'] * 100:.0f} points above the base"
-    return f"{repeats} (base: {score(seen['base'], 'share')})", threshold
+    return repeats + _beside_base(seen), threshold
 
 
 def _variety(seen: Numbers, limits: Numbers, _: Units) -> tuple[str, str]:
-    distinct = f"{score(seen['share'], 'share')} of the bigrams in answers to {plain_name(seen['task'])} are distinct"
+    distinct = f"{_share(seen['share'])} of the bigrams in answers to {plain_name(seen['task'])} are distinct"
     threshold = f"less than {limits['share_of_base']:.0%} of the base’s, without a better score"
-    return f"{distinct} (base: {score(seen['base'], 'share')})", threshold
+    return distinct + _beside_base(seen), threshold
 
 
 def _answers_not_ended(seen: Numbers, limits: Numbers, _: Units) -> tuple[str, str]:
-    evidence = f"{score(seen['share'], 'share')} of answers to {plain_name(seen['task'])} ended by themselves"
-    if seen["base"] is not None:
-        evidence += f" (base: {score(seen['base'], 'share')})"
-    return evidence, f"less than {limits['share']:.0%}"
+    evidence = f"{_share(seen['share'])} of answers to {plain_name(seen['task'])} ended by themselves"
+    return evidence + _beside_base(seen), f"less than {limits['share']:.0%}"
 
 
 def _special_tokens(seen: Numbers, limits: Numbers, _: Units) -> tuple[str, str]:
@@ -172,7 +179,7 @@ def _near_uniform(seen: Numbers, limits: Numbers, _: Units) -> tuple[str, str]:
 
 def _near_chance(seen: Numbers, *_: Any) -> tuple[str, str]:
     tasks = [
-        f"{plain_name(task['task'])} {score(task['score'], 'share')} (guessing: {score(task['chance'], 'share')})"
+        f"{plain_name(task['task'])} {_share(task['score'])} (guessing: {_share(task['chance'])})"
         for task in seen["tasks"]
     ]
     threshold = "the interval of the untrained score reaches down to chance"

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from loragrid.comparing.paired_statistics import BETTER, UNSURE, WORSE
+from loragrid.comparing.statistics.paired_statistics import BETTER, UNSURE, WORSE
 from loragrid.formatting import (
     between,
     change,
@@ -31,7 +31,7 @@ NOT_SCORED = {
 
 
 @dataclass(frozen=True)
-class Answer:
+class Headline:
     """One question with its answer.
 
     `tone` is good, bad or unsure and colours the `short` answer, which says the same.
@@ -65,14 +65,16 @@ def not_scored(compared: ComparedStudy) -> str:
     return f" {count} of {plural(sum(statuses.values()), 'run')} {verb} not scored ({parts})."
 
 
-def did_it_help(compared: ComparedStudy) -> Answer:
+def did_it_help(compared: ComparedStudy) -> Headline:
     """How many settings beat their base on the main target, and by how much the base case did."""
     question = "Did fine-tuning help?"
     rows = compared.comparisons[compared.comparisons["task"] == compared.target]
     rows = rows[rows["verdict"] != ""]
     rest = not_scored(compared)
     if rows.empty:
-        return Answer(question, "unsure", "Can't tell", f"No run could be compared with its base on the target.{rest}")
+        return Headline(
+            question, "unsure", "Can't tell", f"No run could be compared with its base on the target.{rest}"
+        )
     better, worse = rows[rows["verdict"] == BETTER], rows[rows["verdict"] == WORSE]
     name = f"“{plain_name(compared.target)}”"
     if not compared.higher_is_better:
@@ -86,12 +88,12 @@ def did_it_help(compared: ComparedStudy) -> Answer:
             tone, short = "good", _how_often(better, rows, compared)
         their = "its" if len(better) == 1 else "their"
         count = f"{len(better)} of {everyone} beat {their} untrained base on {name}"
-        return Answer(question, tone, short, f"{count}{harm}. {detail}{_other_targets(compared)}{rest}")
+        return Headline(question, tone, short, f"{count}{harm}. {detail}{_other_targets(compared)}{rest}")
     if len(worse):
         text = f"None of {everyone} beat its untrained base on {name}{harm}. {detail}{rest}"
-        return Answer(question, "bad", "No", text)
+        return Headline(question, "bad", "No", text)
     text = f"None of {everyone} differs from its untrained base on {name} by more than chance explains. {detail}"
-    return Answer(question, "unsure", "Can't tell", f"{text}{_other_targets(compared)}{rest}")
+    return Headline(question, "unsure", "Can't tell", f"{text}{_other_targets(compared)}{rest}")
 
 
 def _other_targets(compared: ComparedStudy) -> str:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from loragrid.comparing.paired_statistics import UNSURE
+from loragrid.comparing.statistics.paired_statistics import UNSURE
 from loragrid.formatting import (
     axis_name,
     axis_value,

@@ -4,33 +4,33 @@ from typing import Any
 
 import pandas as pd
 
-from loragrid.comparing.paired_statistics import WORSE
+from loragrid.comparing.statistics.paired_statistics import WORSE
 from loragrid.comparing.trade_off import SHIP
 from loragrid.formatting import between, change, decimals, listed, plain_name, plural
 from loragrid.reporting.compared_study import ComparedStudy
 from loragrid.reporting.sentences.axis_findings import what_mattered
-from loragrid.reporting.sentences.findings import Answer, did_it_help, not_scored, start
+from loragrid.reporting.sentences.findings import Headline, did_it_help, not_scored, start
 
 MOST_NAMED = 3  # settings in one sentence; the tables have all
 SMALL_COUNTS = ("No", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine", "Ten")
 
 
-def answers(compared: ComparedStudy) -> list[Answer]:
+def answers(compared: ComparedStudy) -> list[Headline]:
     """The three answers at the top of the page."""
     if compared.target is None or compared.comparisons.empty:
         text = "No run has been scored beside its untrained base yet, so nothing can be said."
-        return [Answer("Did fine-tuning help?", "unsure", "Can't tell", f"{text}{not_scored(compared)}")]
+        return [Headline("Did fine-tuning help?", "unsure", "Can't tell", f"{text}{not_scored(compared)}")]
     return [did_it_help(compared), what_mattered(compared), what_was_forgotten(compared)]
 
 
-def what_was_forgotten(compared: ComparedStudy) -> Answer:
+def what_was_forgotten(compared: ComparedStudy) -> Headline:
     """Which settings did worse than their base on the retention tasks."""
     question = "What was forgotten?"
     rows = compared.comparisons
     rows = rows[(rows["group"] == "retention") & (rows["verdict"] != "")]
     if rows.empty:
         text = "The study names no retention task, or none could be compared."
-        return Answer(question, "unsure", "Not measured", text)
+        return Headline(question, "unsure", "Not measured", text)
     noun = compared.noun(rows).removeprefix("scored ")
     runs = list(dict.fromkeys(rows.loc[rows["verdict"] == WORSE, "run"]))
     points = f"{compared.summary['terms']['retention_margin'] * 100:g} points"
@@ -45,7 +45,7 @@ def what_was_forgotten(compared: ComparedStudy) -> Answer:
         text = f"On every retention task every interval excludes a loss of more than {points}."
     else:
         text = f"No {noun} is proved to have done worse on the old tasks, but {_reach(rows, compared)}."
-    return Answer(question, tone, short, " ".join([text, *_mean_changes(runs, compared)]))
+    return Headline(question, tone, short, " ".join([text, *_mean_changes(runs, compared)]))
 
 
 def _worse_sentence(runs: list[str], noun: str, compared: ComparedStudy) -> str:

@@ -36,8 +36,8 @@ def ratio_error(units: Units) -> tuple[np.ndarray, np.ndarray, float]:
     """Weighted means (R,), their standard errors (R,) and the degrees of freedom.
 
     With few units of unequal size the usual linearised error of a ratio is too small and K - 1
-    degrees of freedom are too many: its 95% intervals may cover only 80%. Hence the bias-reduced
-    error (CR2) and the degrees of freedom of Bell & McCaffrey 2002, Survey Methodology 28:169,
+    degrees of freedom are too many: its 95% intervals may cover only 80%. So this is the
+    bias-reduced error (CR2) with the degrees of freedom of Bell & McCaffrey 2002, Survey Methodology 28:169,
     recommended by Imbens & Kolesár 2016, Review of Economics and Statistics 98:701, written out for
     a regression on a constant. For equal sizes both equal those of the t test.
     """

@@ -10,8 +10,8 @@ def smallest_detectable(
     """The smallest true difference that a test at level `alpha` finds with probability `power`.
 
     It is the noncentrality of a t test, by statsmodels, times the standard error under no
-    difference. `items` is their number where the test is the exact one of right/wrong items, whose
-    sample size theory is Connor 1987, Biometrics 43:207.
+    difference. `items` is the number of right/wrong items if the exact test compares them; its sample
+    size theory is Connor 1987, Biometrics 43:207.
     """
     # Three digits of df change the result by less than is shown, and rows of nearly equal df share
     # one root search.

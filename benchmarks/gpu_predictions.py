@@ -1,4 +1,4 @@
-"""What a GPU run should take: its setting, the memory that the plan predicts, the share of the card's peak that it reached."""
+"""Predictions for a GPU run: its setting, the planned memory, and the share of the card's peak that it reached."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
