@@ -19,7 +19,10 @@ from loragrid.paths import SCRIPTS
 from loragrid.runtime.atomic_files import write_text
 
 # Modules that only refuse: they decide whether a stage runs, never its result.
-IGNORED = ("loragrid/runtime/optional_packages.py", "loragrid/study/schema.py", "loragrid/study/validation.py")
+IGNORED = (
+    "loragrid/runtime/optional_packages.py",
+    *(f"loragrid/study/{name}.py" for name in ("schema", "validation", "point_validation", "tune_validation")),
+)
 
 
 class _Module(NamedTuple):

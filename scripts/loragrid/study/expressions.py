@@ -9,6 +9,8 @@ The grammar is closed, so that nothing in a study file is executed:
 import math
 import re
 
+# Settings that may be expressions.
+EXPRESSIONS = ("learning_rate", "alpha")
 NUMBER = re.compile(r"\d+(\.\d*)?([eE][+-]?\d+)?|\.\d+([eE][+-]?\d+)?")
 OPERATOR = re.compile(r"\s*([*/])\s*")
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from loragrid.runtime.atomic_files import sha256_json
 from loragrid.study.completion import setting_names
-from loragrid.study.expressions import evaluate
+from loragrid.study.expressions import EXPRESSIONS, evaluate
 from loragrid.study.identity import canonical, data_identity, heldout_identity, model_identity
 from loragrid.study.methods import ADAPTER_SETTINGS, METHODS
 from loragrid.study.run_names import run_name, value_text
@@ -206,7 +206,7 @@ def resolved(point: dict[str, Any]) -> dict[str, Any]:
     """A run's settings with expressions evaluated, and None for what its method does not have."""
     absent = ADAPTER_SETTINGS - METHODS[point["method"]].settings
     point = point | dict.fromkeys(absent)
-    for name in ("learning_rate", "alpha"):
+    for name in EXPRESSIONS:
         if isinstance(point[name], str):
             point[name] = evaluate(point[name], rank=point["rank"])
     return {name: point[name] for name in setting_names()}

@@ -15,13 +15,14 @@ class Method:
 
     `settings` are those of `ADAPTER_SETTINGS` that it has; `precisions` those of a base that it can
     train; `unsloth` whether that backend trains it. `adapter`: whether an adapter is all that is
-    trained.
+    trained; `keeps_base`: whether the base has its own weights while it is.
     """
 
     settings: frozenset[str]
     precisions: tuple[str, ...] = ("4bit", "16bit", "32bit")
     unsloth: bool = False
     adapter: bool = True
+    keeps_base: bool = True
 
 
 # unsloth patches plain LoRA layers; its kernels know no other adapter.
@@ -31,13 +32,13 @@ METHODS: Mapping[str, Method] = {
     "lora_plus": Method(LORA_SETTINGS | {"learning_rate_ratio"}, unsloth=True),
     "dora": Method(LORA_SETTINGS),
     # PiSSA takes the singular vectors of the weights themselves, which a 4-bit base has not.
-    "pissa": Method(LORA_SETTINGS, precisions=("16bit", "32bit")),
-    "olora": Method(LORA_SETTINGS, precisions=("16bit", "32bit")),
+    "pissa": Method(LORA_SETTINGS, precisions=("16bit", "32bit"), keeps_base=False),
+    "olora": Method(LORA_SETTINGS, precisions=("16bit", "32bit"), keeps_base=False),
     # LoftQ starts from the error that the 4-bit base makes.
     "loftq": Method(LORA_SETTINGS, precisions=("4bit",)),
     "vera": Method(frozenset({"rank", "dropout", "target_modules"})),
     "ia3": Method(frozenset({"target_modules"})),
-    "full": Method(frozenset(), precisions=("16bit", "32bit"), adapter=False),
+    "full": Method(frozenset(), precisions=("16bit", "32bit"), adapter=False, keeps_base=False),
     "none": Method(frozenset(), adapter=False),
 }
 
@@ -56,6 +57,11 @@ def point_problem(point: Mapping[str, Any]) -> tuple[str, str, str] | None:
     if point["backend"] == "unsloth" and not method.unsloth and name != "none":
         return "backend", f"unsloth does not train the method {name}", "set backend to trl or auto"
     return None
+
+
+def has_setting(method: str, name: str) -> bool:
+    """Whether a method has a setting; settings that are not of an adapter belong to all of them."""
+    return name not in ADAPTER_SETTINGS or name in METHODS[method].settings
 
 
 def not_of_method(name: str, given: Mapping[str, Any]) -> str | None:

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from loragrid.study.completion import setting_names
+from loragrid.study.expressions import EXPRESSIONS, evaluate
+from loragrid.study.identity import canonical
+from loragrid.study.methods import has_setting
 from loragrid.study.sections import Tune
 
 if TYPE_CHECKING:
@@ -22,6 +25,11 @@ def searched_space(tune: Tune) -> dict[str, Mapping[str, Any]]:
     """
     space = tune.spaces[tune.space]
     return {name: plain(space[name]) for name in setting_names() if name in space}
+
+
+def settings_at(space: Space, method: str) -> list[str]:
+    """The searched settings that a method has: a trial of another method does not draw them."""
+    return [name for name in space if has_setting(method, name)]
 
 
 def plain(value: Any) -> Any:
@@ -76,16 +84,53 @@ def _decoded(value: Any, values: Mapping[str, Any]) -> Any:
     return min(max(float(f"{value:.2e}"), float(values["low"])), float(values["high"]))
 
 
+def point_in(space: Space, settings: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The point of a space at which a run has these settings, expressions evaluated; None outside.
+
+    `settings` maps at least the space's settings to their values, None for what the run's method
+    does not have, as in `Cell.identity`.
+    """
+    point = {}
+    for name, values in space.items():
+        value = settings[name]
+        if value is None:
+            continue
+        if "choices" in values:
+            matching = [choice for choice in values["choices"] if _value_of(choice, name, settings) == canonical(value)]
+            if not matching:
+                return None
+            point[name] = matching[0]
+        elif values["low"] <= value <= values["high"]:
+            point[name] = value
+        else:
+            return None
+    return point
+
+
+def _value_of(choice: Any, name: str, settings: Mapping[str, Any]) -> Any:
+    """A choice with its expression evaluated, in the form that identities have."""
+    if name in EXPRESSIONS and isinstance(choice, str):
+        choice = evaluate(choice, rank=settings["rank"])
+    return canonical(choice)
+
+
+def ordered_choices(values: Mapping[str, Any]) -> list[Any]:
+    """The choices of a setting: numbers and batches by size, others as in the study file."""
+    choices = list(values["choices"])
+    if all(isinstance(choice, int | float) for choice in choices):
+        return sorted(choices)
+    if all(isinstance(choice, list) and all(isinstance(item, int) for item in choice) for choice in choices):
+        return sorted(choices, key=lambda choice: (math.prod(choice), choice))
+    return choices
+
+
 def coordinate(values: Mapping[str, Any], value: Any) -> float:
     """Position of a value in its range, 0 to 1.
 
-    On a log scale if the range has one; by rank among choices, which are sorted if they are
-    numbers.
+    On a log scale if the range has one; by place among choices.
     """
     if "choices" in values:
-        choices = list(values["choices"])
-        if all(isinstance(choice, int | float) for choice in choices):
-            choices.sort()
+        choices = ordered_choices(values)
         if len(choices) == 1:
             return 0.5
         return choices.index(value) / (len(choices) - 1)
@@ -98,6 +143,15 @@ def coordinate(values: Mapping[str, Any], value: Any) -> float:
 
 
 def distance(space: Space, one: Mapping[str, Any], other: Mapping[str, Any]) -> float:
-    """Euclidean distance of two settings in coordinates, as a share of the space's diagonal."""
-    differences = [coordinate(values, one[name]) - coordinate(values, other[name]) for name, values in space.items()]
-    return math.sqrt(sum(difference**2 for difference in differences) / len(space))
+    """Euclidean distance of two settings in coordinates, as a share of the space's diagonal.
+
+    A setting that only one of them has counts as the whole length of its axis.
+    """
+    squares = [_axis_distance(values, one.get(name), other.get(name)) ** 2 for name, values in space.items()]
+    return math.sqrt(sum(squares) / len(space))
+
+
+def _axis_distance(values: Mapping[str, Any], one: Any, other: Any) -> float:
+    if one is None or other is None:
+        return float(one is not other)
+    return coordinate(values, one) - coordinate(values, other)

@@ -1,7 +1,7 @@
 """Checks of a study file: its schema, and what a schema cannot express.
 
-This module and `schema` only refuse studies and change none, so `loragrid.runtime.code_digest`
-leaves both out of the code of the stages.
+This module, `schema` and the other `*_validation` only refuse studies and change none, so
+`loragrid.runtime.code_digest` leaves them out of the code of the stages.
 """
 
 import math
@@ -10,15 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from loragrid.study.completion import settings_of_methods
-from loragrid.study.expressions import evaluate
-from loragrid.study.grid import arms_with_seeds, resolved
-from loragrid.study.methods import ADAPTER_SETTINGS, METHODS, not_of_method, point_problem
+from loragrid.study.grid import arms_with_seeds
+from loragrid.study.methods import ADAPTER_SETTINGS, not_of_method
+from loragrid.study.point_validation import check_point
 from loragrid.study.schema import check_schema, dotted_key, one_of, study_error
+from loragrid.study.tune_validation import check_tune
 
-# Settings that 0 is a sensible value of in a search; a learning rate, rank or alpha of 0 trains
-# nothing.
-MAY_BE_ZERO = ("weight_decay", "dropout", "max_grad_norm")
-EXPRESSIONS = ("learning_rate", "alpha")
 # Whole numbers that every library and file format here can hold.
 LARGEST_WHOLE = 2**53
 
@@ -39,7 +36,7 @@ def check_complete(settings: dict[str, Any], path: Path) -> None:
     _check_cells(settings, path)
     _check_scoring(settings["scoring"], path)
     if settings["tune"] is not None:
-        _check_tune(settings["tune"], path)
+        check_tune(settings, path)
 
 
 def _refuse_old_form(settings: dict[str, Any], path: Path) -> None:
@@ -155,33 +152,7 @@ def _check_cells(settings: dict[str, Any], path: Path) -> None:
         if arm.departs:
             key = "grid: " + ", ".join(f"{name} {value}" for name, value in arm.departs.items())
         point = dict(settings["base_case"]) | dict(arm.departs)
-        for name in EXPRESSIONS:
-            _check_expression(point, name, path, key)
-        problem = point_problem(resolved(point))
-        if problem is not None:
-            setting, what, fix = problem
-            raise study_error(path, f"{key}: {setting}" if arm.departs else f"{key}.{setting}", what, fix=fix)
-
-
-def _check_expression(point: Mapping[str, Any], name: str, path: Path, key: str) -> None:
-    value = point.get(name)
-    if not isinstance(value, str):
-        return
-    if "rank" in value and "rank" not in METHODS[point["method"]].settings:
-        # Alpha is dropped with the rank; a learning rate is not.
-        if name == "alpha":
-            return
-        problem = f"an expression of the rank, which the method {point['method']} does not have ({value})"
-        raise study_error(path, f"{key}: {name}", problem, fix="give a number")
-    try:
-        number = evaluate(value, rank=point["rank"])
-    except ValueError as error:
-        fix = "use numbers, rank and sqrt(rank), joined by * and /"
-        raise study_error(
-            path, f"{key}: {name}", f"not an expression of the rank: {error} ({value})", fix=fix
-        ) from None
-    if number <= 0:
-        raise study_error(path, f"{key}: {name}", f"not above 0 ({value} is {number:g})", fix="give values above 0")
+        check_point(point, path, key, separator=": " if arm.departs else ".")
 
 
 def _check_scoring(scoring: dict[str, Any], path: Path) -> None:
@@ -195,28 +166,3 @@ def _check_scoring(scoring: dict[str, Any], path: Path) -> None:
             if task not in ("others", *scoring["target"], *scoring["retention"]):
                 problem = f"limit of a task in neither target nor retention ({task!r})"
                 raise study_error(path, "scoring.limit", problem, fix="add the task to a list, or remove its limit")
-
-
-def _check_tune(tune: dict[str, Any], path: Path) -> None:
-    if tune["space"] not in tune["spaces"]:
-        problem = f"not a key of tune.spaces ({tune['space']!r})"
-        raise study_error(path, "tune.space", problem, fix=one_of(tune["spaces"]))
-    for name, space in tune["spaces"].items():
-        for parameter, values in space.items():
-            _check_parameter(path, f"tune.spaces.{name}.{parameter}", values, may_be_zero=parameter in MAY_BE_ZERO)
-    pruner, evaluations = tune["pruner"], tune["evaluations"]
-    if pruner is not None and pruner["min_evaluations"] > evaluations:
-        problem = f"more than the {evaluations} evaluations of a trial ({pruner['min_evaluations']})"
-        raise study_error(path, "tune.pruner.min_evaluations", problem, fix=f"lower it to {evaluations} or less")
-
-
-def _check_parameter(path: Path, key: str, values: dict[str, Any], *, may_be_zero: bool) -> None:
-    if "choices" in values:
-        return
-    low, high = values["low"], values["high"]
-    if low <= 0 and not may_be_zero:
-        raise study_error(path, key, f"not above 0 ({low})", fix="give values above 0")
-    if low > high:
-        raise study_error(path, key, f"low is above high ({low} > {high})", fix="swap them")
-    if values["log"] and low <= 0:
-        raise study_error(path, key, f"a log range that starts at 0 (low: {low})", fix="raise low, or set log to false")
