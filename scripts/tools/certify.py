@@ -1,14 +1,14 @@
 """The resume certificate: a run that is killed again and again ends with the same bytes.
 
-    certify.py [--study FILE] [--kills K] [--seed S] [--out FILE]
+    certify.py [--study FILE] [--method M …] [--kills K] [--seed S] [--out FILE]
 
-For each variant (plain, with dropout and, if bitsandbytes is installed, with an 8-bit optimizer)
-it trains a short version of the study's base case as a reference. Then it trains the same run again
-and sends SIGKILL to its process group at seeded random moments: at any time, or as soon as a save
-has begun. It resumes the run until it ends, and repeats with a new run until K kills have hit. The
-cost of a kill comes from the run's own history: the step at which the killed session ended minus
-the step at which the next one began. Exit status 1 if anything differs from the reference, or if a
-kill cost more than one save interval.
+For each variant (plain, with dropout and, if bitsandbytes is installed, with an 8-bit optimizer; or
+the methods that are given) it trains a short version of the study's base case as a reference. Then
+it trains the same run again and sends SIGKILL to its process group at seeded random moments: at any
+time, or as soon as a save has begun. It resumes the run until it ends, and repeats with a new run
+until K kills have hit. The cost of a kill comes from the run's own history: the step at which the
+killed session ended minus the step at which the next one began. Exit status 1 if anything differs
+from the reference, or if a kill cost more than one save interval.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
@@ -30,6 +30,7 @@ from loragrid.runtime.atomic_files import write_json
 from loragrid.runtime.code_digest import code_digest
 from loragrid.runtime.provenance import device_info, git_state, versions
 from loragrid.runtime.quiet_libraries import quiet_libraries
+from loragrid.study.methods import ADAPTER_SETTINGS, METHODS
 from loragrid.study.study_file import Study, load_study
 from loragrid.training.kill_and_resume import COMPARED, certify_resume
 from train import train_run
@@ -37,15 +38,11 @@ from train import train_run
 SCHEMA = 1
 # Few rows, so that the data are seen more than once. The intervals do not divide each other, so
 # that saves come with and without an evaluation.
-SHORT_DATA = {"max_rows": 100, "heldout_rows": 8}
-SHORT_TRAINING = {
-    "budget": {"steps": 16},
-    "save_steps": 4,
-    "save_minutes": 10,
-    "evaluate_every_steps": 6,
-    "session_minutes": None,
-    "report_to": "none",
-}
+SHORT_ROWS, SHORT_HELDOUT_ROWS = 100, 8
+SHORT_CASE = {"budget": {"steps": 16}, "evaluations": 3}
+SHORT_TRAINING = {"save_steps": 4, "save_minutes": 10, "session_minutes": None, "report_to": "none"}
+# Weights kept along a run must survive a kill too.
+SHORT_SCORING = {"at": [0.4, 1.0]}
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {"dropout": 0.0, "optimizer": "adamw_torch"},
     "dropout": {"dropout": 0.1, "optimizer": "adamw_torch"},
@@ -53,18 +50,30 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-def certify(*, study: Study, kills: int, seed: int, work: Path) -> dict[str, Any]:
-    """The certificate of every variant of a study's base case that this machine can train."""
+def method_variants(methods: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """A variant of each method, with dropout if it has any."""
+    variants = {}
+    for name in methods:
+        variants[name] = {"method": name, "optimizer": "adamw_torch"}
+        if "dropout" in METHODS[name].settings:
+            variants[name]["dropout"] = 0.1
+    return variants
+
+
+def certify(
+    *, study: Study, variants: Mapping[str, dict[str, Any]], kills: int, seed: int, work: Path
+) -> dict[str, Any]:
+    """The certificate of those `variants` of a study's base case that this machine can train."""
     short = shorten(study, work / f"{study.name}.yaml")
     data_folder = prepare_data(short, work / "data")
-    import_training_libraries(short.training.backend)
+    import_training_libraries(short.base_case.backend)
     results, skipped = [], {}
-    for name, changes in VARIANTS.items():
+    for name, changes in variants.items():
         if "8bit" in changes["optimizer"] and find_spec("bitsandbytes") is None:
             skipped[name] = "bitsandbytes is not installed"
             continue
         number = len(results)
-        variant = with_training(short, work / f"{number}.yaml", **changes)
+        variant = with_settings(short, work / f"{number}.yaml", **changes)
         found = certify_resume(
             _trainer(variant, data_folder),
             work=work / f"runs-{number}",
@@ -81,7 +90,7 @@ def certify(*, study: Study, kills: int, seed: int, work: Path) -> dict[str, Any
         "complete": not skipped,
         "skipped": skipped,
         "study": study.name,
-        "backend": short.training.backend,
+        "backend": short.base_case.backend,
         "seed": seed,
         "variants": results,
         **_provenance(),
@@ -110,18 +119,27 @@ def _provenance() -> dict[str, Any]:
 def shorten(study: Study, path: Path) -> Study:
     """The study's base case alone, with little data and few updates; written to `path`."""
     settings = study.yaml
-    axes = {axis: [value] for axis, value in settings["base_case"].items()}
+    case, data = settings["base_case"], settings["data"]
+    few = {case["data"]: data[case["data"]] | {"rows": SHORT_ROWS}}
     changes = {
-        "data": settings["data"] | SHORT_DATA,
+        "data": data | few,
+        "heldout": settings["heldout"] | {"rows": SHORT_HELDOUT_ROWS},
+        "base_case": case | SHORT_CASE,
         "training": settings["training"] | SHORT_TRAINING,
-        "grid": {"design": "one_factor"} | axes,
+        "scoring": settings["scoring"] | SHORT_SCORING,
+        "grid": {},
+        "adopt": {},
+        "tune": None,
     }
     return _written(settings | changes, path)
 
 
-def with_training(study: Study, path: Path, **changes: Any) -> Study:
-    """The study with other training settings; written to `path`."""
-    return _written(study.yaml | {"training": study.yaml["training"] | changes}, path)
+def with_settings(study: Study, path: Path, **changes: Any) -> Study:
+    """The study with other settings of its base case; written to `path`."""
+    case = study.yaml["base_case"] | changes
+    absent = ADAPTER_SETTINGS - METHODS[case["method"]].settings
+    case = {name: value for name, value in case.items() if name not in absent}
+    return _written(study.yaml | {"base_case": case}, path)
 
 
 def prepare_data(study: Study, folder: Path) -> Path:
@@ -194,6 +212,8 @@ def main() -> None:
     """Map the command line to `certify`, and write and print the certificate."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--study", default="demo", help="study with the base case (default: demo)")
+    methods = [name for name in METHODS if name != "none"]
+    parser.add_argument("--method", action="append", choices=methods, help="method to certify instead; may be repeated")
     parser.add_argument("--kills", type=int, default=100, help="kills per variant (default: 100)")
     parser.add_argument("--seed", type=int, default=3407, help="seed of the kills (default: 3407)")
     out = Path("results/certificate.json")
@@ -203,7 +223,8 @@ def main() -> None:
     work = Path(tempfile.mkdtemp(prefix="loragrid-certify-"))
     try:
         study = load_study(arguments.study)
-        found = certify(study=study, kills=arguments.kills, seed=arguments.seed, work=work)
+        variants = method_variants(arguments.method) if arguments.method else VARIANTS
+        found = certify(study=study, variants=variants, kills=arguments.kills, seed=arguments.seed, work=work)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     write_json(arguments.out, found)

@@ -113,7 +113,7 @@ def test_a_difference_is_not_certified(toy_train, tmp_path: Path) -> None:
     found = kill_and_resume.certify_resume(forgetful, work=tmp_path, kills=1, seed=3, save_steps=3)
     assert not found["holds"]
     assert found["equal"] == {
-        "adapter": True,
+        "weights": True,
         "loss_rows": False,
         "learning_rates": False,
         "sample_order": True,

@@ -10,12 +10,13 @@ import random
 import shutil
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from loragrid.errors import Failed
+from loragrid.models.adapter_files import ALONG, trained_folder
 from loragrid.records.history import History
 from loragrid.runtime.atomic_files import sha256_file
 from loragrid.training.checkpoints import UNFINISHED
@@ -27,7 +28,7 @@ from loragrid.training.forked_sessions import (
 )
 
 # What is compared; each is a key of `comparable_result`.
-COMPARED = ("adapter", "loss_rows", "learning_rates", "sample_order", "random_states")
+COMPARED = ("weights", "loss_rows", "learning_rates", "sample_order", "random_states")
 # A save of a small model takes a few milliseconds: longer, so that every part of it can be hit.
 LONGEST_SAVE_SECONDS = 0.05
 
@@ -140,12 +141,18 @@ def comparable_result(out: Path) -> dict[str, Any]:
             rows.append(row)
     last = History(out / "history.jsonl").lines()[-1]
     return {
-        "adapter": {file.name: sha256_file(file) for file in sorted((out / "adapter").iterdir())},
+        "weights": {str(file.relative_to(out)): sha256_file(file) for file in sorted(_weight_files(out))},
         "loss_rows": rows,
         "learning_rates": [row["learning_rate"] for row in rows],
         "sample_order": last["order_sha256"],
         "random_states": last["random_sha256"],
     }
+
+
+def _weight_files(out: Path) -> Iterator[Path]:
+    """Files of the final weights, and of those that were kept along the run."""
+    for folder in (trained_folder(out), out / ALONG):
+        yield from (file for file in folder.rglob("*") if file.is_file())
 
 
 def _train_with_kills(test: KillTest, out: Path) -> None:

@@ -55,10 +55,10 @@ class Totals:
 class Progress:
     """Receives the trainer's events and decides the next action.
 
-    The held-out loss is measured `evaluations` times, at equal parts of the updates. `keep_at`:
-    shares of the updates, below 1, after which the weights are kept for scoring.
-    `on_heldout_loss(step, loss)` is called after each measurement and may raise, as the search does
-    to prune a trial. `saving_seconds` and `evaluating_seconds` are those of this session.
+    `evaluations`: measurements of the held-out loss, at equal parts of the updates. `keep_at`:
+    shares of the updates, below 1, after which weights are kept. `on_heldout_loss(step, loss)` is
+    called after each measurement and may raise, as the search does to prune a trial.
+    `saving_seconds` and `evaluating_seconds` are those of this session.
     """
 
     run: str
@@ -224,10 +224,7 @@ class Progress:
         print_line(" ".join(parts) + f" | {self.seconds():.0f} s, {remaining}")
 
     def _evaluates_at(self, step: int) -> bool:
-        # The part whose end is nearest. Of two parts that end at one step, one is measured.
-        part = round(step * self.evaluations / self.planned_steps)
-        nearest = (part - 1, part, part + 1)
-        return any(step == round(number * self.planned_steps / self.evaluations) for number in nearest)
+        return step in {round(part * self.planned_steps / self.evaluations) for part in range(self.evaluations + 1)}
 
     def _add(
         self,
