@@ -1,5 +1,5 @@
-# Prepare data: read, check, filter, split and tokenise the rows of a data set, once per set, model and way of cutting and labelling.
-# in:  the sources of the data set and of the held-out set (files, hub data sets or generators) and the model's tokenizer
+# Prepare data: read, check, filter, split and tokenise the rows of a data set, once per set, model and labelling.
+# in:  the sources of the data set and of the held-out set, and the model's tokenizer
 # out: results/{study}/data/{data}/card.json, beside it train.parquet and heldout.parquet
 
 
