@@ -49,11 +49,13 @@ def make_study(folder: Path, *, runs: int, items: int) -> Path:
         title=f"{runs} made-up runs",
         grid={
             "design": "factorial",
-            "learning_rate": rates,
-            "rank": ranks,
-            "batch": batches,
-            "model": ["llama-s"],
-            "seed": list(range(1, seeds + 1)),
+            "axes": {
+                "learning_rate": rates,
+                "rank": ranks,
+                "batch": batches,
+                "model": ["llama-s"],
+                "seed": list(range(1, seeds + 1)),
+            },
         },
     )
     synthetic.make_results(study, folder / "results", items=items, prompts=20)

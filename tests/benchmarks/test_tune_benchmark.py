@@ -11,7 +11,7 @@ from tests.fixtures.train_toys import make_toy
 
 
 def test_pruning_and_pace_are_measured(tmp_path: Path, toy_llama: Path) -> None:
-    toy = make_toy(tmp_path, toy_llama, tune=TUNE | {"trials": 4}, training__dropout=0.0)
+    toy = make_toy(tmp_path, toy_llama, tune=TUNE | {"trials": 4}, base_case__dropout=0.0)
 
     found = tune.measure_pruning(toy.study, toy.data, tmp_path / "pruning", seeds=1)
     (row,) = found["searches"]

@@ -48,7 +48,7 @@ DATA = {
     "no replies": (rows(turns(("human", "a"))), ["rows.json", "none of its 20 rows"]),
     "unknown roles": (rows(turns(("man", "a"), ("machine", "b"))), ["rows.json", "none of its 20 rows"]),
     "replies that are numbers": (rows(turns(("human", "a"), ("gpt", 7))), ["rows.json", "none of its 20 rows"]),
-    "one row": (rows(VALID_ROWS[:1]), ["data", "a split needs at least two"]),
+    "one row": (rows(VALID_ROWS[:1]), ["heldout.set", "a split needs at least two"]),
     "too few to hold out": (rows(VALID_ROWS[:9]), ["heldout.rows", "lower it"]),
     "one answer": (rows(ONE_ANSWER), ["heldout.rows"]),
     "rows cut to nothing": (setting("base_case.max_length_tokens", 8), ["toy", "no row is left"]),

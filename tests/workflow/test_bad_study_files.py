@@ -14,10 +14,10 @@ def study_text(change: Callable[[str], str]) -> Break:
 STUDIES = {
     "an unknown section": (setting("trainig", {}), ["mine.yaml", "trainig", "training"]),
     "an unknown key": (setting("training.lr", 1), ["training.lr"]),
-    "a number as text": (setting("base_case.learning_rate", "2e-4"), ["base_case.learning_rate", "2.0e-4"]),
+    "a number as text": (setting("base_case.learning_rate", "0.1"), ["base_case.learning_rate", "without quotes"]),
     "a number as text in a list": (
-        setting("grid.axes.learning_rate", ["2e-4"]),
-        ["grid.axes.learning_rate[0]", "2.0e-4"],
+        setting("grid.axes.learning_rate", ["0.1"]),
+        ["grid.axes.learning_rate[0]", "without quotes"],
     ),
     "rank 0": (setting("base_case.rank", 0), ["base_case.rank", "minimum"]),
     "a negative rank": (setting("grid.axes.rank", [-4]), ["grid.axes.rank[0]"]),

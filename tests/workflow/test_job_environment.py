@@ -47,9 +47,9 @@ def test_jobs_share_an_interpreter_only_where_they_can(monkeypatch: pytest.Monke
     assert (folder / "owner").read_text() == str(os.getpid())
     start_fork_server(study, local=True)
     assert os.environ[FOLDER_VARIABLE] == str(folder), "a named folder stays"
-    start_fork_server(changed(study, training__threads=2), local=True)
+    start_fork_server(changed(study, base_case__threads=2), local=True)
     assert FOLDER_VARIABLE not in os.environ
-    for other in (changed(study, training__backend="unsloth"), changed(study, scoring__threads=2)):
+    for other in (changed(study, base_case__backend="unsloth"), changed(study, scoring__threads=2)):
         start_fork_server(other, local=True)
         assert FOLDER_VARIABLE not in os.environ
     start_fork_server(study, local=False)

@@ -30,8 +30,9 @@ def check_written(settings: dict[str, Any], path: Path) -> None:
 
 def check_complete(settings: dict[str, Any], path: Path) -> None:
     """Raise a one-line `UserError` if keys of a complete study file contradict each other."""
-    _check_data(settings, path)
+    # The held-out rows are of the base case's set by default, whose name is checked first.
     _check_names(settings, path)
+    _check_data(settings, path)
     _check_grid(settings, path)
     _check_cells(settings, path)
     _check_scoring(settings["scoring"], path)
