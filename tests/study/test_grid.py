@@ -196,6 +196,12 @@ def test_data_sets_and_bases_are_shared_by_the_runs_of_a_model(study: Study) -> 
     assert len(lengths.data_sets) == 2 and len(lengths.bases) == 1
 
 
+def test_a_base_is_scored_once_whatever_the_number_of_training_rows(study: Study) -> None:
+    fewer = changed(study, data__rows__rows=100)
+    assert fewer.bases.keys() == study.bases.keys()
+    assert not fewer.data_sets.keys() & study.data_sets.keys()
+
+
 def test_a_base_has_the_precision_of_its_run(study: Study) -> None:
     cells = with_axes(study, precision=["16bit", "32bit"]).cells
     assert [study.base_entry(cell).precision for cell in cells] == ["16bit", "32bit"]

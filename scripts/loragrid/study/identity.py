@@ -26,12 +26,19 @@ def model_identity(entry: ModelEntry) -> dict[str, Any]:
     return identity
 
 
-def data_identity(data: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """The data set `name` of the section `data` of a study file, and the sets that it mixes."""
+def data_identity(data: Mapping[str, Any], name: str, *, limited: bool = True) -> dict[str, Any]:
+    """The data set `name` of the section `data` of a study file, and the sets that it mixes.
+
+    With `limited` false the sets' `rows` do not count, as for the held-out rows.
+    """
     entry = data[name]
-    identity: dict[str, Any] = {"rows": entry["rows"], "filters": entry["filters"]}
+    identity: dict[str, Any] = {"filters": entry["filters"]}
+    if limited:
+        identity["rows"] = entry["rows"]
     if "mix" in entry:
-        parts = [[sha256_json(data_identity(data, part)), weight] for part, weight in entry["mix"].items()]
+        parts = []
+        for part, weight in entry["mix"].items():
+            parts.append([sha256_json(data_identity(data, part, limited=limited)), weight])
         return identity | {"mix": canonical(sorted(parts))}
     source = entry["source"]
     if "path" in source:
@@ -43,7 +50,7 @@ def heldout_identity(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The held-out rows of a complete study file, and how they are cut and labelled."""
     heldout, base = settings["heldout"], settings["base_case"]
     return {
-        "set": data_identity(settings["data"], heldout["set"]),
+        "set": data_identity(settings["data"], heldout["set"], limited=False),
         "rows": heldout["rows"],
         "seed": heldout["seed"],
         "max_length_tokens": base["max_length_tokens"],
