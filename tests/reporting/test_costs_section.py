@@ -8,6 +8,7 @@ import pytest
 import compare
 from loragrid.models.flops import training_per_token
 from loragrid.models.shape import find_shape
+from loragrid.models.trained_weights import Trainable
 from loragrid.planning.forecast import expected_rate, workload_of
 from loragrid.planning.gpu_cards import find_card, planned_device
 from loragrid.planning.measurements import Measurements, data_size
@@ -20,7 +21,7 @@ from loragrid.reporting.costs_section import (
     total_cost,
 )
 from loragrid.reporting.page import Material, gather
-from loragrid.study.sections import Budget
+from loragrid.study.settings import Budget
 from tests.fixtures import synthetic
 
 T4 = {"kind": "cuda", "name": "Tesla T4", "vram_mib": 15095, "cuda": "12.8"}
@@ -81,10 +82,9 @@ def test_operations_per_second_by_hand(material: Material) -> None:
     per_token = 4 * (layers + head) + 6 * adapters + 3 * attention
     steps = run.record.steps
     planned = 80_000  # the study's budget, tokens
-    assert material.study.training.budget == Budget(tokens=planned)
+    assert material.study.base_case.budget == Budget(tokens=planned)
     planned_steps = round(planned / (row * 8))
-    every = material.study.training.evaluate_every_steps
-    measured = (1 + -(-planned_steps // every)) * material.study.data.heldout_rows * row
+    measured = (1 + material.study.base_case.evaluations) * material.study.heldout.rows * row
     whole = round(planned_steps * 8 * row) * per_token + measured * (2 * (layers + head) + attention)
     by_hand = whole * min(1, steps / planned_steps) / run.record.train_seconds
     assert operations_per_second(material, run) == pytest.approx(by_hand, rel=1e-9)
@@ -100,9 +100,8 @@ def test_the_plan_says_the_same_of_a_finished_run(material: Material) -> None:
     measured, device = Measurements({cell.run: run.record}, {}), planned_device(study.plan, detect=False)
     rate, _ = expected_rate(cell, (cell,), workloads, measured, device)
     assert operations_per_second(material, run) == pytest.approx(rate * 1e12)
-    parts = training_per_token(
-        shape, rank=cell.rank, target_modules="all-linear", row_tokens=size.row_tokens, checkpointing=True
-    )
+    trainable = Trainable.of(cell.settings)
+    parts = training_per_token(shape, trainable, row_tokens=size.row_tokens, checkpointing=True)
     assert workloads[cell.run].flops["recomputation"] == pytest.approx(
         workloads[cell.run].tokens * parts["recomputation"]
     )

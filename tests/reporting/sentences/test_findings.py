@@ -20,7 +20,7 @@ from tests.fixtures.compared import read_table, run_of
 
 
 def test_the_runs_of_a_setting_share_its_verdict_on_the_page(tmp_path: Path) -> None:
-    study = synthetic.make_study(tmp_path, grid={"seed": [1, 2, 3]})
+    study = synthetic.make_study(tmp_path, grid={"base_case_seeds": [2, 3]})
     synthetic.make_results(study, tmp_path / "results", items=40)
     compare.compare(study=study, results=tmp_path / "results", out=tmp_path / "results/compare")
     material = gather(study, tmp_path / "results", collect(study, tmp_path / "results"))
@@ -56,8 +56,8 @@ def test_effects_on_other_tasks_are_named_and_one_gain_of_many_is_no_yes(tmp_pat
     """Rank 64 forgets and changes nothing on the target; one learning rate alone gains."""
 
     def effect(cell):
-        target = 0.9 if cell and cell.learning_rate == 0.1 else 0.2
-        return {"target": target, "retention": 0.2 if cell and cell.rank == 64 else 0.9, "loss": 2.0}
+        target = 0.9 if cell and cell.settings.learning_rate == 0.1 else 0.2
+        return {"target": target, "retention": 0.2 if cell and cell.settings.rank == 64 else 0.9, "loss": 2.0}
 
     study = synthetic.make_study(tmp_path)
     synthetic.make_results(study, tmp_path / "results", effect=effect)
@@ -86,7 +86,7 @@ def test_runs_that_forgot_are_counted_and_named(tmp_path: Path, forgetful: tuple
     name, value = forgetful
 
     def effect(cell):
-        forgets = cell is not None and (cell.learning_rate == 0.1 or getattr(cell, name) == value)
+        forgets = cell is not None and (cell.settings.learning_rate == 0.1 or getattr(cell.settings, name) == value)
         return {"target": 0.5, "retention": 0.2 if forgets else 0.9, "loss": 2.0}
 
     study = synthetic.make_study(tmp_path)

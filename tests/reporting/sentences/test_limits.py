@@ -44,7 +44,7 @@ def test_reason(row: dict, text: str) -> None:
 def test_not_comparable() -> None:
     found = {"code": "loss_across_tokenizers", "models": ["gemma-s", "llama-s"]}
     assert not_comparable_sentence(found).startswith("Losses across gemma-s and llama-s: ")
-    found = {"code": "unequal_training_tokens", "axis": "batch", "value": "4×8", "token_ratio": 0.5}
+    found = {"code": "unequal_training_tokens", "axis": "batch", "value": "4x8", "token_ratio": 0.5}
     assert not_comparable_sentence(found).startswith(
         "Batch 4×8 with the base case: its runs saw 0.50 times the base case’s tokens."
     )
@@ -54,6 +54,7 @@ def test_not_comparable() -> None:
 
 def test_caveats() -> None:
     assert "alpha changes with it" in caveat_sentence({"code": "alpha_moves_with_rank"})
+    assert "alpha and the factor alpha/rank change" in caveat_sentence({"code": "alpha_and_factor_over_ranks"})
     assert "alpha is fixed" in caveat_sentence({"code": "alpha_fixed_over_ranks"})
     found = {"code": "runs_differ", "field": "machines", "distinct": 2}
     assert caveat_sentence(found).startswith("Runs from different machines (2 in all): ")

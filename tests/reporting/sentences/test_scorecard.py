@@ -10,7 +10,7 @@ from loragrid.reporting.sentences.scorecard import why_text
 COMPARED = SimpleNamespace(unit="share", axis=lambda axis: "rank (with alpha)" if axis == "rank" else axis)
 ROW = {"axis": "rank", "value": "64", "base_case_value": "16", "difference": 0.2, "verdict": "better"}
 ROW |= {"low": 0.1, "high": 0.3}
-BATCH = ROW | {"axis": "batch", "value": "4×8", "base_case_value": "2×4", "verdict": "can't tell"}
+BATCH = ROW | {"axis": "batch", "value": "4x8", "base_case_value": "2x4", "verdict": "can't tell"}
 
 
 @pytest.mark.parametrize(

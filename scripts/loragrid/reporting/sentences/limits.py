@@ -65,6 +65,6 @@ def caveat_sentence(found: dict[str, Any]) -> str:
     if found["code"] == "alpha_fixed_over_ranks":
         return "Rank: alpha is fixed, so this axis is rank and a factor alpha/rank that falls as rank grows."
     if found["code"] == "alpha_and_factor_over_ranks":
-        return "Rank: both alpha and the factor alpha/rank change with it, so this axis is all three together."
+        return "Rank: alpha and the factor alpha/rank change with it, so this axis is all three together."
     different = f"different {DIFFERENT[found['field']]} ({found['distinct']} in all)"
     return f"Runs from {different}: part of a difference between them may come from that."
