@@ -58,6 +58,7 @@ def check_shapes(config: Mapping[str, Any], tensors: Shapes, base: Shapes | None
     `base`: shapes of the base's weights, None to skip the comparison with them.
     """
     ranks = {config.get("r"), *(config.get("rank_pattern") or {}).values()}
+    widest = 0
     for name, shape in tensors.items():
         found = PART.search(name)
         if found is None:  # VeRA's matrices that all layers share
@@ -74,12 +75,19 @@ def check_shapes(config: Mapping[str, Any], tensors: Shapes, base: Shapes | None
                 "Fix: give the adapter's own configuration."
             )
         if base is not None and found[3] != "bias":
-            _check_with_base(module, part, shape, base, config, where)
+            widest = max(widest, _check_with_base(module, part, shape, base, config, where))
+    shared = tensors.get(f"{PREFIX}vera_A") or tensors.get("base_model.vera_A")
+    if shared is not None and widest and shared[1] != widest:
+        raise UserError(
+            f"{where}: vera_A is {_size(shared)}, which does not fit the base's widest layer ({widest} inputs). "
+            "Fix: set adopt's model to the adapter's base."
+        )
 
 
 def _check_with_base(
     module: str, part: str, shape: tuple[int, ...], base: Shapes, config: Mapping[str, Any], where: str
-) -> None:
+) -> int:
+    """The inputs of a layer that a tensor of the adapter fits."""
     weight = base.get(f"{module}.weight")
     # A tied output head is not a tensor of its own.
     if weight is None and module == "lm_head":
@@ -105,6 +113,7 @@ def _check_with_base(
             f"{where}: {part} of {module} is {_size(shape)}, which does not fit the base's {_size(weight)}. "
             "Fix: set adopt's model to the adapter's base."
         )
+    return inputs
 
 
 def _is_target(module: str, targets: Any) -> bool:
