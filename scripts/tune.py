@@ -8,30 +8,28 @@ trials/, trials.csv, curves.csv, winner/ (the best setting as a study file) and,
 """
 
 import argparse
+import math
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from loragrid.errors import Paused, UserError, log_option, output_options, print_line, run_main
 from loragrid.records.failures import record_failures
 from loragrid.records.history import minimum_logged
-from loragrid.runtime.atomic_files import write_csv, write_json
-from loragrid.runtime.code_digest import code_digest
-from loragrid.runtime.provenance import device_info, git_state, versions
 from loragrid.runtime.quiet_libraries import quiet_libraries
 from loragrid.runtime.session import SessionClock, StopSignals, add_session_options, session_end
+from loragrid.searching.earlier_runs import find_earlier_runs
+from loragrid.searching.objective import read_objective, trial_scorer
+from loragrid.searching.result_files import write_result
 from loragrid.searching.search import Claim, Search
-from loragrid.searching.search_result import importance, summarise_trials, trial_rows
-from loragrid.searching.trials import TrialResult, TrialRunner, search_name
-from loragrid.study.search_point import settings_sha256
+from loragrid.searching.trial_results import TrialResult
+from loragrid.searching.trials import TrialRunner, search_name
 from loragrid.study.study_file import Study, load_study
-from loragrid.study.winner import SCHEMA, write_winner
 
 POLL_SECONDS = 0.5
 
@@ -53,16 +51,42 @@ def tune(
     clock = SessionClock(session_ends)
     with record_failures(out, run="tune"), StopSignals() as stop:
         (out / "failure.json").unlink(missing_ok=True)
-        search = Search(out, name=search_name(study), tune=settings)
+        objective = read_objective(study)
+        search = open_search(study, out, higher_is_better=objective.higher_is_better)
         # Only runs of the same study that have loaded the base tell how long that takes.
         loading = minimum_logged((out.parent / "train").glob("*/history.jsonl"), "loading_seconds") or 0.0
         if search.settled() < settings.trials and clock.too_late(loading=loading):
             stop.request("paused: session_minutes")
-        run_trials(search, TrialRunner(study, data_folder), stop=stop, clock=clock)
+        score = trial_scorer(study, objective, data_folder)
+        run_trials(search, TrialRunner(study, data_folder, score=score), stop=stop, clock=clock)
         if stop.requested:
             done = f"{search.settled()} of {settings.trials} trials"
             raise Paused(f"search paused after {done} ({stop.requested}), run the same command to continue")
-        return write_result(study, search, out) if summary else None
+        if not summary:
+            return None
+        found = write_result(study, search, out)
+        _print_result(study, found, out)
+        return found
+
+
+def open_search(study: Study, out: Path, *, higher_is_better: bool) -> Search:
+    """The study's search; a new one begins with the finished runs of the grid that fit it."""
+    search = Search(
+        out,
+        name=search_name(study),
+        tune=study.tune,
+        method=study.base_case.method,
+        higher_is_better=higher_is_better,
+    )
+    if not any(search.by_slot()):
+        runs, why_not = find_earlier_runs(study, out.parent)
+        search.begin_with(runs)
+        if runs:
+            names = ", ".join(run.run for run in runs)
+            print_line(f"[tune] begins with {len(runs)} finished runs of the grid: {names}")
+        if why_not:
+            print_line(f"[tune] {why_not}")
+    return search
 
 
 def run_trials(search: Search, runner: TrialRunner, *, stop: StopSignals, clock: SessionClock) -> None:
@@ -90,7 +114,7 @@ def run_trial(search: Search, claim: Claim, runner: TrialRunner, *, stop: StopSi
     """Train a claimed trial, report each measurement to Optuna, and record how it ended."""
 
     def should_prune(part: int, loss: float) -> bool:
-        claim.trial.report(loss, part)
+        search.report(claim, part, loss)
         return part < search.tune.evaluations and claim.trial.should_prune()
 
     name = f"trial {claim.slot}"
@@ -107,7 +131,7 @@ def run_trial(search: Search, claim: Claim, runner: TrialRunner, *, stop: StopSi
     if result.outcome == "diverged":
         # The sampler ranks pruned trials by their last report, and NaN ranks behind every number.
         last = result.curve[-1][0] if result.curve else 0
-        claim.trial.report(float("nan"), last + 1)
+        search.report(claim, last + 1, math.nan)
     search.finish(claim, **asdict(result))
     print_line(f"[tune] {name}: {_described(result)} | {search.settled()}/{search.tune.trials}")
 
@@ -117,40 +141,9 @@ def _described(result: TrialResult) -> str:
     if result.planned_steps:
         text += f" of {result.planned_steps}"
     text += ", no loss" if result.loss is None else f", held-out {result.loss:.4f}"
+    if result.value not in (None, result.loss):
+        text += f", objective {result.value:.4g}"
     return f"{text} ({result.reason})" if result.reason else text
-
-
-def write_result(study: Study, search: Search, out: Path) -> dict[str, Any]:
-    """Write the tables, the winner's study file and, last, tune.json, whose content is returned."""
-    # tune.json comes last: Snakemake takes it as the sign that all other files are there.
-    rows = trial_rows(search)
-    found = summarise_trials(rows, search.space)
-    winner = None
-    if found["best"]:
-        path, run = write_winner(study, found["best"]["point"], out)
-        winner = {"run": run, "study_file": str(path.relative_to(out))}
-    write_csv(out / "trials.csv", [_flat(row) for row in rows])
-    write_csv(out / "curves.csv", _curve_rows(rows))
-    shown = {key: value for key, value in study.yaml["tune"].items() if key not in ("enabled", "workers", "spaces")}
-    result = {
-        "schema": SCHEMA,
-        "study": study.name,
-        "search": search.name,
-        "settings_sha256": settings_sha256(study),
-        "settings": shown | {"parameters": search.space},
-        **found,
-        "importance": importance(search),
-        "winner": winner,
-        "rows": rows,
-        "versions": versions(),
-        "git": git_state(),
-        "device": device_info(),
-        "code": code_digest("tune"),
-        "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-    write_json(out / "tune.json", result)
-    _print_result(study, found, out)
-    return result
 
 
 def _print_result(study: Study, found: dict[str, Any], out: Path) -> None:
@@ -159,21 +152,15 @@ def _print_result(study: Study, found: dict[str, Any], out: Path) -> None:
         print_line(f"[tune] no trial was completed ({found['outcomes']}); {out / 'trials.csv'} has the reasons")
         return
     saved = f"{found['steps_saved']:.0%} of the steps saved by pruning"
-    print_line(f"[tune] best: trial {best['slot']}, held-out {best['loss']:.4f}; {saved}; {out / 'tune.json'}")
+    value = f"held-out {best['loss']:.4f}"
+    if study.tune.task is not None:
+        value = f"{study.tune.objective} {best['value']:.4g}, {value}"
+    print_line(f"[tune] best: trial {best['slot']}, {value}; {saved}; {out / 'tune.json'}")
     if not study.tune.enabled:
         print_line(
             "[tune] to train it at the full budget and compare it with the grid, set tune.enabled: true in "
             f"{study.path} and run `snakemake` again"
         )
-
-
-def _flat(row: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in row.items() if key not in ("point", "curve")} | row["point"]
-
-
-def _curve_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    columns = ("slot", "part", "step", "tokens", "loss")
-    return [dict(zip(columns, (row["slot"], *point))) for row in rows for point in row["curve"]]
 
 
 @contextmanager

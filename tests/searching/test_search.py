@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
-from loragrid.searching.search import MAX_KILLS, Search, is_settled
+from loragrid.searching.search import Search
 from loragrid.searching.search_result import summarise_trials, trial_rows
+from loragrid.searching.trial_states import MAX_KILLS, is_settled
 from loragrid.study.sections import Tune
 from tests.fixtures import search_toys
 from tests.fixtures.search_toys import TUNE, comparable_rows
@@ -59,7 +60,7 @@ def test_a_trial_is_not_claimed_before_its_worker_has_released_it(tmp_path: Path
         one.finish(claim, outcome="SIGTERM")
         with other.claim_next() as second:
             assert second.slot != claim.slot
-            other.finish(second, outcome="complete", loss=1.0)
+            other.finish(second, outcome="complete", value=1.0, loss=1.0)
     with other.claim_next() as again:
         assert again.slot == claim.slot
 
@@ -119,7 +120,7 @@ def test_a_worker_that_lost_its_trial_cannot_overwrite_the_result(tmp_path: Path
         claim.lock.__exit__(None, None, None)  # as after a sleep so long that the lock was lost
         with other.claim_next() as second:
             search_toys.train(other, second)
-        assert not search.finish(claim, outcome="complete", loss=0.0)
+        assert not search.finish(claim, outcome="complete", value=0.0)
         claim.lock.__enter__()
     assert "taken over" in capfd.readouterr().err
     assert trial_rows(search)[0]["loss"] == pytest.approx(search_toys.loss(second.point, 9))

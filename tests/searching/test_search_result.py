@@ -57,7 +57,7 @@ def test_importance_uses_first_losses_if_too_few_trials_are_complete(
     monkeypatch.setattr(search_result, "MIN_TRIALS", 15)
     rows = trial_rows(searched)
     found, shown = summarise_trials(rows, searched.space), importance(searched)
-    assert 0 < found["outcomes"]["complete"] < 15 and found["median_complete_loss"] is None
+    assert 0 < found["outcomes"]["complete"] < 15 and found["median_complete_value"] is None
     assert (shown["at"], shown["trials"]) == ("first", 24) and next(iter(shown["shares"])) == "learning_rate"
     first = sorted(search_toys.loss(row["point"], 1) for row in rows)
     assert found["median_first_loss"] == pytest.approx((first[11] + first[12]) / 2)

@@ -12,8 +12,8 @@ from loragrid.study.search_point import at_point
 from loragrid.study.sections import Budget
 from tests.fixtures.train_toys import Toy, rows_of
 
-POINT = {"learning_rate": 0.02, "warmup_steps": 1, "weight_decay": 0.0, "batch": 2, "accumulation": 1, "rank": 2}
-OTHER = {"learning_rate": 0.5, "warmup_steps": 0, "weight_decay": 0.01, "batch": 1, "accumulation": 2, "rank": 4}
+POINT = {"learning_rate": 0.02, "warmup": {"steps": 1}, "weight_decay": 0.0, "batch": [2, 1], "rank": 2}
+OTHER = {"learning_rate": 0.5, "warmup": {"steps": 0}, "weight_decay": 0.01, "batch": [1, 2], "rank": 4}
 
 
 def never(part: int, loss: float) -> bool:
@@ -84,9 +84,7 @@ def test_a_trial_trains_as_the_grid_does(toy: Toy, tmp_path: Path) -> None:
 
 def test_trials_see_equal_tokens_whatever_their_batch(toy: Toy, tmp_path: Path) -> None:
     runner = TrialRunner(toy.study, toy.data)
-    small, large = (
-        run(runner, POINT | {"batch": b, "accumulation": a}, tmp_path / f"{b}{a}") for b, a in ((1, 1), (2, 2))
-    )
+    small, large = (run(runner, POINT | {"batch": [b, a]}, tmp_path / f"{b}{a}") for b, a in ((1, 1), (2, 2)))
     assert small.planned_steps == pytest.approx(4 * large.planned_steps, abs=3)
     for result in (small, large):
         assert [part for part, *_ in result.curve] == [1, 2, 3]

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from loragrid.study.study_file import Study, load_study
 from loragrid.study.winner import read_search, winner_cell
 from loragrid.training.backends.trl import TrlBackend
 from tests.fixtures.search_toys import MODEL_TUNE
+from tests.fixtures.studies import changed
 from tests.fixtures.train_toys import Toy
 from tune import run_trial, tune
 
@@ -37,8 +39,7 @@ def tuned(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def variant(study: Study, **changes: Any) -> Study:
     """The study with other keys in `tune`."""
-    settings = study.yaml | {"tune": study.yaml["tune"] | changes}
-    return Study(name=study.name, path=study.path, yaml=settings)
+    return replace(study, yaml=study.yaml | {"tune": study.yaml["tune"] | changes})
 
 
 def test_the_search_leaves_its_result_and_tables(toy: Toy, tuned: Path) -> None:
@@ -60,10 +61,11 @@ def test_the_winner_is_an_ordinary_study_of_one_run(toy: Toy, tuned: Path) -> No
     (cell,) = study.cells
     assert study.name == toy.study.name and cell.run == result["winner"]["run"]
     assert cell.identity == cell_at(toy.study, result["best"]["point"]).identity
-    training, point = study.yaml["training"], result["best"]["point"]
-    assert training["budget"] == toy.study.yaml["training"]["budget"], "the winner trains at the grid's full budget"
-    assert training["warmup_steps"] == point["warmup_steps"] and cell.learning_rate == point["learning_rate"]
-    assert cell.identity["training"]["alpha"] == point["alpha_per_rank"] * point["rank"]
+    settings, point = cell.settings, result["best"]["point"]
+    assert settings.budget == toy.cell.settings.budget, "the winner trains at the grid's full budget"
+    assert settings.evaluations == toy.cell.settings.evaluations
+    assert settings.warmup.steps == point["warmup"]["steps"] and settings.learning_rate == point["learning_rate"]
+    assert settings.alpha == point["rank"] * (2 if point["alpha"] == "2 * rank" else 1)
     found = winner_cell(toy.study, tuned)
     assert found.run == cell.run and found.departs == {"search": "winner"}
     assert winner_cell(variant(toy.study, enabled=False), tuned) is None
@@ -73,12 +75,12 @@ def test_the_winner_is_an_ordinary_study_of_one_run(toy: Toy, tuned: Path) -> No
 
 def test_a_winner_that_the_grid_contains_has_the_same_run_id(toy: Toy) -> None:
     case = toy.study.yaml["base_case"]
-    same = {"learning_rate": case["learning_rate"], "rank": 4, "batch": 2, "accumulation": 2, "alpha_per_rank": 1.0}
-    assert cell_at(toy.study, same | {"warmup_steps": 2, "weight_decay": 0.01}).run == toy.cell.run
+    same = {"learning_rate": case["learning_rate"], "rank": 4, "batch": [2, 2], "alpha": "1 * rank"}
+    assert cell_at(toy.study, same | {"warmup": {"steps": 2}, "weight_decay": 0.01}).run == toy.cell.run
 
 
 def test_the_search_changes_no_run_id_of_the_grid(toy: Toy) -> None:
-    none = Study(name="toy", path=toy.study.path, yaml=toy.study.yaml | {"tune": None})
+    none = replace(toy.study, yaml=toy.study.yaml | {"tune": None})
     assert [cell.run for cell in none.cells] == [cell.run for cell in toy.study.cells]
 
 
@@ -93,10 +95,12 @@ def test_settings_of_the_search_change_its_name_but_more_trials_do_not(toy: Toy)
         {"budget": {"tokens": 700}},
         {"evaluations": 4},
         {"heldout_rows": None},
+        {"sampler": "random"},
+        {"objective": "world_sums:acc"},
     ):
         assert search_name(variant(toy.study, **other)) != name
-    longer = toy.study.yaml | {"training": toy.study.yaml["training"] | {"budget": {"steps": 99}}}
-    assert settings_sha256(Study(name="toy", path=toy.study.path, yaml=longer)) == settings_sha256(toy.study)
+    longer = changed(toy.study, base_case__budget={"steps": 99}, base_case__evaluations=4)
+    assert settings_sha256(longer) == settings_sha256(toy.study)
 
 
 def test_a_finished_search_writes_its_result_again_without_loading_anything(
@@ -147,7 +151,7 @@ def test_the_sampler_learns_from_a_diverged_trial(toy: Toy, tmp_path: Path) -> N
 
 
 def test_a_mistake_of_the_user_is_one_line(toy: Toy, tmp_path: Path) -> None:
-    none = Study(name="toy", path=toy.study.path, yaml=toy.study.yaml | {"tune": None})
+    none = replace(toy.study, yaml=toy.study.yaml | {"tune": None})
     with pytest.raises(UserError, match=r"toy\.yaml: tune: null\. Fix: describe a search there"):
         tune(study=none, data_folder=toy.data, out=tmp_path)
     with pytest.raises(UserError, match="is missing"):

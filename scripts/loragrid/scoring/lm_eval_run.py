@@ -1,5 +1,6 @@
 """One lm-eval task run in process: aggregate metrics, values per item, measures of answers."""
 
+import itertools
 import json
 import math
 import random
@@ -57,6 +58,19 @@ def run_task(lm: "LmEvalModel", task: StudyTask) -> TaskResult:
         notes=_notes(templated, items),
         lm_eval=_own_results(results, tasks, templated),
     )
+
+
+def metric_directions(task: StudyTask) -> dict[str, bool]:
+    """The metrics of a built task → whether higher is better; a group has those of all its tasks."""
+    found: list[dict[str, bool]] = []
+    for one in task.loaded["tasks"].values():
+        directions = one.higher_is_better()
+        # Each filter of the answers gives every metric once more.
+        filters = [chain.name for chain in getattr(one, "_filters", [])] or ["none"]
+        pairs = itertools.product(filters, one.aggregation())
+        found.append({metric_name(metric, name): directions.get(metric, True) for name, metric in pairs})
+    common = set(found[0]).intersection(*found)
+    return {name: higher for name, higher in found[0].items() if name in common}
 
 
 def _has_no_question(task: Any) -> bool:

@@ -23,6 +23,15 @@ def bracket_order(shares: list[int]) -> list[int]:
     return order
 
 
+class EveryBracket(int):
+    """The number of a bracket that equals every other one."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, int)
+
+    __hash__ = int.__hash__
+
+
 @cache
 def pruner_class() -> type:
     """The class `BracketPruner`, defined in a function because importing its parent is slow."""
@@ -35,7 +44,9 @@ def pruner_class() -> type:
         Hyperband: Li et al., 2018, https://jmlr.org/papers/v18/16-558.html. A trial's bracket
         follows from its slot and not from a hash of Optuna's trial number, which a retry changes.
         The brackets exist from the start, because slots get theirs before any trial is pruned. A
-        trial left by a killed worker does not compete, because its retry does.
+        trial left by a killed worker does not compete, because its retry does. Trials without a
+        slot, which are runs of the grid, are in every bracket: the sampler sees one bracket at a
+        time, and they have no measurements to compete with.
         """
 
         def __init__(self, *, min_resource: int, max_resource: int, reduction_factor: int) -> None:
@@ -48,8 +59,10 @@ def pruner_class() -> type:
             return self.order[slot % len(self.order)]
 
         def _get_bracket_id(self, study: Any, trial: Any) -> int:
-            if trial.state == TrialState.FAIL or "slot" not in trial.user_attrs:
+            if trial.state == TrialState.FAIL:
                 return -1
+            if "slot" not in trial.user_attrs:
+                return EveryBracket()
             return self.bracket(trial.user_attrs["slot"])
 
     return BracketPruner

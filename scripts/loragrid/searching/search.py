@@ -3,34 +3,30 @@
 Trials are numbered by `slot`, 0 to trials - 1. A slot may have several of Optuna's trials: one left
 by a killed worker is marked as failed, and its slot is tried again with the same parameters. The
 parameters of a slot depend on the seed, the slot and the earlier results only, so a single worker
-makes the same search however often it is killed.
+makes the same search however often it is killed. Trials without a slot are finished runs of the
+grid, added before the first slot.
 """
 
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loragrid.errors import Paused, print_line
 from loragrid.runtime.run_lock import RunLock
+from loragrid.searching.earlier_runs import EarlierRun
 from loragrid.searching.hyperband_brackets import make_pruner
 from loragrid.searching.journal import open_journal, process_lock
-from loragrid.study.search_space import decoded, distributions, searched_space
+from loragrid.searching.samplers import draw, is_drawn, make_sampler
+from loragrid.searching.trial_states import MAX_KILLS, is_settled, kills
+from loragrid.study.search_space import decoded, distributions, encoded, searched_space
 from loragrid.study.sections import Tune
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial, Trial
-
-# Outcomes of a failed trial that are final. A failed trial with another outcome was left by its
-# worker and is tried again.
-FINAL_FAILURES = ("out_of_memory", "failed")
-# A slot is given up after so many killed workers: its trial may be what makes the system kill them,
-# by using up memory.
-MAX_KILLS = 5
 
 
 @dataclass(frozen=True)
@@ -50,15 +46,19 @@ class Claim:
 class Search:
     """The trials of one search.
 
-    Its journal, `folder/journal.log`, may hold other searches under their own names.
+    Its journal, `folder/journal.log`, may hold other searches under their own names. `method` is
+    that of trials if the space has none; `higher_is_better` the direction of the objective.
     """
 
-    def __init__(self, folder: Path, *, name: str, tune: Tune) -> None:
+    def __init__(
+        self, folder: Path, *, name: str, tune: Tune, method: str = "lora", higher_is_better: bool = False
+    ) -> None:
         import optuna
 
         # Otherwise Optuna prints a line for each trial, as the tune stage does.
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.name, self.tune, self.folder = name, tune, folder / "trials" / name
+        self.method, self.higher_is_better = method, higher_is_better
         self.space = searched_space(tune)
         self.folder.mkdir(parents=True, exist_ok=True)
         self._claims = process_lock(folder / "claims.flock")
@@ -67,11 +67,41 @@ class Search:
         with self._claims:
             self._storage = open_journal(folder / "journal.log")
             self._study = optuna.create_study(
-                storage=self._storage, study_name=name, direction="minimize", pruner=self.pruner, load_if_exists=True
+                storage=self._storage,
+                study_name=name,
+                direction="maximize" if higher_is_better else "minimize",
+                pruner=self.pruner,
+                load_if_exists=True,
             )
 
+    def begin_with(self, runs: Sequence[EarlierRun]) -> None:
+        """Add finished runs of the grid as completed trials, unless the search has begun."""
+        import optuna
+
+        with self._claims:
+            trials = self.trials()
+            if any("slot" in trial.user_attrs for trial in trials):
+                return
+            # A worker that was killed here has added some of them.
+            known = {trial.user_attrs["run"] for trial in trials}
+            every = distributions(self.space)
+            for run in runs:
+                if run.run not in known:
+                    trial = optuna.create_trial(
+                        params={name: encoded(value) for name, value in run.point.items()},
+                        distributions={name: every[name] for name in run.point},
+                        value=run.loss,
+                        user_attrs={"run": run.run, "point": run.point, "loss": run.loss},
+                    )
+                    self._study.add_trial(trial)
+
+    def earlier_runs(self) -> list[EarlierRun]:
+        """The finished runs of the grid that the search began with."""
+        found = [trial.user_attrs for trial in self.trials() if "run" in trial.user_attrs]
+        return [EarlierRun(run=facts["run"], point=facts["point"], loss=facts["loss"]) for facts in found]
+
     def trials(self) -> list["FrozenTrial"]:
-        """All of Optuna's trials, including those left by killed workers."""
+        """All of Optuna's trials, including those left by killed workers and runs of the grid."""
         return self._study.get_trials(deepcopy=False)
 
     def by_slot(self) -> list[list["FrozenTrial"]]:
@@ -81,7 +111,8 @@ class Search:
         """
         found: dict[int, list[FrozenTrial]] = {slot: [] for slot in range(self.tune.trials)}
         for trial in self.trials():
-            found.setdefault(trial.user_attrs["slot"], []).append(trial)
+            if "slot" in trial.user_attrs:
+                found.setdefault(trial.user_attrs["slot"], []).append(trial)
         return [found[slot] for slot in sorted(found)]
 
     def settled(self) -> int:
@@ -148,14 +179,13 @@ class Search:
 
         A retry gets the parameters of the earlier trial if that had received all of them.
         """
-        from optuna.samplers import TPESampler
         from optuna.trial import TrialState
 
         earlier = self.by_slot()[slot]
         if not any(trial.state == TrialState.WAITING for trial in earlier):
             # Enqueued and then asked for: a worker killed in between leaves a trial that has its
             # slot.
-            drawn = [trial for trial in earlier if trial.params.keys() == self.space.keys()]
+            drawn = [trial for trial in earlier if is_drawn(trial.params, self.space, self.method)]
             point = drawn[-1].params if drawn else {}
             attributes: dict[str, Any] = {"slot": slot}
             if hasattr(self.pruner, "bracket"):
@@ -163,22 +193,17 @@ class Search:
             if earlier:
                 attributes["retry_of"] = earlier[-1].number
             self._study.enqueue_trial(point, user_attrs=attributes)
-        # A new sampler per trial makes the random state depend on the slot and not on what this
-        # process did before.
-        self._study.sampler = TPESampler(seed=self._seed(slot), n_startup_trials=self.tune.startup_trials)
-        trial = self._study.ask(fixed_distributions=distributions(self.space))
+        self._study.sampler = make_sampler(self.tune, slot=slot)
+        trial = self._study.ask()
         if trial.user_attrs["slot"] != slot:
             other = trial.user_attrs["slot"]
             raise RuntimeError(f"Optuna returned trial {other} instead of {slot}: another program changed the journal")
+        draw(trial, self.space, self.method)
         trial.set_user_attr("modelled", bool(trial.relative_params))
         trial.set_user_attr("worker", f"{platform.node()}:{os.getpid()}")
         folder = self.trial_folder(slot)
         point = decoded(trial.params, self.space)
         return Claim(slot, point, trial, folder, RunLock(folder, run=f"trial {slot}"))
-
-    def _seed(self, slot: int) -> int:
-        """The seed of a slot's sampler, 32 bits."""
-        return int.from_bytes(sha256(f"{self.tune.seed} {slot}".encode()).digest()[:4], "big")
 
     def trial_folder(self, slot: int) -> Path:
         """The folder of a slot's losses.csv and lock."""
@@ -186,11 +211,20 @@ class Search:
         folder.mkdir(exist_ok=True)
         return folder
 
-    def finish(self, claim: Claim, *, outcome: str, loss: float | None = None, **facts: Any) -> bool:
+    def report(self, claim: Claim, part: int, loss: float) -> None:
+        """Report a held-out loss to Optuna, which prunes by it and ranks pruned trials by it.
+
+        It is reported with a minus sign if the objective is to be as high as possible: Optuna takes
+        measurements and results to have the same direction.
+        """
+        claim.trial.report(-loss if self.higher_is_better else loss, part)
+
+    def finish(self, claim: Claim, *, outcome: str, value: float | None = None, **facts: Any) -> bool:
         """Record how a claimed trial ended; False if another worker has taken it over.
 
         That happens when this machine sleeps. `outcome`: complete, pruned, diverged, out_of_memory,
-        failed, or any other reason why it was left, to be tried again.
+        failed, or any other reason why it was left, to be tried again. `value`: that of the
+        objective, if complete.
         """
         from optuna.exceptions import UpdateFinishedTrialError
         from optuna.trial import TrialState
@@ -200,38 +234,11 @@ class Search:
         states = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "diverged": TrialState.PRUNED}
         state = states.get(outcome, TrialState.FAIL)
         try:
-            for key, value in (facts | {"loss": loss, "outcome": outcome}).items():
-                claim.trial.set_user_attr(key, value)
+            for key, fact in (facts | {"value": value, "outcome": outcome}).items():
+                claim.trial.set_user_attr(key, fact)
             # Optuna accepts a value for a complete trial only.
-            value = loss if state == TrialState.COMPLETE else None
-            self._study.tell(claim.trial, value, state=state)
+            self._study.tell(claim.trial, value if state == TrialState.COMPLETE else None, state=state)
         except UpdateFinishedTrialError:
             print_line(f"[tune] trial {claim.slot} was taken over by another worker: the result of that one counts")
             return False
         return True
-
-
-def is_settled(trials: list["FrozenTrial"]) -> bool:
-    """Whether a slot needs no further trial.
-
-    One is complete, pruned or finally failed, or too many workers were killed.
-    """
-    from optuna.trial import TrialState
-
-    done = (TrialState.COMPLETE, TrialState.PRUNED)
-    if any(trial.state in done or _finally_failed(trial) for trial in trials):
-        return True
-    return kills(trials) >= MAX_KILLS
-
-
-def kills(trials: list["FrozenTrial"]) -> int:
-    """The number of a slot's trials whose worker was killed: they failed without an outcome."""
-    from optuna.trial import TrialState
-
-    return sum(trial.state == TrialState.FAIL and "outcome" not in trial.user_attrs for trial in trials)
-
-
-def _finally_failed(trial: "FrozenTrial") -> bool:
-    from optuna.trial import TrialState
-
-    return trial.state == TrialState.FAIL and trial.user_attrs.get("outcome") in FINAL_FAILURES

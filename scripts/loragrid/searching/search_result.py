@@ -4,7 +4,9 @@ import math
 import statistics
 from typing import TYPE_CHECKING, Any
 
-from loragrid.searching.search import MAX_KILLS, Search, is_settled, kills
+from loragrid.searching.samplers import is_drawn
+from loragrid.searching.search import Search
+from loragrid.searching.trial_states import MAX_KILLS, is_settled, kills
 from loragrid.study.search_space import Space, decoded, distance
 
 if TYPE_CHECKING:
@@ -18,20 +20,25 @@ FACTS = ("outcome", "reason", "bracket", "modelled", "steps", "planned_steps", "
 
 def trial_rows(search: Search) -> list[dict[str, Any]]:
     """One dict per slot, of its last trial: the setting (`point`), its `curve`, and `FACTS`."""
-    return [_row(slot, trials, search.space) for slot, trials in enumerate(search.by_slot()[: search.tune.trials])]
+    return [_row(search, slot, trials) for slot, trials in enumerate(search.by_slot()[: search.tune.trials])]
 
 
-def _row(slot: int, trials: list["FrozenTrial"], space: Space) -> dict[str, Any]:
+def _row(search: Search, slot: int, trials: list["FrozenTrial"]) -> dict[str, Any]:
     row: dict[str, Any] = {"slot": slot, "number": None, "point": {}}
     facts: dict[str, Any] = {}
     if trials:
         last = trials[-1]
         facts, row["number"] = last.user_attrs, last.number
         # A worker may have been killed before Optuna had drawn all parameters.
-        if last.params.keys() == space.keys():
-            row["point"] = decoded(last.params, space)
+        if is_drawn(last.params, search.space, search.method):
+            row["point"] = decoded(last.params, search.space)
     row |= {key: facts.get(key) for key in FACTS}
-    row |= {"loss": facts.get("loss"), "curve": facts.get("curve", []), "attempts": len(trials)}
+    row |= {
+        "value": facts.get("value"),
+        "loss": facts.get("loss"),
+        "curve": facts.get("curve", []),
+        "attempts": len(trials),
+    }
     if not is_settled(trials):
         row["outcome"], row["reason"] = "open", facts.get("outcome")
     elif kills(trials) >= MAX_KILLS and row["outcome"] is None:
@@ -39,10 +46,14 @@ def _row(slot: int, trials: list["FrozenTrial"], space: Space) -> dict[str, Any]
     return row
 
 
-def summarise_trials(rows: list[dict[str, Any]], space: Space) -> dict[str, Any]:
-    """Counts of trials, the best one, median losses, and the steps saved by pruning."""
+def summarise_trials(rows: list[dict[str, Any]], space: Space, *, higher_is_better: bool = False) -> dict[str, Any]:
+    """Counts of trials, the best one, medians, and the steps saved by pruning.
+
+    `higher_is_better`: the direction of the objective, by whose value the best trial is chosen.
+    """
     complete = [row for row in rows if row["outcome"] == "complete"]
-    complete.sort(key=lambda row: (row["loss"], row["slot"]))
+    sign = -1 if higher_is_better else 1
+    complete.sort(key=lambda row: (sign * row["value"], row["slot"]))
     measured = [row for row in rows if row["curve"]]
     begun = [row for row in rows if row["planned_steps"]]
     # Only these count for the steps saved: a diverged or failed trial was cut short too, but not by
@@ -58,7 +69,7 @@ def summarise_trials(rows: list[dict[str, Any]], space: Space) -> dict[str, Any]
         "steps_saved": None,
         "trial_seconds": sum(row["seconds"] for row in begun),
         "best": None,
-        "median_complete_loss": None,
+        "median_complete_value": None,
         "median_first_loss": None,
     }
     if planned:
@@ -66,7 +77,7 @@ def summarise_trials(rows: list[dict[str, Any]], space: Space) -> dict[str, Any]
     if complete:
         found["best"] = _best(complete[0], measured, space)
     if len(complete) >= MIN_TRIALS:
-        found["median_complete_loss"] = statistics.median(row["loss"] for row in complete)
+        found["median_complete_value"] = statistics.median(row["value"] for row in complete)
     if measured:
         found["median_first_loss"] = statistics.median(row["curve"][0][3] for row in measured)
     return found
@@ -81,6 +92,7 @@ def _best(best: dict[str, Any], measured: list[dict[str, Any]], space: Space) ->
     return {
         "slot": best["slot"],
         "point": best["point"],
+        "value": best["value"],
         "loss": best["loss"],
         "first_loss": first,
         "place_at_first": 1 + sum(row["curve"][0][3] < first for row in others),
@@ -108,32 +120,37 @@ def _neighbour(best: dict[str, Any], row: dict[str, Any], space: Space) -> dict[
 
 
 def importance(search: Search) -> dict[str, Any]:
-    """Share of the losses' variance that each parameter explains (fANOVA, Hutter et al., 2014).
+    """Share of the results' variance that each setting explains (fANOVA, Hutter et al., 2014).
 
-    Keys: `at`, "end" for final losses or "first" for those of the first measurement; `trials`,
-    their number; `shares`, parameter → share, or None if there are too few trials.
+    Keys: `at`, "end" for the objective's values or "first" for the losses of the first measurement;
+    `trials`, their number; `shares`, setting → share, or None if there are too few trials;
+    `left_out`, settings that not all of these trials have.
     """
     import optuna
     from optuna.importance import FanovaImportanceEvaluator
 
-    at, losses = _comparable_losses(search)
-    found: dict[str, Any] = {"at": at, "trials": len(losses), "shares": None}
-    # Equal losses have no variance to explain.
-    if len(losses) < MIN_TRIALS or len({loss for _, loss in losses}) < 2:
+    at, results = _comparable_results(search)
+    found: dict[str, Any] = {"at": at, "trials": len(results), "shares": None, "left_out": []}
+    # Equal results have no variance to explain.
+    if len(results) < MIN_TRIALS or len({value for _, value in results}) < 2:
+        return found
+    shared = set(search.space).intersection(*(trial.params for trial, _ in results))
+    found["left_out"] = [name for name in search.space if name not in shared]
+    if not shared:
         return found
     # A study in memory: the evaluator takes final values only, and the search's own trials keep
     # theirs.
     study = optuna.create_study(direction="minimize")
-    for trial, loss in losses:
-        study.add_trial(optuna.create_trial(params=trial.params, distributions=trial.distributions, value=loss))
+    for trial, value in results:
+        study.add_trial(optuna.create_trial(params=trial.params, distributions=trial.distributions, value=value))
     evaluator = FanovaImportanceEvaluator(seed=search.tune.seed % 2**32)
     shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
     found["shares"] = dict(sorted(shares.items(), key=lambda item: (-item[1], item[0])))
     return found
 
 
-def _comparable_losses(search: Search) -> tuple[str, list[tuple["FrozenTrial", float]]]:
-    """The trials and losses to compare, and whether those are final or first losses.
+def _comparable_results(search: Search) -> tuple[str, list[tuple["FrozenTrial", float]]]:
+    """The trials and their results to compare, and whether those are values or first losses.
 
     First losses, which all trials have, are used if pruning left too few complete trials.
     """

@@ -13,16 +13,15 @@ class Pruned(Exception):
 
 @dataclass(kw_only=True)
 class TrialProgress(Progress):
-    """Progress with measurements at `evaluations` equal parts of the training.
+    """Progress that reports the part of the training at which the held-out loss was measured.
 
     There, trials with different batches are comparable.
     """
 
-    evaluations: int
-
     def part(self, step: int) -> int:
-        """The number of parts that are finished after `step` updates."""
-        return step * self.evaluations // self.planned_steps
+        """The number of the last part that ends at or before `step` updates, counted from 1."""
+        ends = [round(number * self.planned_steps / self.evaluations) for number in range(1, self.evaluations + 1)]
+        return sum(end <= step for end in ends)
 
     def report(self, *, final: bool = False) -> None:
         """Print progress only for long trials, because the search prints a line for each."""
@@ -42,7 +41,7 @@ class TrialProgress(Progress):
 
     def _evaluates_at(self, step: int) -> bool:
         # Not at step 0, where every trial has the loss of the untrained base.
-        return step > 0 and self.part(step) > self.part(step - 1)
+        return step > 0 and super()._evaluates_at(step)
 
 
 class NoCheckpoints:

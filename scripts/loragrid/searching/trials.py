@@ -5,7 +5,7 @@ import math
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,17 @@ from loragrid.data.training_data import TrainingData, load_training_data
 from loragrid.errors import Failed, UserError
 from loragrid.models.loading import torch_device
 from loragrid.models.model_files import prepared_entry
-from loragrid.records.failures import disk_full, model_must_fit, out_of_memory
+from loragrid.records.failures import disk_full, model_must_fit
 from loragrid.records.losses import LossTable
 from loragrid.runtime.atomic_files import sha256_json
 from loragrid.runtime.code_digest import code_digest
 from loragrid.runtime.provenance import versions
 from loragrid.runtime.session import SessionClock, StopSignals
 from loragrid.searching.trial_progress import NoCheckpoints, Pruned, TrialProgress
+from loragrid.searching.trial_results import TrialResult, failed, trial_result
 from loragrid.study.budget import plan_steps
 from loragrid.study.grid import Cell
+from loragrid.study.methods import METHODS
 from loragrid.study.search_point import at_point, settings_sha256
 from loragrid.study.study_file import Study
 from loragrid.training.backends.factory import choose_backend
@@ -43,26 +45,6 @@ RESULT_LIBRARIES = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrialResult:
-    """How a trial ended.
-
-    `outcome`: complete, pruned, diverged, out_of_memory, failed, or why it was left unfinished.
-    `curve` has for each measurement its number (1 to evaluations), step, tokens seen and held-out
-    loss; `loss` is the last finite one.
-    """
-
-    outcome: str
-    reason: str | None
-    loss: float | None = None
-    curve: tuple[tuple[int, int, int, float], ...] = ()
-    steps: int = 0
-    planned_steps: int | None = None
-    samples: int = 0
-    tokens: int = 0
-    seconds: float
-
-
 def search_name(study: Study) -> str:
     """The name of a study's search: its space, and a digest of all that its trials depend on.
 
@@ -71,17 +53,26 @@ def search_name(study: Study) -> str:
     """
     installed = versions()
     libraries = {package: installed.get(package) for package in RESULT_LIBRARIES}
-    digest = sha256_json([settings_sha256(study), code_digest("loragrid/searching/trials"), libraries])
+    code = [code_digest("loragrid/searching/trials")]
+    if study.tune.task is not None:
+        libraries["lm_eval"] = installed.get("lm_eval")
+        code.append(code_digest("loragrid/searching/objective"))
+    digest = sha256_json([settings_sha256(study), code, libraries])
     return f"{study.tune.space}-{digest[:8]}"
 
 
 class TrialRunner:
-    """Trains one trial after another on the same base, each with a fresh adapter."""
+    """Trains one trial after another on the same base, each with a fresh adapter.
 
-    def __init__(self, study: Study, data_folder: Path) -> None:
-        self.study, self.tune, self.data_folder = study, study.tune, data_folder
+    `score`: the objective's value of a trained model; None for the held-out loss.
+    """
+
+    def __init__(self, study: Study, data_folder: Path, *, score: Callable[[Any], float] | None = None) -> None:
+        self.study, self.tune, self.data_folder, self.score = study, study.tune, data_folder, score
         self.device = torch_device()
-        self.backend: Backend = choose_backend(study.base_case.backend, device=self.device)
+        self.backend: Backend = choose_backend(
+            study.base_case.backend, device=self.device, method=_hardest_method(study)
+        )
         self._data: TrainingData | None = None
         self._base: Base | None = None
         self._frozen = False
@@ -131,18 +122,29 @@ class TrialRunner:
             trainer, progress = self._prepare(point, name=name, folder=folder, stop=stop, clock=clock)
             progress.prune_if(should_prune)
             outcome, reason = self._train(trainer, progress)
+            value = self._value(trainer.model, progress) if outcome == "complete" else None
             self._base = self.backend.release(self._base, trainer.model)
         except Exception as error:
             if isinstance(error, UserError | Failed) or disk_full(error, folder):
                 raise
             traceback.print_exc()  # In the job's log: the table has room for one line only.
-            outcome, reason = _failed(error)
+            (outcome, reason), value = failed(error), None
             # The error may have left an adapter or a half-finished update on the base.
             self._drop_base()
         # The trainer holds the last reference to the adapter and the optimizer's state.
         trainer = None
         self._free_memory()
-        return _result(progress, outcome=outcome, reason=reason, seconds=time.monotonic() - began)
+        result = trial_result(progress, outcome=outcome, reason=reason, seconds=time.monotonic() - began)
+        return replace(result, value=value)
+
+    def _value(self, model: Any, progress: TrialProgress) -> float:
+        """The objective's value of a complete trial; raises ValueError if it is not finite."""
+        if self.score is None:
+            return progress.losses.last("heldout").loss
+        value = self.score(model)
+        if not math.isfinite(value):
+            raise ValueError(f"{self.tune.objective} is {value}")
+        return value
 
     def _drop_base(self) -> None:
         """Drop the base, so that the next trial loads it again."""
@@ -169,7 +171,6 @@ class TrialRunner:
             run=name,
             planned_steps=steps,
             evaluations=self.tune.evaluations,
-            evaluate_every_steps=steps,
             # Beyond the last step and after an infinite time: a trial saves no checkpoint.
             save_steps=steps + 1,
             save_minutes=math.inf,
@@ -210,34 +211,15 @@ class TrialRunner:
             torch.cuda.empty_cache()
 
 
+def _hardest_method(study: Study) -> str:
+    """A method of the search that unsloth does not train, if there is one: all trials share a backend."""
+    searched = study.tune.spaces[study.tune.space].get("method", {})
+    methods = searched.get("choices", [study.base_case.method])
+    return min(methods, key=lambda method: METHODS[method].unsloth)
+
+
 def evenly_spaced(count: int, wanted: int | None) -> list[int]:
     """`wanted` row numbers evenly spaced over `count` rows; all if there are no more."""
     if wanted is None or wanted >= count:
         return list(range(count))
     return [index * count // wanted for index in range(wanted)]
-
-
-def _failed(error: Exception) -> tuple[str, str]:
-    """Outcome and reason of a trial that ended with an error."""
-    memory = out_of_memory(error)
-    if memory is not None:
-        return "out_of_memory", f"out of {memory['where']} memory"
-    return "failed", f"{type(error).__name__}: {error}"
-
-
-def _result(progress: TrialProgress | None, *, outcome: str, reason: str | None, seconds: float) -> TrialResult:
-    """The result of a trial; its `progress` is None if the trial failed before its first step."""
-    if progress is None:
-        return TrialResult(outcome=outcome, reason=reason, seconds=seconds)
-    rows = [row for row in progress.losses.rows if row.kind == "heldout" and math.isfinite(row.loss)]
-    return TrialResult(
-        outcome=outcome,
-        reason=reason,
-        loss=rows[-1].loss if rows else None,
-        curve=tuple((progress.part(row.step), row.step, row.tokens, row.loss) for row in rows),
-        steps=progress.totals.step,
-        planned_steps=progress.planned_steps,
-        samples=progress.totals.samples,
-        tokens=progress.totals.tokens,
-        seconds=seconds,
-    )

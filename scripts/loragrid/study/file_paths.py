@@ -18,13 +18,14 @@ def resolve_paths(settings: dict[str, Any], path: Path) -> None:
             entry["path"] = _resolve(path, f"adopt.{name}.path", entry["path"], folder=True)
     for name, entry in settings["models"].items():
         _resolve_model(entry, f"models.{name}", path)
-    _resolve_scoring(settings["scoring"], path)
+    _resolve_scoring(settings["scoring"], settings["tune"], path)
 
 
-def _resolve_scoring(scoring: dict[str, Any], path: Path) -> None:
+def _resolve_scoring(scoring: dict[str, Any], tune: dict[str, Any] | None, path: Path) -> None:
     if scoring["qualitative"] is not None:
         scoring["qualitative"] = _resolve(path, "scoring.qualitative", scoring["qualitative"])
-    # The limits name a task file as the lists do, so they get the same absolute path.
+    # The limits and the search's objective name a task file as the lists do, so they get the same
+    # absolute path.
     resolved = {}
     for group in ("target", "retention"):
         for index, name in enumerate(scoring[group]):
@@ -33,6 +34,9 @@ def _resolve_scoring(scoring: dict[str, Any], path: Path) -> None:
                 scoring[group][index] = resolved[name]
     if isinstance(scoring["limit"], dict):
         scoring["limit"] = {resolved.get(name, name): most for name, most in scoring["limit"].items()}
+    if tune is not None:
+        task, colon, metric = tune["objective"].rpartition(":")
+        tune["objective"] = f"{resolved.get(task, task)}{colon}{metric}"
 
 
 def _resolve_model(entry: dict[str, Any], key: str, path: Path) -> None:

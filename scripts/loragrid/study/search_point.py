@@ -10,6 +10,7 @@ from loragrid.study.grid import Cell
 from loragrid.study.search_space import searched_space
 from loragrid.study.settings import Budget
 from loragrid.study.study_file import Study
+from loragrid.study.tasks import task_digest
 
 # Settings of the grid's runs that trials replace with their own: a smaller budget, measured at
 # equal parts of it.
@@ -46,11 +47,14 @@ def search_settings(study: Study) -> dict[str, Any]:
     search.
     """
     tune, identity = study.yaml["tune"], cell_at(study, {}).identity
+    objective: Any = tune["objective"]
+    if study.tune.task is not None:
+        # Not its name, which may hold a path.
+        objective = [task_digest(study, study.tune.task), study.tune.metric]
     kept = (
         "budget",
         "evaluations",
         "heldout_rows",
-        "objective",
         "sampler",
         "seed",
         "startup_trials",
@@ -60,6 +64,7 @@ def search_settings(study: Study) -> dict[str, Any]:
         "base_case": {name: value for name, value in identity.items() if name not in GRID_ONLY},
         "space": tune["spaces"][tune["space"]],
         "order": list(searched_space(study.tune)),
+        "objective": objective,
         **{key: tune[key] for key in kept},
     }
 

@@ -11,6 +11,9 @@ from typing import Any
 
 from loragrid.study.settings import Budget, Section
 
+# The loss on held-out rows: the name of a task in `scoring`, and of an objective in `tune`.
+HELDOUT_LOSS = "heldout_loss"
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataSource(Section):
@@ -179,6 +182,16 @@ class Tune(Section):
     def nested(cls) -> Mapping[str, type[Section]]:
         """Key → class, for the keys whose values are sections themselves."""
         return {"budget": Budget, "pruner": Pruner}
+
+    @property
+    def task(self) -> str | None:
+        """The task of `scoring` whose metric is optimised; None for the held-out loss."""
+        return self.objective.rpartition(":")[0] or None
+
+    @property
+    def metric(self) -> str | None:
+        """The metric of `task` that is optimised; None for the held-out loss."""
+        return None if self.task is None else self.objective.rpartition(":")[2]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,10 +13,10 @@ import yaml
 from loragrid.errors import UserError
 from loragrid.paths import ROOT
 from loragrid.runtime.atomic_files import sha256_file, sha256_json
+from loragrid.study.sections import HELDOUT_LOSS
 from loragrid.study.study_file import Study
 
 TASKS = ROOT / "config" / "tasks"
-HELDOUT_LOSS = "heldout_loss"
 # The name of a task, group or tag in a task file. A pattern instead of a YAML parser: lm-eval ships
 # thousands of files, and they are searched on every call of snakemake. Only tags that are written
 # as lists are not found.
@@ -49,6 +49,20 @@ def scoring_digest(study: Study) -> str:
             "limit": limit,
             "batch_size": scoring.batch_size,
             "qualitative": sha256_file(scoring.qualitative) if scoring.qualitative else None,
+            "files": sorted({(file.name, sha256_file(file)) for file in files}),
+        }
+    )
+
+
+def task_digest(study: Study, name: str) -> str:
+    """Digest of all in a study that determines the score of one of its tasks, as in `scoring_digest`."""
+    file = _checked_file(name, where=f"{study.path.name}: scoring")
+    files = set() if file is None else _files_of_tasks([file], study_file=study.path)
+    return sha256_json(
+        {
+            "task": name if file is None else file.name,
+            "limit": item_limit(study.scoring.limit, name),
+            "batch_size": study.scoring.batch_size,
             "files": sorted({(file.name, sha256_file(file)) for file in files}),
         }
     )

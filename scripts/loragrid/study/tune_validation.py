@@ -12,11 +12,11 @@ from loragrid.study.expressions import EXPRESSIONS
 from loragrid.study.methods import METHODS, has_setting
 from loragrid.study.point_validation import check_point
 from loragrid.study.schema import one_of, study_error
+from loragrid.study.sections import HELDOUT_LOSS
 
 # Settings that 0 is a sensible value of in a search; a learning rate, rank or alpha of 0 trains
 # nothing.
 MAY_BE_ZERO = ("weight_decay", "dropout", "max_grad_norm")
-HELDOUT_LOSS = "heldout_loss"
 Space = Mapping[str, Mapping[str, Any]]
 
 

@@ -1,0 +1,91 @@
+"""What a search optimises: the held-out loss, or a metric of a task, scored at the end of a trial."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from loragrid.errors import UserError
+from loragrid.models.adapter_files import is_adapter
+from loragrid.models.chat_template import inspect_template
+from loragrid.models.loading import load_tokenizer
+from loragrid.models.model_files import prepared_entry
+from loragrid.study.study_file import Study
+
+if TYPE_CHECKING:
+    from loragrid.scoring.lm_eval_tasks import StudyTask
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A task and the metric that is optimised; None for the held-out loss."""
+
+    higher_is_better: bool = False
+    task: "StudyTask | None" = None
+    metric: str | None = None
+
+
+def read_objective(study: Study) -> Objective:
+    """The objective of a study's search; raises a one-line `UserError` for a metric that the task lacks.
+
+    Also for a task that cannot be built.
+    """
+    tune, where = study.tune, f"{study.path.name}: tune.objective"
+    if tune.task is None:
+        return Objective()
+    from loragrid.scoring.lm_eval_run import metric_directions
+    from loragrid.scoring.lm_eval_tasks import find_tasks
+
+    (task,) = find_tasks([tune.task], limit=study.scoring.limit).values()
+    if task.loaded is None:
+        raise UserError(f"{where}: the task {task.name} {task.reason}. Fix: use another task, or heldout_loss.")
+    directions = metric_directions(task)
+    if tune.metric not in directions:
+        known = ", ".join(f"{tune.task}:{metric}" for metric in directions)
+        raise UserError(f"{where}: not a metric of the task ({tune.metric!r}). Fix: use one of {known}.")
+    return Objective(higher_is_better=directions[tune.metric], task=task, metric=tune.metric)
+
+
+def trial_scorer(study: Study, objective: Objective, data_folder: Path) -> Callable[[Any], float] | None:
+    """A function that scores a trained model as the score stage does; None for the held-out loss.
+
+    It is scored as it was trained. On a GPU in half precision this may differ in rounding from a
+    score of the saved adapter.
+    """
+    if objective.task is None:
+        return None
+    entry = prepared_entry(study.base_entry(study.cells[0]), data_folder)
+    tokenizer = load_tokenizer(entry)
+    template = inspect_template(tokenizer, model=study.base_case.model)
+    tokenizer.chat_template = template.text
+
+    def score(model: Any) -> float:
+        import torch
+
+        from loragrid.scoring.lm_eval_model import LmEvalModel
+        from loragrid.scoring.lm_eval_run import run_task
+
+        # Not in inference mode, whose tensors the next trial's training could not use.
+        with _evaluating(model), torch.no_grad():
+            lm = LmEvalModel(model, template, batch_size=study.scoring.batch_size)
+            result = run_task(lm, objective.task)
+        return result.metrics[objective.metric]["value"]
+
+    return score
+
+
+@contextmanager
+def _evaluating(model: Any) -> Iterator[None]:
+    """The model without dropout, and with attention that takes padded batches."""
+    network = model.get_base_model() if is_adapter(model) else model
+    attention = network.config.get_text_config()._attn_implementation
+    was_training = model.training
+    model.eval()
+    # Training on a CPU uses attention by sample, which has no padding (padding_free.py).
+    network.set_attn_implementation("sdpa")
+    try:
+        yield
+    finally:
+        network.set_attn_implementation(attention)
+        model.train(was_training)
