@@ -111,7 +111,7 @@ def test_starts_on_its_own_as_the_hub_starts_it(space: Path, tmp_path: Path) -> 
     command = [str(python), "-E", "-s", "-B", str(space / "app.py")]
     with running(command, ended_by=signal.SIGTERM, cwd=work, env=environment) as process:
         page = wait_for(address, process)
-        assert page.status_code == 200 and "lr 2e-2, rank 4" in page.text
+        assert page.status_code == 200 and "learning rate 0.02" in page.text
         assert httpx.get(address, headers={"host": "someone-space.hf.space"}).status_code == 200
         assert "https://huggingface.co" in page.headers["content-security-policy"]
         assert "seed 3407" in ask_plan(client_of(address))[0]

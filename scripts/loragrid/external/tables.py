@@ -53,7 +53,6 @@ SETTINGS = {
     "scheduler": "schedule",
     "warmup_steps": "warmup_steps",
     "warmup_ratio": "warmup_ratio",
-    "warmup": "warmup_steps",
     "optim": "optimizer",
     "max_seq_length": "max_length_tokens",
     "max_seq_len": "max_length_tokens",
