@@ -246,7 +246,7 @@ def test_behind_a_login(study) -> None:
     try:
         for path in ("gradio_api/info", "config"):
             assert httpx.get(f"{address}{path}").status_code == 401
-        assert "Your plan" not in httpx.get(address).text and "lr 2e-2" not in httpx.get(address).text
+        assert "Your plan" not in httpx.get(address).text and "learning rate 0.02" not in httpx.get(address).text
         with pytest.raises(ValueError, match="credentials were not provided"):
             client_of(address)
         with httpx.Client() as session:

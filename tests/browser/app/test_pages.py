@@ -35,7 +35,7 @@ def test_compare_asks_the_chosen_models_with_one_prompt(browser, served) -> None
     page.get_by_role("option", name="p1: A rephrased prompt").click()
     page.wait_for_function("document.querySelector('#prompt textarea').value === 'A rephrased prompt'")
     page.locator("#model_3 input").click()
-    page.get_by_role("option", name="toy, lr 1e-2, rank 4, 2×4").last.click()
+    page.get_by_role("option", name="toy, base case").last.click()
     page.click("#ask")
     page.wait_for_selector("text=✓ 3 answers, seed 3407")
     assert [shown(page, f"answer_{i}") for i in (1, 2, 3)] == [BASE_PLAN, PLAN, PLAN]
