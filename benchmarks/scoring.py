@@ -93,14 +93,7 @@ def list_subjects(path: Path, results: Path) -> list[dict[str, str]]:
 
     cells = load_study(str(path)).cells
     data = str(results / "data" / cells[0].data)
-    trained = [
-        {
-            "subject": cell.run,
-            "adapter": str(results / "train" / cell.run / "adapter"),
-            "record": str(results / "train" / cell.run / "record.json"),
-        }
-        for cell in cells
-    ]
+    trained = [{"subject": cell.run, "trained": str(results / "train" / cell.run)} for cell in cells]
     return [subject | {"data": data} for subject in ({"subject": cells[0].base}, *trained)]
 
 
@@ -111,7 +104,7 @@ def lm_eval(path: Path, subject: dict[str, str], out: Path) -> list[Any]:
     study = load_study(str(path))
     entry, scoring = study.models[study.base_case.model], study.scoring
     arguments = [f"pretrained={entry.path}", "dtype=float32"]
-    arguments += [f"peft={subject['adapter']}"] if "adapter" in subject else []
+    arguments += [f"peft={subject['trained']}/adapter"] if "trained" in subject else []
     command = [Path(sys.executable).with_name("lm_eval"), "run", "--model", "hf", "--model_args", *arguments]
     command += ["--tasks", ",".join(scoring.tasks)]
     command += ["--include_path", ROOT / "config" / "tasks", "--apply_chat_template", "--log_samples"]
