@@ -91,7 +91,7 @@ def test_a_search_that_is_not_part_of_the_study_is_shown_without_a_run(tmp_path:
     assert re.search(r"which 6 trials reached, the later winner was the best of them, 0\.6\d under the median\.", text)
     assert "the best of 4 complete trials" in text
     assert 'id="figure-tune_importance"' in text and "losses of 6 trials at the first of 9 measurements" in text
-    few = importance_basis({"at": "first", "trials": 4, "shares": None}, 9)
+    few = importance_basis({"at": "first", "trials": 4, "shares": None, "left_out": []}, 9)
     assert few.startswith("With 4 trials to compare, nothing can be said")
 
 
@@ -113,7 +113,7 @@ def test_a_winner_at_the_edge_of_the_space_is_named() -> None:
     space = search_toys.TUNE["spaces"]["toy"]
     found = {
         "settings": {"parameters": space},
-        "best": {"point": {"learning_rate": 0.9, "warmup_steps": 5, "rank": 64}},
+        "best": {"point": {"learning_rate": 0.9, "weight_decay": 5, "rank": 64}},
     }
     assert edge_remarks(found) == [
         "The best learning rate is at the high end of its range: a better one may be outside it."

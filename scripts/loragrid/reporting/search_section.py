@@ -2,22 +2,25 @@
 
 from typing import Any
 
-from loragrid.formatting import duration, number, visible, whole
+from loragrid.formatting import axis_name, duration, number, visible, whole
 from loragrid.records.outcomes import Outcome
 from loragrid.reporting.comparison_tables import axis_rows
 from loragrid.reporting.page import Material
 from loragrid.reporting.sentences.axis_findings import axis_finding
 from loragrid.reporting.sentences.search import (
     TRIAL_OUTCOMES,
+    earlier_runs_text,
     edge_remarks,
     importance_basis,
-    parameter_name,
-    parameter_value,
+    objective_name,
     point_text,
     search_caveats,
     search_outcome,
+    search_path_text,
     search_setup,
+    setting_value,
 )
+from loragrid.study.search_space import coordinate
 from loragrid.study.winner import read_search
 
 
@@ -28,15 +31,18 @@ def search_section(material: Material) -> dict[str, Any] | None:
         return None
     parameters = found["settings"]["parameters"]
     return {
-        "setup": search_setup(material.study.training.budget, found),
+        "setup": search_setup(material.study.base_case.budget, found),
+        "earlier_runs": earlier_runs_text(found),
         "outcome": search_outcome(found),
         "caveats": search_caveats(found),
         "winner": _winner(material, found),
         "edges": edge_remarks(found),
         "rows": axis_rows(material, "search"),
-        "parameters": [parameter_name(name) for name in parameters],
-        "trials": [_trial(row, found) for row in sorted(found["rows"], key=_best_first)],
+        "parameters": [axis_name(name) for name in parameters],
+        "objective": objective_name(found) if found["objective"]["task"] is not None else "",
+        "trials": [_trial(row, found) for row in sorted(found["rows"], key=lambda row: _best_first(row, found))],
         "neighbours": _neighbours(found),
+        "history": search_path_text(found),
         "importance": importance_basis(found["importance"], found["settings"]["evaluations"]),
         "name": visible(found["search"], 80),
     }
@@ -67,12 +73,13 @@ def _at_full_budget(material: Material, outcome: Outcome) -> str:
     )
 
 
-def _best_first(row: dict[str, Any]) -> tuple[Any, ...]:
-    """Sorts complete trials by their loss, then the others by how far they got."""
-    complete = row["outcome"] == "complete"
-    progress = 0 if complete else _part(row)
+def _best_first(row: dict[str, Any], found: dict[str, Any]) -> tuple[Any, ...]:
+    """Sorts complete trials by the objective's value, then the others by how far they got."""
+    if row["outcome"] == "complete":
+        value = -row["value"] if found["objective"]["higher_is_better"] else row["value"]
+        return False, 0, value, row["slot"]
     loss = float("inf") if row["loss"] is None else row["loss"]
-    return not complete, -progress, loss, row["slot"]
+    return True, -_part(row), loss, row["slot"]
 
 
 def _part(row: dict[str, Any]) -> int:
@@ -85,9 +92,12 @@ def _part(row: dict[str, Any]) -> int:
 
 def _trial(row: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
     values = []
-    for name in found["settings"]["parameters"]:
+    for name, space in found["settings"]["parameters"].items():
         value = row["point"].get(name)
-        values.append({"text": "–" if value is None else parameter_value(value), "sort": value})
+        if value is None:
+            values.append({"text": "–", "sort": None})
+        else:
+            values.append({"text": setting_value(name, value), "sort": coordinate(space, value)})
     part = _part(row)
     return {
         "slot": row["slot"],
@@ -97,8 +107,10 @@ def _trial(row: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
         "reason": visible(row["reason"] or "", 200),
         "part": f"{part}/{found['settings']['evaluations']}",
         "loss": number(row["loss"], 4),
+        "value": number(row["value"], 4),
         "sort": {
             "part": part,
+            "value": row["value"],
             "loss": row["loss"],
             "tokens": row["tokens"],
             "seconds": row["seconds"],

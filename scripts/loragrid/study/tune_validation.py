@@ -14,9 +14,6 @@ from loragrid.study.point_validation import check_point
 from loragrid.study.schema import one_of, study_error
 from loragrid.study.sections import HELDOUT_LOSS
 
-# Settings that 0 is a sensible value of in a search; a learning rate, rank or alpha of 0 trains
-# nothing.
-MAY_BE_ZERO = ("weight_decay", "dropout", "max_grad_norm")
 Space = Mapping[str, Mapping[str, Any]]
 
 
@@ -29,7 +26,7 @@ def check_tune(settings: Mapping[str, Any], path: Path) -> None:
     for name, space in tune["spaces"].items():
         key = f"tune.spaces.{name}"
         for parameter, values in space.items():
-            _check_parameter(path, f"{key}.{parameter}", values, may_be_zero=parameter in MAY_BE_ZERO)
+            _check_parameter(path, f"{key}.{parameter}", values)
         _check_methods(settings["base_case"], space, path, key)
         for point in _corners(settings["base_case"], space):
             check_point(point, path, key)
@@ -40,12 +37,10 @@ def check_tune(settings: Mapping[str, Any], path: Path) -> None:
     _check_objective(tune["objective"], settings["scoring"], path)
 
 
-def _check_parameter(path: Path, key: str, values: Mapping[str, Any], *, may_be_zero: bool) -> None:
+def _check_parameter(path: Path, key: str, values: Mapping[str, Any]) -> None:
     if "choices" in values:
         return
     low, high = values["low"], values["high"]
-    if low <= 0 and not may_be_zero:
-        raise study_error(path, key, f"not above 0 ({low})", fix="give values above 0")
     if low > high:
         raise study_error(path, key, f"low is above high ({low} > {high})", fix="swap them")
     if values["log"] and low <= 0:

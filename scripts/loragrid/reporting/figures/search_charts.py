@@ -1,5 +1,6 @@
 """The figures of a search, drawn from plain values."""
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,12 +17,17 @@ MOST_TIMES_MEDIAN = 2.0
 
 @dataclass(frozen=True)
 class TrialLine:
-    """One trial: its measurements, its place on each parameter's axis (0 to 1), and how it ended."""
+    """One trial: its measurements, its place on each setting's axis, and how it ended.
+
+    `places` are from 0 to 1, None for a setting that it does not have. `value` is that of the
+    objective, of a complete trial.
+    """
 
     number: int
     tokens: list[int]
     losses: list[float]
-    places: list[float]
+    value: float | None
+    places: list[float | None]
     complete: bool
     best: bool
 
@@ -70,8 +76,30 @@ def trial_loss_curves(trials: list[TrialLine]) -> "Figure":
     return figure
 
 
+def value_history(trials: list[TrialLine], name: str, *, higher_is_better: bool) -> "Figure":
+    """The value of a task objective of each complete trial in their order, and the best so far."""
+    figure = new_figure(2.7)
+    axes = figure.subplots()
+    best, numbers, bests = None, [], []
+    for trial in sorted(trials, key=lambda trial: trial.number):
+        if not trial.complete:
+            continue
+        better = best is None or (trial.value > best if higher_is_better else trial.value < best)
+        best = trial.value if better else best
+        numbers.append(trial.number)
+        bests.append(best)
+        colour = _style(trial)[0]
+        axes.plot(trial.number, trial.value, marker="o", markersize=7 if trial.best else 5, color=colour, zorder=3)
+    axes.step(numbers, bests, where="post", color=COLOURS["s1"], linewidth=1.2)
+    axes.set_xlabel("trial")
+    axes.set_title(f"{name} at the end of each trial")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.grid(axis="x", visible=False)
+    return figure
+
+
 def parallel_coordinates(trials: list[TrialLine], parameters: list[tuple[str, list[tuple[float, str]]]]) -> "Figure":
-    """A line per trial over the parameters' axes.
+    """A line per trial over the settings' axes, with a gap at a setting that it does not have.
 
     `parameters`: name, and the marks on its axis as (place 0 to 1, text).
     """
@@ -81,9 +109,11 @@ def parallel_coordinates(trials: list[TrialLine], parameters: list[tuple[str, li
         colour, width = _style(trial)
         axes.plot(
             range(len(parameters)),
-            trial.places,
+            [math.nan if place is None else place for place in trial.places],
             color=colour,
             linewidth=width,
+            # A place between two gaps has no line.
+            marker="." if None in trial.places else None,
             alpha=1.0 if trial.best else 0.6,
         )
     for at, (_, marks) in enumerate(parameters):
@@ -110,7 +140,7 @@ def parallel_coordinates(trials: list[TrialLine], parameters: list[tuple[str, li
 def importance_bars(shares: list[tuple[str, float]]) -> "Figure":
     """Bars, largest first.
 
-    `shares`: parameter and the share of the spread of losses that it explains.
+    `shares`: setting and the share of the spread of results that it explains.
     """
     figure = new_figure(0.6 + 0.3 * len(shares))
     axes = figure.subplots()
@@ -129,7 +159,7 @@ def importance_bars(shares: list[tuple[str, float]]) -> "Figure":
         )
     axes.set_xlim(0, max(values) * 1.15 or 1)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    axes.set_title("Share of the loss explained")
+    axes.set_title("Share of the results’ spread explained")
     axes.grid(axis="y", visible=False)
     return figure
 

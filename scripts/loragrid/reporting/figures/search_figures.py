@@ -3,13 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
+from loragrid.formatting import axis_name
 from loragrid.reporting.figures import search_charts
 from loragrid.reporting.figures.search_charts import TrialLine
 from loragrid.reporting.figures.style import matplotlib_style
 from loragrid.reporting.figures.svg import PageFigures
 from loragrid.reporting.page import Material
-from loragrid.reporting.sentences.search import parameter_name, parameter_value
-from loragrid.study.search_space import coordinate
+from loragrid.reporting.sentences.search import objective_name, setting_value
+from loragrid.study.search_space import coordinate, ordered_choices
 from loragrid.study.winner import read_search
 
 
@@ -20,22 +21,27 @@ def draw_search_figures(material: Material, figures: PageFigures) -> None:
     if not trials:
         return
     with matplotlib_style():
-        history = search_charts.loss_history(trials)
-        figures.add("tune_history", history, "Held-out loss at the end of each trial, in order")
+        if found["objective"]["task"] is None:
+            history = search_charts.loss_history(trials)
+            figures.add("tune_history", history, "Held-out loss where each trial ended, in order, and the best so far")
+        elif any(trial.complete for trial in trials):
+            name = objective_name(found)
+            higher = found["objective"]["higher_is_better"]
+            history = search_charts.value_history(trials, name.capitalize(), higher_is_better=higher)
+            figures.add("tune_history", history, f"{name} at the end of each trial, in order, and the best so far")
         figures.add(
             "tune_curves",
             search_charts.trial_loss_curves(trials),
             "Held-out loss of each trial against tokens",
         )
         axes = [
-            (parameter_name(name).replace("accumulation", "accum."), _axis_marks(values))
-            for name, values in found["settings"]["parameters"].items()
+            (axis_name(name), _axis_marks(name, values)) for name, values in found["settings"]["parameters"].items()
         ]
         parallel = search_charts.parallel_coordinates(trials, axes)
         figures.add("tune_parallel", parallel, "The settings of each trial, a line per trial")
         shares = found["importance"]["shares"]
         if shares:
-            bars = [(parameter_name(name), share) for name, share in shares.items()]
+            bars = [(axis_name(name), share) for name, share in shares.items()]
             figure = search_charts.importance_bars(bars)
             figures.add("tune_importance", figure, "How much each setting explains of the loss")
 
@@ -50,7 +56,8 @@ def _trial_lines(found: Mapping[str, Any]) -> list[TrialLine]:
             # A measurement: part of the budget, updates, tokens, held-out loss.
             tokens=[tokens for _, _, tokens, _ in row["curve"]],
             losses=[loss for _, _, _, loss in row["curve"]],
-            places=[coordinate(values, row["point"][name]) for name, values in space.items()],
+            value=row["value"],
+            places=[_place(values, row["point"].get(name)) for name, values in space.items()],
             complete=row["outcome"] == "complete",
             best=row["slot"] == best,
         )
@@ -59,7 +66,11 @@ def _trial_lines(found: Mapping[str, Any]) -> list[TrialLine]:
     ]
 
 
-def _axis_marks(values: Mapping[str, Any]) -> list[tuple[float, str]]:
-    """The marks on a parameter's axis: its choices, or the ends of its range."""
-    shown = sorted(values["choices"]) if "choices" in values else [values["low"], values["high"]]
-    return [(coordinate(values, value), parameter_value(value)) for value in shown]
+def _place(values: Mapping[str, Any], value: Any) -> float | None:
+    return None if value is None else coordinate(values, value)
+
+
+def _axis_marks(name: str, values: Mapping[str, Any]) -> list[tuple[float, str]]:
+    """The marks on a setting's axis: its choices, or the ends of its range."""
+    shown = ordered_choices(values) if "choices" in values else [values["low"], values["high"]]
+    return [(coordinate(values, value), setting_value(name, value)) for value in shown]

@@ -1,20 +1,13 @@
 """The search's sentences: how trials were made, how they ended, and how far the result can be trusted."""
 
+from pathlib import PurePath
 from typing import Any
 
-from loragrid.formatting import duration, listed, number, plural, setting, whole
+from loragrid.formatting import axis_name, axis_value, duration, listed, number, plain_name, plural, whole
+from loragrid.study.run_names import value_text
 from loragrid.study.search_space import coordinate
-from loragrid.study.sections import Budget
+from loragrid.study.settings import Budget
 
-PARAMETER_NAMES = {
-    "learning_rate": "learning rate",
-    "warmup_steps": "warm-up steps",
-    "weight_decay": "weight decay",
-    "batch": "batch",
-    "accumulation": "accumulation",
-    "rank": "rank",
-    "alpha_per_rank": "alpha per rank",
-}
 TRIAL_OUTCOMES = {
     "complete": "complete",
     "pruned": "pruned",
@@ -27,31 +20,30 @@ EDGE = 0.05  # of a range: a winner this near to its end suggests that the range
 FEW_TRIALS = 30  # complete trials; the shares of fewer are called a hint
 
 
-def parameter_name(parameter: str) -> str:
-    """A searched parameter as words."""
-    return PARAMETER_NAMES[parameter]
-
-
-def parameter_value(value: float) -> str:
-    """A parameter's value, short."""
-    if isinstance(value, int):
-        return str(value)
-    if value == 0:
-        return "0"
-    return setting(value)
+def setting_value(name: str, value: Any) -> str:
+    """The value of a searched setting, short."""
+    return axis_value(name, value_text(value))
 
 
 def point_text(point: dict[str, Any]) -> str:
     """A trial's settings, listed."""
-    parts = [f"{parameter_name(key)} {parameter_value(value)}" for key, value in point.items()]
-    return ", ".join(parts)
+    return ", ".join(f"{axis_name(name)} {setting_value(name, value)}" for name, value in point.items())
+
+
+def objective_name(found: dict[str, Any]) -> str:
+    """What the search optimises, as words."""
+    task, metric = found["objective"]["task"], found["objective"]["metric"]
+    if task is None:
+        return "held-out loss"
+    # A task file is named by its path.
+    return f"{plain_name(PurePath(task).stem)}: {plain_name(metric)}"
 
 
 def search_setup(grid_budget: Budget, found: dict[str, Any]) -> str:
     """How trials train, how they are measured, and at what they are compared."""
     settings = found["settings"]
     unit, amount = next(iter(settings["budget"].items()))
-    names = listed([parameter_name(name) for name in settings["parameters"]])
+    names = listed([axis_name(name) for name in settings["parameters"]])
     rows = "all held-out rows"
     if settings["heldout_rows"] is not None:
         rows = plural(settings["heldout_rows"], "held-out row")
@@ -59,10 +51,33 @@ def search_setup(grid_budget: Budget, found: dict[str, Any]) -> str:
     if unit == "tokens":
         equal = "Trials are compared at equal tokens."
     trials, parts = plural(settings["trials"], "trial"), plural(settings["evaluations"], "equal part")
-    return (
+    text = (
         f"{trials} over {names}. Each trains for {whole(amount)} {unit} (a run of the grid: "
         f"{whole(grid_budget.amount)} {grid_budget.unit}) with the grid’s data and code. Its "
         f"held-out loss is measured on {rows} after each of {parts}. {equal}"
+    )
+    if found["objective"]["task"] is not None:
+        side = "highest" if found["objective"]["higher_is_better"] else "lowest"
+        text += (
+            f" The search looks for the {side} value of “{objective_name(found)}”, which is scored at the end of "
+            "a trial; trials are pruned by their held-out loss."
+        )
+    if "method" in settings["parameters"]:
+        text += " A setting that a trial’s method does not have is not drawn."
+    return text
+
+
+def earlier_runs_text(found: dict[str, Any]) -> str:
+    """The finished runs of the grid that the search began with; empty without any."""
+    runs = found["earlier_runs"]
+    if not runs:
+        return ""
+    unit, amount = next(iter(found["settings"]["budget"].items()))
+    began = "The sampler began with one finished run" if len(runs) == 1 else f"The sampler began with {len(runs)}"
+    return (
+        f"{began} of the grid, by {'its' if len(runs) == 1 else 'their'} held-out loss after {whole(amount)} {unit}. "
+        "There a run’s learning rate is still higher than at a trial’s end, so its loss is a little too high for a "
+        "trial’s. Such runs are neither trials nor winners."
     )
 
 
@@ -75,6 +90,14 @@ def search_outcome(found: dict[str, Any]) -> str:
     made = f"{whole(found['steps'])} of {whole(found['steps_in_full'])} were made"
     saved = f"{found['steps_saved']:.0%} of the updates that these trials would have made"
     return f"{text} Pruning saved {saved} ({made})."
+
+
+def search_path_text(found: dict[str, Any]) -> str:
+    """What the figure of the search's path shows."""
+    line = "The line is the best complete trial so far."
+    if found["objective"]["task"] is None:
+        return f"The search’s path. Each dot is a trial: filled if complete, hollow if it ended early. {line}"
+    return f"The search’s path. Each dot is a complete trial; pruned trials were not scored. {line}"
 
 
 def search_caveats(found: dict[str, Any]) -> list[str]:
@@ -93,16 +116,21 @@ def search_caveats(found: dict[str, Any]) -> list[str]:
     first = _beside_median(found["median_first_loss"], best["first_loss"])
     complete = plural(found["outcomes"]["complete"], "complete trial")
     final = f"the best of {complete}"
-    if found["median_complete_loss"] is not None:
-        final = f"{_beside_median(found['median_complete_loss'], best['loss'])} of {complete}"
+    if found["median_complete_value"] is not None:
+        final = f"{_beside_median(found['median_complete_value'], best['value'])} of {complete}"
+    value = f"final loss was {number(best['loss'], 4)}"
+    if found["objective"]["task"] is not None:
+        value = f"value of “{objective_name(found)}” was {number(best['value'], 4)}"
     measured = plural(best["measured"], "trial")
+    chosen = "its loss on held-out rows, so that loss is a little too good"
+    if found["objective"]["task"] is not None:
+        chosen = "its score on a task of this page, so that score is a little too good"
     return [
         drawn,
         f"At the first measurement, which {measured} reached, the later winner was {place} of "
-        f"them, {first}. Its final loss was {number(best['loss'], 4)}, {final}.",
+        f"them, {first}. Its {value}, {final}.",
         "Short trials favour high learning rates, because their loss falls fastest at first. The "
-        "winner was chosen by its loss on held-out rows, so that loss is a little too good. Its "
-        "run at the full budget is the test that counts.",
+        f"winner was chosen by {chosen}. Its run at the full budget is the test that counts.",
     ]
 
 
@@ -117,13 +145,13 @@ def edge_remarks(found: dict[str, Any]) -> list[str]:
         return []
     lines = []
     for name, values in found["settings"]["parameters"].items():
-        if "choices" in values or values["low"] == values["high"]:
+        if "choices" in values or values["low"] == values["high"] or name not in found["best"]["point"]:
             continue
         place = coordinate(values, found["best"]["point"][name])
         if place < EDGE or place > 1 - EDGE:
             end = "low" if place < EDGE else "high"
             lines.append(
-                f"The best {parameter_name(name)} is at the {end} end of its range: a better one may be outside it."
+                f"The best {axis_name(name)} is at the {end} end of its range: a better one may be outside it."
             )
     return lines
 
@@ -136,13 +164,18 @@ def importance_basis(found: dict[str, Any], evaluations: int) -> str:
     trials = plural(found["trials"], "trial")
     if found["shares"] is None:
         return f"With {trials} to compare, nothing can be said about which setting mattered in the search."
-    text = f"By fANOVA over the {found['trials']} complete trials; pruned trials have no final loss and are left out."
+    text = f"By fANOVA over the {found['trials']} complete trials; pruned trials have no final value and are left out."
     if found["at"] == "first":
         measurements = plural(evaluations, "measurement")
         text = (
             f"By fANOVA over the losses of {trials} at the first of {measurements}, because "
             "pruning left too few final losses: this is what mattered early."
         )
+    if found["left_out"]:
+        names = listed([axis_name(name) for name in found["left_out"]])
+        text += f" Without {names}, which not every trial has."
+    # fANOVA knows nothing of the luck of a seed.
+    text += " All trials have one seed: a share may be partly its luck."
     if found["trials"] < FEW_TRIALS:
         text += " With so few trials, take it as a hint."
     return text
