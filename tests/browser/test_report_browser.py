@@ -18,7 +18,7 @@ MEBIBYTES = [3000.0, 700.0, 2047.0, 2049.0, 900.0, 10_000.0, 1.5]
 def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("browser")
     title = "A <b>made-up</b> study with a_rather_long_word_that_does_not_break_anywhere_at_all_without_help"
-    study = synthetic.make_study(folder, title=title, grid={"learning_rate": RATES, "batch": [synthetic.BATCH]})
+    study = synthetic.make_study(folder, title=title, grid={"axes": {"learning_rate": RATES, "batch": None}})
     synthetic.make_results(
         study, folder / "results", prompts=4, output=f"A {'very' * 60}_long answer\n```\n{'x' * 300}\n```"
     )

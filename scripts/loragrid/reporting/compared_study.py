@@ -11,7 +11,7 @@ class ComparedStudy:
     """compare.json, its tables, and the names that the page uses.
 
     `labels` names each run; `setting_labels` names its setting, without the seed; `axis_names`
-    names each axis.
+    names each axis; `adopted` are the subjects of adopted adapters.
     """
 
     summary: dict[str, Any]
@@ -21,6 +21,12 @@ class ComparedStudy:
     setting_labels: dict[str, str]
     base_case_runs: tuple[str, ...]
     axis_names: dict[str, str]
+    adopted: tuple[str, ...] = ()
+
+    @property
+    def of_runs(self) -> pd.DataFrame:
+        """The comparisons with bases without those of adopted adapters, which nobody trained here."""
+        return self.comparisons[~self.comparisons["run"].isin(self.adopted)]
 
     @property
     def target(self) -> str | None:

@@ -62,6 +62,7 @@ def _compared_study(study: Study, folder: Path, outcomes: list[Outcome]) -> Comp
         setting_labels={outcome.subject: label(study, outcome, seed=False) for outcome in outcomes},
         base_case_runs=tuple(o.subject for o in outcomes if o.kind == "run" and not o.cell.arm),
         axis_names=axis_names(study),
+        adopted=tuple(study.adopted),
     )
 
 

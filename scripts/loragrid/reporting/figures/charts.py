@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MARKER = 6.0
+LONGEST_TICK = 16  # characters of a value under an axis
 LONGEST_LINE = 28  # characters of a run's name
 SERIES_SPACING = 0.16  # between the series at one value, where the values are 1 apart
 
@@ -69,11 +70,13 @@ def scores_by_value(
     for number, one in enumerate(series):
         offset = (number - (len(series) - 1) / 2) * SERIES_SPACING
         ends += _draw_series(axes, one, offset)
-    ticks = list(values)
+    # Arms of several settings have long names.
+    ticks = [fill(value, LONGEST_TICK) for value in values]
     if base_case is not None:
         left, right = base_case - 0.42, base_case + 0.42
         axes.axvspan(left, right, color=COLOURS["grid"], alpha=0.35, linewidth=0)
-        ticks[base_case] += "\nbase case"
+        if values[base_case] != "base case":
+            ticks[base_case] += "\nbase case"
     axes.set_xticks(range(len(ticks)), ticks)
     axes.set_xlim(-0.6, len(ticks) - 0.4)
     if share:

@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from loragrid.study.grid import ARMS
 from loragrid.study.run_names import value_text
 
 MOST_ROWS = 24  # of the figure of differences; the tables hold all runs
+LONGEST_VALUE = 40  # characters of a value in a figure
 MOST_CURVES = 6  # as many as there are colours
 
 
@@ -101,7 +103,9 @@ def _value(material: Material, axis: str, outcome: Outcome) -> Any:
 
 def short_value(material: Material, axis: str, outcome: Outcome) -> str:
     """The run's value on an axis, short."""
-    return visible(axis_value(axis, value_text(_value(material, axis, outcome))), 24)
+    return shorten(
+        visible(axis_value(axis, value_text(_value(material, axis, outcome)))), LONGEST_VALUE, placeholder="…"
+    )
 
 
 def draw_losses(material: Material, figures: PageFigures, axis: str) -> None:

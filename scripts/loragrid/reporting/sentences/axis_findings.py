@@ -4,12 +4,14 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from loragrid.comparing.axis_pairs import UNTRAINED
 from loragrid.comparing.statistics.paired_statistics import UNSURE
 from loragrid.formatting import axis_value, detectable, listed, plain_name, plural
 from loragrid.reporting.compared_study import ComparedStudy
 from loragrid.reporting.sentences.findings import Headline, difference, start
 from loragrid.reporting.sentences.interactions import movement_text, moving_pairs
 from loragrid.reporting.sentences.limits import reason_text
+from loragrid.study.grid import ARMS, NAMED, TIED
 
 # Findings on other tasks that the first answers name; the tables have all of them.
 MOST_ELSEWHERE = 3
@@ -19,6 +21,8 @@ def what_mattered(compared: ComparedStudy) -> Headline:
     """Which axes have a value with a proved effect on the main target, and which have none."""
     question = "Which setting mattered?"
     rows = compared.axes[compared.axes["task"] == compared.target]
+    # Training against no training is the first question, and no setting.
+    rows = rows[~((rows.get("axis") == "method") & (rows.get("value") == UNTRAINED))]
     if rows.empty or (rows["verdict"] == "").all():
         reasons = "".join(f" {_not_compared(rows, axis, compared)}." for axis in dict.fromkeys(rows.get("axis", ())))
         text = f"No setting could be compared with the base case yet.{reasons}"
@@ -63,7 +67,7 @@ def _sort_axes(rows: pd.DataFrame, compared: ComparedStudy) -> AxesFound:
             least = detectable(judged["detectable"].max(skipna=False), compared.unit)
             found.still.append(f"{compared.axis(axis)} ({least})")
             for value, verdict, default, tasks in proved_elsewhere(compared, axis):
-                found.elsewhere.append(f"{compared.axis(axis)} {value} is {verdict} than {default} on {tasks}")
+                found.elsewhere.append(f"{_named(axis, value, compared)} is {verdict} than {default} on {tasks}")
         else:
             found.not_compared.append(_not_compared(rows, axis, compared))
     return found
@@ -113,7 +117,14 @@ def _step(row: pd.Series, axis: str, compared: ComparedStudy) -> str:
     direction = "higher" if row["difference"] > 0 else "lower"
     judged = "" if compared.higher_is_better else f", which is {row['verdict']}"
     value, default = (axis_value(axis, row[key]) for key in ("value", "base_case_value"))
-    return f"{compared.axis(axis)} {value} scored {amount} {direction} than {default}{judged}"
+    if axis in ARMS:
+        default = "the base case"
+    return f"{_named(axis, value, compared)} scored {amount} {direction} than {default}{judged}"
+
+
+def _named(axis: str, value: str, compared: ComparedStudy) -> str:
+    """A value with its axis; an arm of several settings is named by itself."""
+    return value if axis in (TIED, NAMED) else f"{compared.axis(axis)} {value}"
 
 
 def axis_finding(compared: ComparedStudy, axis: str) -> str:

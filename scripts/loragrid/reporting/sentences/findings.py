@@ -68,7 +68,7 @@ def not_scored(compared: ComparedStudy) -> str:
 def did_it_help(compared: ComparedStudy) -> Headline:
     """How many settings beat their base on the main target, and by how much the base case did."""
     question = "Did fine-tuning help?"
-    rows = compared.comparisons[compared.comparisons["task"] == compared.target]
+    rows = compared.of_runs[compared.of_runs["task"] == compared.target]
     rows = rows[rows["verdict"] != ""]
     rest = not_scored(compared)
     if rows.empty:
@@ -98,7 +98,7 @@ def did_it_help(compared: ComparedStudy) -> Headline:
 
 def _other_targets(compared: ComparedStudy) -> str:
     """How many settings are proved better on the other tasks that training should improve."""
-    rows = compared.comparisons
+    rows = compared.of_runs
     rows = rows[(rows["group"] == "target") & (rows["task"] != compared.target) & (rows["verdict"] != "")]
     parts = [
         f"{plain_name(task)}: {(found['verdict'] == BETTER).sum()} of {len(found)} better"

@@ -26,7 +26,7 @@ def answers(compared: ComparedStudy) -> list[Headline]:
 def what_was_forgotten(compared: ComparedStudy) -> Headline:
     """Which settings did worse than their base on the retention tasks."""
     question = "What was forgotten?"
-    rows = compared.comparisons
+    rows = compared.of_runs
     rows = rows[(rows["group"] == "retention") & (rows["verdict"] != "")]
     if rows.empty:
         text = "The study names no retention task, or none could be compared."
@@ -109,8 +109,8 @@ def _mean_changes(runs: list[str], compared: ComparedStudy) -> list[str]:
         if case["kept_high"] < 0 and case["run"] not in runs:
             text += ", not proved on any single task"
         parts.append(f"{text}.")
-    count = len(compared.summary["trade_offs"])
-    ships = sum(row["ship"] == SHIP for row in compared.summary["trade_offs"])
+    of_runs = [row for row in compared.summary["trade_offs"] if row["run"] not in compared.adopted]
+    count, ships = len(of_runs), sum(row["ship"] == SHIP for row in of_runs)
     verb = "are" if ships > 1 else "is"
     parts.append(f"{ships or 'None'} of {count} {verb} fit to ship on this evidence.")
     return parts
