@@ -52,6 +52,7 @@ clean:
 $(VENV)/.study: requirements.txt pyproject.toml scripts/tools/install_torch.sh
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: loragrid needs Python 3.11 or newer: make study PYTHON=python3.12")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "loragrid: installing the packages of requirements.txt into $(VENV); this takes about five minutes and 2 GB"
 	sh scripts/tools/install_torch.sh $(BIN) requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .

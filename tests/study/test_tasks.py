@@ -73,3 +73,10 @@ def test_an_unknown_task_is_named_with_its_key(folder: Path) -> None:
     message = r"^mine\.yaml: scoring\.retention\[1\]: unknown task \('arc_eazy'\)\. Fix: use arc_easy"
     with pytest.raises(UserError, match=message):
         digest(folder)
+
+
+def test_a_task_file_beside_the_study_may_be_meant(folder: Path) -> None:
+    (folder / "opposites.yaml").write_text("task: opposites\n")
+    write(folder, retention=["oposites"])
+    with pytest.raises(UserError, match=r"unknown task \('oposites'\)\. Fix: use .*opposites\.yaml"):
+        digest(folder)

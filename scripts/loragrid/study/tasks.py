@@ -36,7 +36,7 @@ def scoring_digest(study: Study) -> str:
     file_of = {}
     for group in ("target", "retention"):
         for index, name in enumerate(getattr(scoring, group)):
-            file_of[name] = _checked_file(name, where=f"{study.path.name}: scoring.{group}[{index}]")
+            file_of[name] = _checked_file(name, study.path, key=f"scoring.{group}[{index}]")
     # File names instead of paths, so that moving a study scores nothing again.
     called = {name: name if file is None else file.name for name, file in file_of.items()}
     limit = scoring.limit
@@ -56,7 +56,7 @@ def scoring_digest(study: Study) -> str:
 
 def task_digest(study: Study, name: str) -> str:
     """Digest of all in a study that determines the score of one of its tasks, as in `scoring_digest`."""
-    file = _checked_file(name, where=f"{study.path.name}: scoring")
+    file = _checked_file(name, study.path, key="scoring")
     files = set() if file is None else _files_of_tasks([file], study_file=study.path)
     return sha256_json(
         {
@@ -68,10 +68,10 @@ def task_digest(study: Study, name: str) -> str:
     )
 
 
-def _checked_file(name: str, *, where: str) -> Path | None:
+def _checked_file(name: str, study_file: Path, *, key: str) -> Path | None:
     file = task_file(name)
     if file is None and name != HELDOUT_LOSS and name not in stock_tasks():
-        raise unknown_task(name, where=where)
+        raise unknown_task(name, where=f"{study_file.name}: {key}", beside=study_file.parent)
     return file
 
 
@@ -96,10 +96,15 @@ def item_limit(limit: int | Mapping[str, int | None] | None, task: str) -> int |
     return limit
 
 
-def unknown_task(name: str, *, where: str = "scoring") -> UserError:
-    """The error about an unknown task name, with names close to it; `where` is its file and key."""
-    close = difflib.get_close_matches(name, [*_names_in(TASKS), *stock_tasks(), HELDOUT_LOSS], n=3)
-    fix = "use a task of config/tasks or of `lm_eval ls tasks`"
+def unknown_task(name: str, *, where: str = "scoring", beside: Path | None = None) -> UserError:
+    """The error about an unknown task name, with names close to it.
+
+    `where` is its file and key, `beside` the folder of the study file, whose task files may be meant.
+    """
+    own = {} if beside is None else {file.stem: file.name for file in sorted(beside.glob("*.yaml"))}
+    close = difflib.get_close_matches(name, [*own, *_names_in(TASKS), *stock_tasks(), HELDOUT_LOSS], n=3)
+    close = [own.get(found, found) for found in close]
+    fix = "use a task of config/tasks or of `lm_eval ls tasks`, or the path of a task file"
     if close:
         fix = f"use {' or '.join(close)}"
     return UserError(f"{where}: unknown task ({name!r}). Fix: {fix}.")
