@@ -2,7 +2,7 @@
 
 import pytest
 
-from loragrid import formatting
+from loragrid import formatting, setting_texts
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ from loragrid import formatting
         (formatting.p_value(0.04321), "0.043"),
         (formatting.p_value(0.4321), "0.43"),
         (formatting.between(-1.10, -0.9, "plain"), "−1.10 to −0.90"),
-        (formatting.axis_value("learning_rate", "0.0003"), "3e−4"),
+        (setting_texts.axis_value("learning_rate", "3e-4"), "3e−4"),
         (formatting.duration(9.96), "10.0 s"),
         (formatting.duration(89), "89 s"),
         (formatting.duration(4000), "66.7 min"),

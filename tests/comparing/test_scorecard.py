@@ -64,6 +64,21 @@ def test_larger_batches(value: str, verdict: str, wanted: str) -> None:
     assert result([axis_row("batch", value, "2x4", -0.2, 0.1, verdict)], "large_batches_hurt")[0] == wanted
 
 
+@pytest.mark.parametrize(
+    "value, base, verdict, wanted",
+    [
+        ("attention", "all-linear", "worse", "agrees"),
+        ("attention", "all-linear", "better", "disagrees"),
+        ("all-linear", "attention", "better", "agrees"),
+        ("attention", "all-linear", "can't tell", "can't tell"),
+        ("mlp", "all-linear", "worse", "not tested"),
+    ],
+)
+def test_attention_alone(value: str, base: str, verdict: str, wanted: str) -> None:
+    row = axis_row("target_modules", value, base, -0.2, 0.1, verdict)
+    assert result([row], "attention_alone_is_worse")[0] == wanted
+
+
 def test_what_could_not_be_compared_decides_nothing() -> None:
     row = axis_row("batch", "4x8", "2x4", -0.2, 0.1, "") | {"reason": "unequal_training_tokens", "token_ratio": 4.0}
     why = {"reason": "unequal_training_tokens", "task": "t", "token_ratio": 4.0}
@@ -77,7 +92,7 @@ def test_what_the_grid_does_not_hold_is_not_tested() -> None:
         "large_batches_hurt": ("not tested", {"code": "not_varied", "axis": "batch"}),
         "one_best_rate_at_every_rank": ("not tested", {"code": "needs_rates_at_each_value", "axis": "rank"}),
         "ten_times_the_rate_of_full_tuning": ("not tested", {"code": "needs_other_runs"}),
-        "attention_alone_is_worse": ("not tested", {"code": "needs_other_runs"}),
+        "attention_alone_is_worse": ("not tested", {"code": "not_varied", "axis": "target_modules"}),
         "forgets_less_than_full_tuning": ("not tested", {"code": "needs_other_runs"}),
         "four_bits_are_enough": ("not tested", {"code": "needs_two_precisions"}),
     }

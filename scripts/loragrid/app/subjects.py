@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from loragrid.errors import UserError, one_line, print_line
-from loragrid.formatting import axis_name, axis_value, visible
+from loragrid.formatting import visible
 from loragrid.models.adapter_files import trained_folder, trained_sha256
 from loragrid.models.adopted_adapters import adapter_folder, check_adapter_folder, fetch_adapter
 from loragrid.records.record import RunRecord, read_record
 from loragrid.scoring.subjects import check_weights
+from loragrid.setting_texts import axis_name, axis_value
 from loragrid.study.grid import ARMS, SEARCHED, Cell, base_case_on
 from loragrid.study.run_names import value_text
 from loragrid.study.sections import ModelEntry

@@ -49,6 +49,9 @@ class StudyCells:
         if self.axes.empty or axis not in set(self.axes["axis"]):
             return NOT_TESTED, {"code": "not_varied", "axis": axis}
         row = self.axes[self.axes["axis"] == axis].iloc[0]
+        if row["verdict"] != "":
+            # The axis has other values than those that the finding is about.
+            return NOT_TESTED, {"code": "not_varied", "axis": axis}
         names = [name for name in ("reason", "task", "units", "unscored", "token_ratio") if name in row]
         return UNSURE, {"code": "not_compared", "row": {name: row[name] for name in names}}
 
@@ -115,6 +118,23 @@ def larger_is(rule: dict[str, Any], cells: StudyCells) -> RuleResult:
     if all(supports):
         return AGREES, why
     return (UNSURE if any(supports) else DISAGREES), why
+
+
+def value_is(rule: dict[str, Any], cells: StudyCells) -> RuleResult:
+    """Agrees when one named value is proved worse (or better) than the other, disagrees when the other way round."""
+    axis, values = rule["axis"], {rule["value"], rule["than"]}
+    rows = cells.of_axis(axis)
+    if not rows.empty:
+        rows = rows[[{row["value"], row["base_case_value"]} == values for _, row in rows.iterrows()]]
+    if rows.empty:
+        return cells.without_rows(axis)
+    row = rows.iloc[0]
+    if row["verdict"] == UNSURE:
+        return UNSURE, {"code": "differences", "rows": [_row(row)]}
+    opposite = WORSE if rule["direction"] == BETTER else BETTER
+    expected = rule["direction"] if row["value"] == rule["value"] else opposite
+    why = {"code": "proved_differences", "rows": [_row(row)]}
+    return (AGREES if row["verdict"] == expected else DISAGREES), why
 
 
 def same_best_rate(rule: dict[str, Any], cells: StudyCells) -> RuleResult:
@@ -187,6 +207,7 @@ def needs(*_: Any) -> RuleResult:
 RULES: dict[str, Callable[..., RuleResult]] = {
     "little_effect": little_effect,
     "larger_is": larger_is,
+    "value_is": value_is,
     "same_best_rate": same_best_rate,
     "precision": precision,
     "needs": needs,

@@ -2,13 +2,14 @@
 
 from typing import Any
 
-from loragrid.formatting import axis_name, listed, visible
+from loragrid.formatting import listed, visible
 from loragrid.reporting.figures.design_figures import MOST_LINES, heat_name
 from loragrid.reporting.page import Material, departure_text
 from loragrid.reporting.sentences.along import along_sentence
 from loragrid.reporting.sentences.findings import start
 from loragrid.reporting.sentences.interactions import families_text, interaction_finding
 from loragrid.reporting.sentences.learning_curves import curve_finding, seeds_text, tokens_text
+from loragrid.setting_texts import axis_name
 
 
 def interaction_parts(material: Material) -> list[dict[str, Any]]:

@@ -10,10 +10,11 @@ import pandas as pd
 from loragrid.comparing.axis_pairs import study_axes
 from loragrid.comparing.study_results import SCHEMA
 from loragrid.errors import UserError
-from loragrid.formatting import axis_name, axis_value, listed, plain_name, plural, visible
+from loragrid.formatting import listed, plain_name, plural, visible
 from loragrid.records.outcomes import Outcome, data_cards
 from loragrid.reporting.compared_study import ComparedStudy
 from loragrid.runtime.atomic_files import read_json
+from loragrid.setting_texts import axis_name, axis_value
 from loragrid.study.completion import setting_names
 from loragrid.study.grid import ARMS
 from loragrid.study.run_names import value_text

@@ -6,9 +6,10 @@ from typing import Any
 import pandas as pd
 
 from loragrid.comparing.axis_pairs import size_of
-from loragrid.formatting import axis_name, axis_value, duration, number, score, visible, whole
+from loragrid.formatting import duration, number, score, visible, whole
 from loragrid.records.outcomes import Outcome
 from loragrid.reporting.page import Material
+from loragrid.setting_texts import axis_name, axis_value
 from loragrid.study.completion import setting_names
 from loragrid.study.grid import Cell
 from loragrid.study.run_names import value_text

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from loragrid.formatting import axis_name, duration, number, visible, whole
+from loragrid.formatting import duration, number, visible, whole
 from loragrid.records.outcomes import Outcome
 from loragrid.reporting.comparison_tables import axis_rows
 from loragrid.reporting.page import Material
@@ -20,6 +20,7 @@ from loragrid.reporting.sentences.search import (
     search_setup,
     setting_value,
 )
+from loragrid.setting_texts import axis_name
 from loragrid.study.search_space import coordinate
 from loragrid.study.winner import read_search
 

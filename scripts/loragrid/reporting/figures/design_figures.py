@@ -2,14 +2,16 @@
 
 from typing import Any
 
-from loragrid.formatting import axis_name, axis_value, plain_name, visible
+from loragrid.formatting import plain_name, visible
 from loragrid.reporting.figures.charts import Estimate
 from loragrid.reporting.figures.curve_charts import ChangeLine, RowsCurve, over_rows, over_tokens
 from loragrid.reporting.figures.heat_map import HeatMap, heat_map
 from loragrid.reporting.figures.loss_chart import series_colour
+from loragrid.reporting.figures.study_figures import in_two_lines
 from loragrid.reporting.figures.style import matplotlib_style
 from loragrid.reporting.figures.svg import PageFigures
 from loragrid.reporting.page import Material
+from loragrid.setting_texts import axis_name, axis_value
 from loragrid.study.tasks import HELDOUT_LOSS
 
 MOST_LINES = 6  # as many as there are colours
@@ -107,7 +109,7 @@ def _line(material: Material, number: int, row: dict[str, Any], part: str) -> Ch
     colour = "s0" if is_case else series_colour(max(0, number - 1))
     start = Estimate(0.0, 0.0, 0.0)
     return ChangeLine(
-        visible(material.compared.setting_labels[row["run"]], 28),
+        in_two_lines(material.compared.setting_labels[row["run"]]),
         colour,
         [0.0, *(moment["tokens"] for moment in moments)],
         [start, *(Estimate(*moment[part]) for moment in moments)],

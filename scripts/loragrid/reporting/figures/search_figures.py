@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
-from loragrid.formatting import axis_name
 from loragrid.reporting.figures import search_charts
 from loragrid.reporting.figures.search_charts import TrialLine
 from loragrid.reporting.figures.style import matplotlib_style
 from loragrid.reporting.figures.svg import PageFigures
 from loragrid.reporting.page import Material
 from loragrid.reporting.sentences.search import objective_name, setting_value
+from loragrid.setting_texts import axis_name
 from loragrid.study.search_space import coordinate, ordered_choices
 from loragrid.study.winner import read_search
 

@@ -2,7 +2,7 @@
 
 import math
 from pathlib import Path
-from textwrap import shorten
+from textwrap import fill, shorten
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import pandas as pd
 from loragrid.comparing.axis_pairs import BASE_CASE, size_on, study_axes, value_on
 from loragrid.comparing.run_evidence import read_loss_path
 from loragrid.comparing.statistics.paired_statistics import BETTER, WORSE
-from loragrid.formatting import axis_name, axis_value, plain_name, visible
+from loragrid.formatting import plain_name, visible
 from loragrid.records.outcomes import Outcome
 from loragrid.reporting.figures import charts
 from loragrid.reporting.figures.charts import Estimate, RunChange, ScoreSeries
@@ -20,10 +20,12 @@ from loragrid.reporting.figures.style import matplotlib_style
 from loragrid.reporting.figures.svg import PageFigures
 from loragrid.reporting.figures.trade_off_chart import trade_off
 from loragrid.reporting.page import Material
+from loragrid.setting_texts import axis_name, axis_value
 from loragrid.study.grid import ARMS
 from loragrid.study.run_names import value_text
 
 MOST_ROWS = 24  # of the figure of differences; the tables hold all runs
+LONGEST_LABEL = 24  # characters of a line of a label
 LONGEST_VALUE = 40  # characters of a value in a figure
 MOST_CURVES = 6  # as many as there are colours
 
@@ -108,6 +110,11 @@ def short_value(material: Material, axis: str, outcome: Outcome) -> str:
     )
 
 
+def in_two_lines(name: str) -> str:
+    """A long name of a line, which would take the room of the plot."""
+    return fill(name, LONGEST_LABEL, max_lines=2, placeholder="…")
+
+
 def draw_losses(material: Material, figures: PageFigures, axis: str) -> None:
     """Loss curves of the runs on one axis."""
     runs = [outcome for outcome in runs_on_axis(material, axis) if outcome.record]
@@ -122,9 +129,9 @@ def draw_losses(material: Material, figures: PageFigures, axis: str) -> None:
         folder = material.results / "train" / outcome.subject
         path = read_loss_path(folder / outcome.record.losses_file)
         if path is not None:
-            curves.append(path_curve(short_value(material, axis, outcome), colour, path))
+            curves.append(path_curve(in_two_lines(short_value(material, axis, outcome)), colour, path))
     if any(curve.heldout[0] for curve in curves):
-        values = ", ".join(curve.label for curve in curves)
+        values = ", ".join(" ".join(curve.label.split()) for curve in curves)
         description = f"Loss against training tokens by {axis_name(axis)}: {values}"
         figures.add(f"loss_{axis}", loss_curves(curves), description)
 

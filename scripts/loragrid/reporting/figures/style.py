@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
-from textwrap import fill
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -35,7 +34,6 @@ PAIR_HEIGHT_INCHES = 3.1  # of the scores and the losses of an axis, drawn side 
 TEXT_POINTS = 10
 # Between neighbouring labels, as a share of the axis: one line of text in figures of these heights.
 LABEL_GAP = 0.075
-LONGEST_LABEL = 24  # characters of a line of a label
 
 MATPLOTLIB_SETTINGS = {
     # A fixed salt makes the SVG's ids, and with them its bytes, the same each time.
@@ -118,7 +116,7 @@ def label_line_ends(axes: "Axes", ends: list[LineEnd]) -> None:
     heights = spread_labels([min(end.y, high) for end in ends], (high - low) * LABEL_GAP)
     for end, height in zip(ends, heights):
         axes.annotate(
-            fill(end.name, LONGEST_LABEL, max_lines=2, placeholder="…"),
+            end.name,
             (1.0, (height - low) / (high - low)),
             xycoords="axes fraction",
             xytext=(5, 0),

@@ -6,11 +6,12 @@ import pandas as pd
 
 from loragrid.comparing.axis_pairs import UNTRAINED
 from loragrid.comparing.statistics.paired_statistics import UNSURE
-from loragrid.formatting import axis_value, detectable, listed, plain_name, plural
+from loragrid.formatting import detectable, listed, plain_name, plural
 from loragrid.reporting.compared_study import ComparedStudy
 from loragrid.reporting.sentences.findings import Headline, difference, start
 from loragrid.reporting.sentences.interactions import movement_text, moving_pairs
 from loragrid.reporting.sentences.limits import reason_text
+from loragrid.setting_texts import axis_value
 from loragrid.study.grid import ARMS, NAMED, TIED
 
 # Findings on other tasks that the first answers name; the tables have all of them.

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from loragrid.formatting import axis_name, axis_value, listed, number, plain_name, plural, visible
+from loragrid.formatting import listed, number, plain_name, plural, visible
+from loragrid.setting_texts import axis_name, axis_value
 
 # What runs can differ in beside the axes: code of compare → words.
 DIFFERENT = {

@@ -7,9 +7,10 @@ from typing import Any
 
 from loragrid.comparing.literature import LITERATURE, PublishedFinding, load_findings
 from loragrid.errors import UserError
-from loragrid.formatting import axis_name, axis_value, between, change, decimals, listed, plain_name, plural, setting
+from loragrid.formatting import between, change, decimals, listed, plain_name, plural, setting
 from loragrid.reporting.compared_study import ComparedStudy
 from loragrid.reporting.sentences.limits import reason_text
+from loragrid.setting_texts import axis_name, axis_value
 
 
 def scorecard_rows(compared: ComparedStudy) -> list[dict[str, Any]]:

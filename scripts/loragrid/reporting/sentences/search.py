@@ -3,7 +3,8 @@
 from pathlib import PurePath
 from typing import Any
 
-from loragrid.formatting import axis_name, axis_value, duration, listed, number, plain_name, plural, whole
+from loragrid.formatting import duration, listed, number, plain_name, plural, whole
+from loragrid.setting_texts import axis_name, axis_value
 from loragrid.study.run_names import value_text
 from loragrid.study.search_space import coordinate
 from loragrid.study.settings import Budget
@@ -73,9 +74,9 @@ def earlier_runs_text(found: dict[str, Any]) -> str:
     if not runs:
         return ""
     unit, amount = next(iter(found["settings"]["budget"].items()))
-    began = "The sampler began with one finished run" if len(runs) == 1 else f"The sampler began with {len(runs)}"
     return (
-        f"{began} of the grid, by {'its' if len(runs) == 1 else 'their'} held-out loss after {whole(amount)} {unit}. "
+        f"The sampler began with {plural(len(runs), 'finished run')} of the grid, "
+        f"by {'its' if len(runs) == 1 else 'their'} held-out loss after {whole(amount)} {unit}. "
         "There a run’s learning rate is still higher than at a trial’s end, so its loss is a little too high for a "
         "trial’s. Such runs are neither trials nor winners."
     )
