@@ -15,6 +15,7 @@ from loragrid.errors import run_main
 from loragrid.planning.plan_inputs import gather_inputs
 from loragrid.planning.plan_page import format_table, render_page
 from loragrid.planning.plan_rows import base_rows, default_rows, plan_row, task_rows, totals
+from loragrid.planning.plan_texts import setting
 from loragrid.runtime.atomic_files import write_csv, write_json, write_text
 from loragrid.study.study_file import Study, load_study
 
@@ -51,7 +52,8 @@ def write_plan_files(plan: dict[str, Any], *, results: Path, page_file: Path) ->
     rows = []
     for cell in plan["cells"]:
         row = {key: value for key, value in cell.items() if key != "flops_by_part"}
-        rows.append(row | {"fit_by": "; ".join(row["fit_by"] or [])})
+        row |= {key: setting(value) for key, value in row.items() if isinstance(value, dict | list)}
+        rows.append(row | {"fit_by": "; ".join(cell["fit_by"] or [])})
     write_csv(results / "plan" / "plan.csv", rows)
     write_text(page_file, render_page(plan))
     # Last, so that a reader who finds plan.json finds the other files of the same plan.
