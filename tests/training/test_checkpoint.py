@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from loragrid.errors import Failed, UserError
-from loragrid.training.checkpoint_files import MANIFEST, REQUIRED, STATE
+from loragrid.training.checkpoint_files import ADAPTER_FILES, MANIFEST, REQUIRED, STATE
 from loragrid.training.checkpoints import CheckpointStore
 from tests.fixtures.checkpoint_toys import (
     FINGERPRINT,
@@ -37,7 +37,7 @@ TOUCHES = {
 def test_newest_is_found_with_its_state(saved: Path) -> None:
     found = store(saved).newest_good(print)
     assert (found.step, found.state, found.fingerprint) == (10, {"at": 10}, FINGERPRINT)
-    assert {entry.name for entry in found.path.iterdir()} == REQUIRED | {MANIFEST}
+    assert {entry.name for entry in found.path.iterdir()} == REQUIRED | ADAPTER_FILES | {MANIFEST}
 
 
 def test_no_checkpoint_is_none(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from loragrid.runtime.atomic_files import sha256_file, sha256_json
 from loragrid.training import checkpoint_files
-from loragrid.training.checkpoint_files import MANIFEST, REQUIRED, BrokenCheckpoint, verify
+from loragrid.training.checkpoint_files import ADAPTER_FILES, MANIFEST, REQUIRED, BrokenCheckpoint, verify
 from tests.fixtures.checkpoint_toys import (
     flip_a_bit,
     newest,
@@ -20,7 +20,7 @@ from tests.fixtures.checkpoint_toys import (
     write_checkpoint,
 )
 
-FILES = sorted(REQUIRED | {MANIFEST})
+FILES = sorted(REQUIRED | ADAPTER_FILES | {MANIFEST})
 
 
 def _empty(path: Path) -> None:

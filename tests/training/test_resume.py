@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from loragrid.errors import Paused, UserError
-from tests.fixtures.run_faults import assert_equal, stop_at
+from tests.fixtures.run_faults import assert_equal, kill_while_keeping, stop_at, weight_files
 from tests.fixtures.train_toys import Toy, make_toy
 
 
@@ -61,7 +61,7 @@ def test_checkpoint_of_other_data_is_refused(toy: Toy, stopped: Path, tmp_path: 
 @pytest.mark.parametrize(
     ("changes", "field"),
     [
-        ({"base_case__rank": 8}, "settings.rank"),
+        ({"base_case__rank": 8, "base_case__alpha": 4}, "settings.rank"),
         ({"base_case__learning_rate": 2.0e-2}, "settings.learning_rate"),
         ({"base_case__seed": 8}, "settings.seed"),
         ({"base_case__batch": [2, 4]}, "settings.batch"),
@@ -124,3 +124,48 @@ def test_eight_bit_optimizer_resumes_bitwise(toy_llama: Path, tmp_path: Path, mo
     assert state[0]["__bnb_optimizer_quant_state__"]["state1"].dtype == torch.uint8
     toy.train(tmp_path / "run")
     assert_equal(tmp_path / "run", tmp_path / "reference")
+
+
+def test_weights_along_a_run_survive_kills_and_are_those_of_an_undisturbed_run(toy_llama: Path, tmp_path: Path) -> None:
+    """Killed before they are written, while they are, and right after: nothing is lost and nothing is half."""
+    toy = make_toy(tmp_path, toy_llama, scoring__at=[0.25, 0.5, 1.0])
+    assert toy.train(tmp_path / "reference").kept_at == (0.25, 0.5)
+    expected = weight_files(tmp_path / "reference")
+    assert {name.rpartition("/")[0] for name in expected} == {"adapter", "along/0.25/adapter", "along/0.5/adapter"}
+    # The weights of a share are those of a run that stopped there.
+    for moment in ("before", "during", "after"):
+        for share in (0.25, 0.5):
+            kill_while_keeping(toy, tmp_path / moment, share=share, moment=moment)
+        assert (tmp_path / moment / "along" / "0.5" / "adapter").exists() == (moment == "after")
+        record = toy.train(tmp_path / moment)
+        assert record.kept_at == (0.25, 0.5) and [s.ended for s in record.sessions[:2]] == ["killed"] * 2
+        assert_equal(tmp_path / moment, tmp_path / "reference")
+
+
+def test_keeping_weights_along_a_run_changes_nothing_else(
+    toy: Toy, reference: Path, toy_llama: Path, tmp_path: Path
+) -> None:
+    """It is no part of a run's identity."""
+    kept = make_toy(tmp_path, toy_llama, scoring__at=[0.1, 0.5, 0.99])
+    assert kept.cell.run == toy.cell.run and kept.train(tmp_path / "run").kept_at == (0.1, 0.5, 0.99)
+    names = {name: content for name, content in weight_files(tmp_path / "run").items() if "along" not in name}
+    assert names == weight_files(reference)
+    # 0.99 of twelve updates are all twelve.
+    end = weight_files(tmp_path / "run")["along/0.99/adapter/adapter_model.safetensors"]
+    assert end == names["adapter/adapter_model.safetensors"]
+
+
+def test_a_share_that_a_resumed_run_had_passed_is_named(
+    stopped: Path, toy_llama: Path, tmp_path: Path, capfd: Any
+) -> None:
+    later = make_toy(tmp_path / "toy", toy_llama, scoring__at=[0.5, 1.0])
+    assert later.train(shutil.copytree(stopped, tmp_path / "run")).kept_at == ()
+    assert "no weights at 0.5 of the budget: the run had passed it" in capfd.readouterr().err
+
+
+def test_a_run_that_starts_again_removes_weights_of_the_earlier_start(toy: Toy, stopped: Path, tmp_path: Path) -> None:
+    out = shutil.copytree(stopped, tmp_path / "run")
+    (out / "along" / "0.5" / "adapter").mkdir(parents=True)
+    shutil.rmtree(out / "checkpoints")
+    toy.train(out)
+    assert not (out / "along").exists()

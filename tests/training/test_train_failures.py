@@ -108,7 +108,7 @@ def test_other_cells_train_after_one_ran_out_of_memory(
     """In the tables one is failed, with its reason, and the other trained."""
     path = write_study(tmp_path, toy_llama)
     settings = yaml.safe_load(path.read_text())
-    settings["grid"]["learning_rate"] = [1.0e-2, 1.0e-3]
+    settings["grid"] = {"axes": {"learning_rate": [1.0e-2, 1.0e-3]}}
     path.write_text(yaml.safe_dump(settings))
     study = load_study(str(path))
     first, second = study.cells

@@ -83,7 +83,7 @@ def test_missing_unsloth_is_one_line(toy_llama: Path, tmp_path: Path) -> None:
     for name, device in (("unsloth", "cpu"), ("auto", "cuda")):
         with pytest.raises(
             UserError,
-            match=r"pip install -r requirements-gpu\.txt, or set training\.backend to trl",
+            match=r"pip install -r requirements-gpu\.txt, or set backend to trl",
         ):
             choose_backend(name, device=device)
     toy = make_toy(tmp_path, toy_llama, base_case__backend="unsloth")
