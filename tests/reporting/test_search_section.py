@@ -3,10 +3,19 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from loragrid.reporting.sentences.search import edge_remarks, importance_basis, search_caveats
+from loragrid.reporting.search_section import _best_first
+from loragrid.reporting.sentences.search import (
+    earlier_runs_text,
+    edge_remarks,
+    importance_basis,
+    objective_name,
+    point_text,
+    search_caveats,
+)
 from loragrid.searching.trials import search_name
 from loragrid.study.study_file import Study, load_study
 from loragrid.study.winner import read_search
@@ -15,15 +24,14 @@ from tests.fixtures.pages import SECTIONS, compare_and_report
 from tune import write_result
 
 
-def make(folder: Path, *, enabled: bool = True, trials: int = 24, scored: bool = True) -> tuple[Study, dict]:
-    """A made-up study whose search is done, and whose winner has been trained and scored."""
-    space = search_toys.TUNE["spaces"]["toy"]
-    tune = search_toys.TUNE | {
-        "enabled": enabled,
-        "trials": trials,
-        "budget": {"tokens": 900},
-        "spaces": {"toy": space},
-    }
+def make(
+    folder: Path, *, enabled: bool = True, trials: int = 24, scored: bool = True, **settings: Any
+) -> tuple[Study, dict]:
+    """A made-up study whose search is done, and whose winner has been trained and scored.
+
+    `settings` are keys of `tune`.
+    """
+    tune = search_toys.TUNE | {"enabled": enabled, "trials": trials, "budget": {"tokens": 900}} | settings
     study, results = synthetic.make_study(folder, tune=tune), folder / "results"
     synthetic.make_results(study, results, items=30, prompts=2)
     search = search_toys.work(results / "tune", tune=study.yaml["tune"], name=search_name(study))
@@ -84,11 +92,11 @@ def test_the_same_bytes_again(made: tuple[Study, dict, Path, str]) -> None:
 
 
 def test_a_search_that_is_not_part_of_the_study_is_shown_without_a_run(tmp_path: Path) -> None:
-    study, found = make(tmp_path, enabled=False, trials=6, scored=False)
+    study, found = make(tmp_path, enabled=False, trials=6, scored=False, seed=2)
     text = section(compare_and_report(study, tmp_path))
     assert "set tune.enabled to true" in text and found["winner"]["run"] not in text
     # Four complete trials have no meaningful median: winner and settings are judged at the first measurement.
-    assert re.search(r"which 6 trials reached, the later winner was the best of them, 0\.6\d under the median\.", text)
+    assert re.search(r"which 6 trials reached, the later winner was the best of them, 0\.4\d under the median\.", text)
     assert "the best of 4 complete trials" in text
     assert 'id="figure-tune_importance"' in text and "losses of 6 trials at the first of 9 measurements" in text
     few = importance_basis({"at": "first", "trials": 4, "shares": None, "left_out": []}, 9)
@@ -118,3 +126,57 @@ def test_a_winner_at_the_edge_of_the_space_is_named() -> None:
     assert edge_remarks(found) == [
         "The best learning rate is at the high end of its range: a better one may be outside it."
     ]
+
+
+def test_a_search_for_a_task_shows_its_value_and_not_only_the_loss() -> None:
+    rows = [
+        {"slot": 0, "outcome": "complete", "value": 0.2, "loss": 1.0, "curve": [[1, 2, 100, 1.0]]},
+        {"slot": 1, "outcome": "complete", "value": 0.7, "loss": 1.5, "curve": [[1, 2, 100, 1.5]]},
+        {"slot": 2, "outcome": "pruned", "value": None, "loss": 3.0, "curve": [[1, 2, 100, 3.0]]},
+    ]
+    objective = {"task": "/somewhere/running_plan.yaml", "metric": "exact", "higher_is_better": True}
+    found = {"objective": objective, "rows": rows}
+    assert objective_name(found) == "running plan: exact"
+    assert [row["slot"] for row in sorted(rows, key=lambda row: _best_first(row, found))] == [1, 0, 2]
+    objective["higher_is_better"] = False
+    assert [row["slot"] for row in sorted(rows, key=lambda row: _best_first(row, found))] == [0, 1, 2]
+
+
+def test_settings_of_any_kind_are_words() -> None:
+    point = {
+        "method": "lora_plus",
+        "learning_rate": 2e-4,
+        "alpha": "2 * rank",
+        "batch": [2, 4],
+        "warmup": {"ratio": 0.03},
+        "target_modules": ["q_proj", "v_proj"],
+        "weight_decay": 0.0,
+    }
+    assert point_text(point) == (
+        "method lora_plus, learning rate 2e−4, alpha 2 × rank, batch 2×4, warm-up 3% of the updates, "
+        "target modules q_proj, v_proj, weight decay 0"
+    )
+
+
+def test_the_page_says_what_the_sampler_began_with_and_what_fanova_leaves_out() -> None:
+    found = {"earlier_runs": [{}] * 3, "settings": {"budget": {"tokens": 24000}}}
+    assert earlier_runs_text(found).startswith(
+        "The sampler began with 3 finished runs of the grid, by their held-out loss after 24\u2009000 tokens. There"
+    )
+    assert earlier_runs_text(found | {"earlier_runs": []}) == ""
+    basis = importance_basis({"at": "end", "trials": 12, "shares": {}, "left_out": ["rank", "alpha"]}, 9)
+    assert "Without rank and alpha, which not every trial has. All trials have one seed:" in basis
+
+
+def test_a_page_of_trials_of_several_methods(tmp_path: Path) -> None:
+    """A trial has a gap where its method lacks a setting; the search's value is that of a task."""
+    space = search_toys.TUNE["spaces"]["toy"] | {"method": {"choices": ["lora", "ia3"]}}
+    study, found = make(tmp_path, enabled=False, scored=False, spaces={"toy": space})
+    assert any("rank" not in row["point"] for row in found["rows"])
+    found["objective"] = {"task": "running_plan", "metric": "exact", "higher_is_better": False}
+    (tmp_path / "results/tune/tune.json").write_text(json.dumps(found))
+    text = section(compare_and_report(study, tmp_path))
+    assert "Running plan: exact</th>" in text and "A setting that a trial’s method does not have is not drawn." in text
+    for name in ("history", "parallel", "importance"):
+        assert f'id="figure-tune_{name}"' in text
+    assert "Without rank, which not every trial has." in text
