@@ -13,6 +13,7 @@ import pytest
 import score
 from loragrid.errors import UserError
 from loragrid.records.record import RunRecord, ScoreRecord, read_record, write_record
+from loragrid.scoring.loaded_model import LoadedModel
 from loragrid.scoring.subjects import Subject
 from loragrid.study.study_file import Study, load_study
 from loragrid.workflow.jobs import Jobs
@@ -276,3 +277,17 @@ def test_contents_of_a_run_scored_after_others_are_those_scored_alone(study, dat
     others = [as_run(trained[method], data, tmp_path / method) for method in ("ia3", "vera")]
     score.score_subjects(study=study, subjects=[*others, as_run(trained["dora"], data, after)])
     assert (alone / "items.parquet").read_bytes() == (after / "items.parquet").read_bytes()
+
+
+@pytest.mark.parametrize("precision", ["16bit", "4bit"])
+def test_adapters_of_every_kind_leave_a_base_of_lower_precision_as_it_was(study, data, trained, precision):
+    entry = replace(study.base_entry(study.cells[0]), precision=precision)
+    loaded = LoadedModel("toy", entry, scoring=study.scoring)
+    base = loaded.score(None, data=data).metrics["loss"]["value"]
+    losses = set()
+    for method in ("lora", "dora", "vera", "ia3"):
+        loaded.attach_adapter(trained[method][1] / "adapter")
+        losses.add(loaded.score(None, data=data).metrics["loss"]["value"])
+        loaded.attach_adapter(None)
+        assert loaded.score(None, data=data).metrics["loss"]["value"] == base
+    assert len(losses) == 4 and base not in losses

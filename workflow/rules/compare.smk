@@ -1,5 +1,5 @@
 # Compare: every run against its untrained base, item by item, and every axis against the base case.
-# in:  the score record of every base and run; the runs' records, undeclared
+# in:  the score record of every base, run (along its budget too) and adopted adapter; the runs' records, undeclared
 # out: results/{study}/compare/: runs.csv, comparisons.csv, axes.csv, and compare.json, written last
 
 
@@ -19,7 +19,7 @@ rule compare:
     params:
         results=lambda wildcards, output: Path(output.comparison).parents[1],
         out=lambda wildcards, output: Path(output.comparison).parent,
-        cells=sha256_json([*STUDY.bases, *(cell.run for cell in STUDY.cells)]),
+        cells=sha256_json([*STUDY.bases, *(cell.run for cell in STUDY.cells), *STUDY.adopted]),
         compare=sha256_json(STUDY.yaml["compare"]),
         literature=rules_digest(),
         code=code_digest("compare"),

@@ -12,6 +12,7 @@ from typing import Any
 from loragrid.app.answer_streamer import Answer, AnswerStreamer
 from loragrid.app.catalogue import AppModel, Catalogue
 from loragrid.errors import UserError, first_line
+from loragrid.models.attached_adapters import attach_adapter, detach_adapter, keep_dtypes
 from loragrid.models.loading import load_base, load_tokenizer, torch_device
 from loragrid.runtime.atomic_files import read_json
 from loragrid.scoring.generation import end_token_ids
@@ -109,6 +110,7 @@ class LoadedBase:
     """A base model with its tokenizer and its loaded adapters."""
 
     def __init__(self, entry: ModelEntry, device: str) -> None:
+        self._entry, self._device = entry, device
         self.tokenizer = load_tokenizer(entry)
         self.model = load_base(entry, device=device)
         self._kind: str | None = None
@@ -136,7 +138,7 @@ class LoadedBase:
         kind = read_json(Path(subject.adapter) / "adapter_config.json").get("peft_type")
         if self._names and kind != self._kind:
             # PEFT holds adapters of one kind at a time.
-            self.model = self.model.unload()
+            self.model = detach_adapter(self.model) or load_base(self._entry, device=self._device)
             self._names.clear()
         self._kind = kind
         name = f"adapter{self._count}"
@@ -146,13 +148,14 @@ class LoadedBase:
             if isinstance(self.model, PeftModel):
                 self.model.load_adapter(subject.adapter, adapter_name=name)
             else:
-                self.model = PeftModel.from_pretrained(self.model, subject.adapter, adapter_name=name)
+                self.model = attach_adapter(self.model, subject.adapter, adapter_name=name)
         except (ValueError, RuntimeError, KeyError, TypeError) as error:
             raise UserError(
                 f"{subject.adapter}: the adapter does not fit {subject.model} ({first_line(error)}). "
                 "Fix: give its own base model."
             ) from None
         self.model.eval()
+        keep_dtypes(self.model)
         self._names[subject.name] = name
         while len(self._names) > MAX_ADAPTERS:
             _, oldest = self._names.popitem(last=False)

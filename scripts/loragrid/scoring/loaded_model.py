@@ -5,6 +5,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from loragrid.models.attached_adapters import attach_adapter, detach_adapter
 from loragrid.models.chat_template import ChatTemplate, inspect_template
 from loragrid.models.loading import load_base, load_tokenizer, torch_device
 from loragrid.records.failures import model_must_fit
@@ -29,10 +30,8 @@ class LoadedModel:
 
     def attach_adapter(self, adapter: Path | None) -> None:
         """Use this adapter for the next tasks, or the base alone if None; remove the previous one."""
-        if self._model is not None and self._adapter is not None:
-            # unload() gives the base its original layers back; a test compares weights and scores
-            # bit by bit.
-            self._model.unload()
+        if self._model is not None and self._adapter is not None and detach_adapter(self._model) is None:
+            del self.base  # it is loaded again
         self._adapter, self._model, self._lm = adapter, None, None
 
     @property
@@ -63,10 +62,7 @@ class LoadedModel:
         if self._model is None:
             self._model = self.base
             if self._adapter is not None:
-                from peft import PeftModel
-
-                # Attached and not merged: merging rounds, and could not be undone exactly.
-                self._model = PeftModel.from_pretrained(self.base, self._adapter).eval()
+                self._model = attach_adapter(self.base, self._adapter)
         return self._model
 
     def load(self) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from loragrid.errors import UserError, first_line
 from loragrid.models.adapter_files import is_adapter
+from loragrid.models.attached_adapters import detach_adapter
 from loragrid.models.target_modules import adapted_layers, feed_forward_layers, language_model
 from loragrid.training.backends.recipe import Recipe
 
@@ -83,11 +84,7 @@ def released(model: Any) -> Any | None:
     # All weights were trained, or a part of them is in the adapter up to rounding.
     if not is_adapter(model) or hasattr(model, "start_weights"):
         return None
-    config = model.peft_config[model.active_adapter]
-    if config.peft_type == "IA3" and getattr(model.get_base_model(), "is_loaded_in_4bit", False):
-        # PEFT refuses to remove it.
-        return None
-    return model.unload()
+    return detach_adapter(model)
 
 
 def _train_all(model: Any) -> Any:
