@@ -1,9 +1,12 @@
 """The search's storage: Optuna alone can open it, torn lines are cut off, and no lock outlives its process."""
 
+import json
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
+from wsgiref.util import setup_testing_defaults
 
 import optuna
 import pytest
@@ -65,6 +68,30 @@ def test_the_storage_opens_with_optuna_alone(searched: Search) -> None:
     assert optuna.get_all_study_names(storage) == ["toy"]
     pruned = [trial for trial in study.trials if trial.state == TrialState.PRUNED]
     assert pruned and all(trial.intermediate_values for trial in pruned)
+
+
+def test_the_dashboard_opens_the_journal(searched: Search) -> None:
+    """The page of `optuna-dashboard journal.log`, asked for the studies and for the trials of one."""
+    dashboard = pytest.importorskip("optuna_dashboard", reason="optuna-dashboard is not installed")
+    from optuna_dashboard._storage_url import get_storage
+
+    app = dashboard.wsgi(get_storage(str(searched.folder.parents[1] / "journal.log")))
+
+    def ask(path: str) -> dict[str, Any]:
+        environment = {"PATH_INFO": path}
+        setup_testing_defaults(environment)
+        statuses: list[str] = []
+        body = b"".join(app(environment, lambda status, *_: statuses.append(status)))
+        assert statuses[0].startswith("200"), (statuses, body)
+        return json.loads(body)
+
+    (study,) = ask("/api/studies")["study_summaries"]
+    assert study["study_name"] == "toy" and study["directions"] == ["minimize"]
+    shown = ask(f"/api/studies/{study['study_id']}")
+    assert len(shown["trials"]) == TUNE["trials"]
+    states = {trial["state"] for trial in shown["trials"]}
+    assert states == {"Complete", "Pruned"}
+    assert {param["name"] for param in shown["trials"][0]["params"]} == set(searched.space)
 
 
 TORN = b'{"op_code": 4, "worker'

@@ -29,6 +29,9 @@ class EveryBracket(int):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, int)
 
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
     __hash__ = int.__hash__
 
 
