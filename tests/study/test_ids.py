@@ -14,8 +14,8 @@ IDS = json.loads((Path(__file__).parent / "ids.json").read_text(encoding="utf-8"
 def test_shipped_studies_keep_their_ids(name: str) -> None:
     study = load_study(name)
     assert [cell.run for cell in study.cells] == IDS[name]["runs"]
-    assert study.data_sets == IDS[name]["data_sets"]
-    assert study.bases == IDS[name]["bases"]
+    assert list(study.data_sets) == IDS[name]["data_sets"]
+    assert list(study.bases) == IDS[name]["bases"]
 
 
 def test_every_shipped_study_has_pinned_ids(root: Path) -> None:

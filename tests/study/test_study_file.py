@@ -81,7 +81,7 @@ def test_paths_are_looked_up_beside_the_study_file_before_the_project(load, tmp_
         ("base_case.seed", 2**32, "base_case.seed: above the maximum of 4294967295 (4294967296)"),
         ("base_case.batch", [2], "base_case.batch: too few values ([2]). Fix: give at least 2 ("),
         ("base_case.model", "llama", "base_case.model: not a key of models ('llama'). Fix: use one of llama-s"),
-        ("base_case.data", "plan", "heldout.set: not a key of data ('plan'). Fix: use one of plans."),
+        ("base_case.data", "plan", "base_case.data: not a key of data ('plan'). Fix: use one of plans."),
         ("base_case.precision", "8bit", "base_case.precision: not an allowed value ('8bit'). Fix: use one of 4bit"),
         ("base_case.budget", {"tokens": 5, "steps": 5}, "base_case.budget"),
         ("base_case.warmup", {"ratio": 1.0}, "base_case.warmup.ratio: not below 1 (1.0)"),

@@ -11,36 +11,47 @@ from loragrid.study.tasks import scoring_digest
 
 
 def test_the_study_has_the_settings_of_the_original() -> None:
-    settings = load_study("t4").yaml
-    assert settings["base_case"] == {
+    study = load_study("t4")
+    wanted = {
         "model": "llama-1b",
+        "method": "lora",
         "learning_rate": 2.0e-4,
         "rank": 16,
-        "batch": [2, 4],
+        "alpha": 16,
+        "dropout": 0.0,
+        "target_modules": "all-linear",
+        "batch": (2, 4),
         "seed": 3407,
+        "weight_decay": 0.01,
+        "schedule": "linear",
+        "optimizer": "adamw_8bit",
+        "packing": False,
+        "loss_on": "assistant",
+        "max_length_tokens": 2048,
+        "precision": "4bit",
+        "compute_dtype": "auto",
+        "backend": "auto",
     }
-    assert settings["grid"] == {
-        "design": "one_factor",
-        "learning_rate": [2.0e-5, 2.0e-4, 2.0e-3],
-        "rank": [16, 32, 64],
-        "batch": [[2, 4], [4, 8]],
-        "model": ["llama-1b", "llama-3b", "gemma-270m"],
-        "seed": [3407],
+    assert {key: getattr(study.base_case, key) for key in wanted} == wanted
+    assert study.base_case.warmup.steps == 5
+    axes = {
+        "model": ("llama-1b", "llama-3b", "gemma-270m"),
+        "learning_rate": (2.0e-5, 2.0e-4, 2.0e-3),
+        "rank": (16, 32, 64),
+        "batch": ((2, 4), (4, 8)),
+        # Beyond the original: does twice the scale help, and does attention alone suffice?
+        "alpha": ("rank", "2 * rank"),
+        "target_modules": ("all-linear", "attention"),
     }
+    assert study.grid.design == "one_factor" and dict(study.grid.axes) == axes
     models = {"Llama-3.2-1B-Instruct", "Llama-3.2-3B-Instruct", "gemma-3-270m-it"}
-    assert {entry["hub"] for entry in settings["models"].values()} == {f"unsloth/{name}" for name in models}
-    assert {entry["precision"] for entry in settings["models"].values()} == {"4bit"}
-    data = settings["data"]
-    assert data["source"] == {"hub": "mlabonne/FineTome-100k", "revision": "main", "split": "train"}
-    assert (data["max_length_tokens"], data["split_seed"], data["loss_on"]) == (2048, 3407, "assistant")
-    training = settings["training"]
-    wanted = {"warmup_steps": 5, "weight_decay": 0.01, "schedule": "linear", "optimizer": "adamw_8bit", "alpha": "rank"}
-    wanted |= {"target_modules": "all-linear", "save_steps": 250, "save_minutes": 10, "keep_checkpoints": 2}
-    wanted |= {"backend": "auto", "compute_dtype": "auto", "packing": False, "dropout": 0.0}
-    assert {key: training[key] for key in wanted} == wanted
-    scoring = settings["scoring"]
-    assert scoring["target"] == ["ifeval", "running_plan_general", "rephrased_prompts", "heldout_loss"]
-    assert scoring["retention"] == ["hellaswag", "arc_challenge", "winogrande"]
+    assert {entry.hub for entry in study.models.values()} == {f"unsloth/{name}" for name in models}
+    (source,) = (entry.source for entry in study.data.values())
+    assert (source.hub, source.revision, source.split) == ("mlabonne/FineTome-100k", "main", "train")
+    assert study.heldout.seed == 3407
+    assert (study.training.save_steps, study.training.save_minutes, study.training.keep_checkpoints) == (250, 10, 2)
+    assert study.scoring.target == ("ifeval", "running_plan_general", "rephrased_prompts", "heldout_loss")
+    assert study.scoring.retention == ("hellaswag", "arc_challenge", "winogrande")
 
 
 def test_every_prefix_of_the_cells_is_balanced() -> None:
@@ -49,19 +60,18 @@ def test_every_prefix_of_the_cells_is_balanced() -> None:
     assert cells[0].departs == {}
     for stop in range(1, len(cells) + 1):
         seen = Counter(axis for cell in cells[1:stop] for axis in cell.departs)
-        values = {"learning_rate": 2, "rank": 2, "batch": 1, "model": 2}
+        values = {"learning_rate": 2, "rank": 2, "batch": 1, "model": 2, "alpha": 1, "target_modules": 1}
         open_axes = [seen[axis] for axis, most in values.items() if seen[axis] < most]
         assert not open_axes or max(seen.values(), default=0) - min(open_axes) <= 1
-    assert cells[1].learning_rate == 2.0e-5 and cells[2].rank == 64
+    assert cells[2].settings.learning_rate == 2.0e-5 and cells[3].settings.rank == 64
 
 
 def test_the_short_study_shares_the_settings_of_the_long_one() -> None:
-    long, short = load_study("t4").yaml, load_study("t4_short").yaml
-    different = {"budget", "evaluate_every_steps"}
-    assert {k: v for k, v in short["training"].items() if k not in different} == {
-        k: v for k, v in long["training"].items() if k not in different
-    }
-    assert short["base_case"] == long["base_case"] and short["models"]["llama-1b"] == long["models"]["llama-1b"]
+    long, short = load_study("t4"), load_study("t4_short")
+    different = {"budget", "evaluations"}
+    one, other = (vars(study.base_case) for study in (long, short))
+    assert {key for key in one if one[key] != other[key]} <= different
+    assert short.models["llama-1b"] == long.models["llama-1b"]
 
 
 def test_the_prompts_are_rephrased() -> None:
