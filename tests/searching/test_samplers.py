@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from loragrid.searching.result_files import _flat
 from loragrid.searching.samplers import is_drawn
 from loragrid.searching.search import Search
 from loragrid.searching.search_result import importance, summarise_trials, trial_rows
@@ -103,3 +104,8 @@ def test_killed_and_resumed_a_search_over_methods_is_the_same(tmp_path: Path) ->
     assert comparable_rows(search) == comparable_rows(whole)
     drawn = [decoded(trials[-1].params, search.space) for trials in search.by_slot()]
     assert drawn == [row["point"] for row in trial_rows(whole)]
+
+
+def test_the_table_has_a_column_for_every_setting() -> None:
+    short = {"slot": 0, "point": {"batch": [2, 4]}, "curve": []}
+    assert _flat(short, {"rank": {}, "batch": {}}) == {"slot": 0, "rank": None, "batch": "[2, 4]"}

@@ -11,6 +11,7 @@ from loragrid.runtime.provenance import device_info, git_state, versions
 from loragrid.searching.search import Search
 from loragrid.searching.search_result import importance, summarise_trials, trial_rows
 from loragrid.study.search_point import settings_sha256
+from loragrid.study.search_space import Space, encoded
 from loragrid.study.study_file import Study
 from loragrid.study.winner import SCHEMA, write_winner
 
@@ -27,7 +28,7 @@ def write_result(study: Study, search: Search, out: Path) -> dict[str, Any]:
     if found["best"]:
         path, run = write_winner(study, found["best"]["point"], out)
         winner = {"run": run, "study_file": str(path.relative_to(out))}
-    write_csv(out / "trials.csv", [_flat(row) for row in rows])
+    write_csv(out / "trials.csv", [_flat(row, search.space) for row in rows])
     write_csv(out / "curves.csv", _curve_rows(rows))
     tune = study.tune
     shown = {key: value for key, value in study.yaml["tune"].items() if key not in NOT_SHOWN}
@@ -53,8 +54,10 @@ def write_result(study: Study, search: Search, out: Path) -> dict[str, Any]:
     return result
 
 
-def _flat(row: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in row.items() if key not in ("point", "curve")} | row["point"]
+def _flat(row: dict[str, Any], space: Space) -> dict[str, Any]:
+    """A trial's row of the table; settings that it lacks are empty, lists and maps are JSON."""
+    facts = {key: value for key, value in row.items() if key not in ("point", "curve")}
+    return facts | {name: encoded(row["point"].get(name)) for name in space}
 
 
 def _curve_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
