@@ -127,6 +127,9 @@ def parallel_coordinates(trials: list[TrialLine], parameters: list[tuple[str, li
                 fontsize=8,
                 color=COLOURS["ink"],
                 verticalalignment="center",
+                # Lines pass behind the text.
+                bbox={"facecolor": COLOURS["paper"], "alpha": 0.75, "edgecolor": "none", "pad": 0.5},
+                zorder=4,
             )
     axes.set_xticks(range(len(parameters)), [name.replace(" ", "\n") for name, _ in parameters])
     axes.set_xlim(-0.15, len(parameters) - 0.45)

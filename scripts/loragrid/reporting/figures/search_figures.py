@@ -13,6 +13,8 @@ from loragrid.setting_texts import axis_name
 from loragrid.study.search_space import coordinate, ordered_choices
 from loragrid.study.winner import read_search
 
+LONGEST_MARK = 10  # characters between two of seven axes
+
 
 def draw_search_figures(material: Material, figures: PageFigures) -> None:
     """Add history, learning curves, parallel coordinates and importance, if there is data for them."""
@@ -73,4 +75,10 @@ def _place(values: Mapping[str, Any], value: Any) -> float | None:
 def _axis_marks(name: str, values: Mapping[str, Any]) -> list[tuple[float, str]]:
     """The marks on a setting's axis: its choices, or the ends of its range."""
     shown = ordered_choices(values) if "choices" in values else [values["low"], values["high"]]
-    return [(coordinate(values, value), setting_value(name, value)) for value in shown]
+    return [(coordinate(values, value), _short(setting_value(name, value))) for value in shown]
+
+
+def _short(text: str) -> str:
+    """A mark that ends before the next axis."""
+    text = text.removesuffix(" of the updates")
+    return text if len(text) <= LONGEST_MARK else f"{text[: LONGEST_MARK - 1]}…"
