@@ -82,6 +82,7 @@ def _check_packages(study: Study, data_id: str) -> None:
     }
     for backend, optimizer, precision in sorted(needs):
         check_packages(
+            file=study.path.name,
             backend=backend,
             optimizer=optimizer,
             report_to=study.training.report_to,

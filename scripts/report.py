@@ -75,7 +75,7 @@ def main() -> None:
     what.add_argument("--foreign", dest="external", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--results", type=Path, help="folder of the study's results")
     parser.add_argument("--out", type=Path, required=True, help="the page to write")
-    parser.add_argument("--base", help="with --external: the run that is the untrained base")
+    parser.add_argument("--base", help="with --external: the run that is the base, not fine-tuned")
     parser.add_argument("--title", help="with --external: the page's heading")
     options = parser.parse_args()
     if options.external:

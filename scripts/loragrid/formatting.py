@@ -60,9 +60,9 @@ def whole(value: float | None) -> str:
     return f"{round(value):,}".replace(",", "\u2009")
 
 
-def setting(value: float) -> str:
-    """A learning rate or another setting as people write it: 0.01, 2e-4."""
-    if 0.001 <= abs(value) < 1000:
+def setting(value: float, *, scientific: bool = False) -> str:
+    """A learning rate or another setting as people write it: 0.01, 2e-4; always as 2e-4 if `scientific`."""
+    if not scientific and 0.001 <= abs(value) < 1000:
         return f"{value:g}"
     mantissa, exponent = f"{value:.6e}".split("e")
     sign = MINUS if int(exponent) < 0 else ""

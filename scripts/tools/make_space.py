@@ -68,7 +68,7 @@ pinned: false
 
 # {title}
 
-The app of a loragrid study: running plans and answers of its tuned models and their untrained bases, and its report.
+The app of a loragrid study: running plans and answers of its tuned models and their bases, and its report.
 
 - On a Hugging Face Space: push this folder to a Gradio Space. A private Space requires a login.
 - Elsewhere: `pip install -r requirements.txt`, then `python app.py`. The app listens on this machine only.

@@ -193,4 +193,8 @@ def test_a_package_that_training_needs_is_checked_before_any_work(tmp_path, toy_
     study.yaml["base_case"]["optimizer"] = "adamw_8bit"
     with pytest.raises(UserError, match=r"adamw_8bit: needs bitsandbytes, which is not installed\. Fix: pip install"):
         prepare(study, tmp_path / "out")
+    study = study_of(write_rows(tmp_path / "rows.jsonl", good_rows()), toy_llama)
+    study.yaml["base_case"]["precision"] = "4bit"
+    with pytest.raises(UserError, match=rf"^{study.path.name}: precision: 4bit: needs bitsandbytes"):
+        prepare(study, tmp_path / "out")
     assert not (tmp_path / "out").exists()

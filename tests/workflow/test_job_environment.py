@@ -59,5 +59,30 @@ def test_jobs_share_an_interpreter_only_where_they_can(monkeypatch: pytest.Monke
     assert FOLDER_VARIABLE not in os.environ, "a process forked after CUDA was initialised cannot use it"
 
 
-def test_the_resume_message_names_the_study() -> None:
-    assert "--config study=t4 partial=true" in resume_message("t4")
+def test_the_resume_message_names_the_study_and_the_directory(tmp_path: Path) -> None:
+    (tmp_path / "score" / "a").mkdir(parents=True)
+    (tmp_path / "score" / "a" / "score.json").touch()
+    message = resume_message("t4", results=tmp_path, since=0, directory="/my work")
+    assert "--directory '/my work' --config study=t4 partial=true" in message
+    assert "run the same command to continue" in message
+
+
+def test_the_resume_message_ends_with_the_error_of_this_call(tmp_path: Path) -> None:
+    logs = tmp_path / "logs" / "train"
+    logs.mkdir(parents=True)
+    (logs / "old.log").write_text("error: an old one\n")
+    os.utime(logs / "old.log", (1, 1))
+    (logs / "a.log").write_text("much\nerror: rank: too large (0). Fix: lower it.\nsome library says goodbye\n")
+    (logs / "b.log").write_text("error: rank: too large (0). Fix: lower it.\n")
+    message = resume_message("t4", results=tmp_path, since=1000, directory=None).splitlines()
+    assert message[0].endswith("correct it, then run the same command.")
+    assert message[1:] == ["error: rank: too large (0). Fix: lower it."]
+
+
+def test_after_a_pause_the_message_says_how_to_continue(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    paused = "run a paused at step 3 of 9 (session over), run the same command to go on"
+    (tmp_path / "logs" / "a.log").write_text(f"{paused}\n")
+    message = resume_message("t4", results=tmp_path, since=0, directory=None)
+    assert "run the same command to continue" in message and message.splitlines()[-1] == paused
+    assert "partial=true" not in message

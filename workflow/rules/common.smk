@@ -1,9 +1,11 @@
 # What all rules share: the study, its jobs and their environment. Everything that needs no object of Snakemake is a function
 # of the package (scripts/loragrid/workflow/) with a test.
+import atexit
 import gc
 import os
 import shlex
 import sys
+import time
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -13,6 +15,7 @@ from snakemake.settings.types import ExecMode
 # again. A dry run of 10,000 cells takes 39 s of CPU time with this line and 48 s without.
 gc.set_threshold(50_000, 20, 100)
 
+STARTED = time.time()
 CHECKOUT = Path(workflow.basedir).resolve().parent  # Snakemake keeps the symbolic links of --snakefile
 try:
     from loragrid import paths

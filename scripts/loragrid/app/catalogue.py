@@ -1,6 +1,7 @@
 """Everything that the app takes from a study: models, subjects, the starting run and the rephrased prompts."""
 
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from loragrid.app.subjects import AppModel, adopted_subjects, finished_cells, ru
 from loragrid.errors import UserError
 from loragrid.models.adapter_files import trained_folder
 from loragrid.models.model_files import prepared_entry
+from loragrid.paths import ROOT
 from loragrid.runtime.atomic_files import read_json
 from loragrid.scoring.prompts import read_prompts
 from loragrid.study.grid import Cell, base_case_on
@@ -62,7 +64,7 @@ def read_catalogue(
         bases.setdefault(given.base, base_case_on(study.yaml, given.model))
     keys = _model_keys(bases)
     models = {keys[base]: _base_entry(study, cell, results) for base, cell in bases.items()}
-    untrained = [AppModel(base, f"{keys[base]}, untrained", keys[base], None, base) for base in bases]
+    untrained = [AppModel(base, f"{keys[base]}, not fine-tuned", keys[base], None, base) for base in bases]
     tuned = []
     for cell in finished_cells(cells, results):
         weights = trained_folder(results / "train" / cell.run)
@@ -78,7 +80,7 @@ def read_catalogue(
     elif run is not None:
         start = _finished_run(study, results, run, tuned)
     else:
-        start = best_run(results, tuned)
+        start = best_run(results, tuned, study=study_word(study))
     prompts = read_prompts(Path(study.scoring.qualitative)) if study.scoring.qualitative else []
     sources = [data.source for data in study.data.values() if data.source is not None]
     return Catalogue(
@@ -91,6 +93,13 @@ def read_catalogue(
         threads=study.scoring.threads,
         report=str(report) if report.is_file() else None,
     )
+
+
+def study_word(study: Study) -> str:
+    """The study as a word of a command line: its name if it is one of config/studies, else its file."""
+    if study.path.parent == ROOT / "config" / "studies":
+        return study.path.stem
+    return shlex.quote(str(study.path))
 
 
 def _base_entry(study: Study, cell: Cell, results: Path) -> ModelEntry:
@@ -112,14 +121,18 @@ def _model_keys(bases: Mapping[str, Cell]) -> dict[str, str]:
     return keys
 
 
-def best_run(results: Path, tuned: list[AppModel]) -> str:
+def best_run(results: Path, tuned: list[AppModel], *, study: str) -> str:
     """The run with the largest gain on the study's target, preferring runs that may be shipped and beat their base.
 
-    Before a comparison it is the first finished run, the base case. Raises `UserError` without a finished run.
+    Before a comparison it is the first finished run, the base case. Raises `UserError` without a finished run, naming
+    the command that makes one; `study`: as on the command line.
     """
     names = [subject.name for subject in tuned]
     if not names:
-        raise UserError(f"{results}: no finished run. Fix: run `make study` first, or give --adapter.")
+        raise UserError(
+            f"{results}: no finished run. Fix: run `snakemake --cores 1 --config study={study}` first, "
+            "or give --adapter."
+        )
     summary = results / "compare" / "compare.json"
     trade_offs = read_json(summary)["trade_offs"] if summary.is_file() else []
     # An older comparison may hold runs whose adapters are gone.

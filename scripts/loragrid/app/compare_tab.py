@@ -58,6 +58,15 @@ class CompareTab:
             show_progress_on=ui.status,
             **MODEL_QUEUE,
         )
+        # The validator leaves the status of the last answers, which would look like this request's.
+        ui.ask.click(
+            self.show_errors,
+            [ui.prompt, ui.seed, ui.temperature, ui.tokens, *ui.subjects],
+            ui.status,
+            queue=False,
+            show_progress="hidden",
+            api_visibility="private",
+        )
         ui.stop.click(self.halt, None, None, queue=False, show_progress="hidden", api_visibility="private")
 
     def _build_answers(self) -> None:
@@ -83,6 +92,12 @@ class CompareTab:
         """One validation result for each input; Gradio shows it beside the field."""
         self.cancel_events.start_request(request.session_hash)
         return [gr.validate(not sentence, sentence) for sentence in prompt_form_errors(*values)]
+
+    @staticmethod
+    def show_errors(*values: Any) -> Any:
+        """The status line of an invalid request."""
+        errors = [sentence for sentence in prompt_form_errors(*values) if sentence]
+        return status_html(f"✗ No model was asked: {errors[0]}", "bad") if errors else gr.skip()
 
     def ask(
         self, request: gr.Request, prompt: Any, seed: Any, temperature: Any, tokens: Any, *names: Any

@@ -1,5 +1,6 @@
 """Running plans as escaped HTML: adherence to the request, summary, and a table of weeks and days."""
 
+import re
 from dataclasses import dataclass
 from html import escape
 
@@ -99,13 +100,16 @@ def table_html(text: str) -> str:
     if not plan.table:
         return '<p class="hint">No weeks and days can be read from this text, so there is no table.</p>'
     columns = day_columns(plan)
+    # The demo's plans name the unit once, at their head.
+    unit = re.search(r"\bin (km|kilomet(?:re|er)s|miles)\b", text)
+    distances = f", distances in {unit[1]}" if unit else ""
     head = "".join(f'<th scope="col">{escape(day)}</th>' for day in columns)
     rows = ""
     for week, row in cells(plan).items():
         texts = "".join(f"<td>{escape(row.get(day, ''))}</td>" for day in columns)
         rows += f'<tr><th scope="row">{week}</th>{texts}</tr>'
     return (
-        '<p class="hint">The tuned model’s plan, week by week</p>'
+        f'<p class="hint">The tuned model’s plan, week by week{distances}</p>'
         '<div class="scroll" tabindex="0" role="region" aria-label="The plan as a table"><table class="plan">'
         f'<thead><tr><th scope="col">Week</th>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
     )

@@ -27,7 +27,7 @@ def build_form(ui: SimpleNamespace, *, taught: bool) -> None:
         fields["target_time"] = gr.Textbox(label="Target time", placeholder="52:00", max_lines=1)
         fields["injuries"] = gr.Textbox(label="Injuries", lines=2)
         fields["details"] = gr.Textbox(label="Anything else", lines=3)
-    ui.with_base = gr.Checkbox(True, label="Show the untrained base's answer beside it")
+    ui.with_base = gr.Checkbox(True, label="Show the base's answer beside it")
     ui.write = gr.Button("Write the plan", variant="primary", elem_id="write")
     with gr.Row():
         ui.again = gr.Button("Try again", interactive=False, elem_id="again", min_width=100)
@@ -45,7 +45,7 @@ def build_answer(ui: SimpleNamespace, *, tuned: str, base: str) -> None:
             ui.tuned = _text_box("Tuned", tuned, "tuned")
         with gr.Column(min_width=280) as ui.base_column:
             ui.base_line = gr.HTML(elem_id="base_line", elem_classes="line")
-            ui.base = _text_box("Untrained base", base, "base")
+            ui.base = _text_box("Base, not fine-tuned", base, "base")
     ui.table = gr.HTML(elem_id="table")
     with gr.Row(elem_id="take_along"):
         with gr.Column(scale=1, min_width=260):

@@ -51,7 +51,7 @@ class RunningPlanTab:
             with gr.Column(scale=2, min_width=300):
                 build_form(ui, taught=self.catalogue.taught)
             with gr.Column(scale=5, min_width=320):
-                build_answer(ui, tuned=self.subject.label, base=self.base.label)
+                build_answer(ui, tuned=self.subject.label, base=self.base.model)
         # Kept in the server's memory only, and for an hour: plans hold personal details.
         ui.state = gr.State(None, time_to_live=3600)
         fields = [ui.fields[name] for name in FIELDS]
@@ -66,6 +66,15 @@ class RunningPlanTab:
                 show_progress="minimal",
                 show_progress_on=ui.status,
                 **MODEL_QUEUE,
+            )
+            # The validator leaves the status of the last plan, which would look like this request's.
+            button.click(
+                self.show_errors,
+                [*fields, ui.start],
+                ui.status,
+                queue=False,
+                show_progress="hidden",
+                api_visibility="private",
             )
         ui.stop.click(self.stop, None, None, queue=False, show_progress="hidden", api_visibility="private")
         ui.with_base.change(self.toggle_base, ui.with_base, ui.base_column, queue=False, api_visibility="private").then(
@@ -92,6 +101,13 @@ class RunningPlanTab:
         errors = form_errors(dict(zip(FIELDS, values)))
         results = [gr.validate(name not in errors, errors.get(name, "")) for name in FIELDS]
         return [*results, gr.validate(True, ""), *check_start(values[-2], None)]
+
+    def show_errors(self, *values: Any) -> Any:
+        """The status line of an invalid form, which is near the buttons on a narrow screen too."""
+        *fields, start = values
+        errors = [*form_errors(dict(zip(FIELDS, fields))).values(), running_plan_files.start_error(start)]
+        errors = [error for error in errors if error]
+        return status_html(f"✗ No plan was written: {errors[0]}", "bad") if errors else gr.skip()
 
     def write(self, request: gr.Request, *values: Any) -> Iterator[dict]:
         """Write a plan with the first seed."""
@@ -149,7 +165,7 @@ class RunningPlanTab:
     def add_base(self, request: gr.Request, with_base: bool, latest: SessionRequest | None) -> Iterator[dict]:
         """Generate the base's plan for the latest request, if the user switches it on afterwards."""
         if with_base and latest is not None and not latest.base:
-            status = status_html("The untrained base has answered.", "good")
+            status = status_html("The base has answered.", "good")
             yield from self._write_base(latest, status, request)
         else:
             yield {self.ui.status: gr.skip()}

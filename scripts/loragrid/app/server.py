@@ -79,7 +79,7 @@ def build_study_tab(tab: gr.Tab, report: str | None) -> None:
 def report_frame(report: str | None) -> str:
     """The report in a sandboxed iframe. Its scripts may run, to sort tables, but without origin or network."""
     if report is None or not Path(report).is_file():
-        return '<p class="hint">There is no report yet. Run <code>make study</code> to write it.</p>'
+        return '<p class="hint">There is no report yet. Run the study to write it.</p>'
     page = Path(report).read_text(encoding="utf-8")
     page, found = re.subn(r"<head(\s[^>]*)?>", lambda head: head[0] + REPORT_HEAD, page, count=1)
     if not found:

@@ -23,7 +23,8 @@ from loragrid.study.sections import ModelEntry
 from loragrid.study.study_file import Study
 from loragrid.study.tasks import HELDOUT_LOSS
 
-# ASSUME: a base within a tenth of the held-out loss of an even guess has learned no language.
+# ASSUME: a base has learned no language if its held-out loss is within a tenth of the loss of a
+# model that gives every token the same probability.
 NEAR_UNIFORM = 0.9
 # What runs differ in → the axes that mean to change it.
 VARIED_ON_PURPOSE = {"backends": {"backend"}, "precisions": {"precision", "compute_dtype", "backend"}}

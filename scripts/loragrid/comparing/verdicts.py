@@ -44,7 +44,8 @@ def widen_by_seeds(frame: pd.DataFrame, noise: dict[str, dict[str, Any]], terms:
 
     The column `seed_noise` says where.
     """
-    # ASSUME: another seed changes every setting's score by about as much: one variance for all.
+    # ASSUME: scores vary from seed to seed by as much for one setting as for another, so all settings
+    # share one variance between seeds.
     if "difference" not in frame:
         return frame
     frame = frame.assign(seed_noise="not measured")

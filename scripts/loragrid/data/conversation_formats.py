@@ -21,7 +21,7 @@ ROLES = {
     "gpt": "assistant",
     "assistant": "assistant",
     "model": "assistant",
-    # ASSUME: the model writes its tool calls, so a call is trained on like any other reply.
+    # ASSUME (tools): the model writes its tool calls, so a call is trained on like any other reply.
     "function_call": "assistant",
     "observation": "tool",
     "tool": "tool",
@@ -122,7 +122,7 @@ def to_conversation(row: Any, row_format: str) -> Conversation:
 
 
 def _alpaca_messages(row: dict[str, Any]) -> list[dict[str, str]]:
-    # ASSUME: instruction and input form one user turn with an empty line between them. Alpaca's own
+    # ASSUME (alpaca): instruction and input form one user turn with an empty line between them. Alpaca's own
     # frame ("Below is an instruction …") is left out, since the chat template frames the turn.
     instruction = _checked_text(row.get("instruction"), EMPTY_PROMPT, optional=True)
     extra_input = _checked_text(row.get("input"), EMPTY_PROMPT, optional=True)
@@ -188,7 +188,7 @@ def _join_text_parts(parts: list[Any]) -> str:
 
 
 def _tool_calls_text(calls: Any) -> str:
-    # ASSUME: a reply that only calls tools is trained on as the JSON of its calls, one per line.
+    # ASSUME (tools): a reply that only calls tools is trained on as the JSON of its calls, one per line.
     if not isinstance(calls, list):
         raise UnusableRow(NOT_TEXT)
     functions = [call.get("function", call) if isinstance(call, dict) else call for call in calls]

@@ -36,6 +36,7 @@ def external_sections(
     rows = compare_with_base(results, base)
     keys = list(dict.fromkeys(key for run in results.runs.values() for key in run.scores))
     settings = list(dict.fromkeys(name for run in results.runs.values() for name in run.settings))
+    small = {name for name in settings if _has_powers(results, name)}
     return {
         "title": visible(title, 300),
         "source": visible(source.name, 200),
@@ -48,7 +49,7 @@ def external_sections(
             {
                 "name": visible(run.name, 120),
                 "base": run.name == base,
-                "settings": [_setting_cell(run.settings.get(name)) for name in settings],
+                "settings": [_setting_cell(run.settings.get(name), scientific=name in small) for name in settings],
                 "scores": [_score_cell(run, key, results.unit(key)) for key in keys],
                 "files": len(run.files),
             }
@@ -67,6 +68,12 @@ def _is_numeric(results: ExternalResults, setting_name: str) -> bool:
     return any(is_number(run.settings.get(setting_name)) for run in results.runs.values())
 
 
+def _has_powers(results: ExternalResults, setting_name: str) -> bool:
+    """Whether a setting has a value that is written as 2e−4: then all of its column are."""
+    values = [run.settings.get(setting_name) for run in results.runs.values()]
+    return any(isinstance(value, float) and value and "e" in setting(value) for value in values)
+
+
 def _score_cell(run: ExternalRun, key: ScoreKey, unit: str) -> dict[str, Any]:
     if key not in run.scores:
         return {"text": "–", "sort": None}
@@ -77,12 +84,12 @@ def _score_cell(run: ExternalRun, key: ScoreKey, unit: str) -> dict[str, Any]:
     return {"text": text, "sort": found.value}
 
 
-def _setting_cell(value: Any) -> dict[str, Any]:
+def _setting_cell(value: Any, *, scientific: bool) -> dict[str, Any]:
     if value is None:
         return {"text": "–", "sort": None}
     if isinstance(value, float):
         # pandas reads a column of whole numbers with gaps as floats.
-        text = str(int(value)) if value.is_integer() else setting(value)
+        text = str(int(value)) if value.is_integer() else setting(value, scientific=scientific)
     else:
         text = visible(value, 80)
     return {"text": text, "sort": value if is_number(value) else None}
@@ -134,7 +141,7 @@ def answer(rows: Sequence[BaseComparison], base: str | None) -> str:
     """What the scores say, in a sentence or two."""
     if base is None:
         return (
-            "No run is known to be the untrained base, so the page cannot say whether training "
+            "No run is known to be the base, so the page cannot say whether training "
             "helped. It shows what the files hold."
         )
     judged = [row for row in rows if row.verdict]
@@ -160,7 +167,7 @@ def _tests_made(judged: Sequence[BaseComparison]) -> str:
     return f"{paired} paired tests, the others unpaired"
 
 
-NO_BASE = "No run is known as the untrained base (name one with --base), so whether training helped is unknown."
+NO_BASE = "No run is known as the base (name one with --base), so whether training helped is unknown."
 NO_SCORES = "There are no scores, so what the models learned or forgot is unknown."
 NO_STDERR = "Some scores have neither a standard error nor a number of items: their differences get no verdict."
 NO_DIRECTION = "For some scores neither the file nor the name says whether higher is better: they get no verdict."

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
-# ASSUME: a template that prints today's date (Llama 3 does) prints its own default date instead, in
+# ASSUME (date): a template that prints today's date (Llama 3 does) prints its own default date instead, in
 # training and in scoring, so that a study gives the same result on every day.
 FIXED_DATE = "26 Jul 2024"
 # Jinja drops the line break after a block, so the original template keeps its leading whitespace.
@@ -169,12 +169,12 @@ def adapt_roles(template: ChatTemplate, messages: Chat) -> Chat:
     for message in messages:
         role, content = message["role"], message["content"]
         if role == "system" and not template.supports_system:
-            # ASSUME: where a template has no system role, its text opens the next user turn, as in
+            # ASSUME (system): where a template has no system role, its text opens the next user turn, as in
             # Gemma 3.
             system += content + "\n\n"
             continue
         if role == "tool" and not template.supports_tool_role:
-            # ASSUME: where a template has no tool role, a tool's result is a user turn.
+            # ASSUME (tools): where a template has no tool role, a tool's result is a user turn.
             role = "user"
         if role == "user" and system:
             content, system = system + content, ""

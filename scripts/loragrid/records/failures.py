@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from loragrid.errors import Failed, Paused, UserError
+from loragrid.errors import Failed, Paused, UserError, one_line
 from loragrid.records.losses import last_position
 from loragrid.runtime.atomic_files import write_json
 
@@ -104,6 +104,27 @@ def write_failure(folder: Path, *, run: str, reason: str, message: str, step: in
     at = datetime.now(UTC).isoformat(timespec="seconds")
     content = {"schema": SCHEMA, "run": run, "reason": reason, "message": message, "step": step, "at": at} | more
     write_json(folder / "failure.json", content)
+
+
+# How `loragrid.errors.run_main` begins the last line of a job that failed.
+FAILURE_LINES = ("error: ", "failed: ")
+LOG_TAIL_BYTES = 20_000
+
+
+def log_tail(log: Path) -> list[str]:
+    """The last lines of a job's log, each without control characters; none if there is no log."""
+    if not log.is_file():
+        return []
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - LOG_TAIL_BYTES))
+        return [one_line(line) for line in file.read().decode(errors="replace").splitlines()[-20:]]
+
+
+def logged_failure(log: Path) -> str | None:
+    """The line with which a job says in its log that it failed; None if it does not."""
+    # Libraries may print something after the job's own last line.
+    lines = [line for line in log_tail(log) if line.startswith(FAILURE_LINES)]
+    return lines[-1] if lines else None
 
 
 def _explain(error: Exception, *, out: Path, run: str) -> tuple[Exception, str, dict[str, Any]]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from loragrid.errors import UserError, one_line
+from loragrid.records.failures import logged_failure
 from loragrid.records.history import History
 from loragrid.records.record import RunRecord, ScoreRecord, find_record
 from loragrid.runtime.atomic_files import read_json
@@ -58,9 +59,19 @@ def data_cards(study: Study, results: Path) -> dict[str, dict[str, Any]]:
     return {data: read_json(path) for data, path in sorted(paths.items()) if path.is_file()}
 
 
+def data_failure(results: Path, data: str) -> str | None:
+    """Why a data set is missing, by the log of its job; None if it is there or its job has not failed."""
+    if (results / "data" / data / "card.json").is_file():
+        return None
+    failure = logged_failure(results / "logs" / "prepare_data" / f"{data}.log")
+    return None if failure is None else f"its data could not be prepared ({failure[:400]})"
+
+
 def _untrained(results: Path, subject: str, kind: str, cell: Cell) -> Outcome:
     """The outcome of a subject that is not trained here: a base or an adopted adapter."""
     score, status, reason = _read_score(results, subject)
+    if status == "missing":
+        reason = data_failure(results, cell.data) or reason
     return Outcome(subject, kind, cell.model, cell.base, None, None, score, status, reason)
 
 
@@ -74,6 +85,8 @@ def _run(results: Path, cell: Cell) -> Outcome:
         pass
     elif record is None:
         status, reason = _why_no_record(folder)
+        if status == "missing":
+            reason = data_failure(results, cell.data) or reason
         score = None
     elif record.status == "diverged":
         status, reason = "diverged", record.reason or "the loss became NaN or infinite"

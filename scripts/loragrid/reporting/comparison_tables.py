@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 
 from loragrid.comparing.axis_pairs import study_axes
-from loragrid.comparing.statistics.paired_statistics import MCNEMAR, SEEDS_T
+from loragrid.comparing.statistics.paired_statistics import MCNEMAR, SEEDS_T, UNSURE
 from loragrid.comparing.statistics.sign_flips import DRAWN, EXACT, TAIL
 from loragrid.formatting import between, change, decimals, detectable, p_value, plain_name, score, visible
 from loragrid.reporting.compared_study import ComparedStudy
@@ -49,6 +49,7 @@ def comparison_row(row: pd.Series, unit: str, name: str) -> dict[str, Any]:
     interval, smallest = "", "–"
     if row["verdict"]:
         interval = between(row["low"], row["high"], unit)
+    if row["verdict"] == UNSURE:
         smallest = detectable(row.get("detectable"), unit)
     return {
         "name": visible(name, 80),

@@ -3,6 +3,7 @@
 from typing import Any
 
 from loragrid.formatting import as_sentence, visible, whole
+from loragrid.records.outcomes import data_failure
 from loragrid.reporting.page import Material
 
 
@@ -10,7 +11,7 @@ def data_facts(material: Material) -> dict[str, Any]:
     """`names` of the data sets, and `facts` with one text if all agree, else one per data set.
 
     `dropped` holds (reason, count, first row numbers, names of the data sets if not all), `notes`
-    the cards' remarks as sentences.
+    the cards' remarks as sentences, `sets` each one's data set and model.
     """
     cards = material.cards
     by_card = [_facts(card, _filters(material, card)) for card in cards.values()]
@@ -22,10 +23,26 @@ def data_facts(material: Material) -> dict[str, Any]:
         facts.append({"name": name, "texts": texts})
     return {
         "names": list(cards),
+        "sets": {name: _set_and_model(material, name) for name in cards},
         "facts": facts,
         "dropped": _dropped(cards),
         "notes": _notes(cards),
     }
+
+
+def _set_and_model(material: Material, name: str) -> tuple[str, str]:
+    settings = material.study.data_sets[name].settings
+    return visible(settings.data, 40), visible(settings.model, 40)
+
+
+def data_failures(material: Material) -> list[str]:
+    """A sentence per data set whose preparation failed, with the reason."""
+    found = []
+    for data in material.study.data_sets:
+        failure = data_failure(material.results, data)
+        if failure:
+            found.append(f"{visible(data, 80)}: {visible(failure, 500)}")
+    return found
 
 
 # Parts of a card that count rows left out by reason.

@@ -111,9 +111,9 @@ def label(study: Study, outcome: Outcome, *, seed: bool = True) -> str:
 
 
 def _base_label(study: Study, outcome: Outcome) -> str:
-    """The untrained base, with its precision if the study has the model in several."""
+    """The base, with its precision if the study has the model in several."""
     precisions = {base: cell.settings.precision for base, cell in study.bases.items() if cell.model == outcome.model}
-    text = f"untrained {visible(outcome.model)}"
+    text = f"base {visible(outcome.model)}"
     if len(precisions) > 1 and outcome.subject in precisions:
         text += f" ({precisions[outcome.subject]})"
     return text
@@ -141,7 +141,7 @@ def asked(material: Material) -> list[str]:
 
 def _grid(study: Study, runs: list[Outcome]) -> str:
     case, raw = study.base_case, study.yaml["base_case"]
-    design = "single departures from it in"
+    design = _departures(runs)
     if study.grid.design == "factorial":
         design = "every combination of"
     axes = [axis for axis in study_axes(study) if axis not in ARMS]
@@ -167,6 +167,12 @@ def has(case: Settings, name: str) -> bool:
     return getattr(case, name) is not None
 
 
+def _departures(runs: list[Outcome]) -> str:
+    """How a one-factor grid departs from its base case."""
+    arms = {str(o.cell.arm) for o in runs if o.cell.arm and not set(o.cell.arm) & set(ARMS)}
+    return "one departure from it in" if len(arms) == 1 else "single departures from it in"
+
+
 def _training_and_scoring(study: Study) -> str:
     budget, targets, kept = study.base_case.budget, study.scoring.target, study.scoring.retention
     length = axis_value("budget", value_text(study.yaml["base_case"]["budget"]))
@@ -176,7 +182,7 @@ def _training_and_scoring(study: Study) -> str:
     scored = f"{plural(len(targets), 'target task')} ({_names(targets)}) that training should improve"
     if kept:
         scored += f", and on {plural(len(kept), 'retention task')} ({_names(kept)}) to see what it forgets"
-    return f"{trains} and is then scored, beside its untrained base, on {scored}."
+    return f"{trains} and is then scored, beside its base, on {scored}."
 
 
 def _names(tasks: Sequence[str]) -> str:

@@ -17,6 +17,7 @@ from loragrid.reporting.page import Material
 from loragrid.runtime.atomic_files import sha256_file
 from loragrid.runtime.code_digest import modules_of
 from loragrid.study.completion import defaults_used
+from loragrid.study.sections import ModelEntry
 
 ASSUMING_STAGES = (
     "prepare_data",
@@ -28,15 +29,47 @@ HASH_CHARACTERS = 16  # shown of a hash; the records hold it whole
 
 
 def assumptions(material: Material) -> list[dict[str, str]]:
-    """The choices marked `# ASSUME:` in study file, tasks and code, as {"where", "text"}."""
+    """The choices marked `# ASSUME:` in study file, tasks and code, as {"where", "text"}.
+
+    One marked `# ASSUME (alpaca):` is shown only if the study has what the word stands for.
+    """
     code = {module for stage in ASSUMING_STAGES for module in modules_of(SCRIPTS / f"{stage}.py")}
     tasks = sorted((ROOT / "config" / "tasks").rglob("*.yaml"))
     study_file = material.study.path
-    found = []
+    present, found = _present(material), []
     for path in (*sorted(code), *tasks, study_file):
         where = path.name if path == study_file else str(path.relative_to(ROOT))
-        found += [{"where": where, "text": as_sentence(text)} for text in _assumptions_in(path)]
+        found += [
+            {"where": where, "text": as_sentence(text)}
+            for condition, text in _assumptions_in(path)
+            if not condition or condition in present
+        ]
     return found
+
+
+def _present(material: Material) -> set[str]:
+    """Which of the conditions of assumptions the study fulfils, or may: "alpaca" rows, "tools" in rows that were not
+    generated, a template without a "system" turn, and one that prints the "date"."""
+    cards = list(material.cards.values())
+    notes = " ".join(note for card in cards for note in card.get("notes", []))
+    found = {
+        "alpaca": any("alpaca" in str(card.get("format", "alpaca")) for card in cards),
+        "tools": any(data.source is not None and not data.source.generator for data in material.study.data.values()),
+        "system": not cards or "no system turn" in notes,
+        "date": any(_may_print_date(entry) for entry in material.study.models.values()),
+    }
+    return {condition for condition, holds in found.items() if holds}
+
+
+def _may_print_date(entry: ModelEntry) -> bool:
+    """Whether a model's chat template prints today's date, as far as files on this machine show."""
+    if entry.folder is None:
+        return True
+    files = [entry.folder / name for name in ("chat_template.jinja", "tokenizer_config.json")]
+    if entry.chat_template:
+        files = [Path(entry.chat_template)]
+    texts = [file.read_text(encoding="utf-8") for file in files if file.is_file()]
+    return not texts or any("strftime_now" in text for text in texts)
 
 
 def default_rows(material: Material) -> list[dict[str, str]]:
@@ -53,22 +86,22 @@ def _default_text(value: Any) -> str:
     return visible(text.removesuffix("...").strip(), 120)
 
 
-def _assumptions_in(path: Path) -> Iterator[str]:
-    """The texts after `# ASSUME:` in a file, each with the comment lines that continue it."""
+def _assumptions_in(path: Path) -> Iterator[tuple[str, str]]:
+    """The texts after `# ASSUME:` in a file, each with its condition or "" and the comment lines that continue it."""
     lines = path.read_text(encoding="utf-8").splitlines()
     for number, line in enumerate(lines):
-        match = re.match(r"^(.*?)#\s*ASSUME:\s*(.+)$", line)
+        match = re.match(r"^(.*?)#\s*ASSUME(?: \((\w+)\))?:\s*(.+)$", line)
         # A quote before the mark: the line holds the mark as text, as this module does.
         if not match or '"' in match[1] or "`" in match[1]:
             continue
-        text = match[2].strip()
+        text = match[3].strip()
         for following in lines[number + 1 :]:
-            more = re.match(r"^\s*#\s*(?!ASSUME:)(.+)$", following)
+            more = re.match(r"^\s*#\s*(?!ASSUME)(.+)$", following)
             after_code = bool(match[1].strip())
             if after_code or not more:
                 break
             text += f" {more[1].strip()}"
-        yield text
+        yield match[2] or "", text
 
 
 def sessions(material: Material) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from loragrid.reporting.comparison_tables import (
     task_notes,
 )
 from loragrid.reporting.costs_section import cost_table, total_cost
-from loragrid.reporting.data_section import data_facts
+from loragrid.reporting.data_section import data_facts, data_failures
 from loragrid.reporting.designs_section import along_part, interaction_parts, size_parts
 from loragrid.reporting.page import Material, asked
 from loragrid.reporting.provenance_section import assumptions, default_rows, provenance, reproduce, sessions
@@ -48,6 +48,7 @@ def _answers(material: Material) -> dict[str, Any]:
         "asked": asked(material),
         "answers": answers(material.compared),
         "base_faults": base_fault_rows(material),
+        "data_failures": data_failures(material),
     }
 
 

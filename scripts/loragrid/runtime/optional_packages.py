@@ -11,21 +11,22 @@ from loragrid.errors import UserError
 ON_GPU = "-r requirements-gpu.txt"
 
 
-def check_packages(*, backend: str, optimizer: str, report_to: str, precision: str) -> None:
-    """Raise `UserError` if a package that these settings need is not installed."""
+def check_packages(*, file: str, backend: str, optimizer: str, report_to: str, precision: str) -> None:
+    """Raise `UserError` if a package that these settings need is not installed; `file`: the study file's name."""
     if backend == "unsloth":
-        require("unsloth", "backend", install=ON_GPU, otherwise="set backend to trl")
+        require("unsloth", f"{file}: backend", install=ON_GPU, otherwise="set backend to trl")
     if "8bit" in optimizer:
-        require("bitsandbytes", f"optimizer: {optimizer}", install=ON_GPU, otherwise="set it to adamw_torch")
+        require("bitsandbytes", f"{file}: optimizer: {optimizer}", install=ON_GPU, otherwise="set it to adamw_torch")
     if report_to != "none":
-        require(report_to, "training.report_to", install=report_to, otherwise="set it to none")
-    check_precision(precision)
+        require(report_to, f"{file}: training.report_to", install=report_to, otherwise="set it to none")
+    check_precision(precision, file=file)
 
 
-def check_precision(precision: str) -> None:
-    """Raise `UserError` for a 4-bit base without the package that loads it."""
+def check_precision(precision: str, *, file: str = "") -> None:
+    """Raise `UserError` for a 4-bit base without the package that loads it; `file`: the study file's name if known."""
     if precision == "4bit":
-        require("bitsandbytes", "precision: 4bit", install=ON_GPU, otherwise="set it to 16bit")
+        where = f"{file}: precision: 4bit" if file else "precision: 4bit"
+        require("bitsandbytes", where, install=ON_GPU, otherwise="set it to 16bit")
 
 
 def require(package: str, setting: str, *, install: str, otherwise: str) -> None:

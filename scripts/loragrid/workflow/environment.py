@@ -3,6 +3,7 @@ the fork server."""
 
 import atexit
 import os
+import shlex
 import shutil
 import sys
 import tempfile
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from loragrid.paths import SCRIPTS
 from loragrid.planning.gpu_cards import detect_gpu
+from loragrid.records.failures import FAILURE_LINES, log_tail, logged_failure
 from loragrid.runtime.fork_client import FOLDER_VARIABLE
 from loragrid.study.study_file import Study
 
@@ -64,11 +66,37 @@ def start_fork_server(study: Study, *, local: bool) -> None:
     os.environ[FOLDER_VARIABLE] = folder
 
 
-def resume_message(study: str) -> str:
-    """What to type after a stop, for users who do not know Snakemake. `study`: as given on the
-    command line."""
-    return (
-        "loragrid: the study is not finished. Finished work is kept: run the same command to continue "
-        "(after a hard kill, first `snakemake --unlock`).\n"
-        f"A report of what is finished: snakemake --cores 1 --config study={study} partial=true"
-    )
+# What the line of a paused job has in it.
+PAUSES = ("run the same command to go on", "already being trained")
+
+
+def resume_message(study: str, *, results: Path, since: float, directory: str | Path | None) -> str:
+    """What to type after a stop, for users who do not know Snakemake; the last lines of the jobs that ended it.
+
+    `study` and `directory`: as given on the command line; `since`: when this call of Snakemake
+    began, seconds of the Unix clock.
+    """
+    ended = last_lines(results / "logs", since=since)
+    advice = "run the same command to continue (after a hard kill, first `snakemake --unlock`)"
+    if any(line.startswith(FAILURE_LINES) for line in ended):
+        advice = "correct it, then run the same command"
+    lines = [f"loragrid: the study is not finished. Finished work is kept: {advice}."]
+    if any(results.glob("score/*/score.json")):
+        where = f" --directory {shlex.quote(str(directory))}" if directory else ""
+        options = f"--config {shlex.quote(f'study={study}')} partial=true"
+        lines.append(f"A report of what is finished: snakemake --cores 1{where} {options}")
+    # Snakemake has written a dozen lines since the job's own.
+    return "\n".join([*lines, *ended])
+
+
+def last_lines(logs: Path, *, since: float) -> list[str]:
+    """The lines with which jobs failed or paused, by the logs that were written `since` then, each line once."""
+    found = []
+    for log in sorted(logs.rglob("*.log")):
+        # Some network drives have a clock of their own, or whole seconds.
+        if log.stat().st_mtime < since - 2:
+            continue
+        pauses = [line for line in log_tail(log) if any(mark in line for mark in PAUSES)]
+        failure = logged_failure(log)
+        found += [failure] if failure else pauses[-1:]
+    return list(dict.fromkeys(found))

@@ -87,7 +87,7 @@ def test_a_base_that_guesses() -> None:
     assert evidence == "world facts 26% (guessing: 25%): nothing there can be forgotten"
     measured = {"loss": 2.6, "vocabulary": 4096, "uniform_loss": 8.3178}
     evidence, _ = text("broken_base", "near_uniform", measured, {"share_of_uniform": 0.9})
-    assert evidence == "untrained held-out loss 2.60; guessing evenly among 4,096 tokens gives 8.32"
+    assert evidence == "held-out loss of the base 2.60; guessing evenly among 4,096 tokens gives 8.32"
 
 
 def test_checks_that_could_not_be_made() -> None:

@@ -66,7 +66,7 @@ def test_effects_on_other_tasks_are_named_and_one_gain_of_many_is_no_yes(tmp_pat
     helped, mattered, _ = answers(found)
     assert helped.short == "Some settings did" and helped.text.startswith("1 of 7 ")
     assert mattered.text.startswith("On running plan: learning rate 0.1 scored")
-    assert "On other tasks: rank (with alpha) 64 is worse than 16 on" in mattered.text
+    assert "On other tasks: rank 64 is worse than 16 on" in mattered.text
     assert axis_finding(found, "rank").startswith("On running plan: 4 against 16: can’t tell")
     assert ". On other tasks: 64 is worse on" in axis_finding(found, "rank")
     methods = " ".join(methods_used(found))
@@ -77,9 +77,9 @@ def test_effects_on_other_tasks_are_named_and_one_gain_of_many_is_no_yes(tmp_pat
 @pytest.mark.parametrize(
     "forgetful, short, start",
     [
-        (("rank", 64), "Some runs forgot", "Two runs did worse on the old tasks: learning rate 0.1 and rank 64. "),
-        (("rank", 7), "Some runs forgot", "One run did worse on the old tasks: learning rate 0.1. "),
-        (("model", "llama-s"), "Some runs forgot", "Six runs did worse on the old tasks: base case, "),
+        (("rank", 64), "Some runs forgot", "Two runs did worse on the retention tasks: learning rate 0.1 and rank 64. "),
+        (("rank", 7), "Some runs forgot", "One run did worse on the retention tasks: learning rate 0.1. "),
+        (("model", "llama-s"), "Some runs forgot", "Six runs did worse on the retention tasks: base case, "),
     ],
 )
 def test_runs_that_forgot_are_counted_and_named(tmp_path: Path, forgetful: tuple, short: str, start: str) -> None:

@@ -1,7 +1,7 @@
 """The figure of losses over tokens, drawn from plain values."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from loragrid.comparing.run_evidence import LossPath
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SMOOTHED_POINTS = 30
+ABOVE = "↑"  # before the last loss of a line that leaves the figure; the caption explains it
 Line = tuple[list[float], list[float]]  # x and y
 
 
@@ -56,12 +57,18 @@ def loss_curves(curves: list[Curve], x_label: str = "tokens seen in training") -
     # The limits come before the labels, whose heights are computed from them.
     last = max((end.x for end in ends), default=1)
     axes.set_xlim(0, last or 1)
-    label_line_ends(axes, ends)
+    top = axes.get_ylim()[1]
+    label_line_ends(axes, [_with_loss(end) if end.y > top else end for end in ends])
     axes.set_xlabel(x_label)
     axes.set_title("Loss, nats per token")
     axes.xaxis.set_major_formatter(lambda value, _: thousands(value))
     axes.grid(axis="x", visible=False)
     return figure
+
+
+def _with_loss(end: LineEnd) -> LineEnd:
+    """The end of a line that leaves the figure, named with its loss."""
+    return replace(end, name=f"{end.name} {ABOVE} {end.y:.3g}")
 
 
 def _draw_curve(axes: "Axes", curve: Curve) -> list[LineEnd]:

@@ -154,7 +154,7 @@ def draw_scores(material: Material, figures: PageFigures, axis: str) -> None:
     base_case = base_cases[0] if base_cases else None
     title = "Scores" if share else plain_name(tasks[target]["metric"]).capitalize()
     figure = charts.scores_by_value(series, values, base_case, share=share, title=title)
-    description = f"Scores by {axis_name(axis)}, with intervals, beside the untrained base"
+    description = f"Scores by {axis_name(axis)}, with intervals, beside the base"
     figures.add(f"scores_{axis}", figure, description)
 
 
@@ -166,7 +166,7 @@ def _with_untrained(
     untrained = [mean_score(table, outcome.base, tasks) for outcome in runs]
     return [
         ScoreSeries(name, colour, trained),
-        ScoreSeries(f"untrained, {name}", colour, untrained, untrained=True),
+        ScoreSeries(f"base, {name}", colour, untrained, untrained=True),
     ]
 
 

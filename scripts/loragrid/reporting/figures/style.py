@@ -113,7 +113,11 @@ def spread_labels(positions: list[float], gap: float) -> list[float]:
 def label_line_ends(axes: "Axes", ends: list[LineEnd]) -> None:
     """Write the name of each line right of the plot at the height of its end, without overlaps."""
     low, high = axes.get_ylim()
-    heights = spread_labels([min(end.y, high) for end in ends], (high - low) * LABEL_GAP)
+    lines = 1 + max((end.name.count("\n") for end in ends), default=0)
+    heights = spread_labels([min(end.y, high) for end in ends], (high - low) * LABEL_GAP * lines)
+    # Labels that were pushed apart at the top would leave the picture.
+    excess = max(0.0, max(heights, default=low) - high)
+    heights = [height - excess for height in heights]
     for end, height in zip(ends, heights):
         axes.annotate(
             end.name,

@@ -13,7 +13,7 @@ MOST_LABELS = 16
 
 
 def trade_off(changes: list[RunChange], *, share: bool, margin: float) -> "Figure":
-    """Gain on the target (x) against the change in retention (y), the runs on the Pareto front coloured and joined.
+    """Gain on the target (x) against the change in retention (y), the runs on the Pareto front marked and joined.
 
     Runs have intervals and names. If there are more than MOST_LABELS, only those on the front have them. The band
     under zero is the accepted loss, `margin`.
@@ -27,8 +27,8 @@ def trade_off(changes: list[RunChange], *, share: bool, margin: float) -> "Figur
     axes.plot(
         [x for x, _ in front],
         [y for _, y in front],
-        color=COLOURS["s2"],
-        linewidth=1.2,
+        color=COLOURS["ink"],
+        linewidth=1.0,
         linestyle="--",
     )
     # A thousand names and crosses would hide each other.
@@ -54,10 +54,11 @@ def trade_off(changes: list[RunChange], *, share: bool, margin: float) -> "Figur
 def _draw_cross(axes: "Axes", change: RunChange) -> None:
     """A run's point with both of its intervals."""
     x, y = change.gain, change.kept
-    colour = COLOURS["s2"] if change.on_front else COLOURS["base"]
+    # Green means "better" elsewhere on the page, which the front does not prove.
+    colour, marker = (COLOURS["ink"], "D") if change.on_front else (COLOURS["base"], "o")
     axes.plot([x.low, x.high], [y.value, y.value], color=colour, linewidth=0.9, alpha=0.7)
     axes.plot([x.value, x.value], [y.low, y.high], color=colour, linewidth=0.9, alpha=0.7)
-    axes.plot(x.value, y.value, marker="o", markersize=MARKER + 1, color=colour)
+    axes.plot(x.value, y.value, marker=marker, markersize=MARKER + 1, color=colour)
 
 
 def _label_points(axes: "Axes", changes: list[RunChange]) -> None:
@@ -72,7 +73,7 @@ def _label_points(axes: "Axes", changes: list[RunChange]) -> None:
     for change, height in zip(changes, heights):
         weight, colour = "normal", COLOURS["muted"]
         if change.on_front:
-            weight, colour = "bold", COLOURS["s2"]
+            weight, colour = "bold", COLOURS["ink"]
         axes.annotate(
             change.label,
             (change.gain.value, change.kept.value),

@@ -1,5 +1,6 @@
 """The report's answer to "which setting mattered?", and a sentence per axis."""
 
+import math
 from dataclasses import dataclass
 
 import pandas as pd
@@ -11,7 +12,7 @@ from loragrid.reporting.compared_study import ComparedStudy
 from loragrid.reporting.sentences.findings import Headline, difference, start
 from loragrid.reporting.sentences.interactions import movement_text, moving_pairs
 from loragrid.reporting.sentences.limits import reason_text
-from loragrid.setting_texts import axis_value
+from loragrid.setting_texts import axis_name, axis_value
 from loragrid.study.grid import ARMS, NAMED, TIED
 
 # Findings on other tasks that the first answers name; the tables have all of them.
@@ -25,7 +26,7 @@ def what_mattered(compared: ComparedStudy) -> Headline:
     # Training against no training is the first question, and no setting.
     rows = rows[~((rows.get("axis") == "method") & (rows.get("value") == UNTRAINED))]
     if rows.empty or (rows["verdict"] == "").all():
-        reasons = "".join(f" {_not_compared(rows, axis, compared)}." for axis in dict.fromkeys(rows.get("axis", ())))
+        reasons = "".join(f" {_not_compared(rows, axis)}." for axis in dict.fromkeys(rows.get("axis", ())))
         text = f"No setting could be compared with the base case yet.{reasons}"
         return Headline(question, "unsure", "Can't tell", text)
     found = _sort_axes(rows, compared)
@@ -42,35 +43,36 @@ def what_mattered(compared: ComparedStudy) -> Headline:
 class AxesFound:
     """The axes by what their tests on the main target show, each as words for the answer.
 
-    `moved` and `steps`: names and proved differences; `still`: axes without a proved effect, with
-    what their tests could find; `elsewhere`: what those do on other tasks; `not_compared`: axes
-    without a test, with the reason.
+    `moved` and `steps`: names and proved differences; `still`: axes without a proved effect, and
+    `detectable` what their tests could find; `elsewhere`: what those do on other tasks;
+    `not_compared`: axes without a test, with the reason.
     """
 
     moved: list[str]
     steps: list[str]
     still: list[str]
+    detectable: list[float]
     elsewhere: list[str]
     not_compared: list[str]
 
 
 def _sort_axes(rows: pd.DataFrame, compared: ComparedStudy) -> AxesFound:
-    found = AxesFound([], [], [], [], [])
+    found = AxesFound([], [], [], [], [], [])
     for axis, of_axis in rows.groupby("axis", sort=False):
         judged = of_axis[of_axis["verdict"] != ""]
         proved = judged[judged["verdict"] != UNSURE]
         if len(proved):
-            found.moved.append(compared.axis(axis))
+            found.moved.append(axis_name(axis))
             found.steps.append(_largest_steps(proved, axis, compared))
         elif len(judged):
             # The largest of the values' detectable differences: any effect beyond it would have
             # shown on each value.
-            least = detectable(judged["detectable"].max(skipna=False), compared.unit)
-            found.still.append(f"{compared.axis(axis)} ({least})")
+            found.still.append(axis_name(axis))
+            found.detectable.append(judged["detectable"].max(skipna=False))
             for value, verdict, default, tasks in proved_elsewhere(compared, axis):
-                found.elsewhere.append(f"{_named(axis, value, compared)} is {verdict} than {default} on {tasks}")
+                found.elsewhere.append(f"{_named(axis, value)} is {verdict} than {default} on {tasks}")
         else:
-            found.not_compared.append(_not_compared(rows, axis, compared))
+            found.not_compared.append(_not_compared(rows, axis))
     return found
 
 
@@ -89,13 +91,20 @@ def _effects(found: AxesFound, compared: ComparedStudy) -> list[str]:
     if found.steps:
         parts[0] = f"On {name}: {found.steps[0]}."
     if found.still:
-        brackets = f"the effect that the test of each value finds with a probability of {compared.power}"
-        parts.append(f"No effect on {name} was proved for {listed(found.still)}; in brackets, {brackets}.")
+        parts.append(f"{start(listed(found.still))}: no effect proved; {_missed(found.detectable, compared)}.")
     if found.elsewhere:
         count = len(found.elsewhere) - MOST_ELSEWHERE
         more = f"; {count} more" if count > 0 else ""
         parts.append(f"On other tasks: {'; '.join(found.elsewhere[:MOST_ELSEWHERE])}{more}.")
     return parts
+
+
+def _missed(sizes: list[float], compared: ComparedStudy) -> str:
+    """The size below which the tests of these axes would usually miss an effect."""
+    largest = max(sizes, key=lambda size: math.inf if math.isnan(size) else size)
+    if math.isnan(largest):
+        return "these tests cannot prove an effect of any size"
+    return f"an effect below about {detectable(largest, compared.unit)} would usually be missed"
 
 
 def proved_elsewhere(compared: ComparedStudy, axis: str) -> list[tuple[str, str, str, str]]:
@@ -109,8 +118,8 @@ def proved_elsewhere(compared: ComparedStudy, axis: str) -> list[tuple[str, str,
     return found
 
 
-def _not_compared(rows: pd.DataFrame, axis: str, compared: ComparedStudy) -> str:
-    return f"{start(compared.axis(axis))} was not compared: {reason_text(rows[rows['axis'] == axis].iloc[0])}"
+def _not_compared(rows: pd.DataFrame, axis: str) -> str:
+    return f"{start(axis_name(axis))} was not compared: {reason_text(rows[rows['axis'] == axis].iloc[0])}"
 
 
 def _step(row: pd.Series, axis: str, compared: ComparedStudy) -> str:
@@ -120,12 +129,12 @@ def _step(row: pd.Series, axis: str, compared: ComparedStudy) -> str:
     value, default = (axis_value(axis, row[key]) for key in ("value", "base_case_value"))
     if axis in ARMS:
         default = "the base case"
-    return f"{_named(axis, value, compared)} scored {amount} {direction} than {default}{judged}"
+    return f"{_named(axis, value)} scored {amount} {direction} than {default}{judged}"
 
 
-def _named(axis: str, value: str, compared: ComparedStudy) -> str:
+def _named(axis: str, value: str) -> str:
     """A value with its axis; an arm of several settings is named by itself."""
-    return value if axis in (TIED, NAMED) else f"{compared.axis(axis)} {value}"
+    return value if axis in (TIED, NAMED) else f"{axis_name(axis)} {value}"
 
 
 def axis_finding(compared: ComparedStudy, axis: str) -> str:

@@ -86,8 +86,8 @@ def _updates_lost(seen: Numbers, *_: Any) -> tuple[str, str]:
 
 
 def _heldout_rose(seen: Numbers, limits: Numbers, _: Units) -> tuple[str, str]:
-    evidence = f"held-out loss rose from {number(seen['untrained'])} untrained to {number(seen['last'])}"
-    return evidence, f"a rise of {_margin(limits)} above the untrained model"
+    evidence = f"held-out loss rose from {number(seen['untrained'])} of the base to {number(seen['last'])}"
+    return evidence, f"a rise of {_margin(limits)} above the base"
 
 
 def _train_rose(seen: Numbers, limits: Numbers, _: Units) -> tuple[str, str]:
@@ -168,13 +168,13 @@ def _difference_not_proved(seen: Numbers, limits: Numbers, units: Units) -> tupl
 
 def _base_lost(seen: Numbers, _: Numbers, units: Units) -> tuple[str, str]:
     compared = f"in {visible(seen['precision'])} compared with {visible(seen['high_precision'])}"
-    return f"the untrained base: {_difference(seen, units)} {compared}", "a proved loss of the base"
+    return f"the base: {_difference(seen, units)} {compared}", "a proved loss of the base"
 
 
 def _near_uniform(seen: Numbers, limits: Numbers, _: Units) -> tuple[str, str]:
     guessing = f"guessing evenly among {seen['vocabulary']:,} tokens gives {number(seen['uniform_loss'])}"
     threshold = f"at least {limits['share_of_uniform']:.0%} of the loss of an even guess"
-    return f"untrained held-out loss {number(seen['loss'])}; {guessing}", threshold
+    return f"held-out loss of the base {number(seen['loss'])}; {guessing}", threshold
 
 
 def _near_chance(seen: Numbers, *_: Any) -> tuple[str, str]:
@@ -182,7 +182,7 @@ def _near_chance(seen: Numbers, *_: Any) -> tuple[str, str]:
         f"{plain_name(task['task'])} {_share(task['score'])} (guessing: {_share(task['chance'])})"
         for task in seen["tasks"]
     ]
-    threshold = "the interval of the untrained score reaches down to chance"
+    threshold = "the interval of the base’s score reaches down to chance"
     return f"{listed(tasks)}: nothing there can be forgotten", threshold
 
 

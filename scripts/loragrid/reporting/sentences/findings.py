@@ -87,12 +87,12 @@ def did_it_help(compared: ComparedStudy) -> Headline:
         if not len(worse):
             tone, short = "good", _how_often(better, rows, compared)
         their = "its" if len(better) == 1 else "their"
-        count = f"{len(better)} of {everyone} beat {their} untrained base on {name}"
+        count = f"{len(better)} of {everyone} beat {their} base on {name}"
         return Headline(question, tone, short, f"{count}{harm}. {detail}{_other_targets(compared)}{rest}")
     if len(worse):
-        text = f"None of {everyone} beat its untrained base on {name}{harm}. {detail}{rest}"
+        text = f"None of {everyone} beat its base on {name}{harm}. {detail}{rest}"
         return Headline(question, "bad", "No", text)
-    text = f"None of {everyone} differs from its untrained base on {name} by more than chance explains. {detail}"
+    text = f"None of {everyone} differs from its base on {name} by more than chance explains. {detail}"
     return Headline(question, "unsure", "Can't tell", f"{text}{_other_targets(compared)}{rest}")
 
 
@@ -125,11 +125,12 @@ def _detail(rows: pd.DataFrame, compared: ComparedStudy) -> str:
     before, after = (score(row[name], compared.unit, places) for name in ("reference_score", "score"))
     seeds = f" (mean of {row['seeds']} seeds)" if row["seeds"] > 1 else ""
     unsure = "; can’t tell" if row["verdict"] == UNSURE else ""
-    return (
+    text = (
         f"{who} went from {before} to {after}{seeds}, {difference(row, compared.unit)} ({compared.interval} "
-        f"{between(row['low'], row['high'], compared.unit)}, corrected p {p_value(row['p_corrected'])}{unsure}). "
-        f"{_power(row, compared)}"
+        f"{between(row['low'], row['high'], compared.unit)}, corrected p {p_value(row['p_corrected'])}{unsure})."
     )
+    # What a test might have missed says nothing beside a proved difference.
+    return f"{text} {_power(row, compared)}" if unsure else text
 
 
 def _power(row: pd.Series, compared: ComparedStudy) -> str:

@@ -18,7 +18,7 @@ SMALL_COUNTS = ("No", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Ei
 def answers(compared: ComparedStudy) -> list[Headline]:
     """The three answers at the top of the page."""
     if compared.target is None or compared.comparisons.empty:
-        text = "No run has been scored beside its untrained base yet, so nothing can be said."
+        text = "No run has been scored beside its base yet, so nothing can be said."
         return [Headline("Did fine-tuning help?", "unsure", "Can't tell", f"{text}{not_scored(compared)}")]
     return [did_it_help(compared), what_mattered(compared), what_was_forgotten(compared)]
 
@@ -44,12 +44,12 @@ def what_was_forgotten(compared: ComparedStudy) -> Headline:
         tone, short = "good", f"At most {points}"
         text = f"On every retention task every interval excludes a loss of more than {points}."
     else:
-        text = f"No {noun} is proved to have done worse on the old tasks, but {_reach(rows, compared)}."
+        text = f"No {noun} is proved to have done worse on the retention tasks, but {_reach(rows, compared)}."
     return Headline(question, tone, short, " ".join([text, *_mean_changes(runs, compared)]))
 
 
 def _worse_sentence(runs: list[str], noun: str, compared: ComparedStudy) -> str:
-    """Two runs did worse on the old tasks: learning rate 0.1 and rank 64."""
+    """Two runs did worse on the retention tasks: learning rate 0.1 and rank 64."""
     count = str(len(runs))
     if len(runs) < len(SMALL_COUNTS):
         count = SMALL_COUNTS[len(runs)]
@@ -57,7 +57,7 @@ def _worse_sentence(runs: list[str], noun: str, compared: ComparedStudy) -> str:
     if len(runs) > MOST_NAMED:
         named.append(f"{len(runs) - MOST_NAMED} more")
     nouns = noun if len(runs) == 1 else f"{noun}s"
-    return f"{count} {nouns} did worse on the old tasks: {listed(named)}."
+    return f"{count} {nouns} did worse on the retention tasks: {listed(named)}."
 
 
 def _name(run: str, compared: ComparedStudy) -> str:

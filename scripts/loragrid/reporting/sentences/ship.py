@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from loragrid.comparing.statistics.paired_statistics import UNSURE
 from loragrid.formatting import between, change, decimals, detectable, listed, p_value, plain_name
 from loragrid.reporting.compared_study import ComparedStudy
 
@@ -47,7 +48,7 @@ def _ship_line(row: dict[str, Any], compared: ComparedStudy) -> dict[str, Any]:
         "gain": _amount(row, "gain", compared.unit),
         "gain_interval": between(row["gain_low"], row["gain_high"], compared.unit),
         "p": p_value(row["gain_p"]),
-        "detectable": detectable(row["gain_detectable"], compared.unit),
+        "detectable": detectable(row["gain_detectable"], compared.unit) if row["gain_verdict"] == UNSURE else "–",
         "verdict": row["gain_verdict"],
         "kept": kept,
         "kept_interval": kept_interval,

@@ -73,11 +73,15 @@ for (const field of document.querySelectorAll("input[data-filters]")) {
   });
 }
 
-// Marks the boxes whose table is wider than they are. In the next frame, since a mark changes the box that is being observed.
+// A table that is wider than the column of text gets the page's whole width, and a mark if that is too little. In the next
+// frame, since both change the box that is being observed.
 const sizes = new ResizeObserver((entries) => {
   requestAnimationFrame(() => {
     for (const box of new Set(entries.map((entry) => entry.target.closest(".scroll")))) {
-      box.classList.toggle("wider", box.scrollWidth > box.clientWidth + 1);
+      const tooWide = () => box.scrollWidth > box.clientWidth + 1;
+      box.classList.remove("broad", "wider");
+      box.classList.toggle("broad", tooWide());
+      box.classList.toggle("wider", tooWide());
     }
   });
 });

@@ -61,6 +61,7 @@ def make_recipe(study: "Study", cell: "Cell", *, device: str) -> Recipe:
     settings, report_to = cell.settings, study.training.report_to
     # Before the base is loaded: a missing package should cost no minutes.
     check_packages(
+        file=study.path.name,
         backend=settings.backend,
         optimizer=settings.optimizer,
         report_to=report_to,
