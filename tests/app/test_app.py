@@ -29,7 +29,7 @@ def test_mistakes_are_one_line(monkeypatch: pytest.MonkeyPatch, study, tmp_path:
     for arguments, message in (
         (
             ("--study", study.path, "--results", tmp_path / "none"),
-            "no finished run. Fix: run `make study` first",
+            "no finished run. Fix: run `snakemake --cores 1 --config study=.*` first",
         ),
         ((*here, "--run", "nonsense"), r"no run has this id \(nonsense\)"),
         ((*here, "--model", "toy"), r"--model: given without --adapter \(toy\)"),

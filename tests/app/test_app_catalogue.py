@@ -43,7 +43,7 @@ def test_starts_with_the_best_run_and_lists_base_and_runs(study: Study) -> None:
     assert catalogue.base_of(catalogue.subject(second)).adapter is None
     assert catalogue.prompts == (("p1: A rephrased prompt", "A rephrased prompt"),)
     assert [s.label for s in catalogue.subjects] == [
-        "toy, untrained",
+        "toy, not fine-tuned",
         "toy, base case",
         "toy, learning rate 0.02",
     ]
@@ -53,17 +53,17 @@ def test_best_run_has_the_largest_gain_that_may_be_shipped(study: Study) -> None
     tuned = list(toy_catalogue(study).subjects[1:])
     first, second = [subject.name for subject in tuned]
     results = compared(study, trade_off(first, gain=0.3), trade_off(second, gain=0.9, ship="don't ship"))
-    assert best_run(results, tuned) == first
+    assert best_run(results, tuned, study="t4") == first
     results = compared(
         study, trade_off(first, gain=-0.3, ship="can't tell", verdict="worse"), trade_off("gone", gain=1.0)
     )
-    assert best_run(results, tuned) == first
+    assert best_run(results, tuned, study="t4") == first
     results = compared(study, trade_off(first, gain=0.3), trade_off(second, gain=0.4, ship="can't tell"))
-    assert best_run(results, tuned) == second
+    assert best_run(results, tuned, study="t4") == second
     results = compared(study, trade_off(first, gain=0.3), trade_off(second, gain=0.4, verdict="can't tell"))
-    assert best_run(results, tuned) == first
+    assert best_run(results, tuned, study="t4") == first
     (results / "compare" / "compare.json").unlink()
-    assert best_run(results, tuned) == first
+    assert best_run(results, tuned, study="t4") == first
 
 
 def test_the_winner_of_the_search_is_offered_and_may_be_the_best(study: Study, toy_llama: Path) -> None:
@@ -79,8 +79,8 @@ def test_the_winner_of_the_search_is_offered_and_may_be_the_best(study: Study, t
 
 
 def test_without_a_finished_run_the_error_names_the_fix(study: Study, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="make study"):
-        best_run(tmp_path / "none", [])
+    with pytest.raises(UserError, match="snakemake --cores 1 --config study=t4` first"):
+        best_run(tmp_path / "none", [], study="t4")
 
 
 def test_a_changed_adapter_is_refused(study: Study) -> None:
@@ -207,7 +207,7 @@ def test_a_whole_model_and_an_adopted_adapter_answer_and_a_bad_one_is_left_out(
 
 def test_bases_in_two_precisions_stay_apart(study: Study) -> None:
     catalogue = toy_catalogue(with_more(study, grid={"axes": {"precision": ["32bit", "16bit"]}}))
-    assert [s.label for s in catalogue.subjects if not s.tuned] == ["toy-32bit, untrained", "toy-16bit, untrained"]
+    assert [s.label for s in catalogue.subjects if not s.tuned] == ["toy-32bit, not fine-tuned", "toy-16bit, not fine-tuned"]
     assert {key: entry.precision for key, entry in catalogue.models.items()} == {
         "toy-32bit": "32bit",
         "toy-16bit": "16bit",

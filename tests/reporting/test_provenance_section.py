@@ -60,8 +60,12 @@ def test_assumptions_are_whole_sentences_from_code_tasks_and_study(tmp_path: Pat
         file.write(
             "# ASSUME: the first line\n# goes on here\n\n# not here\nunused: 1  # ASSUME: beside a value\n# nor here\n"
         )
-    found = assumptions(types.SimpleNamespace(study=study))
+    material = types.SimpleNamespace(study=study, cards={"a": {"format": "sharegpt", "notes": []}})
+    found = assumptions(material)
     of_study = [one["text"] for one in found if one["where"] == "made.yaml"]
     assert of_study == ["The first line goes on here.", "Beside a value."]
     assert any(one["where"].startswith("scripts/loragrid/data/") for one in found)
     assert all(one["text"].endswith((".", "!", "?")) for one in found)
+    assert not any("Alpaca" in one["text"] for one in found), "the study has no such rows"
+    material.cards["a"]["format"] = "alpaca"
+    assert any("Alpaca" in one["text"] for one in assumptions(material))

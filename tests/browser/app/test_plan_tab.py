@@ -63,7 +63,7 @@ def check_files(page) -> None:
 def test_base_is_switched_off_and_on(browser, served, scripted) -> None:
     page, _ = open_page(browser, served[0])
     fill(page)
-    switch = page.get_by_label("Show the untrained base's answer beside it")
+    switch = page.get_by_label("Show the base's answer beside it")
     switch.uncheck()
     page.wait_for_selector("#base", state="hidden")
     write(page, waits_for="#tuned_line .adherence")
@@ -119,9 +119,10 @@ def test_invalid_input_gets_a_sentence_beside_its_field(browser, served) -> None
         ("Anything else", "This text has 100,000 characters (limit: 1,000)."),
     ):
         page.wait_for_selector(f"text={sentence}")
-        field, note = page.get_by_label(label).bounding_box(), page.get_by_text(sentence).bounding_box()
+        field, note = page.get_by_label(label).bounding_box(), page.get_by_text(sentence).first.bounding_box()
         assert 0 < field["y"] - note["y"] < 110 and abs(field["x"] - note["x"]) < 30
     assert shown(page, "tuned") == ""
+    page.wait_for_selector("#status >> text=✗ No plan was written: The weeks must be from 1 to 52, not 60.")
     page.get_by_label("Weeks").fill("")
     page.click("#write")
     page.wait_for_selector("text=Please give the weeks as a number from 1 to 52.")

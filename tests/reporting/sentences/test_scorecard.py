@@ -7,7 +7,7 @@ import pytest
 from loragrid.comparing.literature import load_findings
 from loragrid.reporting.sentences.scorecard import why_text
 
-COMPARED = SimpleNamespace(unit="share", axis=lambda axis: "rank (with alpha)" if axis == "rank" else axis)
+COMPARED = SimpleNamespace(unit="share", axis=lambda axis: axis)
 ROW = {"axis": "rank", "value": "64", "base_case_value": "16", "difference": 0.2, "verdict": "better"}
 ROW |= {"low": 0.1, "high": 0.3}
 BATCH = ROW | {"axis": "batch", "value": "4x8", "base_case_value": "2x4", "verdict": "can't tell"}
@@ -29,17 +29,17 @@ BATCH = ROW | {"axis": "batch", "value": "4x8", "base_case_value": "2x4", "verdi
         (
             "rank_matters_little",
             {"code": "differences", "rows": [ROW]},
-            "rank (with alpha) 64 against 16: +20 points, better",
+            "rank 64 against 16: +20 points, better",
         ),
         (
             "rank_matters_little",
             {"code": "all_within_margin", "margin": 0.05, "row": ROW},
-            "all differences lie within 5 points (interval +10 to +30 at rank (with alpha) 64)",
+            "all differences lie within 5 points (interval +10 to +30 at rank 64)",
         ),
         (
             "rank_matters_little",
             {"code": "interval_beyond_margin", "margin": 0.05, "row": ROW},
-            "the interval reaches beyond ±5 points (interval +10 to +30 at rank (with alpha) 64)",
+            "the interval reaches beyond ±5 points (interval +10 to +30 at rank 64)",
         ),
         (
             "large_batches_hurt",

@@ -51,7 +51,7 @@ def _difference(row: dict[str, Any], compared: ComparedStudy) -> str:
     value, default = (axis_value(row["axis"], row[key]) for key in ("value", "base_case_value"))
     places = decimals(row["low"], row["high"])
     amount = change(row["difference"], compared.unit, words=True, places=places)
-    return f"{compared.axis(row['axis'])} {value} against {default}: {amount}, {verdict}"
+    return f"{axis_name(row['axis'])} {value} against {default}: {amount}, {verdict}"
 
 
 def _margin_text(why: dict[str, Any], compared: ComparedStudy) -> str:
