@@ -105,5 +105,5 @@ def test_a_model_without_a_group() -> None:
 
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4}
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model("mixtral", vocab_size=100, **sizes))
-    with pytest.raises(UserError, match="no linear layer of the group mlp. Fix: choose from k_proj, o_proj"):
+    with pytest.raises(UserError, match=r"no linear layer of the group mlp\. Fix: choose from k_proj, o_proj"):
         adapted_layers(model, "mlp")
