@@ -48,6 +48,16 @@ class CompareTab:
         self._build_answers()
         if self.catalogue.prompts:
             ui.pick.input(lambda text: text or "", ui.pick, ui.prompt, queue=False, api_visibility="private")
+        # The validator leaves the status of the last answers, which would look like this request's. It also stops
+        # the events after its own, so this one comes first.
+        ui.ask.click(
+            self.show_errors,
+            [ui.prompt, ui.seed, ui.temperature, ui.tokens, *ui.subjects],
+            ui.status,
+            queue=False,
+            show_progress="hidden",
+            api_visibility="private",
+        )
         ui.ask.click(
             report_errors(self.ask, ui.status),
             [ui.prompt, ui.seed, ui.temperature, ui.tokens, *ui.subjects],
@@ -57,15 +67,6 @@ class CompareTab:
             show_progress="minimal",
             show_progress_on=ui.status,
             **MODEL_QUEUE,
-        )
-        # The validator leaves the status of the last answers, which would look like this request's.
-        ui.ask.click(
-            self.show_errors,
-            [ui.prompt, ui.seed, ui.temperature, ui.tokens, *ui.subjects],
-            ui.status,
-            queue=False,
-            show_progress="hidden",
-            api_visibility="private",
         )
         ui.stop.click(self.halt, None, None, queue=False, show_progress="hidden", api_visibility="private")
 

@@ -57,6 +57,16 @@ class RunningPlanTab:
         fields = [ui.fields[name] for name in FIELDS]
         shown = [ui.status, ui.tuned, ui.tuned_line, ui.base, ui.base_line, ui.summary, ui.table, ui.files, ui.state]
         for button, handler, name in ((ui.write, self.write, "plan"), (ui.again, self.write_again, "plan_again")):
+            # The validator leaves the status of the last plan, which would look like this request's. It also stops
+            # the events after its own, so this one comes first.
+            button.click(
+                self.show_errors,
+                [*fields, ui.start],
+                ui.status,
+                queue=False,
+                show_progress="hidden",
+                api_visibility="private",
+            )
             button.click(
                 report_errors(handler, ui.status),
                 [*fields, ui.with_base, ui.start, ui.state],
@@ -66,15 +76,6 @@ class RunningPlanTab:
                 show_progress="minimal",
                 show_progress_on=ui.status,
                 **MODEL_QUEUE,
-            )
-            # The validator leaves the status of the last plan, which would look like this request's.
-            button.click(
-                self.show_errors,
-                [*fields, ui.start],
-                ui.status,
-                queue=False,
-                show_progress="hidden",
-                api_visibility="private",
             )
         ui.stop.click(self.stop, None, None, queue=False, show_progress="hidden", api_visibility="private")
         ui.with_base.change(self.toggle_base, ui.with_base, ui.base_column, queue=False, api_visibility="private").then(
