@@ -207,7 +207,10 @@ def test_a_whole_model_and_an_adopted_adapter_answer_and_a_bad_one_is_left_out(
 
 def test_bases_in_two_precisions_stay_apart(study: Study) -> None:
     catalogue = toy_catalogue(with_more(study, grid={"axes": {"precision": ["32bit", "16bit"]}}))
-    assert [s.label for s in catalogue.subjects if not s.tuned] == ["toy-32bit, not fine-tuned", "toy-16bit, not fine-tuned"]
+    assert [s.label for s in catalogue.subjects if not s.tuned] == [
+        "toy-32bit, not fine-tuned",
+        "toy-16bit, not fine-tuned",
+    ]
     assert {key: entry.precision for key, entry in catalogue.models.items()} == {
         "toy-32bit": "32bit",
         "toy-16bit": "16bit",

@@ -121,16 +121,15 @@ class Shape:
         return [*matrices, *embeddings, self.norm_and_bias_parameters()]
 
     def adapted_matrices(self, target_modules: str | Sequence[str]) -> list[tuple[int, int]]:
-        """(inputs, outputs) of every matrix that gets an adapter, by PEFT's rule.
-
-        `all-linear` is every linear map but the output head, `attention` and `mlp` are those of a
-        layer's part; a listed name is a full module name or its end. Raises `UserError` for a name
-        that matches no module.
-        """
+        """(inputs, outputs) of every matrix of `adapted_modules`."""
         return [size for _, size in self.adapted_modules(target_modules)]
 
     def adapted_modules(self, target_modules: str | Sequence[str]) -> list[tuple[str, tuple[int, int]]]:
-        """(module name, (inputs, outputs)) of every matrix of `adapted_matrices`."""
+        """(name, (inputs, outputs)) of every matrix that gets an adapter, by PEFT's rule.
+
+        `all-linear` is every linear map but the output head, `attention` and `mlp` are those of a
+        layer's part; a listed name is a full name or its end. An unknown name is a `UserError`.
+        """
         if isinstance(target_modules, str):
             part = MODULE_GROUPS[target_modules]
             return [(module, size) for module, size in self._layer_modules() if part in module]
@@ -149,10 +148,6 @@ class Shape:
                     f"Fix: choose from {known}, or use all-linear."
                 )
         return found
-
-    def adapter_tensors(self, *, rank: int, target_modules: str | Sequence[str]) -> list[int]:
-        """Parameters of each trained matrix: A (rank × inputs) and B (outputs × rank) per adapted one."""
-        return [rank * side for size in self.adapted_matrices(target_modules) for side in size]
 
     def _layer_modules(self) -> Iterator[tuple[str, tuple[int, int]]]:
         for layer in range(self.layers):

@@ -61,7 +61,7 @@ def product_weights(shape: Shape, trainable: Trainable) -> int:
     """Weights of the matrix products that an adapter adds to a forward pass."""
     if trainable.rank is None:
         return 0
-    return sum(shape.adapter_tensors(rank=trainable.rank, target_modules=trainable.target_modules))
+    return sum(trainable.rank * sum(size) for size in shape.adapted_matrices(trainable.target_modules))
 
 
 def loaded_parameters(shape: Shape, trainable: Trainable) -> int:

@@ -77,7 +77,11 @@ def test_effects_on_other_tasks_are_named_and_one_gain_of_many_is_no_yes(tmp_pat
 @pytest.mark.parametrize(
     "forgetful, short, start",
     [
-        (("rank", 64), "Some runs forgot", "Two runs did worse on the retention tasks: learning rate 0.1 and rank 64. "),
+        (
+            ("rank", 64),
+            "Some runs forgot",
+            "Two runs did worse on the retention tasks: learning rate 0.1 and rank 64. ",
+        ),
         (("rank", 7), "Some runs forgot", "One run did worse on the retention tasks: learning rate 0.1. "),
         (("model", "llama-s"), "Some runs forgot", "Six runs did worse on the retention tasks: base case, "),
     ],
