@@ -160,10 +160,12 @@ def test_settings_of_any_kind_are_words() -> None:
 
 def test_the_page_says_what_the_sampler_began_with_and_what_fanova_leaves_out() -> None:
     found = {"earlier_runs": [{}] * 3, "settings": {"budget": {"tokens": 24000}}}
-    assert earlier_runs_text(found).startswith(
+    assert earlier_runs_text(found, "linear").startswith(
         "The sampler began with 3 finished runs of the grid, by their held-out loss after 24\u2009000 tokens. There"
     )
-    assert earlier_runs_text(found | {"earlier_runs": []}) == ""
+    assert "a bias towards low ones" in earlier_runs_text(found, "cosine")
+    assert "bias" not in earlier_runs_text(found, "constant")
+    assert earlier_runs_text(found | {"earlier_runs": []}, "linear") == ""
     basis = importance_basis({"at": "end", "trials": 12, "shares": {}, "left_out": ["rank", "alpha"]}, 9)
     assert "Without rank and alpha, which not every trial has. All trials have one seed:" in basis
 

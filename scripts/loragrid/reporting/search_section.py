@@ -33,7 +33,7 @@ def search_section(material: Material) -> dict[str, Any] | None:
     parameters = found["settings"]["parameters"]
     return {
         "setup": search_setup(material.study.base_case.budget, found),
-        "earlier_runs": earlier_runs_text(found),
+        "earlier_runs": earlier_runs_text(found, material.study.base_case.schedule),
         "outcome": search_outcome(found),
         "caveats": search_caveats(found),
         "winner": _winner(material, found),

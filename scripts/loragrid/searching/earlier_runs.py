@@ -33,8 +33,8 @@ def find_earlier_runs(study: Study, results: Path) -> tuple[list[EarlierRun], st
     """The finished runs that a search can begin with, sorted by name, and why others cannot.
 
     A run qualifies if its settings are in the space, and the base case's elsewhere. Its loss is the
-    one that it had after a trial's budget: a run that is measured there only has not the rate of a
-    trial's end, which its schedule lowers later, so its loss is a little too high for a trial's.
+    one that it had after a trial's budget. A schedule that falls over the run's own, larger budget
+    has not lowered the learning rate yet, so this loss is higher than a trial's, most at high rates.
     """
     at_points = list(_runs_in_space(study, results))
     if not at_points:

@@ -68,18 +68,25 @@ def search_setup(grid_budget: Budget, found: dict[str, Any]) -> str:
     return text
 
 
-def earlier_runs_text(found: dict[str, Any]) -> str:
-    """The finished runs of the grid that the search began with; empty without any."""
+def earlier_runs_text(found: dict[str, Any], schedule: str) -> str:
+    """The finished runs of the grid that the search began with; empty without any.
+
+    `schedule`: the base case's.
+    """
     runs = found["earlier_runs"]
     if not runs:
         return ""
     unit, amount = next(iter(found["settings"]["budget"].items()))
-    return (
+    text = (
         f"The sampler began with {plural(len(runs), 'finished run')} of the grid, "
         f"by {'its' if len(runs) == 1 else 'their'} held-out loss after {whole(amount)} {unit}. "
-        "There a run’s learning rate is still higher than at a trial’s end, so its loss is a little too high for a "
-        "trial’s. Such runs are neither trials nor winners."
     )
+    if not schedule.startswith("constant"):
+        text += (
+            "There a run’s schedule has lowered the learning rate less than at a trial’s end, so its loss is higher "
+            "than a trial’s, most at high rates: the sampler began with a bias towards low ones. "
+        )
+    return f"{text}Such runs are neither trials nor winners."
 
 
 def search_outcome(found: dict[str, Any]) -> str:
