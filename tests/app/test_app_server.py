@@ -145,7 +145,9 @@ def test_bad_input_from_a_program_gets_a_sentence_and_no_traceback(address: str,
 
 
 def test_gradio_refuses_a_choice_that_is_not_in_the_list(address: str) -> None:
-    joined = {"data": [*plan_inputs(race="100K"), None], "fn_index": 0, "session_hash": "x"}
+    functions = httpx.get(f"{address}/config").json()["dependencies"]
+    (plan,) = (function["id"] for function in functions if function["api_name"] == "plan")
+    joined = {"data": [*plan_inputs(race="100K"), None], "fn_index": plan, "session_hash": "x"}
     answer = httpx.post(f"{address}/gradio_api/queue/join", json=joined)
     assert answer.status_code == 400 and "100K is not in the list of choices" in answer.text
     assert "Traceback" not in answer.text and ".py" not in answer.text
