@@ -16,7 +16,7 @@ from benchmarks.plain_trl import PlainRun, make_trainer
 from loragrid.data.training_data import load_training_data
 from loragrid.searching.trials import evenly_spaced
 from loragrid.study.budget import plan_steps
-from loragrid.study.search_point import at_point
+from loragrid.study.search.search_point import at_point
 from loragrid.study.study_file import Study
 
 

@@ -18,12 +18,12 @@ from typing import Any
 
 import pandas as pd
 
-from loragrid.comparing.along_runs import along_runs
 from loragrid.comparing.comparisons import Terms
+from loragrid.comparing.designs.along_runs import along_runs
+from loragrid.comparing.designs.interactions import interactions
+from loragrid.comparing.designs.learning_curves import learning_curves
 from loragrid.comparing.diagnoses import diagnose_study
-from loragrid.comparing.interactions import interactions
 from loragrid.comparing.item_tables import ItemTable
-from loragrid.comparing.learning_curves import learning_curves
 from loragrid.comparing.run_table import score_rows, subject_rows
 from loragrid.comparing.scorecard import StudyCells, scorecard
 from loragrid.comparing.study_results import SCHEMA, JudgedTables, StudyResults, judge_results, read_results

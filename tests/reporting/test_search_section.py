@@ -17,8 +17,8 @@ from loragrid.reporting.sentences.search import (
     search_caveats,
 )
 from loragrid.searching.trials import search_name
+from loragrid.study.search.winner import read_search
 from loragrid.study.study_file import Study, load_study
-from loragrid.study.winner import read_search
 from tests.fixtures import search_toys, synthetic
 from tests.fixtures.pages import SECTIONS, compare_and_report
 from tune import write_result

@@ -14,7 +14,7 @@ from loragrid.searching.earlier_runs import EarlierRun, find_earlier_runs, loss_
 from loragrid.searching.hyperband_brackets import EveryBracket
 from loragrid.searching.search import Search
 from loragrid.searching.search_result import importance, trial_rows
-from loragrid.study.search_point import at_point
+from loragrid.study.search.search_point import at_point
 from loragrid.study.sections import Tune
 from loragrid.study.settings import Budget
 from loragrid.study.study_file import Study

@@ -13,7 +13,7 @@ from loragrid.searching.result_files import _flat
 from loragrid.searching.samplers import is_drawn
 from loragrid.searching.search import Search
 from loragrid.searching.search_result import importance, summarise_trials, trial_rows
-from loragrid.study.search_space import decoded
+from loragrid.study.search.search_space import decoded
 from loragrid.study.sections import Tune
 from tests.fixtures import search_toys
 from tests.fixtures.search_toys import METHODS, TUNE, comparable_rows

@@ -8,7 +8,7 @@ import pytest
 from loragrid.runtime.atomic_files import sha256_json
 from loragrid.runtime.session import SessionClock, StopSignals
 from loragrid.searching.trials import TrialResult, TrialRunner, evenly_spaced
-from loragrid.study.search_point import at_point
+from loragrid.study.search.search_point import at_point
 from loragrid.study.sections import Budget
 from tests.fixtures.train_toys import Toy, rows_of
 

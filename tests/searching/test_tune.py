@@ -19,9 +19,9 @@ from loragrid.paths import ROOT
 from loragrid.runtime.session import SessionClock, StopSignals
 from loragrid.searching.search import Search
 from loragrid.searching.trials import TrialRunner, search_name
-from loragrid.study.search_point import cell_at, settings_sha256
+from loragrid.study.search.search_point import cell_at, settings_sha256
+from loragrid.study.search.winner import read_search, winner_cell
 from loragrid.study.study_file import Study, load_study
-from loragrid.study.winner import read_search, winner_cell
 from loragrid.training.backends.trl import TrlBackend
 from tests.fixtures.search_toys import MODEL_TUNE
 from tests.fixtures.studies import changed

@@ -10,7 +10,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from loragrid.errors import UserError
 from loragrid.paths import ROOT
 from loragrid.study.completion import setting_names
-from loragrid.study.search_space import (
+from loragrid.study.search.search_space import (
     coordinate,
     decoded,
     distance,

@@ -15,9 +15,9 @@ from loragrid.paths import ROOT
 from loragrid.runtime.atomic_files import read_json
 from loragrid.scoring.prompts import read_prompts
 from loragrid.study.grid import Cell, base_case_on
+from loragrid.study.search.winner import cells_with_winner
 from loragrid.study.sections import ModelEntry
 from loragrid.study.study_file import Study
-from loragrid.study.winner import cells_with_winner
 
 
 @dataclass(frozen=True)

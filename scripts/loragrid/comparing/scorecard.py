@@ -12,8 +12,8 @@ from typing import Any
 
 import pandas as pd
 
-from loragrid.comparing.axis_pairs import place_of
 from loragrid.comparing.causes import differs
+from loragrid.comparing.designs.axis_pairs import place_of
 from loragrid.comparing.literature import LITERATURE, load_findings
 from loragrid.comparing.statistics.paired_statistics import BETTER, UNSURE, WORSE
 from loragrid.errors import UserError

@@ -6,8 +6,8 @@ from typing import Any
 
 import pandas as pd
 
-from loragrid.comparing.axis_effects import versus_base_case
 from loragrid.comparing.comparisons import Terms, versus_base, versus_precision
+from loragrid.comparing.designs.axis_effects import versus_base_case
 from loragrid.comparing.item_tables import ItemTable, load_items
 from loragrid.comparing.verdicts import judge, seed_noise, widen_by_seeds
 from loragrid.records.outcomes import Outcome, collect, data_cards

@@ -208,9 +208,7 @@ def _full_attention_layers(config: dict[str, Any], kind: str, layers: int) -> in
     if "full_attention_layers" in config:
         return int(config["full_attention_layers"])
     every = config.get("sliding_window_pattern") or FULL_ATTENTION_EVERY.get(kind)
-    if not every:
-        return 0
-    return layers // int(every)
+    return layers // int(every) if every else 0
 
 
 def find_shape(entry: ModelEntry, *, network: bool = False) -> Shape | None:

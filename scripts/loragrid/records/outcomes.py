@@ -11,8 +11,8 @@ from loragrid.records.record import RunRecord, ScoreRecord, find_record
 from loragrid.runtime.atomic_files import read_json
 from loragrid.study.grid import Cell
 from loragrid.study.run_names import subject_at
+from loragrid.study.search.winner import cells_with_winner
 from loragrid.study.study_file import Study
-from loragrid.study.winner import cells_with_winner
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pandas as pd
 
-from loragrid.comparing.axis_pairs import study_axes
+from loragrid.comparing.designs.axis_pairs import study_axes
 from loragrid.comparing.statistics.paired_statistics import MCNEMAR, SEEDS_T, UNSURE
 from loragrid.comparing.statistics.sign_flips import DRAWN, EXACT, TAIL
 from loragrid.formatting import between, change, decimals, detectable, p_value, plain_name, score, visible

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from loragrid.comparing.axis_pairs import study_axes
+from loragrid.comparing.designs.axis_pairs import study_axes
 from loragrid.comparing.study_results import SCHEMA
 from loragrid.errors import UserError
 from loragrid.formatting import listed, plain_name, plural, visible

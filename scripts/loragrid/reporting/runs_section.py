@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from loragrid.comparing.axis_pairs import size_of
+from loragrid.comparing.designs.axis_pairs import size_of
 from loragrid.formatting import duration, number, score, visible, whole
 from loragrid.records.outcomes import Outcome
 from loragrid.reporting.page import Material

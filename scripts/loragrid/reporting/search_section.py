@@ -21,8 +21,8 @@ from loragrid.reporting.sentences.search import (
     setting_value,
 )
 from loragrid.setting_texts import axis_name
-from loragrid.study.search_space import coordinate
-from loragrid.study.winner import read_search
+from loragrid.study.search.search_space import coordinate
+from loragrid.study.search.winner import read_search
 
 
 def search_section(material: Material) -> dict[str, Any] | None:

@@ -21,7 +21,8 @@ from loragrid.runtime.atomic_files import write_text
 # Modules that only refuse: they decide whether a stage runs, never its result.
 IGNORED = (
     "loragrid/runtime/optional_packages.py",
-    *(f"loragrid/study/{name}.py" for name in ("schema", "validation", "point_validation", "tune_validation")),
+    "loragrid/study/schema.py",
+    *(f"loragrid/study/checks/{name}.py" for name in ("validation", "point_validation", "tune_validation")),
 )
 
 

@@ -10,8 +10,8 @@ from typing import Any
 from loragrid.errors import UserError
 from loragrid.records.record import RunRecord, find_record
 from loragrid.study.identity import canonical
-from loragrid.study.search_point import GRID_ONLY, cell_at
-from loragrid.study.search_space import point_in, searched_space
+from loragrid.study.search.search_point import GRID_ONLY, cell_at
+from loragrid.study.search.search_space import point_in, searched_space
 from loragrid.study.settings import Budget
 from loragrid.study.study_file import Study
 

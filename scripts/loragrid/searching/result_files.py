@@ -10,10 +10,10 @@ from loragrid.runtime.code_digest import code_digest
 from loragrid.runtime.provenance import device_info, git_state, versions
 from loragrid.searching.search import Search
 from loragrid.searching.search_result import importance, summarise_trials, trial_rows
-from loragrid.study.search_point import settings_sha256
-from loragrid.study.search_space import Space, encoded
+from loragrid.study.search.search_point import settings_sha256
+from loragrid.study.search.search_space import Space, encoded
+from loragrid.study.search.winner import SCHEMA, write_winner
 from loragrid.study.study_file import Study
-from loragrid.study.winner import SCHEMA, write_winner
 
 # Keys of the section `tune` that the result does not repeat.
 NOT_SHOWN = ("enabled", "workers", "spaces")

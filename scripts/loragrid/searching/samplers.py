@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
-from loragrid.study.search_space import Space, distributions, settings_at
+from loragrid.study.search.search_space import Space, distributions, settings_at
 from loragrid.study.sections import Tune
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from loragrid.searching.hyperband_brackets import make_pruner
 from loragrid.searching.journal import open_journal, process_lock
 from loragrid.searching.samplers import draw, is_drawn, make_sampler
 from loragrid.searching.trial_states import MAX_KILLS, is_settled, kills
-from loragrid.study.search_space import decoded, distributions, encoded, searched_space
+from loragrid.study.search.search_space import decoded, distributions, encoded, searched_space
 from loragrid.study.sections import Tune
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from loragrid.searching.samplers import is_drawn
 from loragrid.searching.search import Search
 from loragrid.searching.trial_states import MAX_KILLS, is_settled, kills
-from loragrid.study.search_space import Space, decoded, distance
+from loragrid.study.search.search_space import Space, decoded, distance
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial

@@ -24,7 +24,7 @@ from loragrid.searching.trial_results import TrialResult, failed, trial_result
 from loragrid.study.budget import plan_steps
 from loragrid.study.grid import Cell
 from loragrid.study.methods import METHODS
-from loragrid.study.search_point import at_point, settings_sha256
+from loragrid.study.search.search_point import at_point, settings_sha256
 from loragrid.study.study_file import Study
 from loragrid.training.backends.factory import choose_backend
 from loragrid.training.backends.interface import Backend, Base

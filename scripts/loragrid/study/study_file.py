@@ -13,6 +13,7 @@ import yaml
 from loragrid.errors import UserError, one_line
 from loragrid.paths import ROOT
 from loragrid.study.adopted import Adopted, adopted_subjects
+from loragrid.study.checks.validation import check_complete, check_written
 from loragrid.study.completion import complete
 from loragrid.study.file_paths import resolve_paths
 from loragrid.study.grid import Cell, expand, resolved
@@ -30,7 +31,6 @@ from loragrid.study.sections import (
     Tune,
 )
 from loragrid.study.settings import Settings
-from loragrid.study.validation import check_complete, check_written
 
 
 @dataclass(frozen=True)

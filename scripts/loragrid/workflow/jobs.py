@@ -12,9 +12,9 @@ from loragrid.planning.job_resources import Request, resource_requests
 from loragrid.runtime.atomic_files import sha256_file, sha256_json
 from loragrid.study.grid import Cell
 from loragrid.study.run_names import run_of, subject_at
-from loragrid.study.search_point import settings_sha256
+from loragrid.study.search.search_point import settings_sha256
 from loragrid.study.study_file import Study
-from loragrid.study.winner import winner_cell
+from loragrid.study.search.winner import winner_cell
 
 
 class Jobs:

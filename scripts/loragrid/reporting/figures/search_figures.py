@@ -10,8 +10,8 @@ from loragrid.reporting.figures.svg import PageFigures
 from loragrid.reporting.page import Material
 from loragrid.reporting.sentences.search import objective_name, setting_value
 from loragrid.setting_texts import axis_name
-from loragrid.study.search_space import coordinate, ordered_choices
-from loragrid.study.winner import read_search
+from loragrid.study.search.search_space import coordinate, ordered_choices
+from loragrid.study.search.winner import read_search
 
 LONGEST_MARK = 10  # characters between two of seven axes
 

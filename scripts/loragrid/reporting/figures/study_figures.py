@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from loragrid.comparing.axis_pairs import BASE_CASE, size_on, study_axes, value_on
+from loragrid.comparing.designs.axis_pairs import BASE_CASE, size_on, study_axes, value_on
 from loragrid.comparing.run_evidence import read_loss_path
 from loragrid.comparing.statistics.paired_statistics import BETTER, WORSE
 from loragrid.formatting import plain_name, visible

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from loragrid.comparing.axis_pairs import UNTRAINED
+from loragrid.comparing.designs.axis_pairs import UNTRAINED
 from loragrid.comparing.statistics.paired_statistics import UNSURE
 from loragrid.formatting import detectable, listed, plain_name, plural
 from loragrid.reporting.compared_study import ComparedStudy

@@ -6,7 +6,7 @@ from typing import Any
 from loragrid.formatting import duration, listed, number, plain_name, plural, whole
 from loragrid.setting_texts import axis_name, axis_value
 from loragrid.study.run_names import value_text
-from loragrid.study.search_space import coordinate
+from loragrid.study.search.search_space import coordinate
 from loragrid.study.settings import Budget
 
 TRIAL_OUTCOMES = {

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import compare as stage
-from loragrid.comparing.interactions import movement
+from loragrid.comparing.designs.interactions import movement
 from tests.fixtures import synthetic, synthetic_designs
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from loragrid.comparing.data_sizes import origin
+from loragrid.comparing.designs.data_sizes import origin
 from loragrid.records.outcomes import Outcome
 from loragrid.study.completion import setting_names
 from loragrid.study.grid import ARMS, Cell

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from loragrid.comparing.axis_pairs import Place, place_of
 from loragrid.comparing.comparisons import Terms
-from loragrid.comparing.data_sizes import Origin, origin
+from loragrid.comparing.designs.axis_pairs import Place, place_of
+from loragrid.comparing.designs.data_sizes import Origin, origin
 from loragrid.comparing.item_tables import ItemTable
 from loragrid.comparing.statistics.clustered_means import mean_interval
 from loragrid.records.outcomes import Outcome

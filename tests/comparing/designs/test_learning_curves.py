@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import compare as stage
-from loragrid.comparing.learning_curves import power_law
+from loragrid.comparing.designs.learning_curves import power_law
 from tests.fixtures import synthetic, synthetic_designs
 
 ROWS = np.repeat([250.0, 500.0, 1000.0, 2000.0, 4000.0], 4)

@@ -7,7 +7,7 @@ from typing import Any
 from loragrid.runtime.atomic_files import sha256_json
 from loragrid.study.completion import complete
 from loragrid.study.grid import Cell
-from loragrid.study.search_space import searched_space
+from loragrid.study.search.search_space import searched_space
 from loragrid.study.settings import Budget
 from loragrid.study.study_file import Study
 from loragrid.study.tasks import task_digest

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 import compare as stage
-from loragrid.comparing.axis_pairs import axis_values, size_of, study_axes
-from loragrid.comparing.data_sizes import same_but_for_rows
+from loragrid.comparing.designs.axis_pairs import axis_values, size_of, study_axes
+from loragrid.comparing.designs.data_sizes import same_but_for_rows
 from loragrid.records.outcomes import collect
 from loragrid.study.study_file import Study
 from tests.fixtures import synthetic

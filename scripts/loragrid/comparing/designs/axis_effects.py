@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from loragrid.comparing.axis_pairs import Pair, axis_values
 from loragrid.comparing.comparisons import NO_SCORE, Terms, paired_rows
-from loragrid.comparing.data_sizes import same_but_for_rows
+from loragrid.comparing.designs.axis_pairs import Pair, axis_values
+from loragrid.comparing.designs.data_sizes import same_but_for_rows
 from loragrid.comparing.item_tables import ItemTable
 from loragrid.records.outcomes import Outcome
 from loragrid.study.study_file import Study

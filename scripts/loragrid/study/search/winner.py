@@ -8,7 +8,7 @@ import yaml
 
 from loragrid.runtime.atomic_files import read_json, write_text
 from loragrid.study.grid import SEARCHED, Cell
-from loragrid.study.search_point import at_point, cell_at, settings_sha256
+from loragrid.study.search.search_point import at_point, cell_at, settings_sha256
 from loragrid.study.study_file import Study
 
 SCHEMA = 4  # version of tune.json

@@ -9,12 +9,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from loragrid.study.checks.point_validation import check_point
+from loragrid.study.checks.tune_validation import check_tune
 from loragrid.study.completion import settings_of_methods
 from loragrid.study.grid import arms_with_seeds
 from loragrid.study.methods import ADAPTER_SETTINGS, not_of_method
-from loragrid.study.point_validation import check_point
 from loragrid.study.schema import check_schema, dotted_key, one_of, study_error
-from loragrid.study.tune_validation import check_tune
 
 # Whole numbers that every library and file format here can hold.
 LARGEST_WHOLE = 2**53

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from loragrid.study.checks.point_validation import check_point
 from loragrid.study.expressions import EXPRESSIONS
 from loragrid.study.methods import METHODS, has_setting
-from loragrid.study.point_validation import check_point
 from loragrid.study.schema import one_of, study_error
 from loragrid.study.sections import HELDOUT_LOSS
 

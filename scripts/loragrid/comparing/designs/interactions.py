@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from loragrid.comparing.axis_effects import equal_tokens, intended, mean_of_seeds
-from loragrid.comparing.axis_tables import AxisTable, Point, axis_tables
 from loragrid.comparing.comparisons import Terms, paired_rows
+from loragrid.comparing.designs.axis_effects import equal_tokens, intended, mean_of_seeds
+from loragrid.comparing.designs.axis_tables import AxisTable, Point, axis_tables
 from loragrid.comparing.item_tables import ItemTable
 from loragrid.comparing.statistics.paired_statistics import BETTER, UNSURE
 from loragrid.comparing.verdicts import judge, widen_by_seeds
