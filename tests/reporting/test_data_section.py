@@ -17,7 +17,11 @@ def test_the_data_card_is_shown_whole_and_without_data_of_an_earlier_study(tmp_p
     first = results / "data" / min(study.data_sets) / "card.json"
     text = html.unescape(build_page(tmp_path, study=study))
     assert "gone-00000000" not in text
-    facts = dict(re.findall(r'<tr><th scope="row">([^<]+)</th><td colspan="2">([^<]+)</td></tr>', text))
+    facts = dict(
+        re.findall(
+            r'<tr><th scope="row">([^<]+)</th><td colspan="2"><span class="muted">all:</span> ([^<]+)</td></tr>', text
+        )
+    )
     assert facts["Rows left out by sampling"] == "21" and facts["Rows cut after the last reply"] == "6"
     assert facts["Held-out tokens"] == "16\u2009000, of which 12\u2009500 carry loss"
     assert facts["Kept on the same side of the split"] == "rows with equal answers and equal prompts"

@@ -44,7 +44,7 @@ def test_plan_requests_are_not_trained_on() -> None:
 
 
 def test_rephrased_prompts_name_rows_of_the_data() -> None:
-    source = load_study("demo").data.source
+    (source,) = (entry.source for entry in load_study("demo").data.values())
     assert (source.rows, source.seed) == (DATA_ROWS, DATA_SEED)
     data = {tuple(turn["value"] for turn in row["conversations"]) for row in generate_chat(DATA_ROWS, DATA_SEED)}
     originals = {prompt for prompt, _ in data}

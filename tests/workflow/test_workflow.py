@@ -81,32 +81,13 @@ def test_one_more_learning_rate_trains_and_scores_one_more_run(finished: Checkou
 
 
 @pytest.mark.slow
-def test_the_axis_dropout_added_to_a_finished_study_trains_only_its_cells(finished: Checkout) -> None:
-    before, trained = finished.settings, finished.adapters()
-    after = finished.settings
-    after["grid"]["axes"]["dropout"] = [0.0, 0.1]
-    finished.write(after)
-    assert finished.planned() == {"train": 1, "score": 1, "compare": 1, "report": 1}
-    done = finished.snakemake()
-    assert done.returncode == 0, done.stderr[-3000:]
-    (new,) = finished.adapters().keys() - trained.keys()
-    assert "_dropout0.1_" in new and finished.adapters().items() > trained.items()
-    assert new in (finished.folder / "reports/toy/report.html").read_text()
-    finished.write(before)
-    assert finished.snakemake().returncode == 0
-
-
-@pytest.mark.slow
 def test_the_complete_study_file_is_written_as_the_study_was_run(finished: Checkout) -> None:
     complete = finished.folder / "results/toy/study.yaml"
     written = yaml.safe_load(complete.read_text())
     assert written["base_case"]["dropout"] == 0.0 and "dropout" not in finished.settings["base_case"]
-    # A dry run and a plan run nothing.
+    # A dry run runs nothing.
     complete.unlink()
-    assert finished.planned() == {} and finished.snakemake("plan").returncode == 0
-    assert not complete.exists()
-    assert finished.snakemake("--forcerun", "report").returncode == 0
-    assert yaml.safe_load(complete.read_text()) == written
+    assert finished.planned() == {} and not complete.exists()
 
 
 @pytest.mark.slow
@@ -158,6 +139,20 @@ def test_a_run_killed_with_its_group_resumes_to_the_same_adapter(
     assert killed.adapters() == finished.adapters()
     histories = [json.loads(file.read_text()) for file in checkpoints.glob("*/record.json")]
     assert any(len(record["sessions"]) > 1 for record in histories)
+
+
+# The last test of the finished study: it leaves a further run there.
+@pytest.mark.slow
+def test_the_axis_dropout_added_to_a_finished_study_trains_only_its_cells(finished: Checkout) -> None:
+    after, trained = finished.settings, finished.adapters()
+    after["grid"]["axes"]["dropout"] = [0.0, 0.1]
+    finished.write(after)
+    assert finished.planned() == {"train": 1, "score": 1, "compare": 1, "report": 1}
+    done = finished.snakemake()
+    assert done.returncode == 0, done.stderr[-3000:]
+    (new,) = finished.adapters().keys() - trained.keys()
+    assert "_dropout0.1_" in new and finished.adapters().items() > trained.items()
+    assert new in (finished.folder / "reports/toy/report.html").read_text()
 
 
 def test_a_user_s_mistake_is_one_line_and_not_a_traceback(tmp_path: Path) -> None:
