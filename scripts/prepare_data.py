@@ -37,7 +37,7 @@ OUTPUTS = re.compile(r"card\.json|(train|heldout)\.parquet|source(_\d+)?\.jsonl"
 def prepare_data(*, study: Study, data_id: str, out: Path) -> dict[str, Any]:
     """Write the data set `data_id` of a study to the folder `out` and return its data card.
 
-    Raises `UserError` for an unknown data id, a package that training will need and is not
+    Raises `UserError` for an unknown data id, a package that training needs and that is not
     installed, an unusable source or chat template, a set without the rows that are asked for, a
     held-out set that cannot be formed, and rows longer than the model's context. `out` then stays
     as it was.

@@ -14,7 +14,7 @@ from loragrid.data.tokenised_rows import TokenisedRows
 
 CARD_SCHEMA = 2
 HISTOGRAM_BINS = 20
-# From this share on, rows that are too like held-out ones are worth a note on the page.
+# From this share on, rows that are too similar to held-out ones are worth a note on the page.
 MANY_LIKE_HELDOUT = 0.1
 
 

@@ -40,7 +40,7 @@ def trained_sha256(folder: Path) -> str:
 def save_trained(model: Any, run_folder: Path, *, tokenizer: Any) -> Path:
     """Save trained weights in `run_folder`, replacing older ones; returns their folder.
 
-    An adapter fits the original base, also that of a method which changed the base's weights. A
+    An adapter fits the original base, even if its method changed the base's weights. A
     whole model gets its tokenizer.
     """
     folder = run_folder / (ADAPTER if is_adapter(model) else MODEL)
@@ -96,7 +96,8 @@ def _write_converted(model: Any, folder: Path) -> None:
     # PEFT loads the start as a second adapter, whose initialisation draws random numbers: a run
     # must not depend on when its weights are saved.
     with tempfile.TemporaryDirectory() as place, torch.random.fork_rng(), warnings.catch_warnings():
-        # That two adapters on a changed base do not fit together; the second only lends its values.
+        # PEFT warns that two adapters on a changed base do not fit together; here the second is only
+        # read for its values.
         warnings.simplefilter("ignore")
         start = Path(place) / "start"
         start.mkdir()

@@ -62,7 +62,7 @@ def language_model(model: Any) -> tuple[str, Any]:
 
 
 def _linear_layers(model: Any) -> Iterator[tuple[str, list[str]]]:
-    """(full name, names of the classes around it) of each linear layer, but for head and routers."""
+    """(full name, names of the classes around it) of each linear layer except the head and routers."""
     import torch
     from transformers.pytorch_utils import Conv1D
 

@@ -121,7 +121,7 @@ def _run(study: Study, subject: Subject) -> SubjectIdentity:
         weights = trained_folder(subject.trained)
         check_weights(weights, record)
         return replace(identity, weights=weights)
-    # What was kept before a run diverged is scored all the same.
+    # Weights kept before a run diverged are scored all the same.
     if share not in record.kept_at:
         why = "the run diverged before it" if record.status == "diverged" else "the run kept nothing there"
         return replace(identity, reason=f"{share:g} of the budget: {why}")

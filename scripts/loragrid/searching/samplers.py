@@ -1,4 +1,4 @@
-"""Optuna's samplers, made anew for each trial so that a killed search continues unchanged."""
+"""Optuna's samplers, created for each trial so that a killed search continues unchanged."""
 
 from collections.abc import Mapping
 from hashlib import sha256

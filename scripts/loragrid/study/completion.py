@@ -1,6 +1,6 @@
 """The complete form of a study file: every key that may be left out, at its default.
 
-The defaults stand in the schema, beside their reasons. A few depend on other keys of the file and
+The defaults are in the schema, beside their reasons. A few depend on other keys of the file and
 are filled in here.
 """
 

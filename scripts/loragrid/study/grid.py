@@ -14,7 +14,7 @@ from loragrid.study.run_names import run_name, value_text
 from loragrid.study.sections import ModelEntry
 from loragrid.study.settings import Settings
 
-# Names that stand in `Cell.departs` for an arm that departs in several settings at once.
+# Keys of `Cell.departs` for an arm that departs in several settings at once.
 TIED, NAMED, SEARCHED = "tied", "cells", "search"
 ARMS = (TIED, NAMED, SEARCHED)
 

@@ -13,9 +13,9 @@ ADAPTER_SETTINGS = LORA_SETTINGS | {"learning_rate_ratio"}
 class Method:
     """One way to train.
 
-    `settings` are those of `ADAPTER_SETTINGS` that it has; `precisions` those of a base that it can
-    train; `unsloth` whether that backend trains it. `adapter`: whether an adapter is all that is
-    trained; `keeps_base`: whether the base has its own weights while it is.
+    `settings`: those of `ADAPTER_SETTINGS` that it has; `precisions`: those of a base that it can
+    train; `unsloth`: whether that backend trains it; `adapter`: whether only an adapter is trained;
+    `keeps_base`: whether training leaves the base's weights as they are.
     """
 
     settings: frozenset[str]
@@ -31,7 +31,7 @@ METHODS: Mapping[str, Method] = {
     "rslora": Method(LORA_SETTINGS, unsloth=True),
     "lora_plus": Method(LORA_SETTINGS | {"learning_rate_ratio"}, unsloth=True),
     "dora": Method(LORA_SETTINGS),
-    # PiSSA takes the singular vectors of the weights themselves, which a 4-bit base has not.
+    # PiSSA takes the singular vectors of the weights themselves, which a 4-bit base does not have.
     "pissa": Method(LORA_SETTINGS, precisions=("16bit", "32bit"), keeps_base=False),
     "olora": Method(LORA_SETTINGS, precisions=("16bit", "32bit"), keeps_base=False),
     # LoftQ starts from the error that the 4-bit base makes.

@@ -179,7 +179,7 @@ def _margin(row: dict[str, Any], table: ItemTable, terms: Terms) -> float:
 
 
 def _retention_path(kept: list[dict[str, Any]], terms: Terms) -> dict[str, Any]:
-    """From which share on mean retention is proved below the base's, or that no loss beyond the margin is left open."""
+    """The share from which mean retention is proved below the base's, or whether a larger loss is excluded."""
     if not kept:
         return {"code": NOT_MEASURED}
     before = 0.0

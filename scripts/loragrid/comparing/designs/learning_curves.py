@@ -1,6 +1,6 @@
 """Learning curves: results over the number of training rows, of data sets that are one source.
 
-Held-out loss falls as a power law of the rows, loss = a + b·rows^-c (Hestness and others 2017,
+Held-out loss falls as a power law of the rows, loss = a + b·rows^-c (Hestness et al. 2017,
 arXiv:1712.00409). It has three numbers, so it is fitted only to three or more sizes with two or
 more seeds each, whose spread is the error.
 """
@@ -112,7 +112,7 @@ def _has_loss(run: Outcome) -> bool:
 
 
 def fit(sizes: list[Size], terms: Terms) -> dict[str, Any]:
-    """The power law of the runs' final held-out losses, with intervals; or a code why there is none."""
+    """The power law of the runs' final held-out losses, with intervals; or the code of the reason why there is none."""
     points = [
         (run.record.train_rows, run.record.final_heldout_loss) for size in sizes for run in size.runs if _has_loss(run)
     ]

@@ -32,7 +32,7 @@ def interaction_finding(pair: dict[str, Any], compared: ComparedStudy) -> list[s
 
 
 def moving_pairs(compared: ComparedStudy) -> list[dict[str, Any]]:
-    """The pairs of axes of which the best value of one moves with the other on the main target."""
+    """The pairs of axes where the best value of one moves with the other on the main target."""
     target = compared.target
     pairs = [pair for pair in compared.summary["interactions"] if target in pair["tasks"]]
     return [pair for pair in pairs if pair["tasks"][target]["movement"]["code"] == "moves"]

@@ -16,7 +16,7 @@ from loragrid.study.schema import study_error
 def check_point(point: Mapping[str, Any], path: Path, key: str, *, separator: str = ": ") -> None:
     """Raise a one-line `UserError` if a run with these settings cannot be trained.
 
-    `key` names where the study file asks for it; `separator` stands between it and the setting.
+    `key` names where the study file asks for it; `separator` comes between it and the setting.
     """
     for name in EXPRESSIONS:
         _check_expression(point, name, path, key)

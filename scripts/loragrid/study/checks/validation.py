@@ -30,7 +30,7 @@ def check_written(settings: dict[str, Any], path: Path) -> None:
 
 def check_complete(settings: dict[str, Any], path: Path) -> None:
     """Raise a one-line `UserError` if keys of a complete study file contradict each other."""
-    # The held-out rows are of the base case's set by default, whose name is checked first.
+    # By default the held-out rows come from the base case's set, so its name is checked first.
     _check_names(settings, path)
     _check_data(settings, path)
     _check_grid(settings, path)

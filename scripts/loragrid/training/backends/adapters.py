@@ -1,4 +1,4 @@
-"""Training methods: the PEFT configuration of each, and what it makes of a base."""
+"""Training methods: the PEFT configuration of each, and the model that it makes from a base."""
 
 import copy
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 # They move a part of the base's weights into the adapter, which then starts from it.
 TAKE_FROM_BASE = ("pissa", "olora")
-# Their start is a decomposition of the weights, which has no more parts than the smaller side.
+# They start from a decomposition of the weights, whose rank is at most the smaller dimension.
 DECOMPOSE = (*TAKE_FROM_BASE, "loftq")
 
 
@@ -80,7 +80,7 @@ def parameter_counts(model: Any) -> tuple[int, int]:
 
 
 def released(model: Any) -> Any | None:
-    """The base without its adapter, or None if its weights cannot be had back from the model."""
+    """The base without its adapter, or None if its weights cannot be recovered from the model."""
     # All weights were trained, or a part of them is in the adapter up to rounding.
     if not is_adapter(model) or hasattr(model, "start_weights"):
         return None
