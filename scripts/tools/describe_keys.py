@@ -23,8 +23,8 @@ is the complete file as it was run. `docs/own-study.md` shows how to write one.
 Relative paths are looked up beside the study file first, then in the project.
 
 **Any setting is an axis.** Each key of `base_case` may be listed under `grid.axes` with the values to try, and may be
-set in an entry of `grid.tied` or `grid.cells`. A space of `tune.spaces` takes those that the trials of a search need not
-share (`docs/search-and-app.md` lists the others).
+set in an entry of `grid.tied` or `grid.cells`. A space of `tune.spaces` takes those that trials do not have to share;
+`docs/search-and-app.md` lists the others.
 
 A run is named after everything that determines its result: its settings (the keys of `base_case`), its model and its
 data set. A changed setting therefore makes a new run, and an added value trains only the new cells. The following keys
