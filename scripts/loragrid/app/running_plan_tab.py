@@ -54,6 +54,29 @@ class RunningPlanTab:
                 build_answer(ui, tuned=self.subject.label, base=self.base.model)
         # Kept in the server's memory only, and for an hour: plans hold personal details.
         ui.state = gr.State(None, time_to_live=3600)
+        self._connect_buttons()
+        ui.stop.click(self.stop, None, None, queue=False, show_progress="hidden", api_visibility="private")
+        ui.with_base.change(self.toggle_base, ui.with_base, ui.base_column, queue=False, api_visibility="private").then(
+            report_errors(self.add_base, ui.status),
+            [ui.with_base, ui.state],
+            [ui.status, ui.base, ui.base_line, ui.state],
+            show_progress="minimal",
+            show_progress_on=ui.status,
+            api_visibility="private",
+            **MODEL_QUEUE,
+        )
+        ui.start.change(
+            self.update_files,
+            [ui.start, ui.state],
+            ui.files,
+            validator=check_start,
+            show_progress="hidden",
+            api_visibility="private",
+        )
+
+    def _connect_buttons(self) -> None:
+        """Connect the buttons that write a plan."""
+        ui = self.ui
         fields = [ui.fields[name] for name in FIELDS]
         shown = [ui.status, ui.tuned, ui.tuned_line, ui.base, ui.base_line, ui.summary, ui.table, ui.files, ui.state]
         for button, handler, name in ((ui.write, self.write, "plan"), (ui.again, self.write_again, "plan_again")):
@@ -77,24 +100,6 @@ class RunningPlanTab:
                 show_progress_on=ui.status,
                 **MODEL_QUEUE,
             )
-        ui.stop.click(self.stop, None, None, queue=False, show_progress="hidden", api_visibility="private")
-        ui.with_base.change(self.toggle_base, ui.with_base, ui.base_column, queue=False, api_visibility="private").then(
-            report_errors(self.add_base, ui.status),
-            [ui.with_base, ui.state],
-            [ui.status, ui.base, ui.base_line, ui.state],
-            show_progress="minimal",
-            show_progress_on=ui.status,
-            api_visibility="private",
-            **MODEL_QUEUE,
-        )
-        ui.start.change(
-            self.update_files,
-            [ui.start, ui.state],
-            ui.files,
-            validator=check_start,
-            show_progress="hidden",
-            api_visibility="private",
-        )
 
     def check(self, request: gr.Request, *values: Any) -> list[dict[str, Any]]:
         """One validation result for each input; Gradio shows it beside the field."""
