@@ -1,13 +1,14 @@
 """The page in a real browser: no console error, no request leaves, phone width, sort and filter, dark and light."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from loragrid.formatting import duration, mebibytes, setting
 from loragrid.reporting.render import TEMPLATES
-from tests.fixtures import synthetic
-from tests.fixtures.pages import compare_and_report
+from tests.fixtures import synthetic, synthetic_designs
+from tests.fixtures.pages import build_page, compare_and_report
 
 RATES = [0.00002, 0.0003, 0.01, 0.1]
 SECONDS = [8000.0, 14.2, 200.0, 95.0, 3600.0, 89.9, 0.4]
@@ -229,3 +230,22 @@ def test_keyboard_reaches_what_scrolls(browser, address: str) -> None:
     assert page.locator("table th:not([scope])").count() == 0
     assert page.locator("figure svg:not([aria-labelledby])").count() == 0
     page.context.close()
+
+
+@pytest.mark.parametrize(
+    ("make", "options"),
+    [
+        (synthetic_designs.factorial_study, {"effect": synthetic_designs.moving_rate}),
+        (synthetic_designs.sizes_study, {"effect": synthetic_designs.learning}),
+        (synthetic_designs.along_study, {"path": synthetic_designs.early_gain}),
+    ],
+)
+def test_other_designs_are_quiet_and_within_the_width(browser, tmp_path: Path, make, options: dict) -> None:
+    file = tmp_path / "page.html"
+    file.write_text(build_page(tmp_path, study=make(tmp_path), items=40, losses=False, **options))
+    for width in (1280, 390):
+        page, trouble = open_page(browser, file.as_uri(), viewport={"width": width, "height": 800})
+        page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert trouble == [] and page.locator("figure svg").count() >= 3
+        page.context.close()
