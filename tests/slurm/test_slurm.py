@@ -56,12 +56,11 @@ class Submitted(Checkout):
         self.process: subprocess.Popen | None = None
         self.study = folder / "demo.yaml"
         settings = yaml.safe_load((ROOT / "config/studies/demo.yaml").read_text())
-        settings["data"] |= {"heldout_rows": 8}
-        settings["data"]["source"]["rows"] = 240
-        settings["base_case"]["batch"] = [2, 1]
-        axes = {"learning_rate": [1.0e-2, 1.0e-3], "rank": [16], "batch": [[2, 1]], "model": ["llama-s"]}
-        settings["grid"] |= axes
-        settings["training"] |= {"budget": {"steps": STEPS}, "save_steps": 20, "evaluate_every_steps": 30}
+        settings["data"]["plans"]["source"]["rows"] = 240
+        settings["heldout"] = {"rows": 8}
+        settings["base_case"] |= {"batch": [2, 1], "budget": {"steps": STEPS}, "evaluations": STEPS // 30}
+        settings["grid"] = {"axes": {"learning_rate": [1.0e-2, 1.0e-3]}}
+        settings["training"] = {"save_steps": 20}
         settings["scoring"] |= {"target": ["heldout_loss"], "retention": [], "qualitative": None}
         self.write(settings)
         self.runs = [cell.run for cell in load_study(str(self.study)).cells]
