@@ -22,7 +22,7 @@ COUNTED = ("updates", "tokens", "seconds")
 
 def setting_columns(material: Material) -> list[dict[str, Any]]:
     """The columns of settings that every study has and of those that vary: `name`, `heading`, and `words` if a
-    value is no number."""
+    value is not a number."""
     cells = [outcome.cell for outcome in material.outcomes if outcome.cell]
     columns = []
     for name in setting_names()[1:]:
