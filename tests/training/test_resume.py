@@ -145,7 +145,7 @@ def test_weights_along_a_run_survive_kills_and_are_those_of_an_undisturbed_run(t
 def test_keeping_weights_along_a_run_changes_nothing_else(
     toy: Toy, reference: Path, toy_llama: Path, tmp_path: Path
 ) -> None:
-    """It is no part of a run's identity."""
+    """It is not part of a run's identity."""
     kept = make_toy(tmp_path, toy_llama, scoring__at=[0.1, 0.5, 0.99])
     assert kept.cell.run == toy.cell.run and kept.train(tmp_path / "run").kept_at == (0.1, 0.5, 0.99)
     names = {name: content for name, content in weight_files(tmp_path / "run").items() if "along" not in name}
