@@ -18,15 +18,16 @@ from typing import Any
 
 import pandas as pd
 
-from loragrid.comparing.comparisons import Terms
 from loragrid.comparing.designs.along_runs import along_runs
 from loragrid.comparing.designs.interactions import interactions
 from loragrid.comparing.designs.learning_curves import learning_curves
 from loragrid.comparing.diagnoses import diagnose_study
 from loragrid.comparing.item_tables import ItemTable
+from loragrid.comparing.measures import describe_spreads
 from loragrid.comparing.run_table import score_rows, subject_rows
 from loragrid.comparing.scorecard import StudyCells, scorecard
 from loragrid.comparing.study_results import SCHEMA, JudgedTables, StudyResults, judge_results, read_results
+from loragrid.comparing.terms import Terms
 from loragrid.comparing.trade_off import trade_offs
 from loragrid.errors import log_option, run_main
 from loragrid.records.outcomes import Outcome
@@ -44,7 +45,7 @@ def compare(*, study: Study, results: Path, out: Path) -> dict[str, Any]:
     summary = {
         **summarise(found, judged, terms),
         **diagnoses.summary,
-        **curves_and_interactions(found, judged.noise, terms),
+        **curves_and_interactions(found, judged),
         "scorecard": scorecard(cells_of(found, judged)),
         "code": code_digest("compare"),
     }
@@ -54,7 +55,7 @@ def compare(*, study: Study, results: Path, out: Path) -> dict[str, Any]:
     write_table(out / "axes.csv", judged.axes)
     # Snakemake knows only this file, so it comes last: once it exists, the tables are complete.
     write_json(out / "compare.json", finite(summary))
-    report_progress(found.outcomes, judged.family)
+    report_progress(found.outcomes, judged.families)
     return summary
 
 
@@ -65,24 +66,23 @@ def summarise(results: StudyResults, judged: JudgedTables, terms: Terms) -> dict
         "schema": SCHEMA,
         "study": results.study.name,
         "terms": asdict(terms),
-        "family": judged.family,
+        "families": judged.families,
         "tasks": {table.task: describe_task(table) for table in tables.values()},
         "primary_target": results.target,
         "statuses": dict(Counter(outcome.status for outcome in outcomes if outcome.kind == "run")),
         "seeds": sorted({outcome.cell.settings.seed for outcome in outcomes if outcome.cell}),
-        "noise": judged.noise,
+        "seed_spreads": describe_spreads(judged.spreads),
         "trade_offs": trade_offs(judged.comparisons, tables, results.target, terms),
         "precision_controls": judged.controls.to_dict("records"),
     }
 
 
-def curves_and_interactions(results: StudyResults, noise: dict[str, Any], terms: Terms) -> dict[str, Any]:
+def curves_and_interactions(results: StudyResults, judged: JudgedTables) -> dict[str, Any]:
     """What compare.json says of pairs of axes, of data sizes, and of scores along runs."""
-    outcomes, tables, study = results.outcomes, results.tables, results.study
     return {
-        "interactions": interactions(outcomes, tables, study, noise, terms),
-        "learning_curves": learning_curves(outcomes, tables, study, noise, terms),
-        "along": along_runs(outcomes, tables, results.target, noise, terms),
+        "interactions": interactions(results.outcomes, judged, results.study),
+        "learning_curves": learning_curves(results.outcomes, judged, results.study),
+        "along": along_runs(results.outcomes, judged, results.target),
     }
 
 
@@ -96,6 +96,7 @@ def describe_task(table: ItemTable) -> dict[str, Any]:
         "binary": table.binary,
         "items": len(table.items),
         "clusters": None if table.clusters is None else len(set(table.clusters)),
+        "requests": len(set(table.requests)),
     }
 
 
@@ -123,11 +124,12 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
     write_text(path, table.to_csv(index=False, lineterminator="\n"))
 
 
-def report_progress(outcomes: list[Outcome], family: int) -> None:
+def report_progress(outcomes: list[Outcome], families: dict[str, dict[str, int]]) -> None:
     """Print on stderr how much of the study was compared."""
     runs = [outcome for outcome in outcomes if outcome.kind == "run"]
     scored = sum(run.status == "scored" for run in runs)
-    print(f"compare: {scored} of {len(runs)} runs scored, {family} comparisons", file=sys.stderr)
+    tests = sum(count for family in families.values() for count in family.values())
+    print(f"compare: {scored} of {len(runs)} runs scored, {tests} comparisons", file=sys.stderr)
 
 
 def main() -> None:

@@ -1,48 +1,22 @@
-"""Paired comparisons of every setting with its untrained base, and of one model in two precisions.
+"""Comparisons of every setting with its untrained base, and of one model in two precisions.
 
 Runs that differ only in the seed share a setting; their values are averaged item by item.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
+from loragrid.comparing.contrasts import ADAPTERS, Side, contrast_row, level_of, paired_columns, units_of_items
 from loragrid.comparing.item_tables import ItemTable
-from loragrid.comparing.statistics import paired_statistics
+from loragrid.comparing.measures import EXPLORATORY, Measure, Spreads
 from loragrid.comparing.statistics.power import fewest_units
-from loragrid.comparing.statistics.sign_flips import Draws
+from loragrid.comparing.terms import Terms
 from loragrid.records.outcomes import Outcome
 from loragrid.runtime.atomic_files import sha256_json
 from loragrid.study.grid import Cell
 from loragrid.study.study_file import Study
-
-# Codes of the `reason` column: why a row has no test. The report words them with the row's numbers.
-NO_SCORE = "no_score"  # `unscored` names the subject
-TOO_FEW_ITEMS, TOO_FEW_CLUSTERS = "too_few_items", "too_few_clusters"  # `units` is their number
-
-
-@dataclass(frozen=True)
-class Terms:
-    """How differences are judged: the study file's `compare` section."""
-
-    correction: str
-    alpha: float
-    power: float
-    bootstrap_draws: int
-    seed: int
-    retention_margin: float
-
-    @property
-    def confidence(self) -> float:
-        """Coverage of the intervals, 1 - alpha."""
-        return 1 - self.alpha
-
-    @property
-    def draws(self) -> Draws:
-        """Number and seed of the random sign flips."""
-        return Draws(self.bootstrap_draws, self.seed)
 
 
 def setting_key(cell: Cell) -> str:
@@ -60,46 +34,66 @@ def settings_of(outcomes: list[Outcome]) -> list[list[Outcome]]:
     return list(settings.values())
 
 
-def versus_base(outcomes: list[Outcome], tables: dict[str, ItemTable], terms: Terms) -> pd.DataFrame:
-    """One row per setting and task: its score minus its untrained base's, on the same items.
+def side_of(runs: Sequence[Outcome], coefficient: float) -> Side:
+    """Runs of one setting, or an untrained base, as a side of a comparison."""
+    return Side(tuple(run.subject for run in runs), coefficient, trained=runs[0].kind != "base")
+
+
+def versus_base(
+    outcomes: list[Outcome], measures: Sequence[Measure], spreads: Spreads, terms: Terms
+) -> list[dict[str, Any]]:
+    """One row per setting and measure: its score minus its untrained base's, on the same items.
 
     `run` is the setting's first run, which represents it in other tables; `runs` lists all of them,
-    separated by spaces. A row without a test has its code in `reason` and no p value.
+    separated by spaces.
     """
     settings, rows = settings_of(outcomes), []
-    for table in tables.values():
-        for base in [outcome.subject for outcome in outcomes if outcome.kind == "base"]:
-            rows += _against(base, [members for members in settings if members[0].base == base], table, terms)
-    return pd.DataFrame(rows)
-
-
-def _against(base: str, settings: list[list[Outcome]], table: ItemTable, terms: Terms) -> list[dict[str, Any]]:
-    """Rows for the settings of one base on one task."""
-    rows: list[dict[str, Any]] = []
-    # Settings scored on the same items are tested in one call, because many calls are slow.
-    together: dict[bytes, list[tuple[dict[str, Any], np.ndarray]]] = {}
-    for members in settings:
-        runs = [run.subject for run in members]
-        head = {"task": table.task, "group": table.group, "metric": table.metric, "base": base}
-        # The seed variance of a mean over seeds is one run's divided by them; a base has none.
-        head |= {"run": runs[0], "runs": " ".join(runs), "seeds": len(runs), "seed_share": 1 / len(runs)}
-        missing = [subject for subject in (base, *runs) if subject not in table.values]
-        if missing:
-            rows.append(head | {"reason": NO_SCORE, "unscored": missing[0]})
-            continue
-        values = np.mean([table.values[run] for run in runs], axis=0)
-        mask = ~np.isnan(table.values[base]) & ~np.isnan(values)
-        together.setdefault(mask.tobytes(), []).append((head, values))
-    for key, group in together.items():
-        mask = np.frombuffer(key, dtype=bool)
-        weights = table.weights_of(base, mask)
-        after = np.stack([values[mask] for _, values in group])
-        found = paired_rows(table, mask, table.values[base][mask], after, weights=weights, terms=terms)
-        rows += [head | row for (head, _), row in zip(group, found)]
+    bases = [outcome for outcome in outcomes if outcome.kind == "base"]
+    for measure in measures:
+        for base in bases:
+            own = [members for members in settings if members[0].base == base.subject]
+            rows += _against(base, own, measure, spreads, terms)
     return rows
 
 
-def paired_rows(
+def _against(
+    base: Outcome, settings: list[list[Outcome]], measure: Measure, spreads: Spreads, terms: Terms
+) -> list[dict[str, Any]]:
+    """Rows for the settings of one base on one measure."""
+    rows: list[dict[str, Any]] = []
+    alone: list[tuple[dict[str, Any], str]] = []
+    for members in settings:
+        place = [side_of([base], -1.0), side_of(members, 1.0)]
+        runs = place[1].subjects
+        head = {"base": base.subject, "run": runs[0], "runs": " ".join(runs), "seeds": len(runs)}
+        one_adapter = len(measure.tables) == 1 and len(runs) == 1 and level_of([place]) == ADAPTERS
+        if one_adapter and measure.lacks((base.subject, *runs)) is None:
+            alone.append((head, runs[0]))
+        else:
+            rows.append(head | contrast_row(measure, [place], spreads, terms))
+    return rows + _adapters_together(base.subject, alone, measure, terms)
+
+
+def _adapters_together(
+    base: str, alone: list[tuple[dict[str, Any], str]], measure: Measure, terms: Terms
+) -> list[dict[str, Any]]:
+    """Rows for single adapters, those on the same items tested in one call, because many calls are slow."""
+    table, together = measure.tables[0], {}
+    for head, run in alone:
+        mask = ~np.isnan(table.values[base] + table.values[run])
+        together.setdefault(mask.tobytes(), []).append((head, run))
+    rows = []
+    for key, group in together.items():
+        mask = np.frombuffer(key, dtype=bool)
+        after = np.stack([table.values[run][mask] for _, run in group])
+        found = adapter_rows(
+            table, mask, table.values[base][mask], after, weights=table.weights_of(base, mask), terms=terms
+        )
+        rows += [head | measure.head | row for (head, _), row in zip(group, found)]
+    return rows
+
+
+def adapter_rows(
     table: ItemTable,
     mask: np.ndarray,
     before: np.ndarray,
@@ -108,33 +102,24 @@ def paired_rows(
     weights: np.ndarray | None,
     terms: Terms,
 ) -> list[dict[str, Any]]:
-    """`after` (R, n) compared with `before` (n,), as R dicts of table columns.
+    """Models `after` (R, n) compared with one model `before` (n,), as R dicts of table columns.
 
     `mask` says which of the table's items the arrays hold. With too few items for any test the
     dicts hold a reason.
     """
-    clusters, reason, units = table.clusters_of(mask), TOO_FEW_ITEMS, int(mask.sum())
-    if clusters is not None:
-        reason, units = TOO_FEW_CLUSTERS, len(set(clusters))
-    # With so few units even the most extreme outcome is not significant.
+    units, reason = units_of_items(table, mask)
+    head = {"level": ADAPTERS, "items": int(mask.sum()), "items_total": len(mask), "requests": table.requests_of(mask)}
     if units < fewest_units(terms.alpha):
-        return [{"items": int(mask.sum()), "units": units, "reason": reason}] * len(after)
-    before = np.broadcast_to(before, after.shape)
-    found = paired_statistics.compare_paired(
-        before, after, weights=weights, clusters=clusters, confidence=terms.confidence, draws=terms.draws
-    )
-    means = [np.average(values, axis=1, weights=weights) for values in (before, after)]
-    columns = ("difference", "low", "high", "stderr", "test_stderr", "p", "method")
-    return [
-        {"items": int(mask.sum()), "units": found.units, "binary": found.binary}
-        | {"reference_score": means[0][i], "score": means[1][i]}
-        | {name: getattr(found, name)[i] for name in columns}
-        | {"df": found.df, "least_p": found.least_p}
-        for i in range(len(after))
-    ]
+        return [head | {"units": units, "reason": reason}] * len(after)
+    found = paired_columns(table, mask, before, after, weights, terms)
+    scores = np.average(after, axis=1, weights=weights)
+    reference = float(np.average(before, weights=weights))
+    return [head | {"reference_score": reference, "score": float(scores[i])} | row for i, row in enumerate(found)]
 
 
-def versus_precision(study: Study, outcomes: list[Outcome], tables: dict[str, ItemTable], terms: Terms) -> pd.DataFrame:
+def versus_precision(
+    study: Study, outcomes: list[Outcome], measures: Sequence[Measure], terms: Terms
+) -> list[dict[str, Any]]:
     """One row per task and pair of untrained bases that are one model in two precisions.
 
     The difference is the lower precision's score minus the higher one's: the cost of fewer bits
@@ -146,20 +131,19 @@ def versus_precision(study: Study, outcomes: list[Outcome], tables: dict[str, It
         for low in bases:
             if not _same_but_for_precision(study, high.subject, low.subject):
                 continue
-            for table in tables.values():
-                if high.subject in table.values and low.subject in table.values:
-                    rows.append(_precision_row(study, high, low, table, terms))
-    return pd.DataFrame(rows)
+            for measure in measures:
+                if measure.lacks((high.subject, low.subject)) is None:
+                    rows.append(_precision_row(study, high, low, measure, terms))
+    return rows
 
 
-def _precision_row(study: Study, high: Outcome, low: Outcome, table: ItemTable, terms: Terms) -> dict[str, Any]:
-    head = {"task": table.task, "group": table.group, "metric": table.metric, "unit": table.unit}
+def _precision_row(study: Study, high: Outcome, low: Outcome, measure: Measure, terms: Terms) -> dict[str, Any]:
+    head = {"unit": measure.unit}
     head |= {"high_base": high.subject, "high_precision": study.bases[high.subject].settings.precision}
     head |= {"low_base": low.subject, "low_model": low.model, "precision": low.score.precision}
-    before, after = table.values[high.subject], table.values[low.subject]
-    mask = ~np.isnan(before) & ~np.isnan(after)
-    weights = table.weights_of(high.subject, mask)
-    return head | paired_rows(table, mask, before[mask], after[mask][None], weights=weights, terms=terms)[0]
+    row = contrast_row(measure, [[side_of([high], -1.0), side_of([low], 1.0)]], {}, terms)
+    # A base's precision is not what the study is about, so it takes no part in the families of settings.
+    return head | row | {"family": EXPLORATORY}
 
 
 def _same_but_for_precision(study: Study, high: str, low: str) -> bool:

@@ -21,7 +21,8 @@ class ItemTable:
 
     `values` maps a subject to (n,) in the order of `items`, NaN where it lacks an item; `weights`
     likewise, or None. `clusters` (n,) names the passage that items share, or is None. `unit` is
-    "share" for scores from 0 to 1, else "plain".
+    "share" for scores from 0 to 1, else "plain". `requests` (n,) names what the model was asked;
+    items with one request are one cluster, because a greedy model answers them alike.
     """
 
     task: str
@@ -32,6 +33,7 @@ class ItemTable:
     values: dict[str, np.ndarray]
     weights: dict[str, np.ndarray] | None
     clusters: np.ndarray | None
+    requests: np.ndarray
     unit: str
     binary: bool
 
@@ -42,6 +44,10 @@ class ItemTable:
     def clusters_of(self, mask: np.ndarray) -> np.ndarray | None:
         """The clusters of the items in `mask`; None if each item is its own."""
         return None if self.clusters is None else self.clusters[mask]
+
+    def requests_of(self, mask: np.ndarray) -> int:
+        """The number of distinct requests among the items in `mask`."""
+        return len(set(self.requests[mask]))
 
 
 def load_items(results: Path, outcomes: list[Outcome]) -> dict[str, ItemTable]:
@@ -66,7 +72,7 @@ def load_items(results: Path, outcomes: list[Outcome]) -> dict[str, ItemTable]:
 
 
 def _read_parquet(path: Path) -> dict[str, Any]:
-    """An items file as task and metric → (items, values, clusters).
+    """An items file as task and metric → (items, values, clusters, requests).
 
     The key joins the two by a separator. A file is read once per subject.
     """
@@ -75,7 +81,7 @@ def _read_parquet(path: Path) -> dict[str, Any]:
 
     try:
         names = pyarrow.parquet.read_schema(path).names
-        wanted = [name for name in ("task", "metric", "item", "value", "cluster") if name in names]
+        wanted = [name for name in ("task", "metric", "item", "value", "cluster", "prompt_sha256") if name in names]
         table = pyarrow.parquet.read_table(path, columns=wanted, use_threads=False)
         # pandas and pyarrow write `string` or `large_string`, by version; the two do not join.
         task, metric = (table.column(name).cast(pyarrow.string()) for name in ("task", "metric"))
@@ -86,9 +92,10 @@ def _read_parquet(path: Path) -> dict[str, Any]:
             f"{path}: cannot be read ({first_line(error)}). Fix: delete its folder and score again"
         ) from None
     item, value = table.column("item").to_numpy(zero_copy_only=False), table.column("value").to_numpy()
-    cluster = None
-    if "cluster" in wanted:
-        cluster = table.column("cluster").to_numpy(zero_copy_only=False)
+    cluster, request = (
+        table.column(name).to_numpy(zero_copy_only=False) if name in wanted else np.full(len(item), None)
+        for name in ("cluster", "prompt_sha256")
+    )
     indices, keys = code.indices.to_numpy(), code.dictionary.to_pylist()
     # One sort instead of a filter per task and metric: a large suite has hundreds of them.
     order = np.argsort(indices, kind="stable")
@@ -96,33 +103,34 @@ def _read_parquet(path: Path) -> dict[str, Any]:
     parts = {}
     for number, key in enumerate(keys):
         rows = order[bounds[number] : bounds[number + 1]]
-        parts[key] = (item[rows], value[rows], None if cluster is None else cluster[rows])
+        parts[key] = (item[rows], value[rows], cluster[rows], request[rows])
     return parts
 
 
 def _values(frame: dict[str, Any], task: str, metric: str) -> dict[str, Any]:
     """One task's items, values, clusters and weights, the last None unless each value has one."""
-    empty = (np.array([], dtype=object), np.array([], dtype=float), None)
-    items, values, clusters = frame.get(f"{task}{SEPARATOR}{metric}", empty)
+    nothing = np.array([], dtype=object)
+    empty = (nothing, np.array([], dtype=float), nothing, nothing)
+    items, values, clusters, requests = frame.get(f"{task}{SEPARATOR}{metric}", empty)
     weights = None
     if metric in WEIGHTS:
-        _, found, _ = frame.get(f"{task}{SEPARATOR}{WEIGHTS[metric]}", empty)
+        _, found, _, _ = frame.get(f"{task}{SEPARATOR}{WEIGHTS[metric]}", empty)
         weights = found if len(found) == len(values) else None
-    return {"items": items, "values": values, "clusters": clusters, "weights": weights}
+    return {"items": items, "values": values, "clusters": clusters, "requests": requests, "weights": weights}
 
 
 def _table(task: str, *, group: str, metric: str, higher: bool | None, parts: dict[str, dict[str, Any]]) -> ItemTable:
     """Align the subjects' items into one table; a metric of unknown direction is better when higher."""
     items = _all_items([part["items"] for part in parts.values()])
     place = {item: number for number, item in enumerate(items)}
-    values, weights, clusters = {}, {}, np.full(len(items), None, dtype=object)
+    values, weights = {}, {}
+    clusters, requests = np.full(len(items), None, dtype=object), np.full(len(items), None, dtype=object)
     for subject, part in parts.items():
         at = np.array([place[item] for item in part["items"]], dtype=int)
         values[subject] = _placed(part["values"], at, len(items))
         if part["weights"] is not None:
             weights[subject] = _placed(part["weights"], at, len(items))
-        if part["clusters"] is not None:
-            clusters[at] = part["clusters"]
+        clusters[at], requests[at] = part["clusters"], part["requests"]
     pool = np.concatenate(list(values.values()))
     pool = pool[~np.isnan(pool)]
     higher = higher is None or higher
@@ -135,7 +143,8 @@ def _table(task: str, *, group: str, metric: str, higher: bool | None, parts: di
         items=items,
         values=values,
         weights=weights if len(weights) == len(values) else None,
-        clusters=_cluster_names(items, clusters),
+        clusters=_cluster_names(items, clusters, _request_names(items, requests)),
+        requests=_request_names(items, requests),
         unit="share" if is_share else "plain",
         binary=bool(len(pool)) and bool(np.isin(pool, (0.0, 1.0)).all()),
     )
@@ -155,10 +164,15 @@ def _placed(numbers: np.ndarray, at: np.ndarray, count: int) -> np.ndarray:
     return placed
 
 
-def _cluster_names(items: np.ndarray, clusters: np.ndarray) -> np.ndarray | None:
+def _request_names(items: np.ndarray, requests: np.ndarray) -> np.ndarray:
+    """Every item's request; an item of an old file without one has its own."""
+    return np.array([f"item {item}" if request in (None, "") else request for item, request in zip(items, requests)])
+
+
+def _cluster_names(items: np.ndarray, clusters: np.ndarray, requests: np.ndarray) -> np.ndarray | None:
     """Every item's cluster, or None where each item is its own.
 
-    An item without a cluster is its own unit; files from before there were clusters have only such.
+    Items without a passage that they share are together if the model is asked the same.
     """
-    names = [f"item {item}" if cluster in (None, "") else cluster for item, cluster in zip(items, clusters)]
+    names = [request if cluster in (None, "") else cluster for cluster, request in zip(clusters, requests)]
     return np.array(names) if len(set(names)) < len(names) else None

@@ -1,20 +1,22 @@
 """What compare works on: a study's results from disk, and the judged comparisons."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
-from loragrid.comparing.comparisons import Terms, versus_base, versus_precision
-from loragrid.comparing.designs.axis_effects import versus_base_case
+from loragrid.comparing.comparisons import settings_of, versus_base, versus_precision
+from loragrid.comparing.designs.axis_effects import Comparability, versus_base_case
+from loragrid.comparing.designs.axis_pairs import axis_values
 from loragrid.comparing.item_tables import ItemTable, load_items
-from loragrid.comparing.verdicts import judge, seed_noise, widen_by_seeds
+from loragrid.comparing.measures import Measure, Spreads, measures_of, spreads_of
+from loragrid.comparing.terms import Terms
+from loragrid.comparing.verdicts import as_table, judge
 from loragrid.records.outcomes import Outcome, collect, data_cards
 from loragrid.study.study_file import Study
 
 # Version of compare.json's layout; the report refuses another one.
-SCHEMA = 3
+SCHEMA = 4
 
 
 @dataclass(frozen=True)
@@ -44,15 +46,17 @@ class JudgedTables:
     """All comparisons of a study with their verdicts.
 
     `comparisons`: settings with their bases; `axes`: axis values with the base case's; `controls`:
-    bases in two precisions. `family` counts the tests that were corrected together; `noise` is the
-    seeds' variance by task.
+    bases in two precisions. `families`: level → family → number of tests that were corrected together.
+    `terms` are those that the comparisons were made with.
     """
 
     comparisons: pd.DataFrame
     axes: pd.DataFrame
     controls: pd.DataFrame
-    family: int
-    noise: dict[str, dict[str, Any]]
+    families: dict[str, dict[str, int]]
+    measures: list[Measure]
+    spreads: Spreads
+    terms: Terms
 
 
 def read_results(study: Study, folder: Path) -> StudyResults:
@@ -68,13 +72,17 @@ def read_results(study: Study, folder: Path) -> StudyResults:
 
 
 def judge_results(results: StudyResults, terms: Terms) -> JudgedTables:
-    """Make and judge all comparisons, as one family."""
-    study, outcomes, tables = results.study, results.outcomes, results.tables
-    noise = seed_noise(outcomes, tables)
-    comparisons = widen_by_seeds(versus_base(outcomes, tables, terms), noise, terms)
-    axes = versus_base_case(outcomes, tables, study, terms, heldout=results.heldout)
-    axes = widen_by_seeds(axes, noise, terms)
-    # Untrained bases have no seed, so nothing widens the controls.
-    controls = versus_precision(study, outcomes, tables, terms)
-    family = judge([comparisons, axes, controls], tables, terms)
-    return JudgedTables(comparisons, axes, controls, family, noise)
+    """Make all comparisons, and judge them in their families."""
+    study, outcomes = results.study, results.outcomes
+    measures = measures_of(results.tables, results.target)
+    spreads = spreads_of(measures, [[run.subject for run in members] for members in settings_of(outcomes)])
+    axes = axis_values(outcomes, study)
+    # An upper bound of any family: every setting and every axis value on every measure.
+    terms = replace(terms, comparisons=max(1, (len(settings_of(outcomes)) + len(axes)) * len(measures)))
+    tables = [
+        versus_base(outcomes, measures, spreads, terms),
+        versus_base_case(outcomes, measures, spreads, terms, Comparability(study, results.heldout)),
+        versus_precision(study, outcomes, measures, terms),
+    ]
+    families = judge([row for rows in tables for row in rows], {m.name: m for m in measures}, terms)
+    return JudgedTables(*(as_table(rows) for rows in tables), families, measures, spreads, terms)

@@ -1,112 +1,104 @@
-"""From differences to verdicts: seed variance, correction, smallest detectable difference."""
+"""From differences to verdicts: correction within families, verdicts, and what could have been found."""
 
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from loragrid.comparing.comparisons import Terms, settings_of
-from loragrid.comparing.item_tables import ItemTable
-from loragrid.comparing.statistics import paired_statistics
-from loragrid.comparing.statistics.paired_statistics import SeedVariance
-from loragrid.comparing.statistics.power import smallest_detectable
-from loragrid.records.outcomes import Outcome
+from loragrid.comparing.contrasts import SETTING
+from loragrid.comparing.measures import Measure
+from loragrid.comparing.statistics.paired_statistics import MCNEMAR, UNSURE, corrected, verdict
+from loragrid.comparing.statistics.power import detectable_by_t, detectable_in_flips
+from loragrid.comparing.terms import Terms
 
-# A frame whose rows all lack a test has none of these.
-JUDGED_COLUMNS = ("difference", "p", "low", "high", "test_stderr", "df", "least_p", "items", "binary")
-
-
-def seed_noise(outcomes: list[Outcome], tables: dict[str, ItemTable]) -> dict[str, dict[str, Any]]:
-    """Task → variance of a run's score between seeds, pooled over settings of several seeds."""
-    settings, noise = settings_of(outcomes), {}
-    for table in tables.values():
-        scores = []
-        for members in settings:
-            means = [_mean(table, run.subject) for run in members if run.subject in table.values]
-            if len(means) > 1:
-                scores.append(np.array(means))
-        pooled = paired_statistics.pooled_seed_variance(scores)
-        if pooled.df:
-            spread = {"sd": float(np.sqrt(pooled.variance)), "variance": pooled.variance, "df": pooled.df}
-            noise[table.task] = spread | {"settings": len(scores)}
-    return noise
+Row = dict[str, Any]
+# Families are corrected by themselves, statements about settings apart from those about adapters.
+Family = tuple[str, str]  # level, family
+# A mean of n skewed differences is normal enough for a t interval if n exceeds 25 times the squared
+# skewness (Cochran 1977, Sampling Techniques, section 2.15).
+COCHRANS_FACTOR = 25
+# Columns of every judged table, also of one whose rows all lack a test.
+COLUMNS = (
+    "difference low high p p_corrected improvement stderr seed_stderr df method covers items items_total requests "
+    "units detectable at_floor at_ceiling skewness skewed verdict reason"
+).split()
 
 
-def _mean(table: ItemTable, subject: str) -> float:
-    values = table.values[subject]
-    mask = ~np.isnan(values)
-    weights = table.weights_of(subject, mask)
-    return float(np.average(values[mask], weights=weights))
+def judge(rows: Iterable[Row], measures: Mapping[str, Measure], terms: Terms) -> dict[str, dict[str, int]]:
+    """Add verdicts to rows of comparisons, in place; returns level → family → number of tests.
 
-
-def widen_by_seeds(frame: pd.DataFrame, noise: dict[str, dict[str, Any]], terms: Terms) -> pd.DataFrame:
-    """The rows with the seeds' variance in interval and p, where it was measured.
-
-    The column `seed_noise` says where.
+    Rows without a test get the verdict "". One correction per family: one per table would allow a
+    false claim per table.
     """
-    # ASSUME: scores vary from seed to seed by as much for one setting as for another, so all settings
-    # share one variance between seeds.
-    if "difference" not in frame:
-        return frame
-    frame = frame.assign(seed_noise="not measured")
-    for task, known in noise.items():
-        rows = frame.index[(frame["task"] == task) & frame["difference"].notna()]
-        columns = ("difference", "stderr", "df")
-        wider = paired_statistics.with_seed_spread(
-            *(frame.loc[rows, name].to_numpy(float) for name in columns),
-            SeedVariance(known["variance"], known["df"]),
-            share=frame.loc[rows, "seed_share"].to_numpy(float),
-            confidence=terms.confidence,
-        )
-        # A t test replaces the exact test, so the limits of the exact one no longer hold here.
-        wider |= {"test_stderr": wider["stderr"], "least_p": 0.0, "binary": False}
-        for name, values in wider.items():
-            frame.loc[rows, name] = values
-        frame.loc[rows, "method"], frame.loc[rows, "seed_noise"] = paired_statistics.SEEDS_T, "measured"
-    return frame
+    tested = [row for row in rows if "p" in row]
+    for family in {_family(row) for row in tested}:
+        members = [row for row in tested if _family(row) == family]
+        p = corrected(np.array([row["p"] for row in members]), method=terms.correction)
+        for row, value in zip(members, p):
+            _judge_row(row, float(value), measures[row["task"]], terms, len(members))
+    for row in rows:
+        row.setdefault("verdict", "")
+    return _sizes(tested)
 
 
-def judge(frames: list[pd.DataFrame], tables: dict[str, ItemTable], terms: Terms) -> int:
-    """Add corrected p, smallest detectable difference and verdict to the frames, as one family.
-
-    Changes the frames in place and returns the number of comparisons in the family.
-    """
-    frames = [frame for frame in frames if not frame.empty]
-    for frame in frames:
-        for column in JUDGED_COLUMNS:
-            if column not in frame:
-                frame[column] = np.nan
-    if not frames:
-        return 0
-    p = np.concatenate([frame["p"].to_numpy(float) for frame in frames])
-    family = int((~np.isnan(p)).sum())
-    # One correction over all frames: one per table would allow a false claim per table.
-    ends = np.cumsum([len(frame) for frame in frames])
-    corrected = np.split(paired_statistics.corrected(p, method=terms.correction), ends[:-1])
-    for frame, p_corrected in zip(frames, corrected):
-        frame["p_corrected"] = p_corrected
-        sign = frame["task"].map(lambda task: 1.0 if tables[task].higher_is_better else -1.0)
-        frame["improvement"] = frame["difference"] * sign
-        rows = list(frame.itertuples())
-        frame["detectable"] = [_detectable(row, terms, family) for row in rows]
-        frame["verdict"] = [_verdict(row, terms) for row in rows]
-    return family
+def _family(row: Row) -> Family:
+    return row["level"], row["family"]
 
 
-def _verdict(row: Any, terms: Terms) -> str:
-    """Empty for a row without a test."""
-    if np.isnan(row.p):
-        return ""
-    return paired_statistics.verdict(row.improvement, row.p_corrected, terms.alpha)
+def _sizes(tested: list[Row]) -> dict[str, dict[str, int]]:
+    sizes: dict[str, dict[str, int]] = {}
+    for (level, family), count in sorted(Counter(_family(row) for row in tested).items()):
+        sizes.setdefault(level, {})[family] = count
+    return sizes
 
 
-def _detectable(row: Any, terms: Terms, family: int) -> float:
+def _judge_row(row: Row, p_corrected: float, measure: Measure, terms: Terms, family: int) -> None:
+    sign = 1.0 if measure.higher_is_better else -1.0
+    error = row.pop("error")
+    row["p_corrected"], row["improvement"] = p_corrected, row["difference"] * sign
+    row["verdict"] = verdict(row["improvement"], p_corrected, terms.alpha, of_setting=row["level"] == SETTING)
+    row["df"] = error.total_df
+    row["seed_stderr"] = float(np.sqrt(error.variances[1:].sum()))
+    by_t = row["method"] != MCNEMAR
+    row["skewed"] = by_t and row["units"] < COCHRANS_FACTOR * row["skewness"] ** 2
+    row["detectable"], row["at_floor"], row["at_ceiling"] = np.nan, False, False
+    # Beside a proved difference it would say nothing.
+    if row["verdict"] == UNSURE:
+        row["detectable"] = _detectable(row, error, measure, terms, family)
+        row |= _limits(row, measure, sign)
+
+
+def _detectable(row: Row, error: Any, measure: Measure, terms: Terms, family: int) -> float:
     """The row's smallest detectable difference; NaN where its test cannot reach the level."""
-    if np.isnan(row.p):
-        return np.nan
     # The worst case: the level of Holm's first step (Bonferroni), the strictest of all.
     alpha = terms.alpha / family
-    if row.least_p >= alpha:
+    if row["least_p"] >= alpha:
         return np.nan
-    items = int(row.items) if row.binary else None
-    return smallest_detectable(row.test_stderr, df=row.df, alpha=alpha, power=terms.power, items=items)
+    if row["binary"]:
+        contrary = int(row["contrary"])
+        return detectable_in_flips(items=row["items"], contrary=contrary, alpha=alpha, power=terms.power)
+    units = row["units"] if measure.unit == "share" else None
+    found = detectable_by_t(error, alpha=alpha, power=terms.power, difference=row["difference"], units=units)
+    # No share changes by more than 1.
+    return found if units is None or found <= 1 else np.nan
+
+
+def _limits(row: Row, measure: Measure, sign: float) -> dict[str, bool]:
+    """Whether the reference is so near 0 (or 1) that a fall (or rise) could not be found however large."""
+    if measure.unit != "share":
+        return {}
+    # What cannot be found at all is larger than any room.
+    needed = row["detectable"] if np.isfinite(row["detectable"]) else 1.0
+    down, up = row["reference_score"], 1 - row["reference_score"]
+    return {"at_floor": down < needed, "at_ceiling": up < needed}
+
+
+def as_table(rows: list[Row]) -> pd.DataFrame:
+    """The rows as a table that has every column of `COLUMNS`."""
+    table = pd.DataFrame(rows)
+    for column in COLUMNS:
+        if column not in table and len(table):
+            table[column] = np.nan
+    return table.drop(columns=[name for name in ("contrary", "error") if name in table])

@@ -5,14 +5,17 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from loragrid.comparing.causes import LOSS_NATS, LOSS_SHARE
-from loragrid.comparing.comparisons import Terms, paired_rows, settings_of
+from loragrid.comparing.comparisons import settings_of
+from loragrid.comparing.contrasts import Side, contrast_row
 from loragrid.comparing.item_tables import ItemTable
-from loragrid.comparing.statistics.paired_statistics import BETTER, WORSE, corrected
-from loragrid.comparing.trade_off import mean_change
-from loragrid.comparing.verdicts import judge, widen_by_seeds
+from loragrid.comparing.measures import POOLED_RETENTION, Measure, Spreads, spreads_of
+from loragrid.comparing.statistics.paired_statistics import BETTER, WORSE
+from loragrid.comparing.statistics.seed_spread import SeedSpread
+from loragrid.comparing.study_results import JudgedTables
+from loragrid.comparing.terms import Terms
+from loragrid.comparing.verdicts import judge
 from loragrid.records.outcomes import Outcome
 
 # Codes of the target's path and of retention's path.
@@ -29,43 +32,49 @@ class Moment:
     subjects: list[str]
 
 
-def along_runs(
-    outcomes: list[Outcome],
-    tables: dict[str, ItemTable],
-    target: str | None,
-    noise: dict[str, dict[str, Any]],
-    terms: Terms,
-) -> list[dict[str, Any]]:
+def along_runs(outcomes: list[Outcome], judged: JudgedTables, target: str | None) -> list[dict[str, Any]]:
     """Per setting that was scored at several shares its changes from the base, and both paths.
 
     The tests of the target's moments with each other are one family over all settings, those of
-    mean retention another.
+    pooled retention another.
     """
     settings = [(members, moments) for members in settings_of(outcomes) if len(moments := _moments(members)) > 1]
+    measures = {measure.name: measure for measure in judged.measures}
     if target is None or not settings:
         return []
-    table = tables[target]
-    steps = [row for members, moments in settings for row in _steps(members, moments, table, terms)]
-    kept = [row for members, moments in settings for row in _kept(members, moments, tables, noise, terms)]
-    frame = widen_by_seeds(pd.DataFrame(steps), noise, terms)
-    judge([frame], tables, terms)
-    p = corrected(np.array([row["kept_p"] for row in kept], dtype=float), method=terms.correction)
-    kept = [row | {"p_corrected": float(value)} for row, value in zip(kept, p)]
+    table = measures[target].tables[0]
+    wanted = [measures[name] for name in (target, POOLED_RETENTION) if name in measures]
+    spreads = _spreads(settings, wanted)
+    steps = [row for found in settings for row in _steps(*found, measures[target], spreads, judged.terms)]
+    kept = []
+    if POOLED_RETENTION in measures:
+        retention = measures[POOLED_RETENTION]
+        kept = [row for found in settings for row in _from_base(*found, retention, spreads, judged.terms)]
+    judge(steps + kept, measures, judged.terms)
     found = []
     for members, moments in settings:
         run = members[0].subject
-        own = [row for row in frame.to_dict("records") if row["run"] == run]
-        kept_of_run = [row for row in kept if row["run"] == run]
+        own = [row for row in steps if row["run"] == run]
+        kept_of_run = [row for row in kept if row["run"] == run and row["verdict"]]
         found.append(
             {
                 "run": run,
                 "seeds": len(members),
-                "moments": [{"share": 0.0, "tokens": 0.0}]
-                + [_moment(m, own, kept_of_run, tables[target]) for m in moments],
-                "target": _target_path(own, tables[target], terms),
-                "retention": _retention_path(kept_of_run, terms),
+                "moments": [{"share": 0.0, "tokens": 0.0}] + [_moment(m, own, kept_of_run, table) for m in moments],
+                "target": _target_path(own, table, judged.terms),
+                "retention": _retention_path(kept_of_run, judged.terms),
             }
         )
+    return found
+
+
+def _spreads(settings: list[tuple[list[Outcome], list[Moment]]], measures: list[Measure]) -> Spreads:
+    """The seeds' spread at every moment, pooled over the settings scored at the same share."""
+    found: dict[str, dict[str, SeedSpread]] = {measure.name: {} for measure in measures}
+    for share in {moment.share for _, moments in settings for moment in moments}:
+        subjects = [moment.subjects for _, moments in settings for moment in moments if moment.share == share]
+        for name, spreads in spreads_of(measures, subjects).items():
+            found[name] |= spreads
     return found
 
 
@@ -84,46 +93,26 @@ def _moments(members: list[Outcome]) -> list[Moment]:
     ]
 
 
-def _steps(members: list[Outcome], moments: list[Moment], table: ItemTable, terms: Terms) -> list[dict[str, Any]]:
+def _steps(
+    members: list[Outcome], moments: list[Moment], measure: Measure, spreads: Spreads, terms: Terms
+) -> list[dict[str, Any]]:
     """A row per pair of moments, the base as share 0: the later score minus the earlier one's."""
     rows = []
     for one, other in combinations([Moment(0.0, 0.0, [members[0].base]), *moments], 2):
-        if any(subject not in table.values for subject in (*one.subjects, *other.subjects)):
-            continue
-        before, after = (_mean(moment, table) for moment in (one, other))
-        mask = ~np.isnan(before + after)
-        weights = table.weights_of(other.subjects[0], mask)
-        head = {"run": members[0].subject, "task": table.task, "from": one.share, "to": other.share}
-        head["seed_share"] = (1 / len(other.subjects)) + (1 / len(one.subjects) if one.share else 0)
-        rows.append(head | paired_rows(table, mask, before[mask], after[mask][None], weights=weights, terms=terms)[0])
+        place = [
+            Side(tuple(one.subjects), -1.0, trained=one.share > 0),
+            Side(tuple(other.subjects), 1.0, trained=True),
+        ]
+        head = {"run": members[0].subject, "from": one.share, "to": other.share}
+        rows.append(head | contrast_row(measure, [place], spreads, terms))
     return rows
 
 
-def _mean(moment: Moment, table: ItemTable) -> np.ndarray:
-    return np.mean([table.values[subject] for subject in moment.subjects], axis=0)
-
-
-def _kept(
-    members: list[Outcome],
-    moments: list[Moment],
-    tables: dict[str, ItemTable],
-    noise: dict[str, dict[str, Any]],
-    terms: Terms,
+def _from_base(
+    members: list[Outcome], moments: list[Moment], measure: Measure, spreads: Spreads, terms: Terms
 ) -> list[dict[str, Any]]:
-    """A row per moment: the mean change over the retention tasks that are shares, with a t test."""
-    retention = [table for table in tables.values() if table.group == "retention" and table.unit == "share"]
-    rows = []
-    for moment in moments:
-        changes = [_steps(members, [moment], table, terms) for table in retention]
-        frame = pd.DataFrame([change for found in changes for change in found])
-        complete = len(frame) == len(retention) and "difference" in frame and frame["difference"].notna().all()
-        if frame.empty or not complete:
-            continue
-        frame = widen_by_seeds(frame, noise, terms)
-        sign = frame["task"].map(lambda task: 1.0 if tables[task].higher_is_better else -1.0)
-        changed = frame.assign(improvement=frame["difference"] * sign).to_dict("records")
-        rows.append({"run": members[0].subject, "to": moment.share} | mean_change(changed, terms.confidence))
-    return rows
+    """The steps from the base to each moment."""
+    return [row for row in _steps(members, moments, measure, spreads, terms) if row["from"] == 0]
 
 
 def _moment(
@@ -132,11 +121,11 @@ def _moment(
     """What the page draws at one moment: changes from the base, positive where they are good."""
     found: dict[str, Any] = {"share": moment.share, "tokens": moment.tokens}
     for row in steps:
-        if row["from"] == 0 and row["to"] == moment.share:
+        if row["from"] == 0 and row["to"] == moment.share and row["verdict"]:
             found["target"] = _interval(row, table)
     for row in kept:
         if row["to"] == moment.share:
-            found["kept"] = [row["kept"], row["kept_low"], row["kept_high"]]
+            found["kept"] = [row["difference"], row["low"], row["high"]]
     return found
 
 
@@ -179,19 +168,15 @@ def _margin(row: dict[str, Any], table: ItemTable, terms: Terms) -> float:
 
 
 def _retention_path(kept: list[dict[str, Any]], terms: Terms) -> dict[str, Any]:
-    """The share from which mean retention is proved below the base's, or whether a larger loss is excluded."""
+    """The share from which pooled retention is proved below the base's, or whether a larger loss is excluded."""
     if not kept:
         return {"code": NOT_MEASURED}
     before = 0.0
     for row in kept:
-        if row["kept"] < 0 and row["p_corrected"] < terms.alpha:
-            return {
-                "code": FALLS,
-                "share": row["to"],
-                "before": before,
-                "lost": [row["kept"], row["kept_low"], row["kept_high"]],
-            }
+        if row["verdict"] == WORSE:
+            lost = [row["difference"], row["low"], row["high"]]
+            return {"code": FALLS, "share": row["to"], "before": before, "lost": lost}
         before = row["to"]
-    if all(row["kept_low"] >= -terms.retention_margin for row in kept):
+    if all(row["low"] >= -terms.retention_margin for row in kept):
         return {"code": KEPT, "margin": terms.retention_margin}
-    return {"code": OPEN, "lowest": min(row["kept_low"] for row in kept)}
+    return {"code": OPEN, "lowest": min(row["low"] for row in kept)}

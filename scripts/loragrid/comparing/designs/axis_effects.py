@@ -1,14 +1,17 @@
 """Effects of single settings: every axis value against the base case's, all else equal."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
-from loragrid.comparing.comparisons import NO_SCORE, Terms, paired_rows
+from loragrid.comparing.comparisons import side_of
+from loragrid.comparing.contrasts import contrast_row, level_of
 from loragrid.comparing.designs.axis_pairs import Pair, axis_values
 from loragrid.comparing.designs.data_sizes import same_but_for_rows
-from loragrid.comparing.item_tables import ItemTable
+from loragrid.comparing.measures import Measure, Spreads
+from loragrid.comparing.terms import Terms
 from loragrid.records.outcomes import Outcome
 from loragrid.study.study_file import Study
 
@@ -20,50 +23,62 @@ UNEQUAL_TOKENS = "unequal_training_tokens"  # `token_ratio` says by how much
 OTHER_LOSS_TOKENS = "loss_on_other_tokens"
 
 
-def versus_base_case(
-    outcomes: list[Outcome], tables: dict[str, ItemTable], study: Study, terms: Terms, *, heldout: dict[str, str]
-) -> pd.DataFrame:
-    """One row per axis value and task: the score with that value minus the base case's.
+@dataclass(frozen=True)
+class Comparability:
+    """What decides whether runs may be compared.
 
-    Seeds of a setting are averaged item by item, and so are the pairs of a factorial grid.
-    `heldout` maps a data id to the fingerprint of its held-out tokens: losses on different tokens
-    are not compared, nor are runs trained on different numbers of tokens unless the study asks for
-    them; such a row has a `reason` instead of a test.
+    `heldout` maps a data id to the fingerprint of its held-out tokens.
+    """
+
+    study: Study
+    heldout: Mapping[str, str]
+
+
+def versus_base_case(
+    outcomes: list[Outcome], measures: Sequence[Measure], spreads: Spreads, terms: Terms, where: Comparability
+) -> list[dict[str, Any]]:
+    """One row per axis value and measure: the score with that value minus the base case's.
+
+    Seeds of a setting are averaged item by item, and so are the pairs of a factorial grid. Losses on
+    different tokens are not compared, nor are runs trained on different numbers of tokens unless the
+    study asks for them; such a row has a `reason` instead of a test.
     """
     rows = []
-    for value in axis_values(outcomes, study):
+    for value in axis_values(outcomes, where.study):
         head = {"axis": value.axis, "value": value.value, "base_case_value": value.base_case_value}
-        for table in tables.values():
-            rows.append(head | _axis_row(value.pairs, table, terms, study, heldout))
-    return pd.DataFrame(rows)
+        head |= _head(value.pairs, where.study)
+        for measure in measures:
+            rows.append(head | _axis_row(value.pairs, head, measure, spreads, terms, where))
+    return rows
 
 
-def _axis_row(
-    pairs: list[Pair], table: ItemTable, terms: Terms, study: Study, heldout: dict[str, str]
-) -> dict[str, Any]:
-    everyone = [o for pair in pairs for side in pair for o in side]
-    head = {
-        "task": table.task,
-        "group": table.group,
-        "metric": table.metric,
+def _head(pairs: list[Pair], study: Study) -> dict[str, Any]:
+    return {
         "pairs": len(pairs),
         "seeds": min(len(side) for pair in pairs for side in pair if side[0].record),
-        # Each side adds 1/seeds of one run's seed variance, an untrained base nothing; the mean over
-        # n pairs divides by n².
-        "seed_share": sum(1 / len(side) for pair in pairs for side in pair if side[0].record) / len(pairs) ** 2,
         "token_ratio": _token_ratio(pairs),
         "equal_tokens": all(equal_tokens(pair) or intended(pair, study) for pair in pairs),
     }
-    missing = [o.subject for o in everyone if o.subject not in table.values]
-    if missing:
-        return head | {"reason": NO_SCORE, "unscored": missing[0]}
-    # More training tokens alone could explain a better score.
-    if not head["equal_tokens"]:
-        return head | {"reason": UNEQUAL_TOKENS}
-    if table.metric == "loss" and not all(_same_tokens(pair, heldout) for pair in pairs):
-        return head | {"reason": OTHER_LOSS_TOKENS}
-    mask, before, after, weights = _mean_of_pairs(pairs, table)
-    return head | paired_rows(table, mask, before, after[None], weights=weights, terms=terms)[0]
+
+
+def _axis_row(
+    pairs: list[Pair],
+    head: dict[str, Any],
+    measure: Measure,
+    spreads: Spreads,
+    terms: Terms,
+    where: Comparability,
+) -> dict[str, Any]:
+    places = [[side_of(before, -1.0), side_of(after, 1.0)] for before, after in pairs]
+    untested = measure.head | {"level": level_of(places)}
+    # A missing score says more than unequal terms.
+    if measure.lacks(subject for place in places for side in place for subject in side.subjects) is None:
+        # More training tokens alone could explain a better score.
+        if not head["equal_tokens"]:
+            return untested | {"reason": UNEQUAL_TOKENS}
+        if measure.metric == "loss" and not all(_same_tokens(pair, where.heldout) for pair in pairs):
+            return untested | {"reason": OTHER_LOSS_TOKENS}
+    return contrast_row(measure, places, spreads, terms)
 
 
 def _token_ratio(pairs: list[Pair]) -> float | None:
@@ -96,26 +111,3 @@ def _same_tokens(pair: Pair, heldout: dict[str, str]) -> bool:
     # An untrained base is scored on its runs' held-out rows.
     data = [o.cell.data for side in pair for o in side if o.cell]
     return len({heldout.get(name, name) for name in data}) == 1
-
-
-def _mean_of_pairs(pairs: list[Pair], table: ItemTable) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
-    """The items that all runs have (a mask), and their values before and after with weights.
-
-    Pairs on different models may weigh the same items differently. The weights returned make the
-    weighted mean of the differences equal the mean over the pairs of each pair's own weighted
-    difference.
-    """
-    sides = [[mean_of_seeds(side, table) for side in pair] for pair in pairs]
-    mask = ~np.isnan(np.sum(sides, axis=(0, 1)))
-    before, after = (np.array([pair[side][mask] for pair in sides]) for side in (0, 1))
-    if table.weights is None:
-        return mask, before.mean(axis=0), after.mean(axis=0), None
-    weights = np.array([table.weights[pair[0][0].subject][mask] for pair in pairs])
-    share = weights / weights.sum(axis=1, keepdims=True)
-    whole = share.sum(axis=0)
-    return mask, (share * before).sum(axis=0) / whole, (share * after).sum(axis=0) / whole, whole
-
-
-def mean_of_seeds(runs: list[Outcome], table: ItemTable) -> np.ndarray:
-    """The item values of runs that differ in the seed alone, averaged; NaN where one lacks an item."""
-    return np.mean([table.values[outcome.subject] for outcome in runs], axis=0)

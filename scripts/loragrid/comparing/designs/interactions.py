@@ -10,14 +10,15 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
-from loragrid.comparing.comparisons import Terms, paired_rows
-from loragrid.comparing.designs.axis_effects import equal_tokens, intended, mean_of_seeds
+from loragrid.comparing.comparisons import side_of
+from loragrid.comparing.contrasts import contrast_row
+from loragrid.comparing.designs.axis_effects import equal_tokens, intended
 from loragrid.comparing.designs.axis_tables import AxisTable, Point, axis_tables
-from loragrid.comparing.item_tables import ItemTable
-from loragrid.comparing.statistics.paired_statistics import BETTER, UNSURE
-from loragrid.comparing.verdicts import judge, widen_by_seeds
+from loragrid.comparing.measures import Measure
+from loragrid.comparing.statistics.paired_statistics import BETTER, DIFFER, UNSURE
+from loragrid.comparing.study_results import JudgedTables
+from loragrid.comparing.verdicts import judge
 from loragrid.records.outcomes import Outcome
 from loragrid.study.study_file import Study
 
@@ -26,35 +27,19 @@ MOVES, STAYS, OPEN, NOT_TESTED = "moves", "stays", "open", "not_tested"
 CONTRAST, WITHIN_ROW = "contrast", "within_row"
 
 
-def interactions(
-    outcomes: list[Outcome],
-    tables: dict[str, ItemTable],
-    study: Study,
-    noise: dict[str, dict[str, Any]],
-    terms: Terms,
-) -> list[dict[str, Any]]:
-    """Per pair of axes the scores of every task and what their tests prove, as codes and numbers.
+def interactions(outcomes: list[Outcome], judged: JudgedTables, study: Study) -> list[dict[str, Any]]:
+    """Per pair of axes the scores of every measure and what their tests prove, as codes and numbers.
 
-    The tests of a pair of axes are corrected as two families of their own, target and retention.
+    The tests of a pair of axes are corrected in families of their own.
     """
-    return [_interaction(axes, tables, study, noise, terms) for axes in axis_tables(outcomes, study)]
+    return [_interaction(axes, judged, study) for axes in axis_tables(outcomes, study)]
 
 
-def _interaction(
-    axes: AxisTable,
-    tables: dict[str, ItemTable],
-    study: Study,
-    noise: dict[str, dict[str, Any]],
-    terms: Terms,
-) -> dict[str, Any]:
+def _interaction(axes: AxisTable, judged: JudgedTables, study: Study) -> dict[str, Any]:
     unequal = _on_unequal_tokens(axes, study)
-    tasks = {task: _TaskScores(axes, table) for task, table in tables.items()}
-    tests = [] if unequal else [row for scores in tasks.values() for row in scores.tests(terms)]
-    frame = pd.DataFrame(tests, columns=None if tests else ["task", "group", "kind"])
-    frame = widen_by_seeds(frame, noise, terms)
-    judged = [frame[frame["group"] == group].copy() for group in ("target", "retention")]
-    families = [judge([part], tables, terms) for part in judged]
-    rows = [row for part in judged for row in part.to_dict("records")]
+    measures = [_MeasureScores(axes, measure) for measure in judged.measures]
+    rows = [] if unequal else [row for scores in measures for row in scores.tests(judged)]
+    families = judge(rows, {measure.name: measure for measure in judged.measures}, judged.terms)
     return {
         "rows_axis": axes.rows_axis,
         "columns_axis": axes.columns_axis,
@@ -66,9 +51,11 @@ def _interaction(
         "families": families,
         "unequal_tokens": unequal,
         "tasks": {
-            task: _with_proofs(scores.summary(), [row for row in rows if row["task"] == task], axes)
-            for task, scores in tasks.items()
-            if scores.values
+            scores.measure.name: _with_proofs(
+                scores.summary(), [row for row in rows if row["task"] == scores.measure.name], axes
+            )
+            for scores in measures
+            if scores.places
         },
     }
 
@@ -82,29 +69,23 @@ def _on_unequal_tokens(axes: AxisTable, study: Study) -> bool:
     return False
 
 
-class _TaskScores:
-    """The item values of one task at each pair of values, averaged over seeds and places."""
+class _MeasureScores:
+    """The scores of one measure at each pair of values, averaged over seeds and places."""
 
-    def __init__(self, axes: AxisTable, table: ItemTable) -> None:
-        self.axes, self.table = axes, table
+    def __init__(self, axes: AxisTable, measure: Measure) -> None:
+        self.axes, self.measure = axes, measure
         places = axes.places
-        first = next(iter(places[0].values()))[0]
-        if table.weights is not None:
+        if any(table.weights is not None for table in measure.tables):
             # Losses of several models are over different tokens.
+            first = next(iter(places[0].values()))[0]
             places = [place for place in places if _models(place) == {first.model}]
-        self.values: dict[Point, np.ndarray] = {}
-        self.seed_share: dict[Point, float] = {}
-        for point in axes.points:
-            runs = [place[point] for place in places if point in place]
-            scored = all(o.subject in table.values for members in runs for o in members)
-            if runs and scored:
-                self.values[point] = np.mean([mean_of_seeds(members, table) for members in runs], axis=0)
-                self.seed_share[point] = sum(1 / len(members) for members in runs) / len(runs) ** 2
-        self.first = first.subject
+        scored = [place for place in places if measure.lacks(_subjects(place)) is None]
+        # A mean over some of the places would be another quantity.
+        self.places = scored if len(scored) == len(places) else []
 
     def summary(self) -> dict[str, Any]:
         """The score at each pair of values, and the best column of each row."""
-        sign = 1 if self.table.higher_is_better else -1
+        sign = 1 if self.measure.higher_is_better else -1
         scores, best = [], []
         for row in self.axes.rows:
             line = [self._score((row, column)) for column in self.axes.columns]
@@ -114,13 +95,10 @@ class _TaskScores:
         return {"scores": scores, "best": best}
 
     def _score(self, point: Point) -> float | None:
-        if point not in self.values:
-            return None
-        values = self.values[point]
-        mask = ~np.isnan(values)
-        return float(np.average(values[mask], weights=self.table.weights_of(self.first, mask)))
+        runs = [run.subject for place in self.places for run in place.get(point, [])]
+        return float(np.mean([self.measure.score(run) for run in runs])) if runs else None
 
-    def tests(self, terms: Terms) -> list[dict[str, Any]]:
+    def tests(self, judged: JudgedTables) -> list[dict[str, Any]]:
         """A row per interaction with the base case's values, and per pair of columns in a row."""
         base_row, base_column = self.axes.base
         found = []
@@ -128,27 +106,25 @@ class _TaskScores:
             alone = (row, base_column), (base_row, column)
             if row == base_row or column == base_column:
                 continue
-            found += self._test({(row, column): 1, self.axes.base: 1, alone[0]: -1, alone[1]: -1}, terms, row, column)
+            signs = {(row, column): 1, self.axes.base: 1, alone[0]: -1, alone[1]: -1}
+            found += self._test(signs, judged, {"kind": CONTRAST, "row": row, "column": column, "than": None})
         for row in self.axes.rows:
             for one, other in combinations(self.axes.columns, 2):
-                found += self._test({(row, other): 1, (row, one): -1}, terms, row, other, than=one)
+                head = {"kind": WITHIN_ROW, "row": row, "column": other, "than": one}
+                found += self._test({(row, other): 1, (row, one): -1}, judged, head)
         return found
 
-    def _test(
-        self, signs: dict[Point, int], terms: Terms, row: str, column: str, than: str | None = None
-    ) -> list[dict[str, Any]]:
+    def _test(self, signs: dict[Point, int], judged: JudgedTables, head: dict[str, Any]) -> list[dict[str, Any]]:
         """The test of a sum of signed scores against zero, as one row; none where a score is missing."""
-        if not signs.keys() <= self.values.keys():
+        places = [place for place in self.places if signs.keys() <= place.keys()]
+        if not places:
             return []
-        sides = {sign: sum(self.values[point] for point, own in signs.items() if own == sign) for sign in (1, -1)}
-        mask = ~np.isnan(sides[1] + sides[-1])
-        weights = self.table.weights_of(self.first, mask)
-        head = {"task": self.table.task, "group": self.table.group, "kind": CONTRAST if than is None else WITHIN_ROW}
-        head |= {"row": row, "column": column, "than": than}
-        head["seed_share"] = sum(self.seed_share[point] for point in signs)
-        return [
-            head | paired_rows(self.table, mask, sides[-1][mask], sides[1][mask][None], weights=weights, terms=terms)[0]
-        ]
+        sides = [[side_of(place[point], sign) for point, sign in signs.items()] for place in places]
+        return [head | contrast_row(self.measure, sides, judged.spreads, judged.terms)]
+
+
+def _subjects(place: dict[Point, list[Outcome]]) -> list[str]:
+    return [outcome.subject for runs in place.values() for outcome in runs]
 
 
 def _models(place: dict[Point, list[Outcome]]) -> set[str]:
@@ -176,7 +152,8 @@ def movement(
         return {"code": NOT_TESTED}
     better: dict[tuple[str, str], list[str]] = {}  # (column, other) → rows in which the first is proved better
     for test in within:
-        if test["verdict"] == UNSURE:
+        # Two adapters that differ say nothing about their settings.
+        if test["verdict"] in (UNSURE, DIFFER):
             continue
         pair = (test["column"], test["than"])
         better.setdefault(pair if test["verdict"] == BETTER else pair[::-1], []).append(test["row"])

@@ -10,11 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from loragrid.comparing.comparisons import Terms
+from loragrid.comparing.comparisons import side_of
+from loragrid.comparing.contrasts import contrast_row
 from loragrid.comparing.designs.axis_pairs import Place, place_of
 from loragrid.comparing.designs.data_sizes import Origin, origin
-from loragrid.comparing.item_tables import ItemTable
+from loragrid.comparing.measures import Measure
 from loragrid.comparing.statistics.clustered_means import mean_interval
+from loragrid.comparing.study_results import JudgedTables
+from loragrid.comparing.terms import Terms
 from loragrid.records.outcomes import Outcome
 from loragrid.study.study_file import Study
 from loragrid.study.tasks import HELDOUT_LOSS
@@ -35,15 +38,9 @@ class Size:
     runs: list[Outcome]
 
 
-def learning_curves(
-    outcomes: list[Outcome],
-    tables: dict[str, ItemTable],
-    study: Study,
-    noise: dict[str, dict[str, Any]],
-    terms: Terms,
-) -> list[dict[str, Any]]:
+def learning_curves(outcomes: list[Outcome], judged: JudgedTables, study: Study) -> list[dict[str, Any]]:
     """Per series of sizes its points on the loss and on the target tasks, and the fitted power law."""
-    tasks = [task for task, table in tables.items() if task == HELDOUT_LOSS or table.group == "target"]
+    measures = [measure for measure in judged.measures if measure.name == HELDOUT_LOSS or measure.group == "target"]
     found = []
     for sizes in series(outcomes, study):
         runs = [run for size in sizes for run in size.runs]
@@ -54,9 +51,9 @@ def learning_curves(
                 "seeds": [len(size.runs) for size in sizes],
                 "departs": dict(place_of(runs[0].cell.arm, "data")),
                 "tokens": [float(np.mean([run.record.tokens for run in size.runs])) for size in sizes],
-                "tasks": {task: [_point(size, tables[task], noise, terms) for size in sizes] for task in tasks},
+                "tasks": {m.name: [_point(size, m, judged) for size in sizes] for m in measures},
                 "losses": [[run.record.train_rows, run.record.final_heldout_loss] for run in runs if _has_loss(run)],
-                "fit": fit(sizes, terms),
+                "fit": fit(sizes, judged.terms),
             }
         )
     return found
@@ -84,25 +81,24 @@ def _mean_rows(runs: list[Outcome]) -> float:
     return float(np.mean([run.record.train_rows for run in runs]))
 
 
-def _point(size: Size, table: ItemTable, noise: dict[str, dict[str, Any]], terms: Terms) -> dict[str, Any] | None:
-    """The mean score over seeds with its interval, the seeds' variance included where it was measured."""
-    from scipy.stats import norm
-
-    runs = [run.subject for run in size.runs if run.subject in table.values]
+def _point(size: Size, measure: Measure, judged: JudgedTables) -> dict[str, Any] | None:
+    """The mean score over seeds with its interval, which holds the spread between seeds if there are two."""
+    table = measure.tables[0]
+    runs = [run for run in size.runs if run.subject in table.values]
     if not runs:
         return None
-    values = np.mean([table.values[run] for run in runs], axis=0)
+    terms = judged.terms
+    if len(runs) == len(size.runs) > 1:
+        row = contrast_row(measure, [[side_of(runs, 1.0)]], judged.spreads, terms)
+        return {"value": row["score"], "low": row["low"], "high": row["high"]} if "low" in row else None
+    values = np.mean([table.values[run.subject] for run in runs], axis=0)
     mask = ~np.isnan(values)
     found = mean_interval(
         values[mask],
-        weights=table.weights_of(runs[0], mask),
+        weights=table.weights_of(runs[0].subject, mask),
         clusters=table.clusters_of(mask),
         confidence=terms.confidence,
     )
-    if table.task in noise:
-        error = np.sqrt(found["stderr"] ** 2 + noise[table.task]["variance"] / len(runs))
-        half = norm.ppf(0.5 + terms.confidence / 2) * error
-        found |= {"low": found["value"] - half, "high": found["value"] + half}
     return {name: found[name] for name in ("value", "low", "high")}
 
 

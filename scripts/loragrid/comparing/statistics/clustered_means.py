@@ -61,6 +61,22 @@ def ratio_error(units: Units) -> tuple[np.ndarray, np.ndarray, float]:
     return mean, stderr, float(trace**2 / square)
 
 
+def with_doubt(units: Units) -> Units:
+    """The units; with one more that shows no difference where all agree exactly.
+
+    A difference that is the same on every unit has no measured variance, but another unit may lack
+    it. Bonett & Price 2012 add such observations to proportions for the same reason.
+    """
+    means = units.sums / units.sizes
+    if np.ptp(means) > 1e-12 * np.abs(means).max():
+        return units
+    return Units(
+        np.append(units.sums, np.zeros((len(units.sums), 1)), axis=1),
+        np.append(units.sizes, units.sizes.mean()),
+        np.append(units.variances, units.variances.mean()),
+    )
+
+
 def mean_interval(
     values: np.ndarray, *, weights: np.ndarray | None, clusters: np.ndarray | None, confidence: float
 ) -> dict[str, Any]:

@@ -9,14 +9,15 @@ from functools import lru_cache
 
 import numpy as np
 
-from loragrid.comparing.statistics.clustered_means import Units, ratio_error, units_of
+from loragrid.comparing.statistics.clustered_means import Units, ratio_error, units_of, with_doubt
 from loragrid.comparing.statistics.sign_flips import Draws, flip_test
 
 # Names of the tests, as the tables' `method` column holds them.
 MCNEMAR = "exact McNemar"
-SEEDS_T = "t with item and seed variance"
 # The verdicts, as the tables and compare.json hold them.
 BETTER, WORSE, UNSURE = "better", "worse", "can't tell"
+# What one seed can give: these adapters differ, which says nothing about another seed's.
+DIFFER = "adapters differ"
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,9 @@ class Paired:
     `difference` is b - a. `low` and `high` bound it with the stated confidence for one comparison
     by itself, from `stderr` on `df` degrees of freedom. `p` is two-sided and uncorrected; the test
     cannot give one under `least_p`. `test_stderr` is the standard error under the hypothesis of no
-    difference. `units` counts the independent units: items, or clusters of items.
+    difference. `units` counts the independent units: items, or clusters of items. `skewness` is that
+    of the units' differences. `contrary` counts the right/wrong items that moved against the
+    difference; NaN for other values.
     """
 
     difference: np.ndarray
@@ -40,14 +43,8 @@ class Paired:
     units: int
     binary: bool
     method: list[str]
-
-
-@dataclass(frozen=True)
-class SeedVariance:
-    """Variance of one training run's score under a change of seed, with its degrees of freedom."""
-
-    variance: float
-    df: int
+    skewness: np.ndarray
+    contrary: np.ndarray
 
 
 def compare_paired(
@@ -114,6 +111,8 @@ def _right_or_wrong(difference: np.ndarray, confidence: float) -> Paired:
         units=n,
         binary=True,
         method=[MCNEMAR] * len(difference),
+        skewness=skewness(difference),
+        contrary=np.minimum(gained, lost).astype(float),
     )
 
 
@@ -138,6 +137,10 @@ def _by_units(units: Units, *, confidence: float, draws: Draws) -> Paired:
     from scipy.stats import t as student
 
     mean, stderr, df = ratio_error(units)
+    for row in np.flatnonzero(stderr <= 1e-12 * np.abs(mean)):
+        # The same difference on every unit: another unit may lack it, so the interval has a width.
+        _, doubtful, _ = ratio_error(with_doubt(Units(units.sums[row : row + 1], units.sizes, units.variances)))
+        stderr[row] = doubtful[0]
     half = student.ppf(0.5 + confidence / 2, df) * stderr
     found = flip_test(units.sums, mean, stderr, df, draws=draws)
     return Paired(
@@ -152,51 +155,17 @@ def _by_units(units: Units, *, confidence: float, draws: Draws) -> Paired:
         units=len(units.sizes),
         binary=False,
         method=found.method,
+        skewness=skewness(units.sums / units.sizes),
+        contrary=np.full(len(mean), np.nan),
     )
 
 
-def with_seed_spread(
-    difference: np.ndarray,
-    stderr: np.ndarray,
-    df: np.ndarray,
-    seeds: SeedVariance,
-    *,
-    share: np.ndarray,
-    confidence: float,
-) -> dict[str, np.ndarray]:
-    """Comparisons of settings, arrays of equal length, widened by the seeds' variance.
-
-    Returns p, low, high, stderr and df.
-
-    The variances of items (`stderr` on `df`) and of `seeds` add. `share` is 1/seeds of a + 1/seeds
-    of b, without the side that is an untrained base: a base has no seed. The degrees of freedom of
-    the sum are those of Satterthwaite 1946, Biometrics Bulletin 2:110.
-    """
-    from scipy.stats import t as student
-
-    # The items' variance already holds what a seed does to single items, so adding the whole seed
-    # variance counts that part twice. The intervals are too wide rather than too narrow.
-    of_items, of_seeds = stderr**2, seeds.variance * share
-    total = of_items + of_seeds
-    # Two settings that agree on every item under every seed have no variance at all: p = 1, and any
-    # df will do.
-    with np.errstate(divide="ignore", invalid="ignore"):
-        both = np.where(total > 0, total**2 / (of_items**2 / df + of_seeds**2 / seeds.df), 1.0)
-        p = np.where(total > 0, 2 * student.sf(np.abs(difference) / np.sqrt(total), both), 1.0)
-    half = student.ppf(0.5 + confidence / 2, both) * np.sqrt(total)
-    return {"p": p, "low": difference - half, "high": difference + half, "stderr": np.sqrt(total), "df": both}
-
-
-def pooled_seed_variance(groups: list[np.ndarray]) -> SeedVariance:
-    """Variance of scores between seeds, pooled over settings (each an array of scores).
-
-    Without any setting of several seeds it is zero on 0 degrees of freedom.
-    """
-    df = sum(len(group) - 1 for group in groups)
-    if df == 0:
-        return SeedVariance(0.0, 0)
-    squares = sum(float(((group - group.mean()) ** 2).sum()) for group in groups)
-    return SeedVariance(squares / df, df)
+def skewness(differences: np.ndarray) -> np.ndarray:
+    """Skewness (R,) of differences (R, K) over units; 0 where they are all alike."""
+    centred = differences - differences.mean(axis=1, keepdims=True)
+    spread = np.sqrt((centred**2).mean(axis=1))
+    cubes = (centred**3).mean(axis=1)
+    return np.divide(cubes, spread**3, out=np.zeros(len(cubes)), where=spread > 1e-12)
 
 
 def corrected(p: np.ndarray, *, method: str) -> np.ndarray:
@@ -216,9 +185,14 @@ def corrected(p: np.ndarray, *, method: str) -> np.ndarray:
     return out
 
 
-def verdict(improvement: float, p_corrected: float, alpha: float) -> str:
-    """`BETTER`, `WORSE` or `UNSURE`; a positive `improvement` favours the second model."""
+def verdict(improvement: float, p_corrected: float, alpha: float, *, of_setting: bool) -> str:
+    """`BETTER`, `WORSE` or `UNSURE`; a positive `improvement` favours the second model.
+
+    Not `of_setting`: `DIFFER` instead of the first two, because one seed says nothing of another.
+    """
     # Written so that NaN, which compares as False, is `UNSURE` too.
     if not p_corrected < alpha or improvement == 0:
         return UNSURE
+    if not of_setting:
+        return DIFFER
     return BETTER if improvement > 0 else WORSE

@@ -7,6 +7,7 @@ of Hypotheses, section 3.2).
 """
 
 import itertools
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,14 +18,26 @@ TAIL = "sign-flip permutation, tail by paired t"
 # Units; the flips of fewer are all counted. 19 units have half a million flips, and counting by
 # halves is quick.
 FEWEST_DRAWN = 20
+# A p value that rests on 25 draws has a standard error of a fifth of itself.
+DRAWS_IN_TAIL = 25
+MOST_DRAWS = 100_000
 
 
 @dataclass(frozen=True)
 class Draws:
-    """How many random sign flips are drawn, and from which seed."""
+    """How many random sign flips are drawn, from which seed, and the level that a test must reach.
+
+    Where `count` draws cannot tell p values around `level` apart, more are drawn.
+    """
 
     count: int
     seed: int
+    level: float = 0.05
+
+    @property
+    def enough(self) -> int:
+        """Draws with which a p value at the level is known to about a fifth of itself, within memory."""
+        return min(max(self.count, math.ceil(DRAWS_IN_TAIL / self.level)), MOST_DRAWS)
 
 
 @dataclass(frozen=True)
@@ -86,29 +99,39 @@ def drawn_flips(
     theorem, so with few and very skewed units its p value may be too small; the table names the
     method.
     """
-    from scipy.stats import permutation_test
     from scipy.stats import t as student
 
     # Two models that agree on every item need no draws: p = 1.
     moved = np.flatnonzero((sums != 0).any(axis=1))
-    p = np.ones(len(sums))
-    if len(moved):
-        # About a million flipped values at a time: more would not fit in memory for a large study.
-        batch = max(1, 2**20 // sums[moved].size)
-        found = permutation_test(
-            (sums[moved],), _mean, permutation_type="samples", vectorized=True, n_resamples=draws.count, batch=batch,
-            axis=-1, rng=np.random.default_rng(draws.seed),
-        )  # fmt: skip
-        p[moved] = np.minimum(found.pvalue, 1.0)
+    p, counts = np.ones(len(sums)), np.full(len(sums), draws.count)
+    p[moved] = _drawn_p(sums[moved], draws.count, draws.seed)
+    # Only rows whose p rests on a few draws need more of them.
+    close = np.flatnonzero((p * draws.count < DRAWS_IN_TAIL) & (draws.enough > draws.count))
+    p[close], counts[close] = _drawn_p(sums[close], draws.enough, draws.seed), draws.enough
     method = [DRAWN] * len(sums)
     # scipy counts the observed signs among the draws, so an empty tail is 1/(draws + 1) on each
     # side.
-    for row in np.flatnonzero(p * (draws.count + 1) <= 2 * (1 + 1e-9)):
+    for row in np.flatnonzero(p * (counts + 1) <= 2 * (1 + 1e-9)):
         tail = 0.0
         if stderr[row] > 0:
             tail = 2 * student.sf(abs(mean[row]) / stderr[row], df)
         p[row], method[row] = min(p[row], tail), TAIL
     return p, method
+
+
+def _drawn_p(sums: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Two-sided p values (R,) of sums (R, K) from `count` random flips."""
+    from scipy.stats import permutation_test
+
+    if not len(sums):
+        return np.ones(0)
+    # About a million flipped values at a time: more would not fit in memory for a large study.
+    batch = max(1, 2**20 // sums.size)
+    found = permutation_test(
+        (sums,), _mean, permutation_type="samples", vectorized=True, n_resamples=count, batch=batch,
+        axis=-1, rng=np.random.default_rng(seed),
+    )  # fmt: skip
+    return np.minimum(found.pvalue, 1.0)
 
 
 def _mean(values: np.ndarray, axis: int) -> np.ndarray:
