@@ -3,8 +3,13 @@ import random
 
 import pytest
 
+from loragrid.data.conversation_formats import Conversation
+from loragrid.data.tokenizing import encode_chats, render_conversations
 from loragrid.errors import UserError
+from loragrid.models.chat_template import inspect_template
+from loragrid.paths import ROOT
 from loragrid.scoring.heldout_loss import heldout_loss, read_rows, token_losses, weighted_mean
+from loragrid.scoring.target_texts import target_text
 
 
 @pytest.fixture(scope="module", params=["toy_llama", "toy_gemma"])
@@ -12,6 +17,13 @@ def model(request):
     from transformers import AutoModelForCausalLM
 
     return AutoModelForCausalLM.from_pretrained(request.getfixturevalue(request.param)).eval()
+
+
+@pytest.fixture(scope="module")
+def tokenizer(toy_llama):
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(toy_llama)
 
 
 def some_rows(n=23, longest=60):
@@ -63,16 +75,16 @@ def test_a_row_longer_than_the_context_is_refused(model):
         token_losses(model, [too_long], batch_size=1)
 
 
-def test_loss_is_weighted_by_tokens_and_every_row_is_an_item(model, tmp_path):
+def test_loss_is_weighted_by_tokens_and_every_row_is_an_item(model, tokenizer, tmp_path):
     rows = some_rows()
-    result = heldout_loss(model, write_rows(tmp_path / "heldout.parquet", rows), batch_size=7)
+    result = heldout_loss(model, tokenizer, write_rows(tmp_path / "heldout.parquet", rows), batch_size=7)
     sums = token_losses(model, rows, batch_size=7)
     assert result.metrics["loss"]["value"] == pytest.approx(sum(t for t, _ in sums) / sum(n for _, n in sums))
     assert result.metrics["perplexity"]["value"] == pytest.approx(math.exp(result.metrics["loss"]["value"]))
     assert result.metrics["loss"]["higher_is_better"] is False
     values = {row["item"]: row["value"] for row in result.items if row["metric"] == "loss"}
     assert values == pytest.approx({str(i): t / n for i, (t, n) in enumerate(sums)})
-    asked = {row["item"]: row["prompt_sha256"] for row in result.items}
+    asked = {row["item"]: row["prompt_sha256"] for row in result.items if row["metric"] == "loss"}
     assert len(set(asked.values())) == len(rows) and all(len(digest) == 64 for digest in asked.values())
 
 
@@ -87,10 +99,97 @@ def test_standard_error_matches_a_bootstrap():
     assert stderr == pytest.approx(spread, rel=0.1)
 
 
-def test_one_row_has_a_loss_and_no_standard_error(model, tmp_path):
-    metrics = heldout_loss(model, write_rows(tmp_path / "heldout.parquet", some_rows(1)), batch_size=7).metrics
+def test_one_row_has_a_loss_and_no_standard_error(model, tokenizer, tmp_path):
+    path = write_rows(tmp_path / "heldout.parquet", some_rows(1))
+    metrics = heldout_loss(model, tokenizer, path, batch_size=7).metrics
     assert metrics["loss"]["value"] > 0
     assert metrics["loss"]["stderr"] is None and metrics["perplexity"]["stderr"] is None
+
+
+CHATS = [
+    [("user", "Wie läuft's?"), ("assistant", "Gut – 5 km in 25′."), ("user", "More?"), ("assistant", " Yes. \n")],
+    [("user", "Run"), ("assistant", "a slow 10 km, then rest " * 6)],
+    [("user", "A plan?"), ("assistant", "日本語 and 🏃")],
+]
+
+
+def encoded(tokenizer, *, max_length_tokens=300):
+    """`CHATS` as rows of token ids and labels."""
+    template = inspect_template(tokenizer, model="toy")
+    chats = [Conversation([{"role": role, "content": text} for role, text in chat], None, False) for chat in CHATS]
+    rows = encode_chats(
+        template, render_conversations(template, chats), max_length_tokens=max_length_tokens, loss_on="assistant"
+    )
+    return [(row.input_ids.tolist(), row.labels.tolist()) for row in rows]
+
+
+@pytest.fixture(scope="module")
+def other_tokenizer():
+    """A tokenizer with words as tokens where the toy's has bytes."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(ROOT / "resources/models/llama-s")
+
+
+def test_the_target_text_is_that_of_the_replies_whatever_the_tokenizer(tokenizer, other_tokenizer):
+    replies = ["".join(text for role, text in chat if role == "assistant") for chat in CHATS]
+    for each in (tokenizer, other_tokenizer):
+        assert [target_text(each, row) for row in encoded(each)] == replies
+    lengths = [[len(ids) for ids, _ in encoded(each)] for each in (tokenizer, other_tokenizer)]
+    assert all(one > other for one, other in zip(*lengths, strict=True))
+    # Cut to equal numbers of tokens, the rows hold different texts.
+    cut, other_cut = (
+        [target_text(each, row) for row in encoded(each, max_length_tokens=40)] for each in (tokenizer, other_tokenizer)
+    )
+    assert cut[1] != other_cut[1] and replies[1].startswith(cut[1])
+
+
+def test_a_tokenizer_that_drops_leading_blanks_loses_none_in_a_reply():
+    from tokenizers import Tokenizer, decoders, models
+    from transformers import PreTrainedTokenizerFast
+
+    words = Tokenizer(models.WordLevel({"<s>": 0, "▁ask": 1, "▁run": 2, "▁far": 3}, unk_token="<s>"))
+    words.decoder = decoders.Metaspace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, bos_token="<s>")
+    assert tokenizer.decode([2, 3]) == "run far"
+    row = ([0, 1, 2, 3, 1, 3, 0], [-100, -100, 2, 3, -100, 3, 0])
+    assert target_text(tokenizer, row) == " run far far"
+
+
+def test_bits_per_byte_compare_models_with_different_tokenizers(tokenizer, other_tokenizer, toy_llama, tmp_path):
+    """One text under two tokenizers: the same rows, bytes and digests; a loss per token that means something else."""
+    from transformers import AutoModelForCausalLM
+
+    found = {}
+    for name, each, folder in (
+        ("toy", tokenizer, toy_llama),
+        ("other", other_tokenizer, ROOT / "resources/models/llama-s"),
+    ):
+        model, rows = AutoModelForCausalLM.from_pretrained(folder).eval(), encoded(each)
+        result = heldout_loss(model, each, write_rows(tmp_path / f"{name}.parquet", rows), batch_size=3)
+        sums = token_losses(model, rows, batch_size=3)
+        size = sum(len(text.encode()) for chat in CHATS for role, text in chat if role == "assistant")
+        bits = sum(total for total, _ in sums) / math.log(2)
+        metric = result.metrics["bits_per_byte"]
+        assert metric["value"] == pytest.approx(bits / size) and metric["higher_is_better"] is False
+        values = {row["item"]: row for row in result.items if row["metric"] == "bits_per_byte"}
+        weights = {row["item"]: row for row in result.items if row["metric"] == "target_bytes"}
+        mean = sum(values[item]["value"] * weights[item]["value"] for item in values) / size
+        assert mean == pytest.approx(metric["value"]) and metric["stderr"] > 0
+        found[name] = [(item, row["value"], row["prompt_sha256"]) for item, row in weights.items()]
+    assert found["toy"] == found["other"]
+
+
+def test_a_row_without_text_has_a_loss_and_no_bits_per_byte(tokenizer, toy_llama, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    end, word = tokenizer.eos_token_id, tokenizer("a")["input_ids"][0]
+    rows = [([word, end], [-100, end]), ([word, word, end], [-100, word, end])]
+    model = AutoModelForCausalLM.from_pretrained(toy_llama).eval()
+    items = heldout_loss(model, tokenizer, write_rows(tmp_path / "rows.parquet", rows), batch_size=2).items
+    assert [row["item"] for row in items if row["metric"] == "target_bytes"] == ["1"]
+    empty = heldout_loss(model, tokenizer, write_rows(tmp_path / "rows.parquet", rows[:1]), batch_size=2)
+    assert set(empty.metrics) == {"loss", "perplexity"} and len(empty.items) == 2
 
 
 @pytest.mark.parametrize(

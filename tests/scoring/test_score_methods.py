@@ -97,7 +97,7 @@ def test_every_method_is_scored_and_leaves_the_base_as_it_was(study, data, train
 
 
 def test_a_whole_model_is_scored_as_itself_with_the_base_s_template(study, data, trained, toy_llama, tmp_path):
-    from loragrid.models.loading import load_base
+    from loragrid.models.loading import load_base, load_tokenizer
     from loragrid.scoring.heldout_loss import heldout_loss
 
     run, folder = trained["full"]
@@ -106,7 +106,8 @@ def test_a_whole_model_is_scored_as_itself_with_the_base_s_template(study, data,
     finish(study, study.cell(run), folder)
     score.score_subjects(study=study, subjects=[as_run((run, folder), data, tmp_path)])
     entry = replace(study.base_entry(study.cell(run)), path=str(folder / "model"))
-    result = heldout_loss(load_base(entry, device="cpu"), data / "heldout.parquet", batch_size=4)
+    tokenizer = load_tokenizer(study.base_entry(study.cell(run)))
+    result = heldout_loss(load_base(entry, device="cpu"), tokenizer, data / "heldout.parquet", batch_size=4)
     assert loss(tmp_path) == result.metrics["loss"]["value"]
 
 

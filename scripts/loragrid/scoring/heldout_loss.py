@@ -3,28 +3,31 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from loragrid.errors import UserError, first_line
 from loragrid.models.batch_sizes import LOGITS_PER_PASS, TOKENS_PER_PASS
 from loragrid.runtime.atomic_files import sha256_json
+from loragrid.scoring.target_texts import IGNORED, Row, target_text
 from loragrid.scoring.task_results import TaskResult
 
 if TYPE_CHECKING:
     import pyarrow
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-IGNORED = -100  # the label without loss, as in torch's cross_entropy
-Row = tuple[Sequence[int], Sequence[int]]  # input_ids, labels
+NATS_PER_BIT = math.log(2)
 
 
-def heldout_loss(model: "PreTrainedModel", parquet: Path, *, batch_size: int) -> TaskResult:
+def heldout_loss(
+    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerFast", parquet: Path, *, batch_size: int
+) -> TaskResult:
     """The loss on all rows of `heldout.parquet` (columns row, input_ids, labels).
 
     `scoring.limit` does not apply.
 
-    Metrics: `loss` (nats per loss token, weighted by tokens) and `perplexity`. Items: each row's
-    mean `loss` and its weight, `loss_tokens`. Raises as `read_rows` and `token_losses` do.
+    Metrics: `loss` (nats per loss token, weighted by tokens), `perplexity` and `bits_per_byte` (see
+    `_bits_per_byte`). Items: each row's mean `loss` and its weight, `loss_tokens`, and its
+    `bits_per_byte` and their weight, `target_bytes`. Raises as `read_rows` and `token_losses` do.
     """
     ids, rows = read_rows(parquet)
     sums = token_losses(model, rows, batch_size=batch_size)
@@ -34,16 +37,52 @@ def heldout_loss(model: "PreTrainedModel", parquet: Path, *, batch_size: int) ->
         common = {"item": item, "prompt_sha256": sha256_json(row), "output": ""}
         items.append(common | {"metric": "loss", "value": total / count})
         items.append(common | {"metric": "loss_tokens", "value": float(count)})
+    texts = [target_text(tokenizer, row) for row in rows]
+    by_byte, by_byte_metrics = _bits_per_byte(ids, texts, [total for total, _ in sums])
+    return TaskResult(
+        items=items + by_byte,
+        primary_metric="loss",
+        metrics=_loss_metrics(sums) | by_byte_metrics,
+        notes=(),
+        lm_eval=None,
+    )
+
+
+def _loss_metrics(sums: Sequence[tuple[float, int]]) -> dict[str, dict[str, Any]]:
     loss, stderr = weighted_mean(sums)
     perplexity, perplexity_stderr = math.exp(loss), None
     if stderr is not None:
         # Delta method: the standard error of exp(x) is exp(x) times that of x.
         perplexity_stderr = perplexity * stderr
-    metrics = {
+    return {
         "loss": {"value": loss, "stderr": stderr, "higher_is_better": False},
         "perplexity": {"value": perplexity, "stderr": perplexity_stderr, "higher_is_better": False},
     }
-    return TaskResult(items=items, primary_metric="loss", metrics=metrics, notes=(), lm_eval=None)
+
+
+def _bits_per_byte(
+    ids: Sequence[str], texts: Sequence[str], nats: Sequence[float]
+) -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]]]:
+    """Items and metric of the bits that a model needs per UTF-8 byte of a row's target text.
+
+    The bits are those of all loss tokens, so the end of a reply must be predicted too; its token has
+    no bytes. Unlike a loss per token this does not depend on the tokenizer (Gao et al., 2020, The
+    Pile, section 3.1). `prompt_sha256` of these items is the digest of the text: models are compared
+    on rows of equal text. A row whose loss tokens have no text has no such items.
+    """
+    items, sums = [], []
+    for item, text, total in zip(ids, texts, nats, strict=True):
+        bits, count = total / NATS_PER_BIT, len(text.encode())
+        if count == 0:
+            continue
+        sums.append((bits, count))
+        common = {"item": item, "prompt_sha256": sha256_json(text), "output": ""}
+        items.append(common | {"metric": "bits_per_byte", "value": bits / count})
+        items.append(common | {"metric": "target_bytes", "value": float(count)})
+    if not sums:
+        return [], {}
+    mean, stderr = weighted_mean(sums)
+    return items, {"bits_per_byte": {"value": mean, "stderr": stderr, "higher_is_better": False}}
 
 
 def read_rows(parquet: Path) -> tuple[list[str], list[Row]]:
@@ -111,7 +150,7 @@ def _forward_pass(model: "PreTrainedModel", rows: Sequence[Row]) -> list[tuple[f
 
 
 def weighted_mean(sums: Sequence[tuple[float, int]]) -> tuple[float, float | None]:
-    """Mean over all tokens of rows given as (sum, tokens), and its standard error.
+    """Mean over all tokens, or bytes, of rows given as (sum, count), and its standard error.
 
     The standard error of a single row is None.
 
@@ -119,9 +158,9 @@ def weighted_mean(sums: Sequence[tuple[float, int]]) -> tuple[float, float | Non
     of two sums, with the linearised standard error of a ratio (Cochran 1977, Sampling Techniques,
     section 2.11).
     """
-    tokens, n = sum(count for _, count in sums), len(sums)
-    mean = sum(total for total, _ in sums) / tokens
+    whole, n = sum(count for _, count in sums), len(sums)
+    mean = sum(total for total, _ in sums) / whole
     if n < 2:
         return mean, None
     residuals = sum((total - mean * count) ** 2 for total, count in sums)
-    return mean, math.sqrt(residuals * n / (n - 1)) / tokens
+    return mean, math.sqrt(residuals * n / (n - 1)) / whole

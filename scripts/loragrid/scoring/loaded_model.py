@@ -75,7 +75,8 @@ class LoadedModel:
         if task is None:
             from loragrid.scoring.heldout_loss import heldout_loss
 
-            return heldout_loss(self.model, data / "heldout.parquet", batch_size=self.scoring.batch_size)
+            path = data / "heldout.parquet"
+            return heldout_loss(self.model, self.template.tokenizer, path, batch_size=self.scoring.batch_size)
         if task.loaded is None:
             raise RuntimeError(task.reason)
         import torch
