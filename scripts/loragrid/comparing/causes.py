@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from loragrid.comparing.run_evidence import RunEvidence
-from loragrid.comparing.statistics.paired_statistics import BETTER, UNSURE, WORSE
+from loragrid.statistics.paired_statistics import BETTER, UNSURE, WORSE
 
 # ASSUME: a held-out loss differs from another when they are 3% and 0.02 nats apart.
 LOSS_SHARE, LOSS_NATS = 0.03, 0.02

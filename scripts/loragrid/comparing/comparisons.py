@@ -11,10 +11,10 @@ import numpy as np
 from loragrid.comparing.contrasts import ADAPTERS, Side, contrast_row, level_of, paired_columns, units_of_items
 from loragrid.comparing.item_tables import ItemTable
 from loragrid.comparing.measures import EXPLORATORY, Measure, Spreads
-from loragrid.comparing.statistics.power import fewest_units
 from loragrid.comparing.terms import Terms
 from loragrid.records.outcomes import Outcome
 from loragrid.runtime.atomic_files import sha256_json
+from loragrid.statistics.power import fewest_units
 from loragrid.study.grid import Cell
 from loragrid.study.study_file import Study
 

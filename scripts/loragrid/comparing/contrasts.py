@@ -12,19 +12,21 @@ import numpy as np
 
 from loragrid.comparing.item_tables import ItemTable
 from loragrid.comparing.measures import Measure, Spreads
-from loragrid.comparing.statistics import paired_statistics
-from loragrid.comparing.statistics.paired_statistics import Paired
-from loragrid.comparing.statistics.power import fewest_units
-from loragrid.comparing.statistics.setting_contrasts import (
+from loragrid.comparing.terms import Terms
+from loragrid.statistics import paired_statistics
+from loragrid.statistics.paired_statistics import Paired
+from loragrid.statistics.power import fewest_units
+from loragrid.statistics.setting_contrasts import (
     SEEDS_T,
     Arm,
+    ContrastTest,
     ErrorParts,
+    ItemPart,
     SeedShare,
     contrast_test,
     item_part,
     satterthwaite,
 )
-from loragrid.comparing.terms import Terms
 
 # What a comparison can be about: settings under any seed, or these adapters alone.
 SETTING, ADAPTERS = "setting", "adapters"
@@ -160,7 +162,18 @@ def _of_settings(
         "least_p": 0.0,
         "skewness": max((skewness_of(part) for part in parts), key=abs),
         "error": found.parts,
-    }
+    } | _noise(found, tasks, sum(share.factor for share in shares))
+
+
+def _noise(found: ContrastTest, tasks: Sequence[ItemPart], factor: float) -> dict[str, float]:
+    """The variances of `NoiseVariances` as columns: another design's error follows from them."""
+    columns = {"item_variance": float(found.parts.variances[0]) * found.units}
+    if factor == 0:
+        return columns | {"seed_variance": 0.0, "item_seed_variance": 0.0}
+    with_seed = sum(task.with_seed for task in tasks) / len(tasks) ** 2 / factor
+    # The spread between seeds holds both; a variance is not negative.
+    seeds = float(found.parts.variances[1:].sum()) / factor - with_seed
+    return columns | {"seed_variance": max(seeds, 0.0), "item_seed_variance": with_seed * found.units}
 
 
 def _arms(measure: Measure, places: Sequence[Place], part: _Part, spreads: Spreads) -> list[Arm]:

@@ -5,10 +5,10 @@ from typing import Any
 
 from loragrid.comparing.causes import Cause, diagnose, unmade
 from loragrid.comparing.run_evidence import RunEvidence, gather_evidence
-from loragrid.comparing.statistics.paired_statistics import WORSE
 from loragrid.comparing.study_checks import base_faults, caveats, leaks, not_comparable
 from loragrid.comparing.study_results import JudgedTables, StudyResults
 from loragrid.comparing.terms import Terms
+from loragrid.statistics.paired_statistics import WORSE
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from loragrid.comparing.item_tables import ItemTable
-from loragrid.comparing.statistics.seed_spread import SeedSpread, seed_spreads
+from loragrid.statistics.seed_spread import SeedSpread, seed_spreads
 
 # The name of the mean over all retention tasks that are shares of right answers.
 POOLED_RETENTION = "retention"

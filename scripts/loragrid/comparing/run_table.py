@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from loragrid.comparing.item_tables import ItemTable
-from loragrid.comparing.statistics.clustered_means import mean_interval
 from loragrid.records.outcomes import Outcome
 from loragrid.records.record import TaskScore
+from loragrid.statistics.clustered_means import mean_interval
 from loragrid.study.completion import setting_names
 from loragrid.study.run_names import value_text
 from loragrid.study.settings import Settings

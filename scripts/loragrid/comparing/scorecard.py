@@ -15,9 +15,9 @@ import pandas as pd
 from loragrid.comparing.causes import differs
 from loragrid.comparing.designs.axis_pairs import place_of
 from loragrid.comparing.literature import LITERATURE, load_findings
-from loragrid.comparing.statistics.paired_statistics import BETTER, UNSURE, WORSE
 from loragrid.errors import UserError
 from loragrid.records.outcomes import Outcome
+from loragrid.statistics.paired_statistics import BETTER, UNSURE, WORSE
 from loragrid.study.grid import ARMS
 
 AGREES, DISAGREES, NOT_TESTED = "agrees", "disagrees", "not tested"

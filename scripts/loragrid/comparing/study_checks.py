@@ -14,11 +14,11 @@ import pandas as pd
 
 from loragrid.comparing.causes import Cause, stops
 from loragrid.comparing.run_evidence import answer_measures
-from loragrid.comparing.statistics.clustered_means import mean_interval
 from loragrid.comparing.study_results import StudyResults
 from loragrid.comparing.terms import Terms
 from loragrid.models.shape import find_config
 from loragrid.records.outcomes import Outcome
+from loragrid.statistics.clustered_means import mean_interval
 from loragrid.study.sections import ModelEntry
 from loragrid.study.study_file import Study
 from loragrid.study.tasks import HELDOUT_LOSS

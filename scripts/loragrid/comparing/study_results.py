@@ -1,17 +1,13 @@
-"""What compare works on: a study's results from disk, and the judged comparisons."""
+"""What compare works on: a study's results from disk, and the form of the judged comparisons."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from loragrid.comparing.comparisons import settings_of, versus_base, versus_precision
-from loragrid.comparing.designs.axis_effects import Comparability, versus_base_case
-from loragrid.comparing.designs.axis_pairs import axis_values
 from loragrid.comparing.item_tables import ItemTable, load_items
-from loragrid.comparing.measures import Measure, Spreads, measures_of, spreads_of
+from loragrid.comparing.measures import Measure, Spreads
 from loragrid.comparing.terms import Terms
-from loragrid.comparing.verdicts import as_table, judge
 from loragrid.records.outcomes import Outcome, collect, data_cards
 from loragrid.study.study_file import Study
 
@@ -69,20 +65,3 @@ def read_results(study: Study, folder: Path) -> StudyResults:
     heldout = {data: card["heldout_fingerprint"] for data, card in cards if card.get("heldout_fingerprint")}
     along = [part for outcome in outcomes for part in outcome.along]
     return StudyResults(study, folder, outcomes, load_items(folder, [*outcomes, *along]), heldout)
-
-
-def judge_results(results: StudyResults, terms: Terms) -> JudgedTables:
-    """Make all comparisons, and judge them in their families."""
-    study, outcomes = results.study, results.outcomes
-    measures = measures_of(results.tables, results.target)
-    spreads = spreads_of(measures, [[run.subject for run in members] for members in settings_of(outcomes)])
-    axes = axis_values(outcomes, study)
-    # An upper bound of any family: every setting and every axis value on every measure.
-    terms = replace(terms, comparisons=max(1, (len(settings_of(outcomes)) + len(axes)) * len(measures)))
-    tables = [
-        versus_base(outcomes, measures, spreads, terms),
-        versus_base_case(outcomes, measures, spreads, terms, Comparability(study, results.heldout)),
-        versus_precision(study, outcomes, measures, terms),
-    ]
-    families = judge([row for rows in tables for row in rows], {m.name: m for m in measures}, terms)
-    return JudgedTables(*(as_table(rows) for rows in tables), families, measures, spreads, terms)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from loragrid.comparing.statistics.sign_flips import Draws
+from loragrid.statistics.sign_flips import Draws
 
 
 @dataclass(frozen=True)

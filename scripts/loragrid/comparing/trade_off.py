@@ -13,8 +13,8 @@ import pandas as pd
 from loragrid.comparing.contrasts import SETTING
 from loragrid.comparing.item_tables import ItemTable
 from loragrid.comparing.measures import POOLED_RETENTION
-from loragrid.comparing.statistics.paired_statistics import BETTER, UNSURE, WORSE
 from loragrid.comparing.terms import Terms
+from loragrid.statistics.paired_statistics import BETTER, UNSURE, WORSE
 
 Row = dict[str, Any]
 SHIP, DO_NOT_SHIP = "ship", "don't ship"

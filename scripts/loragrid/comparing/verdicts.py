@@ -9,9 +9,9 @@ import pandas as pd
 
 from loragrid.comparing.contrasts import SETTING
 from loragrid.comparing.measures import Measure
-from loragrid.comparing.statistics.paired_statistics import MCNEMAR, UNSURE, corrected, verdict
-from loragrid.comparing.statistics.power import detectable_by_t, detectable_in_flips
 from loragrid.comparing.terms import Terms
+from loragrid.statistics.paired_statistics import MCNEMAR, UNSURE, corrected, verdict
+from loragrid.statistics.power import detectable_by_t, detectable_in_flips
 
 Row = dict[str, Any]
 # Families are corrected by themselves, statements about settings apart from those about adapters.

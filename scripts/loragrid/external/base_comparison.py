@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from loragrid.comparing.statistics import paired_statistics
-from loragrid.comparing.statistics.sign_flips import Draws
 from loragrid.errors import UserError
 from loragrid.external.runs import ExternalResults, ExternalRun, ExternalScore, ScoreKey
+from loragrid.statistics import paired_statistics
+from loragrid.statistics.sign_flips import Draws
 
 # ASSUME: external runs are judged at the usual 5% with Holm's correction, because no study file
 # says otherwise.

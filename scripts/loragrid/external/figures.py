@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from loragrid.comparing.statistics.paired_statistics import BETTER, WORSE
 from loragrid.external.base_comparison import BaseComparison, compare_with_base
 from loragrid.external.runs import ExternalResults, score_name
 from loragrid.formatting import plural, visible
@@ -12,6 +11,7 @@ from loragrid.reporting.figures.loss_chart import loss_curves, path_curve
 from loragrid.reporting.figures.study_figures import MOST_CURVES
 from loragrid.reporting.figures.style import SERIES, matplotlib_style
 from loragrid.reporting.figures.svg import PageFigures
+from loragrid.statistics.paired_statistics import BETTER, WORSE
 
 MOST_RUNS_DRAWN = 16
 LONGEST_NAME = 24  # characters of a run's name beside a line or a row

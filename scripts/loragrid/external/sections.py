@@ -7,7 +7,6 @@ from typing import Any
 
 from loragrid.comparing.causes import diverged, overfitted, under_trained
 from loragrid.comparing.run_evidence import RunEvidence
-from loragrid.comparing.statistics.paired_statistics import BETTER, WORSE
 from loragrid.external.base_comparison import ALPHA, UNPAIRED, BaseComparison, compare_with_base
 from loragrid.external.runs import ExternalResults, ExternalRun, ScoreKey, is_number, score_name
 from loragrid.formatting import (
@@ -21,6 +20,7 @@ from loragrid.formatting import (
     visible,
 )
 from loragrid.reporting.sentences.causes import cause_texts
+from loragrid.statistics.paired_statistics import BETTER, WORSE
 
 FLAGS = ("--base", "--log_samples")  # named in sentences, where they must not break
 DIRECTIONS = {True: "higher", False: "lower", None: "unknown"}

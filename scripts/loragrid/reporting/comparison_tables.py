@@ -5,8 +5,6 @@ from typing import Any
 import pandas as pd
 
 from loragrid.comparing.designs.axis_pairs import study_axes
-from loragrid.comparing.statistics.paired_statistics import MCNEMAR, SEEDS_T, UNSURE
-from loragrid.comparing.statistics.sign_flips import DRAWN, EXACT, TAIL
 from loragrid.formatting import between, change, decimals, detectable, p_value, plain_name, score, visible
 from loragrid.reporting.compared_study import ComparedStudy
 from loragrid.reporting.page import Material, departure_text
@@ -14,6 +12,8 @@ from loragrid.reporting.sentences.axis_findings import axis_finding
 from loragrid.reporting.sentences.findings import start
 from loragrid.reporting.sentences.limits import reason_text
 from loragrid.setting_texts import axis_value
+from loragrid.statistics.paired_statistics import MCNEMAR, SEEDS_T, UNSURE
+from loragrid.statistics.sign_flips import DRAWN, EXACT, TAIL
 
 
 def axis_rows(material: Material, axis: str) -> list[dict[str, Any]]:

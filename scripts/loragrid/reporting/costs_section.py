@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from loragrid.comparing.statistics.paired_statistics import BETTER
 from loragrid.errors import UserError
 from loragrid.formatting import duration, listed, mebibytes, number, score, visible, whole
 from loragrid.models.shape import find_shape
@@ -14,6 +13,7 @@ from loragrid.planning.measurements import data_size
 from loragrid.records.outcomes import Outcome
 from loragrid.records.record import RunRecord
 from loragrid.reporting.page import Material
+from loragrid.statistics.paired_statistics import BETTER
 
 TERAFLOPS_FROM = 1e11  # operations per second; slower machines are given in GFLOP/s
 

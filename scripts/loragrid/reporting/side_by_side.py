@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from loragrid.comparing.statistics.paired_statistics import compare_paired
-from loragrid.comparing.statistics.power import fewest_units
-from loragrid.comparing.statistics.sign_flips import Draws
 from loragrid.formatting import between, change, decimals, score, visible
 from loragrid.reporting.page import Material
+from loragrid.statistics.paired_statistics import compare_paired
+from loragrid.statistics.power import fewest_units
+from loragrid.statistics.sign_flips import Draws
 
 WORDINGS = ("prompt", "original")
 MOST_CHARACTERS = 4000  # of one answer

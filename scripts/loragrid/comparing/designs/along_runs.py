@@ -11,12 +11,12 @@ from loragrid.comparing.comparisons import settings_of
 from loragrid.comparing.contrasts import Side, contrast_row
 from loragrid.comparing.item_tables import ItemTable
 from loragrid.comparing.measures import POOLED_RETENTION, Measure, Spreads, spreads_of
-from loragrid.comparing.statistics.paired_statistics import BETTER, WORSE
-from loragrid.comparing.statistics.seed_spread import SeedSpread
 from loragrid.comparing.study_results import JudgedTables
 from loragrid.comparing.terms import Terms
 from loragrid.comparing.verdicts import judge
 from loragrid.records.outcomes import Outcome
+from loragrid.statistics.paired_statistics import BETTER, WORSE
+from loragrid.statistics.seed_spread import SeedSpread
 
 # Codes of the target's path and of retention's path.
 IMPROVING, TURNED, STOPPED, NO_GAIN, OPEN = "improving", "turned", "stopped", "no_gain", "open"

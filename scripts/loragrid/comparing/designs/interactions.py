@@ -16,10 +16,10 @@ from loragrid.comparing.contrasts import contrast_row
 from loragrid.comparing.designs.axis_effects import equal_tokens, intended
 from loragrid.comparing.designs.axis_tables import AxisTable, Point, axis_tables
 from loragrid.comparing.measures import Measure
-from loragrid.comparing.statistics.paired_statistics import BETTER, DIFFER, UNSURE
 from loragrid.comparing.study_results import JudgedTables
 from loragrid.comparing.verdicts import judge
 from loragrid.records.outcomes import Outcome
+from loragrid.statistics.paired_statistics import BETTER, DIFFER, UNSURE
 from loragrid.study.study_file import Study
 
 # Codes of `movement`: the best column moves with the row, is the same in every row, or neither is proved.

@@ -15,10 +15,10 @@ from loragrid.comparing.contrasts import contrast_row
 from loragrid.comparing.designs.axis_pairs import Place, place_of
 from loragrid.comparing.designs.data_sizes import Origin, origin
 from loragrid.comparing.measures import Measure
-from loragrid.comparing.statistics.clustered_means import mean_interval
 from loragrid.comparing.study_results import JudgedTables
 from loragrid.comparing.terms import Terms
 from loragrid.records.outcomes import Outcome
+from loragrid.statistics.clustered_means import mean_interval
 from loragrid.study.study_file import Study
 from loragrid.study.tasks import HELDOUT_LOSS
 

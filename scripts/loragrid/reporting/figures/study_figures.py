@@ -10,7 +10,6 @@ import pandas as pd
 
 from loragrid.comparing.designs.axis_pairs import BASE_CASE, size_on, study_axes, value_on
 from loragrid.comparing.run_evidence import read_loss_path
-from loragrid.comparing.statistics.paired_statistics import BETTER, WORSE
 from loragrid.formatting import plain_name, visible
 from loragrid.records.outcomes import Outcome
 from loragrid.reporting.figures import charts
@@ -21,6 +20,7 @@ from loragrid.reporting.figures.svg import PageFigures
 from loragrid.reporting.figures.trade_off_chart import trade_off
 from loragrid.reporting.page import Material
 from loragrid.setting_texts import axis_name, axis_value
+from loragrid.statistics.paired_statistics import BETTER, WORSE
 from loragrid.study.grid import ARMS
 from loragrid.study.run_names import value_text
 

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 import pandas as pd
 
 from loragrid.comparing.designs.axis_pairs import UNTRAINED
-from loragrid.comparing.statistics.paired_statistics import UNSURE
 from loragrid.formatting import detectable, listed, plain_name, plural
 from loragrid.reporting.compared_study import ComparedStudy
 from loragrid.reporting.sentences.findings import Headline, difference, start
 from loragrid.reporting.sentences.interactions import movement_text, moving_pairs
 from loragrid.reporting.sentences.limits import reason_text
 from loragrid.setting_texts import axis_name, axis_value
+from loragrid.statistics.paired_statistics import UNSURE
 from loragrid.study.grid import ARMS, NAMED, TIED
 
 # Findings on other tasks that the first answers name; the tables have all of them.

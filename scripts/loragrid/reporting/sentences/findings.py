@@ -5,7 +5,6 @@ from typing import Any
 
 import pandas as pd
 
-from loragrid.comparing.statistics.paired_statistics import BETTER, UNSURE, WORSE
 from loragrid.formatting import (
     between,
     change,
@@ -18,6 +17,7 @@ from loragrid.formatting import (
     score,
 )
 from loragrid.reporting.compared_study import ComparedStudy
+from loragrid.statistics.paired_statistics import BETTER, UNSURE, WORSE
 
 # Status of a run without a score → its name in the headline.
 NOT_SCORED = {

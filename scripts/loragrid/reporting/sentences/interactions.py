@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from loragrid.comparing.statistics.paired_statistics import UNSURE
 from loragrid.formatting import between, change, decimals, detectable, listed, plain_name, plural
 from loragrid.reporting.compared_study import ComparedStudy
 from loragrid.reporting.sentences.findings import start
 from loragrid.setting_texts import axis_name, axis_value
+from loragrid.statistics.paired_statistics import UNSURE
 
 MOST_CONTRASTS = 2  # proved interactions in one sentence
 

@@ -4,12 +4,12 @@ from typing import Any
 
 import pandas as pd
 
-from loragrid.comparing.statistics.paired_statistics import WORSE
 from loragrid.comparing.trade_off import SHIP
 from loragrid.formatting import between, change, decimals, listed, plain_name, plural
 from loragrid.reporting.compared_study import ComparedStudy
 from loragrid.reporting.sentences.axis_findings import what_mattered
 from loragrid.reporting.sentences.findings import Headline, did_it_help, not_scored, start
+from loragrid.statistics.paired_statistics import WORSE
 
 MOST_NAMED = 3  # settings in one sentence; the tables have all
 SMALL_COUNTS = ("No", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine", "Ten")

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from loragrid.comparing.statistics.paired_statistics import UNSURE
 from loragrid.formatting import between, change, decimals, detectable, listed, p_value, plain_name
 from loragrid.reporting.compared_study import ComparedStudy
+from loragrid.statistics.paired_statistics import UNSURE
 
 # Code of a `ship_reason` → its words, with the names of its tasks and the margin.
 REASONS = {

@@ -9,8 +9,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from loragrid.comparing.statistics.clustered_means import Units, ratio_error, units_of, with_doubt
-from loragrid.comparing.statistics.sign_flips import Draws, flip_test
+from loragrid.statistics.clustered_means import Units, ratio_error, units_of, with_doubt
+from loragrid.statistics.sign_flips import Draws, flip_test
 
 # Names of the tests, as the tables' `method` column holds them.
 MCNEMAR = "exact McNemar"

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from loragrid.comparing.statistics.clustered_means import ratio_error, units_of, with_doubt
-from loragrid.comparing.statistics.seed_spread import SeedSpread
+from loragrid.statistics.clustered_means import ratio_error, units_of, with_doubt
+from loragrid.statistics.seed_spread import SeedSpread
 
 SEEDS_T = "t with item and seed variance"
 # A smaller p value would claim a certainty that no t distribution gives.
@@ -105,12 +105,16 @@ class ContrastTest:
 
 @dataclass(frozen=True)
 class ItemPart:
-    """A contrast on one set of items: estimate, variance over items without the seeds' share, df, units."""
+    """A contrast on one set of items: estimate, variance over items without the seeds' share, df, units.
+
+    `with_seed` is the variance of what varies with item and seed together.
+    """
 
     difference: float
     variance: float
     df: float
     units: int
+    with_seed: float
 
 
 def contrast_test(tasks: Sequence[ItemPart], seeds: Sequence[SeedShare], confidence: float) -> ContrastTest:
@@ -158,7 +162,7 @@ def item_part(arms: Sequence[Arm], clusters: np.ndarray | None) -> ItemPart:
     scale = weights.sum()
     # What varies with item and seed may exceed the whole by chance; a variance is not negative.
     variance = max(float(stderr[0] * scale) ** 2 - shared, 0.0)
-    return ItemPart(float(sums.sum()), variance, df, len(units.sizes))
+    return ItemPart(float(sums.sum()), variance, df, len(units.sizes), shared)
 
 
 def _both(arm: Arm, share: np.ndarray, clusters: np.ndarray | None) -> float:

@@ -5,11 +5,11 @@ import pytest
 from scipy import stats as scipy_stats
 from scipy.linalg import sqrtm
 
-from loragrid.comparing.statistics import paired_statistics, sign_flips
-from loragrid.comparing.statistics.clustered_means import mean_interval, ratio_error, units_of
-from loragrid.comparing.statistics.paired_statistics import SeedVariance
-from loragrid.comparing.statistics.power import fewest_units, smallest_detectable
-from loragrid.comparing.statistics.sign_flips import Draws
+from loragrid.statistics import paired_statistics, sign_flips
+from loragrid.statistics.clustered_means import mean_interval, ratio_error, units_of
+from loragrid.statistics.paired_statistics import SeedVariance
+from loragrid.statistics.power import fewest_units, smallest_detectable
+from loragrid.statistics.sign_flips import Draws
 
 
 def compare(a, b, *, draws: int = 2000, **options):

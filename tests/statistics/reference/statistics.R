@@ -1,6 +1,6 @@
-# What R says to small examples: written to statistics.json, which tests/comparing/statistics/test_statistics_against_r.py compares with.
+# What R says to small examples: written to statistics.json, which tests/statistics/test_statistics_against_r.py compares with.
 #
-#   Rscript tests/comparing/statistics/reference/statistics.R > tests/comparing/statistics/reference/statistics.json
+#   Rscript tests/statistics/reference/statistics.R > tests/statistics/reference/statistics.json
 #
 # Needs R with the packages clubSandwich (CR2 errors) and jsonlite.
 suppressMessages({library(clubSandwich); library(jsonlite)})

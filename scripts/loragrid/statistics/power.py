@@ -10,7 +10,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from loragrid.comparing.statistics.setting_contrasts import ErrorParts
+from loragrid.statistics.setting_contrasts import ErrorParts
 
 
 def detectable_in_flips(*, items: int, contrary: int, alpha: float, power: float) -> float:

@@ -15,8 +15,8 @@ import numpy as np
 Key = TypeVar("Key", bound=Hashable)
 
 # A setting uses the pooled variance unless its own is larger with a p value below this. Generous on
-# purpose: with two seeds the test finds a fivefold spread in four of five cases, not always.
-OWN_LEVEL = 0.2
+# purpose, and more so for two seeds, with which the test finds a fivefold spread in four of five cases.
+OWN_LEVEL, OWN_LEVEL_OF_TWO_SEEDS = 0.1, 0.2
 # It leaves the pool, too, if its variance is larger with a p value below this, so that one collapsed
 # setting does not widen the intervals of all others.
 OUTLIER_LEVEL = 0.01
@@ -47,10 +47,15 @@ def seed_spreads(scores: Mapping[Key, np.ndarray]) -> dict[Key, SeedSpread]:
     pool_df = int(df[in_pool].sum())
     alike = np.zeros(len(arms), dtype=bool)
     if in_pool.sum() >= FEWEST_ARMS and pool_df >= FEWEST_DF:
-        alike = in_pool & (_larger_p(variances, df, in_pool) >= OWN_LEVEL)
+        alike = in_pool & (_larger_p(variances, df, in_pool) >= own_level(df))
     pool = SeedSpread(float((variances * df)[in_pool].sum() / pool_df), pool_df, pooled=True)
     own = [SeedSpread(float(variance), int(free), pooled=False) for variance, free in zip(variances, df)]
     return {key: pool if alike[place] else own[place] for place, key in enumerate(arms)}
+
+
+def own_level(df: np.ndarray) -> np.ndarray:
+    """The p value below which arms with these degrees of freedom (J,) use their own variance."""
+    return np.where(df == 1, OWN_LEVEL_OF_TWO_SEEDS, OWN_LEVEL)
 
 
 def _without_outliers(variances: np.ndarray, df: np.ndarray) -> np.ndarray:

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from loragrid.comparing.statistics import paired_statistics
-from loragrid.comparing.statistics.clustered_means import mean_interval, ratio_error, units_of
-from loragrid.comparing.statistics.paired_statistics import SeedVariance
-from loragrid.comparing.statistics.power import smallest_detectable
-from loragrid.comparing.statistics.sign_flips import Draws
+from loragrid.statistics import paired_statistics
+from loragrid.statistics.clustered_means import mean_interval, ratio_error, units_of
+from loragrid.statistics.paired_statistics import SeedVariance
+from loragrid.statistics.power import smallest_detectable
+from loragrid.statistics.sign_flips import Draws
 
 R = json.loads((Path(__file__).parent / "reference" / "statistics.json").read_text())
 CLOSE = {"rel": 1e-6}

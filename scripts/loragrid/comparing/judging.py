@@ -1,0 +1,28 @@
+"""All comparisons of a study with the base and with the base case, judged in their families."""
+
+from dataclasses import replace
+
+from loragrid.comparing.comparisons import settings_of, versus_base, versus_precision
+from loragrid.comparing.designs.axis_effects import Comparability, versus_base_case
+from loragrid.comparing.designs.axis_pairs import axis_values
+from loragrid.comparing.measures import measures_of, spreads_of
+from loragrid.comparing.study_results import JudgedTables, StudyResults
+from loragrid.comparing.terms import Terms
+from loragrid.comparing.verdicts import as_table, judge
+
+
+def judge_results(results: StudyResults, terms: Terms) -> JudgedTables:
+    """Make all comparisons, and judge them in their families."""
+    study, outcomes = results.study, results.outcomes
+    measures = measures_of(results.tables, results.target)
+    spreads = spreads_of(measures, [[run.subject for run in members] for members in settings_of(outcomes)])
+    axes = axis_values(outcomes, study)
+    # An upper bound of any family: every setting and every axis value on every measure.
+    terms = replace(terms, comparisons=max(1, (len(settings_of(outcomes)) + len(axes)) * len(measures)))
+    tables = [
+        versus_base(outcomes, measures, spreads, terms),
+        versus_base_case(outcomes, measures, spreads, terms, Comparability(study, results.heldout)),
+        versus_precision(study, outcomes, measures, terms),
+    ]
+    families = judge([row for rows in tables for row in rows], {m.name: m for m in measures}, terms)
+    return JudgedTables(*(as_table(rows) for rows in tables), families, measures, spreads, terms)

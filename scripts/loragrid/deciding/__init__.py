@@ -1,0 +1,1 @@
+"""What would decide the questions that a study leaves open, and what it would cost."""

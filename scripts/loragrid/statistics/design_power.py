@@ -1,0 +1,121 @@
+"""The power of a design: items × seeds × comparisons, for a difference between two arms.
+
+The draws follow the test of `setting_contrasts` step by step, the choice between an arm's own spread and
+the pooled one included, so that the power stated before a study is the power that it has.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from loragrid.statistics.seed_spread import FEWEST_ARMS, FEWEST_DF, own_level
+
+DRAWS = 4000
+
+
+@dataclass(frozen=True)
+class NoiseVariances:
+    """What varies between two arms, as variances of scores.
+
+    `item`: per item, of the arms' difference, the same under every seed. `seed`: of a run's score over
+    all items there are. `item_seed`: per item and run, of a single answer under another seed. Two arms
+    with n items and k seeds each differ with variance item/n + (2/k) · (seed + item_seed/n).
+    """
+
+    item: float
+    seed: float
+    item_seed: float
+
+    def spread(self, items: int) -> float:
+        """Variance of one run's score between seeds on `items` items."""
+        return self.seed + self.item_seed / items
+
+
+@dataclass(frozen=True)
+class Design:
+    """A comparison that a study will make.
+
+    `items`: independent items (clusters count once). `seeds`: those of each trained arm in it; an
+    untrained base has none. `other_seeds`: those of the study's other arms, which share the spread.
+    `level`: alpha divided by the family's comparisons.
+    """
+
+    items: int
+    seeds: tuple[int, ...]
+    other_seeds: tuple[int, ...]
+    level: float
+
+
+def power_of(design: Design, noise: NoiseVariances, difference: float, *, seed: int = 0) -> float:
+    """The chance that the test of settings finds a true difference, in its own direction.
+
+    Zero where an arm has one seed: the test makes no statement about such a setting.
+    """
+    if any(count < 2 for count in design.seeds):
+        return 0.0
+    estimates, stderr, quantiles = _draw(design, noise, np.random.default_rng(seed))
+    return float(np.mean((estimates + difference) / stderr > quantiles))
+
+
+def pass_probability(design: Design, noise: NoiseVariances, margin: float, *, seed: int = 0) -> float:
+    """The chance that the interval of a setting that is unchanged stays above minus the margin.
+
+    `level` of the design is that of the interval, such as 0.05 for 95 %.
+    """
+    if any(count < 2 for count in design.seeds):
+        return 0.0
+    estimates, stderr, quantiles = _draw(design, noise, np.random.default_rng(seed))
+    return float(np.mean(estimates - quantiles * stderr > -margin))
+
+
+def smallest_difference(design: Design, noise: NoiseVariances, *, power: float, largest: float = 1.0) -> float:
+    """The smallest true difference found with probability `power`; NaN if even `largest` is not."""
+    from scipy.optimize import brentq
+
+    if power_of(design, noise, largest) < power:
+        return float("nan")
+    return float(brentq(lambda d: power_of(design, noise, d) - power, 0.0, largest, xtol=largest / 2000))
+
+
+def _draw(design: Design, noise: NoiseVariances, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Errors of the estimate, estimated standard errors, and quantiles in standard errors, each (DRAWS,)."""
+    from scipy.special import stdtrit
+
+    arms, spread = len(design.seeds), noise.spread(design.items)
+    counts = np.array([*design.seeds, *(count for count in design.other_seeds if count > 1)])
+    of_items = noise.item / design.items
+    truth = of_items + sum(spread / count for count in design.seeds)
+    errors = rng.normal(0.0, np.sqrt(truth), DRAWS)
+    # A sample variance of normal scores is chi-square, whatever the mean.
+    df = counts - 1
+    variances = spread * rng.chisquare(df, (DRAWS, len(df))) / df if len(df) else np.zeros((DRAWS, 0))
+    items_df = design.items - 1
+    items_part = of_items * rng.chisquare(items_df, DRAWS) / items_df
+    pooled, own = _shared(variances, df, arms)
+    parts, dfs = [items_part], [np.full(DRAWS, float(items_df))]
+    if arms:
+        factors = np.array([1 / count for count in design.seeds])
+        parts.append(pooled * (factors * ~own).sum(axis=1))
+        dfs.append(np.full(DRAWS, float(df.sum())))
+        for arm in range(arms):
+            parts.append(np.where(own[:, arm], variances[:, arm] * factors[arm], 0.0))
+            dfs.append(np.full(DRAWS, float(df[arm])))
+    parts, dfs = np.stack(parts), np.stack(dfs)
+    total = np.maximum(parts.sum(axis=0), 1e-300)
+    quantiles = (parts * -stdtrit(dfs, design.level / 2)).sum(axis=0) / total
+    return errors, np.sqrt(total), quantiles
+
+
+def _shared(variances: np.ndarray, df: np.ndarray, arms: int) -> tuple[np.ndarray, np.ndarray]:
+    """The pooled variance (DRAWS,), and whether each of the contrast's arms uses its own (DRAWS, arms)."""
+    from scipy.stats import f as fisher
+
+    total = df.sum()
+    if len(df) < FEWEST_ARMS or total < FEWEST_DF:
+        return np.zeros(len(variances)), np.ones((len(variances), arms), dtype=bool)
+    squares = variances * df
+    pooled = squares.sum(axis=1) / total
+    others_df = total - df[:arms]
+    others = (squares.sum(axis=1)[:, None] - squares[:, :arms]) / others_df
+    limit = fisher.isf(own_level(df[:arms]), df[:arms], others_df)
+    return pooled, variances[:, :arms] > limit * others
