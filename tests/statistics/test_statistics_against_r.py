@@ -9,8 +9,9 @@ import pytest
 
 from loragrid.statistics import paired_statistics
 from loragrid.statistics.clustered_means import mean_interval, ratio_error, units_of
-from loragrid.statistics.paired_statistics import SeedVariance
-from loragrid.statistics.power import smallest_detectable
+from loragrid.statistics.power import detectable_by_t, mcnemar_power
+from loragrid.statistics.seed_spread import SeedSpread
+from loragrid.statistics.setting_contrasts import Arm, ErrorParts, SeedShare, contrast_test, item_part
 from loragrid.statistics.sign_flips import Draws
 
 R = json.loads((Path(__file__).parent / "reference" / "statistics.json").read_text())
@@ -70,17 +71,30 @@ def test_clustered_error_and_degrees_of_freedom_are_clubsandwichs(kind: str, clo
 @pytest.mark.parametrize("case", R["detectable"], ids=lambda case: str(case["items"]))
 def test_detectable_difference_is_rs_power_t_test(case: dict[str, Any]) -> None:
     items = case["items"]
-    found = smallest_detectable(case["sd"] / np.sqrt(items), df=items - 1, alpha=case["alpha"], power=0.8)
-    assert found == pytest.approx(case["difference"], **CLOSE)
+    error = ErrorParts(np.array([case["sd"] ** 2 / items]), np.array([items - 1.0]))
+    found = detectable_by_t(error, alpha=case["alpha"], power=0.8, difference=0.0, units=None)
+    # Three digits of the degrees of freedom and of the level.
+    assert found == pytest.approx(case["difference"], rel=2e-3)
 
 
-def test_item_and_seed_variances_add_as_in_rs_welch_test() -> None:
-    expected = R["two_variances"]
-    wide = paired_statistics.with_seed_spread(
-        *(np.array([expected[name]], float) for name in ("difference", "stderr", "df")),
-        SeedVariance(expected["seed_variance"], expected["seed_df"]),
-        share=np.array([expected["share"]]),
-        confidence=0.95,
-    )
-    found = [wide[name][0] for name in ("p", "low", "high", "df")]
-    assert found == pytest.approx([expected[name] for name in ("p", "low", "high", "both_df")], **CLOSE)
+@pytest.mark.parametrize("case", R["mcnemar_power"], ids=lambda case: str(case["items"]))
+def test_power_of_the_exact_test_is_rs_over_all_tables(case: dict[str, Any]) -> None:
+    found = mcnemar_power(case["difference"], against=case["against"], items=case["items"], alpha=case["alpha"])
+    assert found == pytest.approx(case["power"], **CLOSE)
+
+
+def test_error_of_crossed_seeds_and_items_is_lme4s() -> None:
+    expected = R["crossed"]
+    a, b = np.array(expected["a"]), np.array(expected["b"])
+    spread = SeedSpread(float(np.mean([side.mean(axis=1).var(ddof=1) for side in (a, b)])), 4, pooled=True)
+    arms = [Arm(side, np.ones(14), sign, spread) for side, sign in ((a, -1.0), (b, 1.0))]
+    found = contrast_test([item_part(arms, None)], [SeedShare(1 / 3, spread)] * 2, 0.95)
+    assert found.difference == pytest.approx(expected["difference"], **CLOSE)
+    assert found.stderr == pytest.approx(expected["stderr"], rel=1e-4)
+
+
+@pytest.mark.parametrize("case", R["cochran_cox"], ids=lambda case: str(len(case["df"])))
+def test_quantile_of_several_variances_is_rs(case: dict[str, Any]) -> None:
+    parts = ErrorParts(np.array(case["variances"]), np.array(case["df"], float))
+    assert parts.quantile(0.05) == pytest.approx(case["quantile"], **CLOSE)
+    assert parts.p_value(case["observed"]) == pytest.approx(case["p"], rel=1e-5)

@@ -174,4 +174,6 @@ def _both(arm: Arm, share: np.ndarray, clusters: np.ndarray | None) -> float:
     influence = share * (arm.values - (arm.values @ share)[:, None])
     units = units_of(influence, np.ones(len(share)), clusters).sums
     residuals = units - units.mean(axis=0)
-    return float((residuals**2).sum() / ((runs - 1) * runs))
+    # Residuals from a mean over units and a mean over seeds have one degree of freedom less each.
+    count = residuals.shape[1]
+    return float((residuals**2).sum() * count / ((count - 1) * (runs - 1) * runs))
