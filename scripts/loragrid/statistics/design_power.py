@@ -37,13 +37,15 @@ class Design:
 
     `items`: independent items (clusters count once). `seeds`: those of each trained arm in it; an
     untrained base has none. `other_seeds`: those of the study's other arms, which share the spread.
-    `level`: alpha divided by the family's comparisons.
+    `level`: alpha divided by the family's comparisons. `pairs`: the comparison is the mean over this
+    many pairs of arms, as in a factorial grid; `seeds` are then those of all its arms.
     """
 
     items: int
     seeds: tuple[int, ...]
     other_seeds: tuple[int, ...]
     level: float
+    pairs: int = 1
 
 
 def power_of(design: Design, noise: NoiseVariances, difference: float, *, seed: int = 0) -> float:
@@ -53,8 +55,7 @@ def power_of(design: Design, noise: NoiseVariances, difference: float, *, seed: 
     """
     if any(count < 2 for count in design.seeds):
         return 0.0
-    estimates, stderr, quantiles = _draw(design, noise, np.random.default_rng(seed))
-    return float(np.mean((estimates + difference) / stderr > quantiles))
+    return float(np.mean(_needed(design, noise, seed) < difference))
 
 
 def pass_probability(design: Design, noise: NoiseVariances, margin: float, *, seed: int = 0) -> float:
@@ -64,17 +65,28 @@ def pass_probability(design: Design, noise: NoiseVariances, margin: float, *, se
     """
     if any(count < 2 for count in design.seeds):
         return 0.0
-    estimates, stderr, quantiles = _draw(design, noise, np.random.default_rng(seed))
-    return float(np.mean(estimates - quantiles * stderr > -margin))
+    return float(np.mean(_needed(design, noise, seed) < margin))
 
 
 def smallest_difference(design: Design, noise: NoiseVariances, *, power: float, largest: float = 1.0) -> float:
-    """The smallest true difference found with probability `power`; NaN if even `largest` is not."""
-    from scipy.optimize import brentq
+    """The smallest true difference found with probability `power`; NaN if even `largest` is not.
 
-    if power_of(design, noise, largest) < power:
+    It is also the smallest margin that an unchanged setting passes with that probability, where
+    `level` of the design is that of the interval.
+    """
+    if any(count < 2 for count in design.seeds):
         return float("nan")
-    return float(brentq(lambda d: power_of(design, noise, d) - power, 0.0, largest, xtol=largest / 2000))
+    found = float(np.quantile(_needed(design, noise, 0), power, method="higher"))
+    return found if found <= largest else float("nan")
+
+
+def _needed(design: Design, noise: NoiseVariances, seed: int) -> np.ndarray:
+    """The true difference (DRAWS,) above which each draw is significant: half its interval, less its error.
+
+    The same number bounds the margin: an unchanged setting passes a larger one.
+    """
+    errors, stderr, quantiles = _draw(design, noise, np.random.default_rng(seed))
+    return quantiles * stderr - errors
 
 
 def _draw(design: Design, noise: NoiseVariances, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -84,7 +96,8 @@ def _draw(design: Design, noise: NoiseVariances, rng: np.random.Generator) -> tu
     arms, spread = len(design.seeds), noise.spread(design.items)
     counts = np.array([*design.seeds, *(count for count in design.other_seeds if count > 1)])
     of_items = noise.item / design.items
-    truth = of_items + sum(spread / count for count in design.seeds)
+    factors = np.array([1 / count for count in design.seeds]) / design.pairs**2
+    truth = of_items + spread * factors.sum()
     errors = rng.normal(0.0, np.sqrt(truth), DRAWS)
     # A sample variance of normal scores is chi-square, whatever the mean.
     df = counts - 1
@@ -94,7 +107,6 @@ def _draw(design: Design, noise: NoiseVariances, rng: np.random.Generator) -> tu
     pooled, own = _shared(variances, df, arms)
     parts, dfs = [items_part], [np.full(DRAWS, float(items_df))]
     if arms:
-        factors = np.array([1 / count for count in design.seeds])
         parts.append(pooled * (factors * ~own).sum(axis=1))
         dfs.append(np.full(DRAWS, float(df.sum())))
         for arm in range(arms):
