@@ -104,7 +104,7 @@ def _draw(design: Design, noise: NoiseVariances, rng: np.random.Generator) -> tu
     variances = spread * rng.chisquare(df, (DRAWS, len(df))) / df if len(df) else np.zeros((DRAWS, 0))
     items_df = design.items - 1
     items_part = of_items * rng.chisquare(items_df, DRAWS) / items_df
-    pooled, own = _shared(variances, df, arms)
+    pooled, own = shared_variance(variances, df, arms)
     parts, dfs = [items_part], [np.full(DRAWS, float(items_df))]
     if arms:
         parts.append(pooled * (factors * ~own).sum(axis=1))
@@ -118,8 +118,8 @@ def _draw(design: Design, noise: NoiseVariances, rng: np.random.Generator) -> tu
     return errors, np.sqrt(total), quantiles
 
 
-def _shared(variances: np.ndarray, df: np.ndarray, arms: int) -> tuple[np.ndarray, np.ndarray]:
-    """The pooled variance (DRAWS,), and whether each of the contrast's arms uses its own (DRAWS, arms)."""
+def shared_variance(variances: np.ndarray, df: np.ndarray, arms: int) -> tuple[np.ndarray, np.ndarray]:
+    """The pooled variance (draws,), and whether each of the contrast's arms, which come first, uses its own (draws, arms)."""
     from scipy.stats import f as fisher
 
     total = df.sum()
