@@ -119,7 +119,10 @@ def _draw(design: Design, noise: NoiseVariances, rng: np.random.Generator) -> tu
 
 
 def shared_variance(variances: np.ndarray, df: np.ndarray, arms: int) -> tuple[np.ndarray, np.ndarray]:
-    """The pooled variance (draws,), and whether each of the contrast's arms, which come first, uses its own (draws, arms)."""
+    """The pooled variance (draws,), and whether each of the contrast's arms uses its own (draws, arms).
+
+    `variances` (draws, J) are those of the arms' scores, the contrast's first, on `df` (J,).
+    """
     from scipy.stats import f as fisher
 
     total = df.sum()
