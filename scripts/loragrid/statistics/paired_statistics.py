@@ -169,20 +169,33 @@ def skewness(differences: np.ndarray) -> np.ndarray:
 
 
 def corrected(p: np.ndarray, *, method: str) -> np.ndarray:
-    """p values corrected for their number, by statsmodels. NaN stays NaN and does not count.
+    """p values corrected for their number. NaN stays NaN and does not count.
 
     `holm` bounds the chance of a single false claim (Holm 1979, Scandinavian Journal of Statistics
     6:65) and holds however the comparisons depend on each other, as those that share a base do.
     `bh` bounds the share of false claims (Benjamini & Hochberg 1995, Journal of the Royal
     Statistical Society B 57:289).
     """
-    from statsmodels.stats.multitest import multipletests
-
     out = np.full(len(p), np.nan)
-    tested = ~np.isnan(p)
-    if tested.any():
-        out[tested] = multipletests(p[tested], method={"holm": "holm", "bh": "fdr_bh"}[method])[1]
+    tested = np.flatnonzero(~np.isnan(p))
+    if len(tested):
+        out[tested] = {"holm": _holm, "bh": _benjamini_hochberg}[method](p[tested])
     return out
+
+
+def _holm(p: np.ndarray) -> np.ndarray:
+    # statsmodels has it too, but collects garbage at every call, which takes a tenth of a second.
+    order = np.argsort(p)
+    raised = p[order] * np.arange(len(p), 0, -1)
+    out = np.empty(len(p))
+    out[order] = np.minimum(np.maximum.accumulate(raised), 1.0)
+    return out
+
+
+def _benjamini_hochberg(p: np.ndarray) -> np.ndarray:
+    from scipy.stats import false_discovery_control
+
+    return false_discovery_control(p, method="bh")
 
 
 def verdict(improvement: float, p_corrected: float, alpha: float, *, of_setting: bool) -> str:

@@ -12,6 +12,8 @@ import numpy as np
 
 from loragrid.statistics.setting_contrasts import ErrorParts
 
+QUADRATURE_POINTS = 1000
+
 
 def detectable_in_flips(*, items: int, contrary: int, alpha: float, power: float) -> float:
     """The smallest true difference of two shares that the exact McNemar test finds on `items` items.
@@ -80,23 +82,19 @@ def _tail(quantile: float, df: float) -> float:
 
 @lru_cache(maxsize=4096)
 def shift(df: float, alpha: float, power: float) -> float:
-    """The true difference, in standard errors, that a two-sided t test at level `alpha` finds."""
+    """The true difference, in standard errors, that a two-sided t test at level `alpha` finds.
+
+    The noncentrality of a t distribution: the power is that of a normal test whose quantile is scaled by
+    the estimated standard deviation, averaged over its distribution.
+    """
     from scipy.optimize import brentq
-    from scipy.stats import norm
-    from scipy.stats import t as student
-    from statsmodels.stats.power import ttest_power
+    from scipy.special import gammaincinv, ndtr, stdtrit
 
-    def missing(effect: float) -> float:
-        # With one "observation" the effect size is the noncentrality. One-sided at alpha/2, because
-        # a significant result in the wrong direction does not count as finding the difference.
-        return ttest_power(effect, 1, alpha / 2, df=df, alternative="larger") - power
-
-    # Heavy tails at small df make the normal quantile too small a guess; doubling reaches an upper
-    # bracket.
-    bound = student.isf(alpha / 2, df) + norm.ppf(power)
-    while missing(bound) < 0:
-        bound *= 2
-    return float(brentq(missing, 0.0, bound))
+    middles = (np.arange(QUADRATURE_POINTS) + 0.5) / QUADRATURE_POINTS
+    estimated_sd = np.sqrt(gammaincinv(df / 2, middles) * 2 / df)
+    # One-sided, because a significant result in the wrong direction does not count as finding it.
+    limits = -stdtrit(df, alpha / 2) * estimated_sd
+    return float(brentq(lambda effect: ndtr(effect - limits).mean() - power, 0.0, limits[-1] + 10))
 
 
 def fewest_units(alpha: float) -> int:
