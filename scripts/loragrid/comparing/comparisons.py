@@ -13,15 +13,9 @@ from loragrid.comparing.item_tables import ItemTable
 from loragrid.comparing.measures import EXPLORATORY, Measure, Spreads
 from loragrid.comparing.terms import Terms
 from loragrid.records.outcomes import Outcome
-from loragrid.runtime.atomic_files import sha256_json
 from loragrid.statistics.power import fewest_units
-from loragrid.study.grid import Cell
+from loragrid.study.cell_pairs import setting_key
 from loragrid.study.study_file import Study
-
-
-def setting_key(cell: Cell) -> str:
-    """A key that two cells share when they differ only in the seed."""
-    return sha256_json({key: value for key, value in cell.identity.items() if key != "seed"} | {"base": cell.base})
 
 
 def settings_of(outcomes: list[Outcome]) -> list[list[Outcome]]:

@@ -13,11 +13,11 @@ from typing import Any
 import pandas as pd
 
 from loragrid.comparing.causes import differs
-from loragrid.comparing.designs.axis_pairs import place_of
 from loragrid.comparing.literature import LITERATURE, load_findings
 from loragrid.errors import UserError
 from loragrid.records.outcomes import Outcome
 from loragrid.statistics.paired_statistics import BETTER, UNSURE, WORSE
+from loragrid.study.cell_pairs import place_of
 from loragrid.study.grid import ARMS
 
 AGREES, DISAGREES, NOT_TESTED = "agrees", "disagrees", "not tested"

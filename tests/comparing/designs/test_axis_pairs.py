@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 import compare as stage
-from loragrid.comparing.designs.axis_pairs import axis_values, size_of, study_axes
+from loragrid.comparing.designs.axis_pairs import axis_values, size_of
 from loragrid.comparing.designs.data_sizes import same_but_for_rows
 from loragrid.records.outcomes import collect
+from loragrid.study.cell_pairs import study_axes
 from loragrid.study.study_file import Study
 from tests.fixtures import synthetic
 from tests.fixtures.compared import read_table

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from itertools import combinations, product
 from typing import Any
 
-from loragrid.comparing.designs.axis_pairs import Place, in_order, place_of, study_axes, value_on
+from loragrid.comparing.designs.axis_pairs import in_order
 from loragrid.records.outcomes import Outcome
+from loragrid.study.cell_pairs import Place, place_of, study_axes, value_on
 from loragrid.study.grid import ARMS
 from loragrid.study.run_names import value_text
 from loragrid.study.study_file import Study
