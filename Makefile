@@ -2,6 +2,7 @@
 # make app     use the tuned models on a local page; Ctrl-C ends it (ARGS="--run RUN" starts with another run)
 # make space   a folder with the app that runs on a Hugging Face Space
 # make test    set up the test tools, run the whole test suite
+# make truth   show on made-up studies how often the verdicts are wrong, and how often they find what is there
 # make bench   measure loragrid side by side with the tools that one would use instead
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ BIN := $(VENV)/bin
 CORES ?= 1
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: study app space test certify bench base-models clean
+.PHONY: study app space test certify truth bench base-models clean
 
 study: $(VENV)/.study
 	$(BIN)/snakemake --cores $(CORES)
@@ -29,6 +30,9 @@ test: $(VENV)/.test
 
 certify: $(VENV)/.test
 	$(BIN)/python scripts/tools/certify.py
+
+truth: $(VENV)/.study
+	$(BIN)/python -m benchmarks.truth
 
 # Every benchmark that needs no GPU, one after another, about two hours on two quiet cores; the page is benchmarks/README.md.
 bench: $(VENV)/.test
