@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from loragrid.statistics.shrinkage import best_of
 
 from benchmarks.measuring import RESULTS, write
 from loragrid.comparing.contrasts import ADAPTERS, SETTING, Side, contrast_row
@@ -26,6 +25,7 @@ from loragrid.comparing.terms import Terms
 from loragrid.comparing.verdicts import judge
 from loragrid.statistics.design_power import Design, NoiseVariances, smallest_difference
 from loragrid.statistics.paired_statistics import BETTER
+from loragrid.statistics.shrinkage import best_of
 
 Row = dict[str, Any]
 TERMS = Terms(
