@@ -221,7 +221,7 @@ def test_names_are_safe_and_at_most_80_characters(study: Study) -> None:
     assert all(len(name) <= 80 and re.fullmatch(r"[A-Za-z0-9.+_-]+_[0-9a-f]{8}", name) for name in names)
     assert len(set(names)) == len(names)
     shown = {name.rpartition("_")[0] for name in names}
-    assert {"llama-s_modulesattention", "llama-s_budget5000tokens", "llama-s_rank8_alpha16_batch2x1"} <= shown
+    assert {"llama-s_modules-attention", "llama-s_budget5000tokens", "llama-s_rank8_alpha16_batch2x1"} <= shown
 
 
 @pytest.mark.parametrize(

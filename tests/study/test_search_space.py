@@ -120,7 +120,7 @@ def load(tmp_path: Path):
             "tune.pruner.reduction_factor: below the minimum of 2 (1)",
         ),
         ("tune.trials", 0, "tune.trials: below the minimum of 1 (0)"),
-        ("tune.objective", "accuracy", "tune.objective: does not match the pattern"),
+        ("tune.objective", "accuracy", "tune.objective: not in the right form ("),
         ("tune", {"enabled": False}, "tune.budget: missing. Fix: add it as described in config/README.md."),
     ],
 )

@@ -1,11 +1,14 @@
 import copy
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from loragrid.errors import UserError
 from loragrid.paths import ROOT
+from loragrid.planning.plan_texts import last_sentence
 from loragrid.study.completion import defaults_used
 from loragrid.study.schema import read_schema
 from loragrid.study.study_file import load_study
@@ -63,7 +66,7 @@ def test_paths_are_looked_up_beside_the_study_file_before_the_project(load, tmp_
         (
             "base_case.learning_rate",
             "2 * alpha",
-            "base_case.learning_rate: does not match the pattern rank ('2 * alpha')",
+            "base_case: learning_rate: not an expression of the rank: 'alpha' is not a number, rank or sqrt(rank)",
         ),
         (
             "base_case.learning_rate",
@@ -89,12 +92,32 @@ def test_paths_are_looked_up_beside_the_study_file_before_the_project(load, tmp_
         (
             "base_case.alpha",
             "rnk",
-            "base_case.alpha: does not match the pattern rank ('rnk'). Fix: follow the pattern (An exp",
+            "base_case: alpha: not an expression of the rank: 'rnk' is not a number, rank or sqrt(rank) (rnk). Fix: use num",
         ),
         ("base_case.alpha", "0 * rank", "base_case: alpha: not above 0 (0 * rank is 0). Fix: give values above 0."),
         ("base_case.alpha", 0, "base_case.alpha: not above 0 (0)"),
+        (
+            "base_case.alpha",
+            "",
+            "base_case.alpha: not in the right form (''). Fix: correct it (An expression of the rank",
+        ),
+        ("base_case.alpha", "16", "base_case.alpha: text instead of a number ('16'). Fix: write 16 without quotes."),
+        ("base_case.alpha", "rank ** 2", "not an expression of the rank: a factor is missing (rank ** 2)"),
+        ("base_case.alpha", "1e308 * rank * rank", "not an expression of the rank: too large a number (1e308 * rank"),
+        (
+            "base_case.learning_rate",
+            "rank",
+            "base_case: learning_rate: above the maximum of 10 (rank is 16). Fix: give",
+        ),
         ("base_case.target_modules", "all", "base_case.target_modules: not an allowed value ('all'). Fix: use one of"),
         ("base_case.target_modules", [], "base_case.target_modules: empty"),
+        ("base_case.target_modules", ["q_proj"] * 2, "base_case.target_modules: has a value twice ('q_proj')"),
+        (
+            "base_case.target_modules",
+            ["attention"],
+            "base_case.target_modules[0]: not allowed here ('attention'). Fix: ",
+        ),
+        ("base_case.schedule", "constant", "base_case.warmup: the schedule constant has no warm-up ({'steps': 5})"),
         ("base_case.optimizer", "adam", "base_case.optimizer: not an allowed value ('adam'). Fix: use one of adamw_t"),
         ("base_case.method", "none", "base_case.method: nothing to depart from (none). Fix: use another method."),
         (
@@ -117,10 +140,40 @@ def test_paths_are_looked_up_beside_the_study_file_before_the_project(load, tmp_
         ("grid.axes.method", ["lora", "loftq"], "method loftq cannot train a 32bit base. Fix: use 4bit, or another"),
         ("grid.cells", {"a": {"backend": "unsloth", "method": "dora"}}, "backend: unsloth does not train the method d"),
         ("grid.design", "cells", "grid.axes.batch: an axis in a grid of the design cells. Fix: remove it, or use one"),
+        ("grid.axes.rank", [4, "x"], "grid.axes.rank[1]: not a whole number ('x')"),
+        ("grid.axes.alpha", ["rank", 16], "grid: alpha 16: trains the same as base_case. Fix: remove it, or change a"),
+        ("grid.axes.alpha", ["2 * rank", 32], "grid: alpha 32: trains the same as alpha 2 * rank. Fix: remove it"),
+        ("grid.cells", {"a": {"rank": 16}}, "grid.cells.a: trains the same as base_case."),
+        (
+            "grid.cells",
+            {"a": {"dropout": 0.1}, "b": {"dropout": 0.1}},
+            "grid.cells.b: trains the same as grid.cells.a.",
+        ),
+        ("grid.tied", [{"dropout": 0.1}] * 2, "grid: dropout 0.1: trains the same as dropout 0.1."),
+        (
+            "grid",
+            {"axes": {"rank": [8]}, "cells": {"a": {"method": "lora"}}, "tied": [{"method": "full"}]},
+            "grid.cells.a: trains the same as base_case.",
+        ),
+        (
+            "grid.cells",
+            {"a": {"rank": 8, "seed": 5}},
+            "grid.cells.a.seed: every arm is trained with the same seeds (5).",
+        ),
         ("heldout.set", "chat", "heldout.set: not a key of data ('chat'). Fix: use one of plans."),
         ("heldout.rows", "many", "heldout.rows: not a whole number ('many')"),
         ("heldout.rows", None, "heldout.rows: not a whole number (null)"),
         ("data.chat", {"mix": {"plan": 1}}, "data.chat.mix.plan: not a key of data ('plan'). Fix: use one of plans"),
+        (
+            "data.chat",
+            {"mix": {"plans": 0}},
+            "data.chat.mix.plans: below the minimum of 1e-06 (0). Fix: give 1e-06 or mo",
+        ),
+        (
+            "data.plans.filters",
+            {"min_turns": 5, "max_turns": 2},
+            "data.plans.filters: no conversation has at least 5 and at most 2 turns. Fix: lower min_turns, or raise max_t",
+        ),
         ("data.plans.source", {"path": "no.jsonl"}, "data.plans.source.path: file not found, neither beside the study"),
         ("data.plans.source", {"hub": "a/b", "split": "train"}, "data.plans.source.revision: missing"),
         ("adopt.mine", {"path": ".", "model": "gpt"}, "adopt.mine.model: not a key of models ('gpt'). Fix: use one of"),
@@ -128,7 +181,7 @@ def test_paths_are_looked_up_beside_the_study_file_before_the_project(load, tmp_
         (
             "models",
             {"a b": {}},
-            "models: does not match the pattern ^[A-Za-z0-9][A-Za-z0-9.-]*$ ('a b'). Fix: follow the pattern (A key",
+            "models: not in the right form ('a b'). Fix: correct it (A key is part of folder names: letters, digits, '.'",
         ),
         ("models.llama-s.path", "config", "/config). Fix: give a model folder in Hugging Face format."),
         (
@@ -144,6 +197,12 @@ def test_paths_are_looked_up_beside_the_study_file_before_the_project(load, tmp_
         ("tune.spaces.demo.rank", {"low": 8, "high": 4}, "tune.spaces.demo.rank: low is above high (8 > 4). Fix: swap"),
         ("tune.spaces.demo.seed", {"choices": [1]}, "tune.spaces.demo.seed: unknown key"),
         ("scoring.limit", "ten", "scoring.limit: not an allowed value ('ten'). Fix: give an allowed value ("),
+        ("scoring.at", [0.5, 0.50000001], "scoring.at: a share too close to another one or to the end (0.50000001)."),
+        (
+            "scoring.at",
+            [0.99999999],
+            "scoring.at: a share too close to another one or to the end (0.99999999). Fix: rem",
+        ),
         ("scoring.at", [0.5, 1.5], "scoring.at[1]: above the maximum of 1 (1.5)"),
         (
             "scoring.target",
@@ -252,6 +311,68 @@ def test_the_settings_that_are_left_to_their_defaults_are_listed_with_their_reas
     assert found["base_case.rank"][0] == 16 and "usual start" in found["base_case.rank"][1]
     assert found["training.keep_checkpoints"][0] == 2
     assert "base_case.precision" not in found and "tune.budget" not in found
+
+
+def test_what_all_entries_leave_out_is_listed_once() -> None:
+    settings = changed("data.other", {"source": DEMO["data"]["plans"]["source"], "rows": 50})
+    found = {key: value for key, value, _ in defaults_used(settings)}
+    assert found["models.*.chat_template"] is None and found["data.*.filters"] == {} and found["adopt"] == {}
+    assert found["data.plans.rows"] is None and "data.other.rows" not in found and "title" not in found
+    settings["tune"]["spaces"]["demo"]["learning_rate"].pop("log")
+    found = {key: value for key, value, _ in defaults_used(settings)}
+    assert found["tune.spaces.demo.learning_rate.log"] is False
+    assert dict(item[:2] for item in defaults_used(changed("tune", ...)))["tune"] is None
+    assert list(defaults_used(load_study("demo").yaml)) == []
+
+
+def test_every_default_has_a_reason() -> None:
+    def nodes(node: Any, key: str) -> Iterator[tuple[str, dict]]:
+        if isinstance(node, dict):
+            if "default" in node and "description" in node:
+                yield key, node
+            for name, part in node.items():
+                yield from nodes(part, name)
+        elif isinstance(node, list):
+            for part in node:
+                yield from nodes(part, key)
+
+    found = list(nodes(read_schema(), ""))
+    assert len(found) > 50
+    # Sections that may be left out as a whole have no value of their own.
+    without = {
+        key for key, node in found if last_sentence(" ".join(node["description"].split())) == node["description"]
+    }
+    assert without <= {"heldout", "grid", "training", "scoring", "compare"}
+
+
+def test_names_are_read_as_they_are_written(load) -> None:
+    """YAML would read some of them as truth values and numbers."""
+    text = yaml.safe_dump(DEMO, sort_keys=False).replace("grid:\n", "grid:\n  cells: {on: {rank: 8}, 2: {rank: 32}}\n")
+    assert set(load(text).grid.cells) == {"on", "2"}
+
+
+def test_a_schedule_without_warm_up_has_one_run_whatever_the_warm_up(load) -> None:
+    settings = changed("grid.axes", {"schedule": ["linear", "constant"], "warmup": [{"steps": 5}, {"steps": 9}]})
+    study = load(settings)
+    assert [cell.settings.warmup.steps for cell in study.cells] == [5, 0, 9]
+    assert load(study.yaml).cells == study.cells
+    settings["base_case"]["schedule"] = "constant"
+    with pytest.raises(UserError, match="warmup 9steps: trains the same as base_case"):
+        load(settings)
+    del settings["base_case"]["warmup"], settings["grid"]["axes"]
+    assert load(load(settings).yaml).base_case.warmup.steps == 0
+
+
+def test_a_setting_that_the_base_case_s_method_lacks_is_no_axis_of_its_own(load) -> None:
+    settings = changed("grid.axes", {"method": ["ia3", "lora"], "rank": [8]})
+    settings["base_case"]["method"] = "ia3"
+    del settings["tune"]
+    with pytest.raises(
+        UserError, match=r"grid: rank 8: trains the same as base_case, because its method ia3 has no rank"
+    ):
+        load(settings)
+    settings["grid"] = {"cells": {"small": {"method": "lora", "rank": 8}}}
+    assert len(load(settings).cells) == 2
 
 
 def test_a_study_of_an_earlier_version_is_pointed_to_the_converter(load) -> None:

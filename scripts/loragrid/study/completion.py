@@ -43,18 +43,50 @@ def setting_names() -> tuple[str, ...]:
 
 
 def defaults_used(settings: dict[str, Any]) -> Iterator[tuple[str, Any, str]]:
-    """(dotted key, value, description) of every key that a study file leaves to its default."""
-    full, schema = complete(settings), read_schema()
-    for section, value in full.items():
-        node = schema["properties"][section]
-        # Maps of named entries have no defaults of their own that a reader of the plan needs.
-        if "properties" not in node or not isinstance(value, dict):
-            continue
-        given = settings.get(section) or {}
-        for key in value:
-            if key not in given:
-                entry = resolve(node["properties"][key])
-                yield f"{section}.{key}", value[key], " ".join(entry["description"].split())
+    """(dotted key, value, description) of every key that a study file leaves to its default.
+
+    What all entries of a map such as `models` leave out comes once, as `models.*.chat_template`.
+    """
+    for section, value in complete(settings).items():
+        entry = read_schema()["properties"][section]
+        if isinstance(value, dict) and "properties" in entry:
+            # A section that is left out is a list of defaults.
+            yield from _defaults(value, settings.get(section) or {}, entry, f"{section}.")
+        elif section in settings:
+            yield from _nested_defaults(value, settings[section], entry, section)
+        else:
+            yield _default(section, value, entry)
+
+
+def _defaults(full: dict[str, Any], given: Any, node: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any, str]]:
+    """The defaults in the complete map `full`, of which the file says `given`."""
+    properties, others = _properties(full, resolve(node))
+    for key in properties:
+        if key in full and key not in given:
+            yield _default(f"{prefix}{key}", full[key], properties[key])
+        elif key in full:
+            yield from _nested_defaults(full[key], given[key], properties[key], f"{prefix}{key}")
+    entries = [key for key in full if key not in properties]
+    lists = [list(_nested_defaults(full[key], given[key], others, "")) for key in entries]
+    for key, found in zip(entries, lists, strict=True):
+        for name, value, description in found:
+            if all((name, value, description) in other for other in lists) and len(lists) > 1:
+                if key == entries[0]:
+                    yield f"{prefix}*{name}", value, description
+            else:
+                yield f"{prefix}{key}{name}", value, description
+
+
+def _nested_defaults(full: Any, given: Any, node: dict[str, Any], place: str) -> Iterator[tuple[str, Any, str]]:
+    if isinstance(full, dict) and isinstance(given, dict):
+        yield from _defaults(full, given, node, f"{place}.")
+
+
+def _default(place: str, value: Any, node: dict[str, Any]) -> tuple[str, Any, str]:
+    entry = resolve(node)
+    # A map of settings is shown as the schema writes it, without the defaults within it.
+    shown = entry.get("default", value) if isinstance(value, dict) else value
+    return place, shown, " ".join(entry["description"].split())
 
 
 def _fill(value: Any, node: dict[str, Any]) -> Any:

@@ -27,6 +27,8 @@ def evaluate(expression: str, *, rank: int) -> float:
             raise ValueError("a division by 0")
         else:
             value /= factor
+    if not math.isfinite(value):
+        raise ValueError("too large a number")
     return value
 
 
@@ -37,4 +39,6 @@ def _factor(text: str, rank: int) -> float:
         return math.sqrt(rank)
     if NUMBER.fullmatch(text):
         return float(text)
-    raise ValueError(f"{text or 'nothing'!r} is not a number, rank or sqrt(rank)")
+    if not text:
+        raise ValueError("a factor is missing")
+    raise ValueError(f"{text!r} is not a number, rank or sqrt(rank)")

@@ -82,17 +82,21 @@ def base_case_on(settings: Mapping[str, Any], model: str) -> Cell:
 def arms_with_seeds(settings: Mapping[str, Any]) -> Iterator[tuple[Arm, int]]:
     """Every arm with every seed, in the order of training."""
     base, grid = settings["base_case"], settings["grid"]
-    listed = grid["axes"].get("seed", [])
-    seeds = [base["seed"], *(seed for seed in listed if seed != base["seed"])]
-    arms = list(_arms(settings))
+    more = grid["axes"].get("seed", [])
+    seeds = [base["seed"], *(seed for seed in more if seed != base["seed"])]
+    listed = list(arms(settings))
     for index, seed in enumerate(seeds):
-        yield from ((arm, seed) for arm in arms)
+        yield from ((arm, seed) for arm in listed)
         if index == 0:
             # The base case is a part of every comparison: its spread is worth knowing early.
-            yield from ((Arm({}), more) for more in grid["base_case_seeds"] if more not in seeds)
+            yield from ((Arm({}), further) for further in grid["base_case_seeds"] if further not in seeds)
+    for entry in grid["arm_seeds"]:
+        named = [arm for arm in listed if arm.departs == entry["arm"]]
+        yield from ((arm, seed) for arm in named for seed in entry["seeds"] if seed not in seeds)
 
 
-def _arms(settings: Mapping[str, Any]) -> Iterator[Arm]:
+def arms(settings: Mapping[str, Any]) -> Iterator[Arm]:
+    """Every arm of a complete study file, the base case first; two of them may be the same runs."""
     base, grid = settings["base_case"], settings["grid"]
     axes = {name: grid["axes"][name] for name in setting_names() if name in grid["axes"] and name != "seed"}
     yield Arm({})
@@ -209,4 +213,9 @@ def resolved(point: dict[str, Any]) -> dict[str, Any]:
     for name in EXPRESSIONS:
         if isinstance(point[name], str):
             point[name] = evaluate(point[name], rank=point["rank"])
+    if isinstance(point["target_modules"], list | tuple):
+        # Layers are adapted in the model's order, whatever that of their names.
+        point["target_modules"] = sorted(point["target_modules"])
+    if point["schedule"] == "constant":
+        point["warmup"] = {"steps": 0}
     return {name: point[name] for name in setting_names()}

@@ -29,7 +29,10 @@ def run_name(model: str, departs: Mapping[str, Any], digest: str) -> str:
         if name in ("data", "method", "cells"):
             parts.append(_safe(str(value)))
         elif name != "model":
-            parts.append(SHORT_NAMES.get(name, name).replace("_", "-") + _safe(value_text(value)))
+            text = _safe(value_text(value))
+            # rank64, but schedule-cosine.
+            hyphen = "-" if text[:1].isalpha() else ""
+            parts.append(SHORT_NAMES.get(name, name).replace("_", "-") + hyphen + text)
     longest = LONGEST_NAME - HASH_DIGITS - 1
     return f"{'_'.join(parts)[:longest].rstrip('_-.')}_{digest[:HASH_DIGITS]}"
 

@@ -44,7 +44,8 @@ RULES = {
     "maxItems": ("too many values", "give at most {limit}"),
     "maxProperties": ("too many keys", "keep {limit}"),
     "minLength": ("empty text", "give a text"),
-    "pattern": ("does not match the pattern {limit}", "follow the pattern"),
+    "pattern": ("not in the right form", "correct it"),
+    "not": ("not allowed here", "correct it"),
     "oneOf": ("not an allowed value", "give an allowed value"),
 }
 
@@ -92,12 +93,18 @@ def _searched(node: dict[str, Any]) -> dict[str, Any]:
     number = next((form for form in node.get("oneOf", [node]) if form.get("type") in ("number", "integer")), None)
     if number is not None:
         bound = {key: value for key, value in number.items() if key != "description"}
+        why = "Whether every order of magnitude is equally likely. Off by default, as in Optuna."
+        log = {"description": why, "type": "boolean", "default": False}
         forms.insert(
             0,
             {
                 "additionalProperties": False,
                 "required": ["low", "high"],
-                "properties": {"low": bound, "high": bound, "log": {"type": "boolean", "default": False}},
+                "properties": {
+                    "low": bound,
+                    "high": bound,
+                    "log": {"description": log, "type": "boolean", "default": False},
+                },
             },
         )
     return {"description": node["description"], "type": "object", "oneOf": forms}
@@ -203,7 +210,9 @@ def _value_error(error: jsonschema.ValidationError, path: Path) -> UserError:
         kinds = " or ".join(TYPE_NAMES[name] for name in names)
         problem, fix = f"not {kinds}", f"give {kinds}".replace("a list", "a list, such as [1, 2]")
     elif rule == "enum":
-        problem, fix = "not an allowed value", one_of(str(value) for value in limit)
+        fix = one_of(str(value) for value in limit)
+        problem = f"not an allowed value ({_shown(error.instance)[:300]})"
+        return study_error(path, dotted_key(error.absolute_path), problem, fix=fix)
     elif rule in RULES:
         problem, fix = (text.format(limit=limit) for text in RULES[rule])
     else:

@@ -192,7 +192,8 @@ def _find_file(name: str) -> Path:
 class _StrictLoader(yaml.SafeLoader):
     """A YAML loader that refuses keys that are lists or maps, and duplicate keys.
 
-    PyYAML would keep the last of several equal keys.
+    PyYAML would keep the last of several equal keys, and read the names `on` and `2` as a truth
+    value and a number.
     """
 
 
@@ -205,6 +206,8 @@ def _strict_mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict:
         if key.value in seen:
             raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} is written twice", key.start_mark)
         seen.add(key.value)
+        if key.tag != "tag:yaml.org,2002:merge":
+            key.tag = "tag:yaml.org,2002:str"
     return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
 
 

@@ -3,6 +3,7 @@
 It only refuses, so `loragrid.runtime.code_digest` leaves it out of the code of the stages.
 """
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from loragrid.study.expressions import EXPRESSIONS, evaluate
 from loragrid.study.grid import resolved
 from loragrid.study.methods import METHODS, point_problem
-from loragrid.study.schema import study_error
+from loragrid.study.schema import read_schema, study_error
 
 
 def check_point(point: Mapping[str, Any], path: Path, key: str, *, separator: str = ": ") -> None:
@@ -45,3 +46,8 @@ def _check_expression(point: Mapping[str, Any], name: str, path: Path, key: str)
         ) from None
     if number <= 0:
         raise study_error(path, f"{key}: {name}", f"not above 0 ({value} is {number:g})", fix="give values above 0")
+    number_form, _ = read_schema()["properties"]["base_case"]["properties"][name]["oneOf"]
+    largest = number_form.get("maximum", math.inf)
+    if number > largest:
+        problem = f"above the maximum of {largest} ({value} is {number:g})"
+        raise study_error(path, f"{key}: {name}", problem, fix=f"give values of {largest} or less")

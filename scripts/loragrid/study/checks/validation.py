@@ -5,16 +5,15 @@ This module, `schema` and the other `*_validation` only refuse studies and chang
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from loragrid.study.checks.point_validation import check_point
+from loragrid.study.checks.grid_validation import check_grid, written_departures
 from loragrid.study.checks.tune_validation import check_tune
 from loragrid.study.completion import settings_of_methods
-from loragrid.study.grid import arms_with_seeds
 from loragrid.study.methods import ADAPTER_SETTINGS, not_of_method
-from loragrid.study.schema import check_schema, dotted_key, one_of, study_error
+from loragrid.study.schema import check_schema, dotted_key, one_of, read_schema, study_error
 
 # Whole numbers that every library and file format here can hold.
 LARGEST_WHOLE = 2**53
@@ -26,6 +25,7 @@ def check_written(settings: dict[str, Any], path: Path) -> None:
     check_schema(settings, path)
     _check_finite(settings, path, [])
     _check_methods(settings, path)
+    _check_warmup(settings, path)
 
 
 def check_complete(settings: dict[str, Any], path: Path) -> None:
@@ -33,8 +33,7 @@ def check_complete(settings: dict[str, Any], path: Path) -> None:
     # By default the held-out rows come from the base case's set, so its name is checked first.
     _check_names(settings, path)
     _check_data(settings, path)
-    _check_grid(settings, path)
-    _check_cells(settings, path)
+    check_grid(settings, path)
     _check_scoring(settings["scoring"], path)
     if settings["tune"] is not None:
         check_tune(settings, path)
@@ -62,22 +61,13 @@ def _check_finite(value: Any, path: Path, key: list[str | int]) -> None:
         raise study_error(path, dotted_key(key), f"too large a number ({value})", fix=f"give {LARGEST_WHOLE} or less")
 
 
-def _departures(settings: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """(key, what departs) of every arm that the file writes out."""
-    grid = settings.get("grid", {})
-    for index, departs in enumerate(grid.get("tied", [])):
-        yield f"grid.tied[{index}]", departs
-    for name, departs in grid.get("cells", {}).items():
-        yield f"grid.cells.{name}", departs
-
-
 def _check_methods(settings: Mapping[str, Any], path: Path) -> None:
     """Refuse a setting that is written beside a method without it, such as a rank of `full`."""
     base = settings.get("base_case", {})
     method = base.get("method", "lora")
     if method == "none":
         raise study_error(path, "base_case.method", "nothing to depart from (none)", fix="use another method")
-    for key, departs in _departures(settings):
+    for key, departs in written_departures(settings):
         own = departs.get("method", method)
         foreign = not_of_method(own, departs)
         if foreign is not None:
@@ -91,12 +81,27 @@ def _check_methods(settings: Mapping[str, Any], path: Path) -> None:
             raise study_error(path, f"{section}.{name}", problem, fix=f"remove it; the method is {method}")
 
 
+def _check_warmup(settings: Mapping[str, Any], path: Path) -> None:
+    """Refuse a warm-up that no run has, because the only schedule of the study is `constant`."""
+    base, grid = settings.get("base_case", {}), settings.get("grid", {})
+    schedules = {base.get("schedule"), *grid.get("axes", {}).get("schedule", [])}
+    schedules |= {departs.get("schedule") for _, departs in written_departures(settings)} - {None}
+    # A complete file has the default of every key.
+    unused = (None, {"steps": 0}, read_schema()["properties"]["base_case"]["properties"]["warmup"]["default"])
+    given = {"base_case.warmup": base.get("warmup"), "grid.axes.warmup": grid.get("axes", {}).get("warmup")}
+    for key, value in given.items():
+        if schedules == {"constant"} and value not in unused:
+            problem = f"the schedule constant has no warm-up ({value})"
+            raise study_error(path, key, problem, fix="remove it, or use the schedule constant_with_warmup")
+
+
 def _check_data(settings: dict[str, Any], path: Path) -> None:
     data = settings["data"]
     if settings["heldout"]["set"] not in data:
         problem = f"not a key of data ({settings['heldout']['set']!r})"
         raise study_error(path, "heldout.set", problem, fix=one_of(data))
     for name, entry in data.items():
+        _check_filters(entry["filters"], f"data.{name}.filters", path)
         for part in entry.get("mix", {}):
             key = f"data.{name}.mix.{part}"
             if part not in data:
@@ -106,11 +111,19 @@ def _check_data(settings: dict[str, Any], path: Path) -> None:
                 raise study_error(path, key, "a mix of a mix", fix="list its sets here instead")
 
 
+def _check_filters(filters: Mapping[str, Any], key: str, path: Path) -> None:
+    for what in ("characters", "turns"):
+        least, most = filters[f"min_{what}"], filters[f"max_{what}"]
+        if most is not None and least > most:
+            problem = f"no conversation has at least {least} and at most {most} {what}"
+            raise study_error(path, key, problem, fix=f"lower min_{what}, or raise max_{what}")
+
+
 def _check_names(settings: dict[str, Any], path: Path) -> None:
     """Refuse a model or a data set that the study does not have."""
     base, grid = settings["base_case"], settings["grid"]
     named = [("base_case", base), *((f"grid.axes.{n}", {n: v}) for n, vs in grid["axes"].items() for v in vs)]
-    for key, point in [*named, *_departures(settings)]:
+    for key, point in [*named, *written_departures(settings)]:
         for setting, section in (("model", "models"), ("data", "data")):
             value = point.get(setting)
             if value is not None and value not in settings[section]:
@@ -123,40 +136,15 @@ def _check_names(settings: dict[str, Any], path: Path) -> None:
             raise study_error(path, f"adopt.{name}.model", problem, fix=one_of(settings["models"]))
 
 
-def _check_grid(settings: dict[str, Any], path: Path) -> None:
-    base, grid = settings["base_case"], settings["grid"]
-    seeds = grid["axes"].get("seed")
-    if seeds is not None and base["seed"] not in seeds:
-        problem = f"the base case's seed is not among them ({base['seed']})"
-        raise study_error(path, "grid.axes.seed", problem, fix="add it, or leave base_case.seed out")
-    # A one-factor grid includes the base case by itself; a factorial one is the product of its
-    # lists.
-    if grid["design"] == "factorial":
-        for axis, values in grid["axes"].items():
-            if base[axis] not in values:
-                problem = f"a factorial grid without the base case's value ({base[axis]})"
-                raise study_error(path, f"grid.axes.{axis}", problem, fix="add that value")
-    if grid["design"] == "cells" and set(grid["axes"]) - {"seed"}:
-        axis = min(set(grid["axes"]) - {"seed"})
-        problem = "an axis in a grid of the design cells"
-        raise study_error(path, f"grid.axes.{axis}", problem, fix="remove it, or use one_factor or factorial")
-
-
-def _check_cells(settings: dict[str, Any], path: Path) -> None:
-    """Refuse combinations of settings that cannot be trained, before any work."""
-    checked: set[int] = set()
-    for arm, _ in arms_with_seeds(settings):
-        if id(arm) in checked:
-            continue
-        checked.add(id(arm))
-        key = "base_case"
-        if arm.departs:
-            key = "grid: " + ", ".join(f"{name} {value}" for name, value in arm.departs.items())
-        point = dict(settings["base_case"]) | dict(arm.departs)
-        check_point(point, path, key, separator=": " if arm.departs else ".")
-
-
 def _check_scoring(scoring: dict[str, Any], path: Path) -> None:
+    # Subjects are named after their shares.
+    names = ["1"]
+    for share in scoring["at"]:
+        name = f"{share:g}"
+        if share < 1 and name in names:
+            problem = f"a share too close to another one or to the end ({share})"
+            raise study_error(path, "scoring.at", problem, fix="remove it")
+        names.append(name)
     # A task in both would count as evidence for learning and for forgetting at once.
     twice = set(scoring["target"]) & set(scoring["retention"])
     if twice:

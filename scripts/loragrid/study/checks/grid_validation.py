@@ -1,0 +1,95 @@
+"""Checks of the grid of a study file: designs, combinations that cannot be trained, and equal arms.
+
+They only refuse, so `loragrid.runtime.code_digest` leaves them out of the code of the stages.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from loragrid.study.checks.point_validation import check_point
+from loragrid.study.grid import NAMED, Arm, arms, resolved
+from loragrid.study.identity import canonical
+from loragrid.study.run_names import value_text
+from loragrid.study.schema import study_error
+
+
+def check_grid(settings: dict[str, Any], path: Path) -> None:
+    """Raise a one-line `UserError` if the grid of a complete study file cannot be trained as written."""
+    _check_design(settings, path)
+    listed = list(arms(settings))
+    for arm in listed:
+        key = _place(arm)
+        point = dict(settings["base_case"]) | dict(arm.departs)
+        check_point(point, path, key, separator=": " if arm.departs else ".")
+    _check_distinct(settings, listed, path)
+    _check_arm_seeds(settings, listed, path)
+
+
+def _check_design(settings: dict[str, Any], path: Path) -> None:
+    base, grid = settings["base_case"], settings["grid"]
+    seeds = grid["axes"].get("seed")
+    if seeds is not None and base["seed"] not in seeds:
+        problem = f"the base case's seed is not among them ({base['seed']})"
+        raise study_error(path, "grid.axes.seed", problem, fix="add it, or leave base_case.seed out")
+    # A one-factor grid includes the base case by itself; a factorial one is the product of its
+    # lists.
+    if grid["design"] == "factorial":
+        for axis, values in grid["axes"].items():
+            if base[axis] not in values:
+                problem = f"a factorial grid without the base case's value ({value_text(base[axis])})"
+                raise study_error(path, f"grid.axes.{axis}", problem, fix="add that value")
+    for place, departs in written_departures(settings):
+        if "seed" in departs:
+            problem = f"every arm is trained with the same seeds ({departs['seed']})"
+            raise study_error(path, f"{place}.seed", problem, fix="list the seed in grid.axes.seed instead")
+    if grid["design"] == "cells" and set(grid["axes"]) - {"seed"}:
+        axis = min(set(grid["axes"]) - {"seed"})
+        problem = "an axis in a grid of the design cells"
+        raise study_error(path, f"grid.axes.{axis}", problem, fix="remove it, or use one_factor or factorial")
+
+
+def _check_arm_seeds(settings: dict[str, Any], listed: list[Arm], path: Path) -> None:
+    for index, entry in enumerate(settings["grid"]["arm_seeds"]):
+        if not any(arm.departs == entry["arm"] for arm in listed):
+            text = ", ".join(f"{name} {value_text(value)}" for name, value in entry["arm"].items())
+            problem, fix = f"not an arm of the grid ({text})", "name what departs from the base case in one of its arms"
+            raise study_error(path, f"grid.arm_seeds[{index}].arm", problem, fix=fix)
+
+
+def written_departures(settings: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """(key, what departs) of every arm that a study file, complete or not, writes out."""
+    grid = settings.get("grid", {})
+    for index, departs in enumerate(grid.get("tied", [])):
+        yield f"grid.tied[{index}]", departs
+    for name, departs in grid.get("cells", {}).items():
+        yield f"grid.cells.{name}", departs
+
+
+def _check_distinct(settings: Mapping[str, Any], listed: list[Arm], path: Path) -> None:
+    """Refuse an arm that would train the same runs as an earlier one, and so be left out."""
+    base, factorial = settings["base_case"], settings["grid"]["design"] == "factorial"
+    # Combinations of axes may meet: alpha 16 is `rank` at rank 16, and `full` has no rank.
+    if factorial and all(arm.label is None for arm in listed):
+        return
+    seen: dict[str, Arm] = {}
+    for arm in listed:
+        point = canonical(resolved(dict(base) | dict(arm.departs)))
+        first = seen.setdefault(json.dumps(point, sort_keys=True), arm)
+        if first is arm or (factorial and arm.label is None) or point["method"] == "none":
+            continue
+        unused = next((key for key in arm.departs if point[key] is None), None)
+        problem = f"trains the same as {_place(first).removeprefix('grid: ')}"
+        if unused is not None:
+            problem += f", because its method {point['method']} has no {unused}"
+        raise study_error(path, _place(arm), problem, fix="remove it, or change a setting that makes a difference")
+
+
+def _place(arm: Arm) -> str:
+    """Where the study file asks for an arm."""
+    if not arm.departs:
+        return "base_case"
+    if arm.label is not None and NAMED in arm.label:
+        return f"grid.cells.{arm.label[NAMED]}"
+    return "grid: " + ", ".join(f"{name} {value_text(value)}" for name, value in arm.departs.items())
