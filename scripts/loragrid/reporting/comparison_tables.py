@@ -7,13 +7,14 @@ import pandas as pd
 from loragrid.comparing.designs.axis_pairs import study_axes
 from loragrid.formatting import between, change, decimals, detectable, p_value, plain_name, score, visible
 from loragrid.reporting.compared_study import ComparedStudy
-from loragrid.reporting.page import Material, departure_text
+from loragrid.reporting.page import Material
 from loragrid.reporting.sentences.axis_findings import axis_finding
 from loragrid.reporting.sentences.findings import start
 from loragrid.reporting.sentences.limits import reason_text
-from loragrid.setting_texts import axis_value
+from loragrid.setting_texts import axis_name, axis_value
 from loragrid.statistics.paired_statistics import MCNEMAR, SEEDS_T, UNSURE
 from loragrid.statistics.sign_flips import DRAWN, EXACT, TAIL
+from loragrid.study.run_names import value_text
 
 
 def axis_rows(material: Material, axis: str) -> list[dict[str, Any]]:
@@ -85,12 +86,16 @@ def axis_sections(material: Material) -> list[dict[str, Any]]:
     ]
 
 
+def _with_name(setting: str, value: Any) -> str:
+    return f"{axis_name(setting)} {axis_value(setting, value_text(value))}"
+
+
 def arm_lines(material: Material, axis: str) -> list[str]:
-    """What each named arm departs in: "light: rank 4, dropout 0.1"."""
+    """What each named arm departs in: "light: rank 4, method dora"."""
     if axis != "cells":
         return []
     return [
-        f"{visible(name, 40)}: {', '.join(departure_text(setting, value) for setting, value in departs.items())}"
+        f"{visible(name, 40)}: {', '.join(_with_name(setting, value) for setting, value in departs.items())}"
         for name, departs in material.study.grid.cells.items()
     ]
 

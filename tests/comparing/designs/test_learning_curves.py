@@ -1,12 +1,13 @@
 """Learning curves over data sizes: the power law by a second method, and where it is not fitted."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import compare as stage
-from loragrid.comparing.designs.learning_curves import power_law
+from loragrid.comparing.designs.learning_curves import Size, equal_tokens, power_law
 from tests.fixtures import synthetic, synthetic_designs
 
 ROWS = np.repeat([250.0, 500.0, 1000.0, 2000.0, 4000.0], 4)
@@ -24,6 +25,7 @@ def test_three_sizes_with_two_seeds_have_a_law(tmp_path: Path) -> None:
     assert (
         curve["data"] == ["few", "some", "many"] and curve["rows"] == [250, 750, 2250] and curve["seeds"] == [2, 2, 2]
     )
+    assert curve["equal_tokens"] and len(set(curve["tokens"])) == 1
     assert [point["value"] for point in curve["tasks"]["heldout_loss"]] == sorted(
         (point["value"] for point in curve["tasks"]["heldout_loss"]), reverse=True
     )
@@ -32,6 +34,14 @@ def test_three_sizes_with_two_seeds_have_a_law(tmp_path: Path) -> None:
     assert fit["code"] == "fitted" and fit["df"] == 3 and len(curve["losses"]) == 6
     assert fit["c"][0] == pytest.approx(0.7, abs=0.01) and fit["c"][1] < 0.7 < fit["c"][2]
     assert fit["at_double"][1] < 1 + 40 * 4500**-0.7 < fit["at_double"][2]
+
+
+@pytest.mark.parametrize(("steps", "equal"), [(19, True), (18, False)])
+def test_sizes_may_differ_by_one_update(steps: int, equal: bool) -> None:
+    """A run ends with a whole update, and one of twenty is 5 % of a budget."""
+    records = [SimpleNamespace(tokens=5_000 * count, steps=count) for count in (20, steps)]
+    sizes = [Size("data", 100.0, [SimpleNamespace(record=record)]) for record in records]
+    assert equal_tokens(sizes) is equal
 
 
 @pytest.mark.parametrize(

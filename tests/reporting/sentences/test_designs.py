@@ -75,7 +75,7 @@ def test_one_seed_and_unequal_tokens_are_said() -> None:
     )
 
 
-CURVE = {"rows": [250.0, 2250.0], "seeds": [2, 2], "tokens": [80_000, 80_500]}
+CURVE = {"rows": [250.0, 2250.0], "seeds": [2, 2], "tokens": [80_000, 80_500], "equal_tokens": True}
 FIT = {"code": "fitted", "a": [1.0, 0.9, 1.1], "b": [0.4, 0.3, 0.5], "c": [0.7, 0.5, 0.9]}
 FIT |= {"at_largest": 1.18, "at_double": [1.11, 1.05, 1.17]}
 
@@ -94,7 +94,7 @@ def test_without_a_law_the_reason_is_named() -> None:
     assert "three or more sizes." in curve_finding(CURVE | {"fit": {"code": "too_few_sizes"}})
     assert "two or more seeds each" in curve_finding(CURVE | {"fit": {"code": "too_few_seeds"}})
     assert tokens_text(CURVE).startswith("All sizes trained on about 80\u2009250 tokens")
-    assert "grow together" in tokens_text(CURVE | {"tokens": [10_000, 90_000]})
+    assert "grow together" in tokens_text(CURVE | {"tokens": [10_000, 90_000], "equal_tokens": False})
 
 
 def row(target: dict, retention: dict) -> dict:

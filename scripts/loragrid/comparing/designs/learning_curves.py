@@ -13,6 +13,7 @@ import numpy as np
 from loragrid.comparing.comparisons import side_of
 from loragrid.comparing.contrasts import contrast_row
 from loragrid.comparing.designs.axis_pairs import Place, place_of
+from loragrid.comparing.designs.axis_effects import TOKEN_TOLERANCE
 from loragrid.comparing.designs.data_sizes import Origin, origin
 from loragrid.comparing.measures import Measure
 from loragrid.comparing.study_results import JudgedTables
@@ -50,7 +51,8 @@ def learning_curves(outcomes: list[Outcome], judged: JudgedTables, study: Study)
                 "rows": [size.rows for size in sizes],
                 "seeds": [len(size.runs) for size in sizes],
                 "departs": dict(place_of(runs[0].cell.arm, "data")),
-                "tokens": [float(np.mean([run.record.tokens for run in size.runs])) for size in sizes],
+                "tokens": tokens_of(sizes),
+                "equal_tokens": equal_tokens(sizes),
                 "tasks": {m.name: [_point(size, m, judged) for size in sizes] for m in measures},
                 "losses": [[run.record.train_rows, run.record.final_heldout_loss] for run in runs if _has_loss(run)],
                 "fit": fit(sizes, judged.terms),
@@ -75,6 +77,18 @@ def series(outcomes: list[Outcome], study: Study) -> list[list[Size]]:
         if len({size.rows for size in sizes}) > 1:
             found.append(sorted(sizes, key=lambda size: size.rows))
     return found
+
+
+def tokens_of(sizes: list[Size]) -> list[float]:
+    """Mean trained tokens of the runs of each size."""
+    return [float(np.mean([run.record.tokens for run in size.runs])) for size in sizes]
+
+
+def equal_tokens(sizes: list[Size]) -> bool:
+    """Whether all sizes trained on as many tokens, to within one update: a run ends with a whole one."""
+    tokens, runs = tokens_of(sizes), [run.record for size in sizes for run in size.runs]
+    update = max(run.tokens / run.steps for run in runs)
+    return max(tokens) - min(tokens) <= max(TOKEN_TOLERANCE * min(tokens), update)
 
 
 def _mean_rows(runs: list[Outcome]) -> float:

@@ -9,7 +9,6 @@ WHY_NO_FIT = {
     "too_few_seeds": "A power law is fitted only where three or more sizes have two or more seeds each.",
     "no_power_law": "No power law with a falling loss fits these runs.",
 }
-EQUAL_TOKENS = 0.02  # of the mean: sizes trained on equal tokens
 
 
 def curve_finding(curve: dict[str, Any]) -> str:
@@ -38,7 +37,7 @@ def _with_interval(ends: list[float], digits: int = 3) -> str:
 def tokens_text(curve: dict[str, Any]) -> str:
     """Whether the sizes trained on equal tokens, which repeats a small set more often."""
     mean = sum(curve["tokens"]) / len(curve["tokens"])
-    if max(curve["tokens"]) - min(curve["tokens"]) <= EQUAL_TOKENS * mean:
+    if curve["equal_tokens"]:
         return f"All sizes trained on about {whole(mean)} tokens, so small sets were repeated more often."
     tokens = listed([whole(count) for count in curve["tokens"]])
     return f"The sizes trained on different numbers of tokens ({tokens}), so rows and training grow together."
