@@ -100,11 +100,7 @@ def _searched(node: dict[str, Any]) -> dict[str, Any]:
             {
                 "additionalProperties": False,
                 "required": ["low", "high"],
-                "properties": {
-                    "low": bound,
-                    "high": bound,
-                    "log": {"description": log, "type": "boolean", "default": False},
-                },
+                "properties": {"low": bound, "high": bound, "log": log},
             },
         )
     return {"description": node["description"], "type": "object", "oneOf": forms}
