@@ -21,12 +21,12 @@ import pandas as pd
 from loragrid.comparing.designs.along_runs import along_runs
 from loragrid.comparing.designs.interactions import interactions
 from loragrid.comparing.designs.learning_curves import learning_curves
-from loragrid.comparing.diagnoses import diagnose_study
+from loragrid.comparing.diagnosing.diagnoses import diagnose_study
 from loragrid.comparing.item_tables import ItemTable
 from loragrid.comparing.judging import judge_results
+from loragrid.comparing.literature.scorecard import StudyCells, scorecard
 from loragrid.comparing.measures import describe_spreads
 from loragrid.comparing.run_table import score_rows, subject_rows
-from loragrid.comparing.scorecard import StudyCells, scorecard
 from loragrid.comparing.study_results import SCHEMA, JudgedTables, StudyResults, read_results
 from loragrid.comparing.terms import Terms
 from loragrid.comparing.trade_off import trade_offs

@@ -41,7 +41,7 @@ def test_other_words_run_the_report_again_and_nothing_else(tmp_path: Path, monke
 
 def test_compare_reaches_no_module_that_makes_sentences() -> None:
     reached = {path.relative_to(SCRIPTS).as_posix() for path in code_digest.modules_of(SCRIPTS / "compare.py")}
-    assert "loragrid/comparing/causes.py" in reached
+    assert "loragrid/comparing/diagnosing/causes.py" in reached
     assert not [path for path in reached if path.startswith(("loragrid/reporting/", "loragrid/formatting"))]
 
 

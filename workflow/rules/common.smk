@@ -27,7 +27,7 @@ if paths is None or paths.ROOT != CHECKOUT:
     print(f"error: the package loragrid {found}. Fix: {fix}", file=sys.stderr)
     raise SystemExit(2)
 
-from loragrid.comparing.literature import LITERATURE, rules_digest
+from loragrid.comparing.literature.findings import LITERATURE, rules_digest
 from loragrid.errors import UserError, one_line
 from loragrid.planning.forecast import device_warnings
 from loragrid.planning.gpu_cards import planned_device

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from loragrid.comparing.run_evidence import LossPath
+from loragrid.comparing.diagnosing.run_evidence import LossPath
 from loragrid.errors import UserError, one_line
 from loragrid.external.lm_eval_files import (
     DATE,

@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from loragrid.comparing.run_evidence import LossPath
+from loragrid.comparing.diagnosing.run_evidence import LossPath
 from loragrid.formatting import plain_name
 
 # Task and metric; a table's column is a task with an empty metric.

@@ -5,8 +5,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from loragrid.comparing.causes import diverged, overfitted, under_trained
-from loragrid.comparing.run_evidence import RunEvidence
+from loragrid.comparing.diagnosing.causes import diverged, overfitted, under_trained
+from loragrid.comparing.diagnosing.run_evidence import RunEvidence
 from loragrid.external.base_comparison import ALPHA, UNPAIRED, BaseComparison, compare_with_base
 from loragrid.external.runs import ExternalResults, ExternalRun, ScoreKey, is_number, score_name
 from loragrid.formatting import (

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from loragrid.comparing import causes, diagnoses, study_checks
+from loragrid.comparing.diagnosing import causes, diagnoses, study_checks
 from loragrid.reporting.sentences.causes import CAUSE_NAMES, WORDINGS, cause_texts, unmade_text
 
 UNITS = {"running_plan": "share", "world_facts": "share", "text_loss": "plain"}

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from loragrid.comparing.literature import load_findings
+from loragrid.comparing.literature.findings import load_findings
 from loragrid.reporting.sentences.scorecard import why_text
 
 COMPARED = SimpleNamespace(unit="share", axis=lambda axis: axis)

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from loragrid.comparing.causes import LOSS_NATS, LOSS_SHARE
 from loragrid.comparing.comparisons import settings_of
 from loragrid.comparing.contrasts import Side, contrast_row
+from loragrid.comparing.diagnosing.causes import LOSS_NATS, LOSS_SHARE
 from loragrid.comparing.item_tables import ItemTable
 from loragrid.comparing.measures import POOLED_RETENTION, Measure, Spreads, spreads_of
 from loragrid.comparing.study_results import JudgedTables

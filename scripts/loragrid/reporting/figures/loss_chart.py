@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from loragrid.comparing.run_evidence import LossPath
+from loragrid.comparing.diagnosing.run_evidence import LossPath
 from loragrid.reporting.figures.style import (
     COLOURS,
     PAIR_HEIGHT_INCHES,

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from loragrid.comparing.designs.axis_pairs import BASE_CASE, size_on, study_axes, value_on
-from loragrid.comparing.run_evidence import read_loss_path
+from loragrid.comparing.diagnosing.run_evidence import read_loss_path
 from loragrid.formatting import plain_name, visible
 from loragrid.records.outcomes import Outcome
 from loragrid.reporting.figures import charts

@@ -5,7 +5,7 @@ Claims and sources come from the literature file, results and reasons from compa
 
 from typing import Any
 
-from loragrid.comparing.literature import LITERATURE, PublishedFinding, load_findings
+from loragrid.comparing.literature.findings import LITERATURE, PublishedFinding, load_findings
 from loragrid.errors import UserError
 from loragrid.formatting import between, change, decimals, listed, plain_name, plural, setting
 from loragrid.reporting.compared_study import ComparedStudy

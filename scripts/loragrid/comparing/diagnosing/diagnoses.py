@@ -3,9 +3,9 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from loragrid.comparing.causes import Cause, diagnose, unmade
-from loragrid.comparing.run_evidence import RunEvidence, gather_evidence
-from loragrid.comparing.study_checks import base_faults, caveats, leaks, not_comparable
+from loragrid.comparing.diagnosing.causes import Cause, diagnose, unmade
+from loragrid.comparing.diagnosing.run_evidence import RunEvidence, gather_evidence
+from loragrid.comparing.diagnosing.study_checks import base_faults, caveats, leaks, not_comparable
 from loragrid.comparing.study_results import JudgedTables, StudyResults
 from loragrid.comparing.terms import Terms
 from loragrid.statistics.paired_statistics import WORSE

@@ -9,7 +9,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from loragrid.comparing.study_checks import caveats, chance_level, leaks, not_comparable, untrained_loss, vocabulary
+from loragrid.comparing.diagnosing.study_checks import (
+    caveats,
+    chance_level,
+    leaks,
+    not_comparable,
+    untrained_loss,
+    vocabulary,
+)
 from loragrid.comparing.study_results import read_results
 from loragrid.records.outcomes import collect
 from loragrid.study.sections import ModelEntry

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from loragrid.comparing.causes import Cause, stops
-from loragrid.comparing.run_evidence import answer_measures
+from loragrid.comparing.diagnosing.causes import Cause, stops
+from loragrid.comparing.diagnosing.run_evidence import answer_measures
 from loragrid.comparing.study_results import StudyResults
 from loragrid.comparing.terms import Terms
 from loragrid.models.shape import find_config

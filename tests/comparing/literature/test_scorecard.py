@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 
 import compare
-from loragrid.comparing.literature import LITERATURE, load_findings, rules_digest
-from loragrid.comparing.scorecard import StudyCells, scorecard
+from loragrid.comparing.literature.findings import LITERATURE, load_findings, rules_digest
+from loragrid.comparing.literature.scorecard import StudyCells, scorecard
 from loragrid.errors import UserError
 from tests.fixtures import synthetic
 

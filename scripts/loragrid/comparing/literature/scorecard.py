@@ -12,8 +12,8 @@ from typing import Any
 
 import pandas as pd
 
-from loragrid.comparing.causes import differs
-from loragrid.comparing.literature import LITERATURE, load_findings
+from loragrid.comparing.diagnosing.causes import differs
+from loragrid.comparing.literature.findings import LITERATURE, load_findings
 from loragrid.errors import UserError
 from loragrid.records.outcomes import Outcome
 from loragrid.statistics.paired_statistics import BETTER, UNSURE, WORSE

@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from loragrid.comparing.causes import Cause, diagnose, unmade
-from loragrid.comparing.run_evidence import LossPath, Neighbour, RunEvidence
+from loragrid.comparing.diagnosing.causes import Cause, diagnose, unmade
+from loragrid.comparing.diagnosing.run_evidence import LossPath, Neighbour, RunEvidence
 from loragrid.records.outcomes import collect
 from loragrid.reporting.sentences.causes import CAUSE_NAMES, cause_texts
 from tests.fixtures import synthetic

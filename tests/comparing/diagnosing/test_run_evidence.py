@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from loragrid.comparing.run_evidence import adapter_distance, gather_evidence
+from loragrid.comparing.diagnosing.run_evidence import adapter_distance, gather_evidence
 from loragrid.records.outcomes import collect
 from tests.fixtures import synthetic
 

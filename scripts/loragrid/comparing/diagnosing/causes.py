@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from loragrid.comparing.run_evidence import RunEvidence
+from loragrid.comparing.diagnosing.run_evidence import RunEvidence
 from loragrid.statistics.paired_statistics import BETTER, UNSURE, WORSE
 
 # ASSUME: a held-out loss differs from another when they are 3% and 0.02 nats apart.

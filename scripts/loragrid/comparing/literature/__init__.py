@@ -1,0 +1,1 @@
+"""Published findings about LoRA, and what a study's own cells say about them."""
