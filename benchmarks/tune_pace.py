@@ -179,7 +179,7 @@ def measure_large_base(study: Study, data: Path, folder: Path, *, precision: str
     large = replace(
         study, yaml=settings | {"models": models, "base_case": base_case, "grid": settings["grid"] | {"axes": {}}}
     )
-    tiny = {"budget": {"tokens": 400}, "evaluations": 1, "heldout_rows": 2, "trials": trials, "pruner": None}
+    tiny = {"budget": {"tokens": 400}, "evaluations": 1, "validation_rows": 2, "trials": trials, "pruner": None}
     pace = measure_pace(with_tune(large, **tiny), data, folder / "pace", searches=1)
     return facts | tiny | pace
 

@@ -1,6 +1,6 @@
 """The peer: a search written with Optuna, TRL and PEFT alone. Its trials are those of loragrid's search.
 
-Each trial loads base and tokenizer, evaluates with SFTTrainer at the same updates on the same held-out rows, and reports to
+Each trial loads base and tokenizer, evaluates with SFTTrainer at the same updates on the same validation rows, and reports to
 Optuna in a callback. Rows are tokenised and settings drawn beforehand, and each trial ends where the search's trial ended, so
 that only the trials are compared. Optuna keeps them in memory.
 """
@@ -13,8 +13,7 @@ from typing import Any
 import optuna
 
 from benchmarks.plain_trl import PlainRun, make_trainer
-from loragrid.data.training_data import load_training_data
-from loragrid.searching.trials import evenly_spaced
+from loragrid.searching.validation_rows import search_rows
 from loragrid.study.budget import plan_steps
 from loragrid.study.search.search_point import at_point
 from loragrid.study.study_file import Study
@@ -22,7 +21,7 @@ from loragrid.study.study_file import Study
 
 @dataclass(frozen=True)
 class PeerResult:
-    """A trial's last held-out loss, and how often it was measured."""
+    """A trial's last validation loss, and how often it was measured."""
 
     loss: float
     evaluations: int
@@ -40,10 +39,9 @@ class Peer:
 
     def __init__(self, study: Study, data: Path, folder: Path) -> None:
         self.study, self.tune, self.folder = study, study.tune, folder
-        rows = load_training_data(data)
-        chosen = evenly_spaced(len(rows.heldout), self.tune.heldout_rows)
+        rows = search_rows(study, data)
         self.train = rows.train.select_columns(["input_ids", "labels"])
-        self.heldout = rows.heldout.select(chosen).select_columns(["input_ids", "labels"])
+        self.heldout = rows.heldout.select_columns(["input_ids", "labels"])
         self.optuna = optuna.create_study(direction="minimize", pruner=PrunesWhereSearchPruned())
 
     def run(self, point: dict[str, Any], *, measurements: float = math.inf) -> PeerResult:

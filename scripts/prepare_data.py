@@ -3,7 +3,8 @@
     prepare_data.py --study FILE --data DATA_ID --out FOLDER
 
 Writes the output folder as a whole: train.parquet and heldout.parquet (columns row, input_ids and
-labels; -100 where a token carries no loss), card.json, and source.jsonl if rows were generated.
+labels; -100 where a token carries no loss), row_groups.parquet (training rows that a further split
+must keep together), card.json, and source.jsonl if rows were generated.
 Each source is read as a stream: once to check its rows and take their keys, by which rows are
 chosen, and once for each of the two files to tokenise them.
 """
@@ -18,6 +19,7 @@ from loragrid.data.data_card import CARD_SCHEMA, set_facts, split_facts, token_f
 from loragrid.data.data_sets import DataSets
 from loragrid.data.source_scan import SourceScans
 from loragrid.data.tokenised_rows import tokenise
+from loragrid.data.training_data import GROUPS, write_groups
 from loragrid.errors import UserError, log_option, print_line, run_main
 from loragrid.models.chat_template import inspect_template
 from loragrid.models.loading import context_tokens, load_tokenizer
@@ -31,7 +33,7 @@ from loragrid.study.sections import ModelEntry
 from loragrid.study.study_file import Study, load_study
 
 # The files that this stage writes; a folder that holds anything else is never replaced.
-OUTPUTS = re.compile(r"card\.json|(train|heldout)\.parquet|source(_\d+)?\.jsonl")
+OUTPUTS = re.compile(r"card\.json|(train|heldout|row_groups)\.parquet|source(_\d+)?\.jsonl")
 
 
 def prepare_data(*, study: Study, data_id: str, out: Path) -> dict[str, Any]:
@@ -57,6 +59,7 @@ def prepare_data(*, study: Study, data_id: str, out: Path) -> dict[str, Any]:
         for settings in (cell.settings, study.base_case):
             _check_length(settings.max_length_tokens, entry, cell.model)
         train = tokenise(rows, template, cell.settings, path=folder / "train.parquet", purpose="train on")
+        write_groups(folder / GROUPS, rows.numbers, heldout.groups_of(rows))
         # All runs of the study are measured on the same tokens, whatever they are trained on.
         held = tokenise(heldout.rows, template, study.base_case, path=folder / "heldout.parquet", purpose="hold out")
         card = {

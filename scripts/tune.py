@@ -23,7 +23,6 @@ from loragrid.records.failures import record_failures
 from loragrid.records.history import minimum_logged
 from loragrid.runtime.quiet_libraries import quiet_libraries
 from loragrid.runtime.session import SessionClock, StopSignals, add_session_options, session_end
-from loragrid.searching.earlier_runs import find_earlier_runs
 from loragrid.searching.objective import read_objective, trial_scorer
 from loragrid.searching.result_files import write_result
 from loragrid.searching.search import Claim, Search
@@ -57,8 +56,11 @@ def tune(
         loading = minimum_logged((out.parent / "train").glob("*/history.jsonl"), "loading_seconds") or 0.0
         if search.settled() < settings.trials and clock.too_late(loading=loading):
             stop.request("paused: session_minutes")
-        score = trial_scorer(study, objective, data_folder)
-        run_trials(search, TrialRunner(study, data_folder, score=score), stop=stop, clock=clock)
+        runner = TrialRunner(study, data_folder, score=trial_scorer(study, objective, data_folder))
+        if search.settled() < settings.trials and not stop.requested:
+            items = {} if objective.items is None else {"items": objective.items}
+            search.note_rows(runner.rows() | items)
+        run_trials(search, runner, stop=stop, clock=clock)
         if stop.requested:
             done = f"{search.settled()} of {settings.trials} trials"
             raise Paused(f"search paused after {done} ({stop.requested}), run the same command to continue")
@@ -70,23 +72,14 @@ def tune(
 
 
 def open_search(study: Study, out: Path, *, higher_is_better: bool) -> Search:
-    """The study's search; a new one begins with the finished runs of the grid that fit it."""
-    search = Search(
+    """The study's search, a new one or its continuation."""
+    return Search(
         out,
         name=search_name(study),
         tune=study.tune,
         method=study.base_case.method,
         higher_is_better=higher_is_better,
     )
-    if not any(search.by_slot()):
-        runs, why_not = find_earlier_runs(study, out.parent)
-        search.begin_with(runs)
-        if runs:
-            names = ", ".join(run.run for run in runs)
-            print_line(f"[tune] begins with {len(runs)} finished runs of the grid: {names}")
-        if why_not:
-            print_line(f"[tune] {why_not}")
-    return search
 
 
 def run_trials(search: Search, runner: TrialRunner, *, stop: StopSignals, clock: SessionClock) -> None:
@@ -140,7 +133,7 @@ def _described(result: TrialResult) -> str:
     text = f"{result.outcome} at step {result.steps}"
     if result.planned_steps:
         text += f" of {result.planned_steps}"
-    text += ", no loss" if result.loss is None else f", held-out {result.loss:.4f}"
+    text += ", no loss" if result.loss is None else f", validation {result.loss:.4f}"
     if result.value not in (None, result.loss):
         text += f", objective {result.value:.4g}"
     return f"{text} ({result.reason})" if result.reason else text
@@ -152,10 +145,15 @@ def _print_result(study: Study, found: dict[str, Any], out: Path) -> None:
         print_line(f"[tune] no trial was completed ({found['outcomes']}); {out / 'trials.csv'} has the reasons")
         return
     saved = f"{found['steps_saved']:.0%} of the steps saved by pruning"
-    value = f"held-out {best['loss']:.4f}"
+    chosen, complete = found["chosen_on"], found["outcomes"]["complete"]
+    side = "highest" if found["objective"]["higher_is_better"] else "lowest"
+    name, rows = "loss", f"{chosen['validation']} validation rows"
     if study.tune.task is not None:
-        value = f"{study.tune.objective} {best['value']:.4g}, {value}"
-    print_line(f"[tune] best: trial {best['slot']}, {value}; {saved}; {out / 'tune.json'}")
+        name, rows = study.tune.objective, f"{chosen['items']} items that the final scores do not use"
+    print_line(
+        f"[tune] best: trial {best['slot']}, {name} {best['value']:.4g}, the {side} of {complete} complete trials on "
+        f"{rows}; {saved}; {out / 'tune.json'}"
+    )
     if not study.tune.enabled:
         print_line(
             "[tune] to train it at the full budget and compare it with the grid, set tune.enabled: true in "

@@ -19,6 +19,7 @@ from loragrid.errors import UserError, first_line, run_main
 from loragrid.runtime.atomic_files import write_text
 from loragrid.study.completion import complete
 from loragrid.study.schema import study_error
+from loragrid.study.sections import VALIDATION_LOSS
 from loragrid.study.study_file import load_study
 
 AXES = ("model", "learning_rate", "rank", "batch", "seed")
@@ -128,7 +129,9 @@ def _tune(old: Mapping[str, Any], base: Mapping[str, Any], path: Path) -> Settin
                 raise study_error(path, key, "a range, which alpha has no more", fix="list choices instead")
             new["alpha"] = {"choices": [f"{factor:g} * rank" for factor in space["alpha_per_rank"]["choices"]]}
         spaces[name] = new
-    return dict(old) | {"spaces": spaces}
+    # Trials were measured on some of the held-out rows; a search has rows of its own now.
+    kept = {key: value for key, value in old.items() if key not in ("heldout_rows", "objective")}
+    return kept | {"spaces": spaces, "validation_rows": old["heldout_rows"], "objective": VALIDATION_LOSS}
 
 
 def _choices(values: Mapping[str, Any]) -> list[int]:

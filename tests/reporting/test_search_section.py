@@ -9,7 +9,6 @@ import pytest
 
 from loragrid.reporting.search_section import _best_first
 from loragrid.reporting.sentences.search import (
-    earlier_runs_text,
     edge_remarks,
     importance_basis,
     objective_name,
@@ -68,7 +67,10 @@ def test_the_section_shows_every_trial_and_four_figures(made: tuple[Study, dict,
         assert f'id="figure-tune_{name}"' in text and (folder / f"reports/figures/tune_{name}.svg").is_file()
     assert f"{found['steps_saved']:.0%} of the updates" in text
     assert f"model of the space for {found['modelled']} of 24 trials" in text
-    assert "compared at equal tokens" in text and re.search(r"under the median of \d+ complete trials", text)
+    assert "compared at equal tokens" in text
+    assert "on 90 training rows. Its loss is measured after each of 9 equal parts on 10 validation rows" in text
+    lowest = r"loss was [\d.]+, on 10 validation rows: the lowest of \d+ complete trials, [\d.]+ under the median\. "
+    assert re.search(lowest, text) and "No finding of this page uses it" in text
 
 
 def test_the_winner_is_compared_with_the_base_case_like_any_run(made: tuple[Study, dict, Path, str]) -> None:
@@ -97,7 +99,7 @@ def test_a_search_that_is_not_part_of_the_study_is_shown_without_a_run(tmp_path:
     assert "set tune.enabled to true" in text and found["winner"]["run"] not in text
     # Four complete trials have no meaningful median: winner and settings are judged at the first measurement.
     assert re.search(r"which 6 trials reached, the later winner was the best of them, 0\.4\d under the median\.", text)
-    assert "the best of 4 complete trials" in text
+    assert "the lowest of 4 complete trials. The lowest of several" in text
     assert 'id="figure-tune_importance"' in text and "losses of 6 trials at the first of 9 measurements" in text
     few = importance_basis({"at": "first", "trials": 4, "shares": None, "left_out": []}, 9)
     assert few.startswith("With 4 trials to compare, nothing can be said")
@@ -158,14 +160,7 @@ def test_settings_of_any_kind_are_words() -> None:
     )
 
 
-def test_the_page_says_what_the_sampler_began_with_and_what_fanova_leaves_out() -> None:
-    found = {"earlier_runs": [{}] * 3, "settings": {"budget": {"tokens": 24000}}}
-    assert earlier_runs_text(found, "linear").startswith(
-        "The sampler began with 3 finished runs of the grid, by their held-out loss after 24\u2009000 tokens. There"
-    )
-    assert "a bias towards low ones" in earlier_runs_text(found, "cosine")
-    assert "bias" not in earlier_runs_text(found, "constant")
-    assert earlier_runs_text(found | {"earlier_runs": []}, "linear") == ""
+def test_the_page_says_what_fanova_leaves_out() -> None:
     basis = importance_basis({"at": "end", "trials": 12, "shares": {}, "left_out": ["rank", "alpha"]}, 9)
     assert "Without rank and alpha, which not every trial has. All trials have one seed:" in basis
 
@@ -176,8 +171,11 @@ def test_a_page_of_trials_of_several_methods(tmp_path: Path) -> None:
     study, found = make(tmp_path, enabled=False, scored=False, spaces={"toy": space})
     assert any("rank" not in row["point"] for row in found["rows"])
     found["objective"] = {"task": "running_plan", "metric": "exact", "higher_is_better": False}
+    found["chosen_on"]["items"] = 12
     (tmp_path / "results/tune/tune.json").write_text(json.dumps(found))
     text = section(compare_and_report(study, tmp_path))
+    assert "scored at the end of a trial on 12 items that the final scores do not use" in text
+    assert re.search(r"exact was [\d.]+, on 12 items that the final scores do not use: the lowest of \d+", text)
     assert "Running plan: exact</th>" in text and "A setting that a trial’s method does not have is not drawn." in text
     for name in ("history", "parallel", "importance"):
         assert f'id="figure-tune_{name}"' in text

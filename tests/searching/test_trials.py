@@ -1,13 +1,20 @@
 """Trials on a toy model: they train as the grid does, do not affect each other, and fail alone."""
 
+import json
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
+from loragrid.data.training_data import rows_sha256
 from loragrid.runtime.atomic_files import sha256_json
 from loragrid.runtime.session import SessionClock, StopSignals
-from loragrid.searching.trials import TrialResult, TrialRunner, evenly_spaced
+from loragrid.searching.trials import TrialResult, TrialRunner
 from loragrid.study.search.search_point import at_point
 from loragrid.study.sections import Budget
 from tests.fixtures.train_toys import Toy, rows_of
@@ -33,6 +40,17 @@ def run(runner: TrialRunner, point: dict, folder: Path, should_prune: Any = neve
 
 def kept(result: TrialResult) -> dict[str, Any]:
     return {key: value for key, value in vars(result).items() if key != "seconds"}
+
+
+def write_rows(data: Path, folder: Path, rows: Sequence[int]) -> Path:
+    """A copy of a data set that has only these rows for training; returns `folder`."""
+    shutil.copytree(data, folder)
+    table = pq.read_table(folder / "train.parquet")
+    table = table.filter(pc.is_in(table["row"], pa.array(rows, pa.int64())))
+    pq.write_table(table, folder / "train.parquet")
+    card = json.loads((folder / "card.json").read_text())
+    (folder / "card.json").write_text(json.dumps(card | {"fingerprint": rows_sha256(table)}))
+    return folder
 
 
 def adapter_sums(monkeypatch: pytest.MonkeyPatch, runner: TrialRunner) -> list[str]:
@@ -66,10 +84,12 @@ def test_a_trial_after_others_is_bitwise_the_same_as_alone(
 
 
 def test_a_trial_trains_as_the_grid_does(toy: Toy, tmp_path: Path) -> None:
-    """A run of the train stage with the settings and length of a trial has the same losses, bit for bit."""
-    trial = run(TrialRunner(toy.study, toy.data), POINT, tmp_path / "trial")
+    """A run of the train stage with the settings, length and rows of a trial has the same losses, bit for bit."""
+    runner = TrialRunner(toy.study, toy.data)
+    trial = run(runner, POINT, tmp_path / "trial")
     study = at_point(toy.study, POINT, budget=Budget(steps=trial.planned_steps))
-    Toy(study=study, cell=study.cells[0], data=toy.data).train(tmp_path / "run")
+    data = write_rows(toy.data, tmp_path / "data", runner.data.train["row"])
+    Toy(study=study, cell=study.cells[0], data=data).train(tmp_path / "run")
     losses = [
         [
             (row["step"], row["loss"], row["tokens"], row["learning_rate"])
@@ -121,7 +141,3 @@ def test_a_trial_that_diverges_or_runs_out_of_memory_does_not_affect_others(
     assert run(runner, POINT, tmp_path / "bug").reason == "IndexError: list index out of range"
     monkeypatch.setattr(runner.backend, "trainer", real)
     assert kept(run(runner, POINT, tmp_path / "after")) == kept(before)
-
-
-def test_held_out_rows_are_evenly_spaced() -> None:
-    assert evenly_spaced(10, 5) == [0, 2, 4, 6, 8] and evenly_spaced(3, None) == [0, 1, 2] == evenly_spaced(3, 7)

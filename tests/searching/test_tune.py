@@ -50,6 +50,7 @@ def test_the_search_leaves_its_result_and_tables(toy: Toy, tuned: Path) -> None:
     assert sum(result["outcomes"].values()) == 5 and result["outcomes"]["complete"] >= 1
     complete = [row for row in result["rows"] if row["outcome"] == "complete"]
     assert result["best"]["loss"] == min(row["loss"] for row in complete)
+    assert result["chosen_on"] == {"training": 24, "validation": 6}
     curves = list(csv.DictReader(open(tuned / "tune" / "curves.csv")))
     assert len(curves) == sum(len(row["curve"]) for row in result["rows"])
     assert not list((tuned / "tune").rglob("checkpoint*")), "no checkpoints are kept"
@@ -94,7 +95,7 @@ def test_settings_of_the_search_change_its_name_but_more_trials_do_not(toy: Toy)
         {"pruner": None},
         {"budget": {"tokens": 700}},
         {"evaluations": 4},
-        {"heldout_rows": None},
+        {"validation_rows": None},
         {"sampler": "random"},
         {"objective": "world_sums:acc"},
     ):

@@ -100,12 +100,12 @@ def load(tmp_path: Path):
         (
             "tune.objective",
             "hellaswga:acc",
-            "tune.objective: not a task of scoring ('hellaswga'). Fix: use one of heldout_loss, ifeval:METRIC, ",
+            "tune.objective: not a task of scoring ('hellaswga'). Fix: use one of validation_loss, ifeval:METRIC, ",
         ),
         (
             "tune.objective",
             "heldout_loss:perplexity",
-            "a metric of the held-out loss (heldout_loss:perplexity). Fix: write",
+            "a metric of the held-out rows, which no search may use (heldout_loss:perplexity). Fix: write",
         ),
         ("tune.sampler", "cmaes", "tune.sampler: not an allowed value ('cmaes'). Fix: use one of tpe, random, gp"),
         ("tune.spaces.original", {}, "tune.spaces.original: empty"),

@@ -67,7 +67,8 @@ def test_the_converted_study_has_the_settings_of_the_old_one(
         }
     kept = ("save_steps", "save_minutes", "keep_checkpoints", "session_minutes", "report_to")
     assert {key: getattr(study.training, key) for key in kept} == {key: training[key] for key in kept}
-    for key in ("trials", "evaluations", "heldout_rows", "startup_trials", "pruner", "space"):
+    assert study.tune.validation_rows == old["tune"]["heldout_rows"]
+    for key in ("trials", "evaluations", "startup_trials", "pruner", "space"):
         assert study.yaml["tune"][key] == old["tune"][key]
     written = (tmp_path / "mine-converted.yaml").read_text()
     assert "dropout" not in written and "keep_checkpoints" not in written  # left to their defaults

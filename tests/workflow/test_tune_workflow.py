@@ -89,7 +89,7 @@ def test_a_search_that_is_part_of_the_study_runs_to_a_compared_winner(tmp_path: 
     settings = checkout.settings
     settings["grid"] = {}
     settings["base_case"]["budget"] = {"steps": 8}
-    small = {"trials": 6, "budget": {"steps": 9}, "evaluations": 3, "heldout_rows": 4, "enabled": True, "workers": 2}
+    small = {"trials": 6, "budget": {"steps": 9}, "evaluations": 3, "validation_rows": 4, "enabled": True, "workers": 2}
     space = {"learning_rate": {"low": 1.0e-4, "high": 1.0e-1, "log": True}, "rank": {"choices": [2, 4]}}
     pruner = {"min_evaluations": 1, "reduction_factor": 2}
     settings["tune"] |= small | {"space": "toy", "spaces": {"toy": space}, "pruner": pruner}

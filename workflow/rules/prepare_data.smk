@@ -1,6 +1,7 @@
 # Prepare data: read, check, filter, split and tokenise the rows of a data set, once per set, model and labelling.
 # in:  the sources of the data set and of the held-out set, and the model's tokenizer
-# out: results/{study}/data/{data}/card.json, beside it train.parquet and heldout.parquet
+# out: results/{study}/data/{data}/card.json, beside it train.parquet, heldout.parquet
+#      and row_groups.parquet
 
 
 rule prepare_data:

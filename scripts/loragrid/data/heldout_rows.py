@@ -8,6 +8,7 @@ from loragrid.data.heldout_split import (
     NEAR_DUPLICATE_SIMILARITY,
     PROMPT_CHARACTERS,
     Split,
+    group_rows,
     linking_answers,
     split_rows,
 )
@@ -64,6 +65,17 @@ class HeldoutRows:
                 f"data.{rows.name}: every row is held out or shares an answer or prompt with a held-out row "
                 f"({rows.held_out.count + rows.like_heldout.total} rows). Fix: lower heldout.rows, or give other rows."
             )
+
+    def groups_of(self, rows: RowSet) -> list[int]:
+        """The group of each row of a training set: a further split must not separate rows of one group.
+
+        Rows are linked as in the split of the held-out rows, also through rows that are left out.
+        """
+        known = dict(zip((key.digest for key in self.candidates.keys), self.split.groups, strict=True))
+        keys = rows.keys
+        if all(key.digest in known for key in keys):
+            return [known[key.digest] for key in keys]
+        return group_rows(keys, level=self.level)
 
     def _reasons(self, keys: Sequence[RowKeys]) -> list[str | None]:
         """Per row the reason to keep it out of training, None for no reason."""

@@ -78,10 +78,11 @@ def _group_and_choose(
     The strictest level that leaves enough to hold out without one group of most rows is used, or
     else the strictest that leaves enough.
     """
+    ranks = [random_rank(key.digest, seed, b"split") for key in keys]
     with_giant_group = []
     for level in range(len(LINK_LEVELS)):
         groups = group_rows(keys, level=level)
-        chosen = _choose_groups(keys, groups, heldout_rows=heldout_rows, seed=seed)
+        chosen = choose_groups(groups, ranks, rows=heldout_rows)
         if len(chosen) < ENOUGH_HELDOUT * heldout_rows:
             continue
         if max(Counter(groups).values()) <= max(1, len(keys) / 2):
@@ -147,34 +148,28 @@ def _shareable(key: RowKeys, kind: str) -> tuple:
     return (key.prompt,) if kind == "prompts" else getattr(key, kind)
 
 
-def _choose_groups(
-    keys: Sequence[RowKeys],
-    groups: Sequence[int],
-    *,
-    heldout_rows: int,
-    seed: int,
-) -> set[int]:
-    """Positions of whole groups, `heldout_rows` in all if the group sizes allow it."""
+def choose_groups(groups: Sequence[int], ranks: Sequence[bytes], *, rows: int) -> set[int]:
+    """Positions of whole groups, `rows` in all if the group sizes allow it, in the order of `ranks`.
+
+    `groups` and `ranks` hold the group number and the place in a random order of each position.
+    """
     members: dict[int, list[int]] = {}
     for position, group in enumerate(groups):
         members.setdefault(group, []).append(position)
-    rank = {
-        group: min(random_rank(keys[i].digest, seed, b"split") for i in positions)
-        for group, positions in members.items()
-    }
+    rank = {group: min(ranks[i] for i in positions) for group, positions in members.items()}
     queue = sorted(members, key=rank.__getitem__)
     chosen: set[int] = set()
     # Small groups first, so that the held-out set is not one answer many times over.
-    for largest in (max(1, heldout_rows // 10), heldout_rows):
+    for largest in (max(1, rows // 10), rows):
         for group in queue:
             size = len(members[group])
-            if size <= min(largest, heldout_rows - len(chosen)) and members[group][0] not in chosen:
+            if size <= min(largest, rows - len(chosen)) and members[group][0] not in chosen:
                 chosen.update(members[group])
-    if len(chosen) < ENOUGH_HELDOUT * heldout_rows:
+    if len(chosen) < ENOUGH_HELDOUT * rows:
         # Exceed the number by the smallest group left if half of the rows stay for training.
         left = [group for group in queue if members[group][0] not in chosen]
         smallest = min(left, key=lambda group: len(members[group]), default=None)
-        if smallest is not None and len(chosen) + len(members[smallest]) <= len(keys) // 2:
+        if smallest is not None and len(chosen) + len(members[smallest]) <= len(groups) // 2:
             chosen.update(members[smallest])
     return chosen
 

@@ -53,6 +53,11 @@ class RowSet:
         """The keys of all rows, in order."""
         return [key for part in self.parts for key in part.keys]
 
+    @property
+    def numbers(self) -> list[int]:
+        """The numbers of all rows in the set, in order."""
+        return [part.offset + key.row for part in self.parts for key in part.keys]
+
     def keep(self, wanted: Callable[[RowKeys, int], bool]) -> None:
         """Keep the rows for which `wanted(key, row number)` holds."""
         self.parts = [

@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow
     from datasets import Dataset
+
+
+GROUPS = "row_groups.parquet"
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,23 @@ def load_training_data(folder: Path) -> TrainingData:
     return TrainingData(train=train, heldout=heldout, card=card)
 
 
+def write_groups(path: Path, rows: Sequence[int], groups: Sequence[int]) -> None:
+    """Write the group of each training row (columns row and group, int64), for `read_groups`."""
+    import pyarrow
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pyarrow.table({"row": rows, "group": groups}), path)
+
+
+def read_groups(folder: Path) -> dict[int, int]:
+    """Number of a training row → its group: rows that share answers or prompts have the same one.
+
+    Raises `UserError` if the file is missing or unreadable.
+    """
+    table = _read_parquet(folder / GROUPS, ["row", "group"])
+    return dict(zip(table["row"].to_pylist(), table["group"].to_pylist(), strict=True))
+
+
 def rows_sha256(table: "pyarrow.Table") -> str:
     """SHA-256 over the rows' tokens and labels in order, independent of how the file was written.
 
@@ -77,19 +98,22 @@ def _flatten(column: "pyarrow.ChunkedArray") -> tuple["np.ndarray", "np.ndarray"
 
 
 def _read_table(path: Path) -> "pyarrow.Table":
+    table = _read_parquet(path, ["row", "input_ids", "labels"])
+    if table.num_rows == 0:
+        raise UserError(f"{path}: the file has no rows. Fix: check the data card's reasons for dropping rows.")
+    return table
+
+
+def _read_parquet(path: Path, columns: list[str]) -> "pyarrow.Table":
     import pyarrow
     import pyarrow.parquet
 
     try:
-        columns = ["row", "input_ids", "labels"]
         # One thread: a job uses the cores that its rule declares.
-        table = pyarrow.parquet.read_table(path, columns=columns, use_threads=False)
+        return pyarrow.parquet.read_table(path, columns=columns, use_threads=False).select(columns)
     except FileNotFoundError:
         raise UserError(f"{path}: the file is missing. Fix: run prepare_data.") from None
     except (OSError, pyarrow.ArrowException, KeyError) as error:
         raise UserError(
             f"{path}: not readable as a tokenised data set ({first_line(error)}). Fix: run prepare_data again."
         ) from None
-    if table.num_rows == 0:
-        raise UserError(f"{path}: the file has no rows. Fix: check the data card's reasons for dropping rows.")
-    return table

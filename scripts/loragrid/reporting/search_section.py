@@ -9,7 +9,6 @@ from loragrid.reporting.page import Material
 from loragrid.reporting.sentences.axis_findings import axis_finding
 from loragrid.reporting.sentences.search import (
     TRIAL_OUTCOMES,
-    earlier_runs_text,
     edge_remarks,
     importance_basis,
     objective_name,
@@ -33,7 +32,6 @@ def search_section(material: Material) -> dict[str, Any] | None:
     parameters = found["settings"]["parameters"]
     return {
         "setup": search_setup(material.study.base_case.budget, found),
-        "earlier_runs": earlier_runs_text(found, material.study.base_case.schedule),
         "outcome": search_outcome(found),
         "caveats": search_caveats(found),
         "winner": _winner(material, found),

@@ -40,7 +40,8 @@ def run_task(lm: "LmEvalModel", task: StudyTask) -> TaskResult:
     results = evaluate(
         lm=lm,
         task_dict=task.loaded,
-        limit=task.limit,
+        limit=task.limit if task.places is None else None,
+        samples=task.places,
         bootstrap_iters=BOOTSTRAP_DRAWS,
         log_samples=True,
         apply_chat_template=templated,

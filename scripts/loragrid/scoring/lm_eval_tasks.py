@@ -23,7 +23,8 @@ class StudyTask:
 
     `name`: its name in every result; `loaded`: lm-eval's task and group objects, None if a shipped
     task could not be built; `reason`: why not (mostly its data, which come from the hub); `digest`:
-    of the task's settings, code and items; `limit`: the number of items to score, None for all.
+    of the task's settings, code and items; `limit`: the number of items to score, None for all;
+    `places`: name of each of lm-eval's tasks → places of the items to score instead of the first ones.
     """
 
     name: str
@@ -31,6 +32,7 @@ class StudyTask:
     reason: str | None
     digest: str
     limit: int | None
+    places: Mapping[str, list[int]] | None = None
 
 
 def find_tasks(names: Sequence[str], *, limit: int | Mapping[str, int | None] | None) -> dict[str, StudyTask]:

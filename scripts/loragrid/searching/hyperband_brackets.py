@@ -23,18 +23,6 @@ def bracket_order(shares: list[int]) -> list[int]:
     return order
 
 
-class EveryBracket(int):
-    """The number of a bracket that equals every other one."""
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, int)
-
-    def __ne__(self, other: object) -> bool:
-        return not self == other
-
-    __hash__ = int.__hash__
-
-
 @cache
 def pruner_class() -> type:
     """The class `BracketPruner`, defined in a function because importing its parent is slow."""
@@ -47,9 +35,7 @@ def pruner_class() -> type:
         Hyperband: Li et al., 2018, https://jmlr.org/papers/v18/16-558.html. A trial's bracket
         follows from its slot and not from a hash of Optuna's trial number, which a retry changes.
         The brackets exist from the start, because slots get theirs before any trial is pruned. A
-        trial left by a killed worker does not compete, because its retry does. Trials without a
-        slot, which are runs of the grid, are in every bracket: the sampler sees one bracket at a
-        time, and they have no measurements to compete with.
+        trial left by a killed worker does not compete, because its retry does.
         """
 
         def __init__(self, *, min_resource: int, max_resource: int, reduction_factor: int) -> None:
@@ -64,8 +50,6 @@ def pruner_class() -> type:
         def _get_bracket_id(self, study: Any, trial: Any) -> int:
             if trial.state == TrialState.FAIL:
                 return -1
-            if "slot" not in trial.user_attrs:
-                return EveryBracket()
             return self.bracket(trial.user_attrs["slot"])
 
     return BracketPruner

@@ -1,6 +1,5 @@
 """The files of a search's result: tune.json, the tables of its trials, and the winner's study file."""
 
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -39,7 +38,7 @@ def write_result(study: Study, search: Search, out: Path) -> dict[str, Any]:
         "settings_sha256": settings_sha256(study),
         "settings": shown | {"parameters": search.space},
         "objective": {"task": tune.task, "metric": tune.metric, "higher_is_better": search.higher_is_better},
-        "earlier_runs": [asdict(run) for run in search.earlier_runs()],
+        "chosen_on": search.rows(),
         **found,
         "importance": importance(search),
         "winner": winner,

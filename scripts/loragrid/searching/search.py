@@ -3,13 +3,12 @@
 Trials are numbered by `slot`, 0 to trials - 1. A slot may have several of Optuna's trials: one left
 by a killed worker is marked as failed, and its slot is tried again with the same parameters. The
 parameters of a slot depend on the seed, the slot and the earlier results only, so a single worker
-makes the same search however often it is killed. Trials without a slot are finished runs of the
-grid, added before the first slot.
+makes the same search however often it is killed.
 """
 
 import os
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from loragrid.errors import Paused, print_line
 from loragrid.runtime.run_lock import RunLock
-from loragrid.searching.earlier_runs import EarlierRun
 from loragrid.searching.hyperband_brackets import make_pruner
 from loragrid.searching.journal import open_journal, process_lock
 from loragrid.searching.samplers import draw, is_drawn, make_sampler
 from loragrid.searching.trial_states import MAX_KILLS, is_settled, kills
-from loragrid.study.search.search_space import decoded, distributions, encoded, searched_space
+from loragrid.study.search.search_space import decoded, searched_space
 from loragrid.study.sections import Tune
 
 if TYPE_CHECKING:
@@ -74,34 +72,18 @@ class Search:
                 load_if_exists=True,
             )
 
-    def begin_with(self, runs: Sequence[EarlierRun]) -> None:
-        """Add finished runs of the grid as completed trials, unless the search has begun."""
-        import optuna
+    def note_rows(self, rows: Mapping[str, int]) -> None:
+        """Keep how many rows and items the trials train on and are chosen by, for `rows`."""
+        # Each worker calls this; one line in the journal is enough.
+        if self._study.user_attrs.get("rows") != rows:
+            self._study.set_user_attr("rows", dict(rows))
 
-        with self._claims:
-            trials = self.trials()
-            if any("slot" in trial.user_attrs for trial in trials):
-                return
-            # A worker that was killed here has added some of them.
-            known = {trial.user_attrs["run"] for trial in trials}
-            every = distributions(self.space)
-            for run in runs:
-                if run.run not in known:
-                    trial = optuna.create_trial(
-                        params={name: encoded(value) for name, value in run.point.items()},
-                        distributions={name: every[name] for name in run.point},
-                        value=run.loss,
-                        user_attrs={"run": run.run, "point": run.point, "loss": run.loss},
-                    )
-                    self._study.add_trial(trial)
-
-    def earlier_runs(self) -> list[EarlierRun]:
-        """The finished runs of the grid that the search began with."""
-        found = [trial.user_attrs for trial in self.trials() if "run" in trial.user_attrs]
-        return [EarlierRun(run=facts["run"], point=facts["point"], loss=facts["loss"]) for facts in found]
+    def rows(self) -> dict[str, int]:
+        """The numbers that `note_rows` kept: "training", "validation" and, with a task, "items"."""
+        return self._study.user_attrs["rows"]
 
     def trials(self) -> list["FrozenTrial"]:
-        """All of Optuna's trials, including those left by killed workers and runs of the grid."""
+        """All of Optuna's trials, including those left by killed workers."""
         return self._study.get_trials(deepcopy=False)
 
     def by_slot(self) -> list[list["FrozenTrial"]]:
@@ -111,8 +93,7 @@ class Search:
         """
         found: dict[int, list[FrozenTrial]] = {slot: [] for slot in range(self.tune.trials)}
         for trial in self.trials():
-            if "slot" in trial.user_attrs:
-                found.setdefault(trial.user_attrs["slot"], []).append(trial)
+            found.setdefault(trial.user_attrs["slot"], []).append(trial)
         return [found[slot] for slot in sorted(found)]
 
     def settled(self) -> int:
@@ -212,7 +193,7 @@ class Search:
         return folder
 
     def report(self, claim: Claim, part: int, loss: float) -> None:
-        """Report a held-out loss to Optuna, which prunes by it and ranks pruned trials by it.
+        """Report a validation loss to Optuna, which prunes by it and ranks pruned trials by it.
 
         It is reported with a minus sign if the objective is to be as high as possible: Optuna takes
         measurements and results to have the same direction.

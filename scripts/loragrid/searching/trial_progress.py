@@ -13,10 +13,13 @@ class Pruned(Exception):
 
 @dataclass(kw_only=True)
 class TrialProgress(Progress):
-    """Progress that reports the part of the training at which the held-out loss was measured.
+    """Progress that reports the part of the training at which the validation loss was measured.
 
-    There, trials with different batches are comparable.
+    There, trials with different batches are comparable. In losses.csv the rows of kind "heldout" are
+    those measurements.
     """
+
+    rows_name: str = "validation"
 
     def part(self, step: int) -> int:
         """The number of the last part that ends at or before `step` updates, counted from 1."""

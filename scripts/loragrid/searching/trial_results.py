@@ -12,8 +12,8 @@ class TrialResult:
     """How a trial ended.
 
     `outcome`: complete, pruned, diverged, out_of_memory, failed, or why it was left unfinished.
-    `curve` has for each measurement its number (1 to evaluations), step, tokens seen and held-out
-    loss; `loss` is the last finite one. `value` is that of the objective, of a complete trial.
+    `curve` has for each measurement its number (1 to evaluations), step, tokens seen and loss on the
+    validation rows; `loss` is the last finite one. `value` is that of the objective, of a complete trial.
     """
 
     outcome: str

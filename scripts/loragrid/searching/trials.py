@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from loragrid.data.training_data import TrainingData, load_training_data
+from loragrid.data.training_data import TrainingData
 from loragrid.errors import Failed, UserError
 from loragrid.models.loading import torch_device
 from loragrid.models.model_files import prepared_entry
@@ -21,6 +21,7 @@ from loragrid.runtime.provenance import versions
 from loragrid.runtime.session import SessionClock, StopSignals
 from loragrid.searching.trial_progress import NoCheckpoints, Pruned, TrialProgress
 from loragrid.searching.trial_results import TrialResult, failed, trial_result
+from loragrid.searching.validation_rows import search_rows
 from loragrid.study.budget import plan_steps
 from loragrid.study.grid import Cell
 from loragrid.study.methods import METHODS
@@ -64,7 +65,7 @@ def search_name(study: Study) -> str:
 class TrialRunner:
     """Trains one trial after another on the same base, each with a fresh adapter.
 
-    `score`: the objective's value of a trained model; None for the held-out loss.
+    `score`: the objective's value of a trained model; None for the validation loss.
     """
 
     def __init__(self, study: Study, data_folder: Path, *, score: Callable[[Any], float] | None = None) -> None:
@@ -94,13 +95,14 @@ class TrialRunner:
 
     @property
     def data(self) -> TrainingData:
-        """Training rows, and the held-out rows that trials are measured on."""
+        """The rows that trials train on, and the validation rows that they are measured on."""
         if self._data is None:
-            data = load_training_data(self.data_folder)
-            # Evenly spaced and not random, so that all trials and workers measure on the same rows.
-            chosen = evenly_spaced(len(data.heldout), self.tune.heldout_rows)
-            self._data = TrainingData(train=data.train, heldout=data.heldout.select(chosen), card=data.card)
+            self._data = search_rows(self.study, self.data_folder)
         return self._data
+
+    def rows(self) -> dict[str, int]:
+        """The numbers of rows that trials train on and are measured on."""
+        return {"training": len(self.data.train), "validation": len(self.data.heldout)}
 
     def run(
         self,
@@ -216,10 +218,3 @@ def _hardest_method(study: Study) -> str:
     searched = study.tune.spaces[study.tune.space].get("method", {})
     methods = searched.get("choices", [study.base_case.method])
     return min(methods, key=lambda method: METHODS[method].unsloth)
-
-
-def evenly_spaced(count: int, wanted: int | None) -> list[int]:
-    """`wanted` row numbers evenly spaced over `count` rows; all if there are no more."""
-    if wanted is None or wanted >= count:
-        return list(range(count))
-    return [index * count // wanted for index in range(wanted)]

@@ -11,8 +11,8 @@ from typing import Any
 
 from loragrid.study.settings import Budget, Section
 
-# The loss on held-out rows: the name of a task in `scoring`, and of an objective in `tune`.
-HELDOUT_LOSS = "heldout_loss"
+HELDOUT_LOSS = "heldout_loss"  # the loss on held-out rows, as a task in `scoring`
+VALIDATION_LOSS = "validation_loss"  # the loss on the search's own rows, as an objective in `tune`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,7 +168,7 @@ class Tune(Section):
     trials: int
     budget: Budget
     evaluations: int
-    heldout_rows: int | None
+    validation_rows: int | None
     objective: str
     sampler: str
     seed: int
@@ -185,12 +185,12 @@ class Tune(Section):
 
     @property
     def task(self) -> str | None:
-        """The task of `scoring` whose metric is optimised; None for the held-out loss."""
+        """The task of `scoring` whose metric is optimised; None for the validation loss."""
         return self.objective.rpartition(":")[0] or None
 
     @property
     def metric(self) -> str | None:
-        """The metric of `task` that is optimised; None for the held-out loss."""
+        """The metric of `task` that is optimised; None for the validation loss."""
         return None if self.task is None else self.objective.rpartition(":")[2]
 
 

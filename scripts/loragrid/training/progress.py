@@ -57,7 +57,8 @@ class Progress:
 
     `evaluations`: measurements of the held-out loss, at equal parts of the updates. `keep_at`:
     shares of the updates, below 1, after which weights are kept. `on_heldout_loss(step, loss)` is
-    called after each measurement and may raise, as the search does to prune a trial.
+    called after each measurement and may raise, as the search does to prune a trial. `rows_name`:
+    what messages call the rows that the loss is measured on.
     `saving_seconds` and `evaluating_seconds` are those of this session.
     """
 
@@ -71,6 +72,7 @@ class Progress:
     stop: StopSignals
     keep_at: tuple[float, ...] = ()
     on_heldout_loss: Callable[[int, float], None] | None = None
+    rows_name: str = "held-out"
     totals: Totals = field(default_factory=Totals)
     stop_reason: str | None = None
     saving_seconds: float = 0.0
@@ -160,7 +162,7 @@ class Progress:
         self._step_began = time.monotonic()
         self.report(final=step >= self.planned_steps)
         if not math.isfinite(loss):
-            raise Diverged(step, f"the held-out loss became {loss}")
+            raise Diverged(step, f"the {self.rows_name} loss became {loss}")
         if self.on_heldout_loss is not None:
             self.on_heldout_loss(step, loss)
 
@@ -217,7 +219,7 @@ class Progress:
             per_update = self.session_seconds() / self.updates_in_session
             remaining = f"{per_update * (self.planned_steps - self.totals.step):.0f} s left"
         parts = [f"[{self.run}] step {self.totals.step}/{self.planned_steps}"]
-        for kind, name in (("train", "loss"), ("heldout", "held-out")):
+        for kind, name in (("train", "loss"), ("heldout", self.rows_name)):
             row = self.losses.last(kind)
             if row is not None:
                 parts.append(f"{name} {row.loss:.4f}")

@@ -47,14 +47,14 @@ def loss_history(trials: list[TrialLine]) -> "Figure":
             bests.append(best)
     axes.step(numbers, bests, where="post", color=COLOURS["s1"], linewidth=1.2)
     axes.set_xlabel("trial")
-    axes.set_title("Held-out loss where each trial ended")
+    axes.set_title("Validation loss where each trial ended")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(axis="x", visible=False)
     return figure
 
 
 def trial_loss_curves(trials: list[TrialLine]) -> "Figure":
-    """Held-out loss against tokens; pruned trials end early, in grey."""
+    """Validation loss against tokens; pruned trials end early, in grey."""
     figure = new_figure(3.0)
     axes = figure.subplots()
     _limit_losses(axes, [loss for trial in trials for loss in trial.losses])
@@ -70,7 +70,7 @@ def trial_loss_curves(trials: list[TrialLine]) -> "Figure":
         _draw_end(axes, trial.tokens[-1], trial)
     axes.set_xlim(left=0)
     axes.set_xlabel("tokens seen in the trial")
-    axes.set_title("Held-out loss, nats per token")
+    axes.set_title("Validation loss, nats per token")
     axes.xaxis.set_major_formatter(lambda value, _: thousands(value))
     axes.grid(axis="x", visible=False)
     return figure

@@ -25,7 +25,9 @@ def draw_search_figures(material: Material, figures: PageFigures) -> None:
     with matplotlib_style():
         if found["objective"]["task"] is None:
             history = search_charts.loss_history(trials)
-            figures.add("tune_history", history, "Held-out loss where each trial ended, in order, and the best so far")
+            figures.add(
+                "tune_history", history, "Validation loss where each trial ended, in order, and the lowest so far"
+            )
         elif any(trial.complete for trial in trials):
             name = objective_name(found)
             higher = found["objective"]["higher_is_better"]
@@ -34,7 +36,7 @@ def draw_search_figures(material: Material, figures: PageFigures) -> None:
         figures.add(
             "tune_curves",
             search_charts.trial_loss_curves(trials),
-            "Held-out loss of each trial against tokens",
+            "Validation loss of each trial against tokens",
         )
         axes = [
             (axis_name(name), _axis_marks(name, values)) for name, values in found["settings"]["parameters"].items()
@@ -55,7 +57,7 @@ def _trial_lines(found: Mapping[str, Any]) -> list[TrialLine]:
     return [
         TrialLine(
             number=row["slot"],
-            # A measurement: part of the budget, updates, tokens, held-out loss.
+            # A measurement: part of the budget, updates, tokens, validation loss.
             tokens=[tokens for _, _, tokens, _ in row["curve"]],
             losses=[loss for _, _, _, loss in row["curve"]],
             value=row["value"],

@@ -35,7 +35,7 @@ def objective_name(found: dict[str, Any]) -> str:
     """What the search optimises, as words."""
     task, metric = found["objective"]["task"], found["objective"]["metric"]
     if task is None:
-        return "held-out loss"
+        return "validation loss"
     # A task file is named by its path.
     return f"{plain_name(PurePath(task).stem)}: {plain_name(metric)}"
 
@@ -45,48 +45,28 @@ def search_setup(grid_budget: Budget, found: dict[str, Any]) -> str:
     settings = found["settings"]
     unit, amount = next(iter(settings["budget"].items()))
     names = listed([axis_name(name) for name in settings["parameters"]])
-    rows = "all held-out rows"
-    if settings["heldout_rows"] is not None:
-        rows = plural(settings["heldout_rows"], "held-out row")
+    chosen = found["chosen_on"]
     equal = f"Trials have equal {unit}, not equal tokens: a trial with a larger batch has seen more text."
     if unit == "tokens":
         equal = "Trials are compared at equal tokens."
     trials, parts = plural(settings["trials"], "trial"), plural(settings["evaluations"], "equal part")
     text = (
         f"{trials} over {names}. Each trains for {whole(amount)} {unit} (a run of the grid: "
-        f"{whole(grid_budget.amount)} {grid_budget.unit}) with the grid’s data and code. Its "
-        f"held-out loss is measured on {rows} after each of {parts}. {equal}"
+        f"{whole(grid_budget.amount)} {grid_budget.unit}) with the grid’s code, on "
+        f"{plural(chosen['training'], 'training row')}. Its loss is measured after each of {parts} on "
+        f"{plural(chosen['validation'], 'validation row')}: training rows that are set aside for the search. "
+        f"No trial sees the held-out rows. {equal}"
     )
     if found["objective"]["task"] is not None:
         side = "highest" if found["objective"]["higher_is_better"] else "lowest"
         text += (
             f" The search looks for the {side} value of “{objective_name(found)}”, which is scored at the end of "
-            "a trial; trials are pruned by their held-out loss."
+            f"a trial on {plural(chosen['items'], 'item')} that the final scores do not use; trials are pruned by "
+            "their validation loss."
         )
     if "method" in settings["parameters"]:
         text += " A setting that a trial’s method does not have is not drawn."
     return text
-
-
-def earlier_runs_text(found: dict[str, Any], schedule: str) -> str:
-    """The finished runs of the grid that the search began with; empty without any.
-
-    `schedule`: the base case's.
-    """
-    runs = found["earlier_runs"]
-    if not runs:
-        return ""
-    unit, amount = next(iter(found["settings"]["budget"].items()))
-    text = (
-        f"The sampler began with {plural(len(runs), 'finished run')} of the grid, "
-        f"by {'its' if len(runs) == 1 else 'their'} held-out loss after {whole(amount)} {unit}. "
-    )
-    if not schedule.startswith("constant"):
-        text += (
-            "There a run’s schedule has lowered the learning rate less than at a trial’s end, so its loss is higher "
-            "than a trial’s, most at high rates: the sampler began with a bias towards low ones. "
-        )
-    return f"{text}Such runs are neither trials nor winners."
 
 
 def search_outcome(found: dict[str, Any]) -> str:
@@ -122,24 +102,33 @@ def search_caveats(found: dict[str, Any]) -> list[str]:
         return [drawn, "No trial completed, so there is no winner."]
     place = "the best" if best["place_at_first"] == 1 else f"number {best['place_at_first']}"
     first = _beside_median(found["median_first_loss"], best["first_loss"])
-    complete = plural(found["outcomes"]["complete"], "complete trial")
-    final = f"the best of {complete}"
-    if found["median_complete_value"] is not None:
-        final = f"{_beside_median(found['median_complete_value'], best['value'])} of {complete}"
-    value = f"final loss was {number(best['loss'], 4)}"
-    if found["objective"]["task"] is not None:
-        value = f"value of “{objective_name(found)}” was {number(best['value'], 4)}"
     measured = plural(best["measured"], "trial")
-    chosen = "its loss on held-out rows, so that loss is a little too good"
-    if found["objective"]["task"] is not None:
-        chosen = "its score on a task of this page, so that score is a little too good"
     return [
         drawn,
-        f"At the first measurement, which {measured} reached, the later winner was {place} of "
-        f"them, {first}. Its {value}, {final}.",
-        "Short trials favour high learning rates, because their loss falls fastest at first. The "
-        f"winner was chosen by {chosen}. Its run at the full budget is the test that counts.",
+        f"At the first measurement, which {measured} reached, the later winner was {place} of them, {first}.",
+        _best_of_many(found),
+        "Short trials favour high learning rates, because their loss falls fastest at first. All trials have one seed.",
     ]
+
+
+def _best_of_many(found: dict[str, Any]) -> str:
+    """The winner's value as the extreme of many, and what the page claims from instead."""
+    best, chosen, complete = found["best"], found["chosen_on"], found["outcomes"]["complete"]
+    side, rows = "lowest", plural(chosen["validation"], "validation row")
+    if found["objective"]["higher_is_better"]:
+        side = "highest"
+    if found["objective"]["task"] is not None:
+        rows = f"{plural(chosen['items'], 'item')} that the final scores do not use"
+    text = f"The winner’s {objective_name(found)} was {number(best['value'], 4)}, on {rows}."
+    if complete > 1:
+        text = f"{text.removesuffix('.')}: the {side} of {plural(complete, 'complete trial')}"
+        if found["median_complete_value"] is not None:
+            text += f", {_beside_median(found['median_complete_value'], best['value'])}"
+        text += f". The {side} of several values owes part of its lead to chance."
+    return (
+        f"{text} No finding of this page uses it: what counts is the winner’s own run, trained on all training rows "
+        "at the full budget and scored on rows and items that the search never saw."
+    )
 
 
 def _beside_median(median: float, loss: float) -> str:

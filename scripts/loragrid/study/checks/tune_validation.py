@@ -12,7 +12,7 @@ from loragrid.study.checks.point_validation import check_point
 from loragrid.study.expressions import EXPRESSIONS
 from loragrid.study.methods import METHODS, has_setting
 from loragrid.study.schema import one_of, study_error
-from loragrid.study.sections import HELDOUT_LOSS
+from loragrid.study.sections import HELDOUT_LOSS, VALIDATION_LOSS
 
 Space = Mapping[str, Mapping[str, Any]]
 
@@ -80,15 +80,14 @@ def _corners(base: Mapping[str, Any], space: Space) -> Iterator[dict[str, Any]]:
 
 
 def _check_objective(objective: str, scoring: Mapping[str, Any], path: Path) -> None:
-    if objective == HELDOUT_LOSS:
+    if objective == VALIDATION_LOSS:
         return
     task = objective.rpartition(":")[0]
     if task == HELDOUT_LOSS:
-        raise study_error(
-            path, "tune.objective", f"a metric of the held-out loss ({objective})", fix=f"write {HELDOUT_LOSS}"
-        )
+        problem = f"a metric of the held-out rows, which no search may use ({objective})"
+        raise study_error(path, "tune.objective", problem, fix=f"write {VALIDATION_LOSS}")
     tasks = [name for name in (*scoring["target"], *scoring["retention"]) if name != HELDOUT_LOSS]
     if task not in tasks:
         problem = f"not a task of scoring ({task!r})"
-        fix = one_of([HELDOUT_LOSS, *(f"{name}:METRIC" for name in tasks)])
+        fix = one_of([VALIDATION_LOSS, *(f"{name}:METRIC" for name in tasks)])
         raise study_error(path, "tune.objective", problem, fix=fix)

@@ -54,7 +54,7 @@ def search_settings(study: Study) -> dict[str, Any]:
     kept = (
         "budget",
         "evaluations",
-        "heldout_rows",
+        "validation_rows",
         "sampler",
         "seed",
         "startup_trials",

@@ -11,7 +11,7 @@ from loragrid.study.grid import SEARCHED, Cell
 from loragrid.study.search.search_point import at_point, cell_at, settings_sha256
 from loragrid.study.study_file import Study
 
-SCHEMA = 4  # version of tune.json
+SCHEMA = 5  # version of tune.json
 HEAD = """# The best setting of the search of study {name}: a complete study of one run at the grid's full budget.
 # Written by the tune stage. Copy it to config/studies/ to keep it.
 """
