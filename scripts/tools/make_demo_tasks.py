@@ -57,7 +57,9 @@ def plan_items(*, items: int, seed: int) -> list[dict]:
             request, rng.choice(EVALUATION_WORDINGS), rng.choice(EVALUATION_DETAILS), words=rng.random() < 0.25
         )
         if prompt not in rows:
-            rows[prompt] = {"id": f"plan-{len(rows):03d}", "prompt": prompt, **asdict(request)}
+            # What is scored is whether weeks and days are right, so items that ask for the same are one cluster.
+            asked = f"{request.weeks} weeks, {request.days_per_week} days"
+            rows[prompt] = {"id": f"plan-{len(rows):03d}", "prompt": prompt, **asdict(request), "asked": asked}
     return list(rows.values())
 
 
