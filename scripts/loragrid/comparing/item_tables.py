@@ -8,9 +8,13 @@ import numpy as np
 
 from loragrid.errors import UserError, first_line
 from loragrid.records.outcomes import Outcome
+from loragrid.study.sections import HELDOUT_LOSS
 
-# Metric → metric that weighs its items: a mean loss is per token, so long rows count more.
-WEIGHTS = {"loss": "loss_tokens"}
+BITS_PER_BYTE = "bits_per_byte"
+# The key of the held-out loss in bits per byte, beside those of the tasks.
+LOSS_BY_BYTE = f"{HELDOUT_LOSS}:{BITS_PER_BYTE}"
+# Metric → metric that weighs its items: a mean loss is per token or byte, so long rows count more.
+WEIGHTS = {"loss": "loss_tokens", BITS_PER_BYTE: "target_bytes"}
 # Between task and metric in a key: a control character that neither name can hold.
 SEPARATOR = "\x1f"
 
@@ -53,10 +57,13 @@ class ItemTable:
 def load_items(results: Path, outcomes: list[Outcome]) -> dict[str, ItemTable]:
     """Task → table of its primary metric, in the study's order, for every task with a score.
 
+    After them under `LOSS_BY_BYTE` the held-out loss in bits per byte, if any subject has it. Its
+    items are rows of one text: a row of which two tokenizers kept different parts is two items.
     Raises `UserError` when an items file cannot be read.
     """
     scored = [outcome for outcome in outcomes if outcome.status == "scored"]
     found: dict[str, dict[str, Any]] = {}
+    by_byte: dict[str, Any] = {"metric": BITS_PER_BYTE, "higher": False, "parts": {}}
     for outcome in scored:
         frame = _read_parquet(results / "score" / outcome.subject / "items.parquet")
         for task, score in outcome.score.tasks.items():
@@ -68,6 +75,11 @@ def load_items(results: Path, outcomes: list[Outcome]) -> dict[str, ItemTable]:
             # A subject scored by another metric (an older record) cannot be compared on this task.
             if known["metric"] == score.primary_metric:
                 known["parts"][outcome.subject] = _values(frame, task, score.primary_metric)
+            if task == HELDOUT_LOSS and BITS_PER_BYTE in score.metrics:
+                by_byte["parts"][outcome.subject] = _values_of_texts(frame)
+                by_byte["group"] = score.group
+    if by_byte["parts"]:
+        found[LOSS_BY_BYTE] = by_byte
     return {task: _table(task, **known) for task, known in found.items()}
 
 
@@ -117,6 +129,20 @@ def _values(frame: dict[str, Any], task: str, metric: str) -> dict[str, Any]:
         _, found, _, _ = frame.get(f"{task}{SEPARATOR}{WEIGHTS[metric]}", empty)
         weights = found if len(found) == len(values) else None
     return {"items": items, "values": values, "clusters": clusters, "requests": requests, "weights": weights}
+
+
+def _values_of_texts(frame: dict[str, Any]) -> dict[str, Any]:
+    """The held-out rows by number and digest of the target text, with their bits per byte."""
+    found = _values(frame, HELDOUT_LOSS, BITS_PER_BYTE)
+    names = [f"{row}{SEPARATOR}{text}" for row, text in zip(found["items"], found["requests"])]
+    # Rows with equal replies answer different prompts.
+    nothing = np.full(len(names), None)
+    return found | {"items": np.array(names, dtype=object), "clusters": nothing, "requests": nothing}
+
+
+def rows_in(table: ItemTable) -> int:
+    """The number of held-out rows in the table of `LOSS_BY_BYTE`."""
+    return len({item.partition(SEPARATOR)[0] for item in table.items})
 
 
 def _table(task: str, *, group: str, metric: str, higher: bool | None, parts: dict[str, dict[str, Any]]) -> ItemTable:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from loragrid.comparing.comparisons import settings_of, versus_base, versus_precision
 from loragrid.comparing.designs.axis_effects import Comparability, versus_base_case
 from loragrid.comparing.designs.axis_pairs import axis_values
-from loragrid.comparing.measures import measures_of, spreads_of
+from loragrid.comparing.measures import loss_by_byte, measures_of, spreads_of
 from loragrid.comparing.study_results import JudgedTables, StudyResults
 from loragrid.comparing.terms import Terms
 from loragrid.comparing.verdicts import as_table, judge
@@ -15,13 +15,16 @@ def judge_results(results: StudyResults, terms: Terms) -> JudgedTables:
     """Make all comparisons, and judge them in their families."""
     study, outcomes = results.study, results.outcomes
     measures = measures_of(results.tables, results.target)
-    spreads = spreads_of(measures, [[run.subject for run in members] for members in settings_of(outcomes)])
+    settings = [[run.subject for run in members] for members in settings_of(outcomes)]
+    spreads = spreads_of(measures, settings)
+    by_byte = loss_by_byte(results.loss_by_byte) if results.loss_by_byte else None
+    axis_spreads = spreads if by_byte is None else spreads | spreads_of([by_byte], settings)
     axes = axis_values(outcomes, study)
     # An upper bound of any family: every setting and every axis value on every measure.
-    terms = replace(terms, comparisons=max(1, (len(settings_of(outcomes)) + len(axes)) * len(measures)))
+    terms = replace(terms, comparisons=max(1, (len(settings) + len(axes)) * len(measures)))
     tables = [
         versus_base(outcomes, measures, spreads, terms),
-        versus_base_case(outcomes, measures, spreads, terms, Comparability(study, results.heldout)),
+        versus_base_case(outcomes, measures, axis_spreads, terms, Comparability(study, results.heldout, by_byte)),
         versus_precision(study, outcomes, measures, terms),
     ]
     families = judge([row for rows in tables for row in rows], {m.name: m for m in measures}, terms)

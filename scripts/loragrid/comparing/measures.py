@@ -54,6 +54,11 @@ def _mean(table: ItemTable, subject: str) -> float:
     return float(np.average(values[mask], weights=table.weights_of(subject, mask)))
 
 
+def loss_by_byte(table: ItemTable) -> Measure:
+    """The held-out loss in bits per byte; `judge_results` uses it where losses per token do not compare."""
+    return Measure(table.task, table.group, table.metric, EXPLORATORY, False, "plain", (table,))
+
+
 def measures_of(tables: Mapping[str, ItemTable], target: str | None) -> list[Measure]:
     """Every task, and after them the pooled retention if any retention task is a share of right answers."""
     measures = [

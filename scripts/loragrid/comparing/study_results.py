@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from loragrid.comparing.item_tables import ItemTable, load_items
+from loragrid.comparing.item_tables import LOSS_BY_BYTE, ItemTable, load_items
 from loragrid.comparing.measures import Measure, Spreads
 from loragrid.comparing.terms import Terms
 from loragrid.records.outcomes import Outcome, collect, data_cards
@@ -20,7 +20,8 @@ class StudyResults:
     """A study's results.
 
     `folder` is where they are, `outcomes` those of every run and base, `tables` the items by task,
-    and `heldout` maps a data id to the fingerprint of its held-out tokens.
+    `loss_by_byte` those of the held-out loss in bits per byte, and `heldout` maps a data id to the
+    fingerprint of its held-out tokens.
     """
 
     study: Study
@@ -28,6 +29,7 @@ class StudyResults:
     outcomes: list[Outcome]
     tables: dict[str, ItemTable]
     heldout: dict[str, str]
+    loss_by_byte: ItemTable | None = None
 
     @property
     def target(self) -> str | None:
@@ -64,4 +66,6 @@ def read_results(study: Study, folder: Path) -> StudyResults:
     cards = data_cards(study, folder).items()
     heldout = {data: card["heldout_fingerprint"] for data, card in cards if card.get("heldout_fingerprint")}
     along = [part for outcome in outcomes for part in outcome.along]
-    return StudyResults(study, folder, outcomes, load_items(folder, [*outcomes, *along]), heldout)
+    tables = load_items(folder, [*outcomes, *along])
+    loss_by_byte = tables.pop(LOSS_BY_BYTE, None)
+    return StudyResults(study, folder, outcomes, tables, heldout, loss_by_byte)

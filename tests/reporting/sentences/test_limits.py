@@ -44,6 +44,12 @@ def test_reason(row: dict, text: str) -> None:
 def test_not_comparable() -> None:
     found = {"code": "loss_across_tokenizers", "models": ["gemma-s", "llama-s"]}
     assert not_comparable_sentence(found).startswith("Losses across gemma-s and llama-s: ")
+    assert not_comparable_sentence(found | {"rows": 80, "rows_total": 80}).endswith(
+        "The model axis compares them in bits per byte of the replies, on all 80 held-out rows."
+    )
+    assert not_comparable_sentence(found | {"rows": 78, "rows_total": 80}).endswith(
+        "bits per byte of the replies, on the 78 of 80 held-out rows that all keep whole."
+    )
     found = {"code": "unequal_training_tokens", "axis": "batch", "value": "4x8", "token_ratio": 0.5}
     assert not_comparable_sentence(found).startswith(
         "Batch 4×8 with the base case: its runs saw 0.50 times the base case’s tokens."

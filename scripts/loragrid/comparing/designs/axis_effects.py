@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from loragrid.comparing.comparisons import side_of
-from loragrid.comparing.contrasts import contrast_row, level_of
+from loragrid.comparing.contrasts import Place, contrast_row, level_of
 from loragrid.comparing.designs.axis_pairs import Pair, axis_values
 from loragrid.comparing.designs.data_sizes import same_but_for_rows
+from loragrid.comparing.item_tables import rows_in
 from loragrid.comparing.measures import Measure, Spreads
 from loragrid.comparing.terms import Terms
 from loragrid.records.outcomes import Outcome
@@ -27,11 +28,13 @@ OTHER_LOSS_TOKENS = "loss_on_other_tokens"
 class Comparability:
     """What decides whether runs may be compared.
 
-    `heldout` maps a data id to the fingerprint of its held-out tokens.
+    `heldout` maps a data id to the fingerprint of its held-out tokens. `by_byte`: the measure that
+    takes the place of losses on different tokens, or None.
     """
 
     study: Study
     heldout: Mapping[str, str]
+    by_byte: Measure | None = None
 
 
 def versus_base_case(
@@ -40,8 +43,9 @@ def versus_base_case(
     """One row per axis value and measure: the score with that value minus the base case's.
 
     Seeds of a setting are averaged item by item, and so are the pairs of a factorial grid. Losses on
-    different tokens are not compared, nor are runs trained on different numbers of tokens unless the
-    study asks for them; such a row has a `reason` instead of a test.
+    different tokens are compared in bits per byte, on the rows of which all runs have the same text.
+    Runs trained on different numbers of tokens are not compared unless the study asks for them; such
+    a row has a `reason` instead of a test.
     """
     rows = []
     for value in axis_values(outcomes, where.study):
@@ -77,8 +81,20 @@ def _axis_row(
         if not head["equal_tokens"]:
             return untested | {"reason": UNEQUAL_TOKENS}
         if measure.metric == "loss" and not all(_same_tokens(pair, where.heldout) for pair in pairs):
-            return untested | {"reason": OTHER_LOSS_TOKENS}
+            return _row_by_byte(measure, places, spreads, terms, where) or untested | {"reason": OTHER_LOSS_TOKENS}
     return contrast_row(measure, places, spreads, terms)
+
+
+def _row_by_byte(
+    loss: Measure, places: list[Place], spreads: Spreads, terms: Terms, where: Comparability
+) -> dict[str, Any] | None:
+    """The row of a held-out loss in bits per byte; None without these scores (an older score)."""
+    measure = where.by_byte
+    subjects = [subject for place in places for side in place for subject in side.subjects]
+    if measure is None or measure.lacks(subjects) is not None:
+        return None
+    row = contrast_row(measure, places, spreads, terms) | {"task": loss.name, "family": loss.family}
+    return row | {"items_total": rows_in(measure.tables[0])}
 
 
 def _token_ratio(pairs: list[Pair]) -> float | None:

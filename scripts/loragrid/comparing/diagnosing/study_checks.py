@@ -14,6 +14,7 @@ import pandas as pd
 
 from loragrid.comparing.diagnosing.causes import Cause, stops
 from loragrid.comparing.diagnosing.run_evidence import answer_measures
+from loragrid.comparing.item_tables import BITS_PER_BYTE
 from loragrid.comparing.study_results import StudyResults
 from loragrid.comparing.terms import Terms
 from loragrid.models.shape import find_config
@@ -141,6 +142,17 @@ def _row_digests(path: Path) -> set[bytes]:
     return digests
 
 
+def _rows_by_byte(axes: pd.DataFrame) -> dict[str, int]:
+    """On how many of how many held-out rows models were compared in bits per byte; empty if none was."""
+    if "metric" not in axes:
+        return {}
+    rows = axes[axes["metric"] == BITS_PER_BYTE]
+    if rows.empty:
+        return {}
+    fewest = rows.loc[rows["items"].idxmin()]
+    return {"rows": int(fewest["items"]), "rows_total": int(fewest["items_total"])}
+
+
 def not_comparable(outcomes: list[Outcome], heldout: dict[str, str], axes: pd.DataFrame) -> list[dict[str, Any]]:
     """What the report must not compare: a code each, with the models or axis value concerned."""
     runs = [o for o in outcomes if o.record]
@@ -148,7 +160,8 @@ def not_comparable(outcomes: list[Outcome], heldout: dict[str, str], axes: pd.Da
     if len({o.record.steps for o in runs}) > 1:
         found.append({"code": "training_loss_over_unequal_updates"})
     if len({heldout.get(o.cell.data, o.cell.data) for o in runs}) > 1:
-        found.append({"code": "loss_across_tokenizers", "models": sorted({o.model for o in runs})})
+        models = sorted({o.model for o in runs})
+        found.append({"code": "loss_across_tokenizers", "models": models} | _rows_by_byte(axes))
     if "equal_tokens" not in axes:
         return found
     unequal = axes[~axes["equal_tokens"].astype(bool)]

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from loragrid.formatting import listed, number, plain_name, plural, visible
+from loragrid.formatting import listed, number, plain_name, plural, visible, whole
 from loragrid.setting_texts import axis_name, axis_value
 
 # What runs can differ in beside the axes: code of compare → words.
@@ -50,7 +50,13 @@ def not_comparable_sentence(found: dict[str, Any]) -> str:
         )
     if found["code"] == "loss_across_tokenizers":
         models = listed([visible(model) for model in found["models"]])
-        return f"Losses across {models}: their tokenizers or templates differ, so a token is not the same unit in each."
+        text = f"Losses across {models}: their tokenizers or templates differ, so a token is not the same unit in each."
+        if "rows" not in found:
+            return text
+        rows = f"all {whole(found['rows'])} held-out rows"
+        if found["rows"] < found["rows_total"]:
+            rows = f"the {whole(found['rows'])} of {whole(found['rows_total'])} held-out rows that all keep whole"
+        return f"{text} The model axis compares them in bits per byte of the replies, on {rows}."
     axis, ratio = found["axis"], number(found["token_ratio"], 2)
     value = f"{axis_name(axis).capitalize()} {axis_value(axis, found['value'])}"
     return (
