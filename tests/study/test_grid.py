@@ -229,3 +229,19 @@ def test_names_are_safe_and_at_most_80_characters(study: Study) -> None:
 )
 def test_learning_rates_have_one_short_name(value: float, name: str) -> None:
     assert scientific(value) == name
+
+
+def test_an_arm_may_have_seeds_of_its_own(study: Study) -> None:
+    more = with_grid(study, arm_seeds=[{"arm": {"rank": 64}, "seeds": [1, 3407, 2]}])
+    added = [cell for cell in more.cells if cell.run not in runs(study)]
+    assert set(runs(study)) < set(runs(more))
+    assert [(cell.arm, cell.settings.seed) for cell in added] == [({"rank": 64}, 1), ({"rank": 64}, 2)]
+    seeded = with_axes(study, **AXES | {"seed": [3407, 1]})
+    assert {cell.run for cell in added} & set(runs(seeded)) == {added[0].run}  # the same run either way
+
+
+def test_seeds_of_an_arm_that_the_grid_does_not_have_are_refused(tmp_path: Path) -> None:
+    from tests.fixtures import synthetic
+
+    with pytest.raises(UserError, match=r"grid\.arm_seeds\[0\]\.arm: not an arm of the grid \(rank 65\)\. Fix: name "):
+        synthetic.make_study(tmp_path, grid={"arm_seeds": [{"arm": {"rank": 65}, "seeds": [1]}]})

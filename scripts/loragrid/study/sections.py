@@ -98,7 +98,8 @@ class AdoptedAdapter(Section):
 class Grid(Section):
     """The design, the values of each axis, and arms that depart in several settings.
 
-    `axes`: setting → values; `tied`: what departs in each arm; `cells`: the same by name.
+    `axes`: setting → values; `tied`: what departs in each arm; `cells`: the same by name; `arm_seeds`:
+    "arm", what departs in it, and its further "seeds".
     """
 
     design: str
@@ -106,6 +107,7 @@ class Grid(Section):
     tied: tuple[Mapping[str, Any], ...]
     cells: Mapping[str, Mapping[str, Any]]
     base_case_seeds: tuple[int, ...]
+    arm_seeds: tuple[Mapping[str, Any], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
