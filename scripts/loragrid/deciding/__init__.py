@@ -1,1 +1,1 @@
-"""What would decide the questions that a study leaves open, and what it would cost."""
+"""What would decide the questions that a study leaves open: how likely each way closes one, and what it costs."""
