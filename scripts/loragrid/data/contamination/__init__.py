@@ -1,0 +1,1 @@
+"""Contamination: items of scoring tasks whose text is also in the training rows."""

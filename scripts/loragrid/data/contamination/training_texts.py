@@ -1,0 +1,59 @@
+"""The texts of a prepared data set's training rows, read again from their sources."""
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from loragrid.data.conversation_formats import to_conversation
+from loragrid.data.sources import Source, open_source
+from loragrid.errors import UserError, first_line
+from loragrid.study.sections import DataSource
+from loragrid.study.study_file import Study
+
+
+def training_texts(study: Study, folder: Path, card: dict[str, Any]) -> Iterator[tuple[int, str]]:
+    """(Row number in the set, text) of every row in `folder`/train.parquet, one after the other.
+
+    A text is that of all turns, whole: it is taken from the source and not from the tokens, where a
+    template's words stand between the turns and long rows are cut. Raises `UserError` if the rows
+    cannot be read, or if a source is no longer the one in the data card.
+    """
+    numbers = _row_numbers(folder / "train.parquet")
+    for part in card["sources"]:
+        before = part["first_row"] - 1
+        with tempfile.TemporaryDirectory() as temporary:
+            source = _open_again(study.data[part["set"]].source, part["source"], Path(temporary))
+            for number, row in source.rows():
+                if before + number in numbers:
+                    messages = to_conversation(row, part["format"]).messages
+                    yield before + number, "\n".join(message["content"] for message in messages)
+
+
+def _row_numbers(parquet: Path) -> set[int]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        table = pyarrow.parquet.read_table(parquet, columns=["row"], use_threads=False)
+        return set(table.column("row").to_pylist())
+    except (OSError, pyarrow.ArrowException, KeyError) as error:
+        raise UserError(
+            f"{parquet}: not readable as a tokenised data set ({first_line(error)}). Fix: run prepare_data again."
+        ) from None
+
+
+def _open_again(source: DataSource, described: dict[str, Any], folder: Path) -> Source:
+    """The source as the data card describes it; a generator writes its rows to `folder`."""
+    if described.get("commit"):
+        # A branch may have moved on since the rows were prepared.
+        source = replace(source, revision=described["commit"])
+    opened = open_source(source, folder=folder)
+    for key in ("sha256", "commit"):
+        if opened.description.get(key) != described.get(key):
+            raise UserError(
+                f"data {opened.name}: the rows have changed since they were prepared "
+                f"({key} {opened.description.get(key)}). Fix: run prepare_data again."
+            )
+    return opened
