@@ -18,6 +18,7 @@ from typing import Any
 
 import pandas as pd
 
+from loragrid.comparing.contamination import contamination
 from loragrid.comparing.designs.along_runs import along_runs
 from loragrid.comparing.designs.interactions import interactions
 from loragrid.comparing.designs.learning_curves import learning_curves
@@ -48,6 +49,7 @@ def compare(*, study: Study, results: Path, out: Path) -> dict[str, Any]:
         **diagnoses.summary,
         **curves_and_interactions(found, judged),
         "scorecard": scorecard(cells_of(found, judged)),
+        "contamination": contamination(found, terms.confidence),
         "code": code_digest("compare"),
     }
     write_table(out / "runs.csv", pd.DataFrame(subject_rows(found.outcomes, diagnoses.columns)))

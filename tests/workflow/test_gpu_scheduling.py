@@ -23,8 +23,8 @@ stage, out = Path(__file__).stem, Path(options["--out"])
 name = options.get("--run") or options.get("--subject") or options.get("--data") if stage in {stages} else stage
 began = time.time()
 time.sleep({seconds} if stage in ("train", "score") else 0)
-file = out if stage == "report" else out / {{"prepare_data": "card", "train": "record"}}.get(stage, stage)
-file = file if stage == "report" else file.with_name(file.name + ".json")
+file = out / ({{"prepare_data": "card", "train": "record"}}.get(stage, stage) + ".json")
+file = out if stage in ("report", "find_contamination") else file
 file.parent.mkdir(parents=True, exist_ok=True)
 file.write_text("{{}}")
 if stage == "report":
@@ -34,7 +34,7 @@ with open("times.jsonl", "a") as log:
     log.write(json.dumps([stage, name, began, time.time()]) + "\\n")
 """
 
-STAGES = ("prepare_data", "train", "score", "compare", "report")
+STAGES = ("prepare_data", "find_contamination", "train", "score", "compare", "report")
 
 
 def run_fake(folder: Path, *arguments: str, seconds: float) -> list[tuple[str, str, float, float]]:

@@ -22,7 +22,8 @@ pytestmark = pytest.mark.usefixtures("warm")
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, toy_llama: Path) -> Checkout:
     checkout = Checkout(tmp_path_factory.mktemp("checkout"), toy_llama)
-    assert checkout.planned() == {"prepare_data": 1, "train": 2, "score": 2, "score_base": 1, "compare": 1, "report": 1}
+    jobs = {"prepare_data": 1, "find_contamination": 1, "train": 2, "score": 2, "score_base": 1}
+    assert checkout.planned() == jobs | {"compare": 1, "report": 1}
     done = checkout.snakemake()
     assert done.returncode == 0, done.stderr[-3000:]
     return checkout
@@ -77,6 +78,16 @@ def test_one_more_learning_rate_trains_and_scores_one_more_run(finished: Checkou
     after["grid"]["axes"]["learning_rate"].append(3.0e-3)
     finished.write(after)
     assert finished.planned() == {"train": 1, "score": 1, "compare": 1, "report": 1}
+    finished.write(before)
+
+
+@pytest.mark.slow
+def test_one_more_task_is_scored_and_looked_for_in_the_rows_and_trains_nothing(finished: Checkout) -> None:
+    before = finished.settings
+    after = finished.settings
+    after["scoring"]["retention"].append("world_lists")
+    finished.write(after)
+    assert finished.planned() == {"find_contamination": 1, "score": 2, "score_base": 1, "compare": 1, "report": 1}
     finished.write(before)
 
 

@@ -1,11 +1,13 @@
 # Compare: every run against its untrained base, item by item, and every axis against the base case.
-# in:  the score record of every base, run (along its budget too) and adopted adapter; the runs' records, undeclared
+# in:  the score record of every base, run (along its budget too) and adopted adapter; the contamination of every data set that
+#      is trained on; the runs' records, undeclared
 # out: results/{study}/compare/: runs.csv, comparisons.csv, axes.csv, and compare.json, written last
 
 
 rule compare:
     input:
         scores=lambda wildcards: JOBS.score_files(winner(), partial=OPTIONS.partial),
+        contamination=JOBS.contamination_files(partial=OPTIONS.partial),
     output:
         comparison="<results>/compare/compare.json",
     log:

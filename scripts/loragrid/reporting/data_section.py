@@ -4,6 +4,7 @@ from typing import Any
 
 from loragrid.formatting import as_sentence, visible, whole
 from loragrid.records.outcomes import data_failure
+from loragrid.reporting.contamination_section import contamination_facts
 from loragrid.reporting.page import Material
 
 
@@ -11,7 +12,8 @@ def data_facts(material: Material) -> dict[str, Any]:
     """`names` of the data sets, and `facts` with one text if all agree, else one per data set.
 
     `dropped` holds (reason, count, first row numbers, names of the data sets if not all), `notes`
-    the cards' remarks as sentences, `sets` each one's data set and model.
+    the cards' remarks as sentences, `sets` each one's data set and model, `contamination` the items
+    that are also in the training rows.
     """
     cards = material.cards
     by_card = [_facts(card, _filters(material, card)) for card in cards.values()]
@@ -27,6 +29,7 @@ def data_facts(material: Material) -> dict[str, Any]:
         "facts": facts,
         "dropped": _dropped(cards),
         "notes": _notes(cards),
+        "contamination": contamination_facts(material),
     }
 
 

@@ -34,6 +34,7 @@ from pathlib import Path
 # report.
 LIBRARIES = {
     "prepare_data": ("transformers", "pyarrow.parquet"),
+    "find_contamination": ("datasets", "pyarrow.parquet", "lm_eval.tasks"),
     "train": ("datasets", "transformers.models.auto.modeling_auto", "peft", "trl.trainer.sft_trainer"),
     "score": (
         *("datasets", "pandas", "pyarrow.parquet", "transformers.models.auto.modeling_auto", "peft"),

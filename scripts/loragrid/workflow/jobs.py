@@ -13,8 +13,10 @@ from loragrid.runtime.atomic_files import sha256_file, sha256_json
 from loragrid.study.grid import Cell
 from loragrid.study.run_names import run_of, subject_at
 from loragrid.study.search.search_point import settings_sha256
-from loragrid.study.study_file import Study
 from loragrid.study.search.winner import winner_cell
+from loragrid.study.sections import HELDOUT_LOSS
+from loragrid.study.study_file import Study
+from loragrid.study.training_sets import training_sets
 
 
 class Jobs:
@@ -110,6 +112,16 @@ class Jobs:
             subjects += [run, *(subject_at(run, share) for share in self.study.scoring.at if share < 1)]
         subjects += self.study.adopted
         files = [f"{self.results}/score/{subject}/score.json" for subject in subjects]
+        return [file for file in files if Path(file).exists()] if partial else files
+
+    def contamination_files(self, *, partial: bool) -> list[str]:
+        """Files on contaminated items, one for each data set that is trained on; with `partial` only those that exist.
+
+        A study that scores nothing but the held-out loss has none.
+        """
+        if set(self.study.scoring.tasks) <= {HELDOUT_LOSS}:
+            return []
+        files = [f"{self.results}/find_contamination/{data}.json" for data in training_sets(self.study).values()]
         return [file for file in files if Path(file).exists()] if partial else files
 
     def _cell(self, subject: str) -> Cell:
