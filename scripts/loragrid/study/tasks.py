@@ -79,11 +79,12 @@ def _files_of_tasks(task_files: list[Path], *, study_file: Path) -> set[Path]:
     """The task files, all files beside them, and the items that they take from elsewhere.
 
     Which of the files beside it a task needs is only known once it is loaded, so all count. The
-    study file may be among them and must not count, or any edit of it would score again.
+    study file may be among them and must not count, or any edit of it would score again; nor must the
+    one that a proposed study of its name goes on from.
     """
     beside = {file for folder in {task.parent for task in task_files} for file in folder.iterdir() if file.is_file()}
     elsewhere = {items_file(task) for task in task_files} - {None}
-    return (beside - {study_file}) | elsewhere
+    return {file for file in beside if file.name != study_file.name} | elsewhere
 
 
 def item_limit(limit: int | Mapping[str, int | None] | None, task: str) -> int | None:
