@@ -1,4 +1,4 @@
-"""Plan the study: memory, hours and scoring cost of each cell, before anything is downloaded.
+"""Plan the study: memory and hours of each cell, and what the design can find, before anything is downloaded.
 
     plan.py --study FILE --results results/t4 --page reports/t4/plan.html
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from loragrid.errors import run_main
+from loragrid.planning.design_power_rows import design_power
 from loragrid.planning.plan_inputs import gather_inputs
 from loragrid.planning.plan_page import format_table, render_page
 from loragrid.planning.plan_rows import base_rows, default_rows, plan_row, task_rows, totals
@@ -19,7 +20,7 @@ from loragrid.planning.plan_texts import setting
 from loragrid.runtime.atomic_files import write_csv, write_json, write_text
 from loragrid.study.study_file import Study, load_study
 
-SCHEMA = 2
+SCHEMA = 3
 
 
 def make_plan(
@@ -28,7 +29,10 @@ def make_plan(
     results: Path,
     session_minutes: float | None = None,
 ) -> dict[str, Any]:
-    """The plan as plain values: `device`, `cells`, `bases`, `tasks`, `data`, `totals`, `defaults`."""
+    """The plan as plain values.
+
+    Keys: `device`, `cells`, `bases`, `tasks`, `design`, `data`, `totals`, `defaults`.
+    """
     inputs = gather_inputs(study, results=results, session_minutes=session_minutes)
     device, minutes = inputs.device, inputs.session_minutes
     rows = [plan_row(inputs, cell) for cell in study.cells]
@@ -41,6 +45,7 @@ def make_plan(
         "cells": rows,
         "bases": bases,
         "tasks": task_rows(study),
+        "design": design_power(study, results),
         "data": {cell.data: vars(inputs.sizes[cell.run]) for cell in study.cells},
         "totals": totals(rows, bases, minutes),
         "defaults": default_rows(study),

@@ -25,12 +25,17 @@ from plan import make_plan
 from tests.fixtures.studies import changed, without_shapes
 
 
+def three_sizes() -> Study:
+    """The t4 study with its third model on the axis."""
+    return changed(load_study("t4"), grid__axes__model=["llama-1b", "llama-3b", "gemma-270m"])
+
+
 def requests_of(study: Study, *, session_minutes: float | None = None, results: Path = Path("nowhere")) -> dict:
     return resource_requests(study, study.cells, results=results, session_minutes=session_minutes)
 
 
 def test_requests_follow_the_predicted_memory() -> None:
-    study = load_study("t4")
+    study = three_sizes()
     cells = study.cells
     asked = requests_of(study)
     device = planned_device(study.plan, detect=False)
@@ -50,7 +55,7 @@ def test_requests_follow_the_predicted_memory() -> None:
 
 
 def test_jobs_request_twice_the_planned_time_and_at_most_a_session(tmp_path: Path) -> None:
-    study = changed(load_study("t4"), plan__session_minutes=None)
+    study = changed(three_sizes(), plan__session_minutes=None)
     cells, rows = study.cells, {row["run"]: row for row in make_plan(study=study, results=tmp_path)["cells"]}
     long, short = requests_of(study), requests_of(study, session_minutes=55)
     for stage in ("train", "score"):

@@ -22,25 +22,28 @@ from tests.fixtures.studies import changed, toy_study, without_shapes
 def test_the_t4_study_fits_a_t4_and_scoring_costs_less_than_training(t4: Study, tmp_path: Path) -> None:
     plan = make_plan(study=t4, results=tmp_path)
     assert plan["device"]["vram_mib"] == 15095 and not plan["device"]["found"]
-    assert [row["fits"] for row in plan["cells"]] == [True] * 10
+    assert [row["fits"] for row in plan["cells"]] == [True] * 26
+    assert plan["totals"]["train_hours"] < 10
     assert plan["totals"]["not_fitting"] == [] and plan["totals"]["complete"]
     for row in plan["cells"]:
         assert row["score_fits"] and row["score_hours"] < row["train_hours"], row["run"]
     rows = by_run(plan)
-    base, large = plan["cells"][0], next(row for row in plan["cells"] if row["model"] == "llama-3b")
-    # 750 updates at the public 2.65 s and 7.44 s, held-out measurements not counted.
-    assert base["steps"] == 750 and base["train_hours"] == pytest.approx(750 * 2.65 / 3600, rel=0.2)
-    assert large["train_hours"] == pytest.approx(750 * 7.44 / 3600, rel=0.2) and large["sessions"] == 2
+    base = plan["cells"][0]
+    # Updates at the public 2.65 s and 7.44 s, held-out measurements not counted.
+    assert base["steps"] == 477 and base["train_hours"] == pytest.approx(477 * 2.65 / 3600, rel=0.2)
     wide = next(row for row in rows.values() if row["per_device"] == 4)
-    assert wide["steps"] == 188 and wide["tokens"] == pytest.approx(base["tokens"], rel=0.01)
+    assert wide["steps"] == 119 and wide["tokens"] == pytest.approx(base["tokens"], rel=0.01)
+    with_large = changed(t4, grid__axes__model=["llama-1b", "gemma-270m", "llama-3b"])
+    large = next(row for row in make_plan(study=with_large, results=tmp_path)["cells"] if row["model"] == "llama-3b")
+    assert large["train_hours"] == pytest.approx(477 * 7.44 / 3600, rel=0.2) and large["sessions"] == 2
 
 
-@pytest.mark.parametrize("name", ["t4", "t4_short"])
-def test_scoring_is_cheaper_than_training_even_if_writing_takes_twice_as_long(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_scoring_the_short_study_is_cheaper_than_training_even_if_writing_takes_twice_as_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Not so the t4 study: its 541 answers per run are what makes a difference of 8 points visible."""
     monkeypatch.setattr(scoring_cost, "WRITE_SECONDS_PER_LAYER", 2 * scoring_cost.WRITE_SECONDS_PER_LAYER)
-    for row in make_plan(study=load_study(name), results=tmp_path)["cells"]:
+    for row in make_plan(study=load_study("t4_short"), results=tmp_path)["cells"]:
         assert row["score_hours"] < 0.8 * row["train_hours"], row["run"]
 
 
@@ -52,8 +55,8 @@ def test_the_short_study_fits_a_session(tmp_path: Path) -> None:
 def test_the_epoch_matches_the_study_files_comment(t4: Study, tmp_path: Path) -> None:
     plan = make_plan(study=changed(t4, base_case__budget={"epochs": 1}), results=tmp_path)
     base = plan["cells"][0]
-    assert base["steps"] == 12_500 and base["train_hours"] == pytest.approx(9.2, rel=0.2)
-    assert plan["totals"]["train_hours"] == pytest.approx(107, rel=0.02)
+    assert base["steps"] == 12_500 and base["train_hours"] == pytest.approx(9.5, rel=0.01)
+    assert plan["totals"]["train_hours"] == pytest.approx(235, rel=0.01)
     unknown = changed(t4, base_case__budget={"epochs": 1}, plan__rows=None)
     plan = make_plan(study=unknown, results=tmp_path)
     assert plan["cells"][0]["steps"] is None and not plan["totals"]["complete"] and "?" in format_table(plan)
@@ -72,12 +75,13 @@ def test_a_cell_that_cannot_fit_is_named_with_what_makes_it_fit(t4: Study, tmp_p
     # The changes hold: the study with smaller batches fits as the plan said.
     smaller_batches = changed(study, grid__axes__batch=[[2, 4], [2, 16]])
     rows = [row for row in make_plan(study=smaller_batches, results=tmp_path)["cells"] if row["accumulation"] == 16]
-    assert [row["fits"] for row in rows] == [True]
+    assert [row["fits"] for row in rows] == [True] * 3
 
 
 def test_a_limit_below_the_cards_memory_counts(t4: Study, tmp_path: Path) -> None:
     plan = make_plan(study=changed(t4, plan__vram_mib=6000), results=tmp_path)
-    assert {row["model"] for row in plan["cells"] if row["fits"] is False} >= {"llama-3b", "gemma-270m"}
+    # The larger batch and Gemma's logits of a large vocabulary.
+    assert {row["model"] for row in plan["cells"] if row["fits"] is False} == {"llama-1b", "gemma-270m"}
     assert plan["device"]["vram_from"] == "the study file"
     plan = make_plan(study=changed(t4, plan__vram_mib=600), results=tmp_path)
     assert all(row["fits"] is False for row in plan["cells"])
@@ -156,17 +160,15 @@ def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
 def test_limits_of_tasks_and_the_error_bars_beside_them(t4: Study, tmp_path: Path) -> None:
     tasks = {task["task"]: task for task in make_plan(study=t4, results=tmp_path)["tasks"]}
     assert {name: task["items"] for name, task in tasks.items()} == {
-        "ifeval": 40,
-        "running_plan_general": 40,
+        "ifeval": 541,
+        "running_plan_general": 48,
         "rephrased_prompts": 24,
-        "hellaswag": 400,
-        "arc_challenge": 400,
-        "winogrande": 400,
+        "hellaswag": 2000,
+        "arc_challenge": 1172,
+        "winogrande": 1267,
     }
-    assert tasks["hellaswag"]["half_width"] == pytest.approx(0.049)
+    assert tasks["hellaswag"]["half_width"] == pytest.approx(0.0219, abs=1e-4)
     assert tasks["rephrased_prompts"]["half_width"] is None  # no share of right answers
-    comments = (ROOT / "config/studies/t4.yaml").read_text().replace("\n# ", " ")
-    assert "4.9 points with 400 items and 15.5 points with 40" in comments
     everything = {
         task["task"]: task["items"]
         for task in make_plan(study=changed(t4, scoring__limit=None), results=tmp_path)["tasks"]

@@ -5,6 +5,8 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from loragrid.planning.design_texts import COLUMNS as DESIGN_COLUMNS
+from loragrid.planning.design_texts import design_rows, design_sentences, design_warnings
 from loragrid.planning.plan_texts import UNKNOWN, count, hours, known, last_sentence, setting
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -27,13 +29,15 @@ BAR_WIDTH = 600
 
 
 def format_table(plan: dict[str, Any]) -> str:
-    """The plan as text: a line per cell, its memory by part, problems, totals and sources."""
+    """The plan as text: a line per cell, its memory by part, what the design can find, problems and totals."""
     heading = f"Plan of study {plan['study']}, for {device_line(plan['device'])}"
     cells = _aligned([COLUMNS, *(_cell_texts(row) for row in plan["cells"])])
     parts = _aligned([MEMORY_COLUMNS, *(_memory_texts(row) for row in plan["cells"])])
+    design = [*_aligned([DESIGN_COLUMNS, *design_rows(plan["design"])]), *design_sentences(plan["design"])]
     found = problems(plan)
     separator = [""] if found else []
-    lines = [heading, "", *cells, "", *parts, "", *found, *separator, *summary(plan), "", *_defaults(plan), ""]
+    head = [heading, "", *cells, "", *parts, "", *design, ""]
+    lines = [*head, *found, *separator, *summary(plan), "", *_defaults(plan), ""]
     return "\n".join(lines)
 
 
@@ -95,7 +99,7 @@ def device_line(device: dict[str, Any]) -> str:
 
 
 def problems(plan: dict[str, Any]) -> list[str]:
-    """A line per cell that cannot be planned or does not fit, with changes that make it fit."""
+    """A line per cell that cannot be planned or does not fit, and per question that the design cannot answer."""
     lines = []
     limit = plan["device"]["vram_mib"]
     for row in plan["cells"]:
@@ -113,7 +117,7 @@ def problems(plan: dict[str, Any]) -> list[str]:
             lines.append(f"{run}: scoring does not fit: {needed}. Fix: lower scoring.batch_size")
         if row["train_hours"] and row["score_hours"] and row["score_hours"] > row["train_hours"]:
             lines.append(f"{run}: scoring takes longer than training. Fix: lower scoring.limit")
-    return lines
+    return lines + design_warnings(plan["design"])
 
 
 def summary(plan: dict[str, Any]) -> list[str]:
@@ -203,6 +207,9 @@ def render_page(plan: dict[str, Any]) -> str:
         memory_columns=MEMORY_COLUMNS,
         memory_lines=[_memory_texts(row) for row in plan["cells"]],
         parts=PARTS,
+        design_columns=DESIGN_COLUMNS,
+        design_lines=design_rows(plan["design"]),
+        design_sentences=design_sentences(plan["design"]),
         device=device_line(plan["device"]),
         problems=problems(plan),
         summary=summary(plan),

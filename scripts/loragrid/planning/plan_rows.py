@@ -197,7 +197,7 @@ def default_rows(study: Study) -> list[dict[str, Any]]:
     used = {name for cell in study.cells for name, value in vars(cell.settings).items() if value is not None}
     rows = []
     for key, value, reason in defaults_used(study.written):
-        section, name = key.split(".", 1)
+        section, _, name = key.partition(".")
         if section != "base_case" or name in used:
             rows.append({"key": key, "value": value, "reason": reason})
     return rows

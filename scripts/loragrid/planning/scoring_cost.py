@@ -34,6 +34,7 @@ class TaskSize:
     """Size of a task: its items after the study's limit (None if unknown) and tokens per request.
 
     `requests` are per item, `answer_tokens` at most; `share`: the score is a share of right answers.
+    `units` counts the items that are independent, where items are known to share a passage or a request.
     """
 
     items: int | None
@@ -41,6 +42,7 @@ class TaskSize:
     request_tokens: float
     answer_tokens: int
     share: bool = True
+    units: int | None = None
 
     @property
     def half_width(self) -> float | None:
@@ -62,8 +64,8 @@ def task_sizes(scoring: Scoring) -> dict[str, TaskSize | None]:
     for name in scoring.tasks:
         if name == HELDOUT_LOSS:
             continue
-        size = _standard_tasks().get(name) or _size_from_file(task_file(name))
         limit = item_limit(scoring.limit, name)
+        size = _standard_tasks().get(name) or _size_from_file(task_file(name), limit)
         if size is not None and limit is not None:
             size = size | {"items": min(limit, size["items"] or limit)}
         sizes[name] = None if size is None else TaskSize(**size)
@@ -118,8 +120,12 @@ def _standard_tasks() -> dict[str, dict[str, Any]]:
     return yaml.safe_load(SIZES.read_text(encoding="utf-8"))
 
 
-def _size_from_file(file: Path | None) -> dict[str, Any] | None:
-    """The size of a study's own task, from its YAML file and the items file named there."""
+@cache
+def _size_from_file(file: Path | None, limit: int | None) -> dict[str, Any] | None:
+    """The size of a study's own task, from its YAML file and the items file named there.
+
+    `limit`, as `items` has it, cuts the items that `units` are counted of.
+    """
     items_path = items_file(file) if file is not None else None
     if items_path is None:
         return None
@@ -130,6 +136,9 @@ def _size_from_file(file: Path | None) -> dict[str, Any] | None:
     choices = items[0].get("choices") if items else None
     requests = len(choices) if isinstance(choices, list) and not generated else 1
     questions = [str(item.get("prompt") or item.get("question") or item) for item in items]
+    # As loragrid/scoring/lm_eval_items.py clusters them: by the named field, else by the request.
+    shared = (task.get("metadata") or {}).get("cluster_field")
+    clusters = questions if shared is None else [str(item.get(shared)) for item in items]
     mean_characters = sum(map(len, questions)) / max(1, len(questions))
     answer_tokens = 0
     if generated:
@@ -141,4 +150,5 @@ def _size_from_file(file: Path | None) -> dict[str, Any] | None:
         "request_tokens": TEMPLATE_TOKENS + mean_characters / BYTES_PER_TOKEN,
         "answer_tokens": answer_tokens,
         "share": task.get("output_type") != "loglikelihood",
+        "units": len(set(clusters[:limit])),
     }
