@@ -26,8 +26,9 @@ from loragrid.comparing.diagnosing.diagnoses import diagnose_study
 from loragrid.comparing.item_tables import ItemTable
 from loragrid.comparing.judging import judge_results
 from loragrid.comparing.literature.scorecard import StudyCells, scorecard
+from loragrid.comparing.margins import margin_demands
 from loragrid.comparing.measures import describe_spreads
-from loragrid.comparing.run_table import score_rows, subject_rows
+from loragrid.comparing.run_table import score_rows, setting_scores, subject_rows
 from loragrid.comparing.study_results import SCHEMA, JudgedTables, StudyResults, read_results
 from loragrid.comparing.terms import Terms
 from loragrid.comparing.trade_off import trade_offs
@@ -76,6 +77,8 @@ def summarise(results: StudyResults, judged: JudgedTables, terms: Terms) -> dict
         "seeds": sorted({outcome.cell.settings.seed for outcome in outcomes if outcome.cell}),
         "seed_spreads": describe_spreads(judged.spreads),
         "trade_offs": trade_offs(judged.comparisons, tables, results.target, terms),
+        "margin_demands": margin_demands(judged),
+        "setting_scores": setting_scores(outcomes, judged),
         "precision_controls": judged.controls.to_dict("records"),
     }
 

@@ -17,6 +17,7 @@ from loragrid.external.reading import read_external
 from loragrid.external.sections import external_sections
 from loragrid.records.outcomes import collect
 from loragrid.reporting.figures.design_figures import draw_design_figures
+from loragrid.reporting.figures.score_figures import draw_score_figures
 from loragrid.reporting.figures.search_figures import draw_search_figures
 from loragrid.reporting.figures.study_figures import draw_study_figures
 from loragrid.reporting.page import gather
@@ -32,6 +33,7 @@ def report(*, study: Study, results: Path, out: Path) -> None:
     """Write the page of a study, its figures and its tables."""
     material = gather(study, results, collect(study, results))
     figures = draw_study_figures(material, empty_folder(out.parent / "figures"))
+    draw_score_figures(material, figures)
     draw_design_figures(material, figures)
     draw_search_figures(material, figures)
     copy_tables(results / "compare", empty_folder(out.parent / "tables"))

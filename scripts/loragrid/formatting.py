@@ -135,11 +135,13 @@ def detectable(value: float | None, unit: str) -> str:
 
 
 def p_value(p: float | None) -> str:
-    """A p value with two to three decimals."""
+    """A p value with two to four decimals, never 0."""
     if not _is_finite(p):
         return UNKNOWN
+    if p < 0.0001:
+        return "< 0.0001"
     if p < 0.001:
-        return "< 0.001"
+        return f"{p:.4f}"
     if p < 0.1:
         return f"{p:.3f}"
     return f"{p:.2f}"

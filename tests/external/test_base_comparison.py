@@ -16,9 +16,9 @@ def test_scores_are_compared_with_the_base(folder: Path) -> None:
     results = read_external(folder)
     base = find_base(results, None)
     rows = {(row.run, *row.key): row for row in compare_with_base(results, base)}
-    better = rows[("lr2e-4", "arc_easy", "acc")]
+    gained = rows[("lr2e-4", "arc_easy", "acc")]
     # z = 0.1 / sqrt(2) / 0.01 = 7.07
-    assert better.verdict == "better" and better.p == pytest.approx(1.54e-12, rel=0.01)
+    assert gained.verdict == "adapters differ" and gained.improves and gained.p == pytest.approx(1.54e-12, rel=0.01)
     assert rows[("lr2e-3", "arc_easy", "acc")].verdict == "can't tell"
     assert ("lr2e-4", "gsm8k", "exact_match strict-match") not in rows  # the base has no such score
 
@@ -35,7 +35,7 @@ def test_a_table_of_settings_and_scores(tmp_path: Path) -> None:
     assert results.runs["a"].settings == {"learning_rate": 2e-4, "rank": 16, "batch": 2, "seed": 1}
     assert set(results.runs["a"].scores) == {("arc_easy", ""), ("perplexity", "")}
     rows = {(row.run, row.key[0]): row for row in compare_with_base(results, find_base(results, None))}
-    assert rows[("a", "arc_easy")].verdict == "better" and rows[("b", "arc_easy")].verdict == "can't tell"
+    assert rows[("a", "arc_easy")].verdict == "adapters differ" and rows[("b", "arc_easy")].verdict == "can't tell"
     assert rows[("a", "perplexity")].verdict == ""  # no error given
 
 
@@ -57,7 +57,8 @@ def test_the_better_direction_is_read_off_whole_words(tmp_path: Path, column: st
     results = read_external(tmp_path / "t.csv")
     (row,) = compare_with_base(results, find_base(results, None))
     assert row.higher_is_better is higher
-    assert row.verdict == {True: "better", False: "worse", None: ""}[higher]
+    assert row.verdict == ("" if higher is None else "adapters differ")
+    assert row.improves is (higher is True)
 
 
 def test_lm_evals_own_direction_comes_first(tmp_path: Path) -> None:
@@ -66,7 +67,7 @@ def test_lm_evals_own_direction_comes_first(tmp_path: Path) -> None:
         content = {"results": {"answers": metrics}, "higher_is_better": {"answers": {"oddity": False}}}
         (tmp_path / f"{name}.json").write_text(json.dumps(content))
     (row,) = compare_with_base(read_external(tmp_path), "base")
-    assert row.verdict == "better"
+    assert row.verdict == "adapters differ" and row.improves
 
 
 def test_items_of_lm_eval_are_paired(tmp_path: Path) -> None:
@@ -79,7 +80,9 @@ def test_items_of_lm_eval_are_paired(tmp_path: Path) -> None:
     assert set(results.runs) == {"base", "tuned"}
     assert results.runs["tuned"].scores[("arc_easy", "acc")].value == 0.56
     (row,) = compare_with_base(results, "base")
-    assert row.method == "exact McNemar" and row.p == pytest.approx(0.00154, rel=0.01) and row.verdict == "better"
+    assert (
+        row.method == "exact McNemar" and row.p == pytest.approx(0.00154, rel=0.01) and row.verdict == "adapters differ"
+    )
     assert not any("item by item" in part for part in missing_parts(results, "base", [row]))
     write_samples(tmp_path / "tuned", tuned, first_doc=1)  # other items: no pairs
     (row,) = compare_with_base(read_external(tmp_path), "base")

@@ -1,6 +1,7 @@
 """The page of external runs: causes, what is missing, untrusted names, the command line."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -65,6 +66,9 @@ def test_the_page_names_what_is_missing(folder: Path) -> None:
         "Overfitted",
     ):
         assert part in text
+    assert "another training seed may give another one" in text
+    # No seed of another's: nothing is better or worse as a setting.
+    assert not re.search(r'class="verdict (good|bad)"', text)
     assert "notes.json" in text and "broken.json" in text
     assert (folder / "out/page_figures/losses.svg").is_file()
     assert text.count("<script>") == 1

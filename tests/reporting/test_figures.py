@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import pytest
 
 from loragrid.reporting.figures import charts
-from loragrid.reporting.figures.charts import Estimate, RunChange, ScoreSeries
+from loragrid.reporting.figures.charts import FULL, HALF, HOLLOW, Estimate, RunChange, ScoreSeries
 from loragrid.reporting.figures.loss_chart import Curve, loss_curves, smoothed
 from loragrid.reporting.figures.style import COLOURS, matplotlib_style, spread_labels
 from loragrid.reporting.figures.svg import StyleClasses, inline_svg, save, svg_document
@@ -76,7 +76,7 @@ def test_hostile_text_stays_text() -> None:
 @pytest.mark.parametrize("share", [True, False])
 def test_every_chart_draws_one_and_many(share: bool) -> None:
     point = Estimate(0.5, 0.4, 0.6)
-    unknown = Estimate(0.2, float("nan"), float("nan"), proved=False)
+    unknown = Estimate(0.2, float("nan"), float("nan"), HOLLOW)
     with matplotlib_style():
         for count in (1, 12):
             changes = [RunChange(f"run {i}", point, None if i % 2 else unknown) for i in range(count)]
@@ -84,7 +84,7 @@ def test_every_chart_draws_one_and_many(share: bool) -> None:
             changes = [RunChange(f"run {i}", Estimate(0.01 * i, 0, 0.2), point, i == 0) for i in range(count)]
             svg_document(trade_off(changes, share=share, margin=0.02))
             series = [
-                ScoreSeries("target", "s0", [point] * count),
+                ScoreSeries("target", "s0", [point] * count, single=[[0.4, 0.6]] * count),
                 ScoreSeries("untrained", "s0", [None] * count, untrained=True),
             ]
             values = [str(i) for i in range(count)]
@@ -92,6 +92,15 @@ def test_every_chart_draws_one_and_many(share: bool) -> None:
                 svg_document(charts.scores_by_value(series, values, base_case, share=share, title="Scores"))
         svg_document(charts.length_histogram([0, 10, 20], [1, 2], 20))
         svg_document(loss_curves([Curve("nan", "s0", ([1.0], [float("nan")]), ([1.0], [float("nan")]))]))
+
+
+def test_full_half_full_and_hollow_are_three_marks() -> None:
+    pictures = []
+    with matplotlib_style():
+        for mark in (FULL, HALF, HOLLOW):
+            change = RunChange("run", Estimate(0.5, 0.4, 0.6, mark), None)
+            pictures.append(svg_document(charts.differences([change], ("Learned", "Kept"), share=True)))
+    assert len(set(pictures)) == 3
 
 
 def test_of_many_runs_the_front_alone_is_named() -> None:

@@ -1,9 +1,13 @@
 """The page: the same bytes twice, nothing from outside, every run in it, answers that match the tables."""
 
+import html
+import json
 import re
 import sys
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import compare
@@ -12,7 +16,8 @@ from loragrid import formatting
 from loragrid.errors import UserError
 from loragrid.reporting.provenance_section import sessions
 from tests.fixtures import synthetic
-from tests.fixtures.pages import SECTIONS, Tags, build_page, read_material
+from tests.fixtures.compared import read_table
+from tests.fixtures.pages import SECTIONS, Tags, build_page, compare_and_report, read_material
 
 
 @pytest.fixture(scope="module")
@@ -37,16 +42,76 @@ def test_every_number_of_a_sortable_table_says_what_it_sorts_by(page) -> None:
 
 
 def test_the_answer_is_drawn_from_the_numbers(page) -> None:
-    text = page[0]
-    rows = (page[1] / "results/compare/comparisons.csv").read_text().splitlines()
-    better = sum("running_plan" in row and row.endswith(",better") for row in rows)
-    runs = sum("running_plan" in row for row in rows)
-    assert f"{better} of {runs} scored runs beat their base" in text
+    text = html.unescape(page[0])
+    rows = read_table(page[1] / "results", "comparisons").query("task == 'running_plan'")
+    apart = (rows["verdict"] == "adapters differ").sum()
+    assert apart and f"{apart} of {len(rows)} adapters differ from their base" in text
     assert "earning rate 0.1 scored" in text
-    assert re.search(r"ank[a-z ,]*: no effect proved; an effect below about \d+ points would usually be missed", text)
     assert "Rank (with alpha)</h3>" in text and "<h3>Caveats</h3>" in text
-    assert "corrected p &lt; 0.001)." in text and "This test finds" not in text
-    assert "One seed per setting" in text
+    # What a test would find says nothing beside a difference that it found.
+    assert "corrected p < 0.0001)." in text and "this test finds" not in text
+
+
+def test_one_seed_is_said_once_at_the_top_and_no_mark_is_that_of_a_setting(page) -> None:
+    text = html.unescape(page[0])
+    assert "<strong>One seed.</strong> Every setting was trained under one seed" in text
+    assert "grid.axes.seed: [1, 2]" in text
+    assert text.index("<strong>One seed.</strong>") < text.index("Did fine-tuning help?")
+    marks = set(re.findall(r'<span class="verdict (\w+)">([^<]+)</span>', text))
+    assert ("adapters", "adapters differ") in marks
+    assert not {word for _, word in marks} & {"better", "worse", "ship", "don’t ship"}
+    assert "another training seed is not in them." in text
+    assert "With one seed no setting can pass. With two, a model that forgot nothing passes" in text
+
+
+@pytest.fixture(scope="module")
+def seeds(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """The page of a study with two seeds, on which the base case has 35 of 60 plans."""
+    folder = tmp_path_factory.mktemp("seeds")
+    study = synthetic.make_study(folder, grid={"axes": {"seed": [1, 2], "batch": None, "model": None}})
+    synthetic.make_results(study, folder / "results", items=60, losses=False)
+    drop_items(folder / "results/score" / next(cell.run for cell in study.cells if not cell.departs), 35)
+    return html.unescape(compare_and_report(study, folder)), folder
+
+
+def drop_items(scored: Path, kept: int) -> None:
+    """Leave the first plans alone, as a run that was stopped while it was scored does."""
+    path = scored / "items.parquet"
+    table = pq.read_table(path).to_pandas()
+    pq.write_table(
+        pa.Table.from_pandas(table[(table["task"] != "running_plan") | (table["item"].astype(int) < kept)]), path
+    )
+    record = json.loads((scored / "score.json").read_text())
+    record["tasks"]["running_plan"]["items"] = kept
+    (scored / "score.json").write_text(json.dumps(record))
+
+
+def test_settings_have_marks_families_and_the_spread_of_their_seeds(seeds) -> None:
+    text = seeds[0]
+    marks = set(re.findall(r'<span class="verdict (\w+)">([^<]+)</span>', text))
+    assert {("good", "better"), ("bad", "worse")} <= marks and ("adapters", "adapters differ") not in marks
+    assert "One seed." not in text and "Intervals hold for other items and other training seeds." in text
+    for heading in ("Main target", "Retention, mean over its tasks", "Exploratory: single tasks and other measures"):
+        assert f'colspan="9">{heading}</th>' in text
+    assert re.search(r"Of settings: \d+ on the main target, \d+ on mean retention and \d+ exploratory\.", text)
+    assert "Spread of a run’s score between training seeds" in text and re.search(r"points \(\d+ df\)", text)
+    assert re.search(r"A model that forgot nothing passes with a probability of \d+% \(180 independent", text)
+
+
+def test_a_comparison_on_some_of_the_items_is_marked(seeds) -> None:
+    text = seeds[0]
+    assert 'class="n bad">35 of 60</td>' in text
+    runs = text[text.index('<table id="runs-table"') :]
+    assert runs.count('<small class="bad">35 of 60 items</small>') == 1
+
+
+def test_figures_show_means_over_seeds_and_single_seeds(seeds) -> None:
+    text = seeds[0]
+    assert "dashes beside them: single seeds" in text and "Of the runs with seed 1." not in text  # no losses drawn
+    summary = json.loads((seeds[1] / "results/compare/compare.json").read_text())
+    first = summary["setting_scores"][0]
+    assert len(first["runs"]) == 2 and first["scores"].keys() >= {"running_plan", "retention"}
+    assert first["scores"]["retention"]["low"] < first["scores"]["retention"]["value"]
 
 
 def test_twice_the_same_bytes(page, tmp_path: Path) -> None:

@@ -1,11 +1,14 @@
-"""The rows of runs.csv, one per run and base, and of scores.csv, one per subject and task."""
+"""The rows of runs.csv, one per run and base, and of scores.csv, one per subject and task; scores of settings."""
 
 import dataclasses
 from typing import Any
 
 import numpy as np
 
+from loragrid.comparing.comparisons import settings_of, side_of
+from loragrid.comparing.contrasts import contrast_row
 from loragrid.comparing.item_tables import ItemTable
+from loragrid.comparing.study_results import JudgedTables
 from loragrid.records.outcomes import Outcome
 from loragrid.records.record import TaskScore
 from loragrid.statistics.clustered_means import mean_interval
@@ -127,3 +130,17 @@ def score_rows(tables: dict[str, ItemTable], confidence: float) -> list[dict[str
             head = {"subject": subject, "task": table.task, "group": table.group, "metric": table.metric}
             rows.append(head | {"items": int(mask.sum())} | found)
     return rows
+
+
+def setting_scores(outcomes: list[Outcome], judged: JudgedTables) -> list[dict[str, Any]]:
+    """Per setting with two seeds or more its mean score on every measure, with an interval over items and seeds."""
+    found = []
+    for members in (members for members in settings_of(outcomes) if len(members) > 1):
+        rows = [(m, contrast_row(m, [[side_of(members, 1.0)]], judged.spreads, judged.terms)) for m in judged.measures]
+        scores = {
+            measure.name: {"value": row["score"], "low": row["low"], "high": row["high"]}
+            for measure, row in rows
+            if "low" in row
+        }
+        found.append({"runs": [run.subject for run in members], "scores": scores})
+    return found

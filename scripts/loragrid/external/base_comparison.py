@@ -46,6 +46,11 @@ class BaseComparison:
         return self.score.value - self.base.value
 
     @property
+    def improves(self) -> bool:
+        """Whether the score moved in its better direction."""
+        return (self.difference > 0) == self.higher_is_better
+
+    @property
     def testable(self) -> bool:
         """Whether the comparison can get a verdict, and so counts as a test."""
         return self.p is not None and self.higher_is_better is not None
@@ -101,7 +106,8 @@ def _with_verdict(row: BaseComparison, p_corrected: float) -> BaseComparison:
     return replace(
         row,
         p_corrected=p_corrected,
-        verdict=paired_statistics.verdict(improvement, p_corrected, ALPHA),
+        # A file holds single trained models: nothing of another seed's.
+        verdict=paired_statistics.verdict(improvement, p_corrected, ALPHA, of_setting=False),
     )
 
 

@@ -6,12 +6,11 @@ from loragrid.external.base_comparison import BaseComparison, compare_with_base
 from loragrid.external.runs import ExternalResults, score_name
 from loragrid.formatting import plural, visible
 from loragrid.reporting.figures import charts
-from loragrid.reporting.figures.charts import Estimate
+from loragrid.reporting.figures.charts import HOLLOW, VERDICT_MARKS, Estimate
 from loragrid.reporting.figures.loss_chart import loss_curves, path_curve
 from loragrid.reporting.figures.study_figures import MOST_CURVES
 from loragrid.reporting.figures.style import SERIES, matplotlib_style
 from loragrid.reporting.figures.svg import PageFigures
-from loragrid.statistics.paired_statistics import BETTER, WORSE
 
 MOST_RUNS_DRAWN = 16
 LONGEST_NAME = 24  # characters of a run's name beside a line or a row
@@ -50,7 +49,7 @@ def _draw_differences(results: ExternalResults, rows: list[BaseComparison], figu
         estimates = [
             (
                 visible(row.run, LONGEST_NAME),
-                Estimate(row.difference, row.low, row.high, proved=row.verdict in (BETTER, WORSE)),
+                Estimate(row.difference, row.low, row.high, VERDICT_MARKS.get(row.verdict, HOLLOW)),
             )
             for row in rows
             if row.key == key

@@ -20,7 +20,7 @@ from loragrid.formatting import (
     visible,
 )
 from loragrid.reporting.sentences.causes import cause_texts
-from loragrid.statistics.paired_statistics import BETTER, WORSE
+from loragrid.statistics.paired_statistics import DIFFER
 
 FLAGS = ("--base", "--log_samples")  # named in sentences, where they must not break
 DIRECTIONS = {True: "higher", False: "lower", None: "unknown"}
@@ -149,12 +149,14 @@ def answer(rows: Sequence[BaseComparison], base: str | None) -> str:
         return (
             "The files hold no score with a standard error for both a run and the base, so no difference can be judged."
         )
-    better, worse = (sum(row.verdict == word for row in judged) for word in (BETTER, WORSE))
-    verb = "is" if better == 1 else "are"
+    apart = [row for row in judged if row.verdict == DIFFER]
+    gained = sum(row.improves for row in apart)
+    verb = "differs" if len(apart) == 1 else "differ"
     return (
-        f"Of {plural(len(judged), 'score')} of tuned models, {better} {verb} better than those of "
-        f"“{visible(base, 80)}”, {worse} worse, and for {len(judged) - better - worse} the data do "
-        f"not decide ({_tests_made(judged)}, corrected together by Holm’s method at {ALPHA:.0%})."
+        f"Of {plural(len(judged), 'score')} of tuned models, {len(apart)} {verb} from those of “{visible(base, 80)}”, "
+        f"{gained} of them as wanted; for {len(judged) - len(apart)} the data do not decide ({_tests_made(judged)}, "
+        f"corrected together by Holm’s method at {ALPHA:.0%}). This holds for these models on items like these: "
+        "another training seed may give another one."
     )
 
 
@@ -180,7 +182,7 @@ NO_TOKENS = (
     "Tokens were not counted (include_num_input_tokens_seen): losses are drawn over steps and not "
     "compared at equal tokens."
 )
-ONE_SEED = "At most one seed is named, so every difference includes the luck of the seed."
+ONE_SEED = "At most one seed is named, so nothing can be said of settings, only of these models."
 NO_FINGERPRINTS = "There are no data fingerprints or code versions, so the runs may have seen different data."
 
 

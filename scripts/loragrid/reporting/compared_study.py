@@ -5,6 +5,9 @@ from typing import Any
 
 import pandas as pd
 
+from loragrid.comparing.contrasts import SETTING
+from loragrid.comparing.measures import POOLED_RETENTION
+
 
 @dataclass(frozen=True)
 class ComparedStudy:
@@ -35,8 +38,9 @@ class ComparedStudy:
 
     @property
     def units(self) -> dict[str, str]:
-        """Task → share or plain."""
-        return {task: known["unit"] for task, known in self.summary["tasks"].items()}
+        """Task → share or plain; the mean over the retention tasks is a share."""
+        units = {task: known["unit"] for task, known in self.summary["tasks"].items()}
+        return units | {POOLED_RETENTION: "share"}
 
     @property
     def unit(self) -> str:
@@ -46,7 +50,23 @@ class ComparedStudy:
     @property
     def higher_is_better(self) -> bool:
         """Direction of the main target."""
-        return self.summary["tasks"][self.target]["higher_is_better"] if self.target else True
+        return self.is_higher_better(self.target)
+
+    def is_higher_better(self, task: str | None) -> bool:
+        """Direction of a task; of the mean over the retention tasks, and without a task, upwards."""
+        known = self.summary["tasks"].get(task)
+        return known["higher_is_better"] if known else True
+
+    @property
+    def judges_settings(self) -> bool:
+        """Whether any setting was trained under two seeds, so that something can be said of settings."""
+        return bool((self.of_runs["level"] == SETTING).any())
+
+    @property
+    def one_seed_settings(self) -> int:
+        """The number of trained settings with one seed."""
+        rows = self.of_runs
+        return rows.loc[rows["seeds"] == 1, "run"].nunique()
 
     @property
     def interval(self) -> str:
@@ -61,7 +81,3 @@ class ComparedStudy:
     def axis(self, axis: str) -> str:
         """The axis's name on the page; rank's mentions alpha."""
         return self.axis_names[axis]
-
-    def noun(self, rows: pd.DataFrame) -> str:
-        """What a row of comparisons is: one run, or a setting whose seeds were averaged."""
-        return "scored run" if (rows["seeds"] == 1).all() else "setting"

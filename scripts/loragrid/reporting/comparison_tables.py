@@ -1,69 +1,87 @@
 """The page's tables of comparisons: with the base case, with the bases, and by precision."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
 
-from loragrid.comparing.designs.axis_pairs import study_axes
-from loragrid.formatting import between, change, decimals, detectable, p_value, plain_name, score, visible
+from loragrid.comparing.item_tables import BITS_PER_BYTE
+from loragrid.formatting import between, change, decimals, p_value, score, visible
 from loragrid.reporting.compared_study import ComparedStudy
 from loragrid.reporting.page import Material
 from loragrid.reporting.sentences.axis_findings import axis_finding
 from loragrid.reporting.sentences.findings import start
 from loragrid.reporting.sentences.limits import reason_text
+from loragrid.reporting.sentences.verdicts import (
+    FAMILY_HEADINGS,
+    covers_text,
+    items_text,
+    open_text,
+    skew_text,
+    task_name,
+)
 from loragrid.setting_texts import axis_name, axis_value
-from loragrid.statistics.paired_statistics import MCNEMAR, SEEDS_T, UNSURE
-from loragrid.statistics.sign_flips import DRAWN, EXACT, TAIL
+from loragrid.study.cell_pairs import study_axes
 from loragrid.study.run_names import value_text
 
 
-def axis_rows(material: Material, axis: str) -> list[dict[str, Any]]:
-    """The table under an axis's figures: every value on every task against the base case."""
-    table, units = material.compared.axes, material.compared.units
-    return [
-        comparison_row(row, units[row["task"]], axis_value(axis, row["value"]))
-        for _, row in table[table["axis"] == axis].iterrows()
-    ]
+def axis_table(material: Material, axis: str) -> dict[str, Any]:
+    """The table under an axis's figures: every value on every measure against the base case."""
+    rows = material.compared.axes
+    rows = rows[rows["axis"] == axis]
+    return comparison_table(rows, material.compared, lambda row: axis_value(axis, row["value"]))
 
 
-def base_rows(material: Material) -> list[dict[str, Any]]:
-    """Every setting on every task against its untrained base."""
+def base_table(material: Material) -> dict[str, Any]:
+    """Every setting on every measure against its untrained base."""
     compared = material.compared
-    units = compared.units
-    return [
-        comparison_row(row, units[row["task"]], compared.setting_labels[row["run"]])
-        for _, row in compared.comparisons.iterrows()
-    ]
+    return comparison_table(compared.comparisons, compared, lambda row: compared.setting_labels[row["run"]])
 
 
-def control_rows(material: Material) -> list[dict[str, Any]]:
-    """The untrained bases in two precisions, task by task."""
-    return [
-        comparison_row(pd.Series(row), row["unit"], f"{row['low_model']} ({row['precision']})")
-        for row in material.compared.summary["precision_controls"]
-    ]
+def control_table(material: Material) -> dict[str, Any]:
+    """The untrained bases in two precisions, measure by measure."""
+    rows = pd.DataFrame(material.compared.summary["precision_controls"])
+    return comparison_table(rows, material.compared, lambda row: f"{row['low_model']} ({row['precision']})")
+
+
+def comparison_table(rows: pd.DataFrame, compared: ComparedStudy, name: Callable[[pd.Series], str]) -> dict[str, Any]:
+    """Comparisons in `groups` by their family, the main question first, and what their intervals `cover`."""
+    if rows.empty:
+        return {"groups": [], "count": 0, "covers": ""}
+    groups = []
+    for family, heading in FAMILY_HEADINGS.items():
+        found = rows[rows["family"] == family]
+        texts = [comparison_row(row, compared.units[row["task"]], name(row)) for _, row in found.iterrows()]
+        if texts:
+            groups.append({"heading": heading, "rows": texts})
+    return {"groups": groups, "count": len(rows), "covers": covers_text(rows)}
 
 
 def comparison_row(row: pd.Series, unit: str, name: str) -> dict[str, Any]:
     """One comparison as texts; without a test the verdict is "not compared", with the reason."""
     places = decimals(row.get("low"), row.get("high"))
-    interval, smallest = "", "–"
-    if row["verdict"]:
-        interval = between(row["low"], row["high"], unit)
-    if row["verdict"] == UNSURE:
-        smallest = detectable(row.get("detectable"), unit)
+    items, requests = items_text(row)
     return {
         "name": visible(name, 80),
-        "task": plain_name(row["task"]),
+        "task": _measured(row),
+        "items": items,
+        "requests": requests,
+        "incomplete": " of " in items,
         "before": score(row.get("reference_score"), unit, places),
         "after": score(row.get("score"), unit, places),
         "difference": change(row["difference"], unit, words=True, places=places),
-        "interval": interval,
+        "interval": between(row["low"], row["high"], unit) if row["verdict"] else "",
+        "skew": skew_text(row),
         "p": p_value(row.get("p_corrected")),
-        "detectable": smallest,
         "verdict": row["verdict"] or "not compared",
-        "reason": reason_text(row),
+        "reason": reason_text(row) or open_text(row, unit),
     }
+
+
+def _measured(row: pd.Series) -> str:
+    """The task, and the unit where it is not the task's own."""
+    name = task_name(row["task"])
+    return f"{name}, bits per byte" if row.get("metric") == BITS_PER_BYTE else name
 
 
 def _other_tokens(material: Material) -> bool:
@@ -78,7 +96,7 @@ def axis_sections(material: Material) -> list[dict[str, Any]]:
             "axis": axis,
             "title": start(material.compared.axis(axis)),
             "finding": axis_finding(material.compared, axis),
-            "rows": axis_rows(material, axis),
+            "table": axis_table(material, axis),
             "arms": arm_lines(material, axis),
             "other_tokens": axis == "model" and _other_tokens(material),
         }
@@ -98,54 +116,3 @@ def arm_lines(material: Material, axis: str) -> list[str]:
         f"{visible(name, 40)}: {', '.join(_with_name(setting, value) for setting, value in departs.items())}"
         for name, departs in material.study.grid.cells.items()
     ]
-
-
-def noise_floor(material: Material) -> list[str]:
-    """Per task with a measured seed variance: its name and standard deviation."""
-    found = []
-    for task, known in material.compared.summary["noise"].items():
-        unit = material.compared.summary["tasks"][task]["unit"]
-        amount = change(known["sd"], unit, words=True, places=1).lstrip("+")
-        found.append(f"{plain_name(task)} (standard deviation {amount}, {known['df']} degrees of freedom)")
-    return found
-
-
-# Method in the tables → its sentence on the page.
-TESTS = {
-    MCNEMAR: "Right-or-wrong items are tested by the exact McNemar test.",
-    EXACT: (
-        "Where few items are not simply right or wrong, or few passages are shared, all flips of the "
-        "signs of their differences are counted."
-    ),
-    DRAWN: (
-        "Items that are not simply right or wrong, or that share a passage, are tested by random "
-        "flips of the signs of their differences."
-    ),
-    TAIL: (
-        "Where no random flip reaches the observed difference, the p value is that of the paired t "
-        "test, which assumes many items: random flips alone cannot give a p value small enough to "
-        "survive the correction."
-    ),
-    SEEDS_T: (
-        "Where the variance between seeds was measured, a t test on the variances of items and seeds "
-        "together replaces the tests on items alone."
-    ),
-}
-
-
-def methods_used(compared: ComparedStudy) -> list[str]:
-    """One sentence per method behind the verdicts of this page."""
-    frames = (compared.comparisons, compared.axes)
-    used = {method for frame in frames if "method" in frame for method in frame["method"].dropna()}
-    return [sentence for method, sentence in TESTS.items() if method in used]
-
-
-def task_notes(material: Material) -> dict[str, list[str]]:
-    """Tasks whose items share passages (`clustered`), and retention tasks without a margin."""
-    tasks = material.compared.summary["tasks"]
-    return {
-        "clustered": [plain_name(name) for name, task in tasks.items() if task["clusters"]],
-        "unmargined": [
-            plain_name(name) for name, task in tasks.items() if task["group"] == "retention" and task["unit"] != "share"
-        ],
-    }

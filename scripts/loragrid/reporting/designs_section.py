@@ -2,30 +2,33 @@
 
 from typing import Any
 
+from loragrid.comparing.measures import POOLED_RETENTION
 from loragrid.formatting import listed, visible
 from loragrid.reporting.figures.design_figures import MOST_LINES, heat_name
 from loragrid.reporting.page import Material, departure_text
 from loragrid.reporting.sentences.along import along_sentence
 from loragrid.reporting.sentences.findings import start
-from loragrid.reporting.sentences.interactions import families_text, interaction_finding
+from loragrid.reporting.sentences.interactions import correction_text, interaction_finding
 from loragrid.reporting.sentences.learning_curves import curve_finding, seeds_text, tokens_text
 from loragrid.setting_texts import axis_name
 
 
 def interaction_parts(material: Material) -> list[dict[str, Any]]:
-    """Per pair of axes its title, its sentences, and the names of its figures, targets apart."""
+    """Per pair of axes its title, its sentences, and the names of its figures, single retention tasks apart."""
     compared = material.compared
-    parts = []
+    tasks, parts = compared.summary["tasks"], []
     for number, pair in enumerate(compared.summary["interactions"]):
         names = {task: heat_name(number, task) for task in pair["tasks"]}
-        targets = [task for task in names if compared.summary["tasks"][task]["group"] == "target"]
+        # Beside the targets the mean over the retention tasks, which counts more than each of them.
+        targets = [task for task in names if task == POOLED_RETENTION or tasks[task]["group"] == "target"]
         parts.append(
             {
                 "title": start(f"{axis_name(pair['columns_axis'])} and {axis_name(pair['rows_axis'])}"),
                 "rows_axis": axis_name(pair["rows_axis"]),
                 "findings": interaction_finding(pair, compared),
-                "families": families_text(pair),
+                "families": correction_text(pair),
                 "averaged": pair["places"] > 1,
+                "one_seed": pair["seeds"] == 1,
                 "targets": [names[task] for task in targets],
                 "others": [names[task] for task in names if task not in targets],
             }
@@ -60,5 +63,6 @@ def along_part(material: Material) -> dict[str, Any] | None:
     return {
         "lines": [(visible(compared.setting_labels[row["run"]], 80), along_sentence(row, compared)) for row in rows],
         "seeds": min(row["seeds"] for row in rows),
+        "marks": " Half full: one seed." if any(row["seeds"] == 1 for row in rows[:MOST_LINES]) else "",
         "not_drawn": max(0, len(rows) - MOST_LINES),
     }

@@ -7,7 +7,6 @@ from typing import Any
 
 import pandas as pd
 
-from loragrid.comparing.designs.axis_pairs import study_axes
 from loragrid.comparing.study_results import SCHEMA
 from loragrid.errors import UserError
 from loragrid.formatting import listed, plain_name, plural, visible
@@ -15,6 +14,7 @@ from loragrid.records.outcomes import Outcome, data_cards
 from loragrid.reporting.compared_study import ComparedStudy
 from loragrid.runtime.atomic_files import read_json
 from loragrid.setting_texts import axis_name, axis_value
+from loragrid.study.cell_pairs import study_axes
 from loragrid.study.completion import setting_names
 from loragrid.study.grid import ARMS
 from loragrid.study.run_names import value_text
@@ -88,7 +88,8 @@ def read_table(path: Path) -> pd.DataFrame:
     try:
         table = pd.read_csv(path, dtype=types)
     except pd.errors.EmptyDataError:
-        return pd.DataFrame(columns=["task", "group", "run", "axis", "verdict", "improvement"])
+        columns = ["task", "group", "family", "level", "run", "seeds", "axis", "verdict", "improvement"]
+        return pd.DataFrame(columns=columns)
     except FileNotFoundError:
         raise UserError(f"{path}: file not found. Fix: run compare first") from None
     if "verdict" in table:

@@ -6,8 +6,10 @@ from typing import Any
 import pandas as pd
 
 from loragrid.comparing.designs.axis_pairs import size_of
+from loragrid.comparing.item_tables import BITS_PER_BYTE
 from loragrid.formatting import duration, number, score, visible, whole
 from loragrid.records.outcomes import Outcome
+from loragrid.records.record import TaskScore
 from loragrid.reporting.page import Material
 from loragrid.setting_texts import axis_name, axis_value
 from loragrid.study.completion import setting_names
@@ -105,8 +107,29 @@ def _scores(outcome: Outcome, material: Material, verdicts: dict[tuple[str, str]
         if scored and task["metric"] in scored.metrics:
             value = scored.metrics[task["metric"]]["value"]
         verdict = verdicts.get((outcome.subject, name), "")
-        found.append({"value": score(value, task["unit"]), "sort": value, "verdict": verdict})
+        found.append(
+            {
+                "value": score(value, task["unit"]),
+                "by_byte": _by_byte(scored),
+                "sort": value,
+                "verdict": verdict,
+                "incomplete": _incomplete(scored, task["items"]),
+            }
+        )
     return found
+
+
+def _by_byte(scored: TaskScore | None) -> str:
+    """A held-out loss in the unit that models with different tokenizers share; empty for other tasks."""
+    found = scored.metrics.get(BITS_PER_BYTE) if scored and scored.primary_metric == "loss" else None
+    return "" if found is None else f"{number(found['value'], 3)} bits per byte"
+
+
+def _incomplete(scored: TaskScore | None, total: int) -> str:
+    """35 of 100 items, where a run has not all items of a task."""
+    if scored is None or scored.items >= total:
+        return ""
+    return f"{whole(scored.items)} of {whole(total)} items"
 
 
 def _numbers(outcome: Outcome, loss_at_equal_tokens: float | None) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from typing import Any
 
 from loragrid.formatting import duration, number, visible, whole
 from loragrid.records.outcomes import Outcome
-from loragrid.reporting.comparison_tables import axis_rows
+from loragrid.reporting.comparison_tables import axis_table
 from loragrid.reporting.page import Material
 from loragrid.reporting.sentences.axis_findings import axis_finding
 from loragrid.reporting.sentences.search import (
@@ -36,7 +36,7 @@ def search_section(material: Material) -> dict[str, Any] | None:
         "caveats": search_caveats(found),
         "winner": _winner(material, found),
         "edges": edge_remarks(found),
-        "rows": axis_rows(material, "search"),
+        "table": axis_table(material, "search"),
         "parameters": [axis_name(name) for name in parameters],
         "objective": objective_name(found) if found["objective"]["task"] is not None else "",
         "trials": [_trial(row, found) for row in sorted(found["rows"], key=lambda row: _best_first(row, found))],

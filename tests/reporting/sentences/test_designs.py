@@ -5,18 +5,22 @@ from types import SimpleNamespace
 import pytest
 
 from loragrid.reporting.sentences.along import along_sentence
-from loragrid.reporting.sentences.interactions import families_text, interaction_finding
+from loragrid.reporting.sentences.interactions import correction_text, interaction_finding
 from loragrid.reporting.sentences.learning_curves import curve_finding, tokens_text
 
-COMPARED = SimpleNamespace(target="running_plan", unit="share", units={"running_plan": "share", "world_facts": "share"})
+UNITS = {"running_plan": "share", "world_facts": "share"}
+COMPARED = SimpleNamespace(target="running_plan", unit="share", units=UNITS, higher_is_better=True)
 CONTRAST = {"row": "64", "column": "0.1", "difference": 0.4, "low": 0.3, "high": 0.5, "detectable": 0.2}
+
+
+FAMILIES = {"setting": {"target": 13, "retention": 13, "exploratory": 26}}
 
 
 def pair(movement: dict, *, verdict: str = "better", best: tuple = (1, 0), **changes) -> dict:
     scores = {"scores": [[0.1, 0.2], [0.2, 0.1]], "best": list(best), "movement": movement}
     scores["contrasts"] = [CONTRAST | {"verdict": verdict}]
     known = {"rows_axis": "rank", "columns_axis": "learning_rate", "rows": ["16", "64"], "columns": ["1e-3", "0.1"]}
-    known |= {"unequal_tokens": False, "seeds": 2, "families": [13, 26], "tasks": {"running_plan": scores}}
+    known |= {"unequal_tokens": False, "seeds": 2, "families": FAMILIES, "tasks": {"running_plan": scores}}
     return known | changes
 
 
@@ -61,18 +65,25 @@ def test_it_stays_or_nobody_can_tell(movement: dict, best: tuple, text: str) -> 
     found = interaction_finding(pair(movement, best=best, verdict="can't tell"), COMPARED)
     assert found[0] == text
     assert found[1] == (
-        "No interaction is proved: the effects of rank and learning rate may simply add up (detectable: 20 points)."
+        "No interaction is proved: the effects of rank and learning rate may simply add up (the tests find 20 points "
+        "or more)."
     )
 
 
 def test_one_seed_and_unequal_tokens_are_said() -> None:
-    assert "one seed only" in interaction_finding(pair({"code": "open"}, seeds=1), COMPARED)[-1]
+    assert "have one seed, which says nothing of" in interaction_finding(pair({"code": "open"}, seeds=1), COMPARED)[-1]
     (only,) = interaction_finding(pair({"code": "open"}, unequal_tokens=True), COMPARED)
     assert only.startswith("Not tested: some of these runs trained on more tokens")
-    assert families_text(pair({"code": "open"})) == (
-        "Tested beside the other comparisons: 13 tests on target tasks and 26 tests on retention tasks, each of these "
-        "families corrected by itself."
+    assert correction_text(pair({"code": "open"})) == (
+        "Tested beside the other comparisons: 13 on the main target, 13 on mean retention and 26 exploratory, of "
+        "settings. Each family is corrected by itself."
     )
+    assert correction_text(pair({"code": "open"}, families={})) == ""
+
+
+def test_adapters_that_do_not_add_up_are_no_interaction_of_settings() -> None:
+    text = interaction_finding(pair({"code": "open"}, verdict="adapters differ", seeds=1), COMPARED)[1]
+    assert text.startswith("These adapters do not add up over rank and learning rate: rank 64 with")
 
 
 CURVE = {"rows": [250.0, 2250.0], "seeds": [2, 2], "tokens": [80_000, 80_500], "equal_tokens": True}
@@ -99,7 +110,7 @@ def test_without_a_law_the_reason_is_named() -> None:
 
 def row(target: dict, retention: dict) -> dict:
     moments = [{"share": share, "tokens": share * 80_000} for share in (0.0, 0.25, 0.5, 1.0)]
-    return {"run": "r", "moments": moments, "target": target, "retention": retention}
+    return {"run": "r", "level": "setting", "moments": moments, "target": target, "retention": retention}
 
 
 @pytest.mark.parametrize(
@@ -121,7 +132,7 @@ def row(target: dict, retention: dict) -> dict:
         (
             {"code": "turned", "share": 0.5, "lost": [-0.2, -0.3, -0.1]},
             {"code": "not_measured"},
-            "running plan was better at 50% of the budget (40\u2009000 tokens) than at the end: −20 points (−30 to −10) "
+            "running plan was higher at 50% of the budget (40\u2009000 tokens) than at the end: −20 points (−30 to −10) "
             "since; retention was not measured.",
         ),
         (
@@ -140,3 +151,6 @@ def row(target: dict, retention: dict) -> dict:
 )
 def test_along_a_run(target: dict, retention: dict, text: str) -> None:
     assert along_sentence(row(target, retention), COMPARED) == text
+    # With one seed the same is said of that run alone.
+    alone = row(target, retention) | {"level": "adapters"}
+    assert along_sentence(alone, COMPARED) == f"in this run {text}"

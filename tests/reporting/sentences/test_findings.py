@@ -1,6 +1,7 @@
 """The report's first answers and its sentences per axis, drawn from synthetic studies with known effects."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -8,27 +9,74 @@ import pytest
 import compare
 from loragrid.errors import UserError
 from loragrid.records.outcomes import collect
-from loragrid.reporting.comparison_tables import methods_used
-from loragrid.reporting.page import gather
+from loragrid.reporting.certainty_section import family_sentences, methods_used, seed_spread_rows
+from loragrid.reporting.page import Material, gather
 from loragrid.reporting.runs_section import run_rows
 from loragrid.reporting.sentences.axis_findings import axis_finding
 from loragrid.reporting.sentences.limits import not_comparable_sentence
+from loragrid.reporting.sentences.one_seed import one_seed_note
 from loragrid.reporting.sentences.retention import answers
 from loragrid.reporting.sentences.scorecard import scorecard_rows
 from tests.fixtures import synthetic
 from tests.fixtures.compared import read_table, run_of
 
+# Rates and ranks under three seeds: fewer prove nothing where one setting's seeds differ more than the others'.
+SEEDS = {"grid": {"axes": {"seed": [1, 2, 3], "batch": None, "model": None}}}
+
+
+def compared_study(folder: Path, changes: dict, **options) -> Material:
+    """A compared study with changes of the study file and options of its made-up results."""
+    study = synthetic.make_study(folder, **changes)
+    synthetic.make_results(study, folder / "results", losses=False, **options)
+    compare.compare(study=study, results=folder / "results", out=folder / "results/compare")
+    return gather(study, folder / "results", collect(study, folder / "results"))
+
 
 def test_the_runs_of_a_setting_share_its_verdict_on_the_page(tmp_path: Path) -> None:
-    study = synthetic.make_study(tmp_path, grid={"base_case_seeds": [2, 3]})
-    synthetic.make_results(study, tmp_path / "results", items=40)
-    compare.compare(study=study, results=tmp_path / "results", out=tmp_path / "results/compare")
-    material = gather(study, tmp_path / "results", collect(study, tmp_path / "results"))
+    material = compared_study(tmp_path, SEEDS, items=60)
     rows = [row for row in run_rows(material) if row["label"] in ("base case", "seed 2", "seed 3")]
-    verdicts = [row["scores"][0]["verdict"] for row in rows]
-    assert len(verdicts) == 3 and len(set(verdicts)) == 1 and verdicts[0]
-    helped = answers(material.compared)[0].text
-    assert "of 7 settings" in helped and "mean of 3 seeds" in helped
+    assert [row["scores"][0]["verdict"] for row in rows] == ["better"] * 3
+    helped = answers(material.compared)[0]
+    assert "of 5 settings beat their base" in helped.text and "mean of 3 seeds" in helped.text
+    assert helped.tone == "good" and one_seed_note(material) == ""
+
+
+def test_with_one_seed_the_page_speaks_of_adapters_and_says_what_to_do(tmp_path: Path) -> None:
+    material = compared_study(tmp_path, {})
+    helped, mattered, forgotten = answers(material.compared)
+    assert (helped.short, helped.tone) == ("These adapters gained", "adapters")
+    assert re.match(r"\d of 7 adapters differ from their base on “running plan”: \d higher\. ", helped.text)
+    assert "if the same adapter answered other items; another training seed is not in it; corrected p" in helped.text
+    assert mattered.short == "Can't tell" and mattered.text.startswith("No setting can be judged from one seed.")
+    assert "Adapters that differ on running plan: learning rate 0.001 scored" in mattered.text
+    assert (forgotten.short, forgotten.tone) == ("Some adapters lost", "adapters")
+    assert "One adapter scored lower than the base on the mean over 3 retention tasks" in forgotten.text
+    words = " ".join([helped.text, mattered.text, forgotten.text, axis_finding(material.compared, "learning_rate")])
+    assert not re.search(r"\b(better|worse|ship on|forgot)\b", words)
+    assert "the adapters of 0.1 and 0.01 differ (−" in words
+    note = one_seed_note(material)
+    assert note.startswith("Every setting was trained under one seed, so no setting can be judged")
+    assert "grid.axes.seed: [1, 2]" in note and "twice the hours" in note
+
+
+def test_settings_with_one_seed_beside_others_are_told_apart(tmp_path: Path) -> None:
+    material = compared_study(tmp_path, {"grid": {"base_case_seeds": [2, 3]}})
+    helped, mattered, forgotten = answers(material.compared)
+    assert one_seed_note(material).startswith("6 of 7 settings were trained under one seed and cannot be judged")
+    assert helped.text.startswith("1 of 1 setting beat its base") and "6 adapters of one seed differ" in helped.text
+    assert "one seed in an arm, so nothing is said of the setting" in mattered.text
+    # What the base case kept says nothing of the adapter that forgot.
+    assert forgotten.short == "Some adapters lost" and "One adapter of one seed scored lower" in forgotten.text
+
+
+def test_a_floor_is_named_beside_cant_tell(tmp_path: Path) -> None:
+    def effect(cell):
+        return {"target": 0.05, "retention": 0.7, "loss": 2.0}
+
+    helped = answers(compared_study(tmp_path, SEEDS, effect=effect).compared)[0]
+    assert helped.short == "Can't tell" and re.search(
+        r"this test finds \d+ points or more; from \d% no loss", helped.text
+    )
 
 
 def test_no_sentence_compares_runs_on_unequal_tokens(tmp_path: Path) -> None:
@@ -52,26 +100,32 @@ def test_no_sentence_compares_runs_on_unequal_tokens(tmp_path: Path) -> None:
     assert batch["result"] == "can't tell" and "3.89 times" in batch["why"]
 
 
-def test_effects_on_other_tasks_are_named_and_one_gain_of_many_is_no_yes(tmp_path: Path) -> None:
+def test_effects_on_other_measures_are_named_and_one_gain_of_many_is_no_yes(tmp_path: Path) -> None:
     """Rank 64 forgets and changes nothing on the target; one learning rate alone gains."""
 
     def effect(cell):
         target = 0.9 if cell and cell.settings.learning_rate == 0.1 else 0.2
         return {"target": target, "retention": 0.2 if cell and cell.settings.rank == 64 else 0.9, "loss": 2.0}
 
-    study = synthetic.make_study(tmp_path)
-    synthetic.make_results(study, tmp_path / "results", effect=effect)
-    summary = compare.compare(study=study, results=tmp_path / "results", out=tmp_path / "results/compare")
-    found = gather(study, tmp_path / "results", collect(study, tmp_path / "results")).compared
+    material = compared_study(tmp_path, SEEDS, effect=effect)
+    found = material.compared
     helped, mattered, _ = answers(found)
-    assert helped.short == "Some settings did" and helped.text.startswith("1 of 7 ")
+    assert helped.short == "Some settings did" and helped.text.startswith("1 of 5 settings beat its base")
     assert mattered.text.startswith("On running plan: learning rate 0.1 scored")
-    assert "On other tasks: rank 64 is worse than 16 on" in mattered.text
+    # Pooled retention is a question of its own; single tasks are counted as exploratory.
+    assert "On other measures: rank 64 is worse than 16 on mean retention (3 exploratory)" in mattered.text
     assert axis_finding(found, "rank").startswith("On running plan: 4 against 16: can’t tell")
-    assert ". On other tasks: 64 is worse on" in axis_finding(found, "rank")
-    methods = " ".join(methods_used(found))
-    assert "McNemar" in methods and "flips of the signs" in methods and "seeds" not in methods
-    assert summary["unmade_checks"].keys() <= summary["diagnoses"].keys()
+    assert "64 is worse on mean retention, and world facts, world sums and world lists (exploratory)." in axis_finding(
+        found, "rank"
+    )
+    assert methods_used(found) == ["Settings are tested by t, with the variances of items and of seeds in the error."]
+    assert found.summary["unmade_checks"].keys() <= found.summary["diagnoses"].keys()
+    of_settings = family_sentences(found)
+    assert of_settings[0].startswith("Of settings: 9 on the main target, 9 on mean retention and ")
+    spreads = {row["task"]: row for row in seed_spread_rows(found)}
+    assert spreads["mean retention"]["shared"].endswith(" df)")
+    # The seeds of the setting that gained stay apart further than those of the others.
+    assert spreads["running plan"]["own"].startswith("learning rate 0.1: ")
 
 
 @pytest.mark.parametrize(
@@ -79,29 +133,29 @@ def test_effects_on_other_tasks_are_named_and_one_gain_of_many_is_no_yes(tmp_pat
     [
         (
             ("rank", 64),
-            "Some runs forgot",
-            "Two runs did worse on the retention tasks: learning rate 0.1 and rank 64. ",
+            "Some settings forgot",
+            "Two settings did worse on the mean over 3 retention tasks: learning rate 0.1 and rank 64. ",
         ),
-        (("rank", 7), "Some runs forgot", "One run did worse on the retention tasks: learning rate 0.1. "),
-        (("model", "llama-s"), "Some runs forgot", "Six runs did worse on the retention tasks: base case, "),
+        (
+            ("model", "llama-s"),
+            "All settings forgot",
+            "Five settings did worse on the mean over 3 retention tasks: base case, ",
+        ),
     ],
 )
-def test_runs_that_forgot_are_counted_and_named(tmp_path: Path, forgetful: tuple, short: str, start: str) -> None:
+def test_settings_that_forgot_are_counted_and_named(tmp_path: Path, forgetful: tuple, short: str, start: str) -> None:
     name, value = forgetful
 
     def effect(cell):
         forgets = cell is not None and (cell.settings.learning_rate == 0.1 or getattr(cell.settings, name) == value)
         return {"target": 0.5, "retention": 0.2 if forgets else 0.9, "loss": 2.0}
 
-    study = synthetic.make_study(tmp_path)
-    synthetic.make_results(study, tmp_path / "results", effect=effect, losses=False)
-    compare.compare(study=study, results=tmp_path / "results", out=tmp_path / "results/compare")
-    found = gather(study, tmp_path / "results", collect(study, tmp_path / "results")).compared
-    forgotten = answers(found)[2]
+    forgotten = answers(compared_study(tmp_path, SEEDS, effect=effect).compared)[2]
     assert forgotten.short == short and forgotten.text.startswith(start)
-    assert " and 3 more. " in forgotten.text or name == "rank"
-    assert "lost most on average: −" in forgotten.text
-    assert forgotten.text.endswith("None of 7 is fit to ship on this evidence.")
+    assert " and 2 more. " in forgotten.text or name == "rank"
+    assert "The base case changed by " in forgotten.text
+    assert re.search(r"Single tasks \(exploratory\): \d worse on world facts", forgotten.text)
+    assert forgotten.text.endswith("None of 5 is fit to ship on this evidence.")
 
 
 def test_results_of_another_version_of_compare_are_refused(tmp_path: Path) -> None:

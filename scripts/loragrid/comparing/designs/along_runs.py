@@ -1,4 +1,7 @@
-"""Scores along a run: where the target stops improving, and where retention begins to fall."""
+"""Scores along a run: where the target stops improving, and where retention begins to fall.
+
+With one seed the paths are those of this very run, and say nothing of another run of its setting.
+"""
 
 from dataclasses import dataclass
 from itertools import combinations
@@ -7,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from loragrid.comparing.comparisons import settings_of
-from loragrid.comparing.contrasts import Side, contrast_row
+from loragrid.comparing.contrasts import ADAPTERS, SETTING, Side, contrast_row
 from loragrid.comparing.diagnosing.causes import LOSS_NATS, LOSS_SHARE
 from loragrid.comparing.item_tables import ItemTable
 from loragrid.comparing.measures import POOLED_RETENTION, Measure, Spreads, spreads_of
@@ -15,7 +18,7 @@ from loragrid.comparing.study_results import JudgedTables
 from loragrid.comparing.terms import Terms
 from loragrid.comparing.verdicts import judge
 from loragrid.records.outcomes import Outcome
-from loragrid.statistics.paired_statistics import BETTER, WORSE
+from loragrid.statistics.paired_statistics import BETTER, DIFFER, WORSE
 from loragrid.statistics.seed_spread import SeedSpread
 
 # Codes of the target's path and of retention's path.
@@ -60,6 +63,7 @@ def along_runs(outcomes: list[Outcome], judged: JudgedTables, target: str | None
             {
                 "run": run,
                 "seeds": len(members),
+                "level": SETTING if len(members) > 1 else ADAPTERS,
                 "moments": [{"share": 0.0, "tokens": 0.0}] + [_moment(m, own, kept_of_run, table) for m in moments],
                 "target": _target_path(own, table, judged.terms),
                 "retention": _retention_path(kept_of_run, judged.terms),
@@ -136,25 +140,33 @@ def _interval(row: dict[str, Any], table: ItemTable) -> list[float]:
     return [row["improvement"], -row["high"], -row["low"]]
 
 
+def _is_better(row: dict[str, Any]) -> bool:
+    return row["verdict"] == BETTER or (row["verdict"] == DIFFER and row["improvement"] > 0)
+
+
+def _is_worse(row: dict[str, Any]) -> bool:
+    return row["verdict"] == WORSE or (row["verdict"] == DIFFER and row["improvement"] < 0)
+
+
 def _target_path(steps: list[dict[str, Any]], table: ItemTable, terms: Terms) -> dict[str, Any]:
     """Whether the target still improved at the end, turned down, or stopped, and from which share."""
-    if not any(row["from"] == 0 and row["verdict"] == BETTER for row in steps):
+    if not any(row["from"] == 0 and _is_better(row) for row in steps):
         return {"code": NO_GAIN}
     shares = sorted({row["to"] for row in steps})
     by_pair = {(row["from"], row["to"]): row for row in steps}
     end = shares[-1]
     into_end = [by_pair[share, end] for share in shares[:-1] if (share, end) in by_pair]
-    turned = [row for row in into_end if row["verdict"] == WORSE]
+    turned = [row for row in into_end if _is_worse(row)]
     if turned:
         worst = min(turned, key=lambda row: row["improvement"])
         return {"code": TURNED, "share": worst["from"], "lost": _interval(worst, table)}
-    if into_end and into_end[-1]["verdict"] == BETTER:
+    if into_end and _is_better(into_end[-1]):
         return {"code": IMPROVING, "share": into_end[-1]["from"], "gained": _interval(into_end[-1], table)}
     for share in shares[:-1]:
         later = [_interval(by_pair[share, other], table) for other in shares if (share, other) in by_pair]
-        gained = by_pair.get((0.0, share), {}).get("verdict") == BETTER
-        margin = _margin(by_pair.get((0.0, share), {}), table, terms)
-        if gained and later and max(high for _, _, high in later) <= margin:
+        from_base = by_pair.get((0.0, share))
+        margin = _margin(from_base or {}, table, terms)
+        if from_base and _is_better(from_base) and later and max(high for _, _, high in later) <= margin:
             return {"code": STOPPED, "share": share, "margin": margin, "most": max(high for _, _, high in later)}
     last = into_end[-1] if into_end else None
     return {"code": OPEN, "share": last and last["from"], "last": last and _interval(last, table)}
@@ -173,7 +185,7 @@ def _retention_path(kept: list[dict[str, Any]], terms: Terms) -> dict[str, Any]:
         return {"code": NOT_MEASURED}
     before = 0.0
     for row in kept:
-        if row["verdict"] == WORSE:
+        if _is_worse(row):
             lost = [row["difference"], row["low"], row["high"]]
             return {"code": FALLS, "share": row["to"], "before": before, "lost": lost}
         before = row["to"]

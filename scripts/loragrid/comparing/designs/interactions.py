@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 
 from loragrid.comparing.comparisons import side_of
-from loragrid.comparing.contrasts import contrast_row
+from loragrid.comparing.contrasts import ADAPTERS, SETTING, contrast_row
 from loragrid.comparing.designs.axis_effects import equal_tokens, intended
 from loragrid.comparing.designs.axis_tables import AxisTable, Point, axis_tables
 from loragrid.comparing.measures import Measure
 from loragrid.comparing.study_results import JudgedTables
 from loragrid.comparing.verdicts import judge
 from loragrid.records.outcomes import Outcome
-from loragrid.statistics.paired_statistics import BETTER, DIFFER, UNSURE
+from loragrid.statistics.paired_statistics import BETTER, DIFFER, UNSURE, WORSE
 from loragrid.study.study_file import Study
 
 # Codes of `movement`: the best column moves with the row, is the same in every row, or neither is proved.
@@ -137,7 +137,21 @@ def _with_proofs(summary: dict[str, Any], rows: list[dict[str, Any]], axes: Axis
     contrasts = [{name: row.get(name) for name in names} for row in rows if row["kind"] == CONTRAST and row["verdict"]]
     within = [row for row in rows if row["kind"] == WITHIN_ROW and row["verdict"]]
     best = [None if place is None else axes.columns[place] for place in summary["best"]]
-    return summary | {"contrasts": contrasts, "movement": movement(within, axes.rows, axes.columns, best)}
+    apart = [_best_apart(within, row, column) for row, column in zip(axes.rows, best)]
+    return summary | {
+        "best_apart": apart,
+        "contrasts": contrasts,
+        "movement": movement(within, axes.rows, axes.columns, best),
+    }
+
+
+def _best_apart(within: list[dict[str, Any]], row: str, best: str | None) -> str | None:
+    """How sure the measured best of a row is: the level at which it differs from all others of the row, or None."""
+    tests = [test for test in within if test["row"] == row and best in (test["column"], test["than"])]
+    verdicts = {test["verdict"] for test in tests}
+    if not verdicts or UNSURE in verdicts:
+        return None
+    return SETTING if verdicts <= {BETTER, WORSE} else ADAPTERS
 
 
 def movement(

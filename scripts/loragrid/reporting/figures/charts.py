@@ -1,7 +1,7 @@
 """Figures of scores, differences and row lengths, drawn from plain values."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from textwrap import fill
 from typing import TYPE_CHECKING
@@ -13,6 +13,7 @@ from loragrid.reporting.figures.style import (
     label_line_ends,
     new_figure,
 )
+from loragrid.statistics.paired_statistics import BETTER, DIFFER, WORSE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,37 +25,48 @@ LONGEST_LINE = 28  # characters of a run's name
 SERIES_SPACING = 0.16  # between the series at one value, where the values are 1 apart
 
 
+# How a marker is filled, as matplotlib calls it: what holds for settings, what holds for adapters of one
+# seed, and what is open.
+FULL, HALF, HOLLOW = "full", "left", "none"
+VERDICT_MARKS = {BETTER: FULL, WORSE: FULL, DIFFER: HALF}
+
+
 @dataclass(frozen=True)
 class Estimate:
-    """A value with its interval, NaN where it is unknown. `proved` fills the marker."""
+    """A value with its interval, NaN where it is unknown. `mark` fills the marker."""
 
     value: float
     low: float
     high: float
-    proved: bool = True
+    mark: str = FULL
 
 
 @dataclass(frozen=True)
 class ScoreSeries:
-    """Scores over the values of an axis, None where there is none. `colour` is a key of COLOURS."""
+    """Scores over the values of an axis, None where there is none. `colour` is a key of COLOURS.
+
+    `single`: per value the scores of its single seeds, where there are several.
+    """
 
     name: str
     colour: str
     scores: list[Estimate | None]
     untrained: bool = False
+    single: list[list[float]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class RunChange:
     """What one run gained on the target and how its retention changed.
 
-    `on_front`: no other run is better in both.
+    `on_front`: no other run is better in both. `one_seed`: it is one adapter, and no mean over seeds.
     """
 
     label: str
     gain: Estimate
     kept: Estimate | None
     on_front: bool = False
+    one_seed: bool = False
 
 
 def scores_by_value(
@@ -103,7 +115,10 @@ def _draw_series(axes: "Axes", series: ScoreSeries, offset: float) -> list[LineE
         alpha=0.5,
     )
     for x, score in points:
-        _draw_estimate(axes, x, score, colour, vertical=True, hollow=series.untrained)
+        _draw_estimate(axes, x, score, colour, vertical=True)
+    for index, values in enumerate(series.single):
+        places = [index + offset] * len(values)
+        axes.plot(places, values, linestyle="", marker="_", markersize=MARKER, color=colour, alpha=0.7)
     return [LineEnd(x, score.value, series.name, colour) for x, score in points[-1:]]
 
 
@@ -114,7 +129,6 @@ def _draw_estimate(
     colour: str,
     *,
     vertical: bool,
-    hollow: bool = False,
 ) -> None:
     bounds, place = ([at, at], [estimate.low, estimate.high]), (at, estimate.value)
     if not vertical:
@@ -122,15 +136,19 @@ def _draw_estimate(
     # A score without a standard error has a point and no interval.
     if not (math.isnan(estimate.low) or math.isnan(estimate.high)):
         axes.plot(*bounds, color=colour, linewidth=1.4, solid_capstyle="round")
-    face = COLOURS["paper"] if hollow or not estimate.proved else colour
-    axes.plot(
-        *place,
-        marker="o",
-        markersize=MARKER,
-        markerfacecolor=face,
-        markeredgecolor=colour,
-        markeredgewidth=1.5,
-    )
+    axes.plot(*place, marker="o", markersize=MARKER, markeredgewidth=1.5, **filled(estimate.mark, colour))
+
+
+def filled(mark: str, colour: str) -> dict[str, str]:
+    """How matplotlib draws a marker that is full, half full or hollow."""
+    # A hollow marker has the colour of the page, which covers the line behind it.
+    face, style = (COLOURS["paper"], FULL) if mark == HOLLOW else (colour, mark)
+    return {
+        "fillstyle": style,
+        "markerfacecolor": face,
+        "markerfacecoloralt": COLOURS["paper"],
+        "markeredgecolor": colour,
+    }
 
 
 def differences(changes: list[RunChange], titles: tuple[str, str], *, share: bool, note: str = "") -> "Figure":

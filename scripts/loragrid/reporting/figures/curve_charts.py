@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from loragrid.reporting.figures.charts import Estimate, signed_points
+from loragrid.reporting.figures.charts import FULL, HALF, Estimate, filled, signed_points
 from loragrid.reporting.figures.loss_chart import thousands
 from loragrid.reporting.figures.style import COLOURS, PAIR_HEIGHT_INCHES, LineEnd, label_line_ends, new_figure
 
@@ -39,7 +39,7 @@ def over_rows(curve: RowsCurve, title: str, *, share: bool) -> "Figure":
         axes.plot([x for x, _ in points], [mean.value for _, mean in points], color=colour, linewidth=1.2, alpha=0.5)
     for x, mean in points:
         axes.plot([x, x], [mean.low, mean.high], color=colour, linewidth=1.4, solid_capstyle="round")
-        axes.plot(x, mean.value, marker="o", markersize=6, color=colour)
+        axes.plot(x, mean.value, marker="o", markersize=6, **filled(mean.mark, colour))
     dots = {"linestyle": "", "marker": "o", "markersize": 4, "markerfacecolor": COLOURS["paper"]}
     axes.plot(*zip(*curve.runs), markeredgecolor=colour, **dots) if curve.runs else None
     axes.set_xticks(curve.rows, [thousands(rows) for rows in curve.rows])
@@ -65,12 +65,16 @@ def _draw_law(axes: "Axes", curve: RowsCurve, colour: str) -> None:
 
 @dataclass(frozen=True)
 class ChangeLine:
-    """Changes of one setting from its base over tokens seen; the first point is the base, at 0."""
+    """Changes of one setting from its base over tokens seen; the first point is the base, at 0.
+
+    `one_seed`: it is one run, and no mean over seeds.
+    """
 
     label: str
     colour: str
     tokens: list[float]
     changes: list[Estimate]
+    one_seed: bool = False
 
 
 def over_tokens(lines: list[ChangeLine], title: str, *, share: bool, margin: float | None = None) -> "Figure":
@@ -101,7 +105,8 @@ def _draw_changes(axes: "Axes", line: ChangeLine, offset: float) -> LineEnd:
     colour = COLOURS[line.colour]
     places = [at + (offset if at else 0) for at in line.tokens]
     values = [change.value for change in line.changes]
-    axes.plot(places, values, color=colour, linewidth=1.6, marker="o", markersize=4)
+    mark = filled(HALF if line.one_seed else FULL, colour)
+    axes.plot(places, values, color=colour, linewidth=1.6, marker="o", markersize=5, **mark)
     for x, change in zip(places[1:], line.changes[1:]):
         axes.plot([x, x], [change.low, change.high], color=colour, linewidth=1.1, alpha=0.7)
     return LineEnd(places[-1], values[-1], line.label, colour)

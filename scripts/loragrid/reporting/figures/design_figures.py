@@ -2,8 +2,9 @@
 
 from typing import Any
 
+from loragrid.comparing.contrasts import ADAPTERS, SETTING
 from loragrid.formatting import plain_name, visible
-from loragrid.reporting.figures.charts import Estimate
+from loragrid.reporting.figures.charts import FULL, HALF, Estimate
 from loragrid.reporting.figures.curve_charts import ChangeLine, RowsCurve, over_rows, over_tokens
 from loragrid.reporting.figures.heat_map import HeatMap, heat_map
 from loragrid.reporting.figures.loss_chart import series_colour
@@ -11,10 +12,13 @@ from loragrid.reporting.figures.study_figures import in_two_lines
 from loragrid.reporting.figures.style import matplotlib_style
 from loragrid.reporting.figures.svg import PageFigures
 from loragrid.reporting.page import Material
+from loragrid.reporting.sentences.verdicts import task_name
 from loragrid.setting_texts import axis_name, axis_value
 from loragrid.study.tasks import HELDOUT_LOSS
 
 MOST_LINES = 6  # as many as there are colours
+# How far a row's best is set apart from the others → whether that is proved for settings.
+APART = {SETTING: True, ADAPTERS: False, None: None}
 
 
 def draw_design_figures(material: Material, figures: PageFigures) -> None:
@@ -37,7 +41,8 @@ def heat_name(number: int, task: str) -> str:
 def draw_heat_map(material: Material, figures: PageFigures, what: tuple[str, dict[str, Any], str]) -> None:
     """The scores of one task at every pair of values; `what`: the figure's name, the pair of axes, the task."""
     name, pair, task = what
-    known, scores = material.compared.summary["tasks"][task], pair["tasks"][task]
+    scores, unit = pair["tasks"][task], material.compared.units[task]
+    higher_is_better = material.compared.is_higher_better(task)
     rows = [visible(axis_value(pair["rows_axis"], value), 24) for value in pair["rows"]]
     columns = [visible(axis_value(pair["columns_axis"], value), 24) for value in pair["columns"]]
     base = None
@@ -49,23 +54,24 @@ def draw_heat_map(material: Material, figures: PageFigures, what: tuple[str, dic
         columns,
         scores["scores"],
         scores["best"],
+        [APART[level] for level in scores["best_apart"]],
         base,
         row_axis,
         column_axis,
-        known["unit"],
-        known["higher_is_better"],
+        unit,
+        higher_is_better,
     )
-    title = plain_name(task).capitalize()
-    if not known["higher_is_better"]:
+    title = task_name(task).capitalize()
+    if not higher_is_better:
         title += " (lower is better)"
-    figures.add(name, heat_map(found, title), f"{plain_name(task)} by {row_axis} (rows) and {column_axis} (columns)")
+    figures.add(name, heat_map(found, title), f"{task_name(task)} by {row_axis} (rows) and {column_axis} (columns)")
 
 
 def draw_rows_curve(material: Material, figures: PageFigures, number: int, curve: dict[str, Any]) -> None:
     """Held-out loss and target score over training rows."""
     means = [None] * len(curve["rows"])
     if HELDOUT_LOSS in curve["tasks"]:
-        means = _estimates(curve["tasks"][HELDOUT_LOSS])
+        means = _estimates(curve, HELDOUT_LOSS)
     if curve["losses"]:
         law = curve["fit"].get("curve")
         runs = [(rows, loss) for rows, loss in curve["losses"]]
@@ -76,13 +82,17 @@ def draw_rows_curve(material: Material, figures: PageFigures, number: int, curve
     target = material.compared.target
     if target in curve["tasks"] and target != HELDOUT_LOSS:
         share = material.compared.unit == "share"
-        shown = RowsCurve(curve["rows"], _estimates(curve["tasks"][target]), "s1")
+        shown = RowsCurve(curve["rows"], _estimates(curve, target), "s1")
         figure = over_rows(shown, plain_name(target).capitalize(), share=share)
         figures.add(f"rows_{number}_target", figure, f"{plain_name(target)} over the number of training rows")
 
 
-def _estimates(points: list[dict[str, Any] | None]) -> list[Estimate | None]:
-    return [Estimate(point["value"], point["low"], point["high"]) if point else None for point in points]
+def _estimates(curve: dict[str, Any], task: str) -> list[Estimate | None]:
+    """The curve's points on a task, half full where there is one seed."""
+    return [
+        Estimate(point["value"], point["low"], point["high"], FULL if seeds > 1 else HALF) if point else None
+        for point, seeds in zip(curve["tasks"][task], curve["seeds"])
+    ]
 
 
 def draw_along(material: Material, figures: PageFigures) -> None:
@@ -113,4 +123,5 @@ def _line(material: Material, number: int, row: dict[str, Any], part: str) -> Ch
         colour,
         [0.0, *(moment["tokens"] for moment in moments)],
         [start, *(Estimate(*moment[part]) for moment in moments)],
+        one_seed=row["seeds"] == 1,
     )

@@ -11,19 +11,23 @@ if TYPE_CHECKING:
 
 DARKEST = 0.45  # opacity of the best score's field; text stays readable on it in both schemes
 LARGEST_TEXT_COLUMNS = 6  # more columns have smaller text
+# Whether a row's best is proved for settings, shown for its adapters, or only measured → its outline.
+OUTLINES = {True: "-", False: "--", None: ":"}
 
 
 @dataclass(frozen=True)
 class HeatMap:
     """Scores by row and column, None where there is none.
 
-    `best`: the place of each row's best column, or None; `base`: row and column of the base case.
+    `best`: the place of each row's best column, or None; `proved`: whether it is proved to be (True), its
+    adapters only differ from the others' (False), or neither (None). `base`: row and column of the base case.
     """
 
     rows: list[str]
     columns: list[str]
     scores: list[list[float | None]]
     best: list[int | None]
+    proved: list[bool | None]
     base: tuple[int, int] | None
     row_axis: str
     column_axis: str
@@ -32,7 +36,7 @@ class HeatMap:
 
 
 def heat_map(found: HeatMap, title: str) -> "Figure":
-    """A field per pair of values: darker is better, outlined is the best of its row."""
+    """A field per pair of values: darker is better, outlined is the best of its row, the surer the fuller the line."""
     from matplotlib.patches import Rectangle
 
     figure = new_figure(0.95 + 0.46 * len(found.rows))
@@ -46,7 +50,8 @@ def heat_map(found: HeatMap, title: str) -> "Figure":
             )
             is_best = found.best[row] == column
             if is_best:
-                box = Rectangle((column - 0.47, row - 0.45), 0.94, 0.90, fill=False, linewidth=2)
+                line = OUTLINES[found.proved[row]]
+                box = Rectangle((column - 0.47, row - 0.45), 0.94, 0.90, fill=False, linewidth=2, linestyle=line)
                 box.set_edgecolor(COLOURS["s1"])
                 axes.add_patch(box)
             is_base = found.base == (row, column)

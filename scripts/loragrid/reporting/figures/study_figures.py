@@ -1,26 +1,23 @@
 """The figures of a study: picks their data from records and tables for the chart modules."""
 
-import math
 from pathlib import Path
 from textwrap import fill, shorten
 from typing import Any
 
-import numpy as np
-import pandas as pd
-
-from loragrid.comparing.designs.axis_pairs import BASE_CASE, size_on, study_axes, value_on
+from loragrid.comparing.contrasts import ADAPTERS
+from loragrid.comparing.designs.axis_pairs import size_on
 from loragrid.comparing.diagnosing.run_evidence import read_loss_path
 from loragrid.formatting import plain_name, visible
 from loragrid.records.outcomes import Outcome
 from loragrid.reporting.figures import charts
-from loragrid.reporting.figures.charts import Estimate, RunChange, ScoreSeries
+from loragrid.reporting.figures.charts import HOLLOW, VERDICT_MARKS, Estimate, RunChange
 from loragrid.reporting.figures.loss_chart import loss_curves, path_curve, series_colour
 from loragrid.reporting.figures.style import matplotlib_style
 from loragrid.reporting.figures.svg import PageFigures
 from loragrid.reporting.figures.trade_off_chart import trade_off
 from loragrid.reporting.page import Material
 from loragrid.setting_texts import axis_name, axis_value
-from loragrid.statistics.paired_statistics import BETTER, WORSE
+from loragrid.study.cell_pairs import BASE_CASE, study_axes, value_on
 from loragrid.study.grid import ARMS
 from loragrid.study.run_names import value_text
 
@@ -38,7 +35,6 @@ def draw_study_figures(material: Material, folder: Path) -> PageFigures:
         draw_trade_off(material, figures)
         for axis in study_axes(material.study):
             draw_losses(material, figures, axis)
-            draw_scores(material, figures, axis)
         draw_lengths(material, figures)
     return figures
 
@@ -78,11 +74,11 @@ def _run_change(material: Material, row: dict[str, Any]) -> RunChange:
     """A row of the trade-offs as a chart takes it."""
     kept = None
     if row["kept"] is not None:
-        excludes_zero = row["kept_low"] > 0 or row["kept_high"] < 0
-        kept = Estimate(row["kept"], row["kept_low"], row["kept_high"], excludes_zero)
-    proved = row["gain_verdict"] in (BETTER, WORSE)
-    gain = Estimate(row["gain"], row["gain_low"], row["gain_high"], proved)
-    return RunChange(material.compared.setting_labels[row["run"]], gain, kept, row["pareto"])
+        kept_mark = VERDICT_MARKS.get(row["kept_verdict"], HOLLOW)
+        kept = Estimate(row["kept"], row["kept_low"], row["kept_high"], kept_mark)
+    gain = Estimate(row["gain"], row["gain_low"], row["gain_high"], VERDICT_MARKS.get(row["gain_verdict"], HOLLOW))
+    label = material.compared.setting_labels[row["run"]]
+    return RunChange(label, gain, kept, row["pareto"], one_seed=row["level"] == ADAPTERS)
 
 
 def runs_on_axis(material: Material, axis: str) -> list[Outcome]:
@@ -134,56 +130,6 @@ def draw_losses(material: Material, figures: PageFigures, axis: str) -> None:
         values = ", ".join(" ".join(curve.label.split()) for curve in curves)
         description = f"Loss against training tokens by {axis_name(axis)}: {values}"
         figures.add(f"loss_{axis}", loss_curves(curves), description)
-
-
-def draw_scores(material: Material, figures: PageFigures, axis: str) -> None:
-    """Target score and mean retention over the values of one axis, beside the untrained base."""
-    runs = [outcome for outcome in runs_on_axis(material, axis) if outcome.status == "scored"]
-    target = material.compared.target
-    if len(runs) < 2 or target is None:
-        return
-    tasks, share = material.compared.summary["tasks"], material.compared.unit == "share"
-    table = material.scores.set_index(["subject", "task"])
-    series = _with_untrained(table, runs, [target], plain_name(target), "s0")
-    retention = [name for name, task in tasks.items() if task["group"] == "retention" and task["unit"] == "share"]
-    # One scale for both: a target in another unit has the figure to itself.
-    if share and retention:
-        series += _with_untrained(table, runs, retention, "retention", "s1")
-    values = [short_value(material, axis, outcome) for outcome in runs]
-    base_cases = [index for index, outcome in enumerate(runs) if not outcome.cell.departs]
-    base_case = base_cases[0] if base_cases else None
-    title = "Scores" if share else plain_name(tasks[target]["metric"]).capitalize()
-    figure = charts.scores_by_value(series, values, base_case, share=share, title=title)
-    description = f"Scores by {axis_name(axis)}, with intervals, beside the base"
-    figures.add(f"scores_{axis}", figure, description)
-
-
-def _with_untrained(
-    table: pd.DataFrame, runs: list[Outcome], tasks: list[str], name: str, colour: str
-) -> list[ScoreSeries]:
-    """Two series: the runs' scores on these tasks, and those of their untrained bases."""
-    trained = [mean_score(table, outcome.subject, tasks) for outcome in runs]
-    untrained = [mean_score(table, outcome.base, tasks) for outcome in runs]
-    return [
-        ScoreSeries(name, colour, trained),
-        ScoreSeries(f"base, {name}", colour, untrained, untrained=True),
-    ]
-
-
-def mean_score(table: pd.DataFrame, subject: str, tasks: list[str]) -> Estimate | None:
-    """A subject's mean score over tasks with its interval; None if one is missing.
-
-    `table`: scores by (subject, task).
-    """
-    rows = [table.loc[(subject, task)] for task in tasks if (subject, task) in table.index]
-    if len(rows) < len(tasks):
-        return None
-    if len(rows) == 1:
-        return Estimate(rows[0]["value"], rows[0]["low"], rows[0]["high"])
-    # Tasks hold different items, so their errors are independent and add in squares.
-    half = math.sqrt(sum(((row["high"] - row["low"]) / 2) ** 2 for row in rows)) / len(rows)
-    mean = float(np.mean([row["value"] for row in rows]))
-    return Estimate(mean, mean - half, mean + half)
 
 
 def draw_lengths(material: Material, figures: PageFigures) -> None:

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from loragrid.reporting.figures.charts import MARKER, RunChange, signed_points
+from loragrid.reporting.figures.charts import FULL, HALF, MARKER, RunChange, filled, signed_points
 from loragrid.reporting.figures.style import COLOURS, LABEL_GAP, new_figure, spread_labels
 
 if TYPE_CHECKING:
@@ -52,13 +52,14 @@ def trade_off(changes: list[RunChange], *, share: bool, margin: float) -> "Figur
 
 
 def _draw_cross(axes: "Axes", change: RunChange) -> None:
-    """A run's point with both of its intervals."""
+    """A run's point with both of its intervals; half full if it is one adapter."""
     x, y = change.gain, change.kept
     # Green means "better" elsewhere on the page, which the front does not prove.
     colour, marker = (COLOURS["ink"], "D") if change.on_front else (COLOURS["base"], "o")
     axes.plot([x.low, x.high], [y.value, y.value], color=colour, linewidth=0.9, alpha=0.7)
     axes.plot([x.value, x.value], [y.low, y.high], color=colour, linewidth=0.9, alpha=0.7)
-    axes.plot(x.value, y.value, marker=marker, markersize=MARKER + 1, color=colour)
+    mark = HALF if change.one_seed else FULL
+    axes.plot(x.value, y.value, marker=marker, markersize=MARKER + 1, **filled(mark, colour))
 
 
 def _label_points(axes: "Axes", changes: list[RunChange]) -> None:

@@ -2,13 +2,15 @@
 
 from typing import Any
 
+from loragrid.comparing.contrasts import ADAPTERS
 from loragrid.formatting import between, change, decimals, number, plain_name, whole
 from loragrid.reporting.compared_study import ComparedStudy
 
 
 def along_sentence(row: dict[str, Any], compared: ComparedStudy) -> str:
-    """One sentence on a setting: the target's path and retention's."""
-    return f"{_target(row, compared)}; {_retention(row)}."
+    """One sentence on a setting, or on its only run: the target's path and retention's."""
+    whose = "in this run " if row["level"] == ADAPTERS else ""
+    return f"{whose}{_target(row, compared)}; {_retention(row)}."
 
 
 def _target(row: dict[str, Any], compared: ComparedStudy) -> str:
@@ -19,7 +21,10 @@ def _target(row: dict[str, Any], compared: ComparedStudy) -> str:
         since = f"since {_share(path['share'], row)}" if path["share"] else "from the start"
         return f"{name} still improved at the end: {_amount(path['gained'], unit)} {since}"
     if path["code"] == "turned":
-        return f"{name} was better at {_share(path['share'], row)} than at the end: {_amount(path['lost'], unit)} since"
+        higher = "higher" if compared.higher_is_better else "lower"
+        return (
+            f"{name} was {higher} at {_share(path['share'], row)} than at the end: {_amount(path['lost'], unit)} since"
+        )
     if path["code"] == "stopped":
         margin = f"{path['margin'] * 100:g} points" if unit == "share" else number(path["margin"], 2)
         most = change(path["most"], unit, words=True, places=1)

@@ -1,22 +1,24 @@
 """The report's answer to "which setting mattered?", and a sentence per axis."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pandas as pd
 
-from loragrid.comparing.designs.axis_pairs import UNTRAINED
+from loragrid.comparing.measures import RETENTION
 from loragrid.formatting import detectable, listed, plain_name, plural
 from loragrid.reporting.compared_study import ComparedStudy
 from loragrid.reporting.sentences.findings import Headline, difference, start
 from loragrid.reporting.sentences.interactions import movement_text, moving_pairs
 from loragrid.reporting.sentences.limits import reason_text
+from loragrid.reporting.sentences.verdicts import differing, of_adapters, of_settings, open_text, proved, task_name
 from loragrid.setting_texts import axis_name, axis_value
-from loragrid.statistics.paired_statistics import UNSURE
+from loragrid.statistics.paired_statistics import DIFFER, UNSURE
+from loragrid.study.cell_pairs import UNTRAINED
 from loragrid.study.grid import ARMS, NAMED, TIED
 
-# Findings on other tasks that the first answers name; the tables have all of them.
-MOST_ELSEWHERE = 3
+# Findings on other measures, values of an axis, and pairs of adapters that the first answers name; the tables have all.
+MOST_ELSEWHERE, MOST_VALUES, MOST_APART = 3, 3, 3
 
 
 def what_mattered(compared: ComparedStudy) -> Headline:
@@ -26,14 +28,12 @@ def what_mattered(compared: ComparedStudy) -> Headline:
     # Training against no training is the first question, and no setting.
     rows = rows[~((rows.get("axis") == "method") & (rows.get("value") == UNTRAINED))]
     if rows.empty or (rows["verdict"] == "").all():
-        reasons = "".join(f" {_not_compared(rows, axis)}." for axis in dict.fromkeys(rows.get("axis", ())))
-        text = f"No setting could be compared with the base case yet.{reasons}"
+        reasons = [f"{_not_compared(rows, axis)}." for axis in dict.fromkeys(rows.get("axis", ()))]
+        text = " ".join(["No setting could be compared with the base case yet.", *reasons])
         return Headline(question, "unsure", "Can't tell", text)
     found = _sort_axes(rows, compared)
-    parts = _effects(found, compared) + [f"{reason}." for reason in found.not_compared]
+    parts = _effects(found, compared) + _of_one_seed(found, compared) + [f"{reason}." for reason in found.not_compared]
     parts += [f"{movement_text(pair, compared.target)}" for pair in moving_pairs(compared)]
-    if compared.target not in compared.summary["noise"]:
-        parts.append("One seed per setting: part of each difference may be the luck of the seed.")
     if found.moved:
         return Headline(question, "good", start(listed(found.moved)), " ".join(parts))
     return Headline(question, "unsure", "Can't tell", " ".join(parts))
@@ -44,48 +44,54 @@ class AxesFound:
     """The axes by what their tests on the main target show, each as words for the answer.
 
     `moved` and `steps`: names and proved differences; `still`: axes without a proved effect, and
-    `detectable` what their tests could find; `elsewhere`: what those do on other tasks;
-    `not_compared`: axes without a test, with the reason.
+    `detectable` what their tests could find; `elsewhere`: what those do on other measures; `one_seed`:
+    axes of which only adapters were compared, and `apart` the adapters that differ; `not_compared`:
+    axes without a test, with the reason.
     """
 
-    moved: list[str]
-    steps: list[str]
-    still: list[str]
-    detectable: list[float]
-    elsewhere: list[str]
-    not_compared: list[str]
+    moved: list[str] = field(default_factory=list)
+    steps: list[str] = field(default_factory=list)
+    still: list[str] = field(default_factory=list)
+    detectable: list[float] = field(default_factory=list)
+    elsewhere: list[str] = field(default_factory=list)
+    one_seed: list[str] = field(default_factory=list)
+    apart: list[str] = field(default_factory=list)
+    not_compared: list[str] = field(default_factory=list)
 
 
 def _sort_axes(rows: pd.DataFrame, compared: ComparedStudy) -> AxesFound:
-    found = AxesFound([], [], [], [], [], [])
+    found = AxesFound()
     for axis, of_axis in rows.groupby("axis", sort=False):
         judged = of_axis[of_axis["verdict"] != ""]
-        proved = judged[judged["verdict"] != UNSURE]
-        if len(proved):
+        settings, adapters = of_settings(judged), of_adapters(judged)
+        apart = [_step(row, axis, compared) for _, row in differing(adapters).iterrows()]
+        found.apart.extend(apart)
+        if len(proved(settings)):
             found.moved.append(axis_name(axis))
-            found.steps.append(_largest_steps(proved, axis, compared))
-        elif len(judged):
+            found.steps.append(_steps(proved(settings), axis, compared))
+        elif len(settings):
             # The largest of the values' detectable differences: any effect beyond it would have
             # shown on each value.
             found.still.append(axis_name(axis))
-            found.detectable.append(judged["detectable"].max(skipna=False))
-            for value, verdict, default, tasks in proved_elsewhere(compared, axis):
+            found.detectable.append(settings["detectable"].max(skipna=False))
+            for value, verdict, default, tasks in proved_elsewhere(compared, axis, brief=True):
                 found.elsewhere.append(f"{_named(axis, value)} is {verdict} than {default} on {tasks}")
+        elif len(adapters):
+            found.one_seed.append(axis_name(axis))
         else:
             found.not_compared.append(_not_compared(rows, axis))
     return found
 
 
-def _largest_steps(proved: pd.DataFrame, axis: str, compared: ComparedStudy) -> str:
-    """The best and the worst of an axis's proved values, and how many lie between."""
-    ends = dict.fromkeys((proved["improvement"].idxmax(), proved["improvement"].idxmin()))
-    between_them = len(proved) - len(ends)
-    more = f" ({plural(between_them, 'value')} between)" if between_them > 0 else ""
-    return listed([_step(proved.loc[index], axis, compared) for index in ends]) + more
+def _steps(rows: pd.DataFrame, axis: str, compared: ComparedStudy) -> str:
+    """The axis's proved values, in its order."""
+    texts = [_step(row, axis, compared) for _, row in rows.head(MOST_VALUES).iterrows()]
+    more = len(rows) - len(texts)
+    return listed(texts) + (f" (and {plural(more, 'other value')})" if more > 0 else "")
 
 
 def _effects(found: AxesFound, compared: ComparedStudy) -> list[str]:
-    """Sentences on the main target, then on other tasks."""
+    """Sentences on the main target, then on other measures."""
     name = plain_name(compared.target)
     parts = [f"{start(step)}." for step in found.steps]
     if found.steps:
@@ -93,29 +99,62 @@ def _effects(found: AxesFound, compared: ComparedStudy) -> list[str]:
     if found.still:
         parts.append(f"{start(listed(found.still))}: no effect proved; {_missed(found.detectable, compared)}.")
     if found.elsewhere:
-        count = len(found.elsewhere) - MOST_ELSEWHERE
-        more = f"; {count} more" if count > 0 else ""
-        parts.append(f"On other tasks: {'; '.join(found.elsewhere[:MOST_ELSEWHERE])}{more}.")
+        parts.append(f"On other measures: {_first(found.elsewhere, MOST_ELSEWHERE)}.")
     return parts
+
+
+def _of_one_seed(found: AxesFound, compared: ComparedStudy) -> list[str]:
+    """Sentences on axes whose values were trained under one seed: what these adapters show."""
+    parts = []
+    if found.one_seed and not compared.judges_settings:
+        parts.append("No setting can be judged from one seed.")
+    elif found.one_seed:
+        parts.append(f"{start(listed(found.one_seed))}: one seed in an arm, so nothing is said of the setting.")
+    if found.apart:
+        lower = "" if compared.higher_is_better else " (lower is better)"
+        seen = _first(found.apart, MOST_APART)
+        parts.append(f"Adapters that differ on {plain_name(compared.target)}{lower}: {seen}.")
+    elif found.one_seed:
+        parts.append(f"No two of these adapters are shown to differ on {plain_name(compared.target)}.")
+    return parts
+
+
+def _first(texts: list[str], most: int) -> str:
+    more = f"; {len(texts) - most} more" if len(texts) > most else ""
+    return "; ".join(texts[:most]) + more
 
 
 def _missed(sizes: list[float], compared: ComparedStudy) -> str:
     """The size below which the tests of these axes would usually miss an effect."""
     largest = max(sizes, key=lambda size: math.inf if math.isnan(size) else size)
     if math.isnan(largest):
-        return "these tests cannot prove an effect of any size"
+        return "with these items and seeds no effect of any size can be proved"
     return f"an effect below about {detectable(largest, compared.unit)} would usually be missed"
 
 
-def proved_elsewhere(compared: ComparedStudy, axis: str) -> list[tuple[str, str, str, str]]:
-    """An axis's proved effects on other tasks: (value, verdict, base case's value, tasks)."""
+def proved_elsewhere(compared: ComparedStudy, axis: str, *, brief: bool = False) -> list[tuple[str, str, str, str]]:
+    """An axis's proved effects on other measures, pooled retention first.
+
+    Each is (value, verdict, base case's value, measures). `brief`: exploratory ones are counted where
+    pooled retention is among them.
+    """
     rows = compared.axes
-    rows = rows[(rows["axis"] == axis) & (rows["task"] != compared.target) & ~rows["verdict"].isin(["", UNSURE])]
+    rows = proved(rows[(rows["axis"] == axis) & (rows["task"] != compared.target)])
+    rows = rows.sort_values("family", key=lambda family: family != RETENTION, kind="stable")
     found = []
     for (value, verdict, default), group in rows.groupby(["value", "verdict", "base_case_value"], sort=False):
-        tasks = listed([plain_name(task) for task in group["task"]])
-        found.append((axis_value(axis, value), verdict, axis_value(axis, default), tasks))
+        found.append((axis_value(axis, value), verdict, axis_value(axis, default), _measures(group, brief)))
     return found
+
+
+def _measures(rows: pd.DataFrame, brief: bool) -> str:
+    """The rows' measures, single tasks marked as exploratory."""
+    pooled = [task_name(task) for task in rows.loc[rows["family"] == RETENTION, "task"]]
+    single = [task_name(task) for task in rows.loc[rows["family"] != RETENTION, "task"]]
+    if pooled and brief:
+        return f"{pooled[0]} ({len(single)} exploratory)" if single else pooled[0]
+    marked = [f"{listed(single)} (exploratory)"] if single else []
+    return ", and ".join(pooled + marked)
 
 
 def _not_compared(rows: pd.DataFrame, axis: str) -> str:
@@ -125,7 +164,7 @@ def _not_compared(rows: pd.DataFrame, axis: str) -> str:
 def _step(row: pd.Series, axis: str, compared: ComparedStudy) -> str:
     amount = difference(row, compared.unit).lstrip("+−")
     direction = "higher" if row["difference"] > 0 else "lower"
-    judged = "" if compared.higher_is_better else f", which is {row['verdict']}"
+    judged = "" if compared.higher_is_better or row["verdict"] == DIFFER else f", which is {row['verdict']}"
     value, default = (axis_value(axis, row[key]) for key in ("value", "base_case_value"))
     if axis in ARMS:
         default = "the base case"
@@ -151,14 +190,15 @@ def axis_finding(compared: ComparedStudy, axis: str) -> str:
     text = f"On {plain_name(compared.target)}: {'; '.join(parts)}."
     # A search's winner differs in several settings, so its row says nothing about one of them.
     if elsewhere and axis != "search":
-        text += f" On other tasks: {'; '.join(elsewhere)}."
+        text += f" On other measures: {'; '.join(elsewhere)}."
     return text
 
 
 def _value_finding(row: pd.Series, axis: str, compared: ComparedStudy) -> str:
     amount = difference(row, compared.unit)
     value, default = (axis_value(axis, row[key]) for key in ("value", "base_case_value"))
+    if row["verdict"] == DIFFER:
+        return f"the adapters of {value} and {default} differ ({amount})"
     if row["verdict"] != UNSURE:
         return f"{value} is {row['verdict']} than {default} ({amount})"
-    least = detectable(row["detectable"], compared.unit)
-    return f"{value} against {default}: can’t tell ({amount}; detectable: {least})"
+    return f"{value} against {default}: can’t tell ({amount}; {open_text(row, compared.unit)})"

@@ -5,18 +5,17 @@ from typing import Any
 
 import pandas as pd
 
-from loragrid.formatting import (
-    between,
-    change,
-    decimals,
-    detectable,
-    listed,
-    p_value,
-    plain_name,
-    plural,
-    score,
-)
+from loragrid.comparing.contrasts import ADAPTERS
+from loragrid.formatting import between, change, decimals, listed, p_value, plain_name, plural, score
 from loragrid.reporting.compared_study import ComparedStudy
+from loragrid.reporting.sentences.verdicts import (
+    ONE_SEED_COVERS,
+    differing,
+    items_text,
+    of_adapters,
+    of_settings,
+    open_text,
+)
 from loragrid.statistics.paired_statistics import BETTER, UNSURE, WORSE
 
 # Status of a run without a score → its name in the headline.
@@ -34,7 +33,7 @@ NOT_SCORED = {
 class Headline:
     """One question with its answer.
 
-    `tone` is good, bad or unsure and colours the `short` answer, which says the same.
+    `tone` is good, bad, adapters or unsure and colours the `short` answer, which says the same.
     """
 
     question: str
@@ -72,39 +71,38 @@ def did_it_help(compared: ComparedStudy) -> Headline:
     rows = rows[rows["verdict"] != ""]
     rest = not_scored(compared)
     if rows.empty:
-        return Headline(
-            question, "unsure", "Can't tell", f"No run could be compared with its base on the target.{rest}"
-        )
-    better, worse = rows[rows["verdict"] == BETTER], rows[rows["verdict"] == WORSE]
+        text = f"No run could be compared with its base on the target.{rest}"
+        return Headline(question, "unsure", "Can't tell", text)
+    settings, adapters = of_settings(rows), of_adapters(rows)
     name = f"“{plain_name(compared.target)}”"
     if not compared.higher_is_better:
         name += " (lower is better)"
-    everyone = plural(len(rows), compared.noun(rows))
+    beside = f"{_detail(rows, compared)}{_other_targets(compared)}{rest}"
+    if settings.empty:
+        tone, short = _short_of_adapters(adapters, compared)
+        return Headline(question, tone, short, f"{_adapters_count(adapters, name)} {beside}")
+    tone, short, text = _of_settings(settings, name, compared)
+    if len(adapters):
+        text += f" {_adapters_count(adapters, 'it', ' of one seed')}"
+        if tone == "good" and (differing(adapters)["improvement"] < 0).any():
+            tone, short = "unsure", "It depends"
+    return Headline(question, tone, short, f"{text} {beside}")
+
+
+def _of_settings(rows: pd.DataFrame, name: str, compared: ComparedStudy) -> tuple[str, str, str]:
+    """Tone, short answer and a sentence on how many settings beat their base."""
+    better, worse = rows[rows["verdict"] == BETTER], rows[rows["verdict"] == WORSE]
+    everyone = plural(len(rows), "setting")
     harm = f", {len(worse)} did worse" if len(worse) else ""
-    detail = _detail(rows, compared)
     if len(better):
         tone, short = "unsure", "It depends"
         if not len(worse):
             tone, short = "good", _how_often(better, rows, compared)
         their = "its" if len(better) == 1 else "their"
-        count = f"{len(better)} of {everyone} beat {their} base on {name}"
-        return Headline(question, tone, short, f"{count}{harm}. {detail}{_other_targets(compared)}{rest}")
+        return tone, short, f"{len(better)} of {everyone} beat {their} base on {name}{harm}."
     if len(worse):
-        text = f"None of {everyone} beat its base on {name}{harm}. {detail}{rest}"
-        return Headline(question, "bad", "No", text)
-    text = f"None of {everyone} differs from its base on {name} by more than chance explains. {detail}"
-    return Headline(question, "unsure", "Can't tell", f"{text}{_other_targets(compared)}{rest}")
-
-
-def _other_targets(compared: ComparedStudy) -> str:
-    """How many settings are proved better on the other tasks that training should improve."""
-    rows = compared.of_runs
-    rows = rows[(rows["group"] == "target") & (rows["task"] != compared.target) & (rows["verdict"] != "")]
-    parts = [
-        f"{plain_name(task)}: {(found['verdict'] == BETTER).sum()} of {len(found)} better"
-        for task, found in rows.groupby("task", sort=False)
-    ]
-    return f" On other targets, {listed(parts)}." if parts else ""
+        return "bad", "No", f"None of {everyone} beat its base on {name}{harm}."
+    return "unsure", "Can't tell", f"None of {everyone} differs from its base on {name} by more than chance explains."
 
 
 def _how_often(better: pd.DataFrame, rows: pd.DataFrame, compared: ComparedStudy) -> str:
@@ -113,28 +111,72 @@ def _how_often(better: pd.DataFrame, rows: pd.DataFrame, compared: ComparedStudy
     return "Yes" if case or 2 * len(better) > len(rows) else "Some settings did"
 
 
+def _short_of_adapters(rows: pd.DataFrame, compared: ComparedStudy) -> tuple[str, str]:
+    """Tone and short answer where each setting has one adapter only."""
+    found = differing(rows)
+    gained, lost = found[found["improvement"] > 0], found[found["improvement"] < 0]
+    if found.empty:
+        return "unsure", "Can't tell"
+    if gained.empty:
+        return "adapters", "Not these adapters"
+    if len(lost):
+        return "adapters", "Some adapters gained"
+    return "adapters", "These adapters gained" if 2 * len(gained) > len(rows) else "Some adapters gained"
+
+
+def _adapters_count(rows: pd.DataFrame, name: str, which: str = "") -> str:
+    """How many adapters differ from their base, and in which direction."""
+    found = differing(rows)
+    everyone = plural(len(rows), "adapter") + which
+    if found.empty:
+        return f"None of {everyone} is shown to differ from its base on {name}."
+    higher, lower = (found["difference"] > 0).sum(), (found["difference"] < 0).sum()
+    ways = listed([f"{count} {word}" for count, word in ((higher, "higher"), (lower, "lower")) if count])
+    their, verb = ("its", "differs") if len(found) == 1 else ("their", "differ")
+    return f"{len(found)} of {everyone} {verb} from {their} base on {name}: {ways}."
+
+
+def _other_targets(compared: ComparedStudy) -> str:
+    """How many settings or adapters stand apart on the other tasks that training should improve."""
+    rows = compared.of_runs
+    rows = rows[(rows["group"] == "target") & (rows["task"] != compared.target) & (rows["verdict"] != "")]
+    parts = []
+    for task, found in rows.groupby("task", sort=False):
+        settings = of_settings(found)
+        if len(settings):
+            parts.append(f"{plain_name(task)}, {(settings['verdict'] == BETTER).sum()} of {len(settings)} better")
+        else:
+            parts.append(f"{plain_name(task)}, {len(differing(found))} of {len(found)} differ")
+    return f" Exploratory: on {'; on '.join(parts)}." if parts else ""
+
+
 def _detail(rows: pd.DataFrame, compared: ComparedStudy) -> str:
-    """The base case's row in full; if it was not compared, the row with the largest change."""
+    """The base case's row in full; if it was not compared, the first row of the grid."""
     case = rows[rows["run"].isin(compared.base_case_runs)]
-    if len(case):
-        row, who = case.iloc[0], "The base case"
-    else:
-        row = rows.loc[rows["improvement"].abs().idxmax()]
-        who = start(compared.setting_labels[row["run"]])
+    row = (case if len(case) else rows).iloc[0]
+    who = "The base case" if len(case) else start(compared.setting_labels[row["run"]])
     places = decimals(row["low"], row["high"])
     before, after = (score(row[name], compared.unit, places) for name in ("reference_score", "score"))
     seeds = f" (mean of {row['seeds']} seeds)" if row["seeds"] > 1 else ""
-    unsure = "; can’t tell" if row["verdict"] == UNSURE else ""
+    covers = f", {ONE_SEED_COVERS}" if row["level"] == ADAPTERS else ""
     text = (
-        f"{who} went from {before} to {after}{seeds}, {difference(row, compared.unit)} ({compared.interval} "
-        f"{between(row['low'], row['high'], compared.unit)}, corrected p {p_value(row['p_corrected'])}{unsure})."
+        f"{who} went from {before} to {after}{seeds} on {_items(row)}: {difference(row, compared.unit)} "
+        f"({compared.interval} {between(row['low'], row['high'], compared.unit)}{covers}; "
+        f"corrected p {p_value(row['p_corrected'])})."
     )
     # What a test might have missed says nothing beside a proved difference.
-    return f"{text} {_power(row, compared)}" if unsure else text
+    if row["verdict"] != UNSURE:
+        return text
+    return f"{text} Can’t tell: {_power(row, compared)}."
+
+
+def _items(row: pd.Series) -> str:
+    items, requests = items_text(row)
+    return f"{items} items" + (f" ({requests} requests)" if requests else "")
 
 
 def _power(row: pd.Series, compared: ComparedStudy) -> str:
+    text = open_text(row, compared.unit)
     if pd.isna(row["detectable"]):
-        return "This test cannot prove a difference of any size."
-    smallest = detectable(row["detectable"], compared.unit)
-    return f"This test finds a difference of {smallest} or more with a probability of {compared.power}."
+        return text
+    return f"this test {text}, with a probability of {compared.power}"

@@ -2,11 +2,12 @@
 
 from typing import Any
 
-from loragrid.formatting import between, change, decimals, detectable, listed, plain_name, plural
+from loragrid.formatting import between, change, decimals, detectable, listed, plural
 from loragrid.reporting.compared_study import ComparedStudy
 from loragrid.reporting.sentences.findings import start
+from loragrid.reporting.sentences.verdicts import families_text, task_name
 from loragrid.setting_texts import axis_name, axis_value
-from loragrid.statistics.paired_statistics import UNSURE
+from loragrid.statistics.paired_statistics import DIFFER, UNSURE
 
 MOST_CONTRASTS = 2  # proved interactions in one sentence
 
@@ -20,14 +21,14 @@ def interaction_finding(pair: dict[str, Any], compared: ComparedStudy) -> list[s
         return ["Not tested: some of these runs trained on more tokens than others."]
     found = [movement_text(pair, task), interaction_text(pair, task, compared.units[task])]
     elsewhere = [
-        f"{plain_name(name)}: {MOVEMENT_WORDS[scores['movement']['code']]}"
+        f"{task_name(name)}: {MOVEMENT_WORDS[scores['movement']['code']]}"
         for name, scores in pair["tasks"].items()
         if name != task and scores["movement"]["code"] in ("moves", "stays")
     ]
     if elsewhere:
-        found.append(f"On other tasks the best {axis_name(pair['columns_axis'])}: {listed(elsewhere)}.")
+        found.append(f"On other measures the best {axis_name(pair['columns_axis'])}: {listed(elsewhere)}.")
     if pair["seeds"] == 1:
-        found.append("Some of these values have one seed only: part of a difference may be the luck of the seed.")
+        found.append("Some of these values have one seed, which says nothing of their settings.")
     return [sentence for sentence in found if sentence]
 
 
@@ -44,7 +45,7 @@ MOVEMENT_WORDS = {"moves": "moves (proved)", "stays": "is the same in every row 
 def movement_text(pair: dict[str, Any], task: str) -> str:
     """Whether the best column moves with the row on one task: yes, no, or can't tell."""
     rows, columns = axis_name(pair["rows_axis"]), axis_name(pair["columns_axis"])
-    movement, on = pair["tasks"][task]["movement"], f"on {plain_name(task)}"
+    movement, on = pair["tasks"][task]["movement"], f"on {task_name(task)}"
     if movement["code"] == "not_tested":
         return f"Whether the best {columns} moves with the {rows} was not tested {on}: scores are missing."
     if movement["code"] == "moves":
@@ -82,12 +83,16 @@ def interaction_text(pair: dict[str, Any], task: str, unit: str) -> str:
     proved = [row for row in contrasts if row["verdict"] != UNSURE]
     if not proved:
         known = [row["detectable"] for row in contrasts if row["detectable"] is not None]
-        least = detectable(max(known), unit) if len(known) == len(contrasts) else "none of any size"
-        return f"No interaction is proved: the effects of {names} may simply add up (detectable: {least})."
+        least = "no difference of any size can be proved"
+        if len(known) == len(contrasts):
+            least = f"the tests find {detectable(max(known), unit)} or more"
+        return f"No interaction is proved: the effects of {names} may simply add up ({least})."
     proved.sort(key=lambda row: -abs(row["difference"]))
     texts = [_contrast(pair, row, unit) for row in proved[:MOST_CONTRASTS]]
     more = len(proved) - len(texts)
     also = f", and {plural(more, 'other pair')} of values" if more > 0 else ""
+    if any(row["verdict"] == DIFFER for row in proved):
+        return f"These adapters do not add up over {names}: {'; '.join(texts)}{also}."
     return f"An interaction is proved, so averages over {names} hide it: {'; '.join(texts)}{also}."
 
 
@@ -109,15 +114,14 @@ def _column(pair: dict[str, Any], value: str) -> str:
     return axis_value(pair["columns_axis"], value)
 
 
-def families_text(pair: dict[str, Any]) -> str:
+def correction_text(pair: dict[str, Any]) -> str:
     """How many tests of a pair of axes are corrected together."""
-    targets, kept = pair["families"]
-    if not targets + kept:
-        return ""
-    families = [
-        f"{plural(count, 'test')} on {what} tasks"
-        for count, what in ((targets, "target"), (kept, "retention"))
-        if count
+    levels = {"setting": "of settings", "adapters": "of adapters"}
+    found = [
+        f"{families_text(pair['families'][level])}, {words}"
+        for level, words in levels.items()
+        if level in pair["families"]
     ]
-    together = "each of these families" if len(families) > 1 else "this family"
-    return f"Tested beside the other comparisons: {listed(families)}, {together} corrected by itself."
+    if not found:
+        return ""
+    return f"Tested beside the other comparisons: {'; '.join(found)}. Each family is corrected by itself."

@@ -4,15 +4,18 @@ from typing import Any
 
 import pandas as pd
 
+from loragrid.comparing.measures import POOLED_RETENTION
 from loragrid.comparing.trade_off import SHIP
 from loragrid.formatting import between, change, decimals, listed, plain_name, plural
 from loragrid.reporting.compared_study import ComparedStudy
 from loragrid.reporting.sentences.axis_findings import what_mattered
 from loragrid.reporting.sentences.findings import Headline, did_it_help, not_scored, start
+from loragrid.reporting.sentences.verdicts import differing, of_adapters, of_settings
 from loragrid.statistics.paired_statistics import WORSE
 
 MOST_NAMED = 3  # settings in one sentence; the tables have all
 SMALL_COUNTS = ("No", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine", "Ten")
+QUESTION = "What was forgotten?"
 
 
 def answers(compared: ComparedStudy) -> list[Headline]:
@@ -24,40 +27,86 @@ def answers(compared: ComparedStudy) -> list[Headline]:
 
 
 def what_was_forgotten(compared: ComparedStudy) -> Headline:
-    """Which settings did worse than their base on the retention tasks."""
-    question = "What was forgotten?"
+    """Which settings did worse than their base on the retention tasks together; single tasks are detail."""
     rows = compared.of_runs
     rows = rows[(rows["group"] == "retention") & (rows["verdict"] != "")]
     if rows.empty:
         text = "The study names no retention task, or none could be compared."
-        return Headline(question, "unsure", "Not measured", text)
-    noun = compared.noun(rows).removeprefix("scored ")
-    runs = list(dict.fromkeys(rows.loc[rows["verdict"] == WORSE, "run"]))
-    points = f"{compared.summary['terms']['retention_margin'] * 100:g} points"
-    tone, short = "unsure", "Nothing proved"
-    if runs:
-        text = _worse_sentence(runs, noun, compared)
-        tone, short = "unsure", f"Some {noun}s forgot"
-        if len(runs) == rows["run"].nunique():
-            tone, short = "bad", f"All {noun}s forgot"
-    elif _all_within_margin(rows, compared):
-        tone, short = "good", f"At most {points}"
-        text = f"On every retention task every interval excludes a loss of more than {points}."
+        return Headline(QUESTION, "unsure", "Not measured", text)
+    pooled = rows[rows["task"] == POOLED_RETENTION]
+    single = rows[rows["task"] != POOLED_RETENTION]
+    if pooled.empty:
+        text = f"No retention task is a share of right answers, so there is no mean over them. {_single_tasks(single)}"
+        return Headline(QUESTION, "unsure", "Can't tell", text.strip())
+    settings, adapters = of_settings(pooled), of_adapters(pooled)
+    if settings.empty:
+        tone, short, text = _of_adapters(adapters, compared)
     else:
-        text = f"No {noun} is proved to have done worse on the retention tasks, but {_reach(rows, compared)}."
-    return Headline(question, tone, short, " ".join([text, *_mean_changes(runs, compared)]))
+        tone, short, text = _of_settings(settings, compared)
+        if lost := _lost(adapters):
+            # A setting that kept everything says nothing of the adapters that did not.
+            tone, short = ("adapters", "Some adapters lost") if tone == "good" else (tone, short)
+            text += f" {_worse_sentence(lost, 'adapter of one seed', compared)}"
+    parts = [text, _base_case(compared), _single_tasks(of_settings(single)), _fit_to_ship(compared)]
+    return Headline(QUESTION, tone, short, " ".join(part for part in parts if part))
+
+
+def _of_settings(rows: pd.DataFrame, compared: ComparedStudy) -> tuple[str, str, str]:
+    """Tone, short answer and a sentence on the pooled retention of settings."""
+    lost = list(rows.loc[rows["verdict"] == WORSE, "run"])
+    points = _margin(compared)
+    if lost:
+        everyone = len(lost) == len(rows)
+        tone, short = ("bad", "All settings forgot") if everyone else ("unsure", "Some settings forgot")
+        return tone, short, _worse_sentence(lost, "setting", compared)
+    over = f"on the mean over {_tasks(compared)}"
+    if (rows["low"] >= -compared.summary["terms"]["retention_margin"]).all():
+        return "good", f"At most {points}", f"Every interval {over} excludes a loss of more than {points}."
+    text = f"No setting is proved to have lost {over}, but {_reach(rows, compared)}."
+    return "unsure", "Nothing proved", text
+
+
+def _of_adapters(rows: pd.DataFrame, compared: ComparedStudy) -> tuple[str, str, str]:
+    """Tone, short answer and a sentence where every setting has one adapter only."""
+    lost = _lost(rows)
+    if lost:
+        short = "All adapters lost" if len(lost) == len(rows) else "Some adapters lost"
+        return "adapters", short, _worse_sentence(lost, "adapter", compared)
+    over = f"on the mean over {_tasks(compared)}"
+    text = f"No adapter is shown to score lower than its base {over}, but {_reach(rows, compared)}."
+    return "unsure", "Nothing shown", text
+
+
+def _lost(rows: pd.DataFrame) -> list[str]:
+    found = differing(rows)
+    return list(found.loc[found["improvement"] < 0, "run"])
+
+
+def _margin(compared: ComparedStudy) -> str:
+    return f"{compared.summary['terms']['retention_margin'] * 100:g} points"
+
+
+def _tasks(compared: ComparedStudy) -> str:
+    """3 retention tasks, without those that are no share of right answers."""
+    kept = [name for name, task in compared.summary["tasks"].items() if task["group"] == "retention"]
+    left_out = [name for name in kept if compared.units[name] != "share"]
+    text = plural(len(kept) - len(left_out), "retention task")
+    if left_out:
+        text += f" (without {listed([plain_name(name) for name in left_out])}, in another unit)"
+    return text
 
 
 def _worse_sentence(runs: list[str], noun: str, compared: ComparedStudy) -> str:
-    """Two runs did worse on the retention tasks: learning rate 0.1 and rank 64."""
+    """Two settings did worse on the mean over 3 retention tasks: learning rate 0.1 and rank 64."""
     count = str(len(runs))
     if len(runs) < len(SMALL_COUNTS):
         count = SMALL_COUNTS[len(runs)]
     named = [_name(run, compared) for run in runs[:MOST_NAMED]]
     if len(runs) > MOST_NAMED:
         named.append(f"{len(runs) - MOST_NAMED} more")
-    nouns = noun if len(runs) == 1 else f"{noun}s"
-    return f"{count} {nouns} did worse on the retention tasks: {listed(named)}."
+    nouns = noun if len(runs) == 1 else noun.replace("adapter", "adapters").replace("setting", "settings")
+    verb = "did worse" if noun == "setting" else "scored lower than the base"
+    return f"{count} {nouns} {verb} on the mean over {_tasks(compared)}: {listed(named)}."
 
 
 def _name(run: str, compared: ComparedStudy) -> str:
@@ -66,63 +115,38 @@ def _name(run: str, compared: ComparedStudy) -> str:
     return f"“{label}”" if "," in label else label
 
 
-def _lower_ends(rows: pd.DataFrame, compared: ComparedStudy) -> pd.Series:
-    """Lower ends of the rows' intervals of improvement, negative where a loss is possible."""
-    higher = rows["task"].map(lambda task: compared.summary["tasks"][task]["higher_is_better"])
-    return rows["low"].where(higher, -rows["high"])
-
-
-def _all_within_margin(rows: pd.DataFrame, compared: ComparedStudy) -> bool:
-    # The margin is in points, so tasks in another unit leave the question open.
-    if any(compared.units[task] != "share" for task in set(rows["task"])):
-        return False
-    margin = compared.summary["terms"]["retention_margin"]
-    return bool((_lower_ends(rows, compared) >= -margin).all())
-
-
 def _reach(rows: pd.DataFrame, compared: ComparedStudy) -> str:
     """How large a loss the intervals still allow."""
-    shares = rows[rows["task"].map(compared.units) == "share"]
-    if shares.empty:
-        return "no margin is set for these tasks"
-    low = _lower_ends(shares, compared)
-    row = shares.loc[low.idxmin()]
-    reach = change(low.min(), "share", words=True)
-    return f"the intervals reach down to {reach} ({plain_name(row['task'])}, {_name(row['run'], compared)})"
+    row = rows.loc[rows["low"].idxmin()]
+    reach = change(row["low"], "share", words=True)
+    return f"the intervals reach down to {reach} ({_name(row['run'], compared)})"
 
 
-def _mean_changes(runs: list[str], compared: ComparedStudy) -> list[str]:
-    """Sentences on the mean change in retention: the setting that lost most, the base case."""
+def _base_case(compared: ComparedStudy) -> str:
+    """The pooled change of the base case."""
     trades = [row for row in compared.summary["trade_offs"] if row["kept"] is not None]
-    lost = min((row for row in trades if row["run"] in runs), key=lambda row: row["kept"], default=None)
     case = next((row for row in trades if row["run"] in compared.base_case_runs), None)
-    if lost is None and case is None:
-        return []
-    parts, over = [], _over_tasks(lost or case)
-    if lost:
-        parts.append(f"{start(_name(lost['run'], compared))} lost most on average: {_kept(lost)} {over}.")
-    if case and case is not lost:
-        text = f"The base case changed by {_kept(case)}"
-        if not lost:
-            text += f" {over}"
-        # A mean over tasks has more items than one task, so it can show a loss that none proves.
-        if case["kept_high"] < 0 and case["run"] not in runs:
-            text += ", not proved on any single task"
-        parts.append(f"{text}.")
-    of_runs = [row for row in compared.summary["trade_offs"] if row["run"] not in compared.adopted]
-    count, ships = len(of_runs), sum(row["ship"] == SHIP for row in of_runs)
-    verb = "are" if ships > 1 else "is"
-    parts.append(f"{ships or 'None'} of {count} {verb} fit to ship on this evidence.")
-    return parts
-
-
-def _over_tasks(row: dict[str, Any]) -> str:
-    over = f"over {plural(row['retention_tasks'], 'retention task')}"
-    if row["unmargined"]:
-        over += f" (without {listed([plain_name(task) for task in row['unmargined']])}, in another unit)"
-    return over
+    return f"The base case changed by {_kept(case)}." if case else ""
 
 
 def _kept(row: dict[str, Any]) -> str:
     amount = change(row["kept"], "share", words=True, places=decimals(row["kept_low"], row["kept_high"]))
     return f"{amount} ({between(row['kept_low'], row['kept_high'], 'share')})"
+
+
+def _single_tasks(rows: pd.DataFrame) -> str:
+    """On how many settings each single task is proved worse."""
+    worse = rows[rows["verdict"] == WORSE]
+    if worse.empty:
+        return ""
+    counts = [f"{len(found)} worse on {plain_name(task)}" for task, found in worse.groupby("task", sort=False)]
+    return f"Single tasks (exploratory): {listed(counts)}."
+
+
+def _fit_to_ship(compared: ComparedStudy) -> str:
+    if not compared.judges_settings:
+        return "Whether to ship a setting takes a second seed."
+    of_runs = [row for row in compared.summary["trade_offs"] if row["run"] not in compared.adopted]
+    count, ships = len(of_runs), sum(row["ship"] == SHIP for row in of_runs)
+    verb = "are" if ships > 1 else "is"
+    return f"{start(str(ships or 'none'))} of {count} {verb} fit to ship on this evidence."
