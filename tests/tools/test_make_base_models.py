@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from loragrid.demo.convergence import MEASUREMENTS, has_converged
 from loragrid.runtime.atomic_files import read_json
 from tools.make_base_models import MODELS, RECIPES, make_base_models
 
@@ -66,4 +67,24 @@ def test_readme_names_every_model_and_its_figures() -> None:
         made = read_json(MODELS / key / "made.json")
         row = next(line for line in text.splitlines() if line.startswith(f"| {key} "))
         assert f"{made['parameters']:,}" in row
-        assert re.search(rf"\b{made['last_loss']:.3f}\b", row)
+        assert f"{made['tokens']:,}" in row
+        last = made["curve"][-1]
+        assert re.search(rf"^\| {key} \|.* {last['heldout_loss']:.3f} \| [\d.]+% \|$", text, re.MULTILINE)
+        assert re.search(rf"^\| {key} \|.* {last['answer_loss']:.3f} \|$", text, re.MULTILINE)
+    assert "(loss.svg)" in text and (MODELS / "loss.svg").stat().st_size < 20_000
+
+
+@pytest.mark.parametrize("key", RECIPES)
+def test_pretraining_of_the_shipped_model_has_converged(key: str) -> None:
+    made = read_json(MODELS / key / "made.json")
+    assert made["steps"] == RECIPES[key].steps == made["curve"][-1]["step"]
+    assert len(made["curve"]) == MEASUREMENTS + 1
+    assert has_converged(made["curve"], warmup_steps=made["warmup_steps"])
+    # Half of the same curve has not.
+    assert not has_converged(made["curve"][: MEASUREMENTS // 2], warmup_steps=made["warmup_steps"])
+
+
+def test_the_larger_llama_is_no_worse_on_heldout_text() -> None:
+    small, medium = (read_json(MODELS / key / "made.json") for key in ("llama-s", "llama-m"))
+    assert medium["parameters"] > small["parameters"]
+    assert medium["curve"][-1]["heldout_loss"] <= small["curve"][-1]["heldout_loss"]

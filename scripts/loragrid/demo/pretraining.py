@@ -1,4 +1,4 @@
-"""Pre-training of the demo's base models: a plain, seeded PyTorch loop on one thread in fp32."""
+"""Pre-training of the demo's base models: a plain, seeded PyTorch loop on one thread in fp32, measured as it goes."""
 
 import math
 import time
@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from loragrid.demo.corpus import Document, documents
+from loragrid.demo.convergence import HeldoutText, Measurement, as_curve, measured_steps
+from loragrid.demo.corpus import documents, with_special_tokens
 
 BLOCK_TOKENS = 256
-BLOCKS_PER_STEP = 8
 CONTEXT_TOKENS = 512
 WARMUP_STEPS = 50
 WEIGHT_DECAY = 0.05
@@ -19,12 +19,18 @@ DOCUMENTS_PER_CALL = 2000
 
 @dataclass(frozen=True)
 class PretrainingRecipe:
-    """How one base model is pre-trained. `config`: arguments of its architecture's transformers configuration class."""
+    """How one base model is pre-trained. `config`: arguments of its architecture's transformers configuration class.
+
+    `matrix_learning_rate`: peak rate of Muon, for the matrices of the layers; `learning_rate`: that of AdamW, for
+    embeddings and norms.
+    """
 
     architecture: str
     config: dict[str, Any]
+    matrix_learning_rate: float
     learning_rate: float
     steps: int
+    blocks_per_step: int
     seed: int
 
 
@@ -51,25 +57,24 @@ def build_model(recipe: PretrainingRecipe, tokenizer: Any) -> Any:
     return model_class(config).to(torch.float32)
 
 
-def token_blocks(tokenizer: Any, *, steps: int, seed: int, world_seed: int) -> Any:
-    """Concatenated documents in blocks: int64 tensor [steps, BLOCKS_PER_STEP, BLOCK_TOKENS]."""
+def token_blocks(recipe: PretrainingRecipe, tokenizer: Any, *, world_seed: int) -> Any:
+    """Concatenated documents in blocks: int64 tensor [steps, blocks per step, BLOCK_TOKENS]."""
     import torch
 
-    wanted = steps * BLOCKS_PER_STEP * BLOCK_TOKENS
-    stream = documents(seed=seed, world_seed=world_seed)
+    wanted = recipe.steps * recipe.blocks_per_step * BLOCK_TOKENS
+    stream = documents(seed=recipe.seed, world_seed=world_seed)
     tokens: list[int] = []
     while len(tokens) < wanted:
-        texts = [_with_special_tokens(document, tokenizer) for document in islice(stream, DOCUMENTS_PER_CALL)]
+        texts = [with_special_tokens(document, tokenizer) for document in islice(stream, DOCUMENTS_PER_CALL)]
         for ids in tokenizer(texts, add_special_tokens=False).input_ids:
             tokens += ids
-    return torch.tensor(tokens[:wanted]).view(steps, BLOCKS_PER_STEP, BLOCK_TOKENS)
+    return torch.tensor(tokens[:wanted]).view(recipe.steps, recipe.blocks_per_step, BLOCK_TOKENS)
 
 
-def pretrain(recipe: PretrainingRecipe, tokenizer: Any, *, world_seed: int) -> tuple[Any, dict[str, float]]:
-    """The model pre-trained by `recipe`, and its first and last losses (nats per token, mean of 20 steps), seconds and
-    tokens.
+def pretrain(recipe: PretrainingRecipe, tokenizer: Any, *, world_seed: int) -> tuple[Any, dict[str, Any]]:
+    """The model pre-trained by `recipe`, and its figures: tokens, seconds, last training loss, and the held-out curve.
 
-    AdamW with a cosine schedule. The same recipe gives the same bits on the same machine and torch version.
+    A cosine schedule. The same recipe gives the same bits on the same machine and torch version.
     """
     import torch
 
@@ -77,45 +82,73 @@ def pretrain(recipe: PretrainingRecipe, tokenizer: Any, *, world_seed: int) -> t
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     model = build_model(recipe, tokenizer)
-    blocks = token_blocks(tokenizer, steps=recipe.steps, seed=recipe.seed, world_seed=world_seed)
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=WEIGHT_DECAY
-    )
+    blocks = token_blocks(recipe, tokenizer, world_seed=world_seed)
+    heldout, due = HeldoutText(tokenizer, world_seed=world_seed), measured_steps(recipe.steps)
+    optimizers = _optimizers(model, recipe)
     started, losses = time.perf_counter(), []
-    model.train()
-    for step, block in enumerate(blocks):
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.learning_rate * _rate_fraction(step, recipe.steps)
-        loss = model(input_ids=block, labels=block).loss
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        losses.append(loss.item())
-        if step % 100 == 0:
-            seconds = time.perf_counter() - started
-            print(f"step {step} of {recipe.steps}: loss {losses[-1]:.3f}, {seconds:.0f} s", flush=True)
+    curve = [_measure(heldout, model, step=0, of=recipe.steps)]
+    for step, block in enumerate(blocks, start=1):
+        losses.append(_update(model, block, optimizers, rate_fraction=_rate_fraction(step - 1, recipe.steps)))
+        if step in due:
+            curve.append(_measure(heldout, model, step=step, of=recipe.steps))
     # A single step's loss is too noisy for the table of the README.
     few = min(20, len(losses))
     return model.eval(), {
-        "first_loss": sum(losses[:few]) / few,
         "last_loss": sum(losses[-few:]) / few,
         "seconds": time.perf_counter() - started,
         "tokens": blocks.numel(),
+        "warmup_steps": _warmup_steps(recipe.steps),
+        "curve": as_curve(curve),
     }
 
 
-def _with_special_tokens(document: Document, tokenizer: Any) -> str:
-    if isinstance(document, str):
-        return f"{tokenizer.bos_token}{document}{tokenizer.eos_token}"
-    question, answer = document
-    messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-    return tokenizer.apply_chat_template(messages, tokenize=False)
+def _optimizers(model: Any, recipe: PretrainingRecipe) -> list[Any]:
+    """Muon for the matrices of the layers, AdamW for embeddings and norms; each group knows its peak rate."""
+    import torch
+
+    from loragrid.demo.muon import Muon
+
+    matrices, others = [], []
+    for name, weights in model.named_parameters():
+        (matrices if weights.ndim == 2 and "embed" not in name else others).append(weights)
+    optimizers = [
+        Muon(matrices, lr=recipe.matrix_learning_rate, weight_decay=WEIGHT_DECAY),
+        torch.optim.AdamW(others, lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=WEIGHT_DECAY),
+    ]
+    for group in (group for optimizer in optimizers for group in optimizer.param_groups):
+        group["peak"] = group["lr"]
+    return optimizers
+
+
+def _update(model: Any, block: Any, optimizers: list[Any], *, rate_fraction: float) -> float:
+    """One step on one block; returns its loss."""
+    import torch
+
+    loss = model(input_ids=block, labels=block).loss
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak"] * rate_fraction
+        optimizer.step()
+        optimizer.zero_grad()
+    return loss.item()
+
+
+def _measure(heldout: HeldoutText, model: Any, *, step: int, of: int) -> Measurement:
+    measured = heldout.measure(model, step=step)
+    losses = f"held-out loss {measured.heldout_loss:.3f}, of answers {measured.answer_loss:.3f}"
+    print(f"step {step} of {of}: {losses}", flush=True)
+    return measured
+
+
+def _warmup_steps(steps: int) -> int:
+    return min(WARMUP_STEPS, max(1, steps // 10))
 
 
 def _rate_fraction(step: int, steps: int) -> float:
     """Fraction of the peak learning rate: linear warm-up, then a cosine down to `FINAL_RATE_FRACTION`."""
-    warmup = min(WARMUP_STEPS, max(1, steps // 10))
+    warmup = _warmup_steps(steps)
     if step < warmup:
         return (step + 1) / warmup
     progress = (step - warmup) / max(1, steps - warmup)

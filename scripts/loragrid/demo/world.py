@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import product
 
 CHOICES = 4
-PLACES = 80
+PLACES = 40
 SYLLABLES = (
     ("Bel", "Cor", "Dal", "Fen", "Gar", "Hol", "Kel", "Lor", "Mar", "Nor", "Or", "Pel", "Quin", "Ros", "Sel", "Tor"),
     ("a", "e", "i", "o", "u"),
