@@ -34,7 +34,11 @@ def test_every_setting_of_a_run_has_a_column(tmp_path: Path) -> None:
     synthetic.make_results(study, tmp_path / "results")
     stage.compare(study=study, results=tmp_path / "results", out=tmp_path / "results/compare")
     row = read_table(tmp_path / "results", "runs").set_index("subject").loc[study.cells[0].run]
-    assert row["budget.tokens"] == 80_000 and row["schedule"] == "linear" and row["warmup.steps"] == 5
+    assert (
+        row["budget.tokens"] == study.yaml["base_case"]["budget"]["tokens"]
+        and row["schedule"] == "linear"
+        and row["warmup.steps"] == 5
+    )
     assert row["target_modules"] == "all-linear" and row["alpha"] == 16 and row["batch"] == "2x4"
     assert row["max_length_tokens"] == 384 and row["data"] == "plans" and row["method"] == "lora"
     assert {name.split(".")[0] for name in row.index} >= set(setting_names())
@@ -43,7 +47,8 @@ def test_every_setting_of_a_run_has_a_column(tmp_path: Path) -> None:
 def test_nothing_there_at_all(tmp_path: Path) -> None:
     study = synthetic.make_study(tmp_path)
     summary = stage.compare(study=study, results=tmp_path / "results", out=tmp_path / "results/compare")
-    assert summary["family"] == 0 and summary["trade_offs"] == []
+    assert summary["families"] == {} and summary["trade_offs"] == [] and summary["best_setting"] is None
+    assert summary["learned_nothing"] == []
     assert set(read_table(tmp_path / "results", "runs")["status"]) == {"missing"}
 
 

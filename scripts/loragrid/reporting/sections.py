@@ -3,14 +3,14 @@
 from typing import Any
 
 from loragrid.formatting import plain_name, visible, whole
-from loragrid.reporting.certainty_section import (
-    family_sentences,
+from loragrid.reporting.comparison_tables import (
+    axis_sections,
+    base_rows,
+    control_rows,
     methods_used,
-    seed_spread_rows,
+    noise_floor,
     task_notes,
-    task_rows,
 )
-from loragrid.reporting.comparison_tables import axis_sections, base_table, control_table
 from loragrid.reporting.costs_section import cost_table, total_cost
 from loragrid.reporting.data_section import data_facts, data_failures
 from loragrid.reporting.designs_section import along_part, interaction_parts, size_parts
@@ -18,11 +18,11 @@ from loragrid.reporting.page import Material, asked
 from loragrid.reporting.provenance_section import assumptions, default_rows, provenance, reproduce, sessions
 from loragrid.reporting.runs_section import run_rows, setting_columns
 from loragrid.reporting.search_section import search_section
+from loragrid.reporting.sentences.largest_gain import largest_gain_text, unlearned_texts
 from loragrid.reporting.sentences.limits import caveat_sentence, not_comparable_sentence
-from loragrid.reporting.sentences.one_seed import one_seed_note
 from loragrid.reporting.sentences.retention import answers
 from loragrid.reporting.sentences.scorecard import scorecard_rows
-from loragrid.reporting.sentences.ship import margin_sentence, ship_lines
+from loragrid.reporting.sentences.ship import ship_lines
 from loragrid.reporting.side_by_side import side_by_side
 from loragrid.reporting.why_section import base_fault_rows, diagnosis_rows, healthy_runs
 
@@ -48,7 +48,6 @@ def _answers(material: Material) -> dict[str, Any]:
         "study": visible(material.study.name),
         "asked": asked(material),
         "answers": answers(material.compared),
-        "one_seed": one_seed_note(material),
         "base_faults": base_fault_rows(material),
         "data_failures": data_failures(material),
     }
@@ -66,30 +65,30 @@ def _comparisons(material: Material) -> dict[str, Any]:
         "data_sizes": size_parts(material),
         "along": along_part(material),
         "ship": ship_lines(compared),
-        "margin": margin_sentence(compared),
-        "against_base": base_table(material),
-        "controls": control_table(material),
+        "largest_gain": largest_gain_text(compared),
+        "against_base": base_rows(material),
+        "controls": control_rows(material),
         "scorecard": scorecard_rows(compared),
     }
 
 
 def _causes(material: Material) -> dict[str, Any]:
-    """Why runs did worse, and the runs without a fault."""
-    return {"why": diagnosis_rows(material), "healthy": healthy_runs(material)}
+    """Why settings did worse, the settings without a fault, and the models that learned nothing."""
+    unlearned = list(unlearned_texts(material.compared).values())
+    return {"why": diagnosis_rows(material), "healthy": healthy_runs(material), "unlearned": unlearned}
 
 
 def _certainty(material: Material) -> dict[str, Any]:
     """What the verdicts rest on: terms, tests, caveats, assumptions."""
-    compared, summary = material.compared, material.compared.summary
+    summary = material.compared.summary
     return {
         "terms": summary["terms"],
-        "families": family_sentences(compared),
-        "spreads": seed_spread_rows(compared),
-        "judges_settings": compared.judges_settings,
-        "methods_used": methods_used(compared),
+        "family": summary["family"],
+        "noise": noise_floor(material),
+        "methods_used": methods_used(material.compared),
         **task_notes(material),
         "seeds": summary["seeds"],
-        "tasks": task_rows(compared),
+        "tasks": [{"name": plain_name(name), **task} for name, task in summary["tasks"].items()],
         "caveats": [caveat_sentence(found) for found in summary["caveats"]],
         "not_comparable": [not_comparable_sentence(found) for found in summary["not_comparable"]],
         "assumptions": assumptions(material),

@@ -3,9 +3,13 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from loragrid.comparing.diagnosing.causes import Cause, diagnose, unmade
+from loragrid.comparing.diagnosing.causes import Cause, with_symptoms
+from loragrid.comparing.diagnosing.learning import learned_nothing
+from loragrid.comparing.diagnosing.loss_causes import unmade
+from loragrid.comparing.diagnosing.run_causes import run_causes
 from loragrid.comparing.diagnosing.run_evidence import RunEvidence, gather_evidence
 from loragrid.comparing.diagnosing.study_checks import base_faults, caveats, leaks, not_comparable
+from loragrid.comparing.measures import POOLED_RETENTION
 from loragrid.comparing.study_results import JudgedTables, StudyResults
 from loragrid.comparing.terms import Terms
 from loragrid.statistics.paired_statistics import WORSE
@@ -30,6 +34,7 @@ def diagnose_study(results: StudyResults, judged: JudgedTables, terms: Terms) ->
         "diagnoses": {run: [asdict(cause) for cause in found] for run, found in causes.items()},
         "unmade_checks": {run: found for run, found in unmade_checks.items() if found is not None},
         "base_faults": {base: [asdict(cause) for cause in found] for base, found in faults.items()},
+        "learned_nothing": learned_nothing(results, judged),
         "not_comparable": not_comparable(results.outcomes, results.heldout, judged.axes),
         "caveats": caveats(results.study, results.outcomes),
         "equal_tokens": common,
@@ -40,7 +45,7 @@ def diagnose_study(results: StudyResults, judged: JudgedTables, terms: Terms) ->
 def _causes(
     results: StudyResults, judged: JudgedTables, evidence: dict[str, RunEvidence], faults: dict[str, list[Cause]]
 ) -> dict[str, list[Cause]]:
-    """Run → its own causes, then those of its data, of its base and of its base's precision."""
+    """Run → its own causes, those of its data, its base and its base's precision, and last the symptoms."""
     rows: dict[str, list[dict[str, Any]]] = {}
     # A setting's row belongs to each of its seeds' runs.
     for row in judged.comparisons.to_dict("records"):
@@ -50,22 +55,28 @@ def _causes(
     causes = {}
     for run, found in evidence.items():
         outcome = found.outcome
-        own = diagnose(found, rows.get(run, []), target=results.target)
+        own = run_causes(found, rows.get(run, []))
         if outcome.cell.data in leaking:
             own.append(leaking[outcome.cell.data])
         # Only a broken base explains a bad run; one at chance limits what can be forgotten.
         own += [cause for cause in faults.get(outcome.base, []) if cause.cause == "broken_base"]
-        causes[run] = own + losses.get(outcome.base, [])
+        causes[run] = with_symptoms(own + losses.get(outcome.base, []))
     return causes
 
 
 def _precision_losses(judged: JudgedTables) -> dict[str, list[Cause]]:
-    """Base → its proved losses against the same model in a higher precision."""
-    losses: dict[str, list[Cause]] = {}
+    """Base → its proved losses against the same model in a higher precision: on tasks, or else on their mean."""
+    proved: dict[str, list[dict[str, Any]]] = {}
     for row in judged.controls.to_dict("records"):
         if row["verdict"] == WORSE:
-            measured = {name: row[name] for name in ("task", "difference", "precision", "high_precision")}
-            losses.setdefault(row["low_base"], []).append(Cause("precision", "base_lost", measured))
+            proved.setdefault(row["low_base"], []).append(row)
+    losses = {}
+    for base, rows in proved.items():
+        named = [row for row in rows if row["task"] != POOLED_RETENTION] or rows
+        losses[base] = [
+            Cause("precision", "base_lost", {n: row[n] for n in ("task", "difference", "precision", "high_precision")})
+            for row in named
+        ]
     return losses
 
 

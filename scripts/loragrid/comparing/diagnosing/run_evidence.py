@@ -8,8 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from loragrid.comparing.comparisons import setting_key
+from loragrid.comparing.diagnosing.loss_margins import LossMargin
 from loragrid.records.outcomes import Outcome
 from loragrid.runtime.atomic_files import sha256_json
+from loragrid.statistics.seed_spread import seed_spreads
 
 # Metrics that describe an answer's form and not its quality: evidence for a cause, but no score.
 ANSWER_MEASURES = ("new_tokens", "stopped", "repetition", "special_tokens", "distinct_2")
@@ -61,7 +64,8 @@ class RunEvidence:
     """Everything about one run that a cause may rest on; None where it was not measured.
 
     `answers` and `base_answers` map a task to its measures; `distance` is how far the adapter moved
-    the weights.
+    the weights. `lowest_loss` is the lowest final held-out loss of all runs on the same base and data,
+    `seed_sd` the standard deviation of a final loss between seeds.
     """
 
     outcome: Outcome
@@ -71,6 +75,22 @@ class RunEvidence:
     base_answers: dict[str, dict[str, float]]
     distance: float | None
     neighbours: tuple[Neighbour, ...] = ()
+    lowest_loss: float | None = None
+    seed_sd: float | None = None
+
+    @property
+    def margin(self) -> LossMargin:
+        """From which difference on two held-out losses of this run's base differ."""
+        untrained = None if self.outcome is None else self.outcome.record.first_heldout_loss
+        measured = [neighbour.heldout_loss for neighbour in self.neighbours]
+        if self.path is not None and self.path.from_untrained:
+            untrained = float(self.path.heldout[0])
+            measured += [float(loss) for loss in self.path.heldout if np.isfinite(loss)]
+        if self.lowest_loss is not None:
+            measured.append(self.lowest_loss)
+        if untrained is None or not measured:
+            return LossMargin(None, self.seed_sd)
+        return LossMargin(untrained - min(measured), self.seed_sd)
 
 
 def read_loss_path(path: Path) -> LossPath | None:
@@ -161,7 +181,34 @@ def gather_evidence(outcomes: list[Outcome], results: Path) -> dict[str, RunEvid
             base_answers=bases.get(outcome.base, {}),
             distance=adapter_distance(folder / "adapter"),
         )
-    return _with_neighbours(found)
+    return _with_references(_with_neighbours(found))
+
+
+def _with_references(found: dict[str, RunEvidence]) -> dict[str, RunEvidence]:
+    """The evidence with what the other runs on its base and data reached, and their seeds' spread."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for run, evidence in found.items():
+        groups.setdefault((evidence.outcome.base, evidence.outcome.cell.data), []).append(run)
+    referred = {}
+    for runs in groups.values():
+        losses = {run: loss for run in runs if (loss := _final_loss(found[run].outcome)) is not None}
+        lowest = min(losses.values(), default=None)
+        deviation = _seed_sd(found, losses)
+        referred |= {run: replace(found[run], lowest_loss=lowest, seed_sd=deviation) for run in runs}
+    return {run: referred[run] for run in found}
+
+
+def _seed_sd(found: dict[str, RunEvidence], losses: dict[str, float]) -> float | None:
+    """Standard deviation of a final loss between seeds: pooled, or the median of the settings' own ones."""
+    settings: dict[str, list[float]] = {}
+    for run, loss in losses.items():
+        settings.setdefault(setting_key(found[run].outcome.cell), []).append(loss)
+    spreads = list(seed_spreads({key: np.array(own) for key, own in settings.items()}).values())
+    if not spreads:
+        return None
+    pooled = [spread.variance for spread in spreads if spread.pooled]
+    # A median, because one setting that broke down would widen the margin of all others.
+    return float(np.median(pooled or [spread.variance for spread in spreads])) ** 0.5
 
 
 def _with_neighbours(found: dict[str, RunEvidence]) -> dict[str, RunEvidence]:
@@ -183,8 +230,14 @@ def _with_neighbours(found: dict[str, RunEvidence]) -> dict[str, RunEvidence]:
 
 def _as_neighbour(evidence: RunEvidence) -> Neighbour | None:
     """The run as others see it; None unless it finished with a finite loss."""
-    record = evidence.outcome.record
-    loss = record.final_heldout_loss
-    if record.status != "finished" or loss is None or not np.isfinite(loss):
+    loss = _final_loss(evidence.outcome)
+    if loss is None:
         return None
     return Neighbour(evidence.outcome.cell.settings.learning_rate, loss, evidence.distance or float("nan"))
+
+
+def _final_loss(outcome: Outcome) -> float | None:
+    """The final held-out loss of a finished run, None if it has none that is finite."""
+    loss = outcome.record.final_heldout_loss
+    finished = outcome.record.status == "finished" and loss is not None and np.isfinite(loss)
+    return loss if finished else None

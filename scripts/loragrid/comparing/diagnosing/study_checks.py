@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from loragrid.comparing.diagnosing.causes import Cause, stops
+from loragrid.comparing.diagnosing.answer_causes import never_stops
+from loragrid.comparing.diagnosing.causes import Cause
 from loragrid.comparing.diagnosing.run_evidence import answer_measures
 from loragrid.comparing.item_tables import BITS_PER_BYTE
 from loragrid.comparing.study_results import StudyResults
@@ -38,7 +39,7 @@ def base_faults(results: StudyResults, terms: Terms) -> dict[str, list[Cause]]:
         causes = list(_near_uniform(base, results.outcomes, results.study))
         if base.status == "scored":
             causes += _near_chance(base, results, terms)
-            causes += stops(answer_measures(base), {})
+            causes += never_stops(answer_measures(base), {})
         if causes:
             found[base.subject] = causes
     return found

@@ -20,14 +20,13 @@ LITERATURE = ROOT / "config" / "literature.yaml"
 class PublishedFinding:
     """One finding. `rule` says how compare tests it; the other fields are words for the report.
 
-    `beside` qualifies an answer; `missing` names the runs that the finding needs and no study has.
+    `beside` qualifies an answer.
     """
 
     claim: str
     sources: tuple[dict[str, Any], ...]
     rule: dict[str, Any]
     beside: str | None = None
-    missing: str | None = None
 
 
 def load_findings(path: Path = LITERATURE) -> dict[str, PublishedFinding]:

@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from loragrid.formatting import change, detectable, listed, number, plain_name, plural, score, setting, visible
+from loragrid.comparing.diagnosing.loss_margins import OF_NOISE, OF_SEEDS, OF_WIN
+from loragrid.formatting import between, change, listed, number, plain_name, plural, score, setting, visible
 
 # Cause → its name on the page.
 CAUSE_NAMES = {
@@ -20,7 +21,6 @@ CAUSE_NAMES = {
     "broken_base": "Broken base, or not made for this text",
     "at_chance": "Base at chance",
     "leak": "Leak",
-    "noise": "Not proved",
 }
 CHECK_NAMES = {"overfitted": "overfitting", "under_trained": "under-training"}
 Numbers = dict[str, Any]
@@ -29,12 +29,18 @@ Units = dict[str, str]  # task → share or plain
 
 @dataclass(frozen=True)
 class CauseText:
-    """A cause as the page shows it; `cause` stays the code, for what the template does with it."""
+    """A cause as the page shows it; `cause` stays the code, for what the template does with it.
+
+    `symptom_of` says from which other cause it follows; empty for a cause in its own right. `seeds` says
+    in how many of a setting's seeds it holds; empty with one.
+    """
 
     cause: str
     name: str
     evidence: str
     threshold: str
+    symptom_of: str = ""
+    seeds: str = ""
 
 
 def cause_texts(causes: Iterable[dict[str, Any]], units: Units) -> list[CauseText]:
@@ -42,8 +48,13 @@ def cause_texts(causes: Iterable[dict[str, Any]], units: Units) -> list[CauseTex
     texts = []
     for found in causes:
         evidence, threshold = WORDINGS[found["evidence"]](found["measured"], found["threshold"], units)
-        texts.append(CauseText(found["cause"], CAUSE_NAMES[found["cause"]], evidence, threshold))
+        texts.append(CauseText(found["cause"], CAUSE_NAMES[found["cause"]], evidence, threshold, _follows_from(found)))
     return texts
+
+
+def _follows_from(found: dict[str, Any]) -> str:
+    root = found["symptom_of"]
+    return f"follows from: {CAUSE_NAMES[root].lower()}" if root else ""
 
 
 def unmade_text(unmade: dict[str, Any]) -> str:
@@ -54,12 +65,18 @@ def unmade_text(unmade: dict[str, Any]) -> str:
 
 
 def _margin(limits: Numbers) -> str:
-    return f"more than {limits['loss_share']:.0%} and {limits['loss_nats']} nats"
+    """The margin of held-out losses, with what it is made of."""
+    return f"more than {number(limits['nats'], 2)} nats, {_made_of(limits)}"
 
 
-def _mean_of_seeds(seen: Numbers) -> str:
-    """A remark for a difference that is a mean over the runs of several seeds."""
-    return f" (mean of {seen['seeds']} seeds)" if seen["seeds"] > 1 else ""
+def _made_of(limits: Numbers) -> str:
+    if limits["made_of"] == OF_WIN:
+        return f"{limits['share']:.0%} of the {number(limits['to_win'], 2)} that there were to win"
+    if limits["made_of"] == OF_SEEDS:
+        return f"what two seeds of one setting differ by (SD {number(limits['seed_sd'], 2)} each)"
+    if limits["made_of"] == OF_NOISE:
+        return "the noise of a measurement"
+    return f"{limits['loss_share']:.0%} of the loss and at least {limits['loss_nats']}"
 
 
 def _difference(row: Numbers, units: Units) -> str:
@@ -87,12 +104,12 @@ def _updates_lost(seen: Numbers, *_: Any) -> tuple[str, str]:
 
 def _heldout_rose(seen: Numbers, limits: Numbers, _: Units) -> tuple[str, str]:
     evidence = f"held-out loss rose from {number(seen['untrained'])} of the base to {number(seen['last'])}"
-    return evidence, f"a rise of {_margin(limits)} above the base"
+    return evidence, f"a rise of {_margin(limits)}"
 
 
 def _train_rose(seen: Numbers, limits: Numbers, _: Units) -> tuple[str, str]:
     evidence = f"training loss rose from {number(seen['first'])} to {number(seen['last'])}"
-    return evidence, f"a rise of {_margin(limits)} above its first updates"
+    return evidence, f"a rise of {_margin(limits)}"
 
 
 def _gradient_jumps(seen: Numbers, limits: Numbers, _: Units) -> tuple[str, str]:
@@ -105,12 +122,12 @@ def _loss_above_other_rate(seen: Numbers, limits: Numbers, _: Units) -> tuple[st
     evidence = f"{own}, but {number(seen['best_loss'])} at {setting(seen['best_learning_rate'])}"
     if seen["times_as_far"] is not None:
         evidence += f"; the adapter moved {number(seen['times_as_far'], 2)} times as far"
-    return evidence, f"{_margin(limits)} above a run that differs only in the learning rate"
+    return evidence, f"above a run that differs only in the learning rate by {_margin(limits)}"
 
 
 def _rose_and_fell(seen: Numbers, limits: Numbers, _: Units) -> tuple[str, str]:
     evidence = f"held-out loss first rose from {number(seen['first'])} to {number(seen['worst'])}"
-    return evidence, f"a rise of {_margin(limits)} during training"
+    return evidence, f"a rise of {_margin(limits)}"
 
 
 def _barely_fell(seen: Numbers, limits: Numbers, _: Units) -> tuple[str, str]:
@@ -118,9 +135,15 @@ def _barely_fell(seen: Numbers, limits: Numbers, _: Units) -> tuple[str, str]:
     return evidence, f"a fall of less than {limits['share']:.0%}"
 
 
+def _barely_won(seen: Numbers, limits: Numbers, _: Units) -> tuple[str, str]:
+    evidence = f"held-out loss fell only from {number(seen['first'])} to {number(seen['last'])}"
+    return evidence, f"less than {limits['share']:.0%} of the {number(seen['to_win'], 2)} nats that another run won"
+
+
 def _late_progress(seen: Numbers, limits: Numbers, _: Units) -> tuple[str, str]:
     late = f"in the last {limits['last_part']:.0%} of the tokens"
-    evidence = f"{_share(seen['share'])} of the fall in held-out loss came {late}"
+    amounts = f"{number(seen['late'], 2)} of {number(seen['fall'], 2)} nats"
+    evidence = f"{_share(seen['share'])} of the fall in held-out loss came {late} ({amounts})"
     return evidence, f"{limits['share']:.0%} or more"
 
 
@@ -130,7 +153,7 @@ def _heldout_turned_up(seen: Numbers, limits: Numbers, _: Units) -> tuple[str, s
     evidence = f"{heldout} while {train}"
     if seen["epochs"] and seen["epochs"] > 1:
         evidence += f"; each row was seen {number(seen['epochs'], 2)} times"
-    return evidence, f"a rise of {_margin(limits)} while training loss falls"
+    return evidence, f"while training loss falls, a rise of {_margin(limits)}"
 
 
 def _repetition(seen: Numbers, limits: Numbers, _: Units) -> tuple[str, str]:
@@ -155,15 +178,12 @@ def _special_tokens(seen: Numbers, limits: Numbers, _: Units) -> tuple[str, str]
     return evidence, f"more than {limits['per_answer']:g}"
 
 
-def _proved_losses(seen: Numbers, _: Numbers, units: Units) -> tuple[str, str]:
-    losses = listed([_difference(row, units) for row in seen["losses"]])
-    return losses + _mean_of_seeds(seen), "a proved loss on a retention task"
-
-
-def _difference_not_proved(seen: Numbers, limits: Numbers, units: Units) -> tuple[str, str]:
-    smallest = detectable(limits["detectable"], units[seen["task"]])
-    evidence = f"no difference proved: {_difference(seen, units)}{_mean_of_seeds(seen)}"
-    return evidence, f"difference that the test finds reliably (see How sure): {smallest}"
+def _retention_lost(seen: Numbers, _: Numbers, units: Units) -> tuple[str, str]:
+    pooled = f"mean retention {change(seen['difference'], 'share', words=True)}"
+    evidence = f"{pooled} ({between(seen['low'], seen['high'], 'share')}; mean of {seen['seeds']} seeds)"
+    if len(seen["tasks"]) > 1:
+        evidence += f": {listed([_difference(row, units) for row in seen['tasks']])}"
+    return evidence, "a proved loss of the setting on mean retention"
 
 
 def _base_lost(seen: Numbers, _: Numbers, units: Units) -> tuple[str, str]:
@@ -202,14 +222,14 @@ WORDINGS: dict[str, Callable[[Numbers, Numbers, Units], tuple[str, str]]] = {
     "loss_above_other_rate": _loss_above_other_rate,
     "rose_and_fell": _rose_and_fell,
     "barely_fell": _barely_fell,
+    "barely_won": _barely_won,
     "late_progress": _late_progress,
     "heldout_turned_up": _heldout_turned_up,
     "repetition": _repetition,
     "variety": _variety,
     "answers_not_ended": _answers_not_ended,
     "special_tokens": _special_tokens,
-    "proved_losses": _proved_losses,
-    "difference_not_proved": _difference_not_proved,
+    "retention_lost": _retention_lost,
     "base_lost": _base_lost,
     "near_uniform": _near_uniform,
     "near_chance": _near_chance,

@@ -28,8 +28,10 @@ def scorecard_rows(compared: ComparedStudy) -> list[dict[str, Any]]:
 def why_text(why: dict[str, Any], finding: PublishedFinding, compared: ComparedStudy) -> str:
     """The reason of one answer, as a clause."""
     code = why["code"]
-    if code == "needs_other_runs":
-        return f"this needs {finding.missing}"
+    if code == "needs_second_seed":
+        return f"each {axis_name(why['axis'])} was trained under one seed: this needs a second one"
+    if code in METHOD_CODES:
+        return _methods_text(why)
     if code in PRECISION_CODES:
         return _precision_text(why)
     if code in RATE_CODES:
@@ -63,7 +65,23 @@ def _margin_text(why: dict[str, Any], compared: ComparedStudy) -> str:
     return f"the interval reaches beyond ±{margin} points ({interval})"
 
 
-RATE_CODES = ("needs_rates_at_each_value", "needs_one_alpha", "best_rates")
+METHOD_CODES = ("needs_rates_of_methods", "needs_methods", "methods_at_best_rates")
+
+
+def _methods_text(why: dict[str, Any]) -> str:
+    one, other = (axis_value("method", method) for method in why["methods"])
+    if why["code"] == "needs_rates_of_methods":
+        return f"this needs three or more learning rates of {one} and of {other}, all else equal"
+    if why["code"] == "needs_methods":
+        return f"this needs runs with {one} and with {other}, all else equal, scored on retention tasks"
+    places = decimals(why["low"], why["high"])
+    amount = change(why["difference"], "share", words=True, places=places)
+    rates = f"{one} at {setting(why['rates'][0])} against {other} at {setting(why['rates'][1])}"
+    verdict = why["verdict"].replace("'", "’")
+    return f"mean retention of {rates}: {amount} ({between(why['low'], why['high'], 'share')}), {verdict}"
+
+
+RATE_CODES = ("needs_rates_at_each_value", "needs_one_alpha", "best_rates", "best_rate_at_edge")
 
 
 def _rates_text(why: dict[str, Any]) -> str:
@@ -73,8 +91,11 @@ def _rates_text(why: dict[str, Any]) -> str:
     if why["code"] == "needs_one_alpha":
         return f"this needs one alpha at every {axis}; here alpha changes with it"
     best = [f"{setting(found['learning_rate'])} at {axis} {found['value']}" for found in why["best"]]
-    unclear = "" if why["clear"] else "; the second best rates are too close"
-    return f"lowest held-out loss: {listed(best)}{unclear}"
+    remark = "" if why["clear"] else "; the second best rates are too close"
+    if why["code"] == "best_rate_at_edge":
+        ends = listed([axis_value(why["axis"], method) for method in why["methods"]])
+        remark = f"; of {ends} no rate beyond it was tried"
+    return f"lowest held-out loss: {listed(best)}{remark}"
 
 
 PRECISION_CODES = ("needs_two_precisions", "precision_lost", "precision_kept", "precision_beyond_margin")

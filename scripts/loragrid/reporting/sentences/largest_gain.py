@@ -1,0 +1,43 @@
+"""Sentences on the largest gain of several settings, and on models none of whose settings gained."""
+
+from typing import Any
+
+from loragrid.comparing.contrasts import SETTING
+from loragrid.comparing.diagnosing.learning import NOTHING
+from loragrid.formatting import between, change, decimals, listed, plain_name, plural, setting
+from loragrid.reporting.compared_study import ComparedStudy
+
+
+def largest_gain_text(compared: ComparedStudy) -> str:
+    """The largest gain on the main target, shrunk for having been chosen; empty with fewer than two to choose from."""
+    best = compared.summary["best_setting"]
+    if best is None or best["k"] < 2:
+        return ""
+    kind = "setting" if best["level"] == SETTING else "adapter"
+    places = decimals(best["low"], best["high"])
+    raw, shrunken = (change(best[name], compared.unit, words=True, places=places) for name in ("raw", "value"))
+    who = compared.setting_labels[best["run"]]
+    interval = between(best["low"], best["high"], compared.unit)
+    return (
+        f"The largest of {plural(best['k'], 'gain')}: {who}, {raw} measured. The largest of several is too high by the "
+        f"luck that made it the largest; without it {shrunken} ({compared.interval} {interval} for this {kind})."
+    )
+
+
+def unlearned_texts(compared: ComparedStudy) -> dict[str, str]:
+    """Model → a sentence, for models none of whose settings is shown to have learned the main target."""
+    return {found["model"]: _unlearned(found, compared) for found in compared.summary["learned_nothing"]}
+
+
+def _unlearned(found: dict[str, Any], compared: ComparedStudy) -> str:
+    best = found["best"]
+    places = decimals(best["low"], best["high"])
+    gain = change(best["value"], compared.unit, words=True, places=places)
+    interval = between(best["low"], best["high"], compared.unit)
+    rates = listed([setting(rate) for rate in found["learning_rates"]])
+    said = "learned nothing" if found["code"] == NOTHING else "is not shown to have learned anything"
+    tried = f"{plural(found['settings'], 'setting')} at learning rate {rates}"
+    return (
+        f"{found['model']} {said} on {plain_name(compared.target)} ({tried}; largest gain {gain}, {interval}): "
+        "its score is its base’s, and says nothing of the model once trained."
+    )
