@@ -18,6 +18,7 @@ from typing import Any
 
 import pandas as pd
 
+from loragrid.comparing.best_setting import best_setting
 from loragrid.comparing.contamination import contamination
 from loragrid.comparing.designs.along_runs import along_runs
 from loragrid.comparing.designs.interactions import interactions
@@ -25,7 +26,8 @@ from loragrid.comparing.designs.learning_curves import learning_curves
 from loragrid.comparing.diagnosing.diagnoses import diagnose_study
 from loragrid.comparing.item_tables import ItemTable
 from loragrid.comparing.judging import judge_results
-from loragrid.comparing.literature.scorecard import StudyCells, scorecard
+from loragrid.comparing.literature.scorecard import scorecard
+from loragrid.comparing.literature.study_cells import StudyCells
 from loragrid.comparing.margins import margin_demands
 from loragrid.comparing.measures import describe_spreads
 from loragrid.comparing.run_table import score_rows, setting_scores, subject_rows
@@ -49,6 +51,7 @@ def compare(*, study: Study, results: Path, out: Path) -> dict[str, Any]:
         **summarise(found, judged, terms),
         **diagnoses.summary,
         **curves_and_interactions(found, judged),
+        "best_setting": best_of_study(found, judged),
         "scorecard": scorecard(cells_of(found, judged)),
         "contamination": contamination(found, terms.confidence),
         "code": code_digest("compare"),
@@ -83,6 +86,14 @@ def summarise(results: StudyResults, judged: JudgedTables, terms: Terms) -> dict
     }
 
 
+def best_of_study(results: StudyResults, judged: JudgedTables) -> dict[str, Any] | None:
+    """The setting that gained most on the main target, its gain shrunk for the choice."""
+    if results.target is None or judged.comparisons.empty:
+        return None
+    rows = judged.comparisons[judged.comparisons["task"] == results.target].to_dict("records")
+    return best_setting(rows, results.tables[results.target], judged.terms)
+
+
 def curves_and_interactions(results: StudyResults, judged: JudgedTables) -> dict[str, Any]:
     """What compare.json says of pairs of axes, of data sizes, and of scores along runs."""
     return {
@@ -107,12 +118,9 @@ def describe_task(table: ItemTable) -> dict[str, Any]:
 
 
 def cells_of(results: StudyResults, judged: JudgedTables) -> StudyCells:
-    """What the published findings are tested on: the axes on the main target."""
-    axes, target = judged.axes, results.target
-    if not axes.empty:
-        axes = axes[axes["task"] == target]
-    unit = results.tables[target].unit if target else "plain"
-    return StudyCells(axes, results.outcomes, judged.controls, unit)
+    """What the published findings are tested on."""
+    unit = results.tables[results.target].unit if results.target else "plain"
+    return StudyCells(judged, results.outcomes, results.target, unit)
 
 
 def finite(value: Any) -> Any:

@@ -5,7 +5,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from loragrid.comparing.diagnosing.causes import diverged, overfitted, under_trained
+from loragrid.comparing.diagnosing.causes import with_symptoms
+from loragrid.comparing.diagnosing.loss_causes import diverged, overfitted, under_trained
 from loragrid.comparing.diagnosing.run_evidence import RunEvidence
 from loragrid.external.base_comparison import ALPHA, UNPAIRED, BaseComparison, compare_with_base
 from loragrid.external.runs import ExternalResults, ExternalRun, ScoreKey, is_number, score_name
@@ -130,7 +131,7 @@ def _causes(results: ExternalResults) -> list[dict[str, Any]]:
             continue
         epochs = run.settings.get("epochs")
         evidence = RunEvidence(None, run.path, epochs if is_number(epochs) else None, {}, {}, None)
-        causes = [*diverged(evidence), *under_trained(evidence), *overfitted(evidence)]
+        causes = with_symptoms([*diverged(evidence), *under_trained(evidence), *overfitted(evidence)])
         if causes:
             texts = cause_texts(map(asdict, causes), {})
             rows.append({"label": visible(run.name, 120), "causes": texts})

@@ -3,14 +3,14 @@
 from typing import Any
 
 from loragrid.formatting import plain_name, visible, whole
-from loragrid.reporting.comparison_tables import (
-    axis_sections,
-    base_rows,
-    control_rows,
+from loragrid.reporting.certainty_section import (
+    family_sentences,
     methods_used,
-    noise_floor,
+    seed_spread_rows,
     task_notes,
+    task_rows,
 )
+from loragrid.reporting.comparison_tables import axis_sections, base_table, control_table
 from loragrid.reporting.costs_section import cost_table, total_cost
 from loragrid.reporting.data_section import data_facts, data_failures
 from loragrid.reporting.designs_section import along_part, interaction_parts, size_parts
@@ -20,9 +20,10 @@ from loragrid.reporting.runs_section import run_rows, setting_columns
 from loragrid.reporting.search_section import search_section
 from loragrid.reporting.sentences.largest_gain import largest_gain_text, unlearned_texts
 from loragrid.reporting.sentences.limits import caveat_sentence, not_comparable_sentence
+from loragrid.reporting.sentences.one_seed import one_seed_note
 from loragrid.reporting.sentences.retention import answers
 from loragrid.reporting.sentences.scorecard import scorecard_rows
-from loragrid.reporting.sentences.ship import ship_lines
+from loragrid.reporting.sentences.ship import margin_sentence, ship_lines
 from loragrid.reporting.side_by_side import side_by_side
 from loragrid.reporting.why_section import base_fault_rows, diagnosis_rows, healthy_runs
 
@@ -48,6 +49,7 @@ def _answers(material: Material) -> dict[str, Any]:
         "study": visible(material.study.name),
         "asked": asked(material),
         "answers": answers(material.compared),
+        "one_seed": one_seed_note(material),
         "base_faults": base_fault_rows(material),
         "data_failures": data_failures(material),
     }
@@ -66,8 +68,9 @@ def _comparisons(material: Material) -> dict[str, Any]:
         "along": along_part(material),
         "ship": ship_lines(compared),
         "largest_gain": largest_gain_text(compared),
-        "against_base": base_rows(material),
-        "controls": control_rows(material),
+        "margin": margin_sentence(compared),
+        "against_base": base_table(material),
+        "controls": control_table(material),
         "scorecard": scorecard_rows(compared),
     }
 
@@ -80,15 +83,16 @@ def _causes(material: Material) -> dict[str, Any]:
 
 def _certainty(material: Material) -> dict[str, Any]:
     """What the verdicts rest on: terms, tests, caveats, assumptions."""
-    summary = material.compared.summary
+    compared, summary = material.compared, material.compared.summary
     return {
         "terms": summary["terms"],
-        "family": summary["family"],
-        "noise": noise_floor(material),
-        "methods_used": methods_used(material.compared),
+        "families": family_sentences(compared),
+        "spreads": seed_spread_rows(compared),
+        "judges_settings": compared.judges_settings,
+        "methods_used": methods_used(compared),
         **task_notes(material),
         "seeds": summary["seeds"],
-        "tasks": [{"name": plain_name(name), **task} for name, task in summary["tasks"].items()],
+        "tasks": task_rows(compared),
         "caveats": [caveat_sentence(found) for found in summary["caveats"]],
         "not_comparable": [not_comparable_sentence(found) for found in summary["not_comparable"]],
         "assumptions": assumptions(material),

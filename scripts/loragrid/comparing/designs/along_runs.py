@@ -11,7 +11,7 @@ import numpy as np
 
 from loragrid.comparing.comparisons import settings_of
 from loragrid.comparing.contrasts import ADAPTERS, SETTING, Side, contrast_row
-from loragrid.comparing.diagnosing.causes import LOSS_NATS, LOSS_SHARE
+from loragrid.comparing.diagnosing.loss_margins import LossMargin
 from loragrid.comparing.item_tables import ItemTable
 from loragrid.comparing.measures import POOLED_RETENTION, Measure, Spreads, spreads_of
 from loragrid.comparing.study_results import JudgedTables
@@ -165,18 +165,20 @@ def _target_path(steps: list[dict[str, Any]], table: ItemTable, terms: Terms) ->
     for share in shares[:-1]:
         later = [_interval(by_pair[share, other], table) for other in shares if (share, other) in by_pair]
         from_base = by_pair.get((0.0, share))
-        margin = _margin(from_base or {}, table, terms)
+        margin = _margin(from_base, table, terms)
         if from_base and _is_better(from_base) and later and max(high for _, _, high in later) <= margin:
             return {"code": STOPPED, "share": share, "margin": margin, "most": max(high for _, _, high in later)}
     last = into_end[-1] if into_end else None
     return {"code": OPEN, "share": last and last["from"], "last": last and _interval(last, table)}
 
 
-def _margin(row: dict[str, Any], table: ItemTable, terms: Terms) -> float:
+def _margin(from_base: dict[str, Any] | None, table: ItemTable, terms: Terms) -> float:
     """The largest gain that counts as none: the retention margin of shares, the margin of a loss."""
     if table.unit == "share":
         return terms.retention_margin
-    return max(LOSS_NATS, LOSS_SHARE * abs(row.get("score", 0.0))) if table.metric == "loss" else 0.0
+    if table.metric != "loss" or not from_base or not from_base["verdict"]:
+        return 0.0
+    return LossMargin(to_win=from_base["improvement"]).in_run(from_base["score"])["nats"]
 
 
 def _retention_path(kept: list[dict[str, Any]], terms: Terms) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from loragrid.formatting import detectable, listed, plain_name, plural
 from loragrid.reporting.compared_study import ComparedStudy
 from loragrid.reporting.sentences.findings import Headline, difference, start
 from loragrid.reporting.sentences.interactions import movement_text, moving_pairs
+from loragrid.reporting.sentences.largest_gain import unlearned_texts
 from loragrid.reporting.sentences.limits import reason_text
 from loragrid.reporting.sentences.verdicts import differing, of_adapters, of_settings, open_text, proved, task_name
 from loragrid.setting_texts import axis_name, axis_value
@@ -27,16 +28,26 @@ def what_mattered(compared: ComparedStudy) -> Headline:
     rows = compared.axes[compared.axes["task"] == compared.target]
     # Training against no training is the first question, and no setting.
     rows = rows[~((rows.get("axis") == "method") & (rows.get("value") == UNTRAINED))]
+    rows, unlearned = _without_unlearned(rows, compared)
     if rows.empty or (rows["verdict"] == "").all():
         reasons = [f"{_not_compared(rows, axis)}." for axis in dict.fromkeys(rows.get("axis", ()))]
-        text = " ".join(["No setting could be compared with the base case yet.", *reasons])
+        text = " ".join(["No setting could be compared with the base case yet.", *reasons, *unlearned])
         return Headline(question, "unsure", "Can't tell", text)
     found = _sort_axes(rows, compared)
     parts = _effects(found, compared) + _of_one_seed(found, compared) + [f"{reason}." for reason in found.not_compared]
-    parts += [f"{movement_text(pair, compared.target)}" for pair in moving_pairs(compared)]
+    parts += [f"{movement_text(pair, compared.target)}" for pair in moving_pairs(compared)] + unlearned
     if found.moved:
         return Headline(question, "good", start(listed(found.moved)), " ".join(parts))
     return Headline(question, "unsure", "Can't tell", " ".join(parts))
+
+
+def _without_unlearned(rows: pd.DataFrame, compared: ComparedStudy) -> tuple[pd.DataFrame, list[str]]:
+    """The rows without those of models that learned nothing, which only compare bases, and sentences on these."""
+    if rows.empty:
+        return rows, []
+    texts = unlearned_texts(compared)
+    is_unlearned = (rows["axis"] == "model") & rows["value"].isin(list(texts))
+    return rows[~is_unlearned], [texts[model] for model in rows.loc[is_unlearned, "value"]]
 
 
 @dataclass(frozen=True)
@@ -197,6 +208,8 @@ def axis_finding(compared: ComparedStudy, axis: str) -> str:
 def _value_finding(row: pd.Series, axis: str, compared: ComparedStudy) -> str:
     amount = difference(row, compared.unit)
     value, default = (axis_value(axis, row[key]) for key in ("value", "base_case_value"))
+    if axis == "model" and row["value"] in unlearned_texts(compared):
+        return f"{value} is not compared as a model: it has not learned {plain_name(compared.target)} (see Why)"
     if row["verdict"] == DIFFER:
         return f"the adapters of {value} and {default} differ ({amount})"
     if row["verdict"] != UNSURE:
