@@ -22,7 +22,10 @@ def design_rows(design: dict[str, Any]) -> list[tuple[str, ...]]:
 
 def _texts(name: str, row: dict[str, Any], design: dict[str, Any]) -> tuple[str, ...]:
     differences = [_difference(row, key, design["contrasts"][key]) for key in DIFFERENCES]
-    return name, row["family"], known(row["items"], ","), str(row["comparisons"]), *differences
+    items = known(row["items"], ",")
+    if row["units"] != row["items"]:
+        items += f" in {row['units']:,} clusters"
+    return name, row["family"], items, str(row["comparisons"]), *differences
 
 
 def _difference(row: dict[str, Any], key: str, contrasts: int) -> str:
@@ -46,7 +49,7 @@ def design_sentences(design: dict[str, Any]) -> list[str]:
     if design["losses"]:
         lines.append(f"Not predicted: {', '.join(design['losses'])}, because losses differ in scale")
     sources = dict.fromkeys(row["noise_from"] for row in (*design["tasks"], retention) if row and row["noise_from"])
-    return lines + [f"Noise of the scores: {source}" for source in sources]
+    return lines + [f"The noise of the scores is {source}" for source in sources]
 
 
 def _margin_needed(design: dict[str, Any]) -> str:

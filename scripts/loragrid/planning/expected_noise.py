@@ -22,7 +22,7 @@ BASE_ITEM, SETTING_ITEM, ITEM_SEED = 0.08, 0.02, 0.08
 SEED_SD = 0.02
 ASSUMED = (
     f"assumed: another seed moves a score by {100 * SEED_SD:g} points (standard deviation) and changes "
-    f"{2 * ITEM_SEED:.0%} of the answers"
+    f"{200 * ITEM_SEED:g} % of the answers"
 )
 MEASURED = "measured on this study's runs"
 

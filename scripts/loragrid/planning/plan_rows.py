@@ -23,7 +23,10 @@ FIGURES = (
 
 
 def plan_row(inputs: PlanInputs, cell: Cell) -> dict[str, Any]:
-    """All columns of a cell; `problem` says why its figures are unknown, if they are."""
+    """All columns of a cell; `problem` says why its figures are unknown, if they are.
+
+    `train_hours` and `score_hours` are also those of one more seed of its setting.
+    """
     row = _cell_columns(cell)
     shape = inputs.shapes.get(cell.model)
     if shape is not None:

@@ -75,7 +75,7 @@ def task_sizes(scoring: Scoring) -> dict[str, TaskSize | None]:
 def scoring_seconds(
     shape: Shape, *, scoring: Scoring, heldout_rows: int, row_tokens: float, tflops: float
 ) -> dict[str, float | None]:
-    """Seconds by task, None for a task of unknown size.
+    """Seconds by task, None for a task of unknown size; `scoring` may have other limits than the study's.
 
     Further keys: `heldout_loss`, `answers` (the side-by-side prompts) and `loading`.
     """
