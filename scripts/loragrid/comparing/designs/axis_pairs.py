@@ -7,13 +7,7 @@ from typing import Any
 
 from loragrid.comparing.designs.data_sizes import origin
 from loragrid.records.outcomes import Outcome
-from loragrid.study.cell_pairs import BASE_CASE as BASE_CASE
-from loragrid.study.cell_pairs import UNTRAINED as UNTRAINED
 from loragrid.study.cell_pairs import CellPairs, cell_pairs
-from loragrid.study.cell_pairs import Place as Place
-from loragrid.study.cell_pairs import place_of as place_of
-from loragrid.study.cell_pairs import study_axes as study_axes
-from loragrid.study.cell_pairs import value_on as value_on
 from loragrid.study.grid import ARMS
 from loragrid.study.study_file import Study
 

@@ -12,7 +12,6 @@ import numpy as np
 
 from loragrid.comparing.comparisons import side_of
 from loragrid.comparing.contrasts import contrast_row
-from loragrid.comparing.designs.axis_pairs import Place, place_of
 from loragrid.comparing.designs.axis_effects import TOKEN_TOLERANCE
 from loragrid.comparing.designs.data_sizes import Origin, origin
 from loragrid.comparing.measures import Measure
@@ -20,6 +19,7 @@ from loragrid.comparing.study_results import JudgedTables
 from loragrid.comparing.terms import Terms
 from loragrid.records.outcomes import Outcome
 from loragrid.statistics.clustered_means import mean_interval
+from loragrid.study.cell_pairs import Place, place_of
 from loragrid.study.study_file import Study
 from loragrid.study.tasks import HELDOUT_LOSS
 
