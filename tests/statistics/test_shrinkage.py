@@ -47,6 +47,11 @@ def test_estimates_without_error_have_the_spread_that_they_show() -> None:
     assert spread_of_truth(np.ones(3), np.zeros(3)) == 0
 
 
+def test_an_estimate_without_error_among_equal_ones_is_the_centre() -> None:
+    found = best_of(np.array([0.0, 1.0]), np.array([0.0, 2.0]))
+    assert found.value == pytest.approx(0.0, abs=1e-6) and found.low <= found.value <= found.high
+
+
 @pytest.mark.parametrize("spread", [0.0, 1.0, 3.0])
 def test_eight_settings_are_covered_and_the_bias_is_gone(spread: float) -> None:
     rng = np.random.default_rng(3)

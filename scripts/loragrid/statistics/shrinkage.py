@@ -61,7 +61,8 @@ def best_of(
     spread = spread_of_truth(estimates[keep], own[keep])
     value = raw
     if keep.sum() > 1 and own[index] > 0:
-        weights = 1 / (own[keep] + spread**2)
+        # Without any error or spread an estimate would weigh infinitely much.
+        weights = 1 / (own[keep] + spread**2 + 1e-12 * own[index])
         centre = float(np.average(estimates[keep], weights=weights))
         value = raw - float(own[index] / (own[index] + spread**2)) * (raw - centre)
     tail = (1 - confidence) / 2

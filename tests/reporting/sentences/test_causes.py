@@ -5,30 +5,32 @@ from pathlib import Path
 
 import pytest
 
-from loragrid.comparing.diagnosing import causes, diagnoses, study_checks
+from loragrid.comparing import diagnosing
+from loragrid.formatting import number
 from loragrid.reporting.sentences.causes import CAUSE_NAMES, WORDINGS, cause_texts, unmade_text
 
 UNITS = {"running_plan": "share", "world_facts": "share", "text_loss": "plain"}
-MARGIN = {"loss_share": 0.03, "loss_nats": 0.02}
+MARGIN = {"nats": 0.0026, "made_of": "share_of_win", "share": 0.05, "to_win": 0.052}
 
 
 def test_every_cause_and_evidence_of_compare_has_words() -> None:
     """The codes in the sources of compare's modules are those of the page."""
     found, names = set(), set()
-    for module in (causes, diagnoses, study_checks):
-        for node in ast.walk(ast.parse(Path(module.__file__).read_text())):
+    for module in Path(diagnosing.__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(module.read_text())):
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Cause":
                 cause, evidence = node.args[:2]
                 found.add(evidence.value)
                 names |= {cause.value} if isinstance(cause, ast.Constant) else set()
     assert found == WORDINGS.keys()
     assert names <= CAUSE_NAMES.keys()
+    assert "noise" not in CAUSE_NAMES, "what is not proved is an open question and no cause"
 
 
 def text(cause: str, evidence: str, measured: dict, threshold: dict | None = None) -> tuple[str, str]:
     found = {"cause": cause, "evidence": evidence, "measured": measured, "threshold": threshold or {}}
-    (made,) = cause_texts([found], UNITS)
-    assert made.cause == cause and made.name == CAUSE_NAMES[cause]
+    (made,) = cause_texts([found | {"symptom_of": None}], UNITS)
+    assert made.cause == cause and made.name == CAUSE_NAMES[cause] and made.symptom_of == ""
     return made.evidence, made.threshold
 
 
@@ -36,7 +38,8 @@ def test_a_rate_too_high() -> None:
     measured = {"loss": 2.958, "learning_rate": 0.1, "best_loss": 0.1124, "best_learning_rate": 2e-4}
     assert text("rate_too_high", "loss_above_other_rate", measured | {"times_as_far": 163.6}, MARGIN) == (
         "held-out loss 2.96 at learning rate 0.1, but 0.112 at 2e−4; the adapter moved 164 times as far",
-        "more than 3% and 0.02 nats above a run that differs only in the learning rate",
+        "above a run that differs only in the learning rate by more than 0.0026 nats, "
+        "5% of the 0.052 that there were to win",
     )
     evidence, _ = text("rate_too_high", "loss_above_other_rate", measured | {"times_as_far": None}, MARGIN)
     assert evidence.endswith("0.112 at 2e−4")
@@ -49,22 +52,64 @@ def test_repeated_rows_are_part_of_overfitting() -> None:
         "held-out loss rose from its lowest, 1.40, to 1.90 while training loss fell from 0.600 to 0.300; "
         "each row was seen 6.0 times"
     )
-    assert threshold == "a rise of more than 3% and 0.02 nats while training loss falls"
+    assert threshold == (
+        "while training loss falls, a rise of more than 0.0026 nats, 5% of the 0.052 that there were to win"
+    )
     evidence, _ = text("overfitted", "heldout_turned_up", measured | {"epochs": 0.5}, MARGIN)
     assert evidence.endswith("0.300")
 
 
-def test_differences_have_their_tasks_unit_and_the_seeds() -> None:
-    losses = [{"task": "world_facts", "difference": -0.51}, {"task": "text_loss", "difference": 0.2}]
-    evidence, _ = text("forgot", "proved_losses", {"losses": losses, "seeds": 3})
-    assert evidence == "world facts −51 points and text loss +0.200 (mean of 3 seeds)"
-    measured = {"task": "running_plan", "difference": 0.01, "seeds": 1}
-    assert text("noise", "difference_not_proved", measured, {"detectable": 0.19}) == (
-        "no difference proved: running plan +1 point",
-        "difference that the test finds reliably (see How sure): 19 points",
+@pytest.mark.parametrize(
+    "margin, words",
+    [
+        (
+            {"nats": 0.0093, "made_of": "seeds", "seed_sd": 0.0033},
+            "what two seeds of one setting differ by (SD 0.0033 each)",
+        ),
+        ({"nats": 0.002, "made_of": "noise"}, "the noise of a measurement"),
+        (
+            {"nats": 0.078, "made_of": "share_of_loss", "loss_share": 0.03, "loss_nats": 0.02},
+            "3% of the loss and at least 0.02",
+        ),
+    ],
+)
+def test_a_margin_says_what_it_is_made_of(margin: dict, words: str) -> None:
+    _, threshold = text("diverged", "heldout_rose", {"untrained": 2.6, "last": 4.0}, margin)
+    assert threshold == f"a rise of more than {number(margin['nats'], 2)} nats, {words}"
+
+
+def test_forgetting_is_the_mean_with_its_tasks() -> None:
+    tasks = [{"task": "world_facts", "difference": -0.51}, {"task": "text_loss", "difference": 0.2}]
+    measured = {"difference": -0.14, "low": -0.2, "high": -0.08, "seeds": 3, "tasks": tasks}
+    evidence, threshold = text("forgot", "retention_lost", measured)
+    assert evidence == (
+        "mean retention −14 points (−20 to −8; mean of 3 seeds): world facts −51 points and text loss +0.200"
     )
-    _, threshold = text("noise", "difference_not_proved", measured, {"detectable": None})
-    assert threshold.endswith("none of any size")
+    assert threshold == "a proved loss of the setting on mean retention"
+    evidence, _ = text("forgot", "retention_lost", measured | {"tasks": tasks[:1]})
+    assert evidence.endswith("3 seeds)"), "the mean of one task is that task"
+
+
+def test_progress_is_told_in_nats_too() -> None:
+    measured = {"share": 0.146, "late": 0.0073, "fall": 0.05}
+    evidence, threshold = text("under_trained", "late_progress", measured, {"last_part": 0.2, "share": 0.1})
+    assert evidence == "15% of the fall in held-out loss came in the last 20% of the tokens (0.0073 of 0.050 nats)"
+    assert threshold == "10% or more"
+
+
+def test_a_run_that_won_little() -> None:
+    measured = {"first": 2.6, "last": 2.53, "to_win": 1.5}
+    assert text("rate_too_low", "barely_won", measured, {"share": 0.1}) == (
+        "held-out loss fell only from 2.60 to 2.53",
+        "less than 10% of the 1.5 nats that another run won",
+    )
+
+
+def test_a_symptom_names_its_cause() -> None:
+    found = {"cause": "template", "evidence": "answers_not_ended", "threshold": {"share": 0.5}}
+    found |= {"measured": {"task": "running_plan", "share": 0.0, "base": 1.0}, "symptom_of": "rate_too_high"}
+    (made,) = cause_texts([found], UNITS)
+    assert made.symptom_of == "follows from: learning rate too high"
 
 
 @pytest.mark.parametrize("base, beside", [(1.0, " (base: 100%)"), (None, "")])

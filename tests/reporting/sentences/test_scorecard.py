@@ -10,6 +10,8 @@ from loragrid.reporting.sentences.scorecard import why_text
 COMPARED = SimpleNamespace(unit="share", axis=lambda axis: axis)
 ROW = {"axis": "rank", "value": "64", "base_case_value": "16", "difference": 0.2, "verdict": "better"}
 ROW |= {"low": 0.1, "high": 0.3}
+LOST = {"difference": 0.124, "low": 0.05, "high": 0.2, "verdict": "better"}
+METHOD_RATES = [{"value": "lora", "learning_rate": 0.1}, {"value": "full", "learning_rate": 0.001}]
 BATCH = ROW | {"axis": "batch", "value": "4x8", "base_case_value": "2x4", "verdict": "can't tell"}
 
 
@@ -96,7 +98,31 @@ BATCH = ROW | {"axis": "batch", "value": "4x8", "base_case_value": "2x4", "verdi
             {"code": "precision_beyond_margin", "margin": 0.05, "task": "world_facts", "low": -0.2, "high": 0.1},
             "the interval reaches beyond −5 points (world facts −20 to +10)",
         ),
-        ("forgets_less_than_full_tuning", {"code": "needs_other_runs"}, "this needs runs with full fine-tuning"),
+        (
+            "forgets_less_than_full_tuning",
+            {"code": "needs_methods", "methods": ["lora", "full"]},
+            "this needs runs with LoRA and with full fine-tuning, all else equal, scored on retention tasks",
+        ),
+        (
+            "ten_times_the_rate_of_full_tuning",
+            {"code": "needs_rates_of_methods", "methods": ["lora", "full"]},
+            "this needs three or more learning rates of LoRA and of full fine-tuning, all else equal",
+        ),
+        (
+            "forgets_less_than_full_tuning",
+            {"code": "methods_at_best_rates", "methods": ["lora", "full"], "rates": [0.01, 1e-4], **LOST},
+            "mean retention of LoRA at 0.01 against full fine-tuning at 1e−4: +12 points (+5 to +20), better",
+        ),
+        (
+            "ten_times_the_rate_of_full_tuning",
+            {"code": "best_rate_at_edge", "axis": "method", "best": METHOD_RATES, "clear": True, "methods": ["lora"]},
+            "lowest held-out loss: 0.1 at method lora and 0.001 at method full; of LoRA no rate beyond it was tried",
+        ),
+        (
+            "large_batches_hurt",
+            {"code": "needs_second_seed", "axis": "batch"},
+            "each batch was trained under one seed: this needs a second one",
+        ),
     ],
 )
 def test_why(finding: str, why: dict, text: str) -> None:

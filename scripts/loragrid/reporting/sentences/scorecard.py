@@ -65,11 +65,13 @@ def _margin_text(why: dict[str, Any], compared: ComparedStudy) -> str:
     return f"the interval reaches beyond ±{margin} points ({interval})"
 
 
+# Methods as the findings call them; the others by their value.
+METHOD_NAMES = {"lora": "LoRA", "full": "full fine-tuning"}
 METHOD_CODES = ("needs_rates_of_methods", "needs_methods", "methods_at_best_rates")
 
 
 def _methods_text(why: dict[str, Any]) -> str:
-    one, other = (axis_value("method", method) for method in why["methods"])
+    one, other = (METHOD_NAMES.get(method, method) for method in why["methods"])
     if why["code"] == "needs_rates_of_methods":
         return f"this needs three or more learning rates of {one} and of {other}, all else equal"
     if why["code"] == "needs_methods":
@@ -93,7 +95,7 @@ def _rates_text(why: dict[str, Any]) -> str:
     best = [f"{setting(found['learning_rate'])} at {axis} {found['value']}" for found in why["best"]]
     remark = "" if why["clear"] else "; the second best rates are too close"
     if why["code"] == "best_rate_at_edge":
-        ends = listed([axis_value(why["axis"], method) for method in why["methods"]])
+        ends = listed([METHOD_NAMES.get(method, method) for method in why["methods"]])
         remark = f"; of {ends} no rate beyond it was tried"
     return f"lowest held-out loss: {listed(best)}{remark}"
 
