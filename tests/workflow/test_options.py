@@ -27,7 +27,7 @@ def test_options_that_the_command_line_gives() -> None:
 def test_a_misspelt_name_is_refused() -> None:
     with pytest.raises(UserError, match=r"^--config partail=true: unknown option\. Did you mean partial\?$"):
         Options.read({"study": "demo", "partail": "true"})
-    with pytest.raises(UserError, match="Fix: use study, session_minutes, partial, warm"):
+    with pytest.raises(UserError, match="Fix: use study, session_minutes, partial, warm, budget_hours"):
         Options.read({"study": "demo", "x": 1})
 
 
@@ -35,3 +35,10 @@ def test_a_misspelt_name_is_refused() -> None:
 def test_a_session_has_minutes_above_zero(minutes: object) -> None:
     with pytest.raises(UserError, match="session_minutes"):
         Options.read({"study": "demo", "session_minutes": minutes})
+
+
+def test_hours_for_what_next_proposes() -> None:
+    assert Options.read({"study": "demo", "budget_hours": 4}).budget_hours == 4
+    for hours in ("abc", 0, -1, float("inf"), True):
+        with pytest.raises(UserError, match=r"^budget_hours: not a number of hours above 0 \(.*\)\. Fix: give one"):
+            Options.read({"study": "demo", "budget_hours": hours})

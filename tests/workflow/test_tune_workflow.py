@@ -48,7 +48,7 @@ def finish_search(study: Study, folder: Path) -> str:
 
 def test_a_search_that_is_part_of_the_study_comes_first_and_adds_its_winner(tmp_path: Path, toy_llama: Path) -> None:
     study = make(tmp_path, toy_llama)
-    last = {"find_contamination": 1, "compare": 1, "report": 1}
+    last = {"find_contamination": 1, "compare": 1, "find_next": 1, "report": 1}
     assert planned(study, tmp_path) == {"prepare_data": 1, "tune": 1} | last, "the winner is unknown yet"
     run = finish_search(study, tmp_path)
     assert run not in {cell.run for cell in study.cells}
@@ -66,19 +66,19 @@ def test_the_winner_of_a_study_of_several_models(tmp_path: Path, toy_llama: Path
     study = load_study(str(path))
     run = finish_search(study, tmp_path)
     everything = {"prepare_data": 1, "find_contamination": 1, "train": 3, "score": 3, "score_base": 2}
-    assert planned(study, tmp_path) == everything | {"compare": 1, "report": 1}, (
+    assert planned(study, tmp_path) == everything | {"compare": 1, "find_next": 1, "report": 1}, (
         "two cells, their bases and the winner; the base case's data are there"
     )
     assert planned(study, tmp_path, f"results/toy/train/{run}/record.json") == {"train": 1}
     assert planned(study, tmp_path, f"results/toy/score/{run}/score.json") == {"train": 1, "score": 1}
-    assert planned(study, tmp_path, config=("partial=true",)) == {"compare": 1, "report": 1}
+    assert planned(study, tmp_path, config=("partial=true",)) == {"compare": 1, "find_next": 1, "report": 1}
 
 
 def test_a_search_beside_the_study_runs_only_when_asked_for(tmp_path: Path, toy_llama: Path) -> None:
     study = make(tmp_path, toy_llama, enabled=False)
     assert planned(study, tmp_path, "tune") == {"prepare_data": 1, "tune": 1}
     finish_search(study, tmp_path)
-    jobs = {"find_contamination": 1, "train": 1, "score": 1, "score_base": 1, "compare": 1, "report": 1}
+    jobs = {"find_contamination": 1, "train": 1, "score": 1, "score_base": 1, "compare": 1, "find_next": 1, "report": 1}
     assert planned(study, tmp_path) == jobs
 
 

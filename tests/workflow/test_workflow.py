@@ -17,13 +17,15 @@ from loragrid.paths import ROOT
 from tests.fixtures.checkout import Checkout
 
 pytestmark = pytest.mark.usefixtures("warm")
+# Jobs that follow any new score.
+LAST = {"compare": 1, "find_next": 1, "report": 1}
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, toy_llama: Path) -> Checkout:
     checkout = Checkout(tmp_path_factory.mktemp("checkout"), toy_llama)
     jobs = {"prepare_data": 1, "find_contamination": 1, "train": 2, "score": 2, "score_base": 1}
-    assert checkout.planned() == jobs | {"compare": 1, "report": 1}
+    assert checkout.planned() == jobs | LAST
     done = checkout.snakemake()
     assert done.returncode == 0, done.stderr[-3000:]
     return checkout
@@ -77,7 +79,7 @@ def test_one_more_learning_rate_trains_and_scores_one_more_run(finished: Checkou
     after = finished.settings
     after["grid"]["axes"]["learning_rate"].append(3.0e-3)
     finished.write(after)
-    assert finished.planned() == {"train": 1, "score": 1, "compare": 1, "report": 1}
+    assert finished.planned() == {"train": 1, "score": 1} | LAST
     finished.write(before)
 
 
@@ -87,7 +89,7 @@ def test_one_more_task_is_scored_and_looked_for_in_the_rows_and_trains_nothing(f
     after = finished.settings
     after["scoring"]["retention"].append("world_lists")
     finished.write(after)
-    assert finished.planned() == {"find_contamination": 1, "score": 2, "score_base": 1, "compare": 1, "report": 1}
+    assert finished.planned() == {"find_contamination": 1, "score": 2, "score_base": 1} | LAST
     finished.write(before)
 
 
@@ -121,6 +123,22 @@ def test_saving_more_often_or_pausing_changes_nothing_that_is_finished(finished:
     finished.write(after)
     assert finished.planned() == {}
     finished.write(before)
+
+
+@pytest.mark.slow
+def test_next_writes_a_study_that_goes_on_with_everything_finished(finished: Checkout) -> None:
+    done = finished.snakemake("next")
+    assert done.returncode == 0, done.stderr[-3000:]
+    path = finished.folder / "results/toy/next/toy.yaml"
+    assert (
+        "What would decide it: study toy" in done.stdout and f"study={path.relative_to(finished.folder)}" in done.stdout
+    )
+    before, finished.study = finished.study, path
+    planned = finished.planned()
+    # New runs alone are trained and scored; the base keeps its score.
+    assert planned == {"train": planned["train"], "score": planned["train"]} | LAST
+    finished.study = before
+    assert finished.planned() == {}
 
 
 @pytest.mark.slow
@@ -158,7 +176,7 @@ def test_the_axis_dropout_added_to_a_finished_study_trains_only_its_cells(finish
     after, trained = finished.settings, finished.adapters()
     after["grid"]["axes"]["dropout"] = [0.0, 0.1]
     finished.write(after)
-    assert finished.planned() == {"train": 1, "score": 1, "compare": 1, "report": 1}
+    assert finished.planned() == {"train": 1, "score": 1} | LAST
     done = finished.snakemake()
     assert done.returncode == 0, done.stderr[-3000:]
     (new,) = finished.adapters().keys() - trained.keys()

@@ -1,12 +1,13 @@
 # Report: one self-contained HTML page, drawn from the comparison and the records.
-# in:  results/{study}/compare/compare.json, the search's result if there is one; records, losses and data
-#      cards, undeclared
+# in:  results/{study}/compare/compare.json, results/{study}/next/next.json, the search's result if there is one; records,
+#      losses and data cards, undeclared
 # out: reports/{study}/report.html, beside it figures/ and tables/; `snakemake --report` bundles all three with captions
 
 
 rule report:
     input:
         comparison="<results>/compare/compare.json",
+        options="<results>/next/next.json",
         search=JOBS.search_result if JOBS.searched and not OPTIONS.partial else [],
     output:
         page=report(

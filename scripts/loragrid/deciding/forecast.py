@@ -61,9 +61,8 @@ class Forecast:
 
     def concerns(self, question: Question, change: Change) -> bool:
         """Whether a change adds anything to a question's comparison."""
-        if question.row is None and not set(question.needs.values) <= set(change.values):
-            return False
-        if not question.needs.named.keys() <= change.named.keys():
+        needs = question.needs
+        if not all(value in change.values for value in needs.values) or not needs.named.keys() <= change.named.keys():
             return False
         more_seeds = any(self.added_seeds(side.arm, change) for side in question.sides)
         return more_seeds or self.supply.growth(question.measure, change.items) > 1

@@ -96,7 +96,7 @@ def next_value(before: Any, edge: Any) -> Any:
         value = edge + (edge - before)
     if isinstance(edge, int):
         value = round(value)
-        return value if value != edge else None
+        return value if value != edge and (value > 0 or edge <= 0) else None
     return float(f"{value:.3g}")
 
 

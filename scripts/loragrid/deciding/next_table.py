@@ -51,10 +51,11 @@ def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
 
 def _notes(found: dict[str, Any]) -> list[str]:
     """How chances and times are to be read."""
-    margin = f" or, within ±{100 * found['margin']:g} points, shown not to matter"
+    margin = f"the margin (±{100 * found['margin']:g} points of right answers)"
     lines = [
-        f"chance: that the difference is proved{margin}, given what was measured; measured differences are shrunk",
-        "toward zero first. time: of training and scoring, as measured on " + (found["device"] or "this study's runs"),
+        f"chance: that the difference is proved, or shown to be within {margin}, given what was measured.",
+        "Measured differences are first shrunk toward zero.",
+        f"time: of training and scoring, as measured on {found['device'] or 'this machine'}.",
     ]
     if found["assumed_spread"]:
         lines.append("No setting has two seeds: how much seeds vary is assumed, and the chances with it.")

@@ -14,6 +14,7 @@ from loragrid.reporting.comparison_tables import axis_sections, base_table, cont
 from loragrid.reporting.costs_section import cost_table, total_cost
 from loragrid.reporting.data_section import data_facts, data_failures
 from loragrid.reporting.designs_section import along_part, interaction_parts, size_parts
+from loragrid.reporting.next_section import next_section
 from loragrid.reporting.page import Material, asked
 from loragrid.reporting.provenance_section import assumptions, default_rows, provenance, reproduce, sessions
 from loragrid.reporting.runs_section import run_rows, setting_columns
@@ -38,6 +39,7 @@ def study_sections(material: Material) -> dict[str, Any]:
         **_records(material),
         "side": side_by_side(material),
         "tune": search_section(material),
+        "next": next_section(material),
         "names": [*material.study.models, *material.cards],
     }
 

@@ -1,6 +1,7 @@
 """The options of `snakemake --config name=value`, checked."""
 
 import difflib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Self
@@ -13,12 +14,17 @@ SWITCHES = {"true": True, "false": False}
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """The workflow's options; `session_minutes` is None where the command line gives none."""
+    """The workflow's options.
+
+    `session_minutes` and `budget_hours` are None where the command line gives none; the latter bounds
+    what `next` proposes.
+    """
 
     study: str
     session_minutes: float | None = None
     partial: bool = False
     warm: bool = True
+    budget_hours: float | None = None
 
     @classmethod
     def read(cls, config: Mapping[str, Any]) -> Self:
@@ -30,8 +36,15 @@ class Options:
                 hint = f"Did you mean {close[0]}?" if close else f"Fix: use {', '.join(known)}."
                 raise UserError(f"--config {name}={value}: unknown option. {hint}")
         session_seconds(config.get("session_minutes"), key="session_minutes")
+        _check_hours(config.get("budget_hours"))
         switches = {name: _switch(name, config[name]) for name in ("partial", "warm") if name in config}
         return cls(**{**config, **switches})
+
+
+def _check_hours(hours: Any) -> None:
+    number = isinstance(hours, int | float) and not isinstance(hours, bool)
+    if hours is not None and not (number and math.isfinite(hours) and hours > 0):
+        raise UserError(f"budget_hours: not a number of hours above 0 ({hours}). Fix: give one, such as 4.")
 
 
 def _switch(name: str, value: Any) -> bool:
