@@ -136,5 +136,5 @@ def test_a_study_is_frozen_and_its_lists_are_tuples() -> None:
         study.name = "other"
     with pytest.raises(dataclasses.FrozenInstanceError):
         study.base_case.rank = 1
-    assert study.grid.axes["batch"] == ((2, 4), (4, 8)) and study.base_case.batch == (2, 4)
+    assert study.grid.axes["batch"] == ((8, 1), (8, 4)) and study.base_case.batch == (8, 1)
     assert isinstance(study.scoring.target, tuple) and isinstance(study.grid.axes["learning_rate"], tuple)

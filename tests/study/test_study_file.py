@@ -352,7 +352,8 @@ def test_names_are_read_as_they_are_written(load) -> None:
 
 
 def test_a_schedule_without_warm_up_has_one_run_whatever_the_warm_up(load) -> None:
-    settings = changed("grid.axes", {"schedule": ["linear", "constant"], "warmup": [{"steps": 5}, {"steps": 9}]})
+    axes = {"schedule": ["linear", "constant"], "warmup": [{"steps": 5}, {"steps": 9}]}
+    settings = changed("grid", {"axes": axes})
     study = load(settings)
     assert [cell.settings.warmup.steps for cell in study.cells] == [5, 0, 9]
     assert load(study.yaml).cells == study.cells
