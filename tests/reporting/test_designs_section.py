@@ -17,7 +17,11 @@ def test_two_axes_are_heat_maps_with_their_best_and_base_case(tmp_path: Path) ->
     effect = synthetic_designs.moving_rate
     page = build_page(tmp_path, study=study, effect=effect, items=100, losses=False)
     assert "Learning rate and rank, together</h3>" in page
-    assert "Proved: the best learning rate moves with the rank" in page
+    assert re.search(r"the best learning rate moves with the rank on running plan\.", page)
+    assert "Each family is corrected by itself." in page
+    # Outlined by how sure the best of a row is; beside the target is the mean over the retention tasks.
+    assert "solid: proved better than all others, dotted: only measured." in page
+    assert page.index('id="figure-heat_0_retention"') < page.index("single retention tasks, exploratory")
     for task in ("running_plan", "heldout_loss", "world_facts"):
         picture = re.search(rf'<figure id="figure-heat_0_{task}">.*?</figure>', page, re.DOTALL)[0]
         assert picture.count(">base case<") == 1 and ">16<" in picture and ">0.001<" in picture
@@ -28,6 +32,7 @@ def test_sizes_are_a_curve_with_its_law(tmp_path: Path) -> None:
     study = synthetic_designs.sizes_study(tmp_path)
     page = build_page(tmp_path, study=study, effect=synthetic_designs.learning, items=40, losses=False)
     assert "Training rows</h3>" in page and "the held-out loss follows a + b" in page
+    assert "Full: means over seeds with intervals. Half full: one seed" in page
     assert 'id="figure-rows_0_loss"' in page and 'id="figure-rows_0_target"' in page
     # Values of the axis by their rows, not in the file's order.
     scores = re.search(r'<figure id="figure-scores_data">.*?</figure>', page, re.DOTALL)[0]
@@ -39,6 +44,15 @@ def test_along_runs_both_paths_are_drawn(tmp_path: Path) -> None:
     page = build_page(tmp_path, study=study, path=synthetic_designs.early_gain, items=100, losses=False)
     assert '<h3 id="along">' in page and "<strong>learning rate 0.1:</strong>" in page
     assert 'id="figure-along_target"' in page and 'id="figure-along_kept"' in page
+    assert "Half full: one seed." not in page
+
+
+def test_the_only_run_of_a_setting_is_named_as_one_seed(tmp_path: Path) -> None:
+    axes = NO_AXES | {"learning_rate": [0.01, 0.1], "seed": [1]}
+    study = synthetic_designs.along_study(tmp_path, grid={"axes": axes})
+    page = build_page(tmp_path, study=study, path=synthetic_designs.early_gain, items=40, losses=False)
+    assert "<strong>learning rate 0.1 (one seed):</strong>" in page and "Half full: one seed." in page
+    assert "a sentence is about that run" in page
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +97,7 @@ def test_arms_say_what_they_depart_in_and_full_has_no_rank(mixed) -> None:
     assert "<li>light: rank 4, dropout 0.1</li>" in page
     row = re.search(r'<tr><th scope="row">full<.*?</tr>', page[page.index('id="runs-table"') :], re.DOTALL)[0]
     assert ">–</td>" in row and ">full</td>" in row
-    assert "none is worse than lora" in page
+    assert "none and the adapter of lora differ (−" in page
 
 
 def test_every_default_is_listed(mixed) -> None:

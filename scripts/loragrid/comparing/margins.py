@@ -19,6 +19,8 @@ from loragrid.statistics.design_power import Design, NoiseVariances, pass_probab
 # Beyond these nobody would run the study; a design that needs more is said to be out of reach.
 MOST_SEEDS, MOST_TIMES_THE_ITEMS = 20, 100
 FEWEST_SEEDS = 2
+# More settings hardly change the degrees of freedom of the shared spread, and cost time.
+MOST_OTHERS = 30
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class _Chance:
     terms: Terms
 
     def of(self, items: int, seeds: int) -> float:
-        others = (seeds,) * self.others
+        others = (seeds,) * min(self.others, MOST_OTHERS)
         design = Design(items=items, seeds=(seeds,), other_seeds=others, level=self.terms.alpha)
         return pass_probability(design, self.noise, self.terms.retention_margin)
 

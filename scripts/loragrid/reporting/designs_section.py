@@ -2,8 +2,10 @@
 
 from typing import Any
 
+from loragrid.comparing.contrasts import ADAPTERS
 from loragrid.comparing.measures import POOLED_RETENTION
 from loragrid.formatting import listed, visible
+from loragrid.reporting.compared_study import ComparedStudy
 from loragrid.reporting.figures.design_figures import MOST_LINES, heat_name
 from loragrid.reporting.page import Material, departure_text
 from loragrid.reporting.sentences.along import along_sentence
@@ -61,8 +63,14 @@ def along_part(material: Material) -> dict[str, Any] | None:
     if not rows:
         return None
     return {
-        "lines": [(visible(compared.setting_labels[row["run"]], 80), along_sentence(row, compared)) for row in rows],
+        "lines": [(_along_label(row, compared), along_sentence(row, compared)) for row in rows],
         "seeds": min(row["seeds"] for row in rows),
         "marks": " Half full: one seed." if any(row["seeds"] == 1 for row in rows[:MOST_LINES]) else "",
         "not_drawn": max(0, len(rows) - MOST_LINES),
     }
+
+
+def _along_label(row: dict[str, Any], compared: ComparedStudy) -> str:
+    """The setting; with one seed the sentence is about its only run."""
+    one_seed = " (one seed)" if row["level"] == ADAPTERS else ""
+    return visible(compared.setting_labels[row["run"]], 80) + one_seed

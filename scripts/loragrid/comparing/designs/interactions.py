@@ -137,7 +137,7 @@ def _with_proofs(summary: dict[str, Any], rows: list[dict[str, Any]], axes: Axis
     contrasts = [{name: row.get(name) for name in names} for row in rows if row["kind"] == CONTRAST and row["verdict"]]
     within = [row for row in rows if row["kind"] == WITHIN_ROW and row["verdict"]]
     best = [None if place is None else axes.columns[place] for place in summary["best"]]
-    apart = [_best_apart(within, row, column) for row, column in zip(axes.rows, best)]
+    apart = [best_apart(within, row, column) for row, column in zip(axes.rows, best)]
     return summary | {
         "best_apart": apart,
         "contrasts": contrasts,
@@ -145,7 +145,7 @@ def _with_proofs(summary: dict[str, Any], rows: list[dict[str, Any]], axes: Axis
     }
 
 
-def _best_apart(within: list[dict[str, Any]], row: str, best: str | None) -> str | None:
+def best_apart(within: list[dict[str, Any]], row: str, best: str | None) -> str | None:
     """How sure the measured best of a row is: the level at which it differs from all others of the row, or None."""
     tests = [test for test in within if test["row"] == row and best in (test["column"], test["than"])]
     verdicts = {test["verdict"] for test in tests}

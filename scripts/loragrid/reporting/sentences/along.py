@@ -2,15 +2,13 @@
 
 from typing import Any
 
-from loragrid.comparing.contrasts import ADAPTERS
 from loragrid.formatting import between, change, decimals, number, plain_name, whole
 from loragrid.reporting.compared_study import ComparedStudy
 
 
 def along_sentence(row: dict[str, Any], compared: ComparedStudy) -> str:
     """One sentence on a setting, or on its only run: the target's path and retention's."""
-    whose = "in this run " if row["level"] == ADAPTERS else ""
-    return f"{whose}{_target(row, compared)}; {_retention(row)}."
+    return f"{_target(row, compared)}; {_retention(row)}."
 
 
 def _target(row: dict[str, Any], compared: ComparedStudy) -> str:

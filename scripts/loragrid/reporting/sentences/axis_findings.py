@@ -19,7 +19,7 @@ from loragrid.study.cell_pairs import UNTRAINED
 from loragrid.study.grid import ARMS, NAMED, TIED
 
 # Findings on other measures, values of an axis, and pairs of adapters that the first answers name; the tables have all.
-MOST_ELSEWHERE, MOST_VALUES, MOST_APART = 3, 3, 3
+MOST_ELSEWHERE, MOST_VALUES, MOST_APART = 2, 3, 3
 
 
 def what_mattered(compared: ComparedStudy) -> Headline:
@@ -211,7 +211,10 @@ def _value_finding(row: pd.Series, axis: str, compared: ComparedStudy) -> str:
     if axis == "model" and row["value"] in unlearned_texts(compared):
         return f"{value} is not compared as a model: it has not learned {plain_name(compared.target)} (see Why)"
     if row["verdict"] == DIFFER:
-        return f"the adapters of {value} and {default} differ ({amount})"
+        both = f"the adapters of {value} and {default}"
+        if axis == "method" and row["value"] == UNTRAINED:
+            both = f"{value} and the adapter of {default}"
+        return f"{both} differ ({amount})"
     if row["verdict"] != UNSURE:
         return f"{value} is {row['verdict']} than {default} ({amount})"
     return f"{value} against {default}: can’t tell ({amount}; {open_text(row, compared.unit)})"
