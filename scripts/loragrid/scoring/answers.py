@@ -4,7 +4,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from loragrid.scoring.generation import AnswerMeter
+from loragrid.scoring.generation import AnswerMeter, end_token_ids
+from loragrid.scoring.greedy_decoding import decodes_greedily, greedy_answers
 from loragrid.scoring.heldout_loss import IGNORED, token_losses
 from loragrid.scoring.prompts import Prompt, prompt_ids
 from loragrid.scoring.text_measures import distinct, rouge_l
@@ -85,14 +86,20 @@ def _generate(model: Any, tokenizer: Any, requests: list[dict[str, Any]], *, bat
         width = max(len(request["ids"]) for request in batch)
         ids = [[pad] * (width - len(request["ids"])) + request["ids"] for request in batch]
         mask = [[0] * (width - len(request["ids"])) + [1] * len(request["ids"]) for request in batch]
-        with torch.inference_mode():
-            out = model.generate(
-                input_ids=torch.tensor(ids, device=model.device),
-                attention_mask=torch.tensor(mask, device=model.device),
-                max_new_tokens=max(request["limit"] for request in batch),
-                do_sample=False,
-                pad_token_id=pad,
-            )
+        rows = torch.tensor(ids, device=model.device), torch.tensor(mask, device=model.device)
+        longest = max(request["limit"] for request in batch)
+        if decodes_greedily(model):
+            end_ids = end_token_ids(model, tokenizer)
+            out = greedy_answers(model, *rows, max_new_tokens=longest, end_ids=end_ids, pad=pad)
+        else:
+            with torch.inference_mode():
+                out = model.generate(
+                    input_ids=rows[0],
+                    attention_mask=rows[1],
+                    max_new_tokens=longest,
+                    do_sample=False,
+                    pad_token_id=pad,
+                )
         for request, row in zip(batch, out[:, width:].tolist(), strict=True):
             request["tokens"] = row[: request["limit"]]
 

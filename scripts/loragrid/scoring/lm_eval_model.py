@@ -15,6 +15,7 @@ from lm_eval.models.utils import normalize_gen_kwargs
 from loragrid.models.batch_sizes import CHOICE_LOGITS_PER_PASS
 from loragrid.models.chat_template import ChatTemplate, adapt_roles
 from loragrid.scoring.generation import AnswerMeasures, AnswerMeter
+from loragrid.scoring.greedy_decoding import decodes_greedily, greedy_answers
 
 
 class LmEvalModel(HFLM):
@@ -91,7 +92,17 @@ class LmEvalModel(HFLM):
         # lm-eval decodes the whole batch after every token to look for it, which doubles the time
         # of a small model.
         stops = [text for text in stop if text and text not in self._meter.end_texts()]
-        out = super()._model_generate(context, max_length, stops, **settings)
+        if not stops and _is_greedy(settings) and decodes_greedily(self.model):
+            out = greedy_answers(
+                self.model,
+                context,
+                settings["attention_mask"],
+                max_new_tokens=max_length - context.shape[1],
+                end_ids=self._meter.end_ids,
+                pad=self.tokenizer.pad_token_id,
+            )
+        else:
+            out = super()._model_generate(context, max_length, stops, **settings)
         self._stops = stops
         self._rows.extend(out[:, context.shape[1] :].tolist())
         return out
@@ -99,6 +110,11 @@ class LmEvalModel(HFLM):
     def record_answer(self, prompt: str) -> None:
         """Measure the oldest unmeasured row as the answer to `prompt`."""
         self.answers[prompt] = self._meter.measure(self._rows.popleft(), stops=self._stops)
+
+
+def _is_greedy(settings: dict[str, Any]) -> bool:
+    """Whether lm-eval's settings of a request ask for the likeliest answer and nothing else."""
+    return set(settings) <= {"attention_mask", "do_sample", "temperature"} and not settings.get("do_sample")
 
 
 class _AnswerHook:
