@@ -31,6 +31,7 @@ WORDS_PER_TURN = 60
 def grid_study(folder: Path, cells: int, *, added: bool = False) -> Path:
     """A factorial study of `cells` cells (a multiple of 100: learning rates × ranks × seeds), or one rate more if `added`."""
     from loragrid.study.study_file import load_study
+    from loragrid.study.training_sets import training_sets
 
     settings = load_study("demo").yaml
     model = settings["base_case"]["model"]
@@ -55,6 +56,7 @@ def finish(folder: Path, study: Path) -> None:
     """Make the files of a finished study, empty, each newer than its inputs."""
 
     from loragrid.study.study_file import load_study
+    from loragrid.study.training_sets import training_sets
 
     loaded = load_study(str(study))
     cells, results = loaded.cells, folder / "results" / study.stem
@@ -63,7 +65,9 @@ def finish(folder: Path, study: Path) -> None:
         [results / "data" / data / "card.json" for data in loaded.data_sets],
         [results / "train" / cell.run / "record.json" for cell in cells],
         [results / "score" / name / "score.json" for name in (*loaded.bases, *(cell.run for cell in cells))],
+        [results / "find_contamination" / f"{data}.json" for data in training_sets(loaded).values()],
         [results / "compare" / "compare.json"],
+        [results / "next" / "next.json"],
         [
             reports / "report.html",
             reports / "figures" / ".snakemake_timestamp",
@@ -101,6 +105,7 @@ def _places(what: str, cells: int, folder: Path) -> dict[str, list[Any]]:
     """Snakemake's options for each workflow to time: loragrid, the bare grid, and the bare grid with more directives."""
 
     from loragrid.study.study_file import load_study
+    from loragrid.study.training_sets import training_sets
 
     ours, bare, linted = (folder / f"{what}-{name}-{cells}" for name in ("ours", "bare", "linted"))
     for place in (ours, bare, linted):
@@ -125,6 +130,7 @@ def measure_rows(rows: int, folder: Path) -> dict[str, Any]:
     """Seconds, memory and tokens of prepare_data on a file of `rows` conversations."""
 
     from loragrid.study.study_file import load_study
+    from loragrid.study.training_sets import training_sets
 
     folder.mkdir(parents=True)
     file = folder / "chat.jsonl"
