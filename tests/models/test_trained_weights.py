@@ -5,49 +5,49 @@ from typing import Any
 import pytest
 
 from loragrid.models.shape import read_shape
+from loragrid.models.target_modules import adapted_layers
 from loragrid.models.trained_weights import Trainable, added_frozen, loaded_parameters, trained_tensors
 from loragrid.study.methods import METHODS
+from loragrid.training.backends.adapters import peft_config
+from loragrid.training.backends.recipe import Recipe
 from tests.models.test_shape import build
 
 RANK = 4
-NAMES = {"all-linear": "all-linear", "attention": ["q_proj", "k_proj", "v_proj", "o_proj"]}
+ADAPTERS = [name for name in METHODS if METHODS[name].adapter]
+# The smallest sizes of the toys have no more than 16 inputs or outputs.
+CASES = [
+    *((method, "llama", "all-linear") for method in ADAPTERS),
+    *((method, "gemma3_text", "attention") for method in ("lora", "ia3", "vera", "randlora")),
+    ("ia3", "llama", "mlp"),
+]
 
 
-def peft_config(method: str, modules: str | list[str]) -> Any:
-    from peft import IA3Config, LoraConfig, VeraConfig
-
-    common = {"task_type": "CAUSAL_LM", "target_modules": modules}
-    if method == "ia3":
-        every = [*NAMES["attention"], "gate_proj", "up_proj", "down_proj"]
-        names = every if modules == "all-linear" else modules
-        return IA3Config(**common | {"target_modules": names}, feedforward_modules=sorted({"down_proj"} & set(names)))
-    if method == "vera":
-        return VeraConfig(**common, r=RANK)
-    start = method if method in ("pissa", "olora") else True
-    return LoraConfig(**common, r=RANK, use_dora=method == "dora", init_lora_weights=start)
-
-
-@pytest.mark.parametrize("kind", ["llama", "gemma3_text"])
-@pytest.mark.parametrize("modules", NAMES)
-@pytest.mark.parametrize("method", [name for name in METHODS if METHODS[name].adapter])
-def test_an_adapters_trained_parameters_are_those_of_peft(method: str, modules: str, kind: str) -> None:
+@pytest.mark.parametrize(("method", "kind", "modules"), CASES)
+def test_an_adapters_parameters_are_those_of_peft(method: str, kind: str, modules: str) -> None:
     from peft import get_peft_model
 
     model, config = build(kind)
-    tuned = get_peft_model(model, peft_config(method, NAMES[modules]))
-    trainable = Trainable(method=method, rank=None if method == "ia3" else RANK, target_modules=modules)
-    found = sorted(trained_tensors(read_shape(config, "here"), trainable))
-    assert found == sorted(tensor.numel() for tensor in tuned.parameters() if tensor.requires_grad)
-    assert added_frozen(read_shape(config, "here"), trainable) == shared_numbers(tuned)
+    rank = None if method == "ia3" else RANK
+    given = {"method": method, "rank": rank, "alpha": RANK, "dropout": 0.0, "seed": 7}
+    recipe = Recipe(**dict.fromkeys(Recipe.__dataclass_fields__) | given)
+    before = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
+    tuned = get_peft_model(model, peft_config(model, recipe, adapted_layers(model, modules)))
+    trainable, shape = Trainable(method=method, rank=rank, target_modules=modules), read_shape(config, "here")
+    trained = [tensor.numel() for tensor in tuned.parameters() if tensor.requires_grad]
+    assert sorted(trained_tensors(shape, trainable)) == sorted(trained)
+    assert added_frozen(shape, trainable) == frozen_numbers(tuned, without=before)
 
 
-def shared_numbers(tuned: Any) -> int:
-    """Numbers in VeRA's two matrices, which every layer refers to; 0 for other methods."""
-    found = {}
+def frozen_numbers(tuned: Any, *, without: set[int]) -> int:
+    """Numbers that a model got with its adapter and does not train; layers may refer to the same ones."""
+    found = {
+        id(tensor): tensor.numel() for tensor in (*tuned.parameters(), *tuned.buffers()) if not tensor.requires_grad
+    }
     for module in tuned.modules():
-        for name in ("vera_A", "vera_B"):
+        # PEFT keeps these in dictionaries of their own.
+        for name in ("vera_A", "vera_B", "randlora_A", "randlora_B", "shira_indices", "delora_w_norm"):
             found |= {id(tensor): tensor.numel() for tensor in (getattr(module, name, None) or {}).values()}
-    return sum(found.values())
+    return sum(size for tensor, size in found.items() if tensor not in without)
 
 
 @pytest.mark.parametrize("tied", [True, False])

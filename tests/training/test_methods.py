@@ -17,6 +17,9 @@ from tests.fixtures.run_faults import assert_equal, stop_at
 from tests.fixtures.train_toys import Toy, make_toy
 
 NAMES = [name for name in METHODS if name != "none"]
+# A plain adapter, one that is converted when it is saved, and a whole model are stopped after every
+# update; checkpoints of the others differ from a plain adapter's in their tensors only.
+STOPS = dict.fromkeys(("lora", "pissa", "full"), (1, 2, 3))
 NEEDS_4BIT = {"loftq": {"base_case__precision": "4bit"}}
 
 
@@ -75,7 +78,7 @@ def trained_models(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 def test_method(
     method: str, toy_llama: Path, tmp_path: Path, trained_models: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Saved weights give the trained logits; stopped after any update, the resumed run has their bytes."""
+    """Saved weights give the trained logits; stopped after an update, the resumed run has their bytes."""
     import torch
 
     toy = toy_of(method, tmp_path, toy_llama, scoring__at=[0.5, 1.0])
@@ -87,15 +90,16 @@ def test_method(
     base = logits(fresh_base(toy))
     expected, found = logits(trained_models[0]), logits(load_trained(toy, tmp_path / "reference"))
     # The converted adapters of pissa and olora add what was taken from the base, up to rounding.
-    assert torch.allclose(found, expected, rtol=0, atol=2e-5) and (expected - base).abs().max() > 1e-3
+    assert torch.allclose(found, expected, rtol=0, atol=2e-5) and (expected - base).abs().max() > 5e-4
 
-    for step in (1, 2, 3):
+    stops = STOPS.get(method, (2,))
+    for step in stops:
         with monkeypatch.context() as patch:
             stop_at(patch, step)
             with pytest.raises(Paused):
                 toy.train(tmp_path / "run")
     resumed = toy.train(tmp_path / "run")
-    assert [session.start_step for session in resumed.sessions] == [0, 1, 2, 3]
+    assert [session.start_step for session in resumed.sessions] == [0, *stops]
     assert_equal(tmp_path / "run", tmp_path / "reference")
 
 

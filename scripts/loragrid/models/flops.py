@@ -3,7 +3,7 @@
 A multiply-add is two operations. A forward pass therefore costs 2 per weight of a matrix product,
 and a backward pass 2 for the gradient of the inputs and 2 for the gradient of the weights (Kaplan
 et al. 2020, https://arxiv.org/abs/2001.08361, section 2.1). A frozen base needs no gradients of
-weights: 4 instead of 6. Adapters need all 6, except VeRA's frozen matrices. Gradient checkpointing
+weights: 4 instead of 6. What adapters need is in adapter_costs.py. Gradient checkpointing
 repeats the layers' forward pass (Chen et al. 2016, https://arxiv.org/abs/1604.06174). Attention is
 counted as in PaLM (Chowdhery et al. 2022, https://arxiv.org/abs/2204.02311, appendix B), halved
 because a token attends only to earlier ones. Norms, activations, the softmax and the optimizer are
@@ -11,7 +11,7 @@ left out; they are below 1 % for these models.
 """
 
 from loragrid.models.shape import Shape
-from loragrid.models.trained_weights import Trainable, product_weights
+from loragrid.models.trained_weights import Trainable, summed
 
 
 def forward_per_token(shape: Shape, *, row_tokens: float) -> float:
@@ -27,31 +27,24 @@ def training_per_token(
     The parts are `base` (4 per weight, 6 if it is trained), `adapters`, `attention` and
     `recomputation`.
     """
-    adapters = product_weights(shape, trainable)
+    forward, backward = summed(shape, trainable, "forward"), summed(shape, trainable, "backward")
     layers, attention = shape.linear_parameters(), _attention(shape, row_tokens)
     recomputation = 0
     if checkpointing:
-        recomputation = 2 * (layers + adapters) + attention
+        recomputation = 2 * layers + forward + attention
     return {
         "base": (6 if trainable.method == "full" else 4) * (layers + _head(shape)),
-        "adapters": (4 if trainable.method == "vera" else 6) * adapters,
+        "adapters": forward + backward,
         # Both factors of each product need a gradient, frozen or not.
         "attention": 3 * attention,
         "recomputation": recomputation,
     }
 
 
-def norms_per_pass(shape: Shape, trainable: Trainable) -> float:
-    """Operations of DoRA's weight norms in a forward pass, whatever its number of tokens; else 0.
-
-    They need the product of A and B for every adapted matrix. PEFT takes no gradient of them (Liu
-    et al. 2024, https://arxiv.org/abs/2402.09353, section 4.3).
-    """
-    if trainable.method != "dora":
-        return 0
-    sizes = shape.adapted_matrices(trainable.target_modules)
-    # PEFT makes the product by sending the identity, one row per input, through the adapter.
-    return sum(2 * trainable.rank * inputs * (inputs + outputs) for inputs, outputs in sizes)
+def training_per_pass(shape: Shape, trainable: Trainable, *, checkpointing: bool) -> int:
+    """Operations of a forward and a backward pass whatever their number of tokens, such as DoRA's weight norms."""
+    forwards = 2 if checkpointing else 1
+    return forwards * summed(shape, trainable, "forward_once") + summed(shape, trainable, "backward_once")
 
 
 def _head(shape: Shape) -> int:

@@ -3,9 +3,12 @@
 Imports no torch. The counts equal those of PEFT's models; a test compares them for every method.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from loragrid.errors import UserError
+from loragrid.models.adapter_costs import COSTS, rank_problem
 from loragrid.models.shape import Shape
 from loragrid.study.settings import Settings
 
@@ -33,35 +36,52 @@ class Trainable:
 
 def trained_tensors(shape: Shape, trainable: Trainable) -> list[int]:
     """Parameters of each trained tensor; raises `UserError` for a module that the model lacks."""
-    method, rank = trainable.method, trainable.rank
-    if method == "full":
+    if trainable.method == "full":
         return shape.tensors()
     sizes: list[int] = []
     for module, (inputs, outputs) in shape.adapted_modules(trainable.target_modules):
-        if method == "ia3":
+        if trainable.method == "ia3":
             sizes.append(inputs if module.endswith(FEED_FORWARD) else outputs)
-        elif method == "vera":
-            sizes += [rank, outputs]
         else:
-            sizes += [rank * inputs, rank * outputs]
-            if method == "dora":
-                sizes.append(outputs)
+            sizes += COSTS[trainable.method].tensors(trainable.rank, inputs, outputs)
     return sizes
 
 
 def added_frozen(shape: Shape, trainable: Trainable) -> int:
-    """Parameters that a method adds and does not train: VeRA's matrices, which all modules share."""
-    if trainable.method != "vera":
+    """Numbers that a method adds and does not train, such as random matrices that all modules share."""
+    if trainable.method not in COSTS:
         return 0
-    sizes = shape.adapted_matrices(trainable.target_modules)
-    return trainable.rank * (max(inputs for inputs, _ in sizes) + max(outputs for _, outputs in sizes))
+    rank, sizes = trainable.rank, shape.adapted_matrices(trainable.target_modules)
+    own = summed(shape, trainable, "frozen")
+    widest = max(inputs for inputs, _ in sizes), max(outputs for _, outputs in sizes)
+    if trainable.method == "vera":
+        return own + rank * sum(widest)
+    if trainable.method == "randlora":
+        bases = math.ceil(min(widest) / rank)
+        return own + rank * min(widest) + bases * rank * max(widest)
+    return own
 
 
-def product_weights(shape: Shape, trainable: Trainable) -> int:
-    """Weights of the matrix products that an adapter adds to a forward pass."""
+def summed(shape: Shape, trainable: Trainable, figure: str) -> int:
+    """The sum of a figure of `AdapterCost` over the adapted matrices; 0 for a method without a rank."""
+    if trainable.method not in COSTS:
+        return 0
+    of_matrix = getattr(COSTS[trainable.method], figure)
+    return sum(of_matrix(trainable.rank, *size) for size in shape.adapted_matrices(trainable.target_modules))
+
+
+def check_rank(trainable: Trainable, modules: Iterable[tuple[str, tuple[int, int]]]) -> None:
+    """Raise `UserError` for the first of (name, (inputs, outputs)) that cannot have the method's rank."""
     if trainable.rank is None:
-        return 0
-    return sum(trainable.rank * sum(size) for size in shape.adapted_matrices(trainable.target_modules))
+        return
+    for name, size in modules:
+        found = rank_problem(trainable.method, trainable.rank, *size)
+        if found is not None:
+            problem, fix = found
+            raise UserError(
+                f"rank: the method {trainable.method} {problem.replace('NAME', name)}. "
+                f"Fix: {fix}, or leave the layer out of target_modules."
+            )
 
 
 def loaded_parameters(shape: Shape, trainable: Trainable) -> int:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from loragrid.errors import UserError
-from loragrid.models.flops import forward_per_token, norms_per_pass, training_per_token
+from loragrid.models.flops import forward_per_token, training_per_pass, training_per_token
 from loragrid.models.shape import Shape, find_shape
 from loragrid.models.trained_weights import Trainable
 from loragrid.planning.gpu_cards import PlannedDevice, read_cards
@@ -71,8 +71,8 @@ def workload_of(
     tokens = round(steps * settings.per_device * settings.accumulation * data.row_tokens)
     per_token = training_per_token(shape, trainable, row_tokens=data.row_tokens, checkpointing=checkpointing)
     flops = {part: tokens * operations for part, operations in per_token.items()}
-    passes = steps * settings.accumulation * (2 if checkpointing else 1)
-    flops["adapters"] += passes * norms_per_pass(shape, trainable)
+    passes = steps * settings.accumulation
+    flops["adapters"] += passes * training_per_pass(shape, trainable, checkpointing=checkpointing)
     # The held-out loss is measured before the first update and at equal parts of the budget.
     measurements = 1 + min(settings.evaluations, steps)
     heldout_tokens = measurements * study.heldout.rows * data.row_tokens

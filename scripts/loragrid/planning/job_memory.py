@@ -8,7 +8,7 @@ from typing import Any
 
 from loragrid.errors import UserError
 from loragrid.models.shape import Shape, find_shape
-from loragrid.models.trained_weights import Trainable, loaded_parameters
+from loragrid.models.trained_weights import Trainable, check_rank, loaded_parameters
 from loragrid.planning.gpu_cards import PlannedDevice, named_card
 from loragrid.planning.memory_model import (
     CONTEXT_MIB,
@@ -40,20 +40,20 @@ def request_key(settings: Settings) -> tuple[Any, ...]:
 
 
 def check_study_modules(study: Study, cells: Iterable[Cell]) -> None:
-    """Raise `UserError` if a model lacks one of its runs' `target_modules`.
+    """Raise `UserError` if a model lacks one of its runs' `target_modules`, or cannot have its rank.
 
     Training would raise it too, but hours later. Models of unknown shape are skipped; the plan
     reports them.
     """
     shapes: dict[str, Shape | None] = {}
-    for model, modules in dict.fromkeys((cell.model, cell.settings.target_modules) for cell in cells):
+    for model, trainable in dict.fromkeys((cell.model, Trainable.of(cell.settings)) for cell in cells):
         if model not in shapes:
             shapes[model] = None
             with suppress(UserError):
                 shapes[model] = find_shape(study.models[model])
         # A method without an adapter has no such setting.
-        if shapes[model] is not None and modules is not None:
-            shapes[model].adapted_matrices(modules)
+        if shapes[model] is not None and trainable.target_modules is not None:
+            check_rank(trainable, shapes[model].adapted_modules(trainable.target_modules))
 
 
 def gpu_training_setup(settings: Settings, *, bf16: bool) -> TrainingSetup:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from loragrid.models.batch_sizes import CHOICE_LOGITS_PER_PASS, LOGITS_PER_PASS, TOKENS_PER_PASS
 from loragrid.models.shape import Shape, overflows_float16
-from loragrid.models.trained_weights import Trainable, added_frozen, trained_tensors
+from loragrid.models.trained_weights import Trainable, added_frozen, summed, trained_tensors
 
 MIB = 2**20
 # NF4 with double quantisation: 4 bits, an 8-bit constant per 64 weights, a 32-bit one per 256 of
@@ -108,6 +108,9 @@ def training_memory(shape: Shape, setup: TrainingSetup) -> Memory:
         activations += FULL_BYTES["16bit"] * largest_matrix
     if setup.trainable.method == "dora":
         activations += 2 * 4 * largest_matrix
+    # With checkpointing one layer at a time keeps what its backward pass needs.
+    held = 4 * summed(shape, setup.trainable, "held")
+    activations += held / shape.layers if setup.checkpointing else held
     weights = weight_bytes(shape, setup.precision, backend=setup.backend, kind=kind)
     # What is trained is in float32, and so are its gradients.
     trained = 4 * sum(tensors)

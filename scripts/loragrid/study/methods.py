@@ -7,6 +7,7 @@ from typing import Any
 LORA_SETTINGS = frozenset({"rank", "alpha", "dropout", "target_modules"})
 # Settings of an adapter. A method that lacks one has no value for it.
 ADAPTER_SETTINGS = LORA_SETTINGS | {"learning_rate_ratio"}
+WHOLE = ("16bit", "32bit")  # precisions in which a base has its weights as they are
 
 
 @dataclass(frozen=True)
@@ -32,13 +33,24 @@ METHODS: Mapping[str, Method] = {
     "lora_plus": Method(LORA_SETTINGS | {"learning_rate_ratio"}, unsloth=True),
     "dora": Method(LORA_SETTINGS),
     # PiSSA takes the singular vectors of the weights themselves, which a 4-bit base does not have.
-    "pissa": Method(LORA_SETTINGS, precisions=("16bit", "32bit"), keeps_base=False),
-    "olora": Method(LORA_SETTINGS, precisions=("16bit", "32bit"), keeps_base=False),
+    "pissa": Method(LORA_SETTINGS, precisions=WHOLE, keeps_base=False),
+    "olora": Method(LORA_SETTINGS, precisions=WHOLE, keeps_base=False),
     # LoftQ starts from the error that the 4-bit base makes.
     "loftq": Method(LORA_SETTINGS, precisions=("4bit",)),
     "vera": Method(frozenset({"rank", "dropout", "target_modules"})),
     "ia3": Method(frozenset({"target_modules"})),
-    "full": Method(frozenset(), precisions=("16bit", "32bit"), adapter=False, keeps_base=False),
+    # PEFT adds a whole matrix to the weights, or takes their norms: not those of a 4-bit base.
+    "loha": Method(frozenset({"rank", "alpha", "target_modules"}), precisions=WHOLE),
+    "lokr": Method(frozenset({"rank", "alpha", "target_modules"}), precisions=WHOLE),
+    "shira": Method(frozenset({"rank", "target_modules"}), precisions=WHOLE),
+    "delora": Method(LORA_SETTINGS, precisions=WHOLE),
+    # On a 4-bit base PEFT's layer returns float32, which the next layer of a 16-bit model refuses.
+    "randlora": Method(LORA_SETTINGS, precisions=WHOLE),
+    "hira": Method(frozenset({"rank", "dropout", "target_modules"})),
+    "gralora": Method(LORA_SETTINGS),
+    "oft": Method(frozenset({"rank", "target_modules"})),
+    "miss": Method(frozenset({"rank", "dropout", "target_modules"})),
+    "full": Method(frozenset(), precisions=WHOLE, adapter=False, keeps_base=False),
     "none": Method(frozenset(), adapter=False),
 }
 

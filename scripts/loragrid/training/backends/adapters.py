@@ -1,7 +1,7 @@
 """Training methods: the PEFT configuration of each, and the model that it makes from a base."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +9,7 @@ from loragrid.errors import UserError, first_line
 from loragrid.models.adapter_files import is_adapter
 from loragrid.models.attached_adapters import detach_adapter
 from loragrid.models.target_modules import adapted_layers, feed_forward_layers, language_model
+from loragrid.models.trained_weights import Trainable, check_rank
 from loragrid.training.backends.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -16,8 +17,30 @@ if TYPE_CHECKING:
 
 # They move a part of the base's weights into the adapter, which then starts from it.
 TAKE_FROM_BASE = ("pissa", "olora")
-# They start from a decomposition of the weights, whose rank is at most the smaller dimension.
-DECOMPOSE = (*TAKE_FROM_BASE, "loftq")
+# Methods with a configuration of their own: its name, the field of each setting, and fixed fields.
+CONFIGS: Mapping[str, tuple[str, Mapping[str, str], Mapping[str, Any]]] = {
+    # The random matrices are saved too: another version of torch may draw others.
+    "vera": (
+        "VeraConfig",
+        {"r": "rank", "vera_dropout": "dropout", "projection_prng_key": "seed"},
+        {"bias": "none", "save_projection": True},
+    ),
+    "randlora": (
+        "RandLoraConfig",
+        {"r": "rank", "randlora_alpha": "alpha", "randlora_dropout": "dropout", "projection_prng_key": "seed"},
+        {"bias": "none", "save_projection": True},
+    ),
+    "loha": ("LoHaConfig", {"r": "rank", "alpha": "alpha"}, {}),
+    "lokr": ("LoKrConfig", {"r": "rank", "alpha": "alpha"}, {}),
+    "hira": ("HiraConfig", {"r": "rank", "hira_dropout": "dropout"}, {}),
+    "gralora": ("GraloraConfig", {"r": "rank", "alpha": "alpha", "gralora_dropout": "dropout"}, {"bias": "none"}),
+    # One of the two is given, and PEFT computes the other.
+    "oft": ("OFTConfig", {"oft_block_size": "rank"}, {"r": 0, "bias": "none"}),
+    "miss": ("MissConfig", {"r": "rank", "miss_dropout": "dropout"}, {"bias": "none"}),
+    "shira": ("ShiraConfig", {"r": "rank", "random_seed": "seed"}, {}),
+    # PEFT's name for it is of modules, but it is of single inputs.
+    "delora": ("DeloraConfig", {"r": "rank", "delora_lambda": "alpha", "module_dropout": "dropout"}, {"bias": "none"}),
+}
 
 
 def attach(model: Any, recipe: Recipe, *, folder: Path) -> Any:
@@ -31,7 +54,12 @@ def attach(model: Any, recipe: Recipe, *, folder: Path) -> Any:
 
     layers = adapted_layers(model, recipe.target_modules)
     _check_rank(model, recipe, layers)
-    tuned = get_peft_model(model, peft_config(model, recipe, layers))
+    try:
+        tuned = get_peft_model(model, peft_config(model, recipe, layers))
+    except (ValueError, TypeError, NotImplementedError) as error:
+        # Each of PEFT's methods knows other kinds of layers.
+        fix = "use another method, or other target_modules"
+        raise UserError(f"method {recipe.method}: not for this model ({first_line(error)}). Fix: {fix}.") from None
     if recipe.method == "loftq":
         _start_from_error(tuned, folder)
     if recipe.method in TAKE_FROM_BASE:
@@ -43,23 +71,17 @@ def attach(model: Any, recipe: Recipe, *, folder: Path) -> Any:
 
 def peft_config(model: Any, recipe: Recipe, layers: Sequence[str]) -> "PeftConfig":
     """PEFT's configuration of a recipe's method on these layers of a base."""
-    from peft import IA3Config, LoraConfig, VeraConfig
+    import peft
 
     method = recipe.method
     common = {"task_type": "CAUSAL_LM", "target_modules": list(layers)}
     if method == "ia3":
-        return IA3Config(**common, feedforward_modules=_feed_forward_pattern(model, layers))
-    if method == "vera":
-        return VeraConfig(
-            **common,
-            r=recipe.rank,
-            vera_dropout=recipe.dropout,
-            bias="none",
-            projection_prng_key=recipe.seed,
-            # The random matrices too: another version of torch may draw others.
-            save_projection=True,
-        )
-    return LoraConfig(
+        return peft.IA3Config(**common, feedforward_modules=_feed_forward_pattern(model, layers))
+    if method in CONFIGS:
+        name, fields, fixed = CONFIGS[method]
+        given = {field: getattr(recipe, setting) for field, setting in fields.items()}
+        return getattr(peft, name)(**common, **given, **fixed)
+    return peft.LoraConfig(
         **common,
         r=recipe.rank,
         lora_alpha=recipe.alpha,
@@ -98,17 +120,11 @@ def _train_all(model: Any) -> Any:
 
 
 def _check_rank(model: Any, recipe: Recipe, layers: Sequence[str]) -> None:
-    if recipe.method not in DECOMPOSE:
-        return
-    for name in layers:
-        layer = model.get_submodule(name)
-        smallest = min(layer.in_features, layer.out_features)
-        if recipe.rank > smallest:
-            raise UserError(
-                f"rank: the method {recipe.method} starts from {recipe.rank} parts of each matrix, "
-                f"and {name} has {smallest} ({layer.in_features} × {layer.out_features}). "
-                f"Fix: lower the rank to {smallest}, or leave the layer out of target_modules."
-            )
+    """Refuse a rank that a layer of a model of unknown shape cannot have; the plan checks the others."""
+    trainable = Trainable(method=recipe.method, rank=recipe.rank, target_modules=recipe.target_modules)
+    linear = [(name, model.get_submodule(name)) for name in layers]
+    sizes = [(name, (layer.in_features, layer.out_features)) for name, layer in linear if hasattr(layer, "in_features")]
+    check_rank(trainable, sizes)
 
 
 def _feed_forward_pattern(model: Any, layers: Sequence[str]) -> str | list[str]:
