@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import compare as stage
@@ -50,14 +51,19 @@ def test_arms_of_several_settings_are_compared_with_the_base_case(tmp_path: Path
 
 
 def test_the_value_none_of_the_method_is_the_base(tmp_path: Path) -> None:
-    grid = {"axes": NO_AXES | {"method": ["lora", "dora", "none"], "seed": [1, 2]}}
+    grid = {"axes": NO_AXES | {"method": ["lora", "dora", "none"], "seed": [1, 2, 3]}}
     study = synthetic.make_study(tmp_path, grid=grid)
     rows, _ = compared(study, tmp_path)
     none, dora = (rows.loc[("method", value, "running_plan")] for value in ("none", "dora"))
-    assert none["verdict"] == "worse" and none["seeds"] == 2
-    # Two seeds of the base case; the base itself has none.
-    assert none["seed_share"] == pytest.approx(0.5) and dora["seed_share"] == pytest.approx(1.0)
+    assert none["verdict"] == "worse" and none["seeds"] == 3 and none["level"] == dora["level"] == "setting"
     base = read_table(tmp_path / "results", "scores").set_index(["subject", "task"])["value"]
+    # The base itself has no seed: the spread of lora alone enters, and for dora that of both.
+    spread = {}
+    for method in ("lora", "dora"):
+        runs = [cell.run for cell in study.cells if cell.settings.method == method]
+        spread[method] = np.var([base[run, "running_plan"] for run in runs], ddof=1) / 3
+    assert none["seed_stderr"] ** 2 == pytest.approx(spread["lora"])
+    assert dora["seed_stderr"] ** 2 == pytest.approx(spread["lora"] + spread["dora"])
     assert none["score"] == pytest.approx(base[study.cells[0].base, "running_plan"])
 
 
@@ -114,7 +120,8 @@ def test_an_adopted_adapter_is_compared_with_its_base_and_is_on_no_axis(tmp_path
     rows, summary = compared(study, tmp_path)
     (subject,) = study.adopted
     comparisons = read_table(tmp_path / "results", "comparisons").set_index(["run", "task"])
-    assert comparisons.loc[(subject, "running_plan"), "verdict"] == "better"
+    assert comparisons.loc[(subject, "running_plan"), "verdict"] == "adapters differ"
+    assert comparisons.loc[(subject, "running_plan"), "improvement"] > 0
     assert set(rows.index.get_level_values("axis")) == {"rank"}
     assert subject in [row["run"] for row in summary["trade_offs"]] and subject not in summary["diagnoses"]
     runs = read_table(tmp_path / "results", "runs").set_index("subject")

@@ -7,12 +7,13 @@ import pandas as pd
 import pytest
 
 import compare as stage
-from loragrid.comparing.designs.interactions import movement
+from loragrid.comparing.designs.interactions import best_apart, movement
 from tests.fixtures import synthetic, synthetic_designs
 
 
 def compared(folder: Path, effect, **options):
-    study = synthetic_designs.factorial_study(folder)
+    # With two seeds each setting has a chance of one in five to be judged by its own one degree of freedom.
+    study = synthetic_designs.factorial_study(folder, seed=[1, 2, 3])
     synthetic.make_results(study, folder / "results", effect=effect, losses=False, **options)
     summary = stage.compare(study=study, results=folder / "results", out=folder / "results/compare")
     (pair,) = summary["interactions"]
@@ -29,7 +30,9 @@ def test_the_best_rate_that_moves_is_proved_to_move(moving) -> None:
     _, _, pair = moving
     assert (pair["rows_axis"], pair["columns_axis"]) == ("rank", "learning_rate")
     assert pair["rows"] == ["4", "16", "64"] and pair["columns"] == ["1e-3", "0.01", "0.1"]
-    assert pair["base"] == ["16", "0.01"] and pair["seeds"] == 2 and pair["families"] == [26, 39]
+    assert pair["base"] == ["16", "0.01"] and pair["seeds"] == 3
+    # Four interactions and three pairs of columns in three rows, on each of six measures.
+    assert pair["families"] == {"setting": {"target": 13, "retention": 13, "exploratory": 52}}
     loss = pair["tasks"]["heldout_loss"]
     assert loss["best"] == [2, 1, 0] and loss["movement"]["code"] == "moves"
     # The values that are outlined in the heat map.
@@ -89,6 +92,24 @@ def test_no_effect_makes_no_claim(tmp_path: Path) -> None:
     for scores in pair["tasks"].values():
         assert scores["movement"]["code"] == "open"
         assert all(row["verdict"] == "can't tell" for row in scores["contrasts"])
+
+
+@pytest.mark.parametrize(
+    "verdicts, apart",
+    [
+        (("better", "worse"), "setting"),
+        (("better", "adapters differ"), "adapters"),
+        (("adapters differ", "adapters differ"), "adapters"),
+        (("better", "can't tell"), None),
+        ((), None),
+    ],
+)
+def test_how_far_the_best_of_a_row_is_apart(verdicts: tuple[str, ...], apart: str | None) -> None:
+    """Against both other columns of its row; what they do among each other, or in another row, is no matter."""
+    pairs = [("b", "a"), ("c", "b")]
+    tests = [within("1", column, than, verdict) for (column, than), verdict in zip(pairs, verdicts)]
+    others = [within("1", "c", "a", "can't tell"), within("2", "b", "a", "can't tell")]
+    assert best_apart(tests + others, "1", "b") == apart
 
 
 def test_a_missing_run_leaves_a_gap(tmp_path: Path) -> None:
