@@ -31,7 +31,6 @@ WORDS_PER_TURN = 60
 def grid_study(folder: Path, cells: int, *, added: bool = False) -> Path:
     """A factorial study of `cells` cells (a multiple of 100: learning rates × ranks × seeds), or one rate more if `added`."""
     from loragrid.study.study_file import load_study
-    from loragrid.study.training_sets import training_sets
 
     settings = load_study("demo").yaml
     model = settings["base_case"]["model"]
@@ -105,7 +104,6 @@ def _places(what: str, cells: int, folder: Path) -> dict[str, list[Any]]:
     """Snakemake's options for each workflow to time: loragrid, the bare grid, and the bare grid with more directives."""
 
     from loragrid.study.study_file import load_study
-    from loragrid.study.training_sets import training_sets
 
     ours, bare, linted = (folder / f"{what}-{name}-{cells}" for name in ("ours", "bare", "linted"))
     for place in (ours, bare, linted):
@@ -130,7 +128,6 @@ def measure_rows(rows: int, folder: Path) -> dict[str, Any]:
     """Seconds, memory and tokens of prepare_data on a file of `rows` conversations."""
 
     from loragrid.study.study_file import load_study
-    from loragrid.study.training_sets import training_sets
 
     folder.mkdir(parents=True)
     file = folder / "chat.jsonl"

@@ -217,7 +217,7 @@ def test_paper_shows_all_within_its_width(browser, address: str, width: int, acr
 
 def test_reads_without_scripts(browser, address: str) -> None:
     page, _ = open_page(browser, address, java_script_enabled=False)
-    assert "beat their base" in page.inner_text("#answer")
+    assert "no setting can be judged" in page.inner_text("#answer")
     assert not page.locator(".tools").is_visible()
     page.context.close()
 

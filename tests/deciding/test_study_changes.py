@@ -63,7 +63,7 @@ def test_more_items_score_again_and_train_nothing(make: Callable[..., Study], tm
 def test_values_and_named_arms(make: Callable[..., Study], tmp_path: Path) -> None:
     study = make()
     values = (("rank", 256), ("budget", {"tokens": 160000}))
-    after = written(study, Change(values=values, named={"long": {"evaluations": 5}}), tmp_path)
+    after = written(study, Change(values=values, named={"long": {"evaluations": 9}}), tmp_path)
     arms = [arm for arm, seed in added(study, after) if seed == 1]
     assert sorted(map(str, arms)) == sorted(
         map(str, [{"rank": 256}, {"budget": {"tokens": 160000}}, {"cells": "long"}])

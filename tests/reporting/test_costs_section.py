@@ -81,7 +81,7 @@ def test_operations_per_second_by_hand(material: Material) -> None:
     head = 4096 * 64
     per_token = 4 * (layers + head) + 6 * adapters + 3 * attention
     steps = run.record.steps
-    planned = 80_000  # the study's budget, tokens
+    planned = 120_000  # the study's budget, tokens
     assert material.study.base_case.budget == Budget(tokens=planned)
     planned_steps = round(planned / (row * 8))
     measured = (1 + material.study.base_case.evaluations) * material.study.heldout.rows * row
@@ -115,12 +115,14 @@ def test_share_of_the_cards_peak() -> None:
 
 def test_only_a_proved_gain_has_a_price(material: Material) -> None:
     trades = {run: row for row in material.compared.summary["trade_offs"] for run in row["runs"].split()}
-    run = next(o for o in material.outcomes if o.record and trades[o.subject]["gain_verdict"] == "better")
+    run = next(o for o in material.outcomes if o.record and trades[o.subject]["gain"] > 0)
     gain = trades[run.subject]["gain"]
+    # One seed proves nothing about the setting.
+    assert trades[run.subject]["gain_verdict"] == "adapters differ" and cost_per_point(material, run) is None
+    trades[run.subject]["gain_verdict"] = "better"
     assert cost_per_point(material, run) == pytest.approx(run.record.train_seconds / (100 * gain))
     trades[run.subject]["gain_verdict"] = "can't tell"
-    assert gain > 0 and cost_per_point(material, run) is None
-    trades[run.subject]["gain_verdict"] = "better"
+    assert cost_per_point(material, run) is None
 
 
 def test_gpu_hours_and_energy_where_there_are_any(material: Material) -> None:

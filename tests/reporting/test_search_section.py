@@ -78,9 +78,9 @@ def test_the_winner_is_compared_with_the_base_case_like_any_run(made: tuple[Stud
     assert "search winner" in section(page) and "all comparisons with the base case" in section(page)
     assert found["winner"]["run"] in page
     axes = (folder / "results/compare/axes.csv").read_text().splitlines()
-    assert sum(line.startswith("search,winner,base case") for line in axes) == len(
-        [*study.scoring.target, *study.scoring.retention]
-    )
+    # Every task, and the mean of the retention tasks.
+    compared = [*study.scoring.target, *study.scoring.retention, "retention"]
+    assert sum(line.startswith("search,winner,base case") for line in axes) == len(compared)
     summary = json.loads((folder / "results/compare/compare.json").read_text())
     assert found["winner"]["run"] in {row["run"] for row in summary["trade_offs"]}
     # It differs from the base case in several settings, so it is no value of an axis.
