@@ -1,7 +1,5 @@
 """Held-out losses of models with different tokenizers: compared in bits per byte, on rows of one text."""
 
-import dataclasses
-import math
 from pathlib import Path
 
 import numpy as np
@@ -9,32 +7,10 @@ import pandas as pd
 import pytest
 
 import compare as stage
-from loragrid.records.record import ScoreRecord, read_record, write_record
 from loragrid.study.study_file import Study
 from tests.fixtures import synthetic
+from tests.fixtures.bits_per_byte import CUT, ROWS, add_bits_per_byte
 from tests.fixtures.compared import read_table
-
-ROWS, CUT = 100, 10  # the other tokenizer keeps less of the last rows
-
-
-def add_bits_per_byte(folder: Path, *, cut: int) -> None:
-    """Give a made-up score bits per byte of its losses; of the last `cut` rows half of the text is kept."""
-    items = pd.read_parquet(folder / "items.parquet")
-    loss, tokens = (items[items["metric"] == name] for name in ("loss", "loss_tokens"))
-    kept = np.arange(ROWS) < ROWS - cut
-    size = np.where(kept, 1.0, 0.5) * (200.0 + np.arange(ROWS))
-    texts = [f"text {row}" if whole else f"half of {row}" for row, whole in enumerate(kept)]
-    bits = loss["value"].to_numpy() * tokens["value"].to_numpy() / math.log(2)
-    added = [
-        loss.assign(metric=metric, value=values, prompt_sha256=texts)
-        for metric, values in (("bits_per_byte", bits / size), ("target_bytes", size))
-    ]
-    pd.concat([items, *added]).to_parquet(folder / "items.parquet", index=False)
-    record = read_record(folder / "score.json", ScoreRecord)
-    score = record.tasks["heldout_loss"]
-    found = {"value": float(bits.sum() / size.sum()), "stderr": 0.01, "higher_is_better": False}
-    score = dataclasses.replace(score, metrics=score.metrics | {"bits_per_byte": found})
-    write_record(folder / "score.json", dataclasses.replace(record, tasks=record.tasks | {"heldout_loss": score}))
 
 
 @pytest.fixture(scope="module")
