@@ -48,6 +48,36 @@ def test_a_winner_of_a_search_is_no_neighbour_by_its_rate_alone(tmp_path: Path) 
     assert [rate for rate, *_ in found[case].neighbours] == [0.1] and found[low.subject].neighbours == ()
 
 
+def test_the_margin_comes_from_what_other_runs_of_the_base_won(tmp_path: Path) -> None:
+    """Every run's untrained loss is 2.6; the lowest final loss of its base and data is the other end."""
+    study = synthetic.make_study(tmp_path)
+    high = next(c.run for c in study.cells if c.settings.learning_rate == 0.1)
+    synthetic.make_results(study, tmp_path / "results", items=10, faults={high: "diverged"})
+    found = gather_evidence(collect(study, tmp_path / "results"), tmp_path / "results")
+    for evidence in found.values():
+        alike = [o for o in found.values() if o.outcome.base == evidence.outcome.base]
+        losses = [o.outcome.record.final_heldout_loss for o in alike]
+        lowest = min(loss for loss in losses if loss is not None)
+        assert evidence.lowest_loss == lowest and evidence.seed_sd is None
+        assert evidence.margin.to_win == pytest.approx(2.6 - lowest)
+    # Its own path has no end, but others show what there was to win.
+    assert found[high].margin.to_win == pytest.approx(1.5)
+
+
+def test_the_spread_of_the_loss_between_seeds_is_pooled_and_no_broken_setting_widens_it(tmp_path: Path) -> None:
+    def effect(cell):
+        if cell is None:
+            return synthetic.ability(None)
+        broken = cell.settings.learning_rate == 0.1
+        return synthetic.ability(cell) | {"loss": 1.1 + (1.0 if broken else 0.01) * (cell.settings.seed - 1)}
+
+    study = synthetic.make_study(tmp_path, grid={"axes": {"seed": [1, 2, 3], "model": None}})
+    synthetic.make_results(study, tmp_path / "results", items=10, effect=effect, losses=False)
+    found = gather_evidence(collect(study, tmp_path / "results"), tmp_path / "results")
+    # The seeds' losses are 1.1, 1.11 and 1.12: a standard deviation of 0.01.
+    assert {round(evidence.seed_sd, 6) for evidence in found.values()} == {0.01}
+
+
 def test_distance_is_the_norm_of_the_product(tmp_path: Path) -> None:
     from safetensors.numpy import save_file
 
