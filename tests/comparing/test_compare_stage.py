@@ -36,7 +36,7 @@ def test_every_setting_of_a_run_has_a_column(tmp_path: Path) -> None:
     row = read_table(tmp_path / "results", "runs").set_index("subject").loc[study.cells[0].run]
     assert (
         row["budget.tokens"] == study.yaml["base_case"]["budget"]["tokens"]
-        and row["schedule"] == "linear"
+        and row["schedule"] == "cosine"
         and row["warmup.steps"] == 5
     )
     assert row["target_modules"] == "all-linear" and row["alpha"] == 16 and row["batch"] == "2x4"
