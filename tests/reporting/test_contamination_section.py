@@ -31,7 +31,7 @@ def test_what_could_not_be_checked_is_named() -> None:
 def test_an_example_shows_characters_that_hide_text() -> None:
     assert example_text(FACTS) == ""
     match = {"item": "a\u202eb", "row": 1234, "ngram": "one two"}
-    assert example_text(FACTS | {"examples": [match, match]}) == "item a[U+202E]b and row 1\u2009234: “one two”"
+    assert example_text(FACTS | {"examples": [match, match]}) == "Item a[U+202E]b and row 1\u2009234: “one two”"
 
 
 ROW = {"value": 0.42, "other_value": 0.40, "other_items": 90, "low": 0.3, "high": 0.5, "difference": -0.02}

@@ -9,7 +9,8 @@ from loragrid.reporting.page import Material
 def contamination_facts(material: Material) -> dict[str, Any]:
     """`rows` of the table: one for each data set and task, with the contaminated items and two scores.
 
-    `several_sets`: whether the rows name their data set; `shared`: whether any item is contaminated.
+    `several_sets`: whether the rows name their data set; `shared`: whether any has scores, because
+    items are contaminated.
     `not_checked` holds a sentence for each task that could not be read. `rows` is empty before the
     data sets are looked through.
     """
@@ -21,7 +22,7 @@ def contamination_facts(material: Material) -> dict[str, Any]:
     return {
         "rows": rows,
         "several_sets": len(found) > 1,
-        "shared": any(row["example"] for row in rows),
+        "shared": any(row["base"] or row["base_case"] for row in rows),
         "shortest": next((content["method"]["shortest_text_words"] for content in found.values()), None),
         "not_checked": [
             f"{plain_name(task)}: not checked ({visible(reason, 300)})." for task, reason in reasons.items()
@@ -29,7 +30,7 @@ def contamination_facts(material: Material) -> dict[str, Any]:
     }
 
 
-def _row(material: Material, name: str, task: str, facts: dict[str, Any]) -> dict[str, str]:
+def _row(material: Material, name: str, task: str, facts: dict[str, Any]) -> dict[str, Any]:
     unit = material.compared.units.get(task, "plain")
     scores = {row["subject"]: row for row in facts.get("scores", [])}
     base = material.study.base_case
@@ -38,10 +39,9 @@ def _row(material: Material, name: str, task: str, facts: dict[str, Any]) -> dic
         "set": visible(name, 40),
         "task": plain_name(task),
         "shared": shared_text(facts),
-        "unchecked": unchecked_text(facts),
+        "notes": [note for note in (unchecked_text(facts), example_text(facts)) if note],
         "base": next((score_text(scores[subject], unit) for subject in bases if subject in scores), ""),
         "base_case": score_text(facts["base_case"], unit) if facts.get("base_case") else "",
-        "example": example_text(facts),
     }
 
 
@@ -68,7 +68,7 @@ def example_text(facts: dict[str, Any]) -> str:
     if not facts["examples"]:
         return ""
     first = facts["examples"][0]
-    return f"item {visible(first['item'], 40)} and row {whole(first['row'])}: “{visible(first['ngram'], 200)}”"
+    return f"Item {visible(first['item'], 40)} and row {whole(first['row'])}: “{visible(first['ngram'], 200)}”"
 
 
 def score_text(row: dict[str, Any], unit: str) -> str:

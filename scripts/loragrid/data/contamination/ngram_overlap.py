@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from loragrid.data.contamination.ngram_index import NgramIndex, Vocabulary, ngram_hashes, words_of
+from loragrid.data.contamination.ngram_index import NgramIndex, Vocabulary, is_among, ngram_hashes, words_of
 
 LENGTHS = (8, 13)
 FEWEST = min(LENGTHS)
@@ -31,6 +31,7 @@ SHORTEST = 5
 # words, so that runs of eight with the same values are in two to five items.
 MOST_ITEMS = 1
 EXAMPLES = 3
+NONE = np.empty(0, np.uint64)
 
 
 # The name of an item → its texts, one for each answer.
@@ -83,7 +84,7 @@ def find_overlaps(tasks: Mapping[str, Items], rows: Iterable[tuple[int, str]]) -
     everything = [item for items in own.values() for item in items]
     keys = [hashes for item in everything for hashes in item.hashes.values()]
     lengths = {length for item in everything for length in item.lengths}
-    index = NgramIndex(vocabulary, np.concatenate([np.empty(0, np.uint64), *keys]), lengths)
+    index = NgramIndex(vocabulary, np.concatenate([NONE, *keys]), lengths)
     count = index.search(rows)
     return {name: _overlap(items, index) for name, items in own.items()}, count
 
@@ -100,14 +101,18 @@ def _own_ngrams(items: Items, vocabulary: Vocabulary) -> list[_OwnNgrams]:
 
 def _own(name: str, texts: list[np.ndarray], shared: np.ndarray) -> _OwnNgrams:
     """The n-grams of one item, or its whole texts if it has no 8-gram that other items lack."""
-    hashes = {n: _without(shared, texts, n) for n in LENGTHS}
-    lengths = {min(n, len(words)) for words in texts for n in LENGTHS}
-    none_own = bool(texts) and not len(hashes[FEWEST])
-    if none_own:
+    own = [~is_among(_ngrams(words, FEWEST), shared) for words in texts]
+    if any(part.any() for part in own):
+        parts = {n: [_with_own(words, part, n) for words, part in zip(texts, own, strict=True)] for n in LENGTHS}
+        hashes = {n: np.unique(np.concatenate(parts[n])) for n in LENGTHS}
+        lengths = {min(n, len(words)) for words in texts for n in LENGTHS}
+        is_whole = max(lengths) < FEWEST
+    else:
+        everything = np.concatenate([NONE, *(_ngrams(words, len(words)) for words in texts)])
+        hashes = dict.fromkeys(LENGTHS, everything)
         lengths = {len(words) for words in texts}
-        hashes = dict.fromkeys(LENGTHS, np.concatenate([_ngrams(words, len(words)) for words in texts]))
-    short = bool(texts) and max(len(words) for words in texts) < FEWEST
-    return _OwnNgrams(name, hashes, lengths, too_short=not texts, whole=none_own or short)
+        is_whole = bool(texts)
+    return _OwnNgrams(name, hashes, lengths, too_short=not texts, whole=is_whole)
 
 
 def _ngrams(words: np.ndarray, n: int) -> np.ndarray:
@@ -121,19 +126,15 @@ def _shared(items: Items, ngrams: list[list[np.ndarray]]) -> np.ndarray:
     # Otherwise no n-gram of an item would count that is in the task twice.
     by_text = {tuple(texts): parts for texts, parts in zip(items.values(), ngrams, strict=True)}
     distinct = [np.unique(np.concatenate(parts)) for parts in by_text.values() if parts]
-    values, counts = np.unique(np.concatenate([np.empty(0, np.uint64), *distinct]), return_counts=True)
+    values, counts = np.unique(np.concatenate([NONE, *distinct]), return_counts=True)
     return values[counts > MOST_ITEMS]
 
 
-def _without(shared: np.ndarray, texts: list[np.ndarray], n: int) -> np.ndarray:
-    """The n-grams of an item's texts that hold at least one 8-gram which other items lack."""
-    parts = [np.empty(0, np.uint64)]
-    for words in texts:
-        own = ~np.isin(_ngrams(words, FEWEST), shared)
-        hashes = _ngrams(words, n)
-        # An n-gram holds the 8-grams that begin within its first n - 7 words.
-        parts.append(hashes[sliding_window_view(own, len(own) - len(hashes) + 1).any(axis=1)])
-    return np.unique(np.concatenate(parts))
+def _with_own(words: np.ndarray, own: np.ndarray, n: int) -> np.ndarray:
+    """The n-grams of a text that hold at least one 8-gram which other items lack, by the text's 8-grams."""
+    hashes = _ngrams(words, n)
+    # An n-gram holds the 8-grams that begin within its first n - 7 words.
+    return hashes[sliding_window_view(own, len(own) - len(hashes) + 1).any(axis=1)]
 
 
 def _overlap(items: Sequence[_OwnNgrams], index: NgramIndex) -> Overlap:
