@@ -34,7 +34,7 @@ with open("times.jsonl", "a") as log:
     log.write(json.dumps([stage, name, began, time.time()]) + "\\n")
 """
 
-STAGES = ("prepare_data", "find_contamination", "train", "score", "compare", "report")
+STAGES = ("prepare_data", "find_contamination", "train", "score", "compare", "next", "report")
 
 
 def run_fake(folder: Path, *arguments: str, seconds: float) -> list[tuple[str, str, float, float]]:
