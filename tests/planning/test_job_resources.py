@@ -95,6 +95,16 @@ def test_target_modules_that_a_model_lacks_are_named_when_the_workflow_is_read()
     check_study_modules(unknown, unknown.cells)  # the train stage reports it
 
 
+def test_a_rank_that_a_layer_cannot_have_is_named_when_the_workflow_is_read() -> None:
+    study = changed(load_study("t4"), base_case__method="oft", base_case__rank=24, grid__axes={})
+    with pytest.raises(UserError, match=r"rank: the method oft rotates blocks of 24 inputs, and .*q_proj has 2048"):
+        check_study_modules(study, study.cells)
+    space = {"method": {"choices": ["lora", "oft"]}, "rank": {"low": 2, "high": 8}}
+    study = changed(load_study("t4"), tune__space="mine", tune__spaces={"mine": space})
+    with pytest.raises(UserError, match="oft rotates blocks of 3 inputs"):
+        check_study_modules(study, study.cells)
+
+
 def test_reading_the_workflow_predicts_without_torch() -> None:
     code = (
         "import sys; from pathlib import Path; from loragrid.planning.job_resources import resource_requests; "

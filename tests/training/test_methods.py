@@ -187,6 +187,14 @@ def test_a_rank_above_the_smaller_side_is_refused(method: str, toy_llama: Path, 
     assert not (tmp_path / "run").exists()
 
 
+def test_a_layer_that_a_method_cannot_adapt_is_refused(toy_llama: Path, tmp_path: Path) -> None:
+    toy = toy_of("miss", tmp_path, toy_llama, base_case__target_modules=["embed_tokens"])
+    with pytest.raises(
+        UserError, match=r"method miss: not for this model \(Target module Embedding.* Fix: use another m"
+    ):
+        toy.train(tmp_path / "run")
+
+
 def test_loftq_starts_closer_to_the_full_weights(toy_llama: Path, tmp_path: Path) -> None:
     """Whatever alpha is."""
     for alpha in ("rank", "2 * rank"):

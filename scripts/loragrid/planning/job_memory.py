@@ -1,6 +1,6 @@
 """The memory model applied to a study's cells. Imports no torch."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import fields, replace
 from operator import attrgetter
@@ -40,20 +40,41 @@ def request_key(settings: Settings) -> tuple[Any, ...]:
 
 
 def check_study_modules(study: Study, cells: Iterable[Cell]) -> None:
-    """Raise `UserError` if a model lacks one of its runs' `target_modules`, or cannot have its rank.
+    """Raise `UserError` if a model lacks `target_modules` of a run or a trial, or cannot have its rank.
 
     Training would raise it too, but hours later. Models of unknown shape are skipped; the plan
     reports them.
     """
     shapes: dict[str, Shape | None] = {}
-    for model, trainable in dict.fromkeys((cell.model, Trainable.of(cell.settings)) for cell in cells):
+    trained = dict.fromkeys((cell.model, Trainable.of(cell.settings)) for cell in cells)
+    for model, trainable in (*trained, *_searched(study)):
         if model not in shapes:
             shapes[model] = None
             with suppress(UserError):
                 shapes[model] = find_shape(study.models[model])
         # A method without an adapter has no such setting.
         if shapes[model] is not None and trainable.target_modules is not None:
-            check_rank(trainable, shapes[model].adapted_modules(trainable.target_modules))
+            first_of_size: dict[tuple[int, int], tuple[str, tuple[int, int]]] = {}
+            for name, size in shapes[model].adapted_modules(trainable.target_modules):
+                first_of_size.setdefault(size, (name, size))
+            # A space may have thousands of ranks.
+            check_rank(trainable, first_of_size.values())
+
+
+def _searched(study: Study) -> Iterator[tuple[str, Trainable]]:
+    """(model, what is trained) of every method, rank and set of modules in the space of a study's search."""
+    if study.tune is None:
+        return
+    base, space = study.base_case, study.tune.spaces[study.tune.space]
+    ranks = [base.rank]
+    if "rank" in space:
+        ranks = space["rank"].get("choices") or range(space["rank"]["low"], space["rank"]["high"] + 1)
+    for method in space.get("method", {}).get("choices", [base.method]):
+        has = METHODS[method].settings
+        for modules in space.get("target_modules", {}).get("choices", [base.target_modules]):
+            for rank in ranks if "rank" in has else [None]:
+                used = modules if "target_modules" in has else None
+                yield base.model, Trainable(method=method, rank=rank, target_modules=used)
 
 
 def gpu_training_setup(settings: Settings, *, bf16: bool) -> TrainingSetup:
