@@ -143,7 +143,7 @@ def _longer(forecast: Forecast) -> Iterable[Question]:
     longer = {unit: 2 * amount for unit, amount in budget.items()}
     causes = compared.summary["diagnoses"]
     runs = () if case is None else case.runs
-    late = [run for run in runs if any(cause["cause"] == "under_trained" for cause in causes.get(run, ()))]
+    late = [run for run in runs if any(_is_under_trained(cause) for cause in causes.get(run, ()))]
     asked = "budget" in study.grid.axes or LONGER_ARM in study.grid.cells
     if compared.target is None or asked or 2 * len(late) <= len(runs):
         return
@@ -157,6 +157,11 @@ def _longer(forecast: Forecast) -> Iterable[Question]:
     about = {"axis": "budget", "value": value_text(longer)}
     name = f"{LONGER}:{value_text(longer)}"
     yield Question(name, LONGER, compared.target, sides, margin_of(compared, compared.target), None, about, change)
+
+
+def _is_under_trained(cause: Mapping[str, Any]) -> bool:
+    # Of a rate that is too high or too low it is a symptom, which more tokens are no cure for.
+    return cause["cause"] == "under_trained" and cause.get("symptom_of") is None
 
 
 def _can_be_trained(forecast: Forecast, question: Question) -> bool:
