@@ -104,7 +104,7 @@ def test_every_default_is_listed(mixed) -> None:
     study, page = mixed
     defaults = list(defaults_used(study.written))
     assert f"Settings left to their defaults: {len(defaults)}" in page
-    for key in ("base_case.schedule", "scoring.at", "compare.correction"):
+    for key in ("base_case.weight_decay", "scoring.at", "compare.correction"):
         assert f"<code>{key}</code>" in page
     assert "<code>base_case.max_length_tokens</code>" not in page
 

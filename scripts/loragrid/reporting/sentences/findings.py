@@ -6,11 +6,12 @@ from typing import Any
 import pandas as pd
 
 from loragrid.comparing.contrasts import ADAPTERS
-from loragrid.formatting import between, change, decimals, listed, p_value, plain_name, plural, score
+from loragrid.formatting import between, change, decimals, detectable, listed, p_value, plain_name, plural, score
 from loragrid.reporting.compared_study import ComparedStudy
 from loragrid.reporting.sentences.verdicts import (
     ONE_SEED_COVERS,
     differing,
+    floor_text,
     items_text,
     of_adapters,
     of_settings,
@@ -176,7 +177,9 @@ def _items(row: pd.Series) -> str:
 
 
 def _power(row: pd.Series, compared: ComparedStudy) -> str:
-    text = open_text(row, compared.unit)
     if pd.isna(row["detectable"]):
-        return text
-    return f"this test {text}, with a probability of {compared.power}"
+        return open_text(row, compared.unit)
+    smallest = detectable(row["detectable"], compared.unit)
+    text = f"this test finds {smallest} or more with a probability of {compared.power}"
+    limits = floor_text(row, compared.unit)
+    return f"{text}; {limits}" if limits else text
