@@ -183,6 +183,7 @@ def test_paths_are_looked_up_beside_the_study_file_before_the_project(load, tmp_
             {"a b": {}},
             "models: not in the right form ('a b'). Fix: correct it (A key is part of folder names: letters, digits, '.'",
         ),
+        ("data", {"a" * 61: {}}, f"data: longer than 60 characters ('{'a' * 61}'). Fix: shorten it (A key is part of"),
         ("models.llama-s.path", "config", "/config). Fix: give a model folder in Hugging Face format."),
         (
             "models.llama-s.path",
@@ -352,7 +353,7 @@ def test_names_are_read_as_they_are_written(load) -> None:
 
 
 def test_a_schedule_without_warm_up_has_one_run_whatever_the_warm_up(load) -> None:
-    axes = {"schedule": ["linear", "constant"], "warmup": [{"steps": 5}, {"steps": 9}]}
+    axes = {"schedule": [DEMO["base_case"]["schedule"], "constant"], "warmup": [{"steps": 5}, {"steps": 9}]}
     settings = changed("grid", {"axes": axes})
     study = load(settings)
     assert [cell.settings.warmup.steps for cell in study.cells] == [5, 0, 9]

@@ -44,6 +44,7 @@ RULES = {
     "maxItems": ("too many values", "give at most {limit}"),
     "maxProperties": ("too many keys", "keep {limit}"),
     "minLength": ("empty text", "give a text"),
+    "maxLength": ("longer than {limit} characters", "shorten it"),
     "pattern": ("not in the right form", "correct it"),
     "not": ("not allowed here", "correct it"),
     "oneOf": ("not an allowed value", "give an allowed value"),
