@@ -18,7 +18,7 @@ rule find_next:
     resources:
         mem_mb=1000,
     params:
-        results=RESULTS,
+        results=lambda wildcards, input: Path(input.comparison).parents[1],
         out=lambda wildcards, output: Path(output.options).parent,
         code=code_digest("next"),
     shell:
@@ -33,7 +33,7 @@ rule next:
     conda:
         "../../environment.yml"
     params:
-        results=RESULTS,
+        results=lambda wildcards, input: Path(input.comparison).parents[1],
         budget="" if OPTIONS.budget_hours is None else f"--budget-hours {OPTIONS.budget_hours}",
     shell:
         'exec python "$SCRIPTS/next.py" --study "$STUDY" --results {params.results:q} --out {params.results:q}/next'
