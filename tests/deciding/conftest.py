@@ -22,7 +22,7 @@ def make(tmp_path: Path) -> Callable[..., Study]:
 
     def make_study(grid: dict[str, Any] | None = None, scoring: dict[str, Any] | None = None, **axes: Any) -> Study:
         settings = {"axes": AXES | axes} | (grid or {})
-        # The names of runs seed their draws, so every setting that the demo may change is pinned here.
+        # What a further run costs depends on these, so they are pinned whatever the demo has.
         fixed = {"schedule": "linear", "budget": {"tokens": 120000}, "evaluations": 5}
         return synthetic.make_study(tmp_path, grid=settings, scoring=SCORING | (scoring or {}), base_case=fixed)
 

@@ -49,7 +49,7 @@ def test_one_seed_leaves_every_question_open_and_the_second_comes_first(drawn: D
 
 
 def test_options_add_seeds_items_or_both_and_cost_what_the_study_measured(drawn: Draw) -> None:
-    compared = drawn({"gains": GAINS | {HIGH: 0.15}}, scoring={"limit": 50}, seed=[1, 2, 3])
+    compared = drawn({"gains": GAINS | {HIGH: 0.15}, "sd": 0.005, "seed": 2}, scoring={"limit": 50}, seed=[1, 2, 3])
     steps = find_next_steps(compared)
     assert {SEEDS, GRID_SEEDS, ITEMS, SEEDS_AND_ITEMS} <= {option.kind for option in steps.options}
     for option in steps.options:
@@ -62,7 +62,7 @@ def test_options_add_seeds_items_or_both_and_cost_what_the_study_measured(drawn:
         assert option.hours == pytest.approx(new)
         assert option.expected_closed == pytest.approx(sum(option.chances.values()))
     grid = next(option for option in steps.options if option.kind == GRID_SEEDS)
-    assert grid.runs == len(ARMS) and set(grid.change.grid_seeds) == {4}
+    assert grid.runs == len(ARMS) * len(grid.change.grid_seeds) and grid.change.grid_seeds[0] == 4
     assert steps.costs.device == "made-up card"
 
 
@@ -77,7 +77,7 @@ def test_seeds_of_the_base_case_are_shared_by_its_comparisons(drawn: Draw) -> No
 
 
 def test_the_cheapest_way_reaches_the_power_where_one_does(drawn: Draw) -> None:
-    steps = find_next_steps(drawn({"gains": GAINS, "seed": 3}))
+    steps = find_next_steps(drawn({"gains": GAINS, "seed": 4}))
     for question, way in steps.ways:
         able = [option for option in steps.options if option.chances.get(question.name, 0) >= 0.8]
         if able:
@@ -91,7 +91,7 @@ def test_the_cheapest_way_reaches_the_power_where_one_does(drawn: Draw) -> None:
 
 
 def test_a_budget_buys_as_much_as_fits(drawn: Draw) -> None:
-    steps = find_next_steps(drawn({"gains": GAINS, "seed": 3}))
+    steps = find_next_steps(drawn({"gains": GAINS, "seed": 4}))
     best = propose(steps.maker, steps.ways, None)
     assert best.hours_per_closed == min(way.hours_per_closed for _, way in steps.ways if way is not None)
     small, large = (propose(steps.maker, steps.ways, hours) for hours in (best.hours, 50 * best.hours))
