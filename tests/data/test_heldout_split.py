@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from loragrid.data.conversation_formats import Conversation
+from loragrid.data.formats.conversation import Conversation
 from loragrid.data.heldout_split import LINK_LEVELS, count_leaks, group_rows, split_rows
 from loragrid.data.row_keys import normalise, row_keys
 from loragrid.errors import UserError

@@ -8,7 +8,7 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from loragrid.data.sources import open_source
+from loragrid.data.reading.sources import open_source
 from loragrid.data.training_data import load_training_data
 from loragrid.errors import UserError
 from loragrid.models.loading import load_tokenizer

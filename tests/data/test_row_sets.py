@@ -7,9 +7,9 @@ import pytest
 
 from loragrid.data.heldout_rows import NEAR_PROMPT, SAME_ANSWER, SAME_PROMPT, choose_heldout
 from loragrid.data.heldout_split import LINK_LEVELS
+from loragrid.data.reading.sources import Source
 from loragrid.data.row_sets import Part, RowSet, combine, mix_counts, sample_keys
 from loragrid.data.source_scan import SourceScan
-from loragrid.data.sources import Source
 from loragrid.errors import UserError
 from loragrid.study.sections import Filters
 from tests.data.test_heldout_split import rows_of

@@ -2,7 +2,7 @@
 
 import pytest
 
-from loragrid.data.tokenizing import render_conversations
+from loragrid.data.rendering.tokenizing import render_conversations
 from loragrid.errors import UserError
 from loragrid.models.chat_template import adapt_roles, inspect_template, with_fixed_date
 from tests.fixtures.chat_templates import CHATML, GEMMA_LIKE, LLAMA_LIKE, REWRITES, make_tokenizer, talk

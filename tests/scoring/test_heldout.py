@@ -3,8 +3,8 @@ import random
 
 import pytest
 
-from loragrid.data.conversation_formats import Conversation
-from loragrid.data.tokenizing import encode_chats, render_conversations
+from loragrid.data.formats.conversation import Conversation
+from loragrid.data.rendering.tokenizing import encode_chats, render_conversations
 from loragrid.errors import UserError
 from loragrid.models.chat_template import inspect_template
 from loragrid.paths import ROOT

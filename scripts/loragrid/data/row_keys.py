@@ -5,7 +5,7 @@ import json
 import re
 from dataclasses import dataclass
 
-from loragrid.data.conversation_formats import Conversation
+from loragrid.data.formats.conversation import Conversation
 from loragrid.data.near_duplicates import hash_text
 
 # ASSUME: an answer under 20 characters (a label, a number, "yes") links rows only while that leaves

@@ -4,10 +4,10 @@ import itertools
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from loragrid.data.conversation_formats import UnusableRow, detect_format, to_conversation
+from loragrid.data.formats.conversation_formats import UnusableRow, detect_format, to_conversation
+from loragrid.data.reading.sources import Source, open_source
 from loragrid.data.row_counts import ReasonCounts, RowCount
 from loragrid.data.row_keys import RowKeys, row_keys
-from loragrid.data.sources import Source, open_source
 from loragrid.errors import UserError
 from loragrid.study.sections import DataSource
 

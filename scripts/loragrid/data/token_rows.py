@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from loragrid.data.tokenizing import EncodedChat, count_loss_tokens
+from loragrid.data.rendering.tokenizing import EncodedChat, count_loss_tokens
 
 if TYPE_CHECKING:
     import pyarrow

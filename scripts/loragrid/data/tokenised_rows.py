@@ -6,17 +6,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from loragrid.data.conversation_formats import Conversation, to_conversation
-from loragrid.data.row_counts import ReasonCounts, RowCount
-from loragrid.data.row_sets import RowSet
-from loragrid.data.token_rows import TokenRowWriter
-from loragrid.data.tokenizing import (
+from loragrid.data.formats.conversation import Conversation
+from loragrid.data.formats.conversation_formats import to_conversation
+from loragrid.data.rendering.tokenizing import (
     EncodedChat,
     RenderedChat,
     count_loss_tokens,
     encode_chats,
     render_conversations,
 )
+from loragrid.data.row_counts import ReasonCounts, RowCount
+from loragrid.data.row_sets import RowSet
+from loragrid.data.token_rows import TokenRowWriter
 from loragrid.errors import UserError
 from loragrid.models.chat_template import ChatTemplate
 from loragrid.study.settings import Settings

@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from loragrid.data.conversation_formats import to_conversation
-from loragrid.data.sources import Source, open_source
+from loragrid.data.formats.conversation_formats import to_conversation
+from loragrid.data.reading.sources import Source, open_source
 from loragrid.errors import UserError, first_line
 from loragrid.study.sections import DataSource
 from loragrid.study.study_file import Study

@@ -8,9 +8,9 @@ alpaca     {"instruction": "…", "input": "…", "output": "…"}
 import itertools
 import json
 from collections import Counter
-from dataclasses import dataclass
 from typing import Any
 
+from loragrid.data.formats.conversation import Conversation
 from loragrid.errors import UserError
 
 ROLES = {
@@ -46,20 +46,6 @@ BAD_TOOLS = "tools cannot be read"
 
 class UnusableRow(Exception):
     """A row that cannot be trained on; the message is one of the reasons above."""
-
-
-@dataclass(frozen=True, slots=True)
-class Conversation:
-    """One conversation in the roles of chat templates.
-
-    `messages` are {"role": system|user|assistant|tool, "content": text} and end with an assistant
-    turn; `cut_after_last_reply`: turns after that one were removed; `tools`: JSON schemas of the
-    functions that the model may call.
-    """
-
-    messages: list[dict[str, str]]
-    tools: list[dict[str, Any]] | None
-    cut_after_last_reply: bool
 
 
 def detect_format(rows: list[Any], *, source_name: str) -> str:

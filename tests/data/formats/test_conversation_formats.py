@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from loragrid.data.conversation_formats import UnusableRow, detect_format, to_conversation
+from loragrid.data.formats.conversation_formats import UnusableRow, detect_format, to_conversation
 from loragrid.errors import UserError
 
 HUMAN, GPT = {"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}

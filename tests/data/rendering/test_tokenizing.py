@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from loragrid.data.tokenizing import NO_LOSS, count_loss_tokens, encode_chats, render_conversations
+from loragrid.data.rendering.tokenizing import NO_LOSS, count_loss_tokens, encode_chats, render_conversations
 from loragrid.models.chat_template import inspect_template
 from tests.fixtures.chat_templates import (
     CHATML,

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from loragrid.data.conversation_formats import Conversation
+from loragrid.data.formats.conversation import Conversation
 from loragrid.models.chat_template import Chat, ChatTemplate, adapt_roles, render_chats
 
 NO_LOSS = -100  # the label that torch's cross entropy ignores

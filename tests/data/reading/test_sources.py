@@ -7,8 +7,8 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from loragrid.data.json_stream import CHUNK_CHARACTERS
-from loragrid.data.sources import open_source
+from loragrid.data.reading.json_stream import CHUNK_CHARACTERS
+from loragrid.data.reading.sources import open_source
 from loragrid.errors import UserError
 from loragrid.study.sections import DataSource
 from tests.fixtures.chat_data import good_rows, prepare, study_of, talk, write_rows

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from loragrid.data.json_stream import NotJson, json_values
+from loragrid.data.reading.json_stream import NotJson, json_values
 from loragrid.errors import UserError, first_line
 from loragrid.runtime.atomic_files import sha256_file, sha256_json
 from loragrid.study.sections import DataSource
