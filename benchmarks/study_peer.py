@@ -23,7 +23,7 @@ def tokenised(study: Any, tokenizer: Any) -> tuple[Any, Any]:
 
     from datasets import Dataset
 
-    from loragrid.data.sources import open_source
+    from loragrid.data.reading.sources import open_source
 
     with tempfile.TemporaryDirectory() as folder:
         source = open_source(study.data[study.base_case.data].source, folder=Path(folder))
