@@ -21,7 +21,7 @@ from loragrid.data.source_scan import SourceScans
 from loragrid.data.tokenised_rows import tokenise
 from loragrid.data.training_data import GROUPS, write_groups
 from loragrid.errors import UserError, log_option, print_line, run_main
-from loragrid.models.chat_template import inspect_template
+from loragrid.models.chat_templates.probes import inspect_template
 from loragrid.models.loading import context_tokens, load_tokenizer
 from loragrid.models.model_files import resolve_folder
 from loragrid.runtime.atomic_files import atomic_folder, write_json

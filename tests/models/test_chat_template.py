@@ -2,10 +2,12 @@
 
 import pytest
 
-from loragrid.data.rendering.tokenizing import render_conversations
 from loragrid.errors import UserError
-from loragrid.models.chat_template import adapt_roles, inspect_template, with_fixed_date
-from tests.fixtures.chat_templates import CHATML, GEMMA_LIKE, LLAMA_LIKE, REWRITES, make_tokenizer, talk
+from loragrid.models.chat_templates.adapting import adapt_roles
+from loragrid.models.chat_templates.dates import with_fixed_date
+from loragrid.models.chat_templates.probes import inspect_template
+from loragrid.models.chat_templates.template import render
+from tests.fixtures.chat_templates import CHATML, GEMMA_LIKE, LLAMA_LIKE, make_tokenizer, talk
 
 
 def test_roles_that_a_template_lacks():
@@ -18,15 +20,12 @@ def test_roles_that_a_template_lacks():
         ("assistant", "b"),
     ).messages
     llama = inspect_template(make_tokenizer(LLAMA_LIKE), model="m")
-    assert (
-        llama.supports_system
-        and llama.supports_tool_role
-        and llama.supports_repeated_roles
-        and not llama.supports_tools
-    )
+    can = llama.abilities
+    assert can.system and can.tool_role and can.repeated_roles and not can.tools and can.call_form is None
     assert adapt_roles(llama, messages) == messages
     gemma = inspect_template(make_tokenizer(GEMMA_LIKE), model="m")
-    assert not (gemma.supports_system or gemma.supports_tool_role or gemma.supports_repeated_roles)
+    can = gemma.abilities
+    assert not (can.system or can.tool_role or can.repeated_roles)
     assert [(m["role"], m["content"]) for m in adapt_roles(gemma, messages)] == [
         ("user", "Be brief.\n\nHi"),
         ("assistant", "call"),
@@ -35,18 +34,28 @@ def test_roles_that_a_template_lacks():
     ]
 
 
-def test_a_template_that_rewrites_earlier_turns_is_refused_by_name():
-    with pytest.raises(UserError, match=r"model tiny: .* rewrites earlier turns .* set a chat_template"):
-        inspect_template(make_tokenizer(REWRITES), model="tiny")
+REWRITES_PROMPT = CHATML.replace("m['content'] +", "m['content'] + (' !' if loop.last else '') +")
+OTHER_OPENING = CHATML.replace("'<im>assistant\n' }}{% endif", "'<im>bot: ' }}{% endif")
+
+
+def test_each_cause_of_a_refusal_has_its_message():
     with pytest.raises(UserError, match=r"model tiny: .* no chat template\. Fix: set chat_template"):
         inspect_template(make_tokenizer(None), model="tiny")
-    with pytest.raises(UserError, match=r"model tiny: .* does not render a plain conversation"):
+    with pytest.raises(UserError, match=r"model tiny: .* does not render a plain conversation \(.*\)\. Fix"):
         inspect_template(make_tokenizer("{{ no such }}"), model="tiny")
+    no_reply = "{% for m in messages %}{% if m['role'] == 'user' %}{{ m['content'] }}{% endif %}{% endfor %}"
+    with pytest.raises(UserError, match=r"plain conversation \(a reply is missing in 'probe user textprobe"):
+        inspect_template(make_tokenizer(no_reply), model="tiny")
+    with pytest.raises(UserError, match=r"model tiny: .* rewrites earlier turns when a reply is added"):
+        inspect_template(make_tokenizer(REWRITES_PROMPT), model="tiny")
+    with pytest.raises(UserError, match=r"opens a reply with .*<im>bot: .* renders a finished one otherwise"):
+        inspect_template(make_tokenizer(OTHER_OPENING), model="tiny")
 
 
 def test_a_template_prints_a_fixed_date():
     dated = "{{ strftime_now('%d %b %Y') + '\n' }}" + CHATML
     template = inspect_template(make_tokenizer(dated), model="m")
-    assert render_conversations(template, [talk(("user", "x"), ("assistant", "y"))])[0].text.startswith("26 Jul 2024\n")
+    chat = talk(("user", "x"), ("assistant", "y")).messages
+    assert render(template, [chat], add_prompt=False)[0].startswith("26 Jul 2024\n")
     assert with_fixed_date(with_fixed_date(dated)) == with_fixed_date(dated) == template.text
     assert with_fixed_date(CHATML) == CHATML

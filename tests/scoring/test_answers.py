@@ -126,7 +126,7 @@ def test_which_prompts_are_rows_of_the_training_data(model, tmp_path):
 
 
 def test_the_demos_prompts_are_rows_of_its_data(tmp_path):
-    from loragrid.models.chat_template import inspect_template
+    from loragrid.models.chat_templates.probes import inspect_template
     from loragrid.models.loading import load_tokenizer
 
     study = load_study("demo")

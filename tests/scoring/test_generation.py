@@ -1,6 +1,7 @@
 import pytest
 
-from loragrid.scoring.generation import AnswerMeter, control_token_ids, end_token_ids
+from loragrid.models.chat_templates.end_tokens import end_tokens
+from loragrid.scoring.generation import AnswerMeter, control_token_ids
 
 
 @pytest.fixture(scope="module")
@@ -45,5 +46,5 @@ def test_all_configured_end_tokens_count(meter, toy_llama):
 
     model = AutoModelForCausalLM.from_pretrained(toy_llama)
     model.generation_config.eos_token_id = [3, 4]
-    assert end_token_ids(model, meter.tokenizer) == {2, 3, 4}
+    assert end_tokens(model, meter.tokenizer) == (2, 3, 4)
     assert control_token_ids(meter.tokenizer) == set(range(7))

@@ -4,9 +4,10 @@ import random
 import pytest
 
 from loragrid.data.formats.conversation import Conversation
-from loragrid.data.rendering.tokenizing import encode_chats, render_conversations
+from loragrid.data.rendering.conversations import render_conversations
+from loragrid.data.rendering.tokenizing import encode_chats
 from loragrid.errors import UserError
-from loragrid.models.chat_template import inspect_template
+from loragrid.models.chat_templates.probes import inspect_template
 from loragrid.paths import ROOT
 from loragrid.scoring.heldout_loss import heldout_loss, read_rows, token_losses, weighted_mean
 from loragrid.scoring.target_texts import target_text
@@ -117,9 +118,8 @@ def encoded(tokenizer, *, max_length_tokens=300):
     """`CHATS` as rows of token ids and labels."""
     template = inspect_template(tokenizer, model="toy")
     chats = [Conversation([{"role": role, "content": text} for role, text in chat], None, False) for chat in CHATS]
-    rows = encode_chats(
-        template, render_conversations(template, chats), max_length_tokens=max_length_tokens, loss_on="assistant"
-    )
+    texts = [text for rendered in render_conversations(template, chats) for text in rendered.chats]
+    rows = encode_chats(template, texts, max_length_tokens=max_length_tokens, loss_on="assistant")
     return [(row.input_ids.tolist(), row.labels.tolist()) for row in rows]
 
 

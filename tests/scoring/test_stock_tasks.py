@@ -10,7 +10,7 @@ import pytest
 from langdetect import DetectorFactory
 from nltk.tokenize.punkt import PunktParameters, save_punkt_params
 
-from loragrid.models.chat_template import inspect_template
+from loragrid.models.chat_templates.probes import inspect_template
 from loragrid.models.loading import load_base, load_tokenizer
 from loragrid.scoring.lm_eval_run import run_task
 from loragrid.scoring.lm_eval_tasks import find_tasks

@@ -13,9 +13,9 @@ from loragrid.app.answer_streamer import Answer, AnswerStreamer
 from loragrid.app.catalogue import AppModel, Catalogue
 from loragrid.errors import UserError, first_line
 from loragrid.models.attached_adapters import attach_adapter, detach_adapter, keep_dtypes
+from loragrid.models.chat_templates.end_tokens import end_tokens
 from loragrid.models.loading import load_base, load_tokenizer, torch_device
 from loragrid.runtime.atomic_files import read_json
-from loragrid.scoring.generation import end_token_ids
 from loragrid.scoring.prompts import prompt_ids
 from loragrid.study.sections import ModelEntry
 
@@ -167,7 +167,8 @@ class LoadedBase:
 
         ids = torch.tensor([prompt_ids(self.tokenizer, prompt)], device=self.model.device)
         free_tokens = self.free_tokens(ids.shape[1])
-        streamer = AnswerStreamer(self.tokenizer, end_token_ids(self.model, self.tokenizer), stop, answers)
+        ends = end_tokens(self.model, self.tokenizer)
+        streamer = AnswerStreamer(self.tokenizer, set(ends), stop, answers)
         adapters = nullcontext()
         if subject.adapter is None and self._names:
             adapters = self.model.disable_adapter()
@@ -179,6 +180,7 @@ class LoadedBase:
                 attention_mask=torch.ones_like(ids),
                 max_new_tokens=min(free_tokens, sampling.max_new_tokens, MAX_NEW_TOKENS),
                 pad_token_id=self.tokenizer.pad_token_id,
+                eos_token_id=list(ends),
                 streamer=streamer,
                 stopping_criteria=[streamer.should_end],
                 **_sampling_arguments(sampling),

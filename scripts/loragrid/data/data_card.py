@@ -8,6 +8,7 @@ import numpy as np
 
 from loragrid.data.heldout_rows import HeldoutRows
 from loragrid.data.heldout_split import count_leaks
+from loragrid.data.rendering_notes import rendering_notes, rendering_warnings
 from loragrid.data.row_counts import ReasonCounts, RowCount
 from loragrid.data.row_sets import RowSet
 from loragrid.data.tokenised_rows import TokenisedRows
@@ -44,7 +45,7 @@ def set_facts(rows: RowSet, tokenised: TokenisedRows) -> dict[str, Any]:
         "held_out": rows.held_out.as_dict(),
         "like_heldout": rows.like_heldout.as_dict(),
         "sampled_out": rows.sampled_out,
-        "rows_kept": tokenised.written.rows + rows.held_out.count,
+        "rows_kept": tokenised.conversations + rows.held_out.count,
     }
 
 
@@ -131,31 +132,12 @@ def token_facts(train: TokenisedRows, held: TokenisedRows) -> dict[str, Any]:
         "truncated": train.truncated.as_dict(),
         "broken_characters": train.broken_characters.as_dict(),
         "chat_template_sha256": train.template.sha256,
-        "notes": _template_notes(train),
+        "notes": rendering_notes(train),
+        "warnings": rendering_warnings(train),
         "examples": train.examples,
         "fingerprint": train.written.fingerprint,
         "heldout_fingerprint": held.written.fingerprint,
     }
-
-
-def _template_notes(tokenised: TokenisedRows) -> list[str]:
-    notes, template = [], tokenised.template
-    rows_with_tools, crossing = tokenised.with_tools.count, tokenised.crossing_border.count
-    if rows_with_tools and template.supports_tools:
-        notes.append(f"the tools of {rows_with_tools} rows are shown to the model by its template")
-    elif rows_with_tools:
-        notes.append(f"the tools of {rows_with_tools} rows are left out: the template shows none")
-    if "system" in tokenised.roles and not template.supports_system:
-        notes.append("the template has no system turn: its text opens the next user turn")
-    if "tool" in tokenised.roles and not template.supports_tool_role:
-        notes.append("the template has no tool turn: the output of tools is given as user turns")
-    if template.needs_generation_marks and tokenised.settings.loss_on == "assistant":
-        notes.append("replies are located by the template's generation marks")
-    if crossing:
-        notes.append(f"in {crossing} rows a token crosses a reply's border; it counts as the reply's")
-    if not tokenised.special_token_ends:
-        notes.append("replies end without a special token: the model is not taught where to stop")
-    return notes
 
 
 def length_bins(lengths: Iterable[int], *, max_length_tokens: int) -> dict[str, list[int]]:

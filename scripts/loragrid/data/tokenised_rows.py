@@ -8,24 +8,20 @@ from typing import Any
 
 from loragrid.data.formats.conversation import Conversation
 from loragrid.data.formats.conversation_formats import to_conversation
-from loragrid.data.rendering.tokenizing import (
-    EncodedChat,
-    RenderedChat,
-    count_loss_tokens,
-    encode_chats,
-    render_conversations,
-)
+from loragrid.data.rendering.conversations import render_conversations
+from loragrid.data.rendering.rendered import Rendered, RenderedChat
+from loragrid.data.rendering.tokenizing import EncodedChat, count_loss_tokens, encode_chats
 from loragrid.data.row_counts import ReasonCounts, RowCount
 from loragrid.data.row_sets import RowSet
 from loragrid.data.token_rows import TokenRowWriter
 from loragrid.errors import UserError
-from loragrid.models.chat_template import ChatTemplate
+from loragrid.models.chat_templates.end_tokens import template_end
+from loragrid.models.chat_templates.template import ChatTemplate
 from loragrid.study.settings import Settings
 
 BATCH_ROWS = 256  # rows rendered and tokenised at a time
 EXAMPLES, EXAMPLE_CHARACTERS = 3, 300
-# Reasons for dropping a row after its conversation was read; keys of the data card.
-REFUSED = "refused by the chat template"
+# Reason for dropping a row after it was rendered; a key of the data card.
 NOTHING_LEFT = "nothing left after truncation"
 
 
@@ -34,45 +30,51 @@ class TokenisedRows:
     """The written rows of one side of the split: their file, and counts over them.
 
     `settings` say how they were cut and labelled; `lengths` are tokens before the cut. `dropped`
-    counts rows that could not be written.
+    counts rows that could not be written, `facts` what rendering did to rows, by its code;
+    `without_end` rows of which no reply keeps its end token.
     """
 
     template: ChatTemplate
     settings: Settings
     written: TokenRowWriter
+    conversations: int = 0
     dropped: ReasonCounts = field(default_factory=ReasonCounts)
+    facts: ReasonCounts = field(default_factory=ReasonCounts)
     lengths: list[int] = field(default_factory=list)
     truncated: RowCount = field(default_factory=RowCount)
     crossing_border: RowCount = field(default_factory=RowCount)
     with_tools: RowCount = field(default_factory=RowCount)
+    without_end: RowCount = field(default_factory=RowCount)
     roles: set[str] = field(default_factory=set)
     unknown_tokens: int = 0
     broken_characters: RowCount = field(default_factory=RowCount)
-    special_token_ends: int = 0
     examples: list[dict[str, Any]] = field(default_factory=list)
 
-    def count_row(
-        self,
-        row: int,
-        conversation: Conversation,
-        chat: RenderedChat,
-        encoded: EncodedChat,
-    ) -> None:
-        """Add a written row to the counts; `row` is its number in the set."""
-        self.lengths.append(encoded.full_length)
+    def __post_init__(self) -> None:
+        ends = {template_end(self.template), self.template.tokenizer.eos_token_id}
+        self._ends = [end for end in ends if end is not None]
+
+    def count_conversation(self, row: int, conversation: Conversation, rendered: Rendered) -> None:
+        """Add a conversation of which a row was written; `row` is its number in the set."""
+        self.conversations += 1
         self.roles.update(message["role"] for message in conversation.messages)
+        if conversation.tools:
+            self.with_tools.add(row)
+        for fact in sorted(rendered.facts):
+            self.facts.add(fact, row)
+
+    def count_row(self, row: int, chat: RenderedChat, encoded: EncodedChat) -> None:
+        """Add a written row to the counts; `row` is its conversation's number in the set."""
+        self.lengths.append(encoded.full_length)
         if encoded.full_length > len(encoded.input_ids):
             self.truncated.add(row)
         if encoded.crosses_border:
             self.crossing_border.add(row)
-        if conversation.tools:
-            self.with_tools.add(row)
         # A character that an earlier reader of the source could not decode.
         if "\N{REPLACEMENT CHARACTER}" in chat.text:
             self.broken_characters.add(row)
-        last_reply_end = chat.replies[-1][1]
-        special_tokens = self.template.special_tokens
-        self.special_token_ends += chat.text.endswith(special_tokens, 0, last_reply_end)
+        if not any((encoded.labels == end).any() for end in self._ends):
+            self.without_end.add(row)
         unknown = self.template.tokenizer.unk_token_id
         if unknown is not None:
             self.unknown_tokens += int((encoded.input_ids == unknown).sum())
@@ -90,20 +92,31 @@ def tokenise(rows: RowSet, template: ChatTemplate, settings: Settings, *, path: 
     with TokenRowWriter(path) as writer:
         tokenised = TokenisedRows(template, settings, writer)
         while batch := list(itertools.islice(conversations, BATCH_ROWS)):
-            for number, conversation, chat, encoded in _encode_batch(batch, template, settings):
-                if chat is None:
-                    tokenised.dropped.add(REFUSED, number)
-                elif count_loss_tokens(encoded.labels) == 0:
-                    tokenised.dropped.add(NOTHING_LEFT, number)
-                else:
-                    writer.add(number, encoded)
-                    tokenised.count_row(number, conversation, chat, encoded)
+            for number, conversation, rendered, encoded in _encode_batch(batch, template, settings):
+                _write(tokenised, number, conversation, rendered, encoded)
     if writer.rows == 0:
         raise UserError(
             f"data.{rows.name}: no row is left to {purpose} for model {template.model} "
             f"({tokenised.dropped}). Fix: raise max_length_tokens, or give other rows."
         )
     return tokenised
+
+
+def _write(
+    tokenised: TokenisedRows, number: int, conversation: Conversation, rendered: Rendered, encoded: list[EncodedChat]
+) -> None:
+    """Write the rows of one conversation, or count why there is none."""
+    if rendered.reason is not None:
+        tokenised.dropped.add(rendered.reason, number)
+        return
+    kept = [(chat, row) for chat, row in zip(rendered.chats, encoded, strict=True) if count_loss_tokens(row.labels)]
+    if not kept:
+        tokenised.dropped.add(NOTHING_LEFT, number)
+        return
+    tokenised.count_conversation(number, conversation, rendered)
+    for chat, row in kept:
+        tokenised.written.add(number, row)
+        tokenised.count_row(number, chat, row)
 
 
 def _conversations(rows: RowSet) -> Iterator[tuple[int, Conversation]]:
@@ -117,18 +130,12 @@ def _conversations(rows: RowSet) -> Iterator[tuple[int, Conversation]]:
 
 def _encode_batch(
     batch: list[tuple[int, Conversation]], template: ChatTemplate, settings: Settings
-) -> Iterator[tuple[int, Conversation, RenderedChat | None, EncodedChat | None]]:
-    """Rows with their text and tokens, both None if the template refuses a row."""
-    chats = render_conversations(template, [conversation for _, conversation in batch])
-    encoded = encode_chats(
-        template,
-        [chat for chat in chats if chat is not None],
-        max_length_tokens=settings.max_length_tokens,
-        loss_on=settings.loss_on,
+) -> Iterator[tuple[int, Conversation, Rendered, list[EncodedChat]]]:
+    """Conversations with their texts and the tokens of each text."""
+    found = render_conversations(template, [conversation for _, conversation in batch], loss_on=settings.loss_on)
+    chats = [chat for rendered in found for chat in rendered.chats]
+    encoded = iter(
+        encode_chats(template, chats, max_length_tokens=settings.max_length_tokens, loss_on=settings.loss_on)
     )
-    remaining = iter(encoded)
-    for (number, conversation), chat in zip(batch, chats, strict=True):
-        if chat is None:
-            yield number, conversation, None, None
-        else:
-            yield number, conversation, chat, next(remaining)
+    for (number, conversation), rendered in zip(batch, found, strict=True):
+        yield number, conversation, rendered, list(itertools.islice(encoded, len(rendered.chats)))

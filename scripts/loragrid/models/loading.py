@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loragrid.errors import UserError, first_line, one_line
-from loragrid.models.chat_template import with_fixed_date
+from loragrid.models.chat_templates.dates import all_with_fixed_date
 from loragrid.models.model_files import check_model_folder, resolve_folder
 from loragrid.models.shape import overflows_float16
 from loragrid.records.failures import out_of_memory
@@ -32,10 +32,9 @@ def load_tokenizer(entry: ModelEntry) -> "PreTrainedTokenizerFast":
             f"model folder {folder}: no chat template. Fix: set the model's chat_template in the study "
             "file, for example to config/chat_templates/chatml.jinja."
         )
-    # A tokenizer may carry several named templates; then chat_template is a dict.
-    if isinstance(tokenizer.chat_template, str):
-        # Training and scoring run on different days and must see the same text.
-        tokenizer.chat_template = with_fixed_date(tokenizer.chat_template)
+    # Data, training, scoring and app run on different days and must see the same text. A tokenizer that is saved
+    # with an adapter keeps it: the adapter is used with the text that it was trained on.
+    tokenizer.chat_template = all_with_fixed_date(tokenizer.chat_template)
     if tokenizer.pad_token is None:
         # Padding is masked everywhere, so any token will do.
         tokenizer.pad_token = tokenizer.eos_token

@@ -4,7 +4,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from loragrid.scoring.generation import AnswerMeter, end_token_ids
+from loragrid.models.chat_templates.end_tokens import end_tokens
+from loragrid.scoring.generation import AnswerMeter
 from loragrid.scoring.greedy_decoding import decodes_greedily, greedy_answers
 from loragrid.scoring.heldout_loss import IGNORED, token_losses
 from loragrid.scoring.prompts import Prompt, prompt_ids
@@ -77,7 +78,7 @@ def _generate(model: Any, tokenizer: Any, requests: list[dict[str, Any]], *, bat
     """Put the generated ids of each request under "tokens"."""
     import torch
 
-    pad = tokenizer.pad_token_id
+    pad, ends = tokenizer.pad_token_id, end_tokens(model, tokenizer)
     # A batch runs until its longest limit, so requests with similar limits share a batch.
     order = sorted(requests, key=lambda request: (-request["limit"], -len(request["ids"])))
     for start in range(0, len(order), batch_size):
@@ -89,8 +90,7 @@ def _generate(model: Any, tokenizer: Any, requests: list[dict[str, Any]], *, bat
         rows = torch.tensor(ids, device=model.device), torch.tensor(mask, device=model.device)
         longest = max(request["limit"] for request in batch)
         if decodes_greedily(model):
-            end_ids = end_token_ids(model, tokenizer)
-            out = greedy_answers(model, *rows, max_new_tokens=longest, end_ids=end_ids, pad=pad)
+            out = greedy_answers(model, *rows, max_new_tokens=longest, end_ids=set(ends), pad=pad)
         else:
             with torch.inference_mode():
                 out = model.generate(
@@ -99,6 +99,7 @@ def _generate(model: Any, tokenizer: Any, requests: list[dict[str, Any]], *, bat
                     max_new_tokens=longest,
                     do_sample=False,
                     pad_token_id=pad,
+                    eos_token_id=list(ends),
                 )
         for request, row in zip(batch, out[:, width:].tolist(), strict=True):
             request["tokens"] = row[: request["limit"]]

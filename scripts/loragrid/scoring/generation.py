@@ -4,6 +4,7 @@ import re
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from loragrid.models.chat_templates.end_tokens import end_tokens
 from loragrid.scoring.text_measures import repetition
 
 if TYPE_CHECKING:
@@ -28,20 +29,6 @@ class AnswerMeasures:
     def values(self) -> dict[str, float]:
         """The measures as numbers, metric → value."""
         return {name: float(value) for name, value in asdict(self).items()}
-
-
-def end_token_ids(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> set[int]:
-    """Token ids that end generation: from the generation settings, and the tokenizer's end of text.
-
-    Gemma ends a turn with another token than a text, and names it only in the generation settings.
-    """
-    configured = model.generation_config.eos_token_id
-    if isinstance(configured, int):
-        configured = [configured]
-    ids = set(configured or ())
-    if tokenizer.eos_token_id is not None:
-        ids.add(tokenizer.eos_token_id)
-    return ids
 
 
 def control_token_ids(tokenizer: "PreTrainedTokenizerBase") -> set[int]:
@@ -86,7 +73,7 @@ class AnswerMeter:
 
     def __init__(self, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> None:
         self.tokenizer = tokenizer
-        self.end_ids = end_token_ids(model, tokenizer)
+        self.end_ids = set(end_tokens(model, tokenizer))
         self._control_ids = control_token_ids(tokenizer)
         # Control tokens of one or two characters would also match ordinary text.
         texts = [text for text in tokenizer.convert_ids_to_tokens(sorted(self._control_ids)) if len(text) > 2]

@@ -13,7 +13,8 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import normalize_gen_kwargs
 
 from loragrid.models.batch_sizes import CHOICE_LOGITS_PER_PASS
-from loragrid.models.chat_template import ChatTemplate, adapt_roles
+from loragrid.models.chat_templates.adapting import adapt_roles
+from loragrid.models.chat_templates.template import ChatTemplate
 from loragrid.scoring.generation import AnswerMeasures, AnswerMeter
 from loragrid.scoring.greedy_decoding import decodes_greedily, greedy_answers
 
@@ -102,10 +103,15 @@ class LmEvalModel(HFLM):
                 pad=self.tokenizer.pad_token_id,
             )
         else:
+            settings["eos_token_id"] = sorted(self._meter.end_ids)
             out = super()._model_generate(context, max_length, stops, **settings)
         self._stops = stops
         self._rows.extend(out[:, context.shape[1] :].tolist())
-        return out
+        # lm-eval leaves out special tokens when it decodes, and some tokenizers do not flag the end of a turn as one.
+        unflagged = self._meter.end_ids - set(self.tokenizer.all_special_ids)
+        ends = torch.isin(out, torch.tensor(sorted(unflagged), device=out.device, dtype=out.dtype))
+        ends[:, : context.shape[1]] = False
+        return out.masked_fill(ends, self.tokenizer.pad_token_id)
 
     def record_answer(self, prompt: str) -> None:
         """Measure the oldest unmeasured row as the answer to `prompt`."""

@@ -1,5 +1,6 @@
 """One lm-eval task run in process: aggregate metrics, values per item, measures of answers."""
 
+import functools
 import itertools
 import json
 import math
@@ -37,6 +38,7 @@ def run_task(lm: "LmEvalModel", task: StudyTask) -> TaskResult:
     # to any text.
     lm.add_bos_token = False if templated else None
     _prepare(tasks.values())
+    _compile_templates_once()
     results = evaluate(
         lm=lm,
         task_dict=task.loaded,
@@ -98,6 +100,18 @@ def _prepare(tasks: Iterable[Any]) -> None:
         if task.get_config("num_fewshot") is None:
             task.set_config(key="num_fewshot", value=0)
         task.set_fewshot_seed(seed=DEFAULT_OTHER_SEED)
+
+
+def _compile_templates_once() -> None:
+    """Keep the compiled Jinja templates of tasks.
+
+    lm-eval compiles a task's templates again for each item and field, which takes as long as a
+    small model's log-likelihoods.
+    """
+    from lm_eval.utils import env
+
+    if not hasattr(env.from_string, "cache_info"):
+        env.from_string = functools.cache(env.from_string)
 
 
 def _aggregates(task: StudyTask, results: dict[str, Any]) -> dict[str, dict[str, Any]]:

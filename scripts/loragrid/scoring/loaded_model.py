@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from loragrid.models.attached_adapters import attach_adapter, detach_adapter
-from loragrid.models.chat_template import ChatTemplate, inspect_template
+from loragrid.models.chat_templates.probes import inspect_template
+from loragrid.models.chat_templates.template import ChatTemplate
 from loragrid.models.loading import load_base, load_tokenizer, torch_device
 from loragrid.records.failures import model_must_fit
 from loragrid.scoring.lm_eval_tasks import StudyTask

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from loragrid.errors import UserError, one_line
 from loragrid.models.adapter_files import is_adapter
-from loragrid.models.chat_template import inspect_template
+from loragrid.models.chat_templates.probes import inspect_template
 from loragrid.models.loading import load_tokenizer
 from loragrid.models.model_files import prepared_entry
 from loragrid.study.study_file import Study

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from loragrid.data.rendering.tokenizing import NO_LOSS, count_loss_tokens, encode_chats, render_conversations
-from loragrid.models.chat_template import inspect_template
+from loragrid.data.rendering.conversations import render_conversations
+from loragrid.data.rendering.tokenizing import NO_LOSS, count_loss_tokens, encode_chats
+from loragrid.models.chat_templates.probes import inspect_template
 from tests.fixtures.chat_templates import (
     CHATML,
     END_OF_TURN,
@@ -21,9 +22,12 @@ from tests.fixtures.chat_templates import (
 
 
 def encode_one(template, conversation, *, limit=10_000, loss_on="assistant"):
-    return encode_chats(
-        template, render_conversations(template, [conversation]), max_length_tokens=limit, loss_on=loss_on
-    )[0]
+    chats = render_conversations(template, [conversation], loss_on=loss_on)[0].chats
+    return encode_chats(template, chats, max_length_tokens=limit, loss_on=loss_on)[0]
+
+
+def text_of(template, conversation):
+    return render_conversations(template, [conversation])[0].chats[0].text
 
 
 def loss_pieces(tokenizer, row):
@@ -48,7 +52,7 @@ def test_loss_is_on_the_replies_and_their_end_of_turn(text):
     assert loss_pieces(tokenizer, row) == [reply + END_OF_TURN[text] for reply in replies]
     assert tokenizer.decode(row.input_ids) == tokenizer.apply_chat_template(CHAT.messages, tokenize=False)
     assert not row.crosses_border
-    assert template.needs_generation_marks == (text is MARKED)
+    assert template.layout.keeps_earlier_turns == (text is not MARKED)
 
 
 @pytest.mark.parametrize("text", [LLAMA_LIKE, GEMMA_LIKE])
@@ -78,7 +82,7 @@ def test_templates_of_real_models(name, end, trims):
     template = inspect_template(make_tokenizer((folder / f"{name}.jinja").read_text(encoding="utf-8")), model=name)
     turns = [("system", "Be brief."), *((m["role"], m["content"]) for m in CHAT.messages), ("user", "How far?")]
     chat = talk(*turns, ("assistant", '{"name": "f"}'), ("tool", "42"), ("assistant", "42 km."))
-    found = render_conversations(template, [chat])[0]
+    found = render_conversations(template, [chat])[0].chats[0]
     replies = [message["content"] for message in chat.messages if message["role"] == "assistant"]
     assert [found.text[a:b] for a, b in found.replies] == [(r.strip() if trims else r) + end for r in replies]
     assert all(message["content"].strip() in found.text for message in chat.messages)
@@ -107,13 +111,10 @@ def test_truncation_removes_the_end_and_keeps_the_full_length():
 
 def test_tools_are_shown_if_the_template_supports_them():
     tools = [{"type": "function", "function": {"name": "find_run", "description": "d", "parameters": {}}}]
+    chat = talk(("user", "x"), ("assistant", "y"), tools=tools)
     with_tools = inspect_template(make_tokenizer(WITH_TOOLS), model="m")
-    rendered = render_conversations(with_tools, [talk(("user", "x"), ("assistant", "y"), tools=tools)])[0]
-    assert with_tools.supports_tools and "find_run" in rendered.text
-    without = inspect_template(make_tokenizer(LLAMA_LIKE), model="m")
-    assert (
-        "find_run" not in render_conversations(without, [talk(("user", "x"), ("assistant", "y"), tools=tools)])[0].text
-    )
+    assert with_tools.abilities.tools and "find_run" in text_of(with_tools, chat)
+    assert "find_run" not in text_of(inspect_template(make_tokenizer(LLAMA_LIKE), model="m"), chat)
 
 
 def test_a_refused_row_does_not_affect_the_others():
@@ -127,11 +128,6 @@ def test_a_refused_row_does_not_affect_the_others():
         "{{ bos_token }}{% if messages[0]['content'] == 'bad' %}{{ raise_exception('x') }}{% endif %}",
     )
     picky = inspect_template(make_tokenizer(broken), model="m")
-    assert [
-        r is None for r in render_conversations(picky, [good, talk(("user", "bad"), ("assistant", "y")), good])
-    ] == [
-        False,
-        True,
-        False,
-    ]
-    assert render_conversations(template, [odd])[0].text.count("late\n\nw") == 1
+    results = render_conversations(picky, [good, talk(("user", "bad"), ("assistant", "y")), good])
+    assert [result.reason for result in results] == [None, "refused by the chat template", None]
+    assert text_of(template, odd).count("late\n\nw") == 1

@@ -1,9 +1,4 @@
-"""Conversations as token ids and labels: rendered by the chat template, then tokenised.
-
-Each conversation is rendered once and tokenised once. A reply's place in the text is found by
-rendering the turns before it, with and without the reply. This works for any template that does not
-rewrite earlier turns when later ones are added.
-"""
+"""Rendered conversations as token ids and labels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,18 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from loragrid.data.formats.conversation import Conversation
-from loragrid.models.chat_template import Chat, ChatTemplate, adapt_roles, render_chats
+from loragrid.data.rendering.rendered import RenderedChat
+from loragrid.models.chat_templates.template import ChatTemplate
 
 NO_LOSS = -100  # the label that torch's cross entropy ignores
-
-
-@dataclass(frozen=True, slots=True)
-class RenderedChat:
-    """A conversation as text, and the character range of each reply with its end-of-turn token."""
-
-    text: str
-    replies: list[tuple[int, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,144 +25,28 @@ class EncodedChat:
     crosses_border: bool
 
 
-@dataclass(frozen=True, slots=True)
-class _Turn:
-    """A reply with the text before it and through it, both None if the template refuses them."""
-
-    prompt: str | None
-    through: str | None
-    content: str
-
-
-def render_conversations(
-    template: ChatTemplate,
-    conversations: Sequence[Conversation],
-) -> list[RenderedChat | None]:
-    """Each conversation as text with its replies located.
-
-    None for a conversation that the template refuses or whose replies cannot be located. Every
-    conversation must end with an assistant turn, as `to_conversation` ensures.
-    """
-    results: list[RenderedChat | None] = [None] * len(conversations)
-    others = []
-    for position, conversation in enumerate(conversations):
-        if template.needs_generation_marks or (template.supports_tools and conversation.tools):
-            results[position] = _render_group(template, [conversation], conversation.tools)[0]
-        else:
-            others.append(position)
-    # All others have no tools to show, so one call renders them: much faster than one call each.
-    group = _render_group(template, [conversations[i] for i in others], None)
-    for position, result in zip(others, group, strict=True):
-        results[position] = result
-    return results
-
-
-def _render_group(
-    template: ChatTemplate, conversations: list[Conversation], tools: list | None
-) -> list[RenderedChat | None]:
-    """Conversations that share their `tools`, rendered together."""
-    chats = [adapt_roles(template, conversation.messages) for conversation in conversations]
-    if not template.supports_tools:
-        tools = None
-    if template.needs_generation_marks:
-        return [_render_by_marks(template, chat, tools) for chat in chats]
-    located = [_locate_replies(turns) for turns in _render_turns(template, chats, tools)]
-    if template.has_generation_marks:
-        # If rendering prefixes failed, the template's own marks may still locate the replies.
-        for position, chat in enumerate(chats):
-            if located[position] is None:
-                located[position] = _render_by_marks(template, chat, tools)
-    return located
-
-
-def _render_turns(
-    template: ChatTemplate,
-    chats: list[Chat],
-    tools: list | None,
-) -> list[list[_Turn]]:
-    """The replies of each chat, in order."""
-    places = []
-    for number, chat in enumerate(chats):
-        places += [(number, i) for i, message in enumerate(chat) if message["role"] == "assistant"]
-    before = [chats[number][:i] for number, i in places]
-    through = [chats[number][: i + 1] for number, i in places]
-    prompts = render_chats(template, before, add_prompt=True, tools=tools)
-    texts = render_chats(template, through, add_prompt=False, tools=tools)
-    turns: list[list[_Turn]] = [[] for _ in chats]
-    for (number, i), prompt, text in zip(places, prompts, texts, strict=True):
-        turns[number].append(_Turn(prompt, text, chats[number][i]["content"]))
-    return turns
-
-
-def _locate_replies(turns: list[_Turn]) -> RenderedChat | None:
-    """The whole conversation, which is the text through its last reply, and its replies' ranges."""
-    whole = turns[-1].through
-    replies = []
-    for turn in turns:
-        if whole is None or turn.prompt is None or turn.through is None:
-            return None
-        # Anything else than growing text means that the template rewrote an earlier turn.
-        if not turn.through.startswith(turn.prompt) or not whole.startswith(turn.through):
-            return None
-        start = len(turn.prompt)
-        length = _reply_length(turn.through[start:], turn.content.strip())
-        replies.append((start, start + length))
-    return RenderedChat(whole, replies)
-
-
-def _reply_length(reply: str, content: str) -> int:
-    """Length of a reply with its end-of-turn token, without the line break after that token."""
-    at = reply.find(content)
-    tail = reply[at + len(content) :] if at >= 0 else reply
-    if tail.strip():
-        return len(reply.rstrip())
-    # No end-of-turn token: the line break itself ends the turn, and the model must learn it.
-    return len(reply)
-
-
-def _render_by_marks(template: ChatTemplate, chat: Chat, tools: list | None) -> RenderedChat | None:
-    import jinja2
-    from transformers.utils.chat_template_utils import render_jinja_template
-
-    try:
-        texts, marked_ranges = render_jinja_template(
-            conversations=[chat],
-            tools=tools,
-            chat_template=template.text,
-            return_assistant_tokens_mask=True,
-            **template.tokenizer.special_tokens_map,
-        )
-    except (jinja2.TemplateError, TypeError, ValueError, KeyError):
-        return None
-    return RenderedChat(texts[0], marked_ranges[0]) if marked_ranges[0] else None
-
-
 def encode_chats(
     template: ChatTemplate, chats: Sequence[RenderedChat], *, max_length_tokens: int, loss_on: str
 ) -> list[EncodedChat]:
     """Tokenise; a label is the token where it carries loss, else -100.
 
-    `loss_on`: "assistant" (the replies with their end-of-turn tokens) or "all" (every token but the
-    opening one). A token that crosses a reply's border counts as part of the reply. Longer
-    conversations lose their end.
+    `loss_on`: "all" (every token but the opening one and replies that are marked not to train on),
+    else the chats' replies with their end-of-turn tokens. A token that crosses a reply's border
+    counts as part of the reply. Longer conversations lose their end.
     """
-    if not chats:
-        return []
-    tokenizer = template.tokenizer
-    # The template writes the special tokens; the tokenizer would add a second opening token.
-    batch = tokenizer(
-        [chat.text for chat in chats],
-        add_special_tokens=False,
-        return_attention_mask=False,
-        verbose=False,
-    )
     encoded = []
-    for chat, ids, encoding in zip(chats, batch["input_ids"], batch.encodings, strict=True):
-        input_ids = np.array(ids, dtype=np.int32)
+    for chat, encoding in zip(chats, _encodings(template, chats), strict=True):
+        input_ids = np.array(encoding.ids, dtype=np.int32)
+        length = len(chat.text)
         if loss_on == "all":
-            labels, crosses = _labels_on_all(input_ids, tokenizer.bos_token_id), False
+            labels, crosses = _labels_on_all(input_ids, template.tokenizer.bos_token_id), False
+            for first, last, _ in _token_ranges(encoding, chat.untrained, length):
+                labels[first:last] = NO_LOSS
         else:
-            labels, crosses = _labels_on_replies(input_ids, encoding, chat)
+            labels, crosses = np.full_like(input_ids, NO_LOSS), False
+            for first, last, crosses_here in _token_ranges(encoding, chat.replies, length):
+                labels[first:last] = input_ids[first:last]
+                crosses |= crosses_here
         encoded.append(
             EncodedChat(
                 input_ids=input_ids[:max_length_tokens],
@@ -187,6 +58,19 @@ def encode_chats(
     return encoded
 
 
+def _encodings(template: ChatTemplate, chats: Sequence[RenderedChat]) -> list[Any]:
+    """The encoding of each chat, in which messages hold no control token."""
+    plain = [chat.text for chat in chats if chat.masked is None]
+    # The template writes the special tokens; the tokenizer would add a second opening token.
+    batch = iter(())
+    if plain:
+        options = {"add_special_tokens": False, "return_attention_mask": False, "verbose": False}
+        batch = iter(template.tokenizer(plain, **options).encodings)
+    return [
+        next(batch) if chat.masked is None else template.control.encode(chat.masked_text, chat.masked) for chat in chats
+    ]
+
+
 def _labels_on_all(input_ids: np.ndarray, opening_token: int | None) -> np.ndarray:
     labels = input_ids.copy()
     # Every text begins with it, so there is nothing to learn.
@@ -195,17 +79,8 @@ def _labels_on_all(input_ids: np.ndarray, opening_token: int | None) -> np.ndarr
     return labels
 
 
-def _labels_on_replies(
-    input_ids: np.ndarray,
-    encoding: Any,
-    chat: RenderedChat,
-) -> tuple[np.ndarray, bool]:
-    labels, crosses = np.full_like(input_ids, NO_LOSS), False
-    for start, end in chat.replies:
-        first, last, crosses_here = _token_range(encoding, start, end, len(chat.text))
-        labels[first:last] = input_ids[first:last]
-        crosses |= crosses_here
-    return labels, crosses
+def _token_ranges(encoding: Any, places: Sequence[tuple[int, int]], length: int) -> list[tuple[int, int, bool]]:
+    return [_token_range(encoding, start, end, length) for start, end in places]
 
 
 def _token_range(encoding: Any, start: int, end: int, text_length: int) -> tuple[int, int, bool]:

@@ -1,0 +1,163 @@
+"""Places of replies in rendered conversations.
+
+A template that only appends shows a reply's place by rendering the turns before it, with and without
+the reply. Others are tried with their own {% generation %} marks, then by rendering the conversation
+once more with marked contents (the system prompt may move to the last user turn, as in Mistral's),
+and last reply by reply, each as the template renders it at that time (thoughts may leave earlier
+replies, as in Qwen3's).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from loragrid.models.chat_templates.template import Chat, ChatTemplate, Layout, render, render_by_marks, shaped
+
+PREFIXES, MARKS, WHOLE, TURNS = "prefixes", "generation marks", "the whole conversation", "one row per reply"
+# Private-use characters that open and close a reply while its place is looked for.
+_OPEN, _CLOSE = "\ue000", "\ue001"
+
+Place = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A reply with the text before it and through it, both None if the template refuses them."""
+
+    prompt: str | None
+    through: str | None
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """Rendered texts with the character ranges of their replies, by the reply's number in the chat.
+
+    `how`: one of the four ways above; with `TURNS` each text ends with its only reply.
+    """
+
+    texts: list[str]
+    places: list[dict[int, Place]]
+    how: str
+
+
+def render_turns(template: ChatTemplate, chats: Sequence[Chat], tools: list | None) -> list[list[Turn]]:
+    """The replies of each chat, in order; the chats share their tools."""
+    found = []
+    for number, chat in enumerate(chats):
+        found += [(number, i) for i, message in enumerate(chat) if message["role"] == "assistant"]
+    shapes = [shaped(template.abilities, chat) for chat in chats]
+    before = [shapes[number][:i] for number, i in found]
+    through = [shapes[number][: i + 1] for number, i in found]
+    prompts = render(template, before, add_prompt=True, tools=tools)
+    texts = render(template, through, add_prompt=False, tools=tools)
+    turns: list[list[Turn]] = [[] for _ in chats]
+    for (number, i), prompt, text in zip(found, prompts, texts, strict=True):
+        turns[number].append(Turn(prompt, text, (chats[number][i]["content"] or "").strip()))
+    return turns
+
+
+def locate(template: ChatTemplate, chat: Chat, turns: list[Turn], tools: list | None) -> Located | None:
+    """The replies of one chat, None if they cannot be located."""
+    located = _by_prefixes(turns, template.layout)
+    if located is None and template.has_generation_marks:
+        # If rendering prefixes fails, the template's own marks may still locate the replies.
+        located = _by_marks(template, chat, tools, replies=len(turns))
+    if located is None:
+        located = _in_whole(template, chat, turns, tools)
+    return located or _by_turns(turns, template.layout)
+
+
+def _by_prefixes(turns: list[Turn], layout: Layout) -> Located | None:
+    whole, places = turns[-1].through, {}
+    if whole is None:
+        return None
+    for number, turn in enumerate(turns):
+        place = _place_at_its_turn(turn, layout, last=number == len(turns) - 1)
+        # Anything else than growing text means that the template rewrote an earlier turn.
+        if place is None or not whole.startswith(turn.through.removesuffix(layout.closing)):
+            return None
+        places[number] = place
+    return Located([whole], [places], PREFIXES)
+
+
+def _place_at_its_turn(turn: Turn, layout: Layout, *, last: bool) -> Place | None:
+    """The reply's place in the text that ends with it."""
+    if turn.prompt is None or turn.through is None:
+        return None
+    prompt = turn.prompt
+    if not turn.through.startswith(prompt) and layout.opened:
+        prompt = prompt.removesuffix(layout.opened)
+    if not turn.through.startswith(prompt):
+        return None
+    through = turn.through if last else turn.through.removesuffix(layout.closing)
+    return len(prompt), len(prompt) + _reply_length(through[len(prompt) :], turn.content)
+
+
+def _reply_length(reply: str, content: str) -> int:
+    """Length of a reply with its end-of-turn token, without the line break after that token."""
+    at = reply.find(content)
+    tail = reply[at + len(content) :] if at >= 0 else reply
+    if tail.strip():
+        return len(reply.rstrip())
+    # No end-of-turn token: the line break itself ends the turn, and the model must learn it.
+    return len(reply)
+
+
+def _by_marks(template: ChatTemplate, chat: Chat, tools: list | None, *, replies: int) -> Located | None:
+    rendered = render_by_marks(template, shaped(template.abilities, chat), tools)
+    # A range that holds no whole reply would be trained as another one.
+    if rendered is None or len(rendered[1]) != replies:
+        return None
+    return Located([rendered[0]], [dict(enumerate(rendered[1]))], MARKS)
+
+
+def _in_whole(template: ChatTemplate, chat: Chat, turns: list[Turn], tools: list | None) -> Located | None:
+    """The replies in the whole conversation, if they are rendered there as at their own turns."""
+    whole = turns[-1].through
+    if whole is None or _OPEN in whole or _CLOSE in whole or not all(turn.content for turn in turns):
+        return None
+    marked = [_marked(message) for message in chat]
+    text = render(template, [shaped(template.abilities, marked)], add_prompt=False, tools=tools)[0]
+    if text is None or text.replace(_OPEN, "").replace(_CLOSE, "") != whole:
+        return None
+    opens = [at for at, character in enumerate(text) if character == _OPEN]
+    closes = [at for at, character in enumerate(text) if character == _CLOSE]
+    if len(opens) != len(turns) or len(closes) != len(turns):
+        return None
+    places = {}
+    for number, turn in enumerate(turns):
+        # Before the n-th opening mark there are 2n marks, counted from 0.
+        contents = opens[number] - 2 * number, closes[number] - 2 * number - 1
+        place = _place_around(contents, turn, whole, template.layout, last=number == len(turns) - 1)
+        if place is None:
+            return None
+        places[number] = place
+    return Located([whole], [places], WHOLE)
+
+
+def _marked(message: dict) -> dict:
+    if message["role"] != "assistant":
+        return message
+    content = message["content"]
+    # Templates trim contents, so the marks are put inside the blanks.
+    return message | {"content": content.replace(content.strip(), _OPEN + content.strip() + _CLOSE, 1)}
+
+
+def _place_around(contents: Place, turn: Turn, whole: str, layout: Layout, *, last: bool) -> Place | None:
+    """The place of a reply of which the content's place is known, None if it looked otherwise at its turn."""
+    at_turn = _place_at_its_turn(turn, layout, last=last)
+    if at_turn is None:
+        return None
+    reply = turn.through[slice(*at_turn)]
+    lead, found, tail = reply.partition(turn.content)
+    start, end = contents[0] - len(lead), contents[1] + len(tail)
+    if not found or start < 0 or whole[start:end] != reply:
+        return None
+    return start, end
+
+
+def _by_turns(turns: list[Turn], layout: Layout) -> Located | None:
+    places = [_place_at_its_turn(turn, layout, last=True) for turn in turns]
+    if None in places:
+        return None
+    return Located([turn.through for turn in turns], [{n: place} for n, place in enumerate(places)], TURNS)
