@@ -111,6 +111,16 @@ def test_the_chat_template_is_applied_to_questions_only(task_folder, network, re
     assert "without the chat template" in results["toy_sentences"].notes[0]
 
 
+def test_each_template_of_a_task_is_compiled_once(results, task_folder):
+    from lm_eval.utils import apply_template, env
+
+    compiled = env.from_string.cache_info().misses
+    assert results and 0 < compiled < 30  # 30 items of each of the tasks, and several templates an item
+    # Another template is another text, and its items are its own.
+    assert [apply_template("{{a}}!", {"a": word}) for word in ("x", "y")] == ["x!", "y!"]
+    assert apply_template("{{a}}?", {"a": "x"}) == "x?" and env.from_string.cache_info().misses == compiled + 2
+
+
 def test_no_second_beginning_of_sequence(task_folder, toy_llama, network):
     """A tokenizer that adds <s> to any text, as Llama's does, must not add one to a template that has it."""
     from tokenizers.processors import TemplateProcessing
