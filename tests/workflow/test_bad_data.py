@@ -40,7 +40,7 @@ DATA = {
     "a broken line": (rows(VALID_LINES + "\n{half", "rows.jsonl"), ["rows.jsonl", "line 41"]),
     "no text": (binary(b"\xff\xfe\x00\x80" * 9, "rows.jsonl"), ["rows.jsonl"]),
     "a picture as Parquet": (binary(b"\x89PNG", "rows.parquet"), ["rows.parquet", "Parquet"]),
-    "a kind not read": (rows("a,b\n1,2\n", "rows.csv"), ["rows.csv", ".csv"]),
+    "a kind not read": (rows("<a/>", "rows.xml"), ["rows.xml", ".xml"]),
     "rows that are numbers": (rows([1, 2, 3]), ["rows.json"]),
     "an unknown form": (rows([{"question": "a", "answer": "b"}] * 9), ["rows.json", "question"]),
     "two forms": (rows([*VALID_ROWS[:9], {"instruction": "a", "input": "", "output": "b"}]), ["rows.json", "mixes"]),

@@ -3,41 +3,42 @@
 import json
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, TextIO
 
+from loragrid.data.reading.text_files import UNDECODED, undecoded
+
 CHUNK_CHARACTERS = 2**20
+FIX = "give one JSON array, or one object per line as .jsonl"
 JSON_SPACE = re.compile(r"[ \t\r\n]*")
 
 
 class NotJson(Exception):
     """A file that is not JSON; the message is the reason, `line` its place, None if unknown."""
 
-    def __init__(self, reason: str, *, line: int | None = None) -> None:
+    def __init__(self, reason: str, *, line: int | None = None, fix: str = FIX) -> None:
         super().__init__(reason)
-        self.line = line
+        self.line, self.fix = line, fix
 
 
-def json_values(path: Path) -> Iterator[Any]:
+def json_values(file: TextIO) -> Iterator[Any]:
     """The elements of the file's one array, or its values if the file holds one after the other.
 
-    Raises `NotJson` at the first mistake and OSError if the file cannot be read.
+    Raises `NotJson` at the first mistake and what `file` raises if it cannot be read.
     """
-    with open(path, encoding="utf-8-sig") as file:
-        reader = _JsonReader(file)
-        try:
-            if reader.peek() == "[":
-                yield from _array_elements(reader)
-            else:
-                while reader.peek():
-                    yield reader.read_value()
-        except json.JSONDecodeError as error:
-            # The error counts lines from the start of the window.
-            raise NotJson(error.msg, line=reader.line + error.lineno - 1) from None
-        except RecursionError:
-            raise NotJson("nested too deeply") from None
-        except ValueError as error:  # bytes that are not UTF-8
-            raise NotJson(str(error)) from None
+    reader = _JsonReader(file)
+    try:
+        if reader.peek() == "[":
+            yield from _array_elements(reader)
+        else:
+            while reader.peek():
+                yield reader.read_value()
+    except json.JSONDecodeError as error:
+        # The error counts lines from the start of the window.
+        raise NotJson(error.msg, line=reader.line + error.lineno - 1) from None
+    except RecursionError:
+        raise NotJson("nested too deeply") from None
+    except ValueError as error:  # a number of thousands of digits
+        raise NotJson(str(error)) from None
 
 
 def _array_elements(reader: "_JsonReader") -> Iterator[Any]:
@@ -103,5 +104,9 @@ class _JsonReader:
         """Drop the text before the current place and read `size` more characters."""
         self.line += self.text.count("\n", 0, self.at)
         more = self.file.read(size)
+        mistake = undecoded(more, "")
+        if mistake is not None:
+            rest = self.text[self.at :] + more[: more.index(UNDECODED)]
+            raise NotJson(mistake.problem, line=self.line + rest.count("\n"), fix=mistake.fix)
         self.ended = not more
         self.text, self.at = self.text[self.at :] + more, 0
