@@ -73,7 +73,7 @@ def load(tmp_path: Path):
             "tune.spaces.original.method",
             {"choices": ["lora", "pissa"]},
             "original.method: trials of a search share a base, which this method does not leave as it was (pissa). "
-            "Fix: use one of lora, rslora, lora_plus, dora, loftq, vera, ia3.",
+            "Fix: use one of lora, rslora, lora_plus, dora, loftq, vera, ia3, ",
         ),
         ("tune.spaces.original.method", {"choices": ["full"]}, "this method does not leave as it was (full)"),
         ("tune.spaces.original.method", {"choices": ["none"]}, "this method does not leave as it was (none)"),
