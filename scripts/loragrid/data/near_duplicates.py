@@ -16,6 +16,8 @@ from functools import lru_cache
 
 import numpy as np
 
+from loragrid.data.parallel_rows import batches, map_batches
+
 SHINGLE_CHARACTERS = 5
 BINS = 128
 # Of 8 bins each: a pair of similarity s shares a band with probability 1 − (1 − s⁸)¹⁶, which is
@@ -161,11 +163,10 @@ def jaccard(one: frozenset[str], other: frozenset[str]) -> float:
 
 def signatures(texts: Sequence[str]) -> np.ndarray:
     """MinHash signatures, uint32 of shape (texts, 128): equal bins estimate the similarity."""
-    batches = [texts[i : i + TEXTS_PER_BATCH] for i in range(0, len(texts), TEXTS_PER_BATCH)]
-    return np.concatenate([_batch_signatures(batch) for batch in batches])
+    return np.concatenate(list(map_batches(_batch_signatures, None, batches(texts, TEXTS_PER_BATCH))))
 
 
-def _batch_signatures(texts: Sequence[str]) -> np.ndarray:
+def _batch_signatures(_: None, texts: Sequence[str]) -> np.ndarray:
     padded = [text.ljust(SHINGLE_CHARACTERS) for text in texts]
     codes = np.frombuffer("".join(padded).encode("utf-32-le"), dtype=np.uint32).astype(np.uint64)
     lengths = np.array([len(text) for text in padded])

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from loragrid.data.reading.bad_rows import checked
+from loragrid.data.reading.bad_rows import BadRow, checked
 from loragrid.data.reading.files import Rows, file_reader, folder_readers
 from loragrid.data.reading.hub import hub_rows
 from loragrid.data.reading.json_files import JsonLine
@@ -42,6 +42,10 @@ class Source:
         """
         for number, raw in self.raw_rows():
             yield number, read_row(raw, self.bad_rows)
+
+    def readable_rows(self) -> Rows:
+        """The rows without those that are dropped because they cannot be read."""
+        return ((number, row) for number, row in self.rows() if not isinstance(row, BadRow))
 
 
 def read_row(raw: Any, bad_rows: str) -> Any:
