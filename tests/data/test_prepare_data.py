@@ -103,7 +103,7 @@ def test_every_reason_is_counted_with_its_rows(tmp_path, toy_llama):
         "row is not an object": 7,
         "no conversation in the row": {"conversations": []},
         "not text": {"conversations": [hi, {"from": "gpt", "value": 4}]},
-        "unknown role": {"conversations": [hi, {"from": "bystander", "value": "x"}]},
+        'unknown role "bystander"': {"conversations": [hi, {"from": "bystander", "value": "x"}]},
         "empty reply": {"conversations": [hi, {"from": "gpt", "value": ""}]},
         "missing reply": {"conversations": [hi, hi, hello]},
         "empty prompt": {"conversations": [{"from": "human", "value": ""}, hello]},

@@ -15,6 +15,7 @@ from loragrid.data.tokenised_rows import TokenisedRows
 
 CARD_SCHEMA = 2
 HISTOGRAM_BINS = 20
+SHOWN_FIELDS = 40  # of those that nothing reads
 # From this share on, rows that are too similar to held-out ones are worth a note on the page.
 MANY_LIKE_HELDOUT = 0.1
 
@@ -24,10 +25,12 @@ def set_facts(rows: RowSet, tokenised: TokenisedRows) -> dict[str, Any]:
 
     Every row read is in exactly one of the counts or in `rows_kept`.
     """
-    dropped, cut = ReasonCounts(), RowCount()
+    dropped, cut, notes, unused = ReasonCounts(), RowCount(), ReasonCounts(), Counter()
     for part in rows.parts:
         dropped.include(part.scan.dropped, offset=part.offset)
         cut.include(part.scan.cut, offset=part.offset)
+        notes.include(part.scan.notes, offset=part.offset)
+        unused.update(part.scan.unused)
     dropped.include(tokenised.dropped, offset=0)
     only = rows.parts[0].scan.source.description
     mix = ", ".join(f"{part.name} {part.share:.0%}" for part in rows.parts)
@@ -35,10 +38,12 @@ def set_facts(rows: RowSet, tokenised: TokenisedRows) -> dict[str, Any]:
         "set": rows.name,
         "source": only if len(rows.parts) == 1 else {"mix": mix},
         "sources": source_facts(rows),
-        "format": " and ".join(sorted({part.scan.row_format for part in rows.parts})),
+        "format": " and ".join(sorted({part.scan.row_format.name for part in rows.parts})),
         "rows_read": sum(part.scan.rows_read for part in rows.parts),
         "dropped": dropped.as_dict(),
         "cut_after_last_reply": cut.as_dict(),
+        "row_notes": notes.as_dict(),
+        "unused_fields": _most_frequent(unused),
         "filtered": rows.filtered.as_dict(),
         "duplicates_removed": rows.duplicates.as_dict(),
         "near_duplicates_removed": rows.near_duplicates.as_dict(),
@@ -47,6 +52,15 @@ def set_facts(rows: RowSet, tokenised: TokenisedRows) -> dict[str, Any]:
         "sampled_out": rows.sampled_out,
         "rows_kept": tokenised.conversations + rows.held_out.count,
     }
+
+
+def _most_frequent(unused: Counter[str]) -> dict[str, int]:
+    """Rows by the name of a field that nothing reads, the most frequent first; rare ones are counted together."""
+    by_count = sorted(unused.items(), key=lambda item: (-item[1], item[0]))
+    shown, others = dict(by_count[:SHOWN_FIELDS]), by_count[SHOWN_FIELDS:]
+    if others:
+        shown[f"{len(others)} other fields"] = sum(count for _, count in others)
+    return shown
 
 
 def source_facts(rows: RowSet) -> list[dict[str, Any]]:
@@ -62,7 +76,7 @@ def source_facts(rows: RowSet) -> list[dict[str, Any]]:
             "rows_read": part.scan.rows_read,
             "first_row": part.offset + 1,
             "last_row": part.offset + part.scan.last_row,
-            "format": part.scan.row_format,
+            "format": part.scan.row_format.name,
             "source": part.scan.source.description,
         }
         for part in rows.parts

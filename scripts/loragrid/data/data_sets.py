@@ -59,7 +59,7 @@ class DataSets:
         """The distinct rows of a set of one source that pass its filters."""
         if name not in self._filtered:
             entry = self.study.data[name]
-            scan = self.scans.scan(entry.source)
+            scan = self.scans.scan(entry)
             rows = RowSet(name, [Part(name, 1.0, scan, 0, scan.keys)])
             _clean(rows, entry.filters)
             if not rows.keys:

@@ -51,6 +51,19 @@ class ReasonCounts:
         for reason, rows in other.by_reason.items():
             self.by_reason.setdefault(reason, RowCount()).include(rows, offset=offset)
 
+    def merge_rare(self, prefix: str, *, keep: int, name: str) -> None:
+        """Count the reasons that begin with `prefix` under one, `name`, except the `keep` most frequent."""
+        found = [item for item in self.by_reason.items() if item[0].startswith(prefix)]
+        found.sort(key=lambda item: (-item[1].count, item[0]))
+        rare = found[keep:]
+        if not rare:
+            return
+        count = sum(rows.count for _, rows in rare)
+        first_rows = sorted(row for _, rows in rare for row in rows.first_rows)[:FIRST_ROWS]
+        for reason, _ in rare:
+            del self.by_reason[reason]
+        self.by_reason[name.format(len(rare))] = RowCount(count, first_rows)
+
     @property
     def total(self) -> int:
         """Rows left out for any reason."""

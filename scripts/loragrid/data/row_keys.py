@@ -5,7 +5,7 @@ import json
 import re
 from dataclasses import dataclass
 
-from loragrid.data.formats.conversation import Conversation
+from loragrid.data.formats.conversation import Conversation, reply_text, whole_text
 from loragrid.data.near_duplicates import hash_text
 
 # ASSUME: an answer under 20 characters (a label, a number, "yes") links rows only while that leaves
@@ -19,8 +19,8 @@ class RowKeys:
     """Keys by which a row is compared with others.
 
     `digest` identifies the whole conversation; `answers` and `short_answers` are hashes of the
-    normalised replies; `prompt` is the normalised text of all user turns. `characters` and `turns`
-    count all messages.
+    normalised replies; `prompt` is the normalised text of all user turns, of plain text the whole.
+    `characters` and `turns` count all messages.
     """
 
     row: int
@@ -41,16 +41,18 @@ def row_keys(row: int, conversation: Conversation) -> RowKeys:
         if message["role"] == "user":
             prompts.append(message["content"])
         elif message["role"] == "assistant":
-            text = normalise(message["content"])
+            text = normalise(reply_text(message))
             kind = short_answers if len(text) < SHORT_ANSWER_CHARACTERS else answers
             kind.add(hash_text(text))
+    if not prompts:  # plain text: its only message is what other texts may be near to
+        prompts = [message["content"] for message in conversation.messages]
     return RowKeys(
         row=row,
         digest=hashlib.blake2b(whole.encode(), digest_size=16).digest(),
         answers=tuple(sorted(answers)),
         short_answers=tuple(sorted(short_answers)),
         prompt=normalise(" ".join(prompts)),
-        characters=sum(len(message["content"]) for message in conversation.messages),
+        characters=sum(len(whole_text(message)) for message in conversation.messages),
         turns=len(conversation.messages),
     )
 

@@ -43,6 +43,8 @@ def data_identity(data: Mapping[str, Any], name: str, *, limited: bool = True) -
     source = entry["source"]
     if "path" in source:
         source = {"sha256": file_content(source["path"])}
+    # Keys that were added later count only where they are set, so that older studies keep their ids.
+    identity |= {key: entry[key] for key in ("columns", "roles") if entry.get(key)}
     return identity | {"source": source}
 
 

@@ -41,11 +41,16 @@ class Filters(Section):
 
 @dataclass(frozen=True, kw_only=True)
 class DataSet(Section):
-    """A set of rows: one `source`, or a `mix` of other sets with their weights; the other is None."""
+    """A set of rows: one `source`, or a `mix` of other sets with their weights; the other is None.
+
+    `columns`: use → column, and `roles`: speaker → role; None for a mix.
+    """
 
     rows: int | None
     filters: Filters
     source: DataSource | None = None
+    columns: Mapping[str, str] | None = None
+    roles: Mapping[str, str] | None = None
     mix: Mapping[str, float] | None = None
 
     @classmethod

@@ -6,7 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from loragrid.data.formats.conversation import whole_text
 from loragrid.data.formats.conversation_formats import to_conversation
+from loragrid.data.formats.detection import with_format
 from loragrid.data.reading.sources import Source, open_source
 from loragrid.errors import UserError, first_line
 from loragrid.study.sections import DataSource
@@ -24,11 +26,15 @@ def training_texts(study: Study, folder: Path, card: dict[str, Any]) -> Iterator
     for part in card["sources"]:
         before = part["first_row"] - 1
         with tempfile.TemporaryDirectory() as temporary:
-            source = _open_again(study.data[part["set"]].source, part["source"], Path(temporary))
-            for number, row in source.rows():
+            entry = study.data[part["set"]]
+            source = _open_again(entry.source, part["source"], Path(temporary))
+            row_format, rows = with_format(
+                source.rows(), entry.columns or {}, entry.roles or {}, source_name=source.name
+            )
+            for number, row in rows:
                 if before + number in numbers:
-                    messages = to_conversation(row, part["format"]).messages
-                    yield before + number, "\n".join(message["content"] for message in messages)
+                    messages = to_conversation(row, row_format).messages
+                    yield before + number, "\n".join(whole_text(message) for message in messages)
 
 
 def _row_numbers(parquet: Path) -> set[int]:

@@ -1,5 +1,6 @@
 """A conversation in the roles of chat templates, whatever form its source has."""
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,3 +26,24 @@ class Conversation:
     untrained: frozenset[int] = frozenset()
     unused: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+
+
+def tool_calls_text(message: Message) -> str:
+    """The tool calls of a reply as JSON, one per line: their form where a template has none."""
+    functions = [call["function"] for call in message.get("tool_calls", ())]
+    return "\n".join(json.dumps(function, ensure_ascii=False) for function in functions)
+
+
+def reply_text(message: Message) -> str:
+    """What a message says and calls, without its thoughts."""
+    if "tool_calls" not in message:
+        return message["content"]
+    return "\n".join(text for text in (message["content"], tool_calls_text(message)) if text)
+
+
+def whole_text(message: Message) -> str:
+    """All text of a message: its thoughts, what it says, and what it calls."""
+    text = reply_text(message)
+    if "reasoning_content" in message:
+        text = message["reasoning_content"] + "\n" + text
+    return text

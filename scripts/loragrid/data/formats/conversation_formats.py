@@ -1,210 +1,150 @@
-"""Formats of conversation rows, and the reasons that make a row unusable.
+"""Rows of a source as conversations, in every format that public data have.
 
-sharegpt   {"conversations": [{"from": "human", "value": "…"}, {"from": "gpt", "value": "…"}], "tools": "[…]"}
-messages   {"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]}
-alpaca     {"instruction": "…", "input": "…", "output": "…"}
+sharegpt           {"conversations": [{"from": "human", "value": "…"}, {"from": "gpt", "value": "…"}], "tools": "[…]"}
+messages           {"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]}
+speaker/text turns and other keys of turns, under any name of the list
+keyed              {"dialog": [{"user": "…"}, {"assistant": "…"}]}
+pairs              {"conversation": [["…", "…"], ["…", "…"]]}
+alpaca             {"instruction": "…", "input": "…", "output": "…"}
+prompt/completion  and other names of a prompt and its reply: text, or lists of messages
+preference         {"prompt": "…", "chosen": "…", "rejected": "…"}
+text               {"text": "…"}
+
+A reader takes what it uses out of a row's fields, so whatever is left over is known not to be used.
 """
 
 import itertools
-import json
-from collections import Counter
 from typing import Any
 
-from loragrid.data.formats.conversation import Conversation
-from loragrid.errors import UserError
+from loragrid.data.formats.conversation import Conversation, Message
+from loragrid.data.formats.detection import detect_format, row_format
+from loragrid.data.formats.exchanges import (
+    PLAIN_TEXT,
+    read_exchange,
+    read_listed_turns,
+    read_preference,
+    read_text,
+)
+from loragrid.data.formats.marks import take_bad_label, take_mark
+from loragrid.data.formats.reasons import (
+    ALL_UNTRAINED,
+    BAD_EXAMPLE,
+    BAD_START,
+    EMPTY_PROMPT,
+    EMPTY_REPLY,
+    MISSING_REPLY,
+    NO_ASSISTANT,
+    NO_CONVERSATION,
+    NO_ROLE,
+    NOT_AN_OBJECT,
+    NOT_TEXT,
+    UnusableRow,
+    other_form,
+)
+from loragrid.data.formats.row_format import SYSTEMS, TOOLS, Fields, RowFormat, take_first
+from loragrid.data.formats.texts import checked_text
+from loragrid.data.formats.tool_calls import read_tools
+from loragrid.data.formats.turns import Draft
 
-ROLES = {
-    "system": "system",
-    "developer": "system",
-    "human": "user",
-    "user": "user",
-    "gpt": "assistant",
-    "assistant": "assistant",
-    "model": "assistant",
-    # ASSUME (tools): the model writes its tool calls, so a call is trained on like any other reply.
-    "function_call": "assistant",
-    "observation": "tool",
-    "tool": "tool",
-    "function": "tool",
-}
-TURN_LIST_KEYS = ("conversations", "messages")
-TURN_KEYS = {"sharegpt": ("from", "value"), "messages": ("role", "content")}
-SHOWN_KEYS = 12
+__all__ = ["UnusableRow", "detect_format", "to_conversation"]
 
-# The reasons are keys of the data card.
-NOT_AN_OBJECT = "row is not an object"
-NO_CONVERSATION = "no conversation in the row"
-NOT_TEXT = "not text"
-UNKNOWN_ROLE = "unknown role"
-EMPTY_REPLY = "empty reply"
-MISSING_REPLY = "missing reply"
-EMPTY_PROMPT = "empty prompt"
-NO_ASSISTANT = "no assistant turn"
-BAD_START = "does not start with a user turn"
-BAD_TOOLS = "tools cannot be read"
-
-
-class UnusableRow(Exception):
-    """A row that cannot be trained on; the message is one of the reasons above."""
-
-
-def detect_format(rows: list[Any], *, source_name: str) -> str:
-    """The format of a source, detected from its first `rows`.
-
-    Raises `UserError` if the rows are in no known format or in more than one.
-    """
-    objects = [row for row in rows if isinstance(row, dict)]
-    formats = Counter(_row_format(row) for row in objects)
-    del formats[None]
-    if len(formats) == 1:
-        return next(iter(formats))
-    if not objects:
-        raise UserError(
-            f"data {source_name}: none of its first {len(rows)} rows is an object. Fix: give conversations."
-        )
-    keys = sorted({str(key) for row in objects for key in row})[:SHOWN_KEYS]
-    seen = f"keys seen: {', '.join(keys) or 'none'}"
-    if formats:
-        found = " and ".join(sorted(formats))
-        raise UserError(
-            f"data {source_name}: the source mixes the formats {found} ({seen}). Fix: give each format its own file."
-        )
-    raise UserError(
-        f"data {source_name}: the format is unknown ({seen}). "
-        "Fix: give conversations with from/value, messages with role/content, or instruction/input/output."
-    )
+SYSTEM_TURN_WINS = "system_turn_wins"  # the note on a system column beside a system turn
+# Reasons that a row of another form may have in this one.
+MAY_BE_ANOTHER_FORM = {NO_CONVERSATION, NO_ROLE, NOT_TEXT, EMPTY_PROMPT, EMPTY_REPLY}
 
 
-def _row_format(row: dict[str, Any]) -> str | None:
-    # The keys of a turn decide, not the name of the list: both pairs occur under both names.
-    for list_key in TURN_LIST_KEYS:
-        turns = row.get(list_key)
-        for turn in turns if isinstance(turns, list) else ():
-            for name, (role_key, _) in TURN_KEYS.items():
-                if isinstance(turn, dict) and role_key in turn:
-                    return name
-    return "alpaca" if "instruction" in row and "output" in row else None
-
-
-def to_conversation(row: Any, row_format: str) -> Conversation:
+def to_conversation(row: Any, row_format: RowFormat) -> Conversation:
     """One row of a source as a conversation. Raises `UnusableRow` if it cannot be trained on."""
     if not isinstance(row, dict):
         raise UnusableRow(NOT_AN_OBJECT)
-    if row_format == "alpaca":
-        messages = _alpaca_messages(row)
+    fields, others = row_format.fields(row)
+    draft = Draft(row_format.roles)
+    draft.unused.update(others)
+    try:
+        _read(fields, row_format, draft)
+    except UnusableRow as reason:
+        raise _reason(row, row_format, reason) from None
+    _add_system(fields, draft)
+    tools = read_tools(take_first(fields, TOOLS))
+    if fields:
+        _apply_row_marks(fields, draft)
+        draft.unused.update(row_format.columns_left(row, fields))
+    return _finish(draft, tools)
+
+
+def _read(fields: Fields, row_format: RowFormat, draft: Draft) -> None:
+    if row_format.kind == "turns":
+        read_listed_turns(fields, row_format, draft)
+    elif row_format.kind == "exchange":
+        read_exchange(fields, row_format, draft)
+    elif row_format.kind == "preference":
+        read_preference(fields, draft)
     else:
-        messages = _turn_messages(row, *TURN_KEYS[row_format])
-    replies = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
+        read_text(fields, draft)
+
+
+def _reason(row: dict[str, Any], expected: RowFormat, reason: UnusableRow) -> UnusableRow:
+    """The reason of a row that could not be read: another form, or the reason that was found."""
+    if str(reason) in MAY_BE_ANOTHER_FORM:
+        found = row_format(row, expected)
+        if found is not None and found.name != expected.name:
+            return UnusableRow(other_form(found.name))
+    return reason
+
+
+def _add_system(fields: Fields, draft: Draft) -> None:
+    """Put a system prompt from a column of its own before the first turn."""
+    name = next((name for name in SYSTEMS if isinstance(fields.get(name), str) and fields[name].strip()), None)
+    if name is None or PLAIN_TEXT in draft.notes:
+        return
+    text = checked_text(fields[name], EMPTY_PROMPT)
+    turns = [message["content"] for message in draft.messages if message["role"] == "system"]
+    # ASSUME (system): a system turn of the conversation wins over a column, as in LLaMA-Factory.
+    if turns and text not in turns:
+        draft.notes.add(SYSTEM_TURN_WINS)
+        return
+    del fields[name]
+    if not turns:
+        draft.messages.insert(0, {"role": "system", "content": text})
+        draft.untrained = {position + 1 for position in draft.untrained}
+
+
+def _apply_row_marks(fields: Fields, draft: Draft) -> None:
+    if take_bad_label(fields):
+        raise UnusableRow(BAD_EXAMPLE)
+    if take_mark(fields, draft.notes) is False:
+        draft.untrained |= set(_replies(draft.messages))
+
+
+def _finish(draft: Draft, tools: list[dict[str, Any]] | None) -> Conversation:
+    replies = _replies(draft.messages)
     if not replies:
         raise UnusableRow(NO_ASSISTANT)
     # ASSUME: turns after the last reply have no answer to learn from; only they are removed.
-    kept = messages[: replies[-1] + 1]
-    _check_turn_order(kept)
+    kept = draft.messages[: replies[-1] + 1]
+    if PLAIN_TEXT not in draft.notes:
+        _check_turn_order(kept)
+    if draft.untrained.issuperset(replies):
+        raise UnusableRow(ALL_UNTRAINED)
     return Conversation(
         messages=kept,
-        tools=_read_tools(row.get("tools")),
-        cut_after_last_reply=len(kept) < len(messages),
+        tools=tools,
+        cut_after_last_reply=len(kept) < len(draft.messages),
+        untrained=frozenset(draft.untrained),
+        unused=tuple(sorted(draft.unused)),
+        notes=tuple(sorted(draft.notes)),
     )
 
 
-def _alpaca_messages(row: dict[str, Any]) -> list[dict[str, str]]:
-    # ASSUME (alpaca): instruction and input form one user turn with an empty line between them. Alpaca's own
-    # frame ("Below is an instruction …") is left out, since the chat template frames the turn.
-    instruction = _checked_text(row.get("instruction"), EMPTY_PROMPT, optional=True)
-    extra_input = _checked_text(row.get("input"), EMPTY_PROMPT, optional=True)
-    messages = [_message("system", row["system"])] if row.get("system") else []
-    for exchange in row.get("history") or []:
-        if not isinstance(exchange, list) or len(exchange) != 2:
-            raise UnusableRow(NOT_TEXT)
-        messages += [_message("user", exchange[0]), _message("assistant", exchange[1])]
-    user = "\n\n".join(part for part in (instruction, extra_input) if part.strip())
-    return [*messages, _message("user", user), _message("assistant", row.get("output"))]
+def _replies(messages: list[Message]) -> list[int]:
+    return [position for position, message in enumerate(messages) if message["role"] == "assistant"]
 
 
-def _turn_messages(row: dict[str, Any], role_key: str, text_key: str) -> list[dict[str, str]]:
-    turn_lists = [row[key] for key in TURN_LIST_KEYS if isinstance(row.get(key), list)]
-    if not turn_lists or not turn_lists[0]:
-        raise UnusableRow(NO_CONVERSATION)
-    messages = []
-    for turn in turn_lists[0]:
-        if not isinstance(turn, dict):
-            raise UnusableRow(NOT_TEXT)
-        source_role = turn.get(role_key)
-        if not isinstance(source_role, str) or source_role.strip().lower() not in ROLES:
-            raise UnusableRow(UNKNOWN_ROLE)
-        role = ROLES[source_role.strip().lower()]
-        content = turn.get(text_key)
-        if role == "assistant" and not content and turn.get("tool_calls"):
-            content = _tool_calls_text(turn["tool_calls"])
-        if role == "system" and (content is None or content == ""):
-            continue  # many data sets give every row a system turn, empty or not
-        messages.append(_message(role, content))
-    return messages
-
-
-def _message(role: str, content: Any) -> dict[str, str]:
-    if isinstance(content, list):
-        content = _join_text_parts(content)
-    reason_if_empty = EMPTY_REPLY if role == "assistant" else EMPTY_PROMPT
-    # A tool may return nothing, and the model's next reply still follows from the call.
-    text = _checked_text(content, reason_if_empty, optional=role == "tool")
-    return {"role": role, "content": text}
-
-
-def _checked_text(value: Any, reason_if_empty: str, *, optional: bool = False) -> str:
-    if value is None or (isinstance(value, str) and not value.strip()):
-        if optional:
-            return value or ""
-        raise UnusableRow(reason_if_empty)
-    if not isinstance(value, str):
-        raise UnusableRow(NOT_TEXT)
-    try:
-        value.encode()
-    except UnicodeEncodeError:  # a lone surrogate: valid in JSON, but no tokenizer can read it
-        raise UnusableRow(NOT_TEXT) from None
-    return value
-
-
-def _join_text_parts(parts: list[Any]) -> str:
-    """The text of [{"type": "text", "text": "…"}, …]; images and sound are unusable."""
-    texts = [part.get("text") if isinstance(part, dict) else part for part in parts]
-    if not all(isinstance(text, str) for text in texts):
-        raise UnusableRow(NOT_TEXT)
-    return "".join(texts)
-
-
-def _tool_calls_text(calls: Any) -> str:
-    # ASSUME (tools): a reply that only calls tools is trained on as the JSON of its calls, one per line.
-    if not isinstance(calls, list):
-        raise UnusableRow(NOT_TEXT)
-    functions = [call.get("function", call) if isinstance(call, dict) else call for call in calls]
-    return "\n".join(json.dumps(function, ensure_ascii=False) for function in functions)
-
-
-def _check_turn_order(messages: list[dict[str, str]]) -> None:
+def _check_turn_order(messages: list[Message]) -> None:
     roles = [message["role"] for message in messages if message["role"] != "system"]
     if roles[0] != "user":
         raise UnusableRow(BAD_START)
     # Two user turns in a row mean that the source lost a reply; two replies in a row are legitimate
     # (a tool call and the sentence after it).
-    if ("user", "user") in itertools.pairwise(roles):
+    if any(one == other == "user" for one, other in itertools.pairwise(roles)):
         raise UnusableRow(MISSING_REPLY)
-
-
-def _read_tools(tools: Any) -> list[dict[str, Any]] | None:
-    """The `tools` column, JSON text or a list, as schemas {"type": "function", "function": …}."""
-    if isinstance(tools, str):
-        try:
-            tools = json.loads(tools) if tools.strip() else None
-        except (ValueError, RecursionError):
-            raise UnusableRow(BAD_TOOLS) from None
-    if not tools:
-        return None
-    if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
-        raise UnusableRow(BAD_TOOLS)
-    # Finds the lone surrogates in a schema, which the template would write into the text.
-    _checked_text(json.dumps(tools, ensure_ascii=False, default=str), BAD_TOOLS)
-    wrapped = []
-    for tool in tools:
-        wrapped.append(tool if "function" in tool else {"type": "function", "function": tool})
-    return wrapped

@@ -1,0 +1,179 @@
+"""The format of a source, detected from its first rows.
+
+Of a row that fits several formats the first of these is read, and its other columns are counted as not
+used: 1. the columns that the study names, 2. `chosen` beside `rejected`, 3. a list of turns, 4. a prompt
+with a reply, 5. `text`.
+"""
+
+import difflib
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from loragrid.data.formats.roles import known_roles
+from loragrid.data.formats.row_format import (
+    MESSAGES,
+    PROMPTS,
+    REPLIES,
+    Fields,
+    RowFormat,
+)
+from loragrid.data.formats.texts import as_list
+from loragrid.data.formats.turns import turn_shape
+from loragrid.errors import UserError
+
+FORMAT_ROWS = 100  # rows from which the format is detected
+SHOWN_KEYS = 12
+TURN_FORMATS = {("spoken", "from", "value"): "sharegpt", ("spoken", "role", "content"): "messages"}
+
+
+def detect_format(
+    rows: list[Any],
+    *,
+    source_name: str,
+    columns: Mapping[str, str] | None = None,
+    roles: Mapping[str, str] | None = None,
+) -> RowFormat:
+    """The format of a source, detected from its first `rows`.
+
+    `columns` and `roles` are those of the study: use → column, and speaker → role. Raises `UserError`
+    if the rows are in no known format or in more than one.
+    """
+    columns = columns or {}
+    uses = {column: use for use, column in columns.items()}
+    given = RowFormat("", "", columns=uses, roles=known_roles(roles or {}))
+    objects = [row for row in rows if isinstance(row, dict)]
+    found: dict[str, RowFormat] = {}
+    for row in objects:
+        fitting = row_format(row, given)
+        if fitting is not None:
+            found.setdefault(fitting.name, fitting)
+    _join_optional_instructions(found)
+    if len(found) == 1:
+        return next(iter(found.values()))
+    if not objects:
+        raise UserError(
+            f"data {source_name}: none of its first {len(rows)} rows is an object. Fix: give conversations."
+        )
+    keys = sorted({str(key) for row in objects for key in row})[:SHOWN_KEYS]
+    seen = f"keys seen: {', '.join(keys) or 'none'}"
+    if found:
+        raise UserError(
+            f"data {source_name}: the source mixes the formats {' and '.join(sorted(found))} ({seen}). "
+            "Fix: give each format its own file."
+        )
+    check = ColumnCheck(columns)
+    for row in objects:
+        check.see(row)
+    check.finish(source_name=source_name)
+    raise UserError(
+        f"data {source_name}: the format is unknown ({seen}). "
+        "Fix: name the columns, such as columns: {prompt: …, reply: …} of the data set."
+    )
+
+
+def with_format(
+    rows: Iterator[tuple[int, Any]], columns: Mapping[str, str], roles: Mapping[str, str], *, source_name: str
+) -> tuple[RowFormat, Iterator[tuple[int, Any]]]:
+    """The format of numbered rows, and all of these rows again. Raises `UserError` as `detect_format` does."""
+    first = list(itertools.islice(rows, FORMAT_ROWS))
+    if not first:
+        raise UserError(f"data {source_name}: the source holds no row. Fix: give conversations.")
+    found = detect_format([row for _, row in first], source_name=source_name, columns=columns, roles=roles)
+    return found, itertools.chain(first, rows)
+
+
+def row_format(row: Mapping[str, Any], given: RowFormat) -> RowFormat | None:
+    """The format of one row; `given` holds the study's columns and roles."""
+    fields, _ = given.fields(row)
+    named = {use for column, use in given.columns.items() if column in row}
+    if "messages" in named:
+        return _turns(fields, given)
+    if named & {"prompt", "reply"}:
+        return _exchange(row, fields, given)
+    if "text" in named:
+        return _with(given, "text", "text")
+    present = {given.field_name(column) for column in row}
+    if "rejected" in present and isinstance(fields.get("chosen"), str | list | dict):
+        return _with(given, "preference", "preference")
+    found = _turns(fields, given) or _exchange(row, fields, given)
+    if found is None and isinstance(fields.get("text"), str):
+        return _with(given, "text", "text")
+    return found
+
+
+def _turns(fields: Fields, given: RowFormat) -> RowFormat | None:
+    for name in MESSAGES:
+        shape = turn_shape(as_list(fields.get(name)), given.roles)
+        if shape is not None:
+            # The keys of a turn decide, not the name of the list: all occur under all names.
+            usual = f"{'/'.join(shape[1:])} turns" if shape[0] == "spoken" else shape[0]
+            return _with(given, TURN_FORMATS.get(shape, usual), "turns", shape)
+    return None
+
+
+def _exchange(row: Mapping[str, Any], fields: Fields, given: RowFormat) -> RowFormat | None:
+    """The format of a row with a reply and a prompt, of which the prompt may be null in a row."""
+    reply = next((name for name in REPLIES if name in fields), None)
+    # A speaker's name is a prompt beside a speaker's name only: elsewhere it may say who wrote the row.
+    prompts = [name for name in PROMPTS if name not in ("user", "human") or reply == "assistant"]
+    prompt = next((name for name in prompts if name in fields and name != "input"), None)
+    if prompt is None and "input" in fields:
+        # An instruction that is null beside an input: Alpaca, not a source of inputs and outputs.
+        present = {given.field_name(column) for column in row}
+        prompt = next(name for name in prompts if name in present)
+    if prompt is None or reply is None:
+        return None
+    columns = {given.field_name(column): column for column in row}
+    name = f"{columns[prompt]}/{columns[reply]}".lower()
+    return _with(given, "alpaca" if name == "instruction/output" else name, "exchange", (prompt, reply))
+
+
+def _with(given: RowFormat, name: str, kind: str, keys: tuple[str, ...] = ()) -> RowFormat:
+    return RowFormat(name, kind, keys, given.columns, given.roles)
+
+
+def _join_optional_instructions(found: dict[str, RowFormat]) -> None:
+    """Remove the format of rows without an instruction if others have one: an input alone may be a prompt."""
+    with_instruction = {each.keys[1] for each in found.values() if each.keys[:1] == ("instruction",)}
+    for name, each in list(found.items()):
+        if each.keys[:1] == ("input",) and each.keys[1] in with_instruction:
+            del found[name]
+
+
+class ColumnCheck:
+    """Checks that every column that a study names occurs in its source."""
+
+    def __init__(self, columns: Mapping[str, str]) -> None:
+        """`columns`: use → column."""
+        self.missing = {column: use for use, column in columns.items()}
+        self.seen: set[str] = set()
+
+    def see(self, row: Any) -> None:
+        """Note the columns of a row."""
+        if isinstance(row, dict):
+            self.seen.update(map(str, row))
+            for column in list(self.missing):
+                if column in row:
+                    del self.missing[column]
+
+    def finish(self, *, source_name: str) -> None:
+        """Raise `UserError` about a column that no row has."""
+        if not self.missing:
+            return
+        column, use = next(iter(self.missing.items()))
+        names = sorted(self.seen)
+        close = difflib.get_close_matches(column, names, n=1, cutoff=0.5)
+        shown = ", ".join(names[:SHOWN_KEYS]) or "none"
+        fix = f"write {close[0]}" if close else "name one of its columns"
+        raise UserError(
+            f"data {source_name}, columns.{use}: no row has this column ({column}); columns seen: {shown}. Fix: {fix}."
+        )
+
+
+def checked_columns(rows: Iterable[tuple[int, Any]], check: ColumnCheck) -> Iterator[tuple[int, Any]]:
+    """The numbered rows as they are, each seen by `check` until it misses nothing."""
+    for number, row in rows:
+        if check.missing:
+            check.see(row)
+        yield number, row

@@ -1,0 +1,54 @@
+"""Marks by which data say that a reply, or a whole row, is not to be trained on."""
+
+from typing import Any
+
+# OpenAI and Mistral write `weight`, axolotl `train`, `training` and `masked`, others `loss` and `loss_weight`.
+TRAINED_IF_TRUE = ("weight", "loss_weight", "train", "training", "loss")
+TRAINED_IF_FALSE = ("masked",)
+MARKS = frozenset((*TRAINED_IF_TRUE, *TRAINED_IF_FALSE))
+LABELS = frozenset(("label", "kto_tag"))
+SWITCHES = {"0": False, "false": False, "no": False, "1": True, "true": True, "yes": True}
+PART_WEIGHT = "part_weight"  # the note on a weight that is neither 0 nor 1
+
+
+def take_mark(fields: dict[str, Any], notes: set[str]) -> bool | None:
+    """Whether the marks in `fields`, which are taken out, say to train; None if there is no mark.
+
+    A field that is no mark, such as a text under `train`, stays in `fields`. One mark not to train is
+    enough.
+    """
+    found = None
+    for key in MARKS & fields.keys():
+        value = _switch(fields[key])
+        if value is None:
+            continue
+        if value not in (0, 1):
+            # ASSUME: a loss has no weights within a batch here, so such a reply is trained on like any other.
+            notes.add(PART_WEIGHT)
+        del fields[key]
+        trained = bool(value) != (key in TRAINED_IF_FALSE)
+        found = trained if found is None else found and trained
+    return found
+
+
+def take_bad_label(fields: dict[str, Any]) -> bool:
+    """Whether a label, which is taken out, says that the reply is a bad one, as in TRL's unpaired preferences."""
+    bad = False
+    for key in LABELS & fields.keys():
+        # A label that is no truth value is a class of the text.
+        if isinstance(fields[key], bool):
+            bad |= not fields.pop(key)
+    return bad
+
+
+def _switch(value: Any) -> float | None:
+    """A mark's value as a number; None if it is none."""
+    if isinstance(value, str):
+        text = value.strip().lower()
+        if text in SWITCHES:
+            return float(SWITCHES[text])
+        try:
+            return float(text)
+        except ValueError:
+            return None
+    return float(value) if isinstance(value, bool | int | float) else None

@@ -1,0 +1,72 @@
+"""The format of a source's rows, and the fields of a row by the names that the formats know."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from loragrid.data.formats.roles import known_roles
+from loragrid.data.formats.texts import is_empty, without_nulls
+
+# Fields by their use, the first that a row has is read. A name with a blank is a column that the study names.
+GIVEN = "the study's "
+USES = ("prompt", "reply", "system", "history", "tools", "text", "messages")
+MESSAGES = (f"{GIVEN}messages", "conversations", "messages", "conversation", "dialog", "dialogue", "turns", "chat")
+PROMPTS = (f"{GIVEN}prompt", "instruction", "prompt", "question", "query", "problem", "user", "human", "input")
+REPLIES = (f"{GIVEN}reply", *"output completion response solution answer reply assistant chosen".split())
+SYSTEMS = (f"{GIVEN}system", "system", "system_prompt")
+HISTORIES = (f"{GIVEN}history", "history")
+TOOLS = (f"{GIVEN}tools", "tools", "functions")
+TEXTS = (f"{GIVEN}text", "text")
+
+Fields = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class RowFormat:
+    """How the rows of a source are read; `name` is for the data card.
+
+    `kind`: "turns" (a list of turns), "exchange" (a prompt and a reply), "preference" or "text".
+    `keys`: of turns their shape and the keys of speaker and text, of an exchange the fields of prompt
+    and reply. `columns`: column → the use that the study gives it; `roles`: speaker → role.
+    """
+
+    name: str
+    kind: str
+    keys: tuple[str, ...] = ()
+    columns: Mapping[str, str] = field(default_factory=dict)
+    roles: Mapping[str, str] = field(default_factory=lambda: known_roles({}))
+
+    def fields(self, row: Mapping[str, Any]) -> tuple[Fields, list[str]]:
+        """The row's values by known name, without nulls, and its columns whose name another one has."""
+        found: Fields = {}
+        others = []
+        for column, value in row.items():
+            if value is None:
+                continue
+            name = self.field_name(column)
+            if name in found:
+                others.append(column)
+            elif isinstance(value, dict | list):
+                found[name] = without_nulls(value)
+            else:
+                found[name] = value
+        return found, others
+
+    def field_name(self, column: str) -> str:
+        """The name by which the formats know a column, whatever its case."""
+        if column in self.columns:
+            return GIVEN + self.columns[column]
+        return column if column.islower() else str(column).strip().lower()
+
+    def columns_left(self, row: Mapping[str, Any], fields: Fields) -> list[str]:
+        """The columns whose values are still in `fields`, those that hold nothing left out."""
+        left = {name for name, value in fields.items() if not is_empty(value)}
+        return [column for column in row if self.field_name(column) in left]
+
+
+def take_first(fields: Fields, names: tuple[str, ...]) -> Any:
+    """The first value under these names that holds something, taken out of `fields`; None without one."""
+    for name in names:
+        if name in fields and not is_empty(fields[name]):
+            return fields.pop(name)
+    return None

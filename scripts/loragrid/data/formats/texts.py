@@ -1,0 +1,86 @@
+"""Values of a row as text, and rows without the nulls that columnar files fill in."""
+
+import json
+from typing import Any
+
+from loragrid.data.formats.reasons import NOT_TEXT, UnusableRow
+
+THOUGHT_PARTS = ("thinking", "reasoning")  # types of content parts, and the keys of their text
+
+
+def without_nulls(value: Any) -> Any:
+    """The value without keys that are None, at any depth.
+
+    Arrow gives each struct all keys of its column: without them, a Parquet file and a JSONL file of
+    the same rows are equal.
+    """
+    if isinstance(value, dict):
+        return {key: without_nulls(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [without_nulls(item) for item in value]
+    return value
+
+
+def checked_text(value: Any, reason_if_empty: str, *, optional: bool = False) -> str:
+    """The value if it is text. Raises `UnusableRow` for other values, and for blank text unless `optional`."""
+    if value is None or (isinstance(value, str) and not value.strip()):
+        if optional:
+            return value or ""
+        raise UnusableRow(reason_if_empty)
+    if not isinstance(value, str):
+        raise UnusableRow(NOT_TEXT)
+    if not value.isascii():
+        check_encodable(value)
+    return value
+
+
+def check_encodable(text: str, reason: str = NOT_TEXT) -> None:
+    """Raise `UnusableRow` for a lone surrogate: valid in JSON, but no tokenizer can read it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UnusableRow(reason) from None
+
+
+def is_empty(value: Any) -> bool:
+    """Whether a value holds nothing that could have been used."""
+    return value is None or (isinstance(value, str | list | dict) and not value)
+
+
+def as_list(value: Any) -> list[Any] | None:
+    """A list, also one that is given as JSON text; None for anything else."""
+    if isinstance(value, list):
+        return value
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            parsed = json.loads(value)
+        except (ValueError, RecursionError):
+            return None
+        # A text that only begins like a list is caught above, so this is a list.
+        return without_nulls(parsed)
+    return None
+
+
+def join_parts(parts: list[Any], *, thoughts: bool) -> tuple[str, str, set[str]]:
+    """Text, thoughts and keys that are not read of [{"type": "text", "text": "…"}, …].
+
+    Raises `UnusableRow` for parts that are not text, such as images and sound, and for thoughts
+    where none belong.
+    """
+    texts, thought, unread = [], [], set()
+    for part in parts:
+        if isinstance(part, str):
+            texts.append(part)
+            continue
+        if not isinstance(part, dict):
+            raise UnusableRow(NOT_TEXT)
+        key = "text"
+        if thoughts and part.get("type") in THOUGHT_PARTS and "text" not in part:
+            key = part["type"]
+        text = part.get(key)
+        if not isinstance(text, str):
+            raise UnusableRow(NOT_TEXT)
+        is_thought = thoughts and part.get("type") in THOUGHT_PARTS
+        (thought if is_thought else texts).append(text)
+        unread |= {name for name, value in part.items() if name not in (key, "type") and not is_empty(value)}
+    return "".join(texts), "".join(thought), unread
