@@ -15,18 +15,27 @@ from typing import Any
 
 import yaml
 
-from loragrid.errors import UserError, first_line, run_main
+from loragrid.errors import UserError, run_main
 from loragrid.runtime.atomic_files import write_text
 from loragrid.study.completion import complete
+from loragrid.study.reading.yaml_file import read_yaml
 from loragrid.study.schema import study_error
 from loragrid.study.sections import VALIDATION_LOSS
 from loragrid.study.study_file import load_study
 
+GROUPS = ("all-linear", "attention", "mlp")
 AXES = ("model", "learning_rate", "rank", "batch", "seed")
 NOT_IDENTITY = ("save_steps", "save_minutes", "keep_checkpoints", "session_minutes", "report_to")
 # A range of whole numbers becomes at most this many choices, for settings that now only have
 # choices.
 MOST_CHOICES = 11
+# Where an old file names a model.
+NAMES = {
+    "properties": {
+        "base_case": {"properties": {"model": {"type": "string"}}},
+        "grid": {"properties": {"model": {"items": {"type": "string"}}}},
+    }
+}
 
 Settings = dict[str, Any]
 
@@ -37,18 +46,22 @@ def convert(old: Mapping[str, Any], path: Path) -> Settings:
     `path` names the file in errors. Raises `UserError` for a grid that the new form cannot express.
     """
     data, training = old["data"], dict(old["training"])
+    # Other trainers' ways to write settings, which the earlier form refused.
+    alphas = training["alpha"] if isinstance(training["alpha"], list) else [training["alpha"]]
     kept = {key: training.pop(key) for key in NOT_IDENTITY}
     key = _data_key(data["source"])
     rows = {} if data["max_rows"] is None else {"rows": data["max_rows"] - data["heldout_rows"]}
     base = dict(old["base_case"])
     precision = {name: entry["precision"] for name, entry in old["models"].items()}
     base |= {
-        "warmup": {"steps": training.pop("warmup_steps")},
+        "warmup": _warmup(training),
         "evaluations": _evaluations(old, training.pop("evaluate_every_steps")),
         "max_length_tokens": data["max_length_tokens"],
         "loss_on": data["loss_on"],
         "precision": precision[base["model"]],
         **training,
+        "alpha": alphas[0],
+        "target_modules": _modules(training["target_modules"]),
     }
     new = {
         "title": old["title"],
@@ -56,7 +69,7 @@ def convert(old: Mapping[str, Any], path: Path) -> Settings:
         "heldout": {"rows": data["heldout_rows"], "seed": data["split_seed"]},
         "models": {name: _without(entry, "precision") for name, entry in old["models"].items()},
         "base_case": base,
-        "grid": _grid(old, precision, path),
+        "grid": _grid(old, precision, path, alphas),
         "training": kept,
         "scoring": old["scoring"],
         "compare": old["compare"],
@@ -92,9 +105,22 @@ def _evaluations(old: Mapping[str, Any], every_steps: int) -> int:
     return max(1, round(steps / every_steps))
 
 
-def _grid(old: Mapping[str, Any], precision: Mapping[str, str], path: Path) -> Settings:
+def _warmup(training: Settings) -> Settings:
+    """The warm-up, in updates or as a share of them; removed from `training`."""
+    if "warmup_ratio" in training:
+        return {"ratio": training.pop("warmup_ratio")}
+    return {"steps": training.pop("warmup_steps")}
+
+
+def _modules(names: str | list[str]) -> str | list[str]:
+    return re.split("[, ]+", names) if isinstance(names, str) and names not in GROUPS else names
+
+
+def _grid(old: Mapping[str, Any], precision: Mapping[str, str], path: Path, alphas: list[Any]) -> Settings:
     base, grid = old["base_case"], old["grid"]
     axes = {axis: grid[axis] for axis in AXES if grid[axis] != [base[axis]]}
+    if len(alphas) > 1:
+        axes["alpha"] = alphas
     new: Settings = {"design": grid["design"], "axes": axes}
     if grid["design"] == "one_factor" and "seed" in axes:
         # Only the base case had further seeds.
@@ -185,9 +211,7 @@ def main() -> None:
     if new.exists():
         raise UserError(f"{new}: exists already. Fix: give another name, or remove it.")
     try:
-        settings = convert(yaml.safe_load(old.read_text(encoding="utf-8")), old)
-    except (OSError, yaml.YAMLError) as error:
-        raise UserError(f"{old}: cannot be read ({first_line(error)}). Fix: check the file.") from None
+        settings = convert(read_yaml(old, NAMES), old)
     except (KeyError, TypeError) as error:
         raise UserError(
             f"{old}: not a complete study file of the earlier form ({error}). "

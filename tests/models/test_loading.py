@@ -14,7 +14,7 @@ import torch
 
 from loragrid.errors import UserError
 from loragrid.models.loading import half_dtype, load_base, load_tokenizer, precision_notes
-from loragrid.models.model_files import base_facts, prepared_entry, resolve_folder
+from loragrid.models.model_files import base_facts, check_model_folder, prepared_entry, resolve_folder
 from loragrid.study.sections import ModelEntry
 
 HUB = ModelEntry(hub="unsloth/Toy-1B", revision="main", precision="32bit", chat_template=None)
@@ -74,6 +74,50 @@ def test_a_failed_download_is_one_line(
     with pytest.raises(UserError, match=message) as raised:
         resolve_folder(replace(HUB, hub=hub))
     assert "\n" not in str(raised.value)
+
+
+@pytest.fixture
+def with_own_code(tmp_path: Path, toy_llama: Path) -> Path:
+    """A model folder with a Python module that fails when it is imported."""
+    folder = shutil.copytree(toy_llama, tmp_path / "own_code")
+    (folder / "mine.py").write_text("raise SystemExit('code of a model folder was run')")
+    return folder
+
+
+def add(file: Path, **changes: Any) -> None:
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def test_a_known_family_is_loaded_without_the_folder_s_code(with_own_code: Path) -> None:
+    modules = {"AutoConfig": "mine.Config", "AutoModelForCausalLM": "mine.Model", "AutoTokenizer": ["mine.Slow", None]}
+    for name in ("config.json", "tokenizer_config.json", "generation_config.json"):
+        if (with_own_code / name).exists():
+            add(with_own_code / name, auto_map=modules)
+    entry = ModelEntry(path=str(with_own_code), precision="32bit", chat_template=None)
+    assert type(load_base(entry, device="cpu")).__module__.startswith("transformers.")
+    assert load_tokenizer(entry).chat_template
+
+
+@pytest.mark.parametrize(("family", "known"), [("mine", False), ("vit", False), ("olmo2", True)])
+def test_a_family_that_needs_the_folder_s_code_is_refused(with_own_code: Path, family: str, known: bool) -> None:
+    add(with_own_code / "config.json", model_type=family, auto_map={"AutoModelForCausalLM": "mine.Model"})
+    if known:
+        assert check_model_folder(with_own_code) == family
+    else:
+        with pytest.raises(UserError, match=r"config\.json asks to run the model's own code \(auto_map\).*Fix: use a"):
+            check_model_folder(with_own_code)
+
+
+def test_a_tokenizer_that_needs_the_folder_s_code_is_refused(with_own_code: Path) -> None:
+    file = with_own_code / "tokenizer_config.json"
+    add(file, tokenizer_class="Mine", auto_map={"AutoTokenizer": ["mine.Slow", None]})
+    entry = ModelEntry(path=str(with_own_code), precision="32bit", chat_template=None)
+    with pytest.raises(
+        UserError, match=r"tokenizer_config\.json asks to run the model's own code.*Fix: set tokenizer_"
+    ):
+        load_tokenizer(entry)
+    add(file, tokenizer_class="PreTrainedTokenizerFast")
+    assert load_tokenizer(entry).chat_template
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from loragrid.errors import UserError
-from loragrid.study import completion, grid, schema
+from loragrid.study import completion, grid, schema, study_file
+from loragrid.study.checks import schema_validation, usual_keys
 from loragrid.study.settings import Settings
 from loragrid.study.study_file import Study, load_study
 from tests.fixtures.studies import changed, toy_study
@@ -26,7 +27,7 @@ def with_noise(monkeypatch: pytest.MonkeyPatch) -> None:
     new = copy.deepcopy(schema.read_schema())
     new["properties"]["base_case"]["properties"]["noise"] = ENTRY
     schema._derive(new)
-    for module in (schema, completion):
+    for module in (schema, completion, schema_validation, usual_keys, study_file):
         monkeypatch.setattr(module, "read_schema", lambda: new)
     monkeypatch.setattr(grid, "Settings", WithNoise)
 

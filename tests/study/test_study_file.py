@@ -58,7 +58,7 @@ def test_paths_are_looked_up_beside_the_study_file_before_the_project(load, tmp_
     ("key", "value", "message"),
     [
         ("trainin", {}, "trainin: unknown key. Fix: write training."),
-        ("base_case.warmup_steps", 5, "base_case.warmup_steps: unknown key. Fix: write "),
+        ("base_case.warmup_steps", 5, "base_case.warmup_steps: unknown key. Fix: write warmup: {steps: 5}."),
         ("models", ..., ": models: missing. Fix: add it as described in config/README.md."),
         ("data.plans.source", ..., "data.plans.source: missing"),
         ("base_case.learning_rate", 0, "base_case.learning_rate: not above 0 (0). Fix: give a number above 0"),
@@ -109,7 +109,11 @@ def test_paths_are_looked_up_beside_the_study_file_before_the_project(load, tmp_
             "rank",
             "base_case: learning_rate: above the maximum of 10 (rank is 16). Fix: give",
         ),
-        ("base_case.target_modules", "all", "base_case.target_modules: not an allowed value ('all'). Fix: use one of"),
+        (
+            "base_case.target_modules",
+            "all",
+            "base_case.target_modules: not an allowed value ('all'). Fix: write all-linear.",
+        ),
         ("base_case.target_modules", [], "base_case.target_modules: empty"),
         ("base_case.target_modules", ["q_proj"] * 2, "base_case.target_modules: has a value twice ('q_proj')"),
         (
@@ -379,7 +383,7 @@ def test_a_setting_that_the_base_case_s_method_lacks_is_no_axis_of_its_own(load)
 
 def test_a_study_of_an_earlier_version_is_pointed_to_the_converter(load) -> None:
     with pytest.raises(UserError, match=r"mine\.yaml: written in the form of an earlier version.*convert_study\.py"):
-        load(changed("grid.rank", [16]))
+        load(changed("training", {"alpha": "rank", "budget": {"steps": 5}, "warmup_ratio": 0.03}))
 
 
 def test_every_key_of_the_schema_is_described_and_the_list_of_keys_is_current() -> None:

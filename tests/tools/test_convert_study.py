@@ -111,3 +111,24 @@ def test_what_cannot_be_converted_is_one_line(tmp_path: Path, monkeypatch: pytes
         converted(factorial, tmp_path, monkeypatch)
     with pytest.raises(UserError, match="not a complete study file of the earlier form"):
         converted({key: value for key, value in old.items() if key != "training"}, tmp_path, monkeypatch)
+
+
+def test_what_other_trainers_write_is_read_in_an_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = yaml.safe_load((OLD / "demo.yaml").read_text())
+    old["training"] |= {"alpha": [8, 16], "target_modules": "q_proj,v_proj", "warmup_ratio": 0.05}
+    del old["training"]["warmup_steps"]
+    study = converted(old, tmp_path, monkeypatch)
+    assert study.base_case.alpha == 8 and study.grid.axes["alpha"] == (8, 16)
+    assert study.base_case.target_modules == ("q_proj", "v_proj") and study.base_case.warmup.ratio == 0.05
+
+
+def test_a_model_may_be_called_by_a_number_in_an_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (OLD / "demo.yaml").read_text()
+    assert "llama-s" in text
+    (tmp_path / "mine.yaml").write_text(
+        text.replace("models/llama-s", "models/KEPT").replace("llama-s", "8").replace("KEPT", "llama-s")
+    )
+    monkeypatch.setattr("sys.argv", ["convert_study.py", str(tmp_path / "mine.yaml")])
+    main()
+    study = load_study(str(tmp_path / "mine-converted.yaml"))
+    assert "8" in study.models and study.base_case.model == "8"

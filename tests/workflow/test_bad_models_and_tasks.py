@@ -11,12 +11,13 @@ import yaml
 
 from tests.fixtures.bad_input import Break, Stages, Workspace, config, in_model, setting
 
+OWN_CODE = config(model_type="mine", auto_map={"AutoModelForCausalLM": "mine.Model"})
 MODELS = {
     "no configuration": (in_model(lambda f: (f / "config.json").unlink()), ["config.json"]),
     "half a configuration": (in_model(lambda f: (f / "config.json").write_text("{")), ["config.json"]),
     "no model type": (config(model_type=None), ["config.json", "model_type"]),
     "an unknown model type": (config(model_type="nonsense"), ["model", "config.json", "nonsense"]),
-    "code of its own": (config(auto_map={"AutoModelForCausalLM": "mine.Model"}), ["auto_map", "never"]),
+    "code of its own": (OWN_CODE, ["auto_map", "never"]),
     "no weights": (in_model(lambda f: (f / "model.safetensors").unlink()), ["safetensors"]),
     "pickled weights": (
         in_model(lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin")),
@@ -100,7 +101,7 @@ TRAINING = {
     "no base": (in_model(lambda f: (f / "model.safetensors").unlink()), ["model", "safetensors"]),
     "half a base": (in_model(lambda f: os.truncate(f / "model.safetensors", 999)), ["model", "safetensors"]),
     "a base with a number in words": (config(num_hidden_layers="two"), ["model", "config.json", "num_hidden_layers"]),
-    "a base with code of its own": (config(auto_map={"AutoModelForCausalLM": "mine.Model"}), ["auto_map"]),
+    "a base with code of its own": (OWN_CODE, ["auto_map"]),
     "a base without a tokenizer": (in_model(lambda f: [p.unlink() for p in f.glob("tokenizer*")]), ["tokenizer"]),
     "a session that is over before it begins": (setting("training.session_minutes", -1), ["training.session_minutes"]),
 }

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from loragrid.errors import UserError, first_line, one_line
 from loragrid.models.chat_templates.dates import all_with_fixed_date
-from loragrid.models.model_files import check_model_folder, resolve_folder
+from loragrid.models.model_files import check_model_folder, own_code_error, resolve_folder
 from loragrid.models.shape import overflows_float16
 from loragrid.records.failures import out_of_memory
 from loragrid.runtime.optional_packages import check_precision
@@ -45,6 +45,9 @@ def _read_tokenizer(folder: Path) -> "PreTrainedTokenizerFast":
     try:
         return _tokenizer_class(folder).from_pretrained(folder, trust_remote_code=False, use_fast=True)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        if "trust_remote_code" in str(error):
+            fix = "set tokenizer_class in it to PreTrainedTokenizerFast if the folder has a tokenizer.json"
+            raise own_code_error(folder, "tokenizer_config.json", fix=fix) from None
         raise UserError(
             f"model folder {folder}: the tokenizer cannot be loaded ({first_line(error)}). "
             "Fix: check its tokenizer files."

@@ -85,19 +85,29 @@ def check_model_folder(folder: Path) -> str:
         raise UserError(
             f"model folder {folder}: config.json cannot be read ({error}). Fix: restore the file."
         ) from None
-    if not isinstance(config, dict) or "model_type" not in config:
+    if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
         raise UserError(
             f"model folder {folder}: config.json has no model_type. Fix: give a folder in Hugging Face format."
         )
-    # The loaders are called with trust_remote_code=False; this names the reason in one line.
-    if "auto_map" in config:
-        raise UserError(
-            f"model folder {folder}: config.json asks to run the model's own code (auto_map), which is "
-            "never done. Fix: use a model that the transformers library supports."
-        )
+    # The loaders are called with trust_remote_code=False: of a family that transformers has, they load its classes and
+    # ignore auto_map; others they refuse. This names the reason in one line.
+    if "auto_map" in config and not _in_transformers(config["model_type"]):
+        raise own_code_error(folder, "config.json", fix="use a model that the transformers library supports")
     if not any(folder.glob("*.safetensors")):
         raise UserError(
             f"model folder {folder}: no .safetensors file, and pickled weights are never loaded. "
             "Fix: convert the weights to safetensors."
         )
     return config["model_type"]
+
+
+def own_code_error(folder: Path, file: str, *, fix: str) -> UserError:
+    """The error about a file of a model folder that names Python code to load."""
+    problem = f"{file} asks to run the model's own code (auto_map), which is never done"
+    return UserError(f"model folder {folder}: {problem}. Fix: {fix}.")
+
+
+def _in_transformers(model_type: str) -> bool:
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    return model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES

@@ -8,16 +8,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from loragrid.errors import UserError, one_line
+from loragrid.errors import UserError
 from loragrid.paths import ROOT
 from loragrid.study.adopted import Adopted, adopted_subjects
 from loragrid.study.checks.validation import check_complete, check_written
 from loragrid.study.completion import complete
 from loragrid.study.file_paths import resolve_paths
 from loragrid.study.grid import Cell, expand, resolved
-from loragrid.study.schema import one_of, study_error
+from loragrid.study.reading.yaml_file import read_yaml
+from loragrid.study.schema import one_of, read_schema, study_error
 from loragrid.study.sections import (
     AdoptedAdapter,
     Compare,
@@ -165,7 +164,7 @@ def load_study(name_or_path: str) -> Study:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", path.stem):
         problem = f"a file name that cannot be the name of a results folder ({path.stem!r})"
         raise study_error(path, None, problem, fix="use only letters, digits, '.', '_' and '-'")
-    written = _read_yaml(path)
+    written = read_yaml(path, read_schema())
     check_written(written, path)
     settings = complete(written)
     check_complete(settings, path)
@@ -187,52 +186,3 @@ def _find_file(name: str) -> Path:
         known = sorted(file.stem for file in studies.glob("*.yaml"))
         raise UserError(f"study {name[:200]!r}: unknown. Fix: {one_of(known)}, or give the path of a .yaml file.")
     return path
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """A YAML loader that refuses keys that are lists or maps, and duplicate keys.
-
-    PyYAML would keep the last of several equal keys, and read the names `on` and `2` as a truth
-    value and a number.
-    """
-
-
-def _strict_mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict:
-    # `deep=True` below checks nested maps too.
-    seen = set()
-    for key, _ in node.value:
-        if not isinstance(key, yaml.ScalarNode):
-            raise yaml.constructor.ConstructorError(None, None, "a list or a map is used as a key", key.start_mark)
-        if key.value in seen:
-            raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} is written twice", key.start_mark)
-        seen.add(key.value)
-        if key.tag != "tag:yaml.org,2002:merge":
-            key.tag = "tag:yaml.org,2002:str"
-    return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
-
-
-# PyYAML follows YAML 1.1, where 2e-4 is text. Everybody who writes it means the number.
-_StrictLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)[eE][+-]?\d+$"), list("+-.0123456789")
-)
-_StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _strict_mapping)
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        settings = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError, RecursionError) as error:
-        problem = f"cannot be read as YAML ({_yaml_problem(error)})"
-        raise study_error(path, None, problem, fix="correct the file") from None
-    if not isinstance(settings, dict):
-        problem = "empty" if settings is None else "not a map of keys to values"
-        raise study_error(path, None, problem, fix="write the keys that config/README.md lists")
-    return settings
-
-
-def _yaml_problem(error: Exception) -> str:
-    """The parser's complaint and its place in one line; PyYAML's own message takes several."""
-    mark = getattr(error, "problem_mark", None)
-    if mark is None:
-        return one_line(str(error))
-    return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"

@@ -5,15 +5,17 @@ This module, `schema` and the other `*_validation` only refuse studies and chang
 """
 
 import math
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from loragrid.study.checks.grid_validation import check_grid, written_departures
+from loragrid.study.checks.schema_validation import check_schema
 from loragrid.study.checks.tune_validation import check_tune
 from loragrid.study.completion import settings_of_methods
 from loragrid.study.methods import ADAPTER_SETTINGS, not_of_method
-from loragrid.study.schema import check_schema, dotted_key, one_of, read_schema, study_error
+from loragrid.study.schema import dotted_key, one_of, read_schema, study_error
 
 # Whole numbers that every library and file format here can hold.
 LARGEST_WHOLE = 2**53
@@ -40,11 +42,12 @@ def check_complete(settings: dict[str, Any], path: Path) -> None:
 
 
 def _refuse_old_form(settings: dict[str, Any], path: Path) -> None:
-    grid, training = settings.get("grid"), settings.get("training")
-    flat_axes = isinstance(grid, dict) and isinstance(grid.get("rank"), list)
-    if flat_axes or (isinstance(training, dict) and "alpha" in training):
+    training = settings.get("training")
+    # Each of these files was complete. One of the two keys alone is a slip in a file of the present form.
+    if isinstance(training, dict) and {"alpha", "budget"} <= training.keys():
         problem = "written in the form of an earlier version, with settings under training"
-        raise study_error(path, None, problem, fix=f"python scripts/tools/convert_study.py {path}")
+        fix = f"python scripts/tools/convert_study.py {shlex.quote(str(path))} writes it in the present form"
+        raise study_error(path, None, problem, fix=fix)
 
 
 def _check_finite(value: Any, path: Path, key: list[str | int]) -> None:

@@ -1,0 +1,168 @@
+"""Errors against the schema of a study file, in one line.
+
+It only refuses, so `loragrid.runtime.code_digest` leaves it out of the code of the stages.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+
+from loragrid.errors import UserError
+from loragrid.study.checks.usual_keys import key_fix, value_fix
+from loragrid.study.schema import dotted_key, forms_of, one_of, read_schema, study_error, types_of
+
+TYPE_NAMES = {
+    "integer": "a whole number",
+    "number": "a number",
+    "string": "text",
+    "boolean": "true or false",
+    "array": "a list",
+    "object": "a map of keys to values",
+    "null": "null",
+}
+# JSON Schema keyword → (what is wrong, fix); {limit} is the keyword's value in the schema.
+RULES = {
+    "minimum": ("below the minimum of {limit}", "give {limit} or more"),
+    "exclusiveMinimum": ("not above {limit}", "give a number above {limit}"),
+    "maximum": ("above the maximum of {limit}", "give {limit} or less"),
+    "exclusiveMaximum": ("not below {limit}", "give a number below {limit}"),
+    "minItems": ("too few values", "give at least {limit}"),
+    "maxItems": ("too many values", "give at most {limit}"),
+    "maxProperties": ("too many keys", "keep {limit}"),
+    "minLength": ("empty text", "give a text"),
+    "maxLength": ("longer than {limit} characters", "shorten it"),
+    "pattern": ("not in the right form", "correct it"),
+    "not": ("not allowed here", "correct it"),
+    "oneOf": ("not an allowed value", "give an allowed value"),
+    "enum": ("not an allowed value", "give an allowed value"),
+}
+
+
+def check_schema(settings: dict[str, Any], path: Path) -> None:
+    """Raise a one-line `UserError` about the first key that breaks the schema."""
+    # JSON Schema counts 16.0 as an integer; a rank or a batch size written like that is more likely
+    # a slip.
+    strict_integers = jsonschema.Draft202012Validator.TYPE_CHECKER.redefine(
+        "integer", lambda _, value: isinstance(value, int) and not isinstance(value, bool)
+    )
+    kind = jsonschema.validators.extend(jsonschema.Draft202012Validator, type_checker=strict_integers)
+    errors = list(kind(read_schema()).iter_errors(settings))
+    if errors:
+        # One error at a time, the same on every call: later ones often only follow from it.
+        first = min(errors, key=lambda error: [str(part) for part in error.absolute_path])
+        raise _schema_error(_most_relevant(first), path)
+
+
+def _most_relevant(error: jsonschema.ValidationError) -> jsonschema.ValidationError:
+    """For `oneOf`, the error of the alternative that the user most likely meant.
+
+    That is the one with the fewest errors. An alternative that takes no value of this type was not
+    meant; if that holds for all, the error about `oneOf` itself.
+    """
+    while error.context:
+        alternatives: dict[int, list[jsonschema.ValidationError]] = {}
+        for child in error.context:
+            alternatives.setdefault(child.relative_schema_path[0], []).append(child)
+        meant = [found for found in alternatives.values() if not _rejects_type(found[0], error)]
+        if not meant:
+            break
+        error = min(meant, key=lambda found: (len(found), -len(found[0].absolute_path)))[0]
+    return error
+
+
+def _rejects_type(child: jsonschema.ValidationError, error: jsonschema.ValidationError) -> bool:
+    return child.validator in ("type", "const") and child.absolute_path == error.absolute_path
+
+
+def _schema_error(error: jsonschema.ValidationError, path: Path) -> UserError:
+    rule, value, limit = error.validator, error.instance, error.validator_value
+    key = dotted_key(error.absolute_path)
+    if rule == "additionalProperties":
+        return _unknown_key(error, path)
+    if rule == "required":
+        missing = next(name for name in limit if name not in value)
+        key = dotted_key([*error.absolute_path, missing])
+        return study_error(path, key, "missing", fix="add it as described in config/README.md")
+    if rule in ("type", "oneOf", "pattern") and _takes_number(error) and _is_number(value):
+        fix = f"write {_yaml_number(value)} without quotes"
+        return study_error(path, key, f"text instead of a number ({value!r})", fix=fix)
+    if limit == "integer" and isinstance(value, float) and value.is_integer():
+        return study_error(path, key, f"has a decimal point ({value!r})", fix=f"write the whole number {value:.0f}")
+    fix = value_fix(value, error.schema, place=list(error.absolute_path))
+    if fix is not None:
+        return study_error(path, key, f"{_problem(error)} ({_shown(value)[:300]})", fix=fix)
+    if rule in ("minItems", "minProperties") and not value:
+        return study_error(path, key, "empty", fix="give at least one value")
+    if rule == "uniqueItems":
+        twice = next(item for item in value if value.count(item) > 1)
+        return study_error(path, key, f"has a value twice ({twice!r})", fix="keep it once")
+    return _value_error(error, path)
+
+
+def _unknown_key(error: jsonschema.ValidationError, path: Path) -> UserError:
+    known = sorted(error.schema.get("properties", {}))
+    unknown = sorted(str(name) for name in error.instance if name not in known)[0]
+    place = [str(part) for part in error.absolute_path]
+    fix = key_fix(unknown, error.instance.get(unknown), place=place, known=known)
+    return study_error(path, dotted_key([*error.absolute_path, unknown]), "unknown key", fix=fix)
+
+
+def _value_error(error: jsonschema.ValidationError, path: Path) -> UserError:
+    """The error about a value of a wrong type or outside its bounds, with the key's description."""
+    rule, limit = error.validator, error.validator_value
+    if rule == "enum":
+        fix = one_of(str(value) for value in limit)
+    elif rule == "type":
+        fix = f"give {_kinds(limit)}".replace("a list", "a list, such as [1, 2]")
+    else:
+        fix = RULES.get(rule, ("", "correct it"))[1].format(limit=limit)
+    if rule != "enum" and isinstance(error.schema, dict) and "description" in error.schema:
+        fix += f" ({' '.join(error.schema['description'].split()).rstrip('.')})"
+    problem = f"{_problem(error)} ({_shown(error.instance)[:300]})"
+    return study_error(path, dotted_key(error.absolute_path), problem, fix=fix)
+
+
+def _problem(error: jsonschema.ValidationError) -> str:
+    rule, limit = error.validator, error.validator_value
+    if rule == "type":
+        return f"not {_kinds(limit)}"
+    if rule in RULES:
+        return RULES[rule][0].format(limit=limit)
+    return f"breaks the rule {rule}: {limit}"
+
+
+def _kinds(types: str | list[str]) -> str:
+    return " or ".join(TYPE_NAMES[name] for name in ([types] if isinstance(types, str) else types))
+
+
+def _shown(value: Any) -> str:
+    """A value as it looks in YAML: null and true, not None and True."""
+    return repr(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _takes_number(error: jsonschema.ValidationError) -> bool:
+    """Whether a number may be where the error is, directly or as an expression of the rank."""
+    forms = forms_of(error.schema)
+    expression = read_schema()["$defs"]["expression"]
+    return bool(types_of(forms) & {"integer", "number"}) or expression in forms
+
+
+def _is_number(text: Any) -> bool:
+    try:
+        float(text)
+    except (ValueError, TypeError):
+        return False
+    return isinstance(text, str)
+
+
+def _yaml_number(text: str) -> str:
+    """A number as YAML 1.1 needs it, with a point and a signed exponent: 2.0e-4, not 2e-4."""
+    if re.fullmatch(r"[+-]?\d+[eE][+-]?\d+", text):
+        mantissa, exponent = re.split("[eE]", text)
+        if exponent[0] not in "+-":
+            exponent = f"+{exponent}"
+        return f"{mantissa}.0e{exponent}"
+    return text.strip()

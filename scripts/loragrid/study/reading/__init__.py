@@ -1,0 +1,1 @@
+"""The study file as text: YAML into plain values."""
