@@ -58,10 +58,14 @@ def prepare_data(*, study: Study, data_id: str, out: Path) -> dict[str, Any]:
         template = inspect_template(load_tokenizer(entry), model=cell.model)
         for settings in (cell.settings, study.base_case):
             _check_length(settings.max_length_tokens, entry, cell.model)
-        train = tokenise(rows, template, cell.settings, path=folder / "train.parquet", purpose="train on")
+        long_rows = study.data[cell.settings.data].long_rows
+        path = folder / "train.parquet"
+        train = tokenise(rows, template, cell.settings, long_rows=long_rows, path=path, purpose="train on")
         write_groups(folder / GROUPS, rows.numbers, heldout.groups_of(rows))
         # All runs of the study are measured on the same tokens, whatever they are trained on.
-        held = tokenise(heldout.rows, template, study.base_case, path=folder / "heldout.parquet", purpose="hold out")
+        long_rows = study.data[study.heldout.set].long_rows
+        path = folder / "heldout.parquet"
+        held = tokenise(heldout.rows, template, study.base_case, long_rows=long_rows, path=path, purpose="hold out")
         card = {
             "schema": CARD_SCHEMA,
             "data_id": data_id,

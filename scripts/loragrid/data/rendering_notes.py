@@ -16,11 +16,13 @@ SENTENCES = {
     fact.CONTROL_TOKENS: "messages of {rows} spell out control tokens, which are encoded as text",
     fact.OPENED_THOUGHTS: "in {rows} a reply has no thoughts, although the template opens thoughts for a new reply: "
     "the loss begins where the reply begins",
-    fact.MOVED_TEXT: "the template moves text between turns, such as the system prompt to the last user turn: "
-    "the replies of {rows} are trained in the whole conversation",
+    fact.MOVED_TEXT: "the template moves text between turns when a conversation goes on, such as the system prompt "
+    "to the last user turn: the replies of {rows} are trained in the whole conversation",
     fact.BY_MARKS: "the replies of {rows} are located by the template's generation marks",
     fact.PER_REPLY: "the template rewrites earlier replies: {rows} are trained one reply at a time, "
     "each as the template renders the conversation up to it",
+    fact.WINDOWS: "{rows} longer than max_length_tokens are split into windows that begin at a user turn, "
+    "with the system prompt repeated and each reply trained once",
 }
 
 
@@ -36,7 +38,7 @@ def rendering_notes(tokenised: TokenisedRows) -> list[str]:
         found = tokenised.facts.by_reason.get(code)
         if found is not None:
             notes.append(sentence.format(rows=_rows(found.count, first=found.first_rows)))
-    if fact.PER_REPLY in tokenised.facts.by_reason:
+    if tokenised.written.rows != tokenised.conversations:
         notes.append(f"{tokenised.conversations} conversations are {tokenised.written.rows} training rows")
     if crossing:
         notes.append(f"in {_rows(crossing)} a token crosses a reply's border; it counts as the reply's")

@@ -8,9 +8,9 @@ from typing import Any
 
 from loragrid.data.formats.conversation import Conversation
 from loragrid.data.formats.conversation_formats import to_conversation
-from loragrid.data.rendering.conversations import render_conversations
-from loragrid.data.rendering.rendered import Rendered, RenderedChat
-from loragrid.data.rendering.tokenizing import EncodedChat, count_loss_tokens, encode_chats
+from loragrid.data.rendering.encoder import EncodedConversation, Encoder
+from loragrid.data.rendering.rendered import RenderedChat
+from loragrid.data.rendering.tokenizing import EncodedChat
 from loragrid.data.row_counts import ReasonCounts, RowCount
 from loragrid.data.row_sets import RowSet
 from loragrid.data.token_rows import TokenRowWriter
@@ -21,8 +21,6 @@ from loragrid.study.settings import Settings
 
 BATCH_ROWS = 256  # rows rendered and tokenised at a time
 EXAMPLES, EXAMPLE_CHARACTERS = 3, 300
-# Reason for dropping a row after it was rendered; a key of the data card.
-NOTHING_LEFT = "nothing left after truncation"
 
 
 @dataclass
@@ -54,13 +52,13 @@ class TokenisedRows:
         ends = {template_end(self.template), self.template.tokenizer.eos_token_id}
         self._ends = [end for end in ends if end is not None]
 
-    def count_conversation(self, row: int, conversation: Conversation, rendered: Rendered) -> None:
+    def count_conversation(self, row: int, conversation: Conversation, encoded: EncodedConversation) -> None:
         """Add a conversation of which a row was written; `row` is its number in the set."""
         self.conversations += 1
         self.roles.update(message["role"] for message in conversation.messages)
         if conversation.tools:
             self.with_tools.add(row)
-        for fact in sorted(rendered.facts):
+        for fact in sorted(encoded.facts):
             self.facts.add(fact, row)
 
     def count_row(self, row: int, chat: RenderedChat, encoded: EncodedChat) -> None:
@@ -82,18 +80,23 @@ class TokenisedRows:
             self.examples.append({"row": row, "text": chat.text[:EXAMPLE_CHARACTERS]})
 
 
-def tokenise(rows: RowSet, template: ChatTemplate, settings: Settings, *, path: Path, purpose: str) -> TokenisedRows:
+def tokenise(
+    rows: RowSet, template: ChatTemplate, settings: Settings, *, long_rows: str, path: Path, purpose: str
+) -> TokenisedRows:
     """Write the rows of a set to a Parquet file, in order, cut and labelled by the settings.
 
-    Rows that the template refuses and rows without a loss token after truncation are dropped and
-    counted. Raises `UserError` if none is left; `purpose` says in it what they are for.
+    `long_rows`: "cut", "window" or "drop". Rows that the template refuses and rows without a loss
+    token are dropped and counted. Raises `UserError` if none is left; `purpose` says in it what they
+    are for.
     """
+    encoder = Encoder(template, settings.max_length_tokens, settings.loss_on, long_rows)
     conversations = _conversations(rows)
     with TokenRowWriter(path) as writer:
         tokenised = TokenisedRows(template, settings, writer)
         while batch := list(itertools.islice(conversations, BATCH_ROWS)):
-            for number, conversation, rendered, encoded in _encode_batch(batch, template, settings):
-                _write(tokenised, number, conversation, rendered, encoded)
+            encoded = encoder.encode([conversation for _, conversation in batch])
+            for (number, conversation), found in zip(batch, encoded, strict=True):
+                _write(tokenised, number, conversation, found)
     if writer.rows == 0:
         raise UserError(
             f"data.{rows.name}: no row is left to {purpose} for model {template.model} "
@@ -102,19 +105,13 @@ def tokenise(rows: RowSet, template: ChatTemplate, settings: Settings, *, path: 
     return tokenised
 
 
-def _write(
-    tokenised: TokenisedRows, number: int, conversation: Conversation, rendered: Rendered, encoded: list[EncodedChat]
-) -> None:
+def _write(tokenised: TokenisedRows, number: int, conversation: Conversation, encoded: EncodedConversation) -> None:
     """Write the rows of one conversation, or count why there is none."""
-    if rendered.reason is not None:
-        tokenised.dropped.add(rendered.reason, number)
+    if encoded.reason is not None:
+        tokenised.dropped.add(encoded.reason, number)
         return
-    kept = [(chat, row) for chat, row in zip(rendered.chats, encoded, strict=True) if count_loss_tokens(row.labels)]
-    if not kept:
-        tokenised.dropped.add(NOTHING_LEFT, number)
-        return
-    tokenised.count_conversation(number, conversation, rendered)
-    for chat, row in kept:
+    tokenised.count_conversation(number, conversation, encoded)
+    for chat, row in encoded.rows:
         tokenised.written.add(number, row)
         tokenised.count_row(number, chat, row)
 
@@ -126,16 +123,3 @@ def _conversations(rows: RowSet) -> Iterator[tuple[int, Conversation]]:
         for number, row in part.scan.source.rows():
             if number in wanted:
                 yield part.offset + number, to_conversation(row, part.scan.row_format)
-
-
-def _encode_batch(
-    batch: list[tuple[int, Conversation]], template: ChatTemplate, settings: Settings
-) -> Iterator[tuple[int, Conversation, Rendered, list[EncodedChat]]]:
-    """Conversations with their texts and the tokens of each text."""
-    found = render_conversations(template, [conversation for _, conversation in batch], loss_on=settings.loss_on)
-    chats = [chat for rendered in found for chat in rendered.chats]
-    encoded = iter(
-        encode_chats(template, chats, max_length_tokens=settings.max_length_tokens, loss_on=settings.loss_on)
-    )
-    for (number, conversation), rendered in zip(batch, found, strict=True):
-        yield number, conversation, rendered, list(itertools.islice(encoded, len(rendered.chats)))

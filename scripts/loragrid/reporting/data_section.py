@@ -48,6 +48,7 @@ def data_failures(material: Material) -> list[str]:
     return found
 
 
+LOSS_ON = {"assistant": "the assistant’s replies", "last_reply": "the last reply", "all": "all tokens"}
 # Parts of a card that count rows left out by reason.
 LEFT_OUT = ("dropped", "filtered", "like_heldout")
 
@@ -122,7 +123,7 @@ def _facts(card: dict[str, Any], filters: str) -> dict[str, str]:
         "Rows truncated": f"{_count(card.get('truncated'))}, at {whole(card.get('max_length_tokens'))} tokens",
         "Rows cut after the last reply": _count(card.get("cut_after_last_reply")),
         "Rows with broken characters": _count(card.get("broken_characters")),
-        "Loss on": "the assistant’s replies" if card.get("loss_on") == "assistant" else "all tokens",
+        "Loss on": LOSS_ON.get(card.get("loss_on"), "–"),
         "Fingerprint": str(card.get("fingerprint", "–"))[:16],
     }
     if "tied_by" in split:

@@ -35,6 +35,9 @@ def data_identity(data: Mapping[str, Any], name: str, *, limited: bool = True) -
     identity: dict[str, Any] = {"filters": entry["filters"]}
     if limited:
         identity["rows"] = entry["rows"]
+    # Studies from before this key keep their ids.
+    if entry.get("long_rows", "cut") != "cut":
+        identity["long_rows"] = entry["long_rows"]
     if "mix" in entry:
         parts = []
         for part, weight in entry["mix"].items():

@@ -47,6 +47,7 @@ class DataSet(Section):
     """
 
     rows: int | None
+    long_rows: str
     filters: Filters
     source: DataSource | None = None
     columns: Mapping[str, str] | None = None

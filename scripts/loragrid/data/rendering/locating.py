@@ -21,11 +21,15 @@ Place = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A reply with the text before it and through it, both None if the template refuses them."""
+    """A reply with the text before it and through it, both None if the template refuses them.
+
+    `content` and `question`: the contents of the reply and of the message before it, trimmed.
+    """
 
     prompt: str | None
     through: str | None
     content: str
+    question: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +56,13 @@ def render_turns(template: ChatTemplate, chats: Sequence[Chat], tools: list | No
     texts = render(template, through, add_prompt=False, tools=tools)
     turns: list[list[Turn]] = [[] for _ in chats]
     for (number, i), prompt, text in zip(found, prompts, texts, strict=True):
-        turns[number].append(Turn(prompt, text, (chats[number][i]["content"] or "").strip()))
+        question, content = (_content(chats[number][place]) if place >= 0 else "" for place in (i - 1, i))
+        turns[number].append(Turn(prompt, text, content, question))
     return turns
+
+
+def _content(message: dict) -> str:
+    return (message["content"] or "").strip()
 
 
 def locate(template: ChatTemplate, chat: Chat, turns: list[Turn], tools: list | None) -> Located | None:
@@ -152,6 +161,10 @@ def _place_around(contents: Place, turn: Turn, whole: str, layout: Layout, *, la
     lead, found, tail = reply.partition(turn.content)
     start, end = contents[0] - len(lead), contents[1] + len(tail)
     if not found or start < 0 or whole[start:end] != reply:
+        return None
+    # A reply follows the same opening as when it is generated: some templates leave out its empty thoughts later.
+    opening = turn.prompt[: at_turn[0]].rpartition(turn.question)[2]
+    if not whole[:start].endswith(opening):
         return None
     return start, end
 

@@ -13,11 +13,14 @@ OPENED_THOUGHTS = "opened_thoughts"
 MOVED_TEXT = "moved_text"
 BY_MARKS = "by_marks"
 PER_REPLY = "per_reply"
+WINDOWS = "windows"
 # Reasons for dropping a row that was read; keys of the data card.
 REFUSED = "refused by the chat template"
 NOT_LOCATED = "replies cannot be located in the rendered text"
 ALL_UNTRAINED = "every reply is marked not to train on"
 LAST_UNTRAINED = "the last reply is marked not to train on"
+TOO_LONG = "longer than max_length_tokens"
+NOTHING_LEFT = "nothing left after truncation"
 
 Place = tuple[int, int]
 

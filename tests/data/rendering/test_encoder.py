@@ -1,0 +1,73 @@
+"""Rows of long conversations, of replies marked not to train on, and of plain text."""
+
+from dataclasses import replace
+
+import pytest
+
+from loragrid.data.rendering.encoder import Encoder
+from loragrid.data.rendering.tokenizing import NO_LOSS
+from loragrid.models.chat_templates.probes import inspect_template
+from tests.fixtures.chat_templates import CHATML, LLAMA_LIKE, make_tokenizer, talk
+
+TEMPLATE = inspect_template(make_tokenizer(CHATML), model="m")
+LONG = talk(
+    ("system", "Be brief."),
+    ("user", "one?"),
+    ("assistant", "reply one"),
+    ("user", "two?"),
+    ("assistant", "call two"),
+    ("tool", "2"),
+    ("assistant", "reply two"),
+    ("user", "three?"),
+    ("assistant", "reply three"),
+)
+
+
+def encode(conversation, *, limit=10_000, loss_on="assistant", long_rows="cut", template=TEMPLATE):
+    return Encoder(template, limit, loss_on, long_rows).encode([conversation])[0]
+
+
+def trained(encoded, template=TEMPLATE):
+    return [template.tokenizer.decode(row.labels[row.labels != NO_LOSS]) for _, row in encoded.rows]
+
+
+def test_windows_begin_at_user_turns_and_train_each_reply_once():
+    whole = encode(LONG)
+    limit = whole.rows[0][1].full_length - 1
+    found = encode(LONG, limit=limit, long_rows="window")
+    assert trained(found) == ["reply one</im>call two</im>reply two</im>", "reply three</im>"]
+    opening = "<im>system\nBe brief.</im>\n<im>user\n"
+    assert [chat.text.startswith(opening) for chat, _ in found.rows] == [True, True]
+    assert all(row.full_length <= limit for _, row in found.rows) and found.facts == {"windows"}
+    # The second exchange alone is too long, so its window is cut.
+    single = encode(LONG, limit=70, long_rows="window")
+    assert trained(single) == ["reply one</im>", "call two</im>", "reply three</im>"]
+    assert encode(LONG, limit=limit, long_rows="drop").reason == "longer than max_length_tokens"
+    assert trained(encode(LONG, limit=limit)) == trained(whole)
+    assert trained(encode(LONG, limit=limit, loss_on="last_reply", long_rows="window")) == ["reply three</im>"]
+
+
+@pytest.mark.parametrize("loss_on", ["assistant", "last_reply", "all"])
+def test_replies_that_are_marked_untrained_carry_no_loss(loss_on):
+    marked = replace(LONG, untrained=frozenset({2}))
+    (text,) = trained(encode(marked, loss_on=loss_on))
+    assert "reply one" not in text and "reply three</im>" in text
+    assert ("two?" in text) == (loss_on == "all") and ("reply two" in text) == (loss_on != "last_reply")
+    assert encode(replace(LONG, untrained=frozenset({2, 4, 6, 8})), loss_on=loss_on).reason == (
+        "every reply is marked not to train on"
+    )
+    last = encode(replace(LONG, untrained=frozenset({8})), loss_on=loss_on)
+    expected = {"last_reply": "the last reply is marked not to train on"}
+    assert last.reason == expected.get(loss_on)
+
+
+def test_plain_text_is_trained_whole_with_an_end():
+    tokenizer = make_tokenizer(LLAMA_LIKE)
+    tokenizer.eos_token = "<|eot|>"
+    template = inspect_template(tokenizer, model="m")
+    text = replace(talk(("assistant", " Some text <turn>.\n")), notes=("plain_text",))
+    encoded = encode(text, template=template)
+    assert trained(encoded, template) == [" Some text <turn>.\n<|eot|>"]
+    ids = encoded.rows[0][1].input_ids.tolist()
+    assert ids[0] == tokenizer.bos_token_id and tokenizer.convert_tokens_to_ids("<turn>") not in ids
+    assert encoded.facts == {"control_tokens"}
