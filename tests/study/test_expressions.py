@@ -40,6 +40,15 @@ def test_an_expression_has_a_value(expression: str, value: float) -> None:
         "rank / 0",
         "__import__('os')",
         "()",
+        "rank" + " * rank" * 5000,
+        "rank" + " * rank" * 5000 + " / rank",
+        "1_0 * rank",
+        "٣ * rank",
+        "１ * rank",
+        "sqrt(sqrt(rank))",
+        "lambda: rank",
+        "rank.__class__",
+        "nan * rank",
     ],
 )
 def test_all_else_is_refused(expression: str) -> None:

@@ -10,6 +10,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from loragrid.errors import UserError
 from loragrid.paths import ROOT
 from loragrid.study.completion import setting_names
+from loragrid.study.search.search_point import at_point
 from loragrid.study.search.search_space import (
     coordinate,
     decoded,
@@ -129,6 +130,14 @@ def test_a_bad_key_is_named_with_its_fix(load, key: str, value: object, message:
         load(key, value)
     assert message in str(caught.value)
     assert str(caught.value).startswith("mine.yaml: ") and "\n" not in str(caught.value)
+
+
+def test_a_space_may_have_settings_that_the_base_case_s_method_lacks(load) -> None:
+    ratio = {"method": {"choices": ["lora", "lora_plus"]}, "learning_rate_ratio": {"low": 2, "high": 16}}
+    for space in (ratio, {"method": {"choices": ["lora_plus", "lora"]}}):
+        study = load("tune.spaces.original", space)
+        trial = at_point(study, {"method": "lora_plus"}).cells[0]
+        assert trial.settings.learning_rate_ratio == 16 and set(study.tune.spaces["original"]) == set(space)
 
 
 def test_a_study_may_have_no_search_and_no_pruner(load) -> None:

@@ -11,12 +11,24 @@ import re
 
 # Settings that may be expressions.
 EXPRESSIONS = ("learning_rate", "alpha")
-NUMBER = re.compile(r"\d+(\.\d*)?([eE][+-]?\d+)?|\.\d+([eE][+-]?\d+)?")
+# Only the ten digits: `\d` also takes those of other scripts.
+NUMBER = re.compile(r"[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?|\.[0-9]+([eE][+-]?[0-9]+)?")
 OPERATOR = re.compile(r"\s*([*/])\s*")
 
 
 def evaluate(expression: str, *, rank: int) -> float:
     """The value of an expression at a rank; raises `ValueError` for what the grammar does not have."""
+    try:
+        value = _product(expression, rank)
+        finite = math.isfinite(value)
+    except OverflowError:  # whole numbers grow without a limit until they become floats
+        finite = False
+    if not finite:
+        raise ValueError("too large a number")
+    return value
+
+
+def _product(expression: str, rank: int) -> float:
     first, *rest = OPERATOR.split(expression.strip())
     value = _factor(first, rank)
     for operator, text in zip(rest[::2], rest[1::2], strict=True):
@@ -27,8 +39,6 @@ def evaluate(expression: str, *, rank: int) -> float:
             raise ValueError("a division by 0")
         else:
             value /= factor
-    if not math.isfinite(value):
-        raise ValueError("too large a number")
     return value
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from loragrid.study.checks.point_validation import check_point
 from loragrid.study.expressions import EXPRESSIONS
-from loragrid.study.methods import METHODS, has_setting
-from loragrid.study.schema import one_of, study_error
+from loragrid.study.methods import ADAPTER_SETTINGS, METHODS, has_setting
+from loragrid.study.schema import one_of, read_schema, study_error
 from loragrid.study.sections import HELDOUT_LOSS, VALIDATION_LOSS
 
 Space = Mapping[str, Mapping[str, Any]]
@@ -74,9 +74,11 @@ def _corners(base: Mapping[str, Any], space: Space) -> Iterator[dict[str, Any]]:
             # Numbers are bounded by the schema.
             listed = [value for value in listed if isinstance(value, str)] or [listed[0]]
         values[name] = list(listed)
+    # A base case lacks the settings that only other methods have; a trial of these has the defaults.
+    known = read_schema()["properties"]["base_case"]["properties"]
+    defaults = {name: known[name]["default"] for name in ADAPTER_SETTINGS}
     for combination in itertools.product(*values.values()):
-        # A base case of a method without a rank has none for the methods of the space.
-        yield {"rank": 1, "alpha": 1} | dict(base) | dict(zip(values, combination, strict=True))
+        yield defaults | dict(base) | dict(zip(values, combination, strict=True))
 
 
 def _check_objective(objective: str, scoring: Mapping[str, Any], path: Path) -> None:
