@@ -1,6 +1,6 @@
 """Large studies: Snakemake on 100 to 10,000 cells beside a bare grid Snakefile, and preparing many rows.
 
-    python -m benchmarks.scale [--cells 100 …] [--rows 1000 …] [--repeats 2] [--out FILE.json]
+    python -m benchmarks.scale [--cells 100 …] [--rows 1000 …] [--processes 2 …] [--repeats 2] [--out FILE.json]
 
 Snakemake: a dry run of everything, a run with nothing to do, and a dry run with one more learning rate in a finished study. The
 bare Snakefile has the same jobs and files, but runs `touch` instead of every stage and has no study file. It is timed twice: in
@@ -124,8 +124,11 @@ def _places(what: str, cells: int, folder: Path) -> dict[str, list[Any]]:
     }
 
 
-def measure_rows(rows: int, folder: Path) -> dict[str, Any]:
-    """Seconds, memory and tokens of prepare_data on a file of `rows` conversations."""
+def measure_rows(rows: int, folder: Path, processes: list[int]) -> dict[str, Any]:
+    """Seconds, memory and tokens of prepare_data on a file of `rows` conversations, in one process.
+
+    `parallel` holds the same with each number of `processes`, and how much faster that is.
+    """
 
     from loragrid.study.study_file import load_study
 
@@ -140,15 +143,23 @@ def measure_rows(rows: int, folder: Path) -> dict[str, Any]:
     path = folder / "rows.yaml"
     path.write_text(yaml.safe_dump(settings))
     data = next(iter(load_study(str(path)).data_sets))
-    stage = [sys.executable, SCRIPTS / "prepare_data.py", "--study", path, "--data", data, "--out", folder / "out"]
-    taken = run(stage)
+    stage = [sys.executable, SCRIPTS / "prepare_data.py", "--study", path, "--data", data]
+    taken = run([*stage, "--out", folder / "out"])
     card = json.loads((folder / "out" / "card.json").read_text())
-    per_row = {"milliseconds_per_row": round(1000 * taken["seconds"] / rows, 4)}
-    return (
-        taken
-        | {"rows": rows, "mib": round(file.stat().st_size / 2**20, 1), "tokens": card["tokens"]["train"]}
-        | per_row
-    )
+    parallel = []
+    for number in processes:
+        out = folder / f"out{number}"
+        found = run([*stage, "--out", out, "--processes", str(number)])
+        same = (out / "card.json").read_bytes() == (folder / "out" / "card.json").read_bytes()
+        faster = round(taken["seconds"] / found["seconds"], 2)
+        parallel.append(found | {"processes": number, "times_as_fast": faster, "same_card": same})
+    return taken | {
+        "rows": rows,
+        "mib": round(file.stat().st_size / 2**20, 1),
+        "tokens": card["tokens"]["train"],
+        "milliseconds_per_row": round(1000 * taken["seconds"] / rows, 4),
+        "parallel": parallel,
+    }
 
 
 def conversations(rows: int) -> Iterator[dict[str, Any]]:
@@ -170,6 +181,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cells", type=int, nargs="*", default=[100, 1000, 10_000])
     parser.add_argument("--rows", type=int, nargs="*", default=[1000, 10_000, 100_000])
+    parser.add_argument("--processes", type=int, nargs="*", default=[2])
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--out", type=Path, default=RESULTS / "scale.json")
     options = parser.parse_args()
@@ -177,7 +189,7 @@ def main() -> None:
         folder = Path(temporary)
         found = {
             "snakemake": [measure_snakemake(cells, repeats=options.repeats, folder=folder) for cells in options.cells],
-            "prepare_data": [measure_rows(rows, folder / f"rows{rows}") for rows in options.rows],
+            "prepare_data": [measure_rows(rows, folder / f"rows{rows}", options.processes) for rows in options.rows],
         }
     kept = json.loads(options.out.read_text()) if options.out.exists() else {}
     write(options.out, {part: values or kept.get(part, []) for part, values in found.items()})

@@ -17,6 +17,7 @@ from typing import Any
 
 from loragrid.data.data_card import CARD_SCHEMA, set_facts, split_facts, token_facts
 from loragrid.data.data_sets import DataSets
+from loragrid.data.parallel_rows import row_processes
 from loragrid.data.source_scan import SourceScans
 from loragrid.data.tokenised_rows import tokenise
 from loragrid.data.training_data import GROUPS, write_groups
@@ -140,9 +141,11 @@ def main() -> None:
     parser.add_argument("--study", required=True, help="study file, or a name in config/studies")
     parser.add_argument("--data", required=True, help="id of the data set, as in the study")
     parser.add_argument("--out", required=True, type=Path, help="folder to write to")
+    parser.add_argument("--processes", type=int, default=1, help="processes, without effect on the result (default: 1)")
     options = parser.parse_args()
     quiet_libraries()
-    card = prepare_data(study=load_study(options.study), data_id=options.data, out=options.out)
+    with row_processes(max(1, options.processes)):
+        card = prepare_data(study=load_study(options.study), data_id=options.data, out=options.out)
     dropped = card["rows_read"] - card["rows_kept"]
     split = card["split"]
     print_line(

@@ -14,13 +14,13 @@ rule prepare_data:
     priority: lambda wildcards: JOBS.priority(wildcards.data)
     conda:
         "../../environment.yml"
-    threads: 1
+    threads: lambda wildcards: JOBS.data_processes(wildcards.data)
     resources:
-        mem_mb=2000,
+        mem_mb=lambda wildcards, threads: 1500 + 500 * threads,
     params:
         study=lambda wildcards: JOBS.study_file(wildcards.data),
         out=lambda wildcards, output: Path(output.card).parent,
         code=code_digest("prepare_data"),
     shell:
         'exec python "$SCRIPTS/prepare_data.py" --study {params.study} --data {wildcards.data}'
-        " --out {params.out:q} --log {log:q}"
+        " --out {params.out:q} --processes {threads} --log {log:q}"

@@ -78,6 +78,8 @@ def source_facts(rows: RowSet) -> list[dict[str, Any]]:
             "last_row": part.offset + part.scan.last_row,
             "format": part.scan.row_format.name,
             "source": part.scan.source.description,
+            # Of a folder: the number of each file's first row.
+            **({"files": part.scan.source.files} if part.scan.source.files else {}),
         }
         for part in rows.parts
     ]

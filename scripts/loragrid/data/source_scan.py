@@ -1,36 +1,39 @@
 """First pass over a source: its format, the keys of its usable rows, and why others are unusable."""
 
+import itertools
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from loragrid.data.formats.conversation import Conversation
 from loragrid.data.formats.conversation_formats import to_conversation
-from loragrid.data.formats.detection import ColumnCheck, checked_columns, with_format
+from loragrid.data.formats.detection import ColumnCheck, with_format
 from loragrid.data.formats.reasons import UNKNOWN_ROLE, UnusableRow
 from loragrid.data.formats.row_format import RowFormat
-from loragrid.data.reading.sources import Source, open_source
+from loragrid.data.parallel_rows import batches, map_batches
+from loragrid.data.reading.bad_rows import BadRow
+from loragrid.data.reading.sources import Source, open_source, read_row
 from loragrid.data.row_counts import ReasonCounts, RowCount
 from loragrid.data.row_keys import RowKeys, row_keys
 from loragrid.errors import UserError
 from loragrid.study.sections import DataSet
 
+BATCH_ROWS = 512  # rows that a process checks at a time
 SHOWN_ROLES = 12  # unknown names of speakers that are counted each by itself
 MOST_FIELDS = 1_000  # names of fields that nothing reads, which may be as many as the rows
 
 
-@dataclass
-class SourceScan:
-    """Findings of the first pass over a source; `keys` are those of usable rows, in its order.
+@dataclass(kw_only=True)
+class ScannedRows:
+    """Findings about rows of a source; `keys` are those of usable rows, in its order.
 
     `last_row` is the number of the last row read: above `rows_read` in a file with empty lines.
     `notes`: usable rows by what was assumed of them; `unused`: usable rows by the names of their
     fields that nothing reads.
     """
 
-    source: Source
-    row_format: RowFormat
     rows_read: int = 0
     last_row: int = 0
     keys: list[RowKeys] = field(default_factory=list)
@@ -45,12 +48,28 @@ class SourceScan:
             self.cut.add(number)
         for note in conversation.notes:
             self.notes.add(note, number)
-        for name in conversation.unused:
-            if len(self.unused) < MOST_FIELDS or name in self.unused:
-                self.unused[name] += 1
-            else:
-                self.unused["fields of many names"] += 1
+        self.unused.update(conversation.unused)
         self.keys.append(row_keys(number, conversation))
+
+    def include(self, later: "ScannedRows") -> None:
+        """Add the findings about the rows that follow."""
+        self.rows_read += later.rows_read
+        self.last_row = later.last_row
+        self.keys += later.keys
+        self.dropped.include(later.dropped, offset=0)
+        self.cut.include(later.cut, offset=0)
+        self.notes.include(later.notes, offset=0)
+        for name, count in later.unused.items():
+            known = len(self.unused) < MOST_FIELDS or name in self.unused
+            self.unused[name if known else "fields of many names"] += count
+
+
+@dataclass
+class SourceScan(ScannedRows):
+    """Findings of the first pass over a source."""
+
+    source: Source
+    row_format: RowFormat
 
 
 class SourceScans:
@@ -64,12 +83,12 @@ class SourceScans:
     def scan(self, entry: DataSet) -> SourceScan:
         """The scan of a data set's source. Raises `UserError` for a source without usable rows."""
         source, columns, roles = entry.source, entry.columns or {}, entry.roles or {}
-        key = source, tuple(sorted(columns.items())), tuple(sorted(roles.items()))
+        key = source, entry.bad_rows, tuple(sorted(columns.items())), tuple(sorted(roles.items()))
         if key not in self._scans:
             generated = sum(known.generator is not None for known, *_ in self._scans)
             # The second generator of a mix must not overwrite the rows of the first.
             name = "source.jsonl" if generated == 0 else f"source_{generated + 1}.jsonl"
-            opened = open_source(source, folder=self.folder, file_name=name)
+            opened = open_source(source, folder=self.folder, file_name=name, bad_rows=entry.bad_rows)
             self._scans[key] = scan_source(opened, columns, roles)
         return self._scans[key]
 
@@ -80,19 +99,12 @@ def scan_source(source: Source, columns: Mapping[str, str], roles: Mapping[str, 
     Only keys are kept, not conversations, so that memory stays small for large sources. Raises
     `UserError` if no row can be used, and for a column that no row has.
     """
-    check = ColumnCheck(columns)
-    rows = checked_columns(source.rows(), check)
-    row_format, rows = with_format(rows, columns, roles, source_name=source.name)
-    scan = SourceScan(source, row_format)
-    for number, row in rows:
-        scan.rows_read += 1
-        scan.last_row = number
-        try:
-            conversation = to_conversation(row, row_format)
-        except UnusableRow as reason:
-            scan.dropped.add(str(reason), number)
-            continue
-        scan.add(number, conversation)
+    row_format = _detect(source, columns, roles)
+    scan, check = SourceScan(source, row_format), ColumnCheck(columns)
+    shared = _Shared(source.bad_rows, row_format, dict(columns))
+    for found, columns_found in map_batches(_scan_batch, shared, batches(source.raw_rows(), BATCH_ROWS)):
+        scan.include(found)
+        check.include(columns_found)
     check.finish(source_name=source.name)
     unknown_role = any(reason.startswith(UNKNOWN_ROLE) for reason in scan.dropped.by_reason)
     scan.dropped.merge_rare(UNKNOWN_ROLE, keep=SHOWN_ROLES, name=UNKNOWN_ROLE + ", {} other names")
@@ -104,3 +116,39 @@ def scan_source(source: Source, columns: Mapping[str, str], roles: Mapping[str, 
             f"data {source.name}: none of its {scan.rows_read} rows can be trained on ({scan.dropped}). Fix: {fix}."
         )
     return scan
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """What the check of a row depends on beside the row."""
+
+    bad_rows: str
+    row_format: RowFormat
+    columns: Mapping[str, str]
+
+
+def _detect(source: Source, columns: Mapping[str, str], roles: Mapping[str, str]) -> RowFormat:
+    rows = source.readable_rows()
+    first = list(itertools.islice(rows, 1))
+    if not first and next(source.raw_rows(), None) is not None:
+        raise UserError(
+            f"data {source.name}: none of its rows can be read. Fix: set bad_rows: stop, which names the first mistake."
+        )
+    row_format, _ = with_format(itertools.chain(first, rows), columns, roles, source_name=source.name)
+    return row_format
+
+
+def _scan_batch(shared: _Shared, batch: list[tuple[int, Any]]) -> tuple[ScannedRows, ColumnCheck]:
+    found, check = ScannedRows(rows_read=len(batch), last_row=batch[-1][0]), ColumnCheck(shared.columns)
+    for number, raw in batch:
+        row = read_row(raw, shared.bad_rows)
+        if isinstance(row, BadRow):
+            found.dropped.add(row.reason, number)
+            continue
+        if check.missing:
+            check.see(row)
+        try:
+            found.add(number, to_conversation(row, shared.row_format))
+        except UnusableRow as reason:
+            found.dropped.add(str(reason), number)
+    return found, check

@@ -1,6 +1,5 @@
 """Second pass over the sources of a set: its rows rendered, tokenised and written, with counts."""
 
-import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,6 +7,9 @@ from typing import Any
 
 from loragrid.data.formats.conversation import Conversation
 from loragrid.data.formats.conversation_formats import to_conversation
+from loragrid.data.formats.row_format import RowFormat
+from loragrid.data.parallel_rows import batches, map_batches
+from loragrid.data.reading.sources import read_row
 from loragrid.data.rendering.encoder import EncodedConversation, Encoder
 from loragrid.data.rendering.rendered import RenderedChat
 from loragrid.data.rendering.tokenizing import EncodedChat
@@ -90,12 +92,10 @@ def tokenise(
     are for.
     """
     encoder = Encoder(template, settings.max_length_tokens, settings.loss_on, long_rows)
-    conversations = _conversations(rows)
     with TokenRowWriter(path) as writer:
         tokenised = TokenisedRows(template, settings, writer)
-        while batch := list(itertools.islice(conversations, BATCH_ROWS)):
-            encoded = encoder.encode([conversation for _, conversation in batch])
-            for (number, conversation), found in zip(batch, encoded, strict=True):
+        for encoded in map_batches(_encode_batch, encoder, batches(_raw_rows(rows), BATCH_ROWS)):
+            for number, conversation, found in encoded:
                 _write(tokenised, number, conversation, found)
     if writer.rows == 0:
         raise UserError(
@@ -116,10 +116,19 @@ def _write(tokenised: TokenisedRows, number: int, conversation: Conversation, en
         tokenised.count_row(number, chat, row)
 
 
-def _conversations(rows: RowSet) -> Iterator[tuple[int, Conversation]]:
-    """(Number in the set, conversation) of each row."""
+def _raw_rows(rows: RowSet) -> Iterator[tuple[int, Any, RowFormat]]:
+    """(Number in the set, row as its source gives it, its format) of each row."""
     for part in rows.parts:
         wanted = {key.row for key in part.keys}
-        for number, row in part.scan.source.rows():
+        for number, raw in part.scan.source.raw_rows():
             if number in wanted:
-                yield part.offset + number, to_conversation(row, part.scan.row_format)
+                yield part.offset + number, raw, part.scan.row_format
+
+
+def _encode_batch(
+    encoder: Encoder, batch: list[tuple[int, Any, RowFormat]]
+) -> list[tuple[int, Conversation, EncodedConversation]]:
+    # The first pass has read these rows, so none of them is a bad one.
+    conversations = [to_conversation(read_row(raw, "stop"), row_format) for _, raw, row_format in batch]
+    encoded = encoder.encode(conversations)
+    return [(row[0], *found) for row, *found in zip(batch, conversations, encoded, strict=True)]

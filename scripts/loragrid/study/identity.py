@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from loragrid.runtime.atomic_files import sha256_file, sha256_json
+from loragrid.study.file_paths import visible_files
 from loragrid.study.sections import ModelEntry
 
 WHOLE_FILE_BYTES = 64 * 2**20
@@ -45,9 +46,11 @@ def data_identity(data: Mapping[str, Any], name: str, *, limited: bool = True) -
         return identity | {"mix": canonical(sorted(parts))}
     source = entry["source"]
     if "path" in source:
-        source = {"sha256": file_content(source["path"])}
+        source = {"sha256": _source_content(Path(source["path"]))}
     # Keys that were added later count only where they are set, so that older studies keep their ids.
     identity |= {key: entry[key] for key in ("columns", "roles") if entry.get(key)}
+    if entry.get("bad_rows", "stop") != "stop":
+        identity["bad_rows"] = entry["bad_rows"]
     return identity | {"source": source}
 
 
@@ -72,6 +75,15 @@ def canonical(value: Any) -> Any:
     if isinstance(value, float) and value.is_integer():
         return int(value)
     return value
+
+
+@cache
+def _source_content(path: Path) -> str:
+    """Digest of a file of rows, or of the files in a folder, whose names give their order."""
+    if not path.is_dir():
+        return file_content(str(path))
+    files = visible_files(path)
+    return sha256_json([[file.relative_to(path).as_posix(), file_content(str(file))] for file in files])
 
 
 @cache

@@ -43,13 +43,14 @@ class Filters(Section):
 class DataSet(Section):
     """A set of rows: one `source`, or a `mix` of other sets with their weights; the other is None.
 
-    `columns`: use → column, and `roles`: speaker → role; None for a mix.
+    `bad_rows`: "stop" or "drop", `columns`: use → column, and `roles`: speaker → role; None for a mix.
     """
 
     rows: int | None
     long_rows: str
     filters: Filters
     source: DataSource | None = None
+    bad_rows: str | None = None
     columns: Mapping[str, str] | None = None
     roles: Mapping[str, str] | None = None
     mix: Mapping[str, float] | None = None

@@ -17,6 +17,7 @@ from loragrid.study.search.winner import winner_cell
 from loragrid.study.sections import HELDOUT_LOSS
 from loragrid.study.study_file import Study
 from loragrid.study.training_sets import training_sets
+from loragrid.workflow.data_processes import data_processes
 
 
 class Jobs:
@@ -85,6 +86,12 @@ class Jobs:
     def threads(self, run: str) -> int:
         """CPU threads of a run's training, on which its result depends."""
         return self._cell(run).settings.threads
+
+    def data_processes(self, data: str) -> int:
+        """Processes that prepare a data set, without effect on it."""
+        # The data set of a search's winner is not the study's own; most searches change no data.
+        cell = self.study.data_sets.get(data)
+        return data_processes(self.study, self.study.base_case.data if cell is None else cell.settings.data)
 
     def study_file(self, name: str) -> str:
         """The study file that holds a subject or a data set, as a word for the shell: this one, or

@@ -11,7 +11,7 @@ from loragrid.data.formats.conversation_formats import to_conversation
 from loragrid.data.formats.detection import with_format
 from loragrid.data.reading.sources import Source, open_source
 from loragrid.errors import UserError, first_line
-from loragrid.study.sections import DataSource
+from loragrid.study.sections import DataSet
 from loragrid.study.study_file import Study
 
 
@@ -27,9 +27,9 @@ def training_texts(study: Study, folder: Path, card: dict[str, Any]) -> Iterator
         before = part["first_row"] - 1
         with tempfile.TemporaryDirectory() as temporary:
             entry = study.data[part["set"]]
-            source = _open_again(entry.source, part["source"], Path(temporary))
+            source = _open_again(entry, part["source"], Path(temporary))
             row_format, rows = with_format(
-                source.rows(), entry.columns or {}, entry.roles or {}, source_name=source.name
+                source.readable_rows(), entry.columns or {}, entry.roles or {}, source_name=source.name
             )
             for number, row in rows:
                 if before + number in numbers:
@@ -50,12 +50,13 @@ def _row_numbers(parquet: Path) -> set[int]:
         ) from None
 
 
-def _open_again(source: DataSource, described: dict[str, Any], folder: Path) -> Source:
+def _open_again(entry: DataSet, described: dict[str, Any], folder: Path) -> Source:
     """The source as the data card describes it; a generator writes its rows to `folder`."""
+    source = entry.source
     if described.get("commit"):
         # A branch may have moved on since the rows were prepared.
         source = replace(source, revision=described["commit"])
-    opened = open_source(source, folder=folder)
+    opened = open_source(source, folder=folder, bad_rows=entry.bad_rows)
     for key in ("sha256", "commit"):
         if opened.description.get(key) != described.get(key):
             raise UserError(

@@ -7,7 +7,7 @@ with a reply, 5. `text`.
 
 import difflib
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from loragrid.data.formats.roles import known_roles
@@ -157,6 +157,11 @@ class ColumnCheck:
                 if column in row:
                     del self.missing[column]
 
+    def include(self, other: "ColumnCheck") -> None:
+        """Add what another check has seen of the same source."""
+        self.seen |= other.seen
+        self.missing = {column: use for column, use in self.missing.items() if column in other.missing}
+
     def finish(self, *, source_name: str) -> None:
         """Raise `UserError` about a column that no row has."""
         if not self.missing:
@@ -169,11 +174,3 @@ class ColumnCheck:
         raise UserError(
             f"data {source_name}, columns.{use}: no row has this column ({column}); columns seen: {shown}. Fix: {fix}."
         )
-
-
-def checked_columns(rows: Iterable[tuple[int, Any]], check: ColumnCheck) -> Iterator[tuple[int, Any]]:
-    """The numbered rows as they are, each seen by `check` until it misses nothing."""
-    for number, row in rows:
-        if check.missing:
-            check.see(row)
-        yield number, row
