@@ -1,14 +1,18 @@
 """Adapters from elsewhere that fit their base: every kind, on several families, by files and as loaded."""
 
+import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from peft import IA3Config, LoraConfig, VeraConfig
+from safetensors.numpy import save_file
 
 from loragrid.errors import UserError
 from loragrid.models.adapter_shapes import base_shapes, loaded_shapes, tensor_shapes
 from loragrid.models.adopted_adapters import base_note, check_adapter_folder
+from loragrid.study.adopted import ADAPTER_FILES
 from loragrid.study.sections import ModelEntry
 from tests.fixtures.score_toys import write_peft
 
@@ -55,6 +59,55 @@ def test_an_adapter_of_another_base_does_not_fit(kind: str, toy_llama: Path, tmp
         UserError, match=r"down_proj is .* which does not fit the base's|up_proj is .* does not fit|vera_A"
     ):
         check_adapter_folder(folder, "adopt.theirs", base_shapes(tmp_path / "wider"))
+
+
+LAYER = "base_model.model.model.layers.0.self_attn.q_proj"
+PAIR = {f"{LAYER}.lora_A.weight": (4, 32), f"{LAYER}.lora_B.weight": (32, 4)}
+CONFIG = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["q_proj"]}
+
+
+def write(folder: Path, config: Any, tensors: dict[str, tuple[int, ...]]) -> Path:
+    folder.mkdir()
+    text = config if isinstance(config, str) else json.dumps(config)
+    (folder / "adapter_config.json").write_text(text)
+    save_file({name: np.zeros(shape, np.float32) for name, shape in tensors.items()}, folder / ADAPTER_FILES[1])
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("config", "tensors", "message"),
+    [
+        (CONFIG, {}, "no weights of an adapter in adapter_model.safetensors"),
+        (CONFIG, dict([*PAIR.items()][:1]), "lora_A of .*q_proj without its lora_B"),
+        (CONFIG, dict([*PAIR.items()][1:]), "lora_B of .*q_proj without its lora_A"),
+        (
+            CONFIG,
+            {name.replace(".weight", ".default.weight"): s for name, s in PAIR.items()},
+            "that PEFT does not read",
+        ),
+        (CONFIG, {name.removeprefix("base_model.model."): s for name, s in PAIR.items()}, "that PEFT does not read"),
+        (CONFIG | {"target_modules": ["q_proj", "v_proj"]}, PAIR, "no weights for its target module v_proj"),
+        (CONFIG | {"use_dora": True}, PAIR, "no lora_magnitude_vector, but use_dora"),
+        (CONFIG | {"target_modules": 5}, PAIR, "target_modules in adapter_config.json is 5"),
+        (CONFIG | {"modules_to_save": 5}, PAIR, "modules_to_save in adapter_config.json is 5"),
+        (CONFIG | {"r": "4"}, PAIR, "r in adapter_config.json is '4'"),
+        (CONFIG | {"lora_alpha": "x"}, PAIR, "lora_alpha in adapter_config.json is 'x'"),
+        ("{", PAIR, r"adapter_config\.json: cannot be read as JSON .* Fix: copy it again"),
+        ("[1]", PAIR, r"adapter_config\.json: not a map of keys to values"),
+    ],
+)
+def test_an_adapter_that_would_leave_its_base_as_it_is_is_refused(
+    config: Any, tensors: dict[str, tuple[int, ...]], message: str, tmp_path: Path
+) -> None:
+    """PEFT warns about missing weights, and starts their layers at no effect."""
+    layer = LAYER.removeprefix("base_model.model.")
+    base = {f"{layer}.weight": (32, 32), f"{layer.replace('q_proj', 'v_proj')}.weight": (32, 32)}
+    # Some adapters list the layers of several families.
+    good = CONFIG | {"target_modules": ["q_proj", "qkv_proj"]}
+    assert check_adapter_folder(write(tmp_path / "good", good, PAIR), "adopt.theirs", base) == good
+    with pytest.raises(UserError, match=message) as caught:
+        check_adapter_folder(write(tmp_path / "bad", config, tensors), "adopt.theirs", base)
+    assert "\n" not in str(caught.value) and ". Fix: " in str(caught.value)
 
 
 @pytest.mark.parametrize("family", ["toy_llama", "toy_gemma"])

@@ -3,7 +3,7 @@
 import json
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,9 @@ Shapes = Mapping[str, tuple[int, ...]]  # name of a tensor → its shape
 PREFIX = "base_model.model."
 # The end of a tensor's name in an adapter, after the name of the layer.
 PART = re.compile(r"\.(lora_[AB]|lora_embedding_[AB]|lora_magnitude_vector|vera_lambda_[bd]|ia3_l)(\.(weight|bias))?$")
+SHARED = re.compile(r"base_model\.(model\.)?vera_[AB]")  # VeRA's matrices, one for all layers
+PAIRS = [("lora_A", "lora_B"), ("lora_embedding_A", "lora_embedding_B"), ("vera_lambda_b", "vera_lambda_d")]
+PAIRS += [(other, one) for one, other in PAIRS]
 LONGEST_HEADER = 100 * 2**20  # bytes; the format's own limit
 
 
@@ -50,6 +53,44 @@ def loaded_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     return {name: tuple(weight.shape) for name, weight in model.named_parameters(remove_duplicate=False)}
+
+
+def check_names(config: Mapping[str, Any], tensors: Shapes, base: Shapes | None, where: str) -> None:
+    """Raise `UserError` for weights that PEFT would leave out without an error, or that are not all there.
+
+    Their layers would stay as they are in the base, and its scores would pass for the adapter's.
+    """
+    parts: dict[str, set[str]] = {}
+    for name in tensors:
+        found = PART.search(name)
+        if SHARED.fullmatch(name):
+            continue
+        if found is None or not name.startswith(PREFIX):
+            raise UserError(
+                f"{where}: a tensor with a name that PEFT does not read ({name}). "
+                "Fix: save the adapter again with PEFT's save_pretrained."
+            )
+        parts.setdefault(name[: found.start()], set()).add(found[1])
+    if not parts:
+        raise UserError(f"{where}: no weights of an adapter in adapter_model.safetensors. Fix: copy it again.")
+    for module, found in parts.items():
+        for one, other in PAIRS:
+            if one in found and other not in found:
+                raise UserError(f"{where}: {one} of {module} without its {other}. Fix: copy the adapter again.")
+    if config.get("use_dora") and not any("lora_magnitude_vector" in found for found in parts.values()):
+        raise UserError(f"{where}: no lora_magnitude_vector, but use_dora in its configuration. Fix: copy it again.")
+    _check_targets(config, parts, base or {}, where)
+
+
+def _check_targets(config: Mapping[str, Any], modules: Iterable[str], base: Shapes, where: str) -> None:
+    """Refuse an adapter without weights for a target module that its base has."""
+    targets = config.get("target_modules")
+    if not isinstance(targets, list) or config.get("layers_to_transform") or config.get("exclude_modules"):
+        return
+    for target in targets:
+        in_base = any(name.endswith(f".{target}.weight") for name in base)
+        if in_base and not any(module.endswith(f".{target}") for module in modules):
+            raise UserError(f"{where}: no weights for its target module {target}. Fix: copy the adapter again.")
 
 
 def check_shapes(config: Mapping[str, Any], tensors: Shapes, base: Shapes | None, where: str) -> None:

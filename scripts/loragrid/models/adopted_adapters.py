@@ -3,12 +3,13 @@
 Nothing of an adapter is executed: its weights are safetensors and its configuration is data.
 """
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from loragrid.errors import UserError, first_line
-from loragrid.models.adapter_shapes import Shapes, base_shapes, check_shapes, tensor_shapes
+from loragrid.models.adapter_shapes import Shapes, base_shapes, check_names, check_shapes, tensor_shapes
 from loragrid.models.shape import FAMILIES
 from loragrid.runtime.atomic_files import read_json
 from loragrid.study.adopted import ADAPTER_FILES
@@ -21,6 +22,14 @@ PEFT_TYPES = ("LORA", "VERA", "IA3")
 UNSUPPORTED = ("layer_replication", "target_parameters", "alora_invocation_tokens", "arrow_config", "use_qalora")
 # Starts that subtract the adapter from the base's weights, which PEFT repeats whenever it loads one.
 CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
+# Keys of a configuration that are read here → the types of their values, if they have one.
+TYPES = {
+    "r": int,
+    "lora_alpha": (int, float),
+    "target_modules": (str, list),
+    "modules_to_save": list,
+    "rank_pattern": dict,
+}
 VOCABULARY = ("embed_tokens", "lm_head", "embed_in", "embed_out", "wte", "trainable_tokens", "token_adapter")
 
 
@@ -79,17 +88,37 @@ def check_adapter_folder(folder: Path, where: str, shapes: Shapes | None) -> dic
         if not (folder / name).is_file():
             fix = "give a PEFT adapter in safetensors; pickled weights are never loaded"
             raise UserError(f"{where}: no {name} in the folder ({folder}). Fix: {fix}.")
-    config = read_json(folder / "adapter_config.json")
-    if not isinstance(config, dict) or config.get("peft_type") not in PEFT_TYPES:
-        kind = config.get("peft_type") if isinstance(config, dict) else None
+    config = _read_config(folder / "adapter_config.json")
+    if config.get("peft_type") not in PEFT_TYPES:
         raise UserError(
-            f"{where}: not a kind of adapter that is supported ({kind}). Fix: give one of {', '.join(PEFT_TYPES)}."
+            f"{where}: not a kind of adapter that is supported ({config.get('peft_type')}). "
+            f"Fix: give one of {', '.join(PEFT_TYPES)}."
         )
+    _refuse_wrong_types(config, where)
     tensors = tensor_shapes(folder / "adapter_model.safetensors")
     _refuse_vocabulary(config, tensors, where)
     _refuse_changes_of_the_base(config, where)
     check_shapes(config, tensors, shapes, where)
+    check_names(config, tensors, shapes, where)
     return config
+
+
+def _read_config(file: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{file}: cannot be read as JSON ({first_line(error)}). Fix: copy it again.") from None
+    if not isinstance(config, dict):
+        raise UserError(f"{file}: not a map of keys to values. Fix: copy it again.")
+    return config
+
+
+def _refuse_wrong_types(config: Mapping[str, Any], where: str) -> None:
+    """Refuse a configuration with a value of a type that PEFT never writes."""
+    for key, kinds in TYPES.items():
+        value = config.get(key)
+        if value is not None and (not isinstance(value, kinds) or isinstance(value, bool)):
+            raise UserError(f"{where}: {key} in adapter_config.json is {value!r}. Fix: copy the adapter again.")
 
 
 def base_note(config: Mapping[str, Any], entry: ModelEntry) -> str | None:
