@@ -60,7 +60,9 @@ def test_outputs_are_as_the_other_stages_read_them(tmp_path, toy_llama):
     messages = [{"role": r, "content": t["value"]} for r, t in zip(("user", "assistant"), original, strict=True)]
     assert tokenizer.decode(row["input_ids"]) == tokenizer.apply_chat_template(messages, tokenize=False)
     assert tokenizer.decode([i for i in row["labels"] if i != -100]) == original[1]["value"] + "<|end|>"
-    assert card["examples"][0]["text"].startswith("<s><|user|>Which tree")
+    asked, answered = card["examples"][0]["segments"]
+    assert asked[0].startswith("<s><|user|>Which tree") and asked[0].endswith("<|assistant|>") and not asked[1]
+    assert answered == [original[1]["value"] + "<|end|>", True] and len(card["examples"]) == 3
 
 
 def test_a_folder_with_other_files_is_refused_and_kept(tmp_path, toy_llama):

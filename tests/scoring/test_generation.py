@@ -48,3 +48,15 @@ def test_all_configured_end_tokens_count(meter, toy_llama):
     model.generation_config.eos_token_id = [3, 4]
     assert end_tokens(model, meter.tokenizer) == (2, 3, 4)
     assert control_token_ids(meter.tokenizer) == set(range(7))
+
+
+def test_the_end_of_a_turn_in_the_chat_template_ends_generation(meter, toy_llama):
+    import copy
+
+    from transformers import AutoModelForCausalLM
+
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(toy_llama), copy.deepcopy(meter.tokenizer)
+    tokenizer.chat_template = tokenizer.chat_template.replace("'<|end|>'", "'<|tool|>'")
+    assert end_tokens(model, tokenizer) == (2, tokenizer.convert_tokens_to_ids("<|tool|>"))
+    tokenizer.chat_template = None
+    assert end_tokens(model, tokenizer) == (2,)

@@ -206,3 +206,12 @@ def test_a_file_that_is_not_a_table_is_reported(tmp_path):
     (tmp_path / "heldout.parquet").write_text("hello")
     with pytest.raises(UserError, match=r"heldout\.parquet cannot be read"):
         read_rows(tmp_path / "heldout.parquet")
+
+
+def test_rows_of_one_conversation_are_items_of_their_own(tmp_path):
+    import pandas
+
+    path = tmp_path / "heldout.parquet"
+    rows = {"row": [7, 7, 8, 7], "input_ids": [[1, 2]] * 4, "labels": [[-100, 2]] * 4}
+    pandas.DataFrame(rows).to_parquet(path)
+    assert read_rows(path)[0] == ["7", "7.2", "8", "7.3"]

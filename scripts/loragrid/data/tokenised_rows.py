@@ -11,6 +11,7 @@ from loragrid.data.formats.row_format import RowFormat
 from loragrid.data.parallel_rows import batches, map_batches
 from loragrid.data.reading.sources import read_row
 from loragrid.data.rendering.encoder import EncodedConversation, Encoder
+from loragrid.data.rendering.examples import example_segments
 from loragrid.data.rendering.rendered import RenderedChat
 from loragrid.data.rendering.tokenizing import EncodedChat
 from loragrid.data.row_counts import ReasonCounts, RowCount
@@ -22,7 +23,7 @@ from loragrid.models.chat_templates.template import ChatTemplate
 from loragrid.study.settings import Settings
 
 BATCH_ROWS = 256  # rows rendered and tokenised at a time
-EXAMPLES, EXAMPLE_CHARACTERS = 3, 300
+EXAMPLES = 3  # rows that the card shows
 
 
 @dataclass
@@ -79,7 +80,8 @@ class TokenisedRows:
         if unknown is not None:
             self.unknown_tokens += int((encoded.input_ids == unknown).sum())
         if len(self.examples) < EXAMPLES:
-            self.examples.append({"row": row, "text": chat.text[:EXAMPLE_CHARACTERS]})
+            segments = example_segments(self.template.tokenizer, encoded)
+            self.examples.append({"row": row, "segments": segments})
 
 
 def tokenise(

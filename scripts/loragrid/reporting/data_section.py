@@ -13,7 +13,7 @@ def data_facts(material: Material) -> dict[str, Any]:
 
     `dropped` holds (reason, count, first row numbers, names of the data sets if not all), `notes`
     the cards' remarks as sentences, `sets` each one's data set and model, `contamination` the items
-    that are also in the training rows.
+    that are also in the training rows, `trained` rows with the text that carries loss.
     """
     cards = material.cards
     by_card = [_facts(card, _filters(material, card)) for card in cards.values()]
@@ -30,6 +30,7 @@ def data_facts(material: Material) -> dict[str, Any]:
         "dropped": _dropped(cards),
         "notes": _notes(cards),
         "contamination": contamination_facts(material),
+        "trained": _trained_rows(material),
     }
 
 
@@ -48,9 +49,36 @@ def data_failures(material: Material) -> list[str]:
     return found
 
 
+def data_warnings(material: Material) -> list[str]:
+    """The data cards' warnings as sentences; one that is not on every card begins with its data sets."""
+    found: dict[str, list[str]] = {}
+    for name, card in material.cards.items():
+        for warning in card.get("warnings", []):
+            found.setdefault(as_sentence(visible(warning, 300)), []).append(name)
+    warnings = []
+    for warning, names in found.items():
+        where = "" if len(names) == len(material.cards) else f"{', '.join(names)}: "
+        warnings.append(where + warning)
+    return warnings
+
+
+MOST_DATA_SETS = 4  # of which the page shows rows
 LOSS_ON = {"assistant": "the assistant’s replies", "last_reply": "the last reply", "all": "all tokens"}
 # Parts of a card that count rows left out by reason.
 LEFT_OUT = ("dropped", "filtered", "like_heldout")
+
+
+def _trained_rows(material: Material) -> list[dict[str, Any]]:
+    """Per data set its `name` and `rows`: the row's number and (text, whether it carries loss) in order."""
+    found = []
+    for name, card in material.cards.items():
+        rows = []
+        for example in card.get("examples", []):
+            segments = [(visible(text, 2_000), bool(loss)) for text, loss in example.get("segments", [])]
+            rows.append({"row": example["row"], "segments": segments})
+        if any(row["segments"] for row in rows):
+            found.append({"name": name, "rows": rows})
+    return found[:MOST_DATA_SETS]
 
 
 def _dropped(cards: dict[str, dict[str, Any]]) -> list[tuple[str, str, str, str]]:

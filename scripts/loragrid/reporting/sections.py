@@ -12,7 +12,7 @@ from loragrid.reporting.certainty_section import (
 )
 from loragrid.reporting.comparison_tables import axis_sections, base_table, control_table
 from loragrid.reporting.costs_section import cost_table, total_cost
-from loragrid.reporting.data_section import data_facts, data_failures
+from loragrid.reporting.data_section import data_facts, data_failures, data_warnings
 from loragrid.reporting.designs_section import along_part, interaction_parts, size_parts
 from loragrid.reporting.next_section import next_section
 from loragrid.reporting.page import Material, asked
@@ -54,6 +54,7 @@ def _answers(material: Material) -> dict[str, Any]:
         "one_seed": one_seed_note(material),
         "base_faults": base_fault_rows(material),
         "data_failures": data_failures(material),
+        "data_warnings": data_warnings(material),
     }
 
 

@@ -1,6 +1,7 @@
 """Held-out loss per row, on the tokens and labels that training uses."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -95,7 +96,17 @@ def read_rows(parquet: Path) -> tuple[list[str], list[Row]]:
         # The first label is never predicted: the logits before it do not exist.
         if len(ids) != len(labels) or all(label == IGNORED for label in labels[1:]):
             raise UserError(f"{parquet}: row {row} carries no loss. Fix: run prepare_data again.")
-    return [str(row) for row in table["row"]], rows
+    return _item_names(table["row"]), rows
+
+
+def _item_names(numbers: list[int]) -> list[str]:
+    """A name for each row: its number, and 7.2, 7.3 … for further rows of conversation 7."""
+    seen: Counter[int] = Counter()
+    names = []
+    for number in numbers:
+        seen[number] += 1
+        names.append(str(number) if seen[number] == 1 else f"{number}.{seen[number]}")
+    return names
 
 
 def read_columns(parquet: Path, columns: list[str]) -> "pyarrow.Table":

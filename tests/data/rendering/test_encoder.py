@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from loragrid.data.rendering.encoder import Encoder
+from loragrid.data.rendering.examples import example_segments
 from loragrid.data.rendering.tokenizing import NO_LOSS
 from loragrid.models.chat_templates.probes import inspect_template
 from tests.fixtures.chat_templates import CHATML, LLAMA_LIKE, make_tokenizer, talk
@@ -71,3 +72,19 @@ def test_plain_text_is_trained_whole_with_an_end():
     ids = encoded.rows[0][1].input_ids.tolist()
     assert ids[0] == tokenizer.bos_token_id and tokenizer.convert_tokens_to_ids("<turn>") not in ids
     assert encoded.facts == {"control_tokens"}
+
+
+def test_examples_show_where_the_loss_is_and_stay_short():
+    (_, row), *_ = encode(LONG).rows
+    segments = example_segments(TEMPLATE.tokenizer, row)
+    assert [text for text, loss in segments if loss] == trained_parts(LONG)
+    assert "".join(text for text, _ in segments) == TEMPLATE.tokenizer.decode(row.input_ids)
+    turns = [("user" if n % 2 == 0 else "assistant", f"{n} " + "word " * 400) for n in range(40)]
+    (_, row), *_ = encode(talk(*turns)).rows
+    segments = example_segments(TEMPLATE.tokenizer, row)
+    assert 1_000 < sum(len(text) for text, _ in segments) <= 1_500 + len(segments)
+    assert segments[1][0].startswith("1 word") and segments[1][1] and " … " in segments[1][0]
+
+
+def trained_parts(conversation):
+    return [m["content"] + "</im>" for m in conversation.messages if m["role"] == "assistant"]

@@ -98,22 +98,17 @@ class ControlTokens:
         """Tokens of a text that was rendered with masks: control tokens only where the template wrote them."""
         # Between two of the template's control tokens nothing may become one.
         written = self._tokenizer(rendered, add_special_tokens=False, return_attention_mask=False).encodings[0]
-        control = {self._tokenizer.convert_tokens_to_ids(text) for text in self.texts}
         ids: list[int] = []
         ranges: list[tuple[int, int]] = []
         gap_start = 0
         for token, (start, end) in zip(written.ids, written.offsets, strict=True):
-            if token in control:
+            if token in self._ids:
                 self._add_gap(masked.reveal(rendered[gap_start:start]), gap_start, ids, ranges)
                 ids.append(token)
                 ranges.append((start, end))
                 gap_start = end
         self._add_gap(masked.reveal(rendered[gap_start:]), gap_start, ids, ranges)
         return JoinedEncoding(ids, ranges)
-
-    def encode_text(self, text: str) -> list[int]:
-        """Tokens of a text without any control token of its own."""
-        return self._plain.encode(text, add_special_tokens=False).ids
 
     def _add_gap(self, text: str, offset: int, ids: list[int], ranges: list[tuple[int, int]]) -> None:
         if not text:
@@ -125,6 +120,10 @@ class ControlTokens:
         ids += encoding.ids[skipped:]
         shift = offset - len(lead)
         ranges += [(start + shift, end + shift) for start, end in encoding.offsets[skipped:]]
+
+    @cached_property
+    def _ids(self) -> frozenset[int]:
+        return frozenset(self._tokenizer.convert_tokens_to_ids(text) for text in self.texts)
 
     @cached_property
     def _plain(self) -> "Tokenizer":
