@@ -12,7 +12,7 @@ from loragrid.records.outcomes import collect
 from loragrid.reporting.certainty_section import family_sentences, methods_used, seed_spread_rows
 from loragrid.reporting.page import Material, gather
 from loragrid.reporting.runs_section import run_rows
-from loragrid.reporting.sentences.axis_findings import axis_finding
+from loragrid.reporting.sentences.axis_findings import AxesFound, axis_finding, missed_text
 from loragrid.reporting.sentences.limits import not_comparable_sentence
 from loragrid.reporting.sentences.one_seed import one_seed_note
 from loragrid.reporting.sentences.retention import answers
@@ -40,6 +40,16 @@ def test_the_runs_of_a_setting_share_its_verdict_on_the_page(tmp_path: Path) -> 
     helped = answers(material.compared)[0]
     assert "of 5 settings beat their base" in helped.text and "mean of 3 seeds" in helped.text
     assert helped.tone == "good" and one_seed_note(material) == ""
+
+
+def test_what_open_axes_would_miss_is_said_for_those_that_can_prove_something_and_for_those_that_cannot() -> None:
+    nan = float("nan")
+    assert missed_text(AxesFound(still=["rank"], detectable=[0.2]), "share").startswith(
+        "an effect below about 20 points"
+    )
+    assert missed_text(AxesFound(still=["rank", "batch"], detectable=[nan, nan]), "share").endswith("can be proved")
+    mixed = missed_text(AxesFound(still=["model", "rank", "batch"], detectable=[0.44, nan, 0.1]), "share")
+    assert mixed == "an effect below about 44 points would usually be missed, and on rank one of any size"
 
 
 def test_with_one_seed_the_page_speaks_of_adapters_and_says_what_to_do(tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def _effects(found: AxesFound, compared: ComparedStudy) -> list[str]:
     if found.steps:
         parts[0] = f"On {name}: {found.steps[0]}."
     if found.still:
-        parts.append(f"{start(listed(found.still))}: no effect proved; {_missed(found.detectable, compared)}.")
+        parts.append(f"{start(listed(found.still))}: no effect proved; {missed_text(found, compared.unit)}.")
     if found.elsewhere:
         parts.append(f"On other measures: {_first(found.elsewhere, MOST_ELSEWHERE)}.")
     return parts
@@ -135,12 +135,17 @@ def _first(texts: list[str], most: int) -> str:
     return "; ".join(texts[:most]) + more
 
 
-def _missed(sizes: list[float], compared: ComparedStudy) -> str:
-    """The size below which the tests of these axes would usually miss an effect."""
-    largest = max(sizes, key=lambda size: math.inf if math.isnan(size) else size)
-    if math.isnan(largest):
+def missed_text(found: AxesFound, unit: str) -> str:
+    """The size below which the tests of these axes would usually miss an effect; axes where they miss any."""
+    sizes = dict(zip(found.still, found.detectable, strict=True))
+    blind = [axis for axis, size in sizes.items() if math.isnan(size)]
+    if len(blind) == len(sizes):
         return "with these items and seeds no effect of any size can be proved"
-    return f"an effect below about {detectable(largest, compared.unit)} would usually be missed"
+    largest = max(size for size in sizes.values() if not math.isnan(size))
+    text = f"an effect below about {detectable(largest, unit)} would usually be missed"
+    if blind:
+        text += f", and on {listed(blind)} one of any size"
+    return text
 
 
 def proved_elsewhere(compared: ComparedStudy, axis: str, *, brief: bool = False) -> list[tuple[str, str, str, str]]:
