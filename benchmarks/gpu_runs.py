@@ -112,7 +112,7 @@ class Bench:
             "train",
         ]
         command += ["--cores", number, "--resources", f"vram_mib={asked * (number if beside else 1)}"]
-        command += ["--directory", place, "--config", f"study={path}", "warm=false"]
+        command += ["--directory", place, "--config", f"study={path}"]
         began = time.monotonic()
         _wait(self._spawn(command, place), place)
         seconds = time.monotonic() - began

@@ -25,6 +25,7 @@ from loragrid.models.loading import precision_notes, torch_device
 from loragrid.records.record import ScoreRecord, TaskScore, write_record
 from loragrid.runtime.code_digest import code_digest
 from loragrid.runtime.fork_client import delegate_to_fork_server
+from loragrid.runtime.gpu_locks import take_one_gpu
 from loragrid.runtime.provenance import device_info, git_state, versions
 from loragrid.runtime.quiet_libraries import quiet_libraries
 from loragrid.runtime.session import SessionClock, add_session_options, session_end
@@ -159,9 +160,10 @@ def print_score(subject: Subject, name: str, score: TaskScore) -> None:
 
 
 def set_up_process(threads: int) -> None:
-    """Set the number of threads and quiet the libraries; to be called before torch is imported."""
+    """Set threads and GPU and quiet the libraries; to be called before torch is imported."""
     os.environ["OMP_NUM_THREADS"] = str(threads)
     quiet_libraries()
+    take_one_gpu()
     import torch
 
     torch.set_num_threads(threads)

@@ -23,6 +23,7 @@ from loragrid.records.history import History
 from loragrid.records.losses import LossTable, last_position
 from loragrid.records.record import RunRecord, read_record, write_record
 from loragrid.runtime.fork_client import delegate_to_fork_server
+from loragrid.runtime.gpu_locks import take_one_gpu
 from loragrid.runtime.quiet_libraries import quiet_libraries
 from loragrid.runtime.run_lock import RunLock
 from loragrid.runtime.session import SessionClock, StopSignals, add_session_options, session_end
@@ -217,6 +218,7 @@ def main() -> None:
     add_session_options(parser)
     arguments = parser.parse_args()
     quiet_libraries()
+    take_one_gpu()
     study = load_study(arguments.study)
     train_run(
         study=study,

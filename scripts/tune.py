@@ -21,6 +21,7 @@ from typing import Any
 from loragrid.errors import Paused, UserError, log_option, output_options, print_line, run_main
 from loragrid.records.failures import record_failures
 from loragrid.records.history import minimum_logged
+from loragrid.runtime.gpu_locks import take_one_gpu
 from loragrid.runtime.quiet_libraries import quiet_libraries
 from loragrid.runtime.session import SessionClock, StopSignals, add_session_options, session_end
 from loragrid.searching.objective import read_objective, trial_scorer
@@ -187,6 +188,8 @@ def main() -> None:
     """Map the command line to a call of `tune`."""
     arguments = _parse_arguments()
     quiet_libraries()
+    # Its further workers share the card.
+    take_one_gpu()
     study = load_study(arguments.study)
     ends = session_end(arguments, session_minutes=study.training.session_minutes)
     passed = ["--study", arguments.study, "--data", str(arguments.data), "--out", str(arguments.out)]

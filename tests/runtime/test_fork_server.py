@@ -127,3 +127,23 @@ def test_goes_with_its_owner_and_jobs_then_run_by_themselves(owner, tmp_path: Pa
     job.kill()
     job.communicate()
     wait_until(lambda: not is_alive(child))
+
+
+def test_a_server_that_finds_a_gpu_forks_nothing(tmp_path: Path) -> None:
+    """Whatever the workflow knew of the machine: importing the libraries has initialised CUDA."""
+    libraries = tmp_path / "libraries"
+    libraries.mkdir()
+    (libraries / "torch.py").write_text("class cuda:\n    is_available = staticmethod(lambda: True)\n")
+    (libraries / "transformers.py").write_text("import torch\n")
+    (tmp_path / "prepare_data.py").write_text(STAGE)
+    (tmp_path / "place").mkdir()
+    (tmp_path / "place" / "owner").write_text(str(os.getpid()))
+    path = os.pathsep.join((str(libraries), os.environ.get("PYTHONPATH", "")))
+    command = [sys.executable, str(tmp_path / "prepare_data.py"), "0", str(tmp_path / "job")]
+    environment = os.environ | {FOLDER_VARIABLE: str(tmp_path / "place"), "PYTHONPATH": path}
+    for _ in range(2):
+        job = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+        _, said = job.communicate()
+        assert job.returncode == 0 and said == "said\n"
+        assert int((tmp_path / "job").read_text().split()[0]) == job.pid
+    assert (tmp_path / "place" / "socket").exists(), "the server was there and was asked"

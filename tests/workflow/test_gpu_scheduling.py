@@ -21,6 +21,10 @@ from pathlib import Path
 options = dict(zip(sys.argv[1::2], sys.argv[2::2]))
 stage, out = Path(__file__).stem, Path(options["--out"])
 name = options.get("--run") or options.get("--subject") or options.get("--data") if stage in {stages} else stage
+if stage == "train":
+    from loragrid.runtime.gpu_locks import take_one_gpu
+    with open("cards.txt", "a") as cards:
+        print(name, take_one_gpu(), file=cards)
 began = time.time()
 time.sleep({seconds} if stage in ("train", "score") else 0)
 file = out / ({{"prepare_data": "card", "train": "record"}}.get(stage, stage) + ".json")
@@ -37,8 +41,13 @@ with open("times.jsonl", "a") as log:
 STAGES = ("prepare_data", "find_contamination", "train", "score", "compare", "next", "report")
 
 
-def run_fake(folder: Path, *arguments: str, seconds: float) -> list[tuple[str, str, float, float]]:
-    """Run the t4 study with fake stages; the jobs in order of their start: stage, name, start, end."""
+def run_fake(
+    folder: Path, *arguments: str, seconds: float, more: dict[str, str] | None = None
+) -> list[tuple[str, str, float, float]]:
+    """Run the t4 study with fake stages; the jobs in order of their start: stage, name, start, end.
+
+    `more`: further environment variables.
+    """
     for name in ("workflow", "scripts", "config"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "environment.yml", folder)
@@ -47,7 +56,7 @@ def run_fake(folder: Path, *arguments: str, seconds: float) -> list[tuple[str, s
         (folder / "scripts" / f"{stage}.py").write_text(text)
     command = [sys.executable, "-m", "snakemake", "--quiet", "--config", "study=t4", *arguments]
     # This copy of the package comes before the installed one.
-    environment = os.environ | {"PYTHONPATH": str(folder / "scripts")}
+    environment = os.environ | {"PYTHONPATH": str(folder / "scripts"), "TMPDIR": str(folder)} | (more or {})
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in (folder / "times.jsonl").read_text().splitlines()]
@@ -79,6 +88,24 @@ def test_a_large_card_runs_several_small_jobs_at_once(tmp_path: Path) -> None:
     for job in work:
         beside = [asked[stage][name]["vram_mib"] for stage, name, start, end in work if start <= job[2] < end]
         assert sum(beside) <= 80_000
+
+
+def test_two_cards_train_two_runs_at_once_each_on_its_own(tmp_path: Path) -> None:
+    runs = [cell.run for cell in load_study("t4").cells[:4]]
+    targets = [f"results/t4/train/{run}/record.json" for run in runs]
+    jobs = run_fake(
+        tmp_path,
+        *("--cores", "8", "--resources", "gpu=2", "--", *targets),
+        seconds=1,
+        more={"CUDA_VISIBLE_DEVICES": "0,1"},
+    )
+    assert most_at_once(jobs) == 2
+    cards = dict(line.split() for line in (tmp_path / "cards.txt").read_text().splitlines())
+    assert set(cards) == set(runs) and sorted(cards.values()) == ["0", "0", "1", "1"]
+    trained = [job for job in jobs if job[0] == "train"]
+    for one, other in itertools.combinations(trained, 2):
+        if one[3] > other[2]:
+            assert cards[one[1]] != cards[other[1]]
 
 
 @pytest.mark.slow

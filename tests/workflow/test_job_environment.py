@@ -17,6 +17,7 @@ def test_jobs_find_the_code_the_study_and_the_session_s_end(monkeypatch: pytest.
     found = job_environment(study, session_minutes=55, starts_session=True)
     assert found["PYTHONPATH"] == found["SCRIPTS"] == str(SCRIPTS) and found["STUDY"] == str(study.path)
     assert found["SESSION"] == "--session-minutes 55"
+    assert found["MPLBACKEND"] == "Agg", "a notebook's kernel exports one of its own"
     ends = float(found["SESSION_ENDS"].removeprefix("--session-ends "))
     assert ends - time.monotonic() == pytest.approx(55 * 60, abs=5)
 
@@ -54,7 +55,7 @@ def test_jobs_share_an_interpreter_only_where_they_can(monkeypatch: pytest.Monke
         assert FOLDER_VARIABLE not in os.environ
     start_fork_server(study, local=False)
     assert FOLDER_VARIABLE not in os.environ
-    monkeypatch.setattr("loragrid.workflow.environment.detect_gpu", lambda: ("Tesla T4", 15360))
+    monkeypatch.setattr("loragrid.workflow.environment.visible_gpu", lambda: "a GPU")
     start_fork_server(study, local=True)
     assert FOLDER_VARIABLE not in os.environ, "a process forked after CUDA was initialised cannot use it"
 

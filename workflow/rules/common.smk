@@ -40,10 +40,14 @@ from loragrid.workflow.complete_study import write_complete_study
 from loragrid.workflow.environment import job_environment, resume_message, start_fork_server
 from loragrid.workflow.jobs import Jobs, files_digest
 from loragrid.workflow.options import Options
+from loragrid.workflow.preflight import check_machine
 
 try:
     OPTIONS = Options.read(config)
     STUDY = load_study(OPTIONS.study)
+    # A cluster's jobs run on other machines.
+    if workflow.local_exec and workflow.exec_mode == ExecMode.DEFAULT:
+        check_machine(STUDY)
     # No wildcard: one call runs one study, and every job would carry the name through each of its paths.
     RESULTS, REPORTS = f"results/{STUDY.name}", f"reports/{STUDY.name}"
     for place in (".snakemake", RESULTS, REPORTS):

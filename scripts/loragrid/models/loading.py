@@ -10,6 +10,7 @@ from loragrid.models.model_files import check_model_folder, own_code_error, reso
 from loragrid.models.shape import overflows_float16
 from loragrid.records.failures import out_of_memory
 from loragrid.runtime.optional_packages import check_precision
+from loragrid.runtime.visible_gpus import check_torch_sees_gpu
 from loragrid.study.sections import ModelEntry
 
 if TYPE_CHECKING:
@@ -196,7 +197,9 @@ def precision_notes(entry: ModelEntry, *, device: str) -> tuple[str, ...]:
 
 
 def torch_device() -> str:
-    """ "cuda" if torch sees a GPU, else "cpu"."""
+    """ "cuda" if torch sees a GPU, else "cpu"; raises `UserError` if the driver sees one and torch does not."""
     import torch
 
+    # Training on the CPU instead, in silence, would take days.
+    check_torch_sees_gpu()
     return "cuda" if torch.cuda.is_available() else "cpu"

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from loragrid.errors import UserError, first_line
+from loragrid.models.download_room import check_download
 from loragrid.paths import ROOT
 from loragrid.runtime.atomic_files import read_json, sha256_file, sha256_json
 from loragrid.study.sections import ModelEntry
@@ -40,13 +41,14 @@ def resolve_folder(entry: ModelEntry) -> tuple[Path, str | None]:
     """The local folder of a model entry and, for a hub model, the commit its revision points to.
 
     A hub model is downloaded on first use (configuration, tokenizer and safetensors only). Raises
-    `UserError` if the hub does not provide it.
+    `UserError` if the hub does not provide it, or the disk has no room for it.
     """
     if entry.folder is not None:
         return entry.folder, None
     import httpx
     import huggingface_hub
 
+    check_download(entry, patterns=MODEL_FILES)
     try:
         folder = huggingface_hub.snapshot_download(entry.hub, revision=entry.revision, allow_patterns=MODEL_FILES)
     except (httpx.HTTPError, OSError, ValueError) as error:  # base classes of the hub's own errors

@@ -18,9 +18,12 @@ from typing import NamedTuple
 from loragrid.paths import SCRIPTS
 from loragrid.runtime.atomic_files import write_text
 
-# Modules that only refuse: they decide whether a stage runs, never its result.
+# Modules that only refuse or choose a card: they decide whether and where a stage runs, never its result.
 IGNORED = (
+    "loragrid/models/download_room.py",
+    "loragrid/runtime/gpu_locks.py",
     "loragrid/runtime/optional_packages.py",
+    "loragrid/runtime/visible_gpus.py",
     "loragrid/study/schema.py",
     *(f"loragrid/study/checks/{name}.py" for name in ("validation", "point_validation", "tune_validation")),
 )

@@ -12,8 +12,9 @@ folder or a server, a stage runs in its own process.
 A child takes over the job's arguments, environment, working directory, umask, process group, import
 path, stdin, stdout and stderr, and imports the project's own modules itself. Written by hand
 because multiprocessing's fork server serves one Python program and not the separate commands that
-Snakemake starts. Needs Linux (pidfd). Never used with CUDA: a process forked after CUDA was
-initialised cannot use it.
+Snakemake starts. Needs Linux (pidfd). Never used with CUDA, because a process forked after CUDA was
+initialised cannot use it: the workflow starts no server where a GPU is used, and a server that finds one
+forks nothing.
 """
 
 import contextlib
@@ -98,6 +99,11 @@ class Server:
             connection.close()  # the client died while sending
             return None
         _import_libraries(Path(job["argv"][0]).stem)
+        if _uses_cuda():
+            connection.close()  # the client then does the job itself
+            for descriptor in descriptors:
+                os.close(descriptor)
+            return None
         gc.freeze()  # imported objects stay in memory pages that all children share
         sys.stdout.flush(), sys.stderr.flush()
         child = os.fork()
@@ -161,6 +167,12 @@ def _import_libraries(stage: str) -> None:
     for name in LIBRARIES.get(stage, ()):
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
+
+
+def _uses_cuda() -> bool:
+    """Whether this process has a GPU: importing peft asks for it, and a child forked afterwards cannot use it."""
+    torch = sys.modules.get("torch")
+    return torch is not None and torch.cuda.is_available()
 
 
 def main() -> None:

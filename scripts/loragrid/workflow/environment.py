@@ -11,9 +11,9 @@ import time
 from pathlib import Path
 
 from loragrid.paths import SCRIPTS
-from loragrid.planning.gpu_cards import detect_gpu
 from loragrid.records.failures import FAILURE_LINES, log_tail, logged_failure
 from loragrid.runtime.fork_client import FOLDER_VARIABLE
+from loragrid.runtime.visible_gpus import visible_gpu
 from loragrid.study.study_file import Study
 
 
@@ -35,6 +35,8 @@ def job_environment(study: Study, *, session_minutes: float | None, starts_sessi
         "PYTHONPATH": os.pathsep.join(dict.fromkeys([str(SCRIPTS), *user_folders])),
         "STUDY": str(study.path),
         "PATH": search_path,
+        # A notebook's kernel exports a backend that this environment cannot import.
+        "MPLBACKEND": "Agg",
         "SESSION": f"--session-minutes {session_minutes}" if session_minutes else "",
     }
     if starts_session:
@@ -53,7 +55,7 @@ def start_fork_server(study: Study, *, local: bool) -> None:
     stays: it calls Snakemake several times.
     """
     settings = [cell.settings for cell in study.cells]
-    forkable = all(run.backend != "unsloth" for run in settings) and detect_gpu() is None
+    forkable = all(run.backend != "unsloth" for run in settings) and visible_gpu() is None
     single_threaded = study.scoring.threads == 1 and all(run.threads == 1 for run in settings)
     if not (local and forkable and single_threaded and hasattr(os, "pidfd_open")):
         os.environ.pop(FOLDER_VARIABLE, None)

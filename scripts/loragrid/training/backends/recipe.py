@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from loragrid.errors import UserError
 from loragrid.runtime.optional_packages import check_packages
+from loragrid.runtime.visible_gpus import check_one_gpu
 from loragrid.study.settings import Warmup
 
 if TYPE_CHECKING:
@@ -59,6 +60,8 @@ ELSEWHERE = {
 def make_recipe(study: "Study", cell: "Cell", *, device: str) -> Recipe:
     """The recipe of a cell on a device; raises `UserError` for what this machine lacks."""
     settings, report_to = cell.settings, study.training.report_to
+    if device == "cuda":
+        check_one_gpu()
     # Before the base is loaded: a missing package should cost no minutes.
     check_packages(
         file=study.path.name,
