@@ -28,6 +28,15 @@ def test_the_data_card_is_shown_whole_and_without_data_of_an_earlier_study(tmp_p
     assert facts["Rows with broken characters"] == "2"
     assert "<p>The template has no system turn.</p>" in text
 
-    first.write_text(json.dumps(json.loads(first.read_text()) | {"notes": ["a token lies across"]}))
+    changed = {
+        "notes": ["a token lies across"],
+        "row_notes": {"preference_rows": {"count": 8, "first_rows": [1, 2, 3, 4, 5]}},
+        "unused_fields": {"rejected": 8, "messages[].refusal": 1},
+    }
+    first.write_text(json.dumps(json.loads(first.read_text()) | changed))
     report.report(study=study, results=results, out=tmp_path / "again.html")
-    assert f"<p>{first.parent.name}: A token lies across.</p>" in (tmp_path / "again.html").read_text()
+    text = (tmp_path / "again.html").read_text()
+    assert f"<p>{first.parent.name}: A token lies across.</p>" in text
+    chosen = "Of 8 rows (1, 2, 3, 4, 5 …) with a preference the chosen reply is trained, and the rejected one is not used."
+    assert f"<p>{first.parent.name}: {chosen}</p>" in text
+    assert "rejected (8 rows), messages[].refusal (1 row)" in text

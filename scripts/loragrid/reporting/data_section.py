@@ -6,6 +6,7 @@ from loragrid.formatting import as_sentence, visible, whole
 from loragrid.records.outcomes import data_failure
 from loragrid.reporting.contamination_section import contamination_facts
 from loragrid.reporting.page import Material
+from loragrid.reporting.sentences.row_notes import row_notes, unused_fields
 
 
 def data_facts(material: Material) -> dict[str, Any]:
@@ -102,7 +103,7 @@ def _notes(cards: dict[str, dict[str, Any]]) -> list[str]:
     """
     found: dict[str, list[str]] = {}
     for name, card in cards.items():
-        for note in (*card.get("notes", []), *card.get("split", {}).get("notes", [])):
+        for note in (*row_notes(card), *card.get("notes", []), *card.get("split", {}).get("notes", [])):
             found.setdefault(as_sentence(visible(note, 300)), []).append(name)
     notes = []
     for note, names in found.items():
@@ -151,6 +152,7 @@ def _facts(card: dict[str, Any], filters: str) -> dict[str, str]:
         "Rows truncated": f"{_count(card.get('truncated'))}, at {whole(card.get('max_length_tokens'))} tokens",
         "Rows cut after the last reply": _count(card.get("cut_after_last_reply")),
         "Rows with broken characters": _count(card.get("broken_characters")),
+        "Fields not used": unused_fields(card),
         "Loss on": LOSS_ON.get(card.get("loss_on"), "–"),
         "Fingerprint": str(card.get("fingerprint", "–"))[:16],
     }

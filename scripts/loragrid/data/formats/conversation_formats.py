@@ -99,7 +99,7 @@ def _add_system(fields: Fields, draft: Draft) -> None:
         return
     text = checked_text(fields[name], EMPTY_PROMPT)
     turns = [message["content"] for message in draft.messages if message["role"] == "system"]
-    # ASSUME (system): a system turn of the conversation wins over a column, as in LLaMA-Factory.
+    # A system turn of the conversation wins over a column, as in LLaMA-Factory; the card says so.
     if turns and text not in turns:
         draft.notes.add(SYSTEM_TURN_WINS)
         return

@@ -77,7 +77,7 @@ def _read_reply(value: Any, fields: Fields, draft: Draft, place: str) -> None:
 
 def read_preference(fields: Fields, draft: Draft) -> None:
     """Add the prompt and the chosen reply of a row; the rejected one stays among the fields not used."""
-    # ASSUME (preference): the chosen reply is trained on like any other; the comparison is not used.
+    # The chosen reply is trained on like any other; the comparison is not used, and the card says so.
     draft.notes.add(PREFERENCE)
     chosen = fields.pop("chosen", None)
     turns = [chosen] if isinstance(chosen, dict) else as_list(chosen)

@@ -23,7 +23,7 @@ def take_mark(fields: dict[str, Any], notes: set[str]) -> bool | None:
         if value is None:
             continue
         if value not in (0, 1):
-            # ASSUME: a loss has no weights within a batch here, so such a reply is trained on like any other.
+            # A loss has no weights within a batch here: such a reply is trained like any other, and the card says so.
             notes.add(PART_WEIGHT)
         del fields[key]
         trained = bool(value) != (key in TRAINED_IF_FALSE)
