@@ -94,8 +94,10 @@ def _reason(row: dict[str, Any], expected: RowFormat, reason: UnusableRow) -> Un
 
 def _add_system(fields: Fields, draft: Draft) -> None:
     """Put a system prompt from a column of its own before the first turn."""
+    if fields.keys().isdisjoint(SYSTEMS) or PLAIN_TEXT in draft.notes:
+        return
     name = next((name for name in SYSTEMS if isinstance(fields.get(name), str) and fields[name].strip()), None)
-    if name is None or PLAIN_TEXT in draft.notes:
+    if name is None:
         return
     text = checked_text(fields[name], EMPTY_PROMPT)
     turns = [message["content"] for message in draft.messages if message["role"] == "system"]
@@ -146,5 +148,5 @@ def _check_turn_order(messages: list[Message]) -> None:
         raise UnusableRow(BAD_START)
     # Two user turns in a row mean that the source lost a reply; two replies in a row are legitimate
     # (a tool call and the sentence after it).
-    if any(one == other == "user" for one, other in itertools.pairwise(roles)):
+    if ("user", "user") in itertools.pairwise(roles):
         raise UnusableRow(MISSING_REPLY)

@@ -38,7 +38,7 @@ def role_of(name: Any, roles: Mapping[str, str]) -> str:
     """
     if not isinstance(name, str) or not name.strip():
         raise UnusableRow(NO_ROLE)
-    role = roles.get(normal_name(name))
+    role = roles.get(name) or roles.get(normal_name(name))
     if role is None:
         raise UnusableRow(unknown_role(" ".join(name.split())))
     return role

@@ -18,6 +18,8 @@ HISTORIES = (f"{GIVEN}history", "history")
 TOOLS = (f"{GIVEN}tools", "tools", "functions")
 TEXTS = (f"{GIVEN}text", "text")
 
+MOST_KNOWN = 1_000  # columns whose names are kept: a source may have other ones in every row
+
 Fields = dict[str, Any]
 
 
@@ -35,6 +37,8 @@ class RowFormat:
     keys: tuple[str, ...] = ()
     columns: Mapping[str, str] = field(default_factory=dict)
     roles: Mapping[str, str] = field(default_factory=lambda: known_roles({}))
+    # Names of columns that were looked up already.
+    known: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     def fields(self, row: Mapping[str, Any]) -> tuple[Fields, list[str]]:
         """The row's values by known name, without nulls, and its columns whose name another one has."""
@@ -43,7 +47,7 @@ class RowFormat:
         for column, value in row.items():
             if value is None:
                 continue
-            name = self.field_name(column)
+            name = self.known.get(column) or self.field_name(column)
             if name in found:
                 others.append(column)
             elif isinstance(value, dict | list):
@@ -54,18 +58,23 @@ class RowFormat:
 
     def field_name(self, column: str) -> str:
         """The name by which the formats know a column, whatever its case."""
-        if column in self.columns:
-            return GIVEN + self.columns[column]
-        return column if column.islower() else str(column).strip().lower()
+        name = GIVEN + self.columns[column] if column in self.columns else str(column).strip().lower()
+        if len(self.known) < MOST_KNOWN:
+            self.known[column] = name
+        return name
 
     def columns_left(self, row: Mapping[str, Any], fields: Fields) -> list[str]:
         """The columns whose values are still in `fields`, those that hold nothing left out."""
         left = {name for name, value in fields.items() if not is_empty(value)}
-        return [column for column in row if self.field_name(column) in left]
+        if not left:
+            return []
+        return [column for column in row if (self.known.get(column) or self.field_name(column)) in left]
 
 
 def take_first(fields: Fields, names: tuple[str, ...]) -> Any:
     """The first value under these names that holds something, taken out of `fields`; None without one."""
+    if fields.keys().isdisjoint(names):
+        return None
     for name in names:
         if name in fields and not is_empty(fields[name]):
             return fields.pop(name)

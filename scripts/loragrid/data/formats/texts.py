@@ -5,16 +5,19 @@ from typing import Any
 
 from loragrid.data.formats.reasons import NOT_TEXT, UnusableRow
 
+ONLY_TEXT = {str}
 THOUGHT_PARTS = ("thinking", "reasoning")  # types of content parts, and the keys of their text
 
 
 def without_nulls(value: Any) -> Any:
-    """The value without keys that are None, at any depth.
+    """The value without keys that are None, at any depth; the value itself where it has none.
 
     Arrow gives each struct all keys of its column: without them, a Parquet file and a JSONL file of
     the same rows are equal.
     """
     if isinstance(value, dict):
+        if set(map(type, value.values())) == ONLY_TEXT:  # nearly every turn: the fast way
+            return value
         return {key: without_nulls(item) for key, item in value.items() if item is not None}
     if isinstance(value, list):
         return [without_nulls(item) for item in value]
@@ -23,7 +26,7 @@ def without_nulls(value: Any) -> Any:
 
 def checked_text(value: Any, reason_if_empty: str, *, optional: bool = False) -> str:
     """The value if it is text. Raises `UnusableRow` for other values, and for blank text unless `optional`."""
-    if value is None or (isinstance(value, str) and not value.strip()):
+    if value is None or (isinstance(value, str) and (not value or value.isspace())):
         if optional:
             return value or ""
         raise UnusableRow(reason_if_empty)

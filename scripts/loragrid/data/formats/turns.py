@@ -88,6 +88,10 @@ def _read_spoken(turns: list[Any], shape: Shape, draft: Draft) -> None:
     for turn in turns:
         if not isinstance(turn, dict):
             raise UnusableRow(NOT_TEXT)
+        plain = _plain_turn(turn, role_key, text_key, draft.roles)
+        if plain is not None:
+            draft.messages.append(plain)
+            continue
         if role_key not in turn or text_key not in turn:
             turn = {normal_name(key): value for key, value in turn.items()}
         name = turn.get(role_key)
@@ -107,6 +111,17 @@ def _read_spoken(turns: list[Any], shape: Shape, draft: Draft) -> None:
         add_turn(role, content, rest, draft)
         if rest:
             draft.leave(rest)
+
+
+def _plain_turn(turn: dict[str, Any], role_key: str, text_key: str, roles: Mapping[str, str]) -> Message | None:
+    """The message of a turn that is a speaker and a text and nothing else, as nearly all are: the fast way."""
+    name, text = turn.get(role_key), turn.get(text_key)
+    if len(turn) != 2 or type(text) is not str or type(name) is not str or name in CALL_ROLES:
+        return None
+    role = roles.get(name)
+    if role not in ("user", "assistant") or not text.isascii() or not text or text.isspace():
+        return None
+    return {"role": role, "content": text}
 
 
 def _read_keyed(turns: list[Any], draft: Draft) -> None:
