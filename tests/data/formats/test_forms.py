@@ -20,6 +20,7 @@ TURNS = [("user", "q1"), ("assistant", "a1"), ("user", "q2"), ("assistant", "a2"
 SPOKEN = [{"role": role, "content": text} for role, text in TURNS]
 CONVERSATIONS = {
     "messages": [{name: SPOKEN} for name in "conversations messages conversation dialog dialogue turns chat".split()]
+    + [{"messages": {"role": [r for r, _ in TURNS], "content": [t for _, t in TURNS], "name": [None] * 4}}]
     + [{"messages": json.dumps(SPOKEN)}, {"Messages": [{"Role": r.upper(), "Content": t} for r, t in TURNS]}],
     "sharegpt": [{"conversations": [{"from": role, "value": text} for role, text in TURNS]}],
     "role/value turns": [{"conversations": [{"role": role, "value": text} for role, text in TURNS]}],
@@ -54,6 +55,8 @@ PAIRS = {
     "input/output": {},
     "instruction/response": {},
     "problem/solution": {},
+    "inputs/targets": {},
+    "Context/Response": {},
     "user/assistant": {},
     "Question/Answer": {},
 }
@@ -101,6 +104,10 @@ def test_a_chosen_reply_without_a_prompt_and_a_bad_reply_have_their_reasons():
     with pytest.raises(UnusableRow, match="labelled as a bad reply"):
         read({"prompt": "q", "completion": "a", "label": False})
     assert read({"prompt": "q", "completion": "a", "label": True}).unused == ()
+    assert read({"question": "q", "answer": "a", "label": False}).unused == ("label",)
+    assert read({"text": "a", "label": False}).unused == ("label",)
+    with pytest.raises(UnusableRow, match="labelled as a bad reply"):
+        read({"messages": SPOKEN, "kto_tag": False})
     assert read({"prompt": "q", "completion": "a", "label": 0}).unused == ("label",)
 
 
@@ -120,6 +127,7 @@ def test_plain_text_is_one_reply():
         ({"messages": SPOKEN, "conversations": [{"from": "user", "value": "x"}] * 2}, "sharegpt", None),
         ({"instruction": "q", "output": "a", "text": "t"}, "alpaca", ("text",)),
         ({"instruction": "q", "prompt": "p", "output": "a", "response": "r"}, "alpaca", ("prompt", "response")),
+        ({"instruction": "q", "context": "c", "response": "a"}, "instruction/response", ()),
         ({"turns": ["q", "r"], "question": "q", "answer": "a"}, "question/answer", ("turns",)),
         ({"input": "q", "user": "anna", "output": "a"}, "input/output", ("user",)),
         ({"chosen": 1, "messages": SPOKEN}, "messages", ("chosen",)),

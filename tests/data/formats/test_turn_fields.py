@@ -1,5 +1,7 @@
 """Fields of turns and rows beside the text: tool calls, marks, thoughts, system prompts, speakers, and what is not read."""
 
+from datetime import date
+
 import pytest
 
 from loragrid.data.formats.conversation import reply_text, whole_text
@@ -81,6 +83,20 @@ def test_calls_that_cannot_be_read_have_a_reason(calls):
 def test_a_call_turn_that_is_no_call_stays_text(text):
     row = {"conversations": [{"from": "human", "value": "q"}, {"from": "function_call", "value": text}]}
     assert read(row).messages[1] == {"role": "assistant", "content": text}
+
+
+def test_values_that_json_cannot_hold_make_a_row_unusable():
+    day = {"name": "f", "arguments": {"day": date(2026, 1, 2)}, "parameters": {"day": date(2026, 1, 2)}}
+    with pytest.raises(UnusableRow, match="tool call cannot be read"):
+        reply(tool_calls=[day])
+    with pytest.raises(UnusableRow, match="tools cannot be read"):
+        read({"messages": [USER, REPLY], "tools": [day]})
+    deep = []
+    for _ in range(2000):
+        deep = [deep]
+    with pytest.raises(UnusableRow, match="nested too deeply"):
+        to_conversation({"messages": deep}, detect_format([{"messages": [USER, REPLY]}], source_name="f"))
+    assert detect_format([{"messages": deep}, {"messages": [USER, REPLY]}], source_name="f").name == "messages"
 
 
 def test_functions_are_tools_and_tools_come_first():
@@ -168,7 +184,7 @@ def test_a_system_prompt_of_its_own_opens_the_conversation_unless_a_turn_says_an
 
 @pytest.mark.parametrize("name", "chatgpt Bing BARD bot model ai claude gemini chatbot GPT assistant agent".split())
 def test_usual_names_of_the_model(name):
-    for user in ("human", "user ", "Prompter", "customer"):
+    for user in ("human", "USER: ", "Prompter", "customer"):
         row = {"conversations": [{"from": user, "value": "q"}, {"from": f" {name} ", "value": "a"}]}
         assert [m["role"] for m in read(row).messages] == ["user", "assistant"]
 

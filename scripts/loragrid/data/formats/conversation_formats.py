@@ -38,6 +38,7 @@ from loragrid.data.formats.reasons import (
     NO_ROLE,
     NOT_AN_OBJECT,
     NOT_TEXT,
+    TOO_DEEP,
     UnusableRow,
     other_form,
 )
@@ -57,7 +58,10 @@ def to_conversation(row: Any, row_format: RowFormat) -> Conversation:
     """One row of a source as a conversation. Raises `UnusableRow` if it cannot be trained on."""
     if not isinstance(row, dict):
         raise UnusableRow(NOT_AN_OBJECT)
-    fields, others = row_format.fields(row)
+    try:
+        fields, others = row_format.fields(row)
+    except RecursionError:
+        raise UnusableRow(TOO_DEEP) from None
     draft = Draft(row_format.roles)
     draft.unused.update(others)
     try:
@@ -67,7 +71,7 @@ def to_conversation(row: Any, row_format: RowFormat) -> Conversation:
     _add_system(fields, draft)
     tools = read_tools(take_first(fields, TOOLS))
     if fields:
-        _apply_row_marks(fields, draft)
+        _apply_row_marks(fields, row_format, draft)
         draft.unused.update(row_format.columns_left(row, fields))
     return _finish(draft, tools)
 
@@ -111,8 +115,8 @@ def _add_system(fields: Fields, draft: Draft) -> None:
         draft.untrained = {position + 1 for position in draft.untrained}
 
 
-def _apply_row_marks(fields: Fields, draft: Draft) -> None:
-    if take_bad_label(fields):
+def _apply_row_marks(fields: Fields, row_format: RowFormat, draft: Draft) -> None:
+    if take_bad_label(fields, unpaired=row_format.keys == ("prompt", "completion")):
         raise UnusableRow(BAD_EXAMPLE)
     if take_mark(fields, draft.notes) is False:
         draft.untrained |= set(_replies(draft.messages))

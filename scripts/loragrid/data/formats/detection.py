@@ -22,6 +22,7 @@ from loragrid.data.formats.texts import as_list
 from loragrid.data.formats.turns import turn_shape
 from loragrid.errors import UserError
 
+OPTIONAL = ("input", "context")  # beside an instruction; a prompt where there is none
 FORMAT_ROWS = 100  # rows from which the format is detected
 SHOWN_KEYS = 12
 TURN_FORMATS = {("spoken", "from", "value"): "sharegpt", ("spoken", "role", "content"): "messages"}
@@ -85,7 +86,10 @@ def with_format(
 
 def row_format(row: Mapping[str, Any], given: RowFormat) -> RowFormat | None:
     """The format of one row; `given` holds the study's columns and roles."""
-    fields, _ = given.fields(row)
+    try:
+        fields, _ = given.fields(row)
+    except RecursionError:
+        return None
     named = {use for column, use in given.columns.items() if column in row}
     if "messages" in named:
         return _turns(fields, given)
@@ -117,8 +121,8 @@ def _exchange(row: Mapping[str, Any], fields: Fields, given: RowFormat) -> RowFo
     reply = next((name for name in REPLIES if name in fields), None)
     # A speaker's name is a prompt beside a speaker's name only: elsewhere it may say who wrote the row.
     prompts = [name for name in PROMPTS if name not in ("user", "human") or reply == "assistant"]
-    prompt = next((name for name in prompts if name in fields and name != "input"), None)
-    if prompt is None and "input" in fields:
+    prompt = next((name for name in prompts if name in fields and name not in OPTIONAL), None)
+    if prompt is None and not fields.keys().isdisjoint(OPTIONAL):
         # An instruction that is null beside an input: Alpaca, not a source of inputs and outputs.
         present = {given.field_name(column) for column in row}
         prompt = next(name for name in prompts if name in present)

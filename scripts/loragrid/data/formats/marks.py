@@ -6,7 +6,6 @@ from typing import Any
 TRAINED_IF_TRUE = ("weight", "loss_weight", "train", "training", "loss")
 TRAINED_IF_FALSE = ("masked",)
 MARKS = frozenset((*TRAINED_IF_TRUE, *TRAINED_IF_FALSE))
-LABELS = frozenset(("label", "kto_tag"))
 SWITCHES = {"0": False, "false": False, "no": False, "1": True, "true": True, "yes": True}
 PART_WEIGHT = "part_weight"  # the note on a weight that is neither 0 nor 1
 
@@ -31,12 +30,14 @@ def take_mark(fields: dict[str, Any], notes: set[str]) -> bool | None:
     return found
 
 
-def take_bad_label(fields: dict[str, Any]) -> bool:
-    """Whether a label, which is taken out, says that the reply is a bad one, as in TRL's unpaired preferences."""
+def take_bad_label(fields: dict[str, Any], *, unpaired: bool) -> bool:
+    """Whether a label, which is taken out, says that the reply is a bad one.
+
+    `label` says so in TRL's unpaired preferences only: of other rows it is a class of the text.
+    """
     bad = False
-    for key in LABELS & fields.keys():
-        # A label that is no truth value is a class of the text.
-        if isinstance(fields[key], bool):
+    for key in ("kto_tag", "label") if unpaired else ("kto_tag",):
+        if isinstance(fields.get(key), bool):
             bad |= not fields.pop(key)
     return bad
 

@@ -3,6 +3,7 @@
 NOT_AN_OBJECT = "row is not an object"
 NO_CONVERSATION = "no conversation in the row"
 NOT_TEXT = "not text"
+TOO_DEEP = "nested too deeply"
 NO_ROLE = "turn without a role"
 EMPTY_REPLY = "empty reply"
 MISSING_REPLY = "missing reply"

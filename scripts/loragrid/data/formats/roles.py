@@ -22,8 +22,8 @@ CALL_ROLES = frozenset(("function_call", "tool_call"))  # of turns whose text is
 
 
 def normal_name(name: str) -> str:
-    """A speaker's name as it is compared."""
-    return name.strip().lower()
+    """A speaker's name as it is compared: "USER: " is "user"."""
+    return name.strip(": \t\n").lower()
 
 
 def known_roles(mapped: Mapping[str, str]) -> dict[str, str]:
@@ -36,7 +36,7 @@ def role_of(name: Any, roles: Mapping[str, str]) -> str:
 
     Raises `UnusableRow` for an unknown name.
     """
-    if not isinstance(name, str) or not name.strip():
+    if not isinstance(name, str) or not normal_name(name):
         raise UnusableRow(NO_ROLE)
     role = roles.get(name) or roles.get(normal_name(name))
     if role is None:

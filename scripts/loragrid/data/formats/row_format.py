@@ -11,8 +11,8 @@ from loragrid.data.formats.texts import is_empty, without_nulls
 GIVEN = "the study's "
 USES = ("prompt", "reply", "system", "history", "tools", "text", "messages")
 MESSAGES = (f"{GIVEN}messages", "conversations", "messages", "conversation", "dialog", "dialogue", "turns", "chat")
-PROMPTS = (f"{GIVEN}prompt", "instruction", "prompt", "question", "query", "problem", "user", "human", "input")
-REPLIES = (f"{GIVEN}reply", *"output completion response solution answer reply assistant chosen".split())
+PROMPTS = (f"{GIVEN}prompt", *"instruction prompt question query problem inputs user human input context".split())
+REPLIES = (f"{GIVEN}reply", *"output completion response solution answer reply targets assistant chosen".split())
 SYSTEMS = (f"{GIVEN}system", "system", "system_prompt")
 HISTORIES = (f"{GIVEN}history", "history")
 TOOLS = (f"{GIVEN}tools", "tools", "functions")

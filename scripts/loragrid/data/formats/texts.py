@@ -51,9 +51,17 @@ def is_empty(value: Any) -> bool:
 
 
 def as_list(value: Any) -> list[Any] | None:
-    """A list, also one that is given as JSON text; None for anything else."""
+    """A list, also one that is given as JSON text or as lists by key; None for anything else.
+
+    Older data sets of the hub give [{"role": …}, …] as {"role": […], …}.
+    """
     if isinstance(value, list):
         return value
+    if isinstance(value, dict):
+        lengths = {len(item) if isinstance(item, list) else -1 for item in value.values()}
+        if len(lengths) != 1 or -1 in lengths:
+            return None
+        return [without_nulls(dict(zip(value, items))) for items in zip(*value.values())]
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
             parsed = json.loads(value)
@@ -62,6 +70,14 @@ def as_list(value: Any) -> list[Any] | None:
         # A text that only begins like a list is caught above, so this is a list.
         return without_nulls(parsed)
     return None
+
+
+def check_json(value: Any, reason: str) -> None:
+    """Raise `UnusableRow` for a value that no JSON text can hold, such as a date or a lone surrogate in it."""
+    try:
+        check_encodable(json.dumps(value, ensure_ascii=False), reason)
+    except (TypeError, ValueError):
+        raise UnusableRow(reason) from None
 
 
 def join_parts(parts: list[Any], *, thoughts: bool) -> tuple[str, str, set[str]]:

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from loragrid.data.formats.reasons import BAD_CALL, BAD_TOOLS, UnusableRow
-from loragrid.data.formats.texts import check_encodable, is_empty
+from loragrid.data.formats.texts import check_json, is_empty
 
 ARGUMENTS = ("arguments", "parameters")
 Call = dict[str, Any]
@@ -19,7 +19,7 @@ def read_tools(tools: Any) -> list[dict[str, Any]] | None:
     if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
         raise UnusableRow(BAD_TOOLS)
     # Finds the lone surrogates in a schema, which the template would write into the text.
-    check_encodable(json.dumps(tools, ensure_ascii=False, default=str), BAD_TOOLS)
+    check_json(tools, BAD_TOOLS)
     wrapped = []
     for tool in tools:
         wrapped.append(tool if "function" in tool else {"type": "function", "function": tool})
@@ -41,7 +41,7 @@ def read_calls(calls: Any) -> tuple[list[Call], set[str]]:
     read, unread = [], set()
     for call in calls:
         read.append(_read_call(call, unread))
-    check_encodable(json.dumps(read, ensure_ascii=False, default=str), BAD_CALL)
+    check_json(read, BAD_CALL)
     return read, unread
 
 
