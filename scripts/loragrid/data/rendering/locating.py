@@ -67,13 +67,16 @@ def _content(message: dict) -> str:
 
 def locate(template: ChatTemplate, chat: Chat, turns: list[Turn], tools: list | None) -> Located | None:
     """The replies of one chat, None if they cannot be located."""
-    located = _by_prefixes(turns, template.layout)
-    if located is None and template.has_generation_marks:
-        # If rendering prefixes fails, the template's own marks may still locate the replies.
-        located = _by_marks(template, chat, tools, replies=len(turns))
-    if located is None:
-        located = _in_whole(template, chat, turns, tools)
-    return located or _by_turns(turns, template.layout)
+    marked = None
+    if template.has_generation_marks and not template.layout.only_appends:
+        # Where rendering prefixes fails for any conversation, the template's own marks locate the replies of all.
+        marked = _by_marks(template, chat, tools, replies=len(turns))
+    return (
+        marked
+        or _by_prefixes(turns, template.layout)
+        or _in_whole(template, chat, turns, tools)
+        or _by_turns(turns, template.layout)
+    )
 
 
 def _by_prefixes(turns: list[Turn], layout: Layout) -> Located | None:
@@ -114,10 +117,26 @@ def _reply_length(reply: str, content: str) -> int:
 
 def _by_marks(template: ChatTemplate, chat: Chat, tools: list | None, *, replies: int) -> Located | None:
     rendered = render_by_marks(template, shaped(template.abilities, chat), tools)
-    # A range that holds no whole reply would be trained as another one.
-    if rendered is None or len(rendered[1]) != replies:
+    if rendered is None:
         return None
-    return Located([rendered[0]], [dict(enumerate(rendered[1]))], MARKS)
+    text, ranges = rendered
+    if len(ranges) > replies:
+        ranges = _joined(ranges)
+    # A range that holds no whole reply would be trained as another one.
+    if len(ranges) != replies:
+        return None
+    return Located([text], [dict(enumerate(ranges))], MARKS)
+
+
+def _joined(ranges: list[Place]) -> list[Place]:
+    """Ranges without those that begin where another ends: a reply and the end of the text are one."""
+    joined = ranges[:1]
+    for start, end in ranges[1:]:
+        if start == joined[-1][1]:
+            joined[-1] = joined[-1][0], end
+        else:
+            joined.append((start, end))
+    return joined
 
 
 def _in_whole(template: ChatTemplate, chat: Chat, turns: list[Turn], tools: list | None) -> Located | None:

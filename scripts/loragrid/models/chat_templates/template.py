@@ -64,6 +64,11 @@ class Layout:
     opened: str
     reply_end: str
 
+    @property
+    def only_appends(self) -> bool:
+        """Whether rendering any prefix of a conversation gives the beginning of its text."""
+        return self.keeps_earlier_turns and not self.closing and not self.opened
+
 
 @dataclass(frozen=True)
 class ChatTemplate:
