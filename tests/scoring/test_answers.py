@@ -9,6 +9,7 @@ from loragrid.scoring.answers import answer_prompts, summarise
 from loragrid.scoring.prompts import Prompt, in_training, read_prompts
 from loragrid.study.study_file import load_study
 from prepare_data import prepare_data
+from tests.fixtures.chat_templates import THOUGHTS_LAST, make_tokenizer
 
 
 @pytest.fixture(scope="module", params=["toy_llama", "toy_gemma"])
@@ -123,6 +124,15 @@ def test_which_prompts_are_rows_of_the_training_data(model, tmp_path):
     assert in_training(tokenizer, prompts, tmp_path / "train.parquet") == [True, True, False, False, False]
     with pytest.raises(UserError, match="run prepare_data again"):
         in_training(tokenizer, prompts, tmp_path / "none.parquet")
+
+
+def test_a_training_row_with_empty_thoughts_before_its_answer_is_found(tmp_path):
+    tokenizer = make_tokenizer(THOUGHTS_LAST)
+    prompt = Prompt("a", "in other words", "How far?", "Ten miles.")
+    chat = [{"role": "user", "content": "How far?"}, {"role": "assistant", "content": "Ten miles."}]
+    row = tokenizer(tokenizer.apply_chat_template(chat, tokenize=False), add_special_tokens=False).input_ids
+    pandas.DataFrame({"input_ids": [row]}).to_parquet(tmp_path / "train.parquet")
+    assert in_training(tokenizer, [prompt], tmp_path / "train.parquet") == [True]
 
 
 def test_the_demos_prompts_are_rows_of_its_data(tmp_path):

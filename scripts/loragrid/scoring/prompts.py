@@ -82,9 +82,20 @@ def in_training(tokenizer: "PreTrainedTokenizerBase", prompts: Sequence[Prompt],
     found = []
     for prompt in prompts:
         question = prompt_ids(tokenizer, prompt.original)
-        answer = tokenizer(prompt.reference.strip(), add_special_tokens=False).input_ids
-        found.append(_any_row_starts_with(np.array(question + answer), len(question), starts, tokens))
+        wanted = _exchange_ids(tokenizer, prompt, question)
+        found.append(_any_row_starts_with(np.array(wanted), min(len(question), len(wanted) - 1), starts, tokens))
     return found
+
+
+def _exchange_ids(tokenizer: "PreTrainedTokenizerBase", prompt: Prompt, question: list[int]) -> list[int]:
+    """Token ids of the original question with its reference, as a training row begins with them."""
+    reference = prompt.reference.strip()
+    chat = [{"role": "user", "content": prompt.original}, {"role": "assistant", "content": reference}]
+    # Some templates put empty thoughts before a finished answer, which the opening of an answer does not have.
+    before, found, _ = tokenizer.apply_chat_template(chat, tokenize=False).rpartition(reference)
+    if not found:
+        return question + tokenizer(reference, add_special_tokens=False).input_ids
+    return tokenizer(before + reference, add_special_tokens=False).input_ids
 
 
 def _any_row_starts_with(wanted: np.ndarray, question_length: int, starts: np.ndarray, tokens: np.ndarray) -> bool:
