@@ -2,11 +2,13 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import report
 from loragrid.reporting.search_section import _best_first
 from loragrid.reporting.sentences.search import (
     edge_remarks,
@@ -93,9 +95,17 @@ def test_the_same_bytes_again(made: tuple[Study, dict, Path, str]) -> None:
     assert compare_and_report(study, folder) == page
 
 
-def test_a_search_that_is_not_part_of_the_study_is_shown_without_a_run(tmp_path: Path) -> None:
-    study, found = make(tmp_path, enabled=False, trials=6, scored=False, seed=2)
-    text = section(compare_and_report(study, tmp_path))
+@pytest.fixture(scope="module")
+def apart(tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, dict, Path, str]:
+    """A search that is not part of its study."""
+    folder = tmp_path_factory.mktemp("apart")
+    study, found = make(folder, enabled=False, trials=6, scored=False, seed=2)
+    return study, found, folder, compare_and_report(study, folder)
+
+
+def test_a_search_that_is_not_part_of_the_study_is_shown_without_a_run(apart: tuple[Study, dict, Path, str]) -> None:
+    _, found, _, page = apart
+    text = section(page)
     assert "set tune.enabled to true" in text and found["winner"]["run"] not in text
     # Four complete trials have no meaningful median: winner and settings are judged at the first measurement.
     assert re.search(r"which 6 trials reached, the later winner was the best of them, 0\.4\d under the median\.", text)
@@ -105,13 +115,18 @@ def test_a_search_that_is_not_part_of_the_study_is_shown_without_a_run(tmp_path:
     assert few.startswith("With 4 trials to compare, nothing can be said")
 
 
-def test_without_a_search_or_with_another_one_s_result_there_is_no_section(tmp_path: Path) -> None:
-    study, _ = make(tmp_path, trials=3, scored=False)
-    file = tmp_path / "results/tune/tune.json"
+def test_without_a_search_or_with_another_one_s_result_there_is_no_section(
+    apart: tuple[Study, dict, Path, str], tmp_path: Path
+) -> None:
+    study, _, folder, page = apart
+    # The comparison does not read the search, so it is not made again.
+    results = shutil.copytree(folder / "results", tmp_path / "results")
+    file = results / "tune/tune.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"settings_sha256": "of other settings"}))
-    assert 'id="search"' not in compare_and_report(study, tmp_path)
+    report.report(study=study, results=results, out=tmp_path / "reports/report.html")
+    assert 'id="search"' in page and 'id="search"' not in (tmp_path / "reports/report.html").read_text()
     file.unlink()
-    assert read_search(study, tmp_path / "results") is None
+    assert read_search(study, results) is None
 
 
 def test_a_search_without_a_complete_trial_says_so() -> None:
