@@ -178,7 +178,7 @@ def test_paths_are_looked_up_beside_the_study_file_before_the_project(load, tmp_
             {"min_turns": 5, "max_turns": 2},
             "data.plans.filters: no conversation has at least 5 and at most 2 turns. Fix: lower min_turns, or raise max_t",
         ),
-        ("data.plans.source", {"path": "no.jsonl"}, "data.plans.source.path: file not found, neither beside the study"),
+        ("data.plans.source", {"path": "no.jsonl"}, "data.plans.source.path: file or folder not found, neither beside the study"),
         ("data.plans.source", {"hub": "a/b", "split": "train"}, "data.plans.source.revision: missing"),
         ("adopt.mine", {"path": ".", "model": "gpt"}, "adopt.mine.model: not a key of models ('gpt'). Fix: use one of"),
         ("models", {}, "models: empty"),

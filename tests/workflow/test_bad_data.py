@@ -42,7 +42,7 @@ DATA = {
     "a picture as Parquet": (binary(b"\x89PNG", "rows.parquet"), ["rows.parquet", "Parquet"]),
     "a kind not read": (rows("<a/>", "rows.xml"), ["rows.xml", ".xml"]),
     "rows that are numbers": (rows([1, 2, 3]), ["rows.json"]),
-    "an unknown form": (rows([{"question": "a", "answer": "b"}] * 9), ["rows.json", "question"]),
+    "an unknown form": (rows([{"frage": "a", "antwort": "b"}] * 9), ["rows.json", "frage"]),
     "two forms": (rows([*VALID_ROWS[:9], {"instruction": "a", "input": "", "output": "b"}]), ["rows.json", "mixes"]),
     "empty replies": (rows(turns(("human", "a"), ("gpt", ""))), ["rows.json", "none of its 20 rows"]),
     "no replies": (rows(turns(("human", "a"))), ["rows.json", "none of its 20 rows"]),
