@@ -134,6 +134,7 @@ def test_replies_marked_to_train_are_trained(key, value):
 def test_marks_that_are_not_followed_are_said():
     assert reply(weight=0.5).notes == ("part_weight",) and reply(weight=0.5).untrained == frozenset()
     assert reply(train="some words").unused == ("messages[].train",)
+    assert read({"messages": [USER, REPLY], "loss": 1.7}).unused == ("loss",)
     marked = read({"messages": [USER | {"train": True}, REPLY]})
     assert marked.notes == ("marked_prompt",) and marked.unused == ()
     assert read({"messages": [USER | {"weight": 0}, REPLY]}).notes == ()

@@ -19,7 +19,8 @@ def take_mark(fields: dict[str, Any], notes: set[str]) -> bool | None:
     found = None
     for key in MARKS & fields.keys():
         value = _switch(fields[key])
-        if value is None:
+        # A loss of 1.7 was measured: it is no mark.
+        if value is None or (key == "loss" and value not in (0, 1)):
             continue
         if value not in (0, 1):
             # A loss has no weights within a batch here: such a reply is trained like any other, and the card says so.
