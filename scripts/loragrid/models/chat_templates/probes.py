@@ -25,28 +25,14 @@ PROBE = {role: f"probe {role} text" for role in ("system", "user", "assistant", 
 PROBE_THOUGHTS = "probe thoughts"
 PROBE_CALL = {"type": "function", "function": {"name": "probe_tool", "arguments": {"n": "probe value"}}}
 SECOND_CALL = {"type": "function", "function": {"name": "probe_second", "arguments": {"n": "other value"}}}
+PROBE_PARAMETERS = {"type": "object", "properties": {"n": {"type": "string", "description": "A number."}}}
 PROBE_TOOL = {
     "type": "function",
-    "function": {
-        "name": "probe_tool",
-        "description": "A probe.",
-        "parameters": {
-            "type": "object",
-            "properties": {"n": {"type": "string", "description": "A number."}},
-        },
-    },
+    "function": {"name": "probe_tool", "description": "A probe.", "parameters": PROBE_PARAMETERS},
 }
 THOUGHTS_KEYS = (THOUGHTS, "thinking", "reasoning")
-NO_PARTS = Abilities(
-    system=True,
-    tool_role=True,
-    repeated_roles=True,
-    tools=True,
-    call_form=None,
-    results_after_calls=False,
-    thoughts_key=None,
-    content_parts=False,
-)
+ALL_SHOWN = {"system": True, "tool_role": True, "repeated_roles": True, "tools": True, "results_after_calls": False}
+NO_PARTS = Abilities(**ALL_SHOWN, call_form=None, thoughts_key=None, content_parts=False)
 
 
 class _Prober:
