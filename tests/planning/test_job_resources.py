@@ -14,6 +14,7 @@ from loragrid.planning import gpu_cards, job_resources
 from loragrid.planning.gpu_cards import planned_device
 from loragrid.planning.job_memory import check_study_modules, training_memory_on, training_setup
 from loragrid.planning.job_resources import (
+    BUSY_SHARE,
     MEMORY_MARGIN,
     STARTUP_MINUTES,
     WHOLE_GPU_MIB,
@@ -42,7 +43,9 @@ def test_requests_follow_the_predicted_memory() -> None:
     for cell in cells:
         shape = find_shape(study.models[cell.model])
         memory = training_memory_on(device, shape, training_setup(cell.settings, device))
-        assert asked["train"][cell.run]["vram_mib"] == round(MEMORY_MARGIN * memory.total_mib)
+        # A T4 has no room for a second job beside one that keeps it busy.
+        least = BUSY_SHARE * device.vram_mib
+        assert asked["train"][cell.run]["vram_mib"] == round(max(MEMORY_MARGIN * memory.total_mib, least))
         assert asked["score"][cell.base]["vram_mib"] >= asked["score"][cell.run]["vram_mib"]
     # A search's trials take at most 4 rows at a time, as the widest cell does, and the base case's rank.
     wide = next(cell for cell in cells if cell.settings.batch == (4, 8))
@@ -52,6 +55,9 @@ def test_requests_follow_the_predicted_memory() -> None:
     asked = requests_of(without_shapes(study, "llama-3b"))  # an unknown model reserves the whole GPU
     of_model = {cell.model: asked["train"][cell.run]["vram_mib"] for cell in cells}
     assert of_model["llama-3b"] == WHOLE_GPU_MIB > of_model["llama-1b"]
+    # On a large card small models wait for their operations to start, and several may share it.
+    on_h100 = requests_of(changed(three_sizes(), plan__card="H100"))
+    assert on_h100["train"][cells[0].run]["vram_mib"] < 8_000
 
 
 def test_jobs_request_twice_the_planned_time_and_at_most_a_session(tmp_path: Path) -> None:

@@ -21,9 +21,12 @@ from tests.fixtures.studies import changed, toy_study, without_shapes
 
 def test_the_t4_study_fits_a_t4_and_scoring_costs_less_than_training(t4: Study, tmp_path: Path) -> None:
     plan = make_plan(study=t4, results=tmp_path)
-    assert plan["device"]["vram_mib"] == 15095 and not plan["device"]["found"]
+    assert plan["device"]["vram_mib"] == 14913 and not plan["device"]["found"]
     assert [row["fits"] for row in plan["cells"]] == [True] * 26
     assert plan["totals"]["train_hours"] < 10
+    # 55 s until each job trains, apart from training.
+    assert plan["totals"]["start_hours"] == pytest.approx(26 * 55 / 3600)
+    assert "starting 24 min" in format_table(plan) and "starting 24 min" in render_page(plan)
     assert plan["totals"]["not_fitting"] == [] and plan["totals"]["complete"]
     for row in plan["cells"]:
         assert row["score_fits"] and row["score_hours"] < row["train_hours"], row["run"]
@@ -79,9 +82,8 @@ def test_a_cell_that_cannot_fit_is_named_with_what_makes_it_fit(t4: Study, tmp_p
 
 
 def test_a_limit_below_the_cards_memory_counts(t4: Study, tmp_path: Path) -> None:
-    plan = make_plan(study=changed(t4, plan__vram_mib=6000), results=tmp_path)
-    # The larger batch and Gemma's logits of a large vocabulary.
-    assert {row["model"] for row in plan["cells"] if row["fits"] is False} == {"llama-1b", "gemma-270m"}
+    plan = make_plan(study=changed(t4, plan__vram_mib=4000), results=tmp_path)
+    assert {row["per_device"] for row in plan["cells"] if row["fits"] is False} == {4}
     assert plan["device"]["vram_from"] == "the study file"
     plan = make_plan(study=changed(t4, plan__vram_mib=600), results=tmp_path)
     assert all(row["fits"] is False for row in plan["cells"])
@@ -226,3 +228,14 @@ def test_scoring_along_a_run_is_planned_for_each_part(toy_llama: Path, tmp_path:
     along = changed(once, scoring__at=[0.25, 0.5, 1.0])
     (before,), (after,) = (make_plan(study=study, results=tmp_path)["cells"] for study in (once, along))
     assert after["score_hours"] == pytest.approx(3 * before["score_hours"]) and "3 times along" in after["score_from"]
+
+
+def test_a_small_model_on_a_large_card_waits_for_its_operations_to_start(t4: Study, tmp_path: Path) -> None:
+    on_h100 = changed(t4, plan__card="H100")
+    (row, *_) = (row for row in make_plan(study=on_h100, results=tmp_path)["cells"] if row["model"] == "gemma-270m")
+    # 18 layers of 472 operations in each of 477 × 4 micro-batches, 10 µs each.
+    assert row["train_hours"] * 3600 == pytest.approx(18 * 472 * 477 * 4 * 1e-5)
+    assert "starting its operations takes longer" in row["train_from"]
+    folded = changed(on_h100, base_case__batch=[8, 1], grid__axes={"model": ["gemma-270m"]})
+    (faster, *_) = make_plan(study=folded, results=tmp_path)["cells"]
+    assert row["train_hours"] / 4 <= faster["train_hours"] < row["train_hours"] / 2

@@ -11,6 +11,7 @@ from loragrid.planning.gpu_cards import PlannedDevice, read_cards
 from loragrid.planning.job_memory import gpu_dtype, request_key, training_memory_on, training_setup
 from loragrid.planning.measurements import DataSize, Measurements
 from loragrid.planning.memory_model import computed_in
+from loragrid.planning.step_time import Rate, operations_per_pass
 from loragrid.records.record import RunRecord
 from loragrid.study.budget import updates
 from loragrid.study.grid import Cell
@@ -23,13 +24,14 @@ from loragrid.study.study_file import Study
 class Workload:
     """Updates, tokens and operations of a run, held-out measurements included.
 
-    `flops` are by part. `steps` and `tokens` are None and `flops` is empty if the budget is in
-    epochs and the number of rows is unknown.
+    `flops` are by part; `operations` counts what the training passes start on a GPU. `steps` and
+    `tokens` are None and `flops` is empty if the budget is in epochs and the number of rows is unknown.
     """
 
     steps: int | None
     tokens: int | None
     flops: dict[str, float]
+    operations: float = 0.0
 
     @property
     def total_flops(self) -> float | None:
@@ -77,7 +79,8 @@ def workload_of(
     measurements = 1 + min(settings.evaluations, steps)
     heldout_tokens = measurements * study.heldout.rows * data.row_tokens
     flops["held-out loss"] = heldout_tokens * forward_per_token(shape, row_tokens=data.row_tokens)
-    return Workload(steps=steps, tokens=tokens, flops=flops)
+    operations = passes * operations_per_pass(shape, checkpointing=checkpointing)
+    return Workload(steps=steps, tokens=tokens, flops=flops, operations=operations)
 
 
 def expected_rate(
@@ -86,8 +89,8 @@ def expected_rate(
     workloads: Mapping[str, Workload],
     measured: Measurements,
     device: PlannedDevice,
-) -> tuple[float | None, str]:
-    """Expected TFLOPS of a cell's training, and their source.
+) -> Rate:
+    """Expected rate of a cell's training, and its source.
 
     The source is the finished runs of the same model on such a device, of the same method and
     precision if there are any, else those of any model, else the card's expected rate.
@@ -98,7 +101,7 @@ def expected_rate(
         if other.run in measured.runs and workload is not None and workload.total_flops:
             finished.append(other)
     if not finished:
-        return device.rate_tflops, device.rate_from
+        return Rate(tflops=device.rate_tflops, source=device.rate_from, launch_seconds=device.launch_seconds)
     of_model = [other for other in finished if other.model == cell.model]
     # Methods and precisions differ in speed beyond their operations.
     alike = [other for other in of_model if _speed_key(other.settings) == _speed_key(cell.settings)]
@@ -110,7 +113,11 @@ def expected_rate(
     slowdown = 1.0 if of_model else device.slowdown
     whose = cell.model if of_model else "other models"
     runs = "run" if len(used) == 1 else "runs"
-    return slowdown * flops / seconds / 1e12, f"measured here on {len(used)} {runs} of {whose}"
+    return Rate(
+        tflops=slowdown * flops / seconds / 1e12,
+        source=f"measured here on {len(used)} {runs} of {whose}",
+        launch_seconds=0.0 if of_model else device.launch_seconds,
+    )
 
 
 def _speed_key(settings: Settings) -> tuple[str, ...]:

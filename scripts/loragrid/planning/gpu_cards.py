@@ -3,6 +3,7 @@
 Imports no torch, because the workflow reads this whenever it is parsed.
 """
 
+import math
 import subprocess
 from dataclasses import dataclass, fields, replace
 from functools import cache
@@ -11,14 +12,13 @@ import yaml
 
 from loragrid.errors import UserError
 from loragrid.paths import ROOT
+from loragrid.planning.step_time import LAUNCH_SECONDS
 from loragrid.runtime.provenance import cpu_name
 from loragrid.study.sections import Plan
 
 # ASSUME: training in float32 reaches at most this share of a card's float32 peak; not measured.
 FP32_SHARE = 0.5
 CARDS = ROOT / "config" / "cards.yaml"
-# The card whose measured share of its peak is assumed for cards without a training rate.
-REFERENCE_CARD = "T4"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,8 @@ class PlannedDevice:
 
     `names`: the names by which records may call such a device; `found`: it is in this machine;
     `rate_tflops`: the expected training rate; `fp32_tflops`: its peak in float32; `slowdown`: the
-    rate of a model in float32, relative to other models on this device.
+    rate of a model in float32, relative to other models on this device; `launch_seconds`: time to
+    start an operation on it.
     """
 
     kind: str  # "cuda" or "cpu"
@@ -57,6 +58,7 @@ class PlannedDevice:
     rate_from: str
     fp32_tflops: float | None = None
     slowdown: float = 1.0
+    launch_seconds: float = 0.0
 
     def in_float32(self) -> "PlannedDevice":
         """The device for a model in float32: its rate is at most a share of its float32 peak."""
@@ -138,6 +140,7 @@ def planned_device(plan: Plan, *, detect: bool = True) -> PlannedDevice:
         rate_tflops=rate,
         rate_from=rate_from,
         fp32_tflops=card.fp32_tflops if card else None,
+        launch_seconds=LAUNCH_SECONDS,
     )
 
 
@@ -200,9 +203,15 @@ def _expected_rate(card: GpuCard | None) -> tuple[float | None, str]:
         return None, "the card is not in cards.yaml: known once a run has finished"
     if card.training_tflops is not None:
         return card.training_tflops, card.training_from
-    reference = read_cards()[REFERENCE_CARD]
+    reference = _nearest_measured(card)
     share = reference.training_tflops / reference.peak_tflops
     source = (
-        f"not measured: {share:.0%} of the peak of {card.peak_tflops} TFLOPS, the share that a {REFERENCE_CARD} reaches"
+        f"not measured: {share:.0%} of the peak of {card.peak_tflops} TFLOPS, the share that a {reference.key} reaches"
     )
     return share * card.peak_tflops, source
+
+
+def _nearest_measured(card: GpuCard) -> GpuCard:
+    """The card of known training rate whose peak is closest; small cards are limited by their power."""
+    measured = [other for other in read_cards().values() if other.training_tflops is not None]
+    return min(measured, key=lambda other: abs(math.log(other.peak_tflops / card.peak_tflops)))

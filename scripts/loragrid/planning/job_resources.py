@@ -12,7 +12,7 @@ from typing import Any
 
 from loragrid.errors import UserError
 from loragrid.models.shape import Shape, find_shape
-from loragrid.planning.forecast import device_for_model, workload_of
+from loragrid.planning.forecast import Workload, device_for_model, workload_of
 from loragrid.planning.gpu_cards import PlannedDevice, planned_device
 from loragrid.planning.job_memory import (
     gpu_training_setup,
@@ -25,6 +25,7 @@ from loragrid.planning.job_memory import (
 from loragrid.planning.measurements import data_size
 from loragrid.planning.memory_model import training_memory, weight_bytes
 from loragrid.planning.scoring_cost import scoring_seconds
+from loragrid.planning.step_time import Rate, training_seconds
 from loragrid.study.grid import Cell
 from loragrid.study.methods import METHODS
 from loragrid.study.settings import Settings
@@ -32,10 +33,11 @@ from loragrid.study.study_file import Study
 
 # A job of unknown size reserves the whole GPU: Snakemake lowers a request to the limit it was given.
 WHOLE_GPU_MIB = 1_000_000
-# ASSUME: a job requests this many times the predicted memory, since no GPU has confirmed the
-# predictions and two jobs that do not fit beside each other both die. It also keeps two of the t4
-# study's runs from sharing a T4, which would not make them faster.
+# ASSUME: a job requests this many times the predicted memory, since this project has confirmed no
+# prediction on a GPU and two jobs that do not fit beside each other both die.
 MEMORY_MARGIN = 1.4
+# More than half, so that two training jobs do not share a card that one keeps busy: both would only be slower.
+BUSY_SHARE = 0.6
 # ASSUME: hours are predicted less well than memory, and a job that is cut at its limit waits in the
 # queue once more.
 TIME_MARGIN, STARTUP_MINUTES = 2.0, 10
@@ -108,6 +110,7 @@ def _cell_requests(context: _Context, cell: Cell) -> dict[str, Request]:
             raise UserError(f"the shape of {cell.model} is unknown")
         train_mib = training_memory(shape, gpu_training_setup(cell.settings, bf16=bf16)).total_mib
         score_mib = predict_scoring(study, cell, shape, bf16=bf16).total_mib
+        train_mib = max(train_mib, _busy_mib(context, cell, shape))
         host_mib = _host_mib(context, cell, shape)
         train_hours, score_hours = _hours(context, cell, shape)
     except UserError:  # reported by the plan and by the stages
@@ -138,21 +141,39 @@ def _host_mib(context: _Context, cell: Cell, shape: Shape) -> int:
     return 100 * math.ceil(needed / 100)
 
 
+def _busy_mib(context: _Context, cell: Cell, shape: Shape) -> float:
+    """MiB, before the margin, of a run that keeps the card busy; 0 if starting its operations takes longer."""
+    device = device_for_model(cell.settings, shape, context.device)
+    workload = _workload(context, cell, shape)
+    if device.vram_mib is None or not device.rate_tflops or not workload.total_flops:
+        return 0.0
+    arithmetic_seconds = workload.total_flops / (device.rate_tflops * 1e12)
+    if arithmetic_seconds < workload.operations * device.launch_seconds:
+        return 0.0
+    return BUSY_SHARE * device.vram_mib / MEMORY_MARGIN
+
+
+def _workload(context: _Context, cell: Cell, shape: Shape) -> Workload:
+    data = data_size(context.study, cell, context.results)
+    return workload_of(context.study, cell, shape, data, checkpointing=context.device.kind == "cuda")
+
+
 def _hours(context: _Context, cell: Cell, shape: Shape) -> tuple[float | None, float | None]:
     """Hours of training and of scoring; None if the rate or the size of the work is unknown."""
     study = context.study
     device = device_for_model(cell.settings, shape, context.device)
     if device.rate_tflops is None:
         return None, None
-    data = data_size(study, cell, context.results)
-    checkpointing = device.kind == "cuda"
-    flops = workload_of(study, cell, shape, data, checkpointing=checkpointing).total_flops
-    train_hours = flops / (device.rate_tflops * 1e12) / 3600 if flops else None
+    workload = _workload(context, cell, shape)
+    rate = Rate(tflops=device.rate_tflops, source=device.rate_from, launch_seconds=device.launch_seconds)
+    train_hours = None
+    if workload.total_flops:
+        train_hours = training_seconds(workload.total_flops, workload.operations, rate) / 3600
     seconds = scoring_seconds(
         shape,
         scoring=study.scoring,
         heldout_rows=study.heldout.rows,
-        row_tokens=data.row_tokens,
+        row_tokens=data_size(study, cell, context.results).row_tokens,
         tflops=device.rate_tflops,
     )
     if None in seconds.values():
@@ -187,7 +208,8 @@ def _search_request(context: _Context, base_case: Cell, training: Request) -> Re
             training_memory(shape, gpu_training_setup(settings, bf16=bf16)).total_mib
             for settings in _largest_trials(base_case.settings, tune.spaces[tune.space])
         ]
-        vram_mib = round(MEMORY_MARGIN * max(needed) * tune.workers)
+        largest = max(*needed, _busy_mib(context, base_case, shape))
+        vram_mib = round(MEMORY_MARGIN * largest * tune.workers)
     return {
         "vram_mib": vram_mib,
         "mem_mb": tune.workers * training["mem_mb"],

@@ -1,13 +1,15 @@
 """Peak GPU memory of training and scoring by part, predicted from shapes. Imports no torch.
 
 The bytes per activation and per logit were counted on a CPU with torch's own record of allocations
-(a test repeats it): Llama with LoRA on every linear map, transformers 5.17, PEFT 0.21. A GPU's
-additions (context, workspaces, fragmentation) are assumed, not measured: see ASSUME.
+(tests repeat it): Llama with LoRA on every linear map, transformers 5.17, PEFT 0.21. Which logits
+exist at once is read from the backends (loss_rows.py). One number is fitted to public runs on GPUs,
+the share that the allocator wastes; docs/plan.md compares the model with all of them.
 """
 
 from dataclasses import dataclass
 
 from loragrid.models.batch_sizes import CHOICE_LOGITS_PER_PASS, LOGITS_PER_PASS, TOKENS_PER_PASS
+from loragrid.models.loss_rows import UNSLOTH_LOGIT_BYTES, rows_with_logits
 from loragrid.models.shape import Shape, overflows_float16
 from loragrid.models.trained_weights import Trainable, added_frozen, summed, trained_tensors
 
@@ -21,19 +23,21 @@ FULL_BYTES = {"32bit": 4, "16bit": 2, "4bit": 2}
 # bits also the 16-bit copy.
 LOGIT_BYTES = {"fp32": 12, "half": 12.25}
 LOGIT_BYTES_FORWARD = {"fp32": 8, "half": 10}
-# ASSUME: unsloth's loss kernel writes gradients over the logits. Half the bytes explain the 6.5 GB
-# that public runs of Llama-3.2-3B report on a T4 at batch 2 and 2048 tokens (a test repeats the
-# sum); not measured here.
-LOGIT_BYTES_UNSLOTH = {"fp32": 8, "half": 4}
 # One layer being recomputed and differentiated: bytes per token and unit of the inner and of the
 # hidden size.
 LAYER_BYTES = {"fp32": (24, 37), "half": (15, 53)}
+# The part of them that a layer keeps until its backward pass if nothing is recomputed.
+KEPT_BYTES = {"fp32": (16, 32), "half": (8, 28)}
+# unsloth moves a layer's input to the machine's memory if it is larger than this, but for the last layer's, and
+# has one on its way (unsloth_zoo 2026.10.9).
+OFFLOADED_FROM_BYTES, INPUTS_NOT_OFFLOADED = 2 * 2**20, 2
 # bitsandbytes keeps the states of tensors below this size in 32 bits.
 EIGHT_BIT_FROM = 4096
-# ASSUME: a CUDA context with its libraries' workspaces takes this much, and the allocator wastes a
-# tenth of the memory that is allocated and freed in each step.
+# ASSUME: a CUDA context with its libraries' workspaces takes this much.
 CONTEXT_MIB = 500
-FRAGMENTATION = 0.1
+# Memory that the allocator wastes, as a share of what is allocated and freed in each step. Fitted: the smallest
+# share with which no public run of today's losses takes more than predicted is 0.12 (docs/plan.md).
+FRAGMENTATION = 0.15
 # ASSUME: a scored choice and its question have at most 256 tokens, an answer and its question 2048.
 CHOICE_TOKENS, ANSWER_TOKENS = 256, 2048
 SCORE_LOGIT_BYTES = 8
@@ -59,7 +63,10 @@ class Memory:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSetup:
-    """Settings of a training run that determine its memory, in the study file's words."""
+    """Settings of a training run that determine its memory, in the study file's words.
+
+    `longest_tokens`: the longest row, if rows are known to be shorter than `max_length_tokens`.
+    """
 
     precision: str
     trainable: Trainable
@@ -69,6 +76,12 @@ class TrainingSetup:
     compute_dtype: str
     backend: str
     checkpointing: bool
+    longest_tokens: int | None = None
+
+    @property
+    def row_tokens(self) -> int:
+        """Tokens of the longest row that a step may see."""
+        return min(self.longest_tokens or self.max_length_tokens, self.max_length_tokens)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,33 +97,11 @@ class ScoringSetup:
 
 
 def training_memory(shape: Shape, setup: TrainingSetup) -> Memory:
-    """Memory of a training run: the larger of a step on rows of full length and a held-out pass."""
+    """Memory of a training run: the larger of a step on its longest rows and a held-out pass."""
     tensors = trained_tensors(shape, setup.trainable)
     kind = computed_in(shape, setup.compute_dtype)
-    by_unsloth = setup.backend == "unsloth"
-    tokens = setup.per_device * setup.max_length_tokens
-    logit_bytes = LOGIT_BYTES_UNSLOTH if by_unsloth else LOGIT_BYTES
-    heldout_tokens = _heldout_tokens(shape, setup.max_length_tokens)
-    # A held-out pass keeps no gradients, but it may have more tokens than a training step.
-    bytes_per_word = max(tokens * logit_bytes[kind], heldout_tokens * LOGIT_BYTES_FORWARD[kind])
-    logits = shape.vocab_size * bytes_per_word
-    # Bytes per number of a layer's input, kept for its recomputation; unsloth keeps 16 bits.
-    input_bytes = 2 if by_unsloth and kind == "half" else 4
-    activations = tokens * _layers_bytes(
-        shape,
-        kind,
-        input_bytes=input_bytes,
-        checkpointing=setup.checkpointing,
-    )
-    # One matrix at a time is unpacked to 16 bits from 4, and merged with its adapter for DoRA's norms.
-    largest_matrix = max(inputs * outputs for inputs, outputs in shape.linears().values())
-    if setup.precision == "4bit":
-        activations += FULL_BYTES["16bit"] * largest_matrix
-    if setup.trainable.method == "dora":
-        activations += 2 * 4 * largest_matrix
-    # With checkpointing one layer at a time keeps what its backward pass needs.
-    held = 4 * summed(shape, setup.trainable, "held")
-    activations += held / shape.layers if setup.checkpointing else held
+    logits = _training_logits(shape, setup, kind)
+    activations = _training_activations(shape, setup, kind)
     weights = weight_bytes(shape, setup.precision, backend=setup.backend, kind=kind)
     # What is trained is in float32, and so are its gradients.
     trained = 4 * sum(tensors)
@@ -126,6 +117,34 @@ def training_memory(shape: Shape, setup: TrainingSetup) -> Memory:
         logits=logits / MIB,
         overhead=CONTEXT_MIB + FRAGMENTATION * (activations + logits) / MIB,
     )
+
+
+def _training_logits(shape: Shape, setup: TrainingSetup, kind: str) -> float:
+    """Bytes of logits in a training step or, if that has fewer of them, in a held-out pass."""
+    tokens = setup.per_device * setup.row_tokens
+    rows = rows_with_logits(setup.backend, tokens=tokens, vocab_size=shape.vocab_size)
+    if setup.backend == "unsloth":
+        return shape.vocab_size * rows * UNSLOTH_LOGIT_BYTES
+    # A held-out pass keeps no gradients, but it may have more tokens than a training step.
+    heldout = _heldout_tokens(shape, setup.row_tokens) * LOGIT_BYTES_FORWARD[kind]
+    return shape.vocab_size * max(rows * LOGIT_BYTES[kind], heldout)
+
+
+def _training_activations(shape: Shape, setup: TrainingSetup, kind: str) -> float:
+    """Bytes of activations at the peak of a backward pass, unpacked and merged matrices included."""
+    tokens = setup.per_device * setup.row_tokens
+    activations = tokens * _layers_bytes(shape, kind, setup.checkpointing)
+    if setup.checkpointing:
+        activations += _inputs_bytes(shape, kind, tokens, backend=setup.backend)
+    # One matrix at a time is unpacked to 16 bits from 4, and merged with its adapter for DoRA's norms.
+    largest_matrix = max(inputs * outputs for inputs, outputs in shape.linears().values())
+    if setup.precision == "4bit":
+        activations += FULL_BYTES["16bit"] * largest_matrix
+    if setup.trainable.method == "dora":
+        activations += 2 * 4 * largest_matrix
+    # With checkpointing one layer at a time keeps what its backward pass needs.
+    held = 4 * summed(shape, setup.trainable, "held")
+    return activations + (held / shape.layers if setup.checkpointing else held)
 
 
 def scoring_memory(shape: Shape, setup: ScoringSetup) -> Memory:
@@ -183,15 +202,24 @@ def _heldout_tokens(shape: Shape, max_length_tokens: int) -> int:
     return max(max_length_tokens, min(TOKENS_PER_PASS, LOGITS_PER_PASS // shape.vocab_size))
 
 
-def _layers_bytes(shape: Shape, kind: str, *, input_bytes: int, checkpointing: bool) -> float:
-    """Bytes per token of all layers: their inputs and one layer at work, or all layers at work."""
-    inner, hidden = LAYER_BYTES[kind]
+def _layers_bytes(shape: Shape, kind: str, checkpointing: bool) -> float:
+    """Bytes per token of a layer at work and, without checkpointing, of what all others keep for later."""
     # Wide heads (Gemma's are wider than its hidden size) count in place of the hidden size.
-    width = max(shape.hidden_size, shape.heads * shape.head_dim)
-    working = inner * shape.intermediate_size + hidden * width
+    sizes = shape.intermediate_size, max(shape.hidden_size, shape.heads * shape.head_dim)
+    working = sum(size * number for size, number in zip(sizes, LAYER_BYTES[kind], strict=True))
     if checkpointing:
-        return input_bytes * shape.layers * shape.hidden_size + working
-    return shape.layers * working
+        return working
+    kept = sum(size * number for size, number in zip(sizes, KEPT_BYTES[kind], strict=True))
+    return working + (shape.layers - 1) * kept
+
+
+def _inputs_bytes(shape: Shape, kind: str, tokens: int, *, backend: str) -> float:
+    """Bytes on the GPU of the layers' inputs, which checkpointing keeps to compute the layers again."""
+    number_bytes = 2 if backend == "unsloth" and kind == "half" else 4
+    one = number_bytes * tokens * shape.hidden_size
+    if backend == "unsloth" and one > OFFLOADED_FROM_BYTES:
+        return INPUTS_NOT_OFFLOADED * one
+    return one * shape.layers
 
 
 def _optimizer_bytes(parameters: int, optimizer: str) -> float:

@@ -127,7 +127,7 @@ def summary(plan: dict[str, Any]) -> list[str]:
     sessions = _sessions(total["sessions"], device["session_minutes"])
     lines = [
         f"Total{known}: training {hours(total['train_hours'])}, "
-        f"scoring {hours(total['score_hours'])}{sessions}, one job at a time",
+        f"scoring {hours(total['score_hours'])}{start_up(total)}{sessions}, one job at a time",
     ]
     widths = []
     for task in plan["tasks"]:
@@ -142,6 +142,11 @@ def summary(plan: dict[str, Any]) -> list[str]:
         source = "assumed in the study file (plan.row_tokens) until the data are prepared"
         lines.append(f"Tokens per row: {source}")
     return lines + _memory_lines(plan)
+
+
+def start_up(total: dict[str, Any]) -> str:
+    """Time of the totals until jobs train, as a part of a sentence."""
+    return f", starting {hours(total['start_hours'])}" if total["start_hours"] else ""
 
 
 def _source_lines(figure: str, cells: list[dict[str, Any]], column: str) -> list[str]:
@@ -214,6 +219,7 @@ def render_page(plan: dict[str, Any]) -> str:
         problems=problems(plan),
         summary=summary(plan),
         hours=hours,
+        start_up=start_up,
         setting=setting,
         sessions=_sessions(total["sessions"], plan["device"]["session_minutes"]),
     )

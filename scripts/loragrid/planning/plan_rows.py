@@ -9,6 +9,7 @@ from loragrid.planning.forecast import device_for_model, expected_rate, fitting_
 from loragrid.planning.job_memory import predict_scoring, training_memory_on, training_setup
 from loragrid.planning.plan_inputs import PlanInputs
 from loragrid.planning.scoring_cost import scoring_seconds, task_sizes
+from loragrid.planning.step_time import start_seconds, training_seconds
 from loragrid.study.completion import defaults_used
 from loragrid.study.grid import Cell
 from loragrid.study.settings import Section
@@ -18,7 +19,7 @@ from loragrid.study.study_file import Study
 FIGURES = (
     "parameters trainable weights_mib adapters_mib gradients_mib optimizer_mib activations_mib logits_mib "
     "overhead_mib total_mib measured_peak_mib fits fit_by steps tokens flops flops_by_part tflops "
-    "train_hours train_from sessions score_mib score_fits score_hours score_from"
+    "train_hours start_hours train_from sessions score_mib score_fits score_hours score_from"
 ).split()
 
 
@@ -91,21 +92,26 @@ def _time_columns(inputs: PlanInputs, cell: Cell, shape: Shape) -> dict[str, Any
     workload = inputs.workloads[cell.run]
     device = device_for_model(cell.settings, shape, inputs.device)
     measured = inputs.measured
-    tflops, source = expected_rate(cell, inputs.finished, inputs.workloads, measured, device)
-    flops = workload.total_flops
-    hours = flops / (tflops * 1e12) / 3600 if flops and tflops else None
+    rate = expected_rate(cell, inputs.finished, inputs.workloads, measured, device)
+    flops, source, hours = workload.total_flops, rate.source, None
+    if flops and rate.tflops:
+        hours = training_seconds(flops, workload.operations, rate) / 3600
+        if hours * 3600 * rate.tflops * 1e12 > 1.001 * flops:
+            source = f"starting its operations takes longer than its arithmetic, {1e6 * rate.launch_seconds:g} µs each"
+    start_hours = start_seconds(device.kind) / 3600
     record = measured.runs.get(cell.run)
     if record is not None:
         # Nothing is left to predict.
-        hours = record.train_seconds / 3600
+        hours, start_hours = record.train_seconds / 3600, 0.0
         source = f"measured on the run itself, which {record.status}"
     return {
         "steps": workload.steps,
         "tokens": workload.tokens,
         "flops": flops,
         "flops_by_part": workload.flops,
-        "tflops": tflops,
+        "tflops": rate.tflops,
         "train_hours": hours,
+        "start_hours": start_hours,
         "train_from": source,
         "sessions": _sessions(hours, inputs.session_minutes),
     }
@@ -214,9 +220,11 @@ def totals(
     """Sums over the known figures; `complete` says whether all are known."""
     train = [row["train_hours"] for row in rows]
     score = [row["score_hours"] for row in (*rows, *bases)]
-    hours = sum(value or 0 for value in (*train, *score))
+    start = sum(row["start_hours"] or 0 for row in rows)
+    hours = start + sum(value or 0 for value in (*train, *score))
     return {
         "train_hours": sum(value or 0 for value in train),
+        "start_hours": start,
         "score_hours": sum(value or 0 for value in score),
         "hours": hours,
         "sessions": math.ceil(hours * 60 / session_minutes) if session_minutes else None,

@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+from loragrid.models.loss_rows import TRL_LOSS
 from loragrid.training.backends.recipe import Recipe
 
 # The same for every run; written out so that a library's new default changes nothing.
 FIXED_SETTINGS: dict[str, Any] = {
-    # TRL's default, chunked_nll, rounds differently.
-    "loss_type": "nll",
+    "loss_type": TRL_LOSS,
     # The rows are labelled and cut already.
     "max_length": None,
     "completion_only_loss": False,

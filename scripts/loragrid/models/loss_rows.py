@@ -1,0 +1,23 @@
+"""How each backend's loss holds logits: the one place that training, memory and plan agree on. Imports no torch."""
+
+# TRL's name of the loss that the trl backend trains with. `chunked_nll` rounds differently.
+TRL_LOSS = "nll"
+# Tokens whose logits TRL's `chunked_nll` holds at once (trl 1.14.2).
+TRL_CHUNK_ROWS = 256
+# unsloth's fused loss works on an eighth of the tokens at a time, but on at least so many, and on no more logits
+# than fit the limit (unsloth_zoo 2026.10.9).
+UNSLOTH_LEAST_ROWS, UNSLOTH_PARTS = 512, 8
+UNSLOTH_CHUNK_BYTES = 2 * 2**30
+# Bytes per logit of such a part: the float32 logits and their gradients.
+UNSLOTH_LOGIT_BYTES = 8
+
+
+def rows_with_logits(backend: str, *, tokens: int, vocab_size: int) -> int:
+    """Number of `tokens` whose logits exist at the same time in a pass with loss; `backend`: trl or unsloth."""
+    if backend == "unsloth":
+        part = max(UNSLOTH_LEAST_ROWS, -(-tokens // UNSLOTH_PARTS))
+        limit = UNSLOTH_CHUNK_BYTES // (UNSLOTH_LOGIT_BYTES * vocab_size)
+        return min(tokens, part, max(2, limit))
+    if TRL_LOSS == "chunked_nll":
+        return min(tokens, TRL_CHUNK_ROWS)
+    return tokens
