@@ -6,8 +6,7 @@ ICML 2014), with banding (J. Leskovec, A. Rajaraman, J. Ullman, Mining of Massiv
 The exact Jaccard similarity decides on every pair that shares a band.
 """
 
-# Written by hand to be vectorised over texts: NumPy signs 500 of them per call, and preparing
-# 100,000 conversations, near duplicates included, takes about a minute (benchmarks/README.md).
+# Written by hand to be vectorised over texts: NumPy signs 500 of them per call (times: benchmarks/README.md).
 
 import hashlib
 import re
