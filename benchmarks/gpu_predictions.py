@@ -36,7 +36,7 @@ def _lora(setting: Setting) -> Trainable:
 
 def predicted_mib(model: Path, setting: Setting, backend: str, *, optimizer: str, most_tokens: int) -> float:
     """The plan's peak for that run, MiB, CUDA context included."""
-    from loragrid.models.shape import find_shape
+    from loragrid.models.find_shape import find_shape
     from loragrid.planning.memory_model import TrainingSetup, training_memory
 
     setup = TrainingSetup(
@@ -54,8 +54,8 @@ def predicted_mib(model: Path, setting: Setting, backend: str, *, optimizer: str
 
 def utilisation(model: Path, setting: Setting, tokens_per_second: float) -> float | None:
     """Operations that the result needs (no recomputation) over the card's peak; None without a known card."""
+    from loragrid.models.find_shape import find_shape
     from loragrid.models.flops import training_per_token
-    from loragrid.models.shape import find_shape
     from loragrid.planning.gpu_cards import detect_gpu, find_card
 
     here = detect_gpu()

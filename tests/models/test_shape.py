@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from loragrid.errors import UserError
-from loragrid.models.shape import FAMILIES, find_shape, read_shape
+from loragrid.models.find_shape import find_shape
+from loragrid.models.shape import FAMILIES, read_shape
 from loragrid.study.sections import ModelEntry
 from loragrid.study.study_file import load_study
 

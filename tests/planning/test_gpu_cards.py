@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from loragrid.errors import UserError
+from loragrid.models.find_shape import find_shape
 from loragrid.models.flops import training_per_token
-from loragrid.models.shape import find_shape
 from loragrid.models.trained_weights import Trainable
 from loragrid.planning import gpu_cards
 from loragrid.planning.forecast import device_warnings

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from loragrid.errors import UserError
-from loragrid.models.shape import find_shape
+from loragrid.models.find_shape import find_shape
 from loragrid.paths import ROOT
 from loragrid.planning import gpu_cards, job_resources
 from loragrid.planning.gpu_cards import planned_device

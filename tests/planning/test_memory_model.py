@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from loragrid.models.loss_rows import TRL_LOSS, rows_with_logits
-from loragrid.models.shape import find_shape
+from loragrid.models.batch_sizes import TRL_LOSS, rows_with_logits
+from loragrid.models.find_shape import find_shape
 from loragrid.models.trained_weights import Trainable
 from loragrid.planning.memory_model import (
     FOUR_BIT_BYTES,

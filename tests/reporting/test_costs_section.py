@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 import compare
+from loragrid.models.find_shape import find_shape
 from loragrid.models.flops import training_per_token
-from loragrid.models.shape import find_shape
 from loragrid.models.trained_weights import Trainable
 from loragrid.planning.forecast import expected_rate, workload_of
 from loragrid.planning.gpu_cards import find_card, planned_device

@@ -1,4 +1,4 @@
-"""Limits on the size of one forward pass without training, where the logits fill the memory."""
+"""Sizes of one pass, where the logits fill the memory: limits without training, and what each backend's loss holds."""
 
 # 512 MiB of float32 logits: 1,046 tokens for a vocabulary of 128,256.
 LOGITS_PER_PASS = 2**27
@@ -8,3 +8,25 @@ CHOICE_LOGITS_PER_PASS = 2**29
 # Enough to fill a GPU. On a CPU a larger pass no longer fits the cache and takes up to three times
 # as long.
 TOKENS_PER_PASS = 4096
+
+# TRL's name of the loss that the trl backend trains with. `chunked_nll` rounds differently.
+TRL_LOSS = "nll"
+# Tokens whose logits TRL's `chunked_nll` holds at once (trl 1.14.2).
+TRL_CHUNK_ROWS = 256
+# unsloth's fused loss works on an eighth of the tokens at a time, but on at least so many, and on no more logits
+# than fit the limit (unsloth_zoo 2026.10.9).
+UNSLOTH_LEAST_ROWS, UNSLOTH_PARTS = 512, 8
+UNSLOTH_CHUNK_BYTES = 2 * 2**30
+# Bytes per logit of such a part: the float32 logits and their gradients.
+UNSLOTH_LOGIT_BYTES = 8
+
+
+def rows_with_logits(backend: str, *, tokens: int, vocab_size: int) -> int:
+    """Number of `tokens` whose logits exist at the same time in a pass with loss; `backend`: trl or unsloth."""
+    if backend == "unsloth":
+        part = max(UNSLOTH_LEAST_ROWS, -(-tokens // UNSLOTH_PARTS))
+        limit = UNSLOTH_CHUNK_BYTES // (UNSLOTH_LOGIT_BYTES * vocab_size)
+        return min(tokens, part, max(2, limit))
+    if TRL_LOSS == "chunked_nll":
+        return min(tokens, TRL_CHUNK_ROWS)
+    return tokens

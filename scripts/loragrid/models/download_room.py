@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from loragrid.errors import UserError
-from loragrid.models.shape import find_shape
+from loragrid.models.find_shape import find_shape
 from loragrid.study.sections import ModelEntry
 
 GB = 1e9

@@ -16,7 +16,7 @@ from loragrid.models.trained_weights import Trainable, summed
 
 def forward_per_token(shape: Shape, *, row_tokens: float) -> float:
     """Operations per token of a forward pass of the bare base, in rows of `row_tokens` tokens."""
-    return 2 * (shape.linear_parameters() + _head(shape)) + _attention(shape, row_tokens)
+    return 2 * (_layers(shape) + _head(shape)) + _attention(shape, row_tokens)
 
 
 def training_per_token(
@@ -28,7 +28,7 @@ def training_per_token(
     `recomputation`.
     """
     forward, backward = summed(shape, trainable, "forward"), summed(shape, trainable, "backward")
-    layers, attention = shape.linear_parameters(), _attention(shape, row_tokens)
+    layers, attention = _layers(shape), _attention(shape, row_tokens)
     recomputation = 0
     if checkpointing:
         recomputation = 2 * layers + forward + attention
@@ -45,6 +45,11 @@ def training_per_pass(shape: Shape, trainable: Trainable, *, checkpointing: bool
     """Operations of a forward and a backward pass whatever their number of tokens, such as DoRA's weight norms."""
     forwards = 2 if checkpointing else 1
     return forwards * summed(shape, trainable, "forward_once") + summed(shape, trainable, "backward_once")
+
+
+def _layers(shape: Shape) -> float:
+    """Weights of all layers that a token passes through."""
+    return shape.linear_parameters() + shape.active_expert_parameters()
 
 
 def _head(shape: Shape) -> int:

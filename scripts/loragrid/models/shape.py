@@ -1,18 +1,14 @@
 """The shape of a transformer, read from its configuration without torch or transformers.
 
-Covers the decoder families below. The counts equal those of the loaded models; tests compare them
-with transformers and PEFT.
+Covers the decoder families below; meta_shape.py covers the others. The counts equal those of the
+loaded models; tests compare them with transformers and PEFT.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from typing import Any
 
-from loragrid.errors import UserError, first_line
-from loragrid.runtime.atomic_files import read_json
-from loragrid.study.sections import ModelEntry
+from loragrid.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -110,6 +106,10 @@ class Shape:
             per_layer += 2 * self.intermediate_size + self.hidden_size
         return self.layers * per_layer + self.hidden_size
 
+    def active_expert_parameters(self) -> float:
+        """Weights of experts that a token passes through and that are no linear maps; these families have none."""
+        return 0
+
     def parameters(self) -> int:
         """All parameters of the model."""
         return self.linear_parameters() + self.embedding_parameters() + self.norm_and_bias_parameters()
@@ -131,8 +131,7 @@ class Shape:
         layer's part; a listed name is a full name or its end. An unknown name is a `UserError`.
         """
         if isinstance(target_modules, str):
-            part = MODULE_GROUPS[target_modules]
-            return [(module, size) for module, size in self._layer_modules() if part in module]
+            return self._group(target_modules)
         head, embedding = ("lm_head", self._head()), ("model.embed_tokens", self._head()[::-1])
         found, matched = [], set()
         for module, size in (*self._layer_modules(), head, embedding):
@@ -142,12 +141,20 @@ class Shape:
                 matched.update(names)
         for name in target_modules:
             if name not in matched:
-                known = ", ".join(key.rsplit(".", 1)[-1] for key in self.linears())
+                known = ", ".join(dict.fromkeys(key.rsplit(".", 1)[-1] for key in self.linears()))
                 raise UserError(
                     f"target_modules: a {self.model_type} model has no module {name!r}. "
                     f"Fix: choose from {known}, or use all-linear."
                 )
         return found
+
+    def is_feed_forward(self, module: str) -> bool:
+        """Whether a linear map leads from the hidden features of an MLP back to the model's width."""
+        return module.endswith(".down_proj")
+
+    def _group(self, name: str) -> list[tuple[str, tuple[int, int]]]:
+        part = MODULE_GROUPS[name]
+        return [(module, size) for module, size in self._layer_modules() if part in module]
 
     def _layer_modules(self) -> Iterator[tuple[str, tuple[int, int]]]:
         for layer in range(self.layers):
@@ -209,42 +216,3 @@ def _full_attention_layers(config: dict[str, Any], kind: str, layers: int) -> in
         return int(config["full_attention_layers"])
     every = config.get("sliding_window_pattern") or FULL_ATTENTION_EVERY.get(kind)
     return layers // int(every) if every else 0
-
-
-def find_shape(entry: ModelEntry, *, network: bool = False) -> Shape | None:
-    """The shape of a model entry from the source that `find_config` finds; None without a source."""
-    found = find_config(entry, network=network)
-    return None if found is None else read_shape(*found)
-
-
-def find_config(entry: ModelEntry, *, network: bool = False) -> tuple[Mapping[str, Any], str] | None:
-    """A model entry's configuration and the name of its source, or None.
-
-    The source is the folder's config.json, the study file's `shape`, or the hub's config.json;
-    without `network` the hub's file is read only if an earlier download left it.
-    """
-    if entry.folder is not None:
-        file = entry.folder / "config.json"
-        return read_json(file), str(file)
-    if entry.shape is not None:
-        return entry.shape, f"shape of {entry.hub}"
-    file = _hub_config(entry.hub, entry.revision, network)
-    return None if file is None else (read_json(file), f"config.json of {entry.hub}")
-
-
-@cache
-def _hub_config(hub: str, revision: str, network: bool) -> Path | None:
-    import httpx
-    import huggingface_hub
-
-    try:
-        if not network:
-            found = huggingface_hub.try_to_load_from_cache(hub, "config.json", revision=revision)
-            # A file that is known to be absent is reported as an object of another type.
-            return Path(found) if isinstance(found, str) else None
-        return Path(huggingface_hub.hf_hub_download(hub, "config.json", revision=revision))
-    except (httpx.HTTPError, OSError, ValueError) as error:  # base classes of the hub's own errors
-        raise UserError(
-            f"model {hub}: config.json cannot be downloaded from the hub ({first_line(error)}). "
-            "Fix: write the model's shape into the study file."
-        ) from None

@@ -12,9 +12,6 @@ from loragrid.models.adapter_costs import COSTS, rank_problem
 from loragrid.models.shape import Shape
 from loragrid.study.settings import Settings
 
-# Modules of (IA)³ whose inputs are scaled, as in its paper (Liu et al. 2022,
-# https://arxiv.org/abs/2205.05638, section 3.3); the outputs of all others are.
-FEED_FORWARD = (".down_proj",)
 # Methods that change the base's weights while they train. What is saved is an adapter of the
 # original base, which needs twice the rank (PEFT's conversion).
 DOUBLED_RANK = ("pissa", "olora")
@@ -41,7 +38,9 @@ def trained_tensors(shape: Shape, trainable: Trainable) -> list[int]:
     sizes: list[int] = []
     for module, (inputs, outputs) in shape.adapted_modules(trainable.target_modules):
         if trainable.method == "ia3":
-            sizes.append(inputs if module.endswith(FEED_FORWARD) else outputs)
+            # Inputs of the feed-forward modules are scaled, outputs of all others, as in its paper (Liu et al.
+            # 2022, https://arxiv.org/abs/2205.05638, section 3.3).
+            sizes.append(inputs if shape.is_feed_forward(module) else outputs)
         else:
             sizes += COSTS[trainable.method].tensors(trainable.rank, inputs, outputs)
     return sizes

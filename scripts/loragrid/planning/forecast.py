@@ -4,8 +4,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from loragrid.errors import UserError
+from loragrid.models.find_shape import find_shape
 from loragrid.models.flops import forward_per_token, training_per_pass, training_per_token
-from loragrid.models.shape import Shape, find_shape
+from loragrid.models.shape import Shape
 from loragrid.models.trained_weights import Trainable
 from loragrid.planning.gpu_cards import PlannedDevice, read_cards
 from loragrid.planning.job_memory import gpu_dtype, request_key, training_memory_on, training_setup

@@ -7,7 +7,8 @@ from operator import attrgetter
 from typing import Any
 
 from loragrid.errors import UserError
-from loragrid.models.shape import Shape, find_shape
+from loragrid.models.find_shape import find_shape
+from loragrid.models.shape import Shape
 from loragrid.models.trained_weights import Trainable, check_rank, loaded_parameters
 from loragrid.planning.gpu_cards import PlannedDevice, named_card
 from loragrid.planning.memory_model import (

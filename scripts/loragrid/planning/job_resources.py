@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from loragrid.errors import UserError
-from loragrid.models.shape import Shape, find_shape
+from loragrid.models.find_shape import find_shape
+from loragrid.models.shape import Shape
 from loragrid.planning.forecast import Workload, device_for_model, workload_of
 from loragrid.planning.gpu_cards import PlannedDevice, planned_device
 from loragrid.planning.job_memory import (

@@ -2,14 +2,19 @@
 
 The bytes per activation and per logit were counted on a CPU with torch's own record of allocations
 (tests repeat it): Llama with LoRA on every linear map, transformers 5.17, PEFT 0.21. Which logits
-exist at once is read from the backends (loss_rows.py). One number is fitted to public runs on GPUs,
-the share that the allocator wastes; docs/plan.md compares the model with all of them.
+exist at once is in models/batch_sizes.py. One number is fitted to public runs on GPUs, the share that
+the allocator wastes; docs/plan.md compares the model with all of them.
 """
 
 from dataclasses import dataclass
 
-from loragrid.models.batch_sizes import CHOICE_LOGITS_PER_PASS, LOGITS_PER_PASS, TOKENS_PER_PASS
-from loragrid.models.loss_rows import UNSLOTH_LOGIT_BYTES, rows_with_logits
+from loragrid.models.batch_sizes import (
+    CHOICE_LOGITS_PER_PASS,
+    LOGITS_PER_PASS,
+    TOKENS_PER_PASS,
+    UNSLOTH_LOGIT_BYTES,
+    rows_with_logits,
+)
 from loragrid.models.shape import Shape, overflows_float16
 from loragrid.models.trained_weights import Trainable, added_frozen, summed, trained_tensors
 

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from loragrid.errors import UserError
-from loragrid.models.shape import Shape, find_shape
+from loragrid.models.find_shape import find_shape
+from loragrid.models.shape import Shape
 from loragrid.planning.forecast import Workload, workload_of
 from loragrid.planning.gpu_cards import PlannedDevice, planned_device
 from loragrid.planning.job_memory import request_key

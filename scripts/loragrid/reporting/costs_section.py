@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from loragrid.errors import UserError
 from loragrid.formatting import duration, listed, mebibytes, number, score, visible, whole
-from loragrid.models.shape import find_shape
+from loragrid.models.find_shape import find_shape
 from loragrid.planning.forecast import completed_flops, workload_of
 from loragrid.planning.gpu_cards import find_card
 from loragrid.planning.measurements import data_size

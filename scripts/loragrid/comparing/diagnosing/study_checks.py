@@ -18,7 +18,7 @@ from loragrid.comparing.diagnosing.run_evidence import answer_measures
 from loragrid.comparing.item_tables import BITS_PER_BYTE
 from loragrid.comparing.study_results import StudyResults
 from loragrid.comparing.terms import Terms
-from loragrid.models.shape import find_config
+from loragrid.models.find_shape import find_config
 from loragrid.records.outcomes import Outcome
 from loragrid.statistics.clustered_means import mean_interval
 from loragrid.study.sections import ModelEntry

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from loragrid.models.loss_rows import TRL_LOSS
+from loragrid.models.batch_sizes import TRL_LOSS
 from loragrid.training.backends.recipe import Recipe
 
 # The same for every run; written out so that a library's new default changes nothing.
