@@ -95,7 +95,7 @@ def test_a_made_up_finished_study_has_nothing_to_do_until_it_grows(tmp_path: Pat
 
 def test_made_up_conversations_are_all_kept(tmp_path: Path) -> None:
     scale = load("scale")
-    found = scale.measure_rows(150, tmp_path / "rows")
+    found = scale.measure_rows(150, tmp_path / "rows", processes=[])
     assert found["rows"] == 150 and found["tokens"] > 150 * 50 and found["peak_pss_mib"] >= 0
 
 
