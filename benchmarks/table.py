@@ -186,11 +186,18 @@ def certificate(found: dict[str, Any]) -> Iterator[Row]:
         )
 
 
+def truth(found: dict[str, Any]) -> Iterator[Row]:
+    """benchmarks/truth.py and benchmarks/truth_next.py: shares of made-up studies with their Monte-Carlo error"""
+    for one in found["shares"]:
+        yield f"Truth: {one['what'].strip()}", f"{one['value']:.1%} ± {one['error']:.1%}", one["goal"]
+
+
 SECTIONS = {"study": study, "training": training, "scoring": scoring, "scale": scale}
 SECTIONS |= {"report_reach": report_reach, "checkpoint": checkpoint}
-SECTIONS |= {"warm": study, "tune": tune, "app": app, "certificate": certificate}
+SECTIONS |= {"warm": study, "tune": tune, "app": app, "certificate": certificate, "truth": truth, "truth_next": truth}
 COMMANDS = {
     "certificate": "make certify",
+    "truth": "make truth",
     "warm": "python -m benchmarks.study --ways one cold --out benchmarks/results/warm.json",
 }
 GPU = ("train", "capped", "together", "resume")
