@@ -31,7 +31,6 @@ STUDIES = {
     "three batch numbers": (setting("base_case.batch", [1, 2, 3]), ["base_case.batch"]),
     "a batch as text": (setting("base_case.batch", "2x4"), ["base_case.batch", "2x4"]),
     "a missing data file": (setting("data.rows.source", {"path": "gone.json"}), ["data.rows.source.path", "gone.json"]),
-    "a folder as data": (setting("data.rows.source", {"path": "model"}), ["data.rows.source.path", "model"]),
     "two sources": (setting("data.rows.source", {"path": "rows.json", "hub": "a/b"}), ["data.rows.source"]),
     "a hub set without revision": (
         setting("data.rows.source", {"hub": "a/b", "split": "train"}),

@@ -70,13 +70,26 @@ def test_plain_texts_are_a_row_each(tmp_path):
     assert rows[2].place == f"data file {tmp_path / '2.txt'}"
 
 
+def test_files_about_the_data_are_not_read_and_named(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "one"}\n')
+    (tmp_path / "license.jsonl").write_text('{"text": "two"}\n')
+    for name in ("README.md", "LICENSE", "CITATION.cff"):
+        (tmp_path / name).write_text("About these rows.")
+    source = open_folder(tmp_path)
+    assert [row["text"] for _, row in source.rows()] == ["one", "two"]
+    assert source.description["files"] == 2
+    assert source.description["files_not_read"] == ["CITATION.cff", "LICENSE", "README.md"]
+
+
 @pytest.mark.parametrize(
     ("names", "message"),
     [
         ([], r"data folder \S*: it holds no file\. Fix: put files of kind \.json, "),
         ([".hidden"], "it holds no file"),
-        (["a.jsonl", "README.md"], r"README\.md: files of kind '\.md' are not supported"),
-        (["a.jsonl", "README.txt"], r"README\.txt: nothing tells where a row"),
+        (["README.md", "LICENSE"], "it holds no file"),
+        (["a.jsonl", "notes.md"], r"notes\.md: files of kind '\.md' are not supported"),
+        (["a.jsonl", "notes.txt"], r"notes\.txt: nothing tells where a row"),
+        (["model.safetensors"], r"model\.safetensors: files of kind '\.safetensors' are not supported"),
         (["a.jsonl", "b.xlsx"], r"b\.xlsx: spreadsheets are not read"),
     ],
 )

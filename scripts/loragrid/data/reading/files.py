@@ -29,6 +29,8 @@ TEXT_READERS: dict[str, Reader] = {
     ".tsv": tsv_rows,
 }
 KINDS = f"{', '.join(TEXT_READERS)} (each also with {' or '.join(CODECS)}) or .parquet"
+# What a folder of data has beside its data: README.md, LICENSE, CITATION.cff and the like.
+DOCUMENTATION = ("readme", "license", "licence", "notice", "citation", "changelog", "authors")
 SPREADSHEETS = (".xlsx", ".xls", ".xlsm", ".xlsb", ".ods")
 
 
@@ -59,10 +61,19 @@ def folder_readers(folder: Path, files: list[Path]) -> list[Reader]:
     """
     if not files:
         raise UserError(f"data folder {folder}: it holds no file. Fix: put files of kind {KINDS} there.")
-    # A README.txt beside other files is no row, so plain texts are read only among themselves.
+    # A notes.txt beside other files is no row, so plain texts are read only among themselves.
     if all(_is_plain_text(file) for file in files):
         return [_document_row] * len(files)
     return [file_reader(file) for file in files]
+
+
+def is_documentation(path: Path) -> bool:
+    """Whether a file of a data folder is about the data and holds none: README.md, LICENSE.
+
+    Files of a kind that holds rows, such as license.jsonl, are data.
+    """
+    kinds = {suffix.lower() for suffix in path.suffixes}
+    return path.name.split(".")[0].lower() in DOCUMENTATION and not kinds & {*TEXT_READERS, ".parquet"}
 
 
 def _is_plain_text(path: Path) -> bool:

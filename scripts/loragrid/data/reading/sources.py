@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from loragrid.data.reading.bad_rows import BadRow, checked
-from loragrid.data.reading.files import Rows, file_reader, folder_readers
+from loragrid.data.reading.files import Rows, file_reader, folder_readers, is_documentation
 from loragrid.data.reading.hub import hub_rows
 from loragrid.data.reading.json_files import JsonLine
 from loragrid.errors import UserError
@@ -79,7 +79,8 @@ def _file_source(path: Path, description: dict[str, Any], bad_rows: str) -> Sour
 
 
 def _folder_source(folder: Path, bad_rows: str) -> Source:
-    files = visible_files(folder)
+    found = visible_files(folder)
+    files = [file for file in found if not is_documentation(file)]
     readers = folder_readers(folder, files)
     names = [file.relative_to(folder).as_posix() for file in files]
     digest = sha256_json([[name, _digest(file)] for name, file in zip(names, files, strict=True)])
@@ -95,6 +96,9 @@ def _folder_source(folder: Path, bad_rows: str) -> Source:
             before += number
 
     description = {"path": folder.name, "files": len(files), "sha256": digest}
+    not_read = [file.relative_to(folder).as_posix() for file in found if file not in files]
+    if not_read:
+        description["files_not_read"] = not_read
     return Source(str(folder), description, rows, bad_rows, first_rows)
 
 
