@@ -1,7 +1,7 @@
 """The study's rephrased prompts: read, rendered, and looked up in the training rows."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,10 +9,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from loragrid.errors import UserError
+from loragrid.models.chat_templates.control_tokens import ControlTokens, turn_markers
 from loragrid.scoring.heldout_loss import read_columns
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+Chat = list[dict[str, str]]
+SAYS_NOTHING = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "x"}]
 
 
 @dataclass(frozen=True)
@@ -64,11 +69,28 @@ def _read_line(line: str, where: str) -> Prompt:
 
 
 def prompt_ids(tokenizer: "PreTrainedTokenizerBase", question: str) -> list[int]:
-    """Token ids of a single user turn in the chat template, ending where the answer begins."""
-    chat = [{"role": "user", "content": question}]
-    text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    """Token ids of a single user turn in the chat template, ending where the answer begins.
+
+    Control tokens that the question spells out are encoded as text, as in training.
+    """
+    _, text, encode = _rendered(tokenizer, [{"role": "user", "content": question}], add_generation_prompt=True)
+    return encode(text)
+
+
+def _rendered(
+    tokenizer: "PreTrainedTokenizerBase", chat: Chat, *, add_generation_prompt: bool
+) -> tuple[Chat, str, Callable[[str], list[int]]]:
+    """The chat and its text, with masks for control tokens that it spells out, and the text's encoder."""
+
+    def render(messages: Chat) -> str:
+        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt)
+
+    control = ControlTokens(tokenizer, markers=turn_markers(tokenizer, render(SAYS_NOTHING)))
+    if control.spelled_out_in(chat):
+        masked = control.mask(chat)
+        return masked.value, render(masked.value), lambda text: control.encode(text, masked).ids
     # The template writes its own special tokens.
-    return tokenizer(text, add_special_tokens=False).input_ids
+    return chat, render(chat), lambda text: tokenizer(text, add_special_tokens=False).input_ids
 
 
 def in_training(tokenizer: "PreTrainedTokenizerBase", prompts: Sequence[Prompt], parquet: Path) -> list[bool]:
@@ -89,13 +111,17 @@ def in_training(tokenizer: "PreTrainedTokenizerBase", prompts: Sequence[Prompt],
 
 def _exchange_ids(tokenizer: "PreTrainedTokenizerBase", prompt: Prompt, question: list[int]) -> list[int]:
     """Token ids of the original question with its reference, as a training row begins with them."""
-    reference = prompt.reference.strip()
-    chat = [{"role": "user", "content": prompt.original}, {"role": "assistant", "content": reference}]
+    chat = [
+        {"role": "user", "content": prompt.original},
+        {"role": "assistant", "content": prompt.reference.strip()},
+    ]
+    chat, text, encode = _rendered(tokenizer, chat, add_generation_prompt=False)
+    reference = chat[-1]["content"]
     # Some templates put empty thoughts before a finished answer, which the opening of an answer does not have.
-    before, found, _ = tokenizer.apply_chat_template(chat, tokenize=False).rpartition(reference)
+    before, found, _ = text.rpartition(reference)
     if not found:
-        return question + tokenizer(reference, add_special_tokens=False).input_ids
-    return tokenizer(before + reference, add_special_tokens=False).input_ids
+        return question + encode(reference)
+    return encode(before + reference)
 
 
 def _any_row_starts_with(wanted: np.ndarray, question_length: int, starts: np.ndarray, tokens: np.ndarray) -> bool:

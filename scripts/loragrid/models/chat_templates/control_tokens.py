@@ -43,6 +43,13 @@ def is_thought_tag(token: str) -> bool:
     return bool(THOUGHT_TAG.fullmatch(token))
 
 
+def turn_markers(tokenizer: "PreTrainedTokenizerFast", rendered: str) -> frozenset[str]:
+    """The added tokens that a template writes around turns; `rendered` is a chat that says nothing."""
+    # Some tokenizers do not flag the tokens of their own turns as special.
+    added = [token.content for token in tokenizer.added_tokens_decoder.values()]
+    return frozenset(token for token in added if token in rendered and not is_thought_tag(token))
+
+
 class JoinedEncoding:
     """Tokens with their character ranges, as much of `tokenizers.Encoding` as labels need."""
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from loragrid.models.chat_templates.control_tokens import ControlTokens, is_thought_tag
+from loragrid.models.chat_templates.control_tokens import ControlTokens, turn_markers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -102,11 +102,9 @@ class ChatTemplate:
 
     @cached_property
     def _markers(self) -> frozenset[str]:
-        # Some tokenizers do not flag the tokens of their own turns as special.
         probe = [{"role": role, "content": "x"} for role in ("user", "assistant")]
         rendered = render(self, [shaped(self.abilities, probe)], add_prompt=False)[0] or ""
-        added = [token.content for token in self.tokenizer.added_tokens_decoder.values()]
-        return frozenset(token for token in added if token in rendered and not is_thought_tag(token))
+        return turn_markers(self.tokenizer, rendered)
 
 
 def shaped(abilities: Abilities, chat: Chat) -> Chat:
