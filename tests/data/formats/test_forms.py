@@ -21,7 +21,11 @@ SPOKEN = [{"role": role, "content": text} for role, text in TURNS]
 CONVERSATIONS = {
     "messages": [{name: SPOKEN} for name in "conversations messages conversation dialog dialogue turns chat".split()]
     + [{"messages": {"role": [r for r, _ in TURNS], "content": [t for _, t in TURNS], "name": [None] * 4}}]
-    + [{"messages": json.dumps(SPOKEN)}, {"Messages": [{"Role": r.upper(), "Content": t} for r, t in TURNS]}],
+    + [
+        {"messages": str(SPOKEN)},
+        {"messages": json.dumps(SPOKEN)},
+        {"Messages": [{"Role": r.upper(), "Content": t} for r, t in TURNS]},
+    ],
     "sharegpt": [{"conversations": [{"from": role, "value": text} for role, text in TURNS]}],
     "role/value turns": [{"conversations": [{"role": role, "value": text} for role, text in TURNS]}],
     "from/content turns": [{"turns": [{"from": role, "content": text} for role, text in TURNS]}],
@@ -164,3 +168,30 @@ def test_a_named_column_that_no_row_has_is_an_error_with_the_nearest_name():
     assert str(caught.value) == (
         "data f, columns.reply: no row has this column (anwort); columns seen: antwort, frage. Fix: write antwort."
     )
+
+
+def test_several_texts_are_not_one_reply():
+    with pytest.raises(UnusableRow, match="not text"):
+        read({"prompt": "q", "completion": ["a", "b"]})
+    assert texts(read({"prompt": "q", "completion": ["a"]})) == [("user", "q"), ("assistant", "a")]
+
+
+def test_labels_as_texts_say_so_too():
+    with pytest.raises(UnusableRow, match="labelled as a bad reply"):
+        read({"prompt": "q", "completion": "a", "label": "False"})
+    assert read({"prompt": "q", "completion": "a", "label": "True"}).unused == ()
+    assert read({"prompt": "q", "completion": "a", "label": 0}).unused == ("label",)
+
+
+@pytest.mark.parametrize(
+    ("rows", "fix"),
+    [
+        ([{"data": [{"messages": SPOKEN}]}], "give the list under data as the file"),
+        ([{"id": 1, "messages": "[{'role' 'user'}]"}] * 2, "write the turns in messages as JSON"),
+        ([{"role": "prompter", "text": "hello"}] * 2, "give all turns of a conversation in one row"),
+        ([[{"messages": SPOKEN}]], "a file that is one array is named .json"),
+    ],
+)
+def test_an_unknown_format_says_what_to_do(rows, fix):
+    with pytest.raises(UserError, match=f"Fix: .*{fix}"):
+        detect_format(rows, source_name="f")

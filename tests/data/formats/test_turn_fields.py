@@ -110,6 +110,14 @@ def test_functions_are_tools_and_tools_come_first():
 
 OFF = [("weight", 0), ("weight", 0.0), ("weight", "0"), ("train", False), ("train", "false"), ("training", False)]
 OFF += [("loss", False), ("loss_weight", 0), ("masked", True), ("masked", "true"), ("masked", 1)]
+OFF += [
+    ("loss_mask", 0),
+    ("Train_On_Turn", False),
+    ("trainable", "off"),
+    ("is_masked", True),
+    ("weight", -1),
+    ("Weight", "0.0"),
+]
 ON = [("weight", 1), ("train", True), ("masked", False), ("loss", "true"), ("weight", "1.0"), ("training", 1)]
 
 
@@ -139,6 +147,57 @@ def test_marks_that_are_not_followed_are_said():
     assert marked.notes == ("marked_prompt",) and marked.unused == ()
     assert read({"messages": [USER | {"weight": 0}, REPLY]}).notes == ()
     assert read({"messages": [USER, REPLY | {"weight": 1, "train": False}, USER, REPLY]}).untrained == {1}
+    assert reply(weight=float("nan")).unused == ("messages[].weight",)
+
+
+def test_a_row_s_list_of_marks_is_that_of_its_turns_or_replies():
+    talk = [USER, REPLY, USER, REPLY]
+    for marks, untrained in {(0, 0, 0, 1): {1}, (0, 1): {1}, ("1", False): {3}, (1, 1): set()}.items():
+        conversation = read({"messages": talk, "loss_mask": list(marks)})
+        assert (conversation.untrained, conversation.unused) == (untrained, ())
+    assert read({"messages": talk, "masked": [False, True], "system": "s"}).untrained == {4}
+    for marks in ([0, 1, 1], [0, "some words"], [[0], [1]]):
+        assert read({"messages": talk, "loss_mask": marks}).unused == ("loss_mask",)
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("System Prompt", "s"),
+        ("systemPrompt", "s"),
+        ("system_message", "s"),
+        ("sys-prompt", "s"),
+        ("system", ["s"]),
+        ("system", [{"type": "text", "text": "s"}]),
+        ("system", {"role": "system", "content": "s"}),
+    ],
+)
+def test_system_columns_of_any_name_and_form(column, value):
+    conversation = read({column: value, "messages": [USER, REPLY]})
+    assert conversation.messages[0] == {"role": "system", "content": "s"} and conversation.unused == ()
+
+
+def test_what_is_no_system_prompt_is_counted():
+    for value in (5, [{"image": "x"}], {"name": "x"}):
+        assert read({"system": value, "messages": [USER, REPLY]}).unused == ("system",)
+    assert read({"system": {"content": "s", "id": 1}, "messages": [USER, REPLY]}).unused == ("system.id",)
+    parts = [{"type": "text", "text": "s", "cached": True}]
+    assert read({"system": parts, "messages": [USER, REPLY]}).unused == ("system[].cached",)
+
+
+def test_tools_without_a_list_and_as_texts():
+    wrapped = [{"type": "function", "function": {"name": "f"}}]
+    for tools in ({"name": "f"}, ['{"name": "f"}'], '{"name": "f"}'):
+        assert read({"tools": tools, "messages": [USER, REPLY]}).tools == wrapped
+
+
+def test_speakers_with_other_blanks_and_as_numbers():
+    turns = [{"role": "\u00a0User：", "content": "q"}, {"role": "\ufeffAssistant", "content": "a"}]
+    assert read({"messages": turns}).messages == [USER, REPLY]
+    turns = [{"role": 0, "content": "q"}, {"role": 1, "content": "a"}]
+    assert read({"messages": turns}, roles={"0": "user", "1": "assistant"}).messages == [USER, REPLY]
+    with pytest.raises(UnusableRow, match='unknown role "0"'):
+        read({"messages": turns})
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 import json
 
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from loragrid.data.reading.bad_rows import BadRow
 from loragrid.data.reading.sources import open_source
@@ -112,3 +114,29 @@ def test_only_two_words_are_known(tmp_path, toy_llama):
     )
     with pytest.raises(UserError, match=r"data\.chat\.bad_rows: .*\(skip\|?.*Fix:|bad_rows.*stop"):
         load_study(str(study))
+
+
+def test_a_key_that_is_given_twice_would_lose_a_text(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"a": 1}\n{"a": [{"b": 1, "b": 2}]}\n')
+    assert kinds(read(path)) == {1: {"a": 1}, 2: "a key is given twice"}
+    with pytest.raises(UserError, match=r"line 2: a key is given twice \(b\)\. Fix: delete the line or correct it"):
+        read(path, "stop")
+    path = tmp_path / "a.json"
+    path.write_text('[{"a": 1},\n{"a": 1, "a": 2}]')
+    with pytest.raises(UserError, match=r"a key is given twice: a\)\. Fix: delete one of the two"):
+        read(path)
+
+
+def test_two_columns_of_one_name_in_parquet(tmp_path):
+    columns = [pyarrow.array(["x"]), pyarrow.array(["y"])]
+    parquet.write_table(pyarrow.table(columns, names=["a", "a"]), tmp_path / "a.parquet")
+    with pytest.raises(UserError, match=r"two columns have the same name \(a\)\. Fix: rename"):
+        read(tmp_path / "a.parquet")
+
+
+def test_an_array_in_a_file_of_lines_is_named(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('[\n{"a": 1}\n]')
+    with pytest.raises(UserError, match=r"line 1: not JSON .* Fix: name the file \.json if it is one array"):
+        read(path, "stop")

@@ -25,7 +25,7 @@ from loragrid.data.formats.exchanges import (
     read_preference,
     read_text,
 )
-from loragrid.data.formats.marks import take_bad_label, take_mark
+from loragrid.data.formats.marks import MARKS, take_bad_label, take_mark, take_turn_marks
 from loragrid.data.formats.reasons import (
     ALL_UNTRAINED,
     BAD_EXAMPLE,
@@ -42,8 +42,8 @@ from loragrid.data.formats.reasons import (
     UnusableRow,
     other_form,
 )
-from loragrid.data.formats.row_format import SYSTEMS, TOOLS, Fields, RowFormat, take_first
-from loragrid.data.formats.texts import checked_text
+from loragrid.data.formats.row_format import GIVEN, SYSTEMS, TOOLS, Fields, RowFormat, take_first
+from loragrid.data.formats.texts import is_empty, system_text
 from loragrid.data.formats.tool_calls import read_tools
 from loragrid.data.formats.turns import Draft
 
@@ -68,6 +68,8 @@ def to_conversation(row: Any, row_format: RowFormat) -> Conversation:
         _read(fields, row_format, draft)
     except UnusableRow as reason:
         raise _reason(row, row_format, reason) from None
+    if not MARKS.isdisjoint(fields):
+        draft.untrained |= take_turn_marks(fields, [message["role"] for message in draft.messages])
     _add_system(fields, draft)
     tools = read_tools(take_first(fields, TOOLS))
     if fields:
@@ -100,16 +102,19 @@ def _add_system(fields: Fields, draft: Draft) -> None:
     """Put a system prompt from a column of its own before the first turn."""
     if fields.keys().isdisjoint(SYSTEMS) or PLAIN_TEXT in draft.notes:
         return
-    name = next((name for name in SYSTEMS if isinstance(fields.get(name), str) and fields[name].strip()), None)
+    name = next((name for name in SYSTEMS if not is_empty(fields.get(name))), None)
     if name is None:
         return
-    text = checked_text(fields[name], EMPTY_PROMPT)
+    text, unread = system_text(fields[name])
+    if not text.strip():
+        return
     turns = [message["content"] for message in draft.messages if message["role"] == "system"]
     # A system turn of the conversation wins over a column, as in LLaMA-Factory; the card says so.
     if turns and text not in turns:
         draft.notes.add(SYSTEM_TURN_WINS)
         return
     del fields[name]
+    draft.unused.update(name.removeprefix(GIVEN) + key for key in unread)
     if not turns:
         draft.messages.insert(0, {"role": "system", "content": text})
         draft.untrained = {position + 1 for position in draft.untrained}

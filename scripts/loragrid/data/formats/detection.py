@@ -10,8 +10,9 @@ import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from loragrid.data.formats.roles import known_roles
+from loragrid.data.formats.roles import known_roles, normal_name
 from loragrid.data.formats.row_format import (
+    GIVEN,
     MESSAGES,
     PROMPTS,
     REPLIES,
@@ -19,7 +20,7 @@ from loragrid.data.formats.row_format import (
     RowFormat,
 )
 from loragrid.data.formats.texts import as_list
-from loragrid.data.formats.turns import turn_shape
+from loragrid.data.formats.turns import ROLE_KEYS, turn_shape
 from loragrid.errors import UserError
 
 OPTIONAL = ("input", "context")  # beside an instruction; a prompt where there is none
@@ -54,7 +55,8 @@ def detect_format(
         return next(iter(found.values()))
     if not objects:
         raise UserError(
-            f"data {source_name}: none of its first {len(rows)} rows is an object. Fix: give conversations."
+            f"data {source_name}: none of its first rows is an object ({type(rows[0]).__name__}). Fix: give "
+            "conversations, one object a row; a file that is one array is named .json."
         )
     keys = sorted({str(key) for row in objects for key in row})[:SHOWN_KEYS]
     seen = f"keys seen: {', '.join(keys) or 'none'}"
@@ -67,10 +69,22 @@ def detect_format(
     for row in objects:
         check.see(row)
     check.finish(source_name=source_name)
-    raise UserError(
-        f"data {source_name}: the format is unknown ({seen}). "
-        "Fix: name the columns, such as columns: {prompt: …, reply: …} of the data set."
-    )
+    raise UserError(f"data {source_name}: the format is unknown ({seen}). Fix: {_fix_of_unknown(objects, given)}.")
+
+
+def _fix_of_unknown(objects: list[Fields], given: RowFormat) -> str:
+    """What to do about rows of no known format."""
+    fields, _ = given.fields(objects[0])
+    within = [key for key, value in objects[0].items() if isinstance(value, list) and value and len(objects) == 1]
+    within = [key for key in within if isinstance(objects[0][key][0], dict)]
+    if within:
+        return f"give the list under {within[0]} as the file"
+    text = next((name for name in MESSAGES if isinstance(fields.get(name), str)), None)
+    if text is not None:
+        return f"write the turns in {text.removeprefix(GIVEN)} as JSON"
+    if _is_turn(fields, given):
+        return "give all turns of a conversation in one row, as a list in messages"
+    return "name the columns, such as columns: {prompt: …, reply: …} of the data set"
 
 
 def with_format(
@@ -101,9 +115,15 @@ def row_format(row: Mapping[str, Any], given: RowFormat) -> RowFormat | None:
     if "rejected" in present and isinstance(fields.get("chosen"), str | list | dict):
         return _with(given, "preference", "preference")
     found = _turns(fields, given) or _exchange(row, fields, given)
-    if found is None and isinstance(fields.get("text"), str):
+    if found is None and isinstance(fields.get("text"), str) and not _is_turn(fields, given):
         return _with(given, "text", "text")
     return found
+
+
+def _is_turn(fields: Fields, given: RowFormat) -> bool:
+    """Whether a row of text is a single turn of a conversation: prompts would be trained as replies."""
+    speakers = [fields.get(key) for key in ROLE_KEYS]
+    return any(isinstance(name, str) and normal_name(name) in given.roles for name in speakers)
 
 
 def _turns(fields: Fields, given: RowFormat) -> RowFormat | None:

@@ -69,6 +69,9 @@ def _read_reply(value: Any, fields: Fields, draft: Draft, place: str) -> None:
     if shape is not None:
         read_turns(turns, shape, draft, place)
         return
+    # Several texts are several answers: joined, they would be trained as one.
+    if isinstance(value, list) and len(value) > 1 and all(isinstance(text, str) for text in value):
+        raise UnusableRow(NOT_TEXT)
     draft.text_place = place
     rest = {key: fields.pop(key) for key in (*THOUGHTS, *CALLS) if key in fields}
     add_turn("assistant", value, rest, draft)

@@ -23,7 +23,7 @@ CALL_ROLES = frozenset(("function_call", "tool_call"))  # of turns whose text is
 
 def normal_name(name: str) -> str:
     """A speaker's name as it is compared: "USER: " is "user"."""
-    return name.strip(": \t\n").lower()
+    return name.strip().strip(":：\ufeff\u200b").strip().lower()
 
 
 def known_roles(mapped: Mapping[str, str]) -> dict[str, str]:
@@ -36,6 +36,8 @@ def role_of(name: Any, roles: Mapping[str, str]) -> str:
 
     Raises `UnusableRow` for an unknown name.
     """
+    if type(name) is int:
+        name = str(name)  # a column of 0 and 1, which a study's roles can map
     if not isinstance(name, str) or not normal_name(name):
         raise UnusableRow(NO_ROLE)
     role = roles.get(name) or roles.get(normal_name(name))

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from loragrid.data.formats.marks import MARKS
 from loragrid.data.formats.roles import known_roles
 from loragrid.data.formats.texts import is_empty, without_nulls
 
@@ -13,7 +14,7 @@ USES = ("prompt", "reply", "system", "history", "tools", "text", "messages")
 MESSAGES = (f"{GIVEN}messages", "conversations", "messages", "conversation", "dialog", "dialogue", "turns", "chat")
 PROMPTS = (f"{GIVEN}prompt", *"instruction prompt question query problem inputs user human input context".split())
 REPLIES = (f"{GIVEN}reply", *"output completion response solution answer reply targets assistant chosen".split())
-SYSTEMS = (f"{GIVEN}system", "system", "system_prompt")
+SYSTEMS = (f"{GIVEN}system", *"system system_prompt system_message system_instruction sys_prompt".split())
 HISTORIES = (f"{GIVEN}history", "history")
 TOOLS = (f"{GIVEN}tools", "tools", "functions")
 TEXTS = (f"{GIVEN}text", "text")
@@ -21,6 +22,15 @@ TEXTS = (f"{GIVEN}text", "text")
 MOST_KNOWN = 1_000  # columns whose names are kept: a source may have other ones in every row
 
 Fields = dict[str, Any]
+
+
+def _joined(name: str) -> str:
+    """A name without what parts its words: "system prompt" and "systemPrompt" are "system_prompt"."""
+    return name.replace("_", "").replace("-", "").replace(" ", "")
+
+
+# Only names of several words may be written in several ways.
+JOINED_NAMES = {_joined(name): name for name in (*SYSTEMS, *MARKS) if "_" in name}
 
 
 @dataclass(frozen=True)
@@ -58,7 +68,11 @@ class RowFormat:
 
     def field_name(self, column: str) -> str:
         """The name by which the formats know a column, whatever its case."""
-        name = GIVEN + self.columns[column] if column in self.columns else str(column).strip().lower()
+        name = str(column).strip().lower()
+        if column in self.columns:
+            name = GIVEN + self.columns[column]
+        elif _joined(name) in JOINED_NAMES:
+            name = JOINED_NAMES[_joined(name)]
         if len(self.known) < MOST_KNOWN:
             self.known[column] = name
         return name

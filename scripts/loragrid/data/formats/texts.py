@@ -1,6 +1,8 @@
 """Values of a row as text, and rows without the nulls that columnar files fill in."""
 
+import ast
 import json
+import warnings
 from typing import Any
 
 from loragrid.data.formats.reasons import NOT_TEXT, UnusableRow
@@ -37,6 +39,28 @@ def checked_text(value: Any, reason_if_empty: str, *, optional: bool = False) ->
     return value
 
 
+def system_text(value: Any) -> tuple[str, set[str]]:
+    """A system prompt as text, and its keys that are not read: text, a turn, or a list of texts or parts.
+
+    "" for any other value.
+    """
+    unread: set[str] = set()
+    if isinstance(value, dict):
+        unread = {f".{key}" for key in value if key not in ("role", "content")}
+        value = value.get("content")
+    if isinstance(value, list):
+        between = "\n" if all(isinstance(part, str) for part in value) else ""
+        try:
+            found = [join_parts([part], thoughts=False) for part in value]
+        except UnusableRow:
+            return "", set()
+        value = between.join(text for text, _, _ in found)
+        unread |= {f"[].{key}" for _, _, keys in found for key in keys}
+    if not isinstance(value, str):
+        return "", set()
+    return checked_text(value, NOT_TEXT, optional=True), unread
+
+
 def check_encodable(text: str, reason: str = NOT_TEXT) -> None:
     """Raise `UnusableRow` for a lone surrogate: valid in JSON, but no tokenizer can read it."""
     try:
@@ -51,7 +75,7 @@ def is_empty(value: Any) -> bool:
 
 
 def as_list(value: Any) -> list[Any] | None:
-    """A list, also one that is given as JSON text or as lists by key; None for anything else.
+    """A list, also one that is given as JSON text, as Python prints it, or as lists by key; None for anything else.
 
     Older data sets of the hub give [{"role": …}, …] as {"role": […], …}.
     """
@@ -63,13 +87,24 @@ def as_list(value: Any) -> list[Any] | None:
             return None
         return [without_nulls(dict(zip(value, items))) for items in zip(*value.values())]
     if isinstance(value, str) and value.lstrip().startswith("["):
-        try:
-            parsed = json.loads(value)
-        except (ValueError, RecursionError):
-            return None
-        # A text that only begins like a list is caught above, so this is a list.
-        return without_nulls(parsed)
+        return _parsed_list(value)
     return None
+
+
+def _parsed_list(text: str) -> list[Any] | None:
+    try:
+        return without_nulls(json.loads(text))
+    except RecursionError:
+        return None
+    except ValueError:
+        pass
+    # Tables saved from Python hold lists as it prints them.
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            parsed = ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return None
+    return without_nulls(parsed) if isinstance(parsed, list) else None
 
 
 def check_json(value: Any, reason: str) -> None:

@@ -11,11 +11,18 @@ Call = dict[str, Any]
 
 
 def read_tools(tools: Any) -> list[dict[str, Any]] | None:
-    """The tools of a row, JSON text or a list, as schemas {"type": "function", "function": …}."""
+    """The tools of a row, JSON text or a list, as schemas {"type": "function", "function": …}.
+
+    One tool may stand without a list, and each of a list may be JSON text.
+    """
     if isinstance(tools, str):
         tools = _parsed(tools, BAD_TOOLS) if tools.strip() else None
     if not tools:
         return None
+    if isinstance(tools, dict) and not tools.keys().isdisjoint(("name", "function")):
+        tools = [tools]
+    if isinstance(tools, list):
+        tools = [_parsed(tool, BAD_TOOLS) if isinstance(tool, str) else tool for tool in tools]
     if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
         raise UnusableRow(BAD_TOOLS)
     # Finds the lone surrogates in a schema, which the template would write into the text.

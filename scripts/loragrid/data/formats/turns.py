@@ -104,7 +104,7 @@ def _read_spoken(turns: list[Any], shape: Shape, draft: Draft) -> None:
         if len(turn) > 2 or text_key not in turn:
             rest = {key: value for key, value in turn.items() if key not in (role_key, text_key)}
         content = turn.get(text_key)
-        if role == "assistant" and normal_name(name) in CALL_ROLES and "tool_calls" not in rest:
+        if role == "assistant" and normal_name(str(name)) in CALL_ROLES and "tool_calls" not in rest:
             calls = calls_in_text(content)
             if calls is not None:
                 content, rest["tool_calls"] = None, calls

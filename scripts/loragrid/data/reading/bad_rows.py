@@ -7,6 +7,7 @@ from loragrid.errors import UserError
 
 # The reasons are keys of the data card.
 NOT_JSON = "line is not JSON"
+DOUBLED_KEY = "a key is given twice"
 NOT_ENCODED = "text is not in the file's encoding"
 TOO_MANY_FIELDS = "more fields than the header"
 TOO_FEW_FIELDS = "fewer fields than the header"

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from loragrid.data.reading.bad_rows import NOT_JSON, BadRow
-from loragrid.data.reading.json_stream import NotJson, json_values
+from loragrid.data.reading.bad_rows import DOUBLED_KEY, NOT_JSON, BadRow
+from loragrid.data.reading.json_stream import DoubledKey, NotJson, json_values, unique_keys
 from loragrid.data.reading.text_files import open_text, undecoded
 from loragrid.errors import UserError, first_line
 
@@ -30,11 +30,15 @@ class JsonLine:
         if mistake is not None:
             return mistake
         try:
-            return json.loads(self.text)
+            return json.loads(self.text, object_pairs_hook=unique_keys)
+        except DoubledKey as error:
+            return BadRow(DOUBLED_KEY, place, f"{DOUBLED_KEY} ({error})")
         except RecursionError:
             problem = "nested too deeply"
         except ValueError as error:
             problem = first_line(error)
+        if self.number == 1 and self.text.startswith("["):
+            return BadRow(NOT_JSON, place, f"not JSON ({problem})", fix="name the file .json if it is one array")
         return BadRow(NOT_JSON, place, f"not JSON ({problem})")
 
 

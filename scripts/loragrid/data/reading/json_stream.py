@@ -5,11 +5,25 @@ import re
 from collections.abc import Iterator
 from typing import Any, TextIO
 
+from loragrid.data.reading.bad_rows import DOUBLED_KEY
 from loragrid.data.reading.text_files import UNDECODED, undecoded
 
 CHUNK_CHARACTERS = 2**20
 FIX = "give one JSON array, or one object per line as .jsonl"
 JSON_SPACE = re.compile(r"[ \t\r\n]*")
+
+
+class DoubledKey(ValueError):
+    """An object with a key that it has already; the message is the key."""
+
+
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of these pairs. Raises `DoubledKey`, since all but the last of its values would be lost."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise DoubledKey(next(name for name in names if names.count(name) > 1))
+    return found
 
 
 class NotJson(Exception):
@@ -37,6 +51,8 @@ def json_values(file: TextIO) -> Iterator[Any]:
         raise NotJson(error.msg, line=reader.line + error.lineno - 1) from None
     except RecursionError:
         raise NotJson("nested too deeply") from None
+    except DoubledKey as error:
+        raise NotJson(f"{DOUBLED_KEY}: {error}", line=reader.line, fix="delete one of the two") from None
     except ValueError as error:  # a number of thousands of digits
         raise NotJson(str(error)) from None
 
@@ -62,7 +78,7 @@ class _JsonReader:
     """A window on the text of a file. `line`: the number of the line where the window starts."""
 
     def __init__(self, file: TextIO) -> None:
-        self.file, self.decoder = file, json.JSONDecoder()
+        self.file, self.decoder = file, json.JSONDecoder(object_pairs_hook=unique_keys)
         self.text, self.at, self.line, self.ended = "", 0, 1, False
 
     def peek(self) -> str:

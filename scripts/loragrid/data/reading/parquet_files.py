@@ -17,6 +17,7 @@ def parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     number = 0
     try:
         with parquet.ParquetFile(path) as file:
+            _check_columns(path, file.schema_arrow.names)
             for batch in file.iter_batches(batch_size=BATCH_ROWS, use_threads=False):
                 for row in batch.to_pylist():
                     number += 1
@@ -25,3 +26,9 @@ def parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         raise UserError(
             f"data file {path}: not readable as Parquet ({first_line(error)}). Fix: fetch the file again."
         ) from None
+
+
+def _check_columns(path: Path, names: list[str]) -> None:
+    doubled = sorted({name for name in names if names.count(name) > 1})
+    if doubled:
+        raise UserError(f"data file {path}: two columns have the same name ({doubled[0]}). Fix: rename one of them.")
