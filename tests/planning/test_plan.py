@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from loragrid.errors import UserError
+from loragrid.models.find_shape import find_shape
 from loragrid.paths import ROOT
 from loragrid.planning import scoring_cost
 from loragrid.planning.plan_page import format_table, render_page
@@ -120,10 +121,17 @@ def test_a_plan_for_a_cpu(tmp_path: Path, toy_llama: Path) -> None:
     del settings["grid"]["axes"]["model"]
     file = tmp_path / "small.yaml"
     file.write_text(yaml.safe_dump(settings))
-    plan = make_plan(study=load_study(str(file)), results=tmp_path / "results")
+    study = load_study(str(file))
+    plan = make_plan(study=study, results=tmp_path / "results")
     assert plan["device"]["kind"] == "cpu" and plan["device"]["vram_mib"] is None
-    assert all(row["fits"] is None and row["train_hours"] is None for row in plan["cells"])
-    assert {row["train_from"] for row in plan["cells"]} == {"no run has finished on this machine yet"}
+    assert all(row["fits"] is None for row in plan["cells"])
+    (source,) = {row["train_from"] for row in plan["cells"]}
+    assert source.startswith("assumed: 80% of 60 GFLOPS, matrix products on this CPU for 2 s on 1 thread, and 50 µs an")
+    row, operations = plan["cells"][0], 327 * 3 / 4 * find_shape(study.models["toy"]).layers
+    passes = row["steps"] * row["accumulation"]
+    # A CPU does not compute while the next operation starts.
+    assert row["train_hours"] * 3600 == pytest.approx(row["flops"] / 48e9 + operations * passes * 5e-5)
+    assert row["start_hours"] == 0 and row["score_hours"] < 0.05 and plan["totals"]["complete"]
     assert (
         "recomputation" in plan["cells"][0]["flops_by_part"] and not plan["cells"][0]["flops_by_part"]["recomputation"]
     )

@@ -6,7 +6,6 @@ Building takes seconds and imports torch, so shapes are kept in a folder of the 
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -15,6 +14,7 @@ from typing import Any
 
 from loragrid.errors import UserError, first_line
 from loragrid.models.shape import MODULE_GROUPS, Shape
+from loragrid.paths import user_cache
 from loragrid.runtime.atomic_files import read_json, write_json
 
 # Families that cannot be trained here, and why.
@@ -78,7 +78,7 @@ def listed_shape(config: Mapping[str, Any], where: str, *, build: bool) -> Liste
     if family in REFUSED:
         raise UserError(f"{where}: a {family} model is not planned: {REFUSED[family]}. Fix: use another model.")
     text = json.dumps(dict(config), sort_keys=True, default=str)
-    file = _cache_folder() / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.json"
+    file = user_cache() / "shapes" / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.json"
     kept = _read_kept(file)
     if kept is not None:
         return kept
@@ -87,10 +87,6 @@ def listed_shape(config: Mapping[str, Any], where: str, *, build: bool) -> Liste
     shape = _built(text, where)
     write_json(file, {"version": VERSION, "shape": dataclasses.asdict(shape)})
     return shape
-
-
-def _cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "loragrid" / "shapes"
 
 
 def _read_kept(file: Path) -> ListedShape | None:

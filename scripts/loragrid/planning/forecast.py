@@ -102,7 +102,7 @@ def expected_rate(
         if other.run in measured.runs and workload is not None and workload.total_flops:
             finished.append(other)
     if not finished:
-        return Rate(tflops=device.rate_tflops, source=device.rate_from, launch_seconds=device.launch_seconds)
+        return device.rate()
     of_model = [other for other in finished if other.model == cell.model]
     # Methods and precisions differ in speed beyond their operations.
     alike = [other for other in of_model if _speed_key(other.settings) == _speed_key(cell.settings)]
@@ -118,6 +118,7 @@ def expected_rate(
         tflops=slowdown * flops / seconds / 1e12,
         source=f"measured here on {len(used)} {runs} of {whose}",
         launch_seconds=0.0 if of_model else device.launch_seconds,
+        overlapping=device.kind == "cuda",
     )
 
 

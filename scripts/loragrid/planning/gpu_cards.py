@@ -12,7 +12,8 @@ import yaml
 
 from loragrid.errors import UserError
 from loragrid.paths import ROOT
-from loragrid.planning.step_time import LAUNCH_SECONDS
+from loragrid.planning.step_time import CPU_OPERATION_SECONDS, CPU_SHARE, LAUNCH_SECONDS, Rate
+from loragrid.runtime.cpu_speed import MEASURED_SECONDS, product_tflops
 from loragrid.runtime.provenance import cpu_name
 from loragrid.study.sections import Plan
 
@@ -59,6 +60,15 @@ class PlannedDevice:
     fp32_tflops: float | None = None
     slowdown: float = 1.0
     launch_seconds: float = 0.0
+
+    def rate(self) -> Rate:
+        """The rate that is expected before anything has run on the device."""
+        return Rate(
+            tflops=self.rate_tflops,
+            source=self.rate_from,
+            launch_seconds=self.launch_seconds,
+            overlapping=self.kind == "cuda",
+        )
 
     def in_float32(self) -> "PlannedDevice":
         """The device for a model in float32: its rate is at most a share of its float32 peak."""
@@ -157,6 +167,20 @@ def _this_cpu(plan: Plan) -> PlannedDevice:
         rate_tflops=None,
         rate_from="no run has finished on this machine yet",
     )
+
+
+def with_measured_cpu(device: PlannedDevice, *, threads: int) -> PlannedDevice:
+    """A CPU with the speed of its matrix products, which takes two seconds to measure; a GPU as it is."""
+    if device.kind != "cpu":
+        return device
+    products = product_tflops(threads)
+    source = (
+        f"assumed: {CPU_SHARE:.0%} of {1000 * products:,.0f} GFLOPS, matrix products on this CPU for "
+        f"{MEASURED_SECONDS:g} s on {threads} {'thread' if threads == 1 else 'threads'}, and "
+        f"{1e6 * CPU_OPERATION_SECONDS:g} µs an operation; right within a factor of 2"
+    )
+    rate = CPU_SHARE * products
+    return replace(device, rate_tflops=rate, rate_from=source, launch_seconds=CPU_OPERATION_SECONDS)
 
 
 def _usable_memory(

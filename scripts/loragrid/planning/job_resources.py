@@ -26,7 +26,7 @@ from loragrid.planning.job_memory import (
 from loragrid.planning.measurements import data_size
 from loragrid.planning.memory_model import training_memory, weight_bytes
 from loragrid.planning.scoring_cost import scoring_seconds
-from loragrid.planning.step_time import Rate, training_seconds
+from loragrid.planning.step_time import training_seconds
 from loragrid.study.grid import Cell
 from loragrid.study.methods import METHODS
 from loragrid.study.settings import Settings
@@ -166,10 +166,9 @@ def _hours(context: _Context, cell: Cell, shape: Shape) -> tuple[float | None, f
     if device.rate_tflops is None:
         return None, None
     workload = _workload(context, cell, shape)
-    rate = Rate(tflops=device.rate_tflops, source=device.rate_from, launch_seconds=device.launch_seconds)
     train_hours = None
     if workload.total_flops:
-        train_hours = training_seconds(workload.total_flops, workload.operations, rate) / 3600
+        train_hours = training_seconds(workload.total_flops, workload.operations, device.rate()) / 3600
     seconds = scoring_seconds(
         shape,
         scoring=study.scoring,

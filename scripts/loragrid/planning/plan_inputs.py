@@ -7,7 +7,7 @@ from loragrid.errors import UserError
 from loragrid.models.find_shape import find_shape
 from loragrid.models.shape import Shape
 from loragrid.planning.forecast import Workload, workload_of
-from loragrid.planning.gpu_cards import PlannedDevice, planned_device
+from loragrid.planning.gpu_cards import PlannedDevice, planned_device, with_measured_cpu
 from loragrid.planning.job_memory import request_key
 from loragrid.planning.job_resources import session_length
 from loragrid.planning.measurements import DataSize, Measurements, data_size, read_measurements
@@ -39,6 +39,9 @@ def gather_inputs(study: Study, *, results: Path, session_minutes: float | None)
     """Read what a plan needs; `session_minutes` overrides the study file's."""
     cells = study.cells
     device = planned_device(study.plan)
+    measured = read_measurements(study, cells, results, device)
+    if not measured.runs:
+        device = with_measured_cpu(device, threads=study.base_case.threads)
     shapes, missing_shapes = _find_shapes(study)
     sizes, workloads = {}, {}
     known: dict[tuple, tuple[DataSize, Workload | None]] = {}
@@ -54,7 +57,6 @@ def gather_inputs(study: Study, *, results: Path, session_minutes: float | None)
         sizes[cell.run], workload = known[key]
         if workload is not None:
             workloads[cell.run] = workload
-    measured = read_measurements(study, cells, results, device)
     return PlanInputs(
         study=study,
         device=device,

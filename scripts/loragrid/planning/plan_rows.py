@@ -96,7 +96,7 @@ def _time_columns(inputs: PlanInputs, cell: Cell, shape: Shape) -> dict[str, Any
     flops, source, hours = workload.total_flops, rate.source, None
     if flops and rate.tflops:
         hours = training_seconds(flops, workload.operations, rate) / 3600
-        if hours * 3600 * rate.tflops * 1e12 > 1.001 * flops:
+        if rate.overlapping and hours * 3600 * rate.tflops * 1e12 > 1.001 * flops:
             source = f"starting its operations takes longer than its arithmetic, {1e6 * rate.launch_seconds:g} µs each"
     start_hours = start_seconds(device.kind) / 3600
     record = measured.runs.get(cell.run)
@@ -163,6 +163,8 @@ def scoring_columns(
         row_tokens=inputs.sizes[cell.run].row_tokens,
         tflops=tflops,
     )
+    if inputs.device.kind == "cpu":
+        del seconds["loading"]  # All jobs share one process.
     source = "estimated, not measured"
     missing = [task for task, value in seconds.items() if value is None]
     if missing:

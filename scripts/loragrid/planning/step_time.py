@@ -11,6 +11,9 @@ OPERATIONS_PER_LAYER, GEMMA_OPERATIONS_PER_LAYER = 327, 472
 WITHOUT_RECOMPUTATION = 3 / 4
 # ASSUME: Python and the driver start an operation in 10 µs; not measured here. A GPU that works faster waits.
 LAUNCH_SECONDS = 1e-5
+# ASSUME: a CPU trains at this share of the speed of its matrix products, and an operation of a small model takes
+# 50 µs beyond its arithmetic: the demo's runs took about that on one core.
+CPU_SHARE, CPU_OPERATION_SECONDS = 0.8, 5e-5
 # ASSUME: on Colab a job imports its libraries in 35 to 45 s and loads its base in 10 to 20 s.
 IMPORT_SECONDS, LOAD_SECONDS = 40, 15
 
@@ -19,12 +22,14 @@ IMPORT_SECONDS, LOAD_SECONDS = 40, 15
 class Rate:
     """Expected training rate: TFLOPS (None if unknown), its source, and seconds to start an operation.
 
-    `launch_seconds` is 0 for a rate that was measured on the same model, which contains them.
+    `launch_seconds` is 0 for a rate that was measured on the same model, which contains them. A GPU
+    computes while the next operation is started (`overlapping`), a CPU does not.
     """
 
     tflops: float | None
     source: str
     launch_seconds: float = 0.0
+    overlapping: bool = True
 
 
 def operations_per_pass(shape: Shape, *, checkpointing: bool) -> float:
@@ -36,10 +41,11 @@ def operations_per_pass(shape: Shape, *, checkpointing: bool) -> float:
 
 
 def training_seconds(flops: float, operations: float, rate: Rate) -> float | None:
-    """Seconds of training: as long as the arithmetic takes, or as starting the operations takes if that is longer."""
+    """Seconds of training: of arithmetic and of starting operations, the longer of both if they overlap."""
     if rate.tflops is None:
         return None
-    return max(flops / (rate.tflops * 1e12), operations * rate.launch_seconds)
+    arithmetic, starting = flops / (rate.tflops * 1e12), operations * rate.launch_seconds
+    return max(arithmetic, starting) if rate.overlapping else arithmetic + starting
 
 
 def start_seconds(kind: str) -> float:

@@ -1,0 +1,63 @@
+"""How fast this machine's CPU multiplies matrices, measured for two seconds and kept for the day."""
+
+import os
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from loragrid.errors import UserError
+from loragrid.paths import user_cache
+from loragrid.runtime.atomic_files import read_json, write_json
+from loragrid.runtime.provenance import cpu_name
+
+MEASURED_SECONDS = 2.0
+# A machine that is busy in the morning may be quiet in the evening.
+KEPT_SECONDS = 12 * 3600
+# Variables that tell the libraries beneath numpy how many threads to use; they read them when they are loaded.
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+# The size of a layer's matrices in a model of about a billion parameters; smaller products are slower.
+MEASURE = """
+import sys, time
+import numpy
+matrix = numpy.ones((1024, 1024), numpy.float32)
+matrix @ matrix
+seconds, products, began = float(sys.argv[1]), 0, time.perf_counter()
+while time.perf_counter() - began < seconds:
+    matrix @ matrix
+    products += 1
+print(2 * 1024**3 * products / (time.perf_counter() - began) / 1e12)
+"""
+
+
+def product_tflops(threads: int) -> float:
+    """TFLOPS of float32 matrix products on `threads` threads; measured at most twice a day for each machine."""
+    file = user_cache() / "cpu_speed.json"
+    key = f"{platform.node()}, {cpu_name()}, {threads} threads"
+    kept = _read(file)
+    found = kept.get(key)
+    if found is not None and 0 <= time.time() - found["at"] < KEPT_SECONDS:
+        return found["tflops"]
+    tflops = measure_products(threads)
+    write_json(file, kept | {key: {"tflops": tflops, "at": time.time()}})
+    return tflops
+
+
+def measure_products(threads: int, seconds: float = MEASURED_SECONDS) -> float:
+    """The same, measured now in a process of its own, so that this one's number of threads stays."""
+    environment = os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads))
+    command = [sys.executable, "-c", MEASURE, str(seconds)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    return float(done.stdout)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        return {}
+    try:
+        kept = read_json(file)
+    except UserError:  # A broken file is measured again.
+        return {}
+    return kept if isinstance(kept, dict) else {}

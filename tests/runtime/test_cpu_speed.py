@@ -1,0 +1,29 @@
+"""The speed of matrix products: measured once, kept for the day."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from loragrid.runtime import cpu_speed
+from loragrid.runtime.cpu_speed import KEPT_SECONDS, measure_products, product_tflops
+
+
+def test_products_are_measured_in_a_process_of_their_own() -> None:
+    assert 1e-4 < measure_products(1, seconds=0.01) < 100
+
+
+def test_a_measurement_is_kept_for_the_day_and_for_each_number_of_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    measured = []
+    monkeypatch.setattr(cpu_speed, "measure_products", lambda threads: measured.append(threads) or threads / 10)
+    assert [product_tflops(threads) for threads in (1, 1, 2, 1)] == [0.1, 0.1, 0.2, 0.1]
+    assert measured == [1, 2]
+    file = tmp_path / "loragrid" / "cpu_speed.json"
+    old = {key: value | {"at": value["at"] - KEPT_SECONDS} for key, value in json.loads(file.read_text()).items()}
+    file.write_text(json.dumps(old))
+    assert product_tflops(2) == 0.2 and measured == [1, 2, 2]
+    file.write_text("{")
+    assert product_tflops(1) == 0.1 and measured == [1, 2, 2, 1]
