@@ -51,8 +51,8 @@ and finds out what it shows and where its replies are:
 - **by rendering prefixes**: a longer conversation begins with the shorter one, so each reply's place
   is known.
 - **by its generation marks**: the template marks its replies with `{% generation %}`.
-- **in the whole conversation**: the template moves other text, such as the system prompt to the last
-  user turn, as Mistral's do; the replies look as at their own turn.
+- **in the whole conversation**: the template moves other text, as Mistral's move the system prompt to
+  the last user turn, but each reply looks the same as when it was the last turn.
 - **one row per reply**: the template rewrites earlier replies, for example without their thoughts.
   Each reply is a training row of its own, as the template renders the conversation up to it. A
   conversation of one exchange stays one row.
@@ -61,11 +61,11 @@ and finds out what it shows and where its replies are:
 without thoughts does not hold: its loss begins where the reply begins, and the data card counts such
 rows.
 
-What a template does not show is counted in the data card: tools, reasoning, parts of messages. Tool
-calls for which it has no form of its own are trained as JSON below the reply's text; so are a reply's
-text with calls, or several calls, where the template shows only the one or the other. Control tokens
-that a message spells out are encoded as text; `<think>`, `<tool_call>` and other tokens that a model
-writes itself stay tokens.
+The data card counts what a template does not show: tools, reasoning, parts of messages. Tool calls
+are trained as JSON below the reply's text if the template has no form for them, cannot show them
+beside text, or shows only one call where a reply has several. Control tokens that a message spells
+out are encoded as text, in training, in prompt files and in the app; `<think>`, `<tool_call>` and
+other tokens that a model writes itself stay tokens.
 
 `loss_on` puts the loss on all replies (`assistant`), on the last one (`last_reply`) or on every token
 (`all`); replies that the data mark not to train on never carry it. Of conversations longer than
@@ -78,7 +78,7 @@ conversation; it rewrites the turns before a reply when the reply is added; or i
 in another way than it renders a finished one.
 
 The table is written by `python scripts/tools/describe_templates.py`, which tries every template that
-TRL {version} ships with its own special tokens. A test compares the two.
+TRL 1.14.2 ships with its own special tokens. A test compares the two.
 
 """
 
