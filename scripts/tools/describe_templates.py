@@ -78,7 +78,7 @@ conversation; it rewrites the turns before a reply when the reply is added; or i
 in another way than it renders a finished one.
 
 The table is written by `python scripts/tools/describe_templates.py`, which tries every template that
-TRL 1.14.2 ships with its own special tokens. A test compares the two.
+TRL {version} ships with its own special tokens. A test compares the two.
 
 """
 
