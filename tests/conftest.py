@@ -8,9 +8,20 @@ from pathlib import Path
 os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from loragrid.paths import ROOT
 from loragrid.runtime.fork_client import FOLDER_VARIABLE
+
+# The same examples in each run and on each machine; the first ones import libraries, so no example has a deadline.
+settings.register_profile(
+    "suite",
+    derandomize=True,
+    deadline=None,
+    max_examples=60,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("suite")
 
 REAL = ROOT.parent / "shared" / "real"
 TEMPLATE = (
