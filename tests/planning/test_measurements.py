@@ -53,3 +53,30 @@ def test_records_of_another_device_and_broken_ones_are_left_out(
     (tmp_path / "train" / cells[1].run / "record.json").write_text("{")
     assert by_run(make_plan(study=t4, results=tmp_path)) == before
     assert f"{cells[1].run}/record.json cannot be read" in capsys.readouterr().err
+
+
+def test_runs_of_other_studies_on_the_same_card_replace_rate_and_memory(t4: Study, tmp_path: Path) -> None:
+    results, other = tmp_path / "t4", tmp_path / "other"
+    cell = t4.cells[0]
+    before = by_run(make_plan(study=t4, results=results))[cell.run]
+    settings = {name: _as_json(value) for name, value in vars(cell.settings).items() if name != "model"}
+    values = {"method": "lora", "settings": settings, "tokens": before["tokens"], "samples": before["tokens"] // 550}
+    values |= {"trainable_parameters": before["trainable"], "heldout_rows": t4.heldout.rows}
+    values |= {"total_parameters": before["parameters"] + before["trainable"], "peak_vram_mib": 14_800.0}
+    write_run_record(t4, other, cell.run, seconds=1000.0, **values)
+    after = by_run(make_plan(study=t4, results=results))
+    done = after[cell.run]
+    assert done["train_from"] == "measured on 1 run of other studies on this base and such a device"
+    assert done["train_hours"] * 3600 == pytest.approx(1000, rel=0.01)
+    # 14,800 MiB and the context are more than a T4 has, whatever the model predicts.
+    assert done["measured_peak_mib"] == 14_800 and done["fits"] is False
+    gemma = next(row for row in after.values() if row["model"] == "gemma-270m")
+    wide = next(row for row in after.values() if row["per_device"] == 4)
+    assert gemma["measured_peak_mib"] is None and "not measured" in gemma["train_from"]
+    assert wide["measured_peak_mib"] is None and wide["fits"] and wide["train_from"].startswith("public")
+    write_run_record(t4, other, cell.run, seconds=1000.0, **values, device={"kind": "cuda", "name": "NVIDIA L4"})
+    assert by_run(make_plan(study=t4, results=results))[cell.run] == before
+
+
+def _as_json(value: object) -> object:
+    return list(value) if isinstance(value, tuple) else value if not hasattr(value, "__dict__") else {}

@@ -10,7 +10,7 @@ from loragrid.models.shape import Shape
 from loragrid.models.trained_weights import Trainable
 from loragrid.planning.gpu_cards import PlannedDevice, read_cards
 from loragrid.planning.job_memory import gpu_dtype, request_key, training_memory_on, training_setup
-from loragrid.planning.measurements import DataSize, Measurements
+from loragrid.planning.measurements import DataSize, Measurements, earlier_rate
 from loragrid.planning.memory_model import computed_in
 from loragrid.planning.step_time import Rate, operations_per_pass
 from loragrid.records.record import RunRecord
@@ -90,11 +90,14 @@ def expected_rate(
     workloads: Mapping[str, Workload],
     measured: Measurements,
     device: PlannedDevice,
+    *,
+    shape: Shape | None = None,
 ) -> Rate:
     """Expected rate of a cell's training, and its source.
 
     The source is the finished runs of the same model on such a device, of the same method and
-    precision if there are any, else those of any model, else the card's expected rate.
+    precision if there are any, else those of any model, else runs of other studies on a base of the
+    same `shape`, else the card's expected rate.
     """
     finished = []
     for other in cells:
@@ -102,7 +105,7 @@ def expected_rate(
         if other.run in measured.runs and workload is not None and workload.total_flops:
             finished.append(other)
     if not finished:
-        return device.rate()
+        return _rate_of_others(cell, measured, device, shape) or device.rate()
     of_model = [other for other in finished if other.model == cell.model]
     # Methods and precisions differ in speed beyond their operations.
     alike = [other for other in of_model if _speed_key(other.settings) == _speed_key(cell.settings)]
@@ -120,6 +123,18 @@ def expected_rate(
         launch_seconds=0.0 if of_model else device.launch_seconds,
         overlapping=device.kind == "cuda",
     )
+
+
+def _rate_of_others(cell: Cell, measured: Measurements, device: PlannedDevice, shape: Shape | None) -> Rate | None:
+    found = None
+    if shape is not None:
+        checkpointing = device.kind == "cuda"
+        found = earlier_rate(cell.settings, shape, measured.earlier, checkpointing=checkpointing)
+    if found is None:
+        return None
+    tflops, number = found
+    runs = "run" if number == 1 else "runs"
+    return Rate(tflops=tflops, source=f"measured on {number} {runs} of other studies on this base and such a device")
 
 
 def _speed_key(settings: Settings) -> tuple[str, ...]:

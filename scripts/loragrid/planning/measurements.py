@@ -2,13 +2,31 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from loragrid.errors import print_line
+from loragrid.models.flops import forward_per_token, training_per_token
+from loragrid.models.shape import Shape
+from loragrid.models.trained_weights import Trainable
 from loragrid.planning.gpu_cards import PlannedDevice
 from loragrid.records.record import RunRecord, ScoreRecord, find_record
 from loragrid.runtime.atomic_files import read_json
 from loragrid.study.grid import Cell
+from loragrid.study.settings import Settings
 from loragrid.study.study_file import Study
+
+# Settings that runs must share to be equally fast on one base, and to take the same memory.
+SPEED_SETTINGS = ("method", "precision", "compute_dtype", "backend", "batch")
+MEMORY_SETTINGS = (
+    *SPEED_SETTINGS,
+    "rank",
+    "target_modules",
+    "optimizer",
+    "max_length_tokens",
+    "packing",
+)
+# Records of other studies that a plan reads, the newest ones.
+MOST_EARLIER = 200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,10 +40,14 @@ class DataSize:
 
 @dataclass(frozen=True)
 class Measurements:
-    """Records by run and by subject, made on the kind of device that the plan is for."""
+    """Records by run and by subject, made on the kind of device that the plan is for.
+
+    `earlier`: runs of other studies beside this one, the newest first.
+    """
 
     runs: dict[str, RunRecord]
     scores: dict[str, ScoreRecord]
+    earlier: tuple[RunRecord, ...] = ()
 
 
 def data_size(study: Study, cell: Cell, results: Path) -> DataSize:
@@ -81,7 +103,70 @@ def read_measurements(
         score = _read(results / "score" / name / "score.json", ScoreRecord)
         if score is not None and _is_on(device, score.device) and score.status == "scored":
             scores[name] = score
-    return Measurements(runs, scores)
+    return Measurements(runs, scores, _earlier_runs(results, device))
+
+
+def _earlier_runs(results: Path, device: PlannedDevice) -> tuple[RunRecord, ...]:
+    """Finished runs of the studies beside this one on such a device; a broken record is left out."""
+    files = [file for file in results.parent.glob("*/train/*/record.json") if results not in file.parents]
+    files.sort(key=lambda file: file.stat().st_mtime, reverse=True)
+    runs = []
+    for file in files[:MOST_EARLIER]:
+        run, _ = find_record(file, RunRecord)
+        if run is not None and run.status == "finished" and run.train_seconds > 0 and _is_on(device, run.device):
+            runs.append(run)
+    return tuple(runs)
+
+
+def earlier_like(
+    settings: Settings, shape: Shape, earlier: tuple[RunRecord, ...], names: tuple[str, ...]
+) -> list[RunRecord]:
+    """Earlier runs on a base of that shape whose settings of these names are the same."""
+    found = []
+    for run in earlier:
+        base_parameters = run.total_parameters - run.trainable_parameters
+        wanted = {name: _plain(getattr(settings, name)) for name in names}
+        if base_parameters == shape.parameters() and wanted.items() <= _listed(run.settings).items():
+            found.append(run)
+    return found
+
+
+def _listed(settings: dict[str, Any]) -> dict[str, Any]:
+    """A record's settings without those that hold sections, which cannot be compared here."""
+    plain = {name: _plain(value) for name, value in settings.items()}
+    return {name: value for name, value in plain.items() if not isinstance(value, dict)}
+
+
+def _plain(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list | tuple) else value
+
+
+def earlier_rate(
+    settings: Settings, shape: Shape, earlier: tuple[RunRecord, ...], *, checkpointing: bool
+) -> tuple[float, int] | None:
+    """(TFLOPS, number of runs) of earlier runs alike, or None; held-out passes are counted as in the plan."""
+    runs = earlier_like(settings, shape, earlier, SPEED_SETTINGS)
+    if not runs:
+        return None
+    flops = 0.0
+    for run in runs:
+        trainable = Trainable(
+            method=run.method,
+            rank=run.settings.get("rank"),
+            target_modules=run.settings.get("target_modules"),
+        )
+        row_tokens = run.tokens / run.samples
+        per_token = training_per_token(shape, trainable, row_tokens=row_tokens, checkpointing=checkpointing)
+        measurements = 1 + min(run.settings.get("evaluations", 0), run.steps)
+        heldout_tokens = measurements * run.heldout_rows * row_tokens
+        flops += run.tokens * sum(per_token.values()) + heldout_tokens * forward_per_token(shape, row_tokens=row_tokens)
+    return flops / sum(run.train_seconds for run in runs) / 1e12, len(runs)
+
+
+def earlier_peak_mib(settings: Settings, shape: Shape, earlier: tuple[RunRecord, ...]) -> float | None:
+    """Largest GPU memory that earlier runs with the same settings took, as torch counts it; None without any."""
+    peaks = [run.peak_vram_mib for run in earlier_like(settings, shape, earlier, MEMORY_SETTINGS)]
+    return max((peak for peak in peaks if peak), default=None)
 
 
 def _read(path: Path, kind: type) -> RunRecord | ScoreRecord | None:

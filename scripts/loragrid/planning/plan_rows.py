@@ -7,6 +7,8 @@ from loragrid.models.shape import Shape
 from loragrid.models.trained_weights import Trainable, trained_tensors
 from loragrid.planning.forecast import device_for_model, expected_rate, fitting_changes
 from loragrid.planning.job_memory import predict_scoring, training_memory_on, training_setup
+from loragrid.planning.measurements import earlier_peak_mib
+from loragrid.planning.memory_model import CONTEXT_MIB
 from loragrid.planning.plan_inputs import PlanInputs
 from loragrid.planning.scoring_cost import scoring_seconds, task_sizes
 from loragrid.planning.step_time import start_seconds, training_seconds
@@ -64,15 +66,19 @@ def _memory_columns(inputs: PlanInputs, cell: Cell, shape: Shape) -> dict[str, A
     memory = training_memory_on(device, shape, training_setup(cell.settings, device))
     score_mib = predict_scoring(study, cell, shape, bf16=device.bf16).total_mib
     fits = score_fits = None
+    measured_mib = _measured_peak(inputs, cell, shape)
     if device.vram_mib is not None:
-        fits = memory.total_mib <= device.vram_mib
+        needed = memory.total_mib
+        if measured_mib is not None and device.kind == "cuda":
+            needed = measured_mib + CONTEXT_MIB  # torch does not count the context
+        fits = needed <= device.vram_mib
         score_fits = score_mib <= device.vram_mib
     return {
         "parameters": shape.parameters(),
         "trainable": sum(trained_tensors(shape, Trainable.of(cell.settings))),
         **{f"{part}_mib": round(value, 1) for part, value in vars(memory).items()},
         "total_mib": memory.total_mib,
-        "measured_peak_mib": _measured_peak(inputs, cell),
+        "measured_peak_mib": measured_mib,
         "fits": fits,
         "fit_by": list(fitting_changes(cell.settings, shape, device)) if fits is False else [],
         "score_mib": score_mib,
@@ -80,10 +86,11 @@ def _memory_columns(inputs: PlanInputs, cell: Cell, shape: Shape) -> dict[str, A
     }
 
 
-def _measured_peak(inputs: PlanInputs, cell: Cell) -> float | None:
+def _measured_peak(inputs: PlanInputs, cell: Cell, shape: Shape) -> float | None:
+    """MiB that this run took or, before it has run, that runs of other studies with its settings took."""
     record = inputs.measured.runs.get(cell.run)
     if record is None:
-        return None
+        return earlier_peak_mib(cell.settings, shape, inputs.measured.earlier)
     return record.peak_vram_mib if inputs.device.kind == "cuda" else record.peak_rss_mib
 
 
@@ -92,7 +99,7 @@ def _time_columns(inputs: PlanInputs, cell: Cell, shape: Shape) -> dict[str, Any
     workload = inputs.workloads[cell.run]
     device = device_for_model(cell.settings, shape, inputs.device)
     measured = inputs.measured
-    rate = expected_rate(cell, inputs.finished, inputs.workloads, measured, device)
+    rate = expected_rate(cell, inputs.finished, inputs.workloads, measured, device, shape=shape)
     flops, source, hours = workload.total_flops, rate.source, None
     if flops and rate.tflops:
         hours = training_seconds(flops, workload.operations, rate) / 3600
