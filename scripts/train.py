@@ -117,7 +117,7 @@ def prepare(*, context: RunContext, lock: RunLock) -> PreparedRun:
     """Load data and base, attach the adapter, and plan the updates; changes nothing in the folder."""
     study, cell, out = context.study, context.cell, context.out
     settings, device = cell.settings, torch_device()
-    backend = choose_backend(settings.backend, device=device, method=settings.method, folder=out)
+    backend = choose_backend(settings.backend, device=device, method=settings.method)
     recipe = make_recipe(study, cell, device=device)
     _set_threads(recipe.threads)
     data = load_training_data(context.data_folder)

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from loragrid.errors import UserError
-from loragrid.paths import ROOT
+from loragrid.paths import ROOT, SCRIPTS
 from loragrid.runtime.atomic_files import read_json
 from loragrid.training.backends.factory import choose_backend
 from tests.fixtures.backend_trace import VARIANTS, can_train, trace
@@ -90,3 +90,35 @@ def test_missing_unsloth_is_one_line(toy_llama: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="needs unsloth, which is not installed"):
         toy.train(tmp_path / "run")
     assert not (tmp_path / "run" / "record.json").exists()
+
+
+BROKEN = """
+import os
+from pathlib import Path
+from loragrid.errors import UserError
+from loragrid.training.backends.unsloth_loading import import_unsloth
+for kind in ("ImportError", "RuntimeError", "OSError", "AttributeError", "SyntaxError"):
+    os.environ["KIND"] = kind
+    try:
+        import_unsloth()
+    except UserError as error:
+        assert chr(10) not in str(error), error
+        print(error)
+print(os.environ["UNSLOTH_BLOCK_COMPILE"], Path(os.environ["UNSLOTH_COMPILE_LOCATION"]).is_dir())
+"""
+
+
+def test_an_error_of_any_class_while_it_is_imported_is_one_line(tmp_path: Path) -> None:
+    """A missing driver or library can raise anything. Blocks are compiled only for who asks for it."""
+    (tmp_path / "unsloth.py").write_text(
+        "import builtins, os\nraise getattr(builtins, os.environ['KIND'])('no GPU\\nat all')\n"
+    )
+    path = f"{tmp_path}{os.pathsep}{SCRIPTS}"
+    for given, kept in (({}, "0"), ({"UNSLOTH_BLOCK_COMPILE": "1"}, "1")):
+        environment = {name: value for name, value in os.environ.items() if name != "UNSLOTH_BLOCK_COMPILE"}
+        environment |= {"PYTHONPATH": path} | given
+        done = subprocess.run([sys.executable, "-c", BROKEN], env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        *lines, last = done.stdout.splitlines()
+        assert len(lines) == 5 and last == f"{kept} True"
+        assert all("unsloth is installed but cannot be imported (no GPU). Fix: " in line for line in lines)

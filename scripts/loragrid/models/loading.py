@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from loragrid.errors import UserError, first_line, one_line
 from loragrid.models.chat_templates.dates import all_with_fixed_date
+from loragrid.models.float16_range import overflows_float16
 from loragrid.models.model_files import check_model_folder, own_code_error, resolve_folder
-from loragrid.models.shape import overflows_float16
 from loragrid.records.failures import out_of_memory
 from loragrid.runtime.optional_packages import check_precision
 from loragrid.runtime.visible_gpus import check_torch_sees_gpu

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from loragrid.errors import UserError
+from loragrid.models.float16_range import overflows_float16  # noqa: F401
 
 
 @dataclass(frozen=True)
@@ -38,15 +39,6 @@ MODULE_GROUPS = {"all-linear": "model.layers.", "attention": ".self_attn.", "mlp
 TIED_BY_DEFAULT = ("gemma", "gemma2", "gemma3_text")
 # One layer in so many attends to the whole context if the configuration lists no layer types.
 FULL_ATTENTION_EVERY = {"gemma2": 2, "gemma3_text": 6}
-
-
-def overflows_float16(model_type: str) -> bool:
-    """Whether the model must compute in float32 on a device without bfloat16.
-
-    Gemma 3's activations exceed the range of float16, and its answers become noise
-    (https://unsloth.ai/blog/gemma3).
-    """
-    return model_type.startswith("gemma3")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,8 +31,8 @@ class RunRecord:
 
     `tokens` counts the non-padding input tokens of all updates, `loss_tokens` those that carried
     loss. Losses are mean negative log-likelihoods per loss token, nats. `notes` are the backend's
-    own choices: precisions, and departures from the settings. `kept_at`: parts of the budget, below
-    1, after which the weights were kept.
+    own choices: precisions, and departures from the settings. `attention`: its implementation, as the
+    library calls it. `kept_at`: parts of the budget, below 1, after which the weights were kept.
     """
 
     study: str
@@ -76,6 +76,7 @@ class RunRecord:
     finished_at: str
     kept_at: tuple[float, ...] = ()
     notes: tuple[str, ...] = ()
+    attention: str = ""
     schema: int = RECORD_SCHEMA
 
 

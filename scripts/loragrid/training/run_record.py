@@ -59,6 +59,7 @@ def make_record(
         finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
         kept_at=_kept_at(run),
         notes=run.trainer.notes,
+        attention=run.trainer.attention,
     )
 
 

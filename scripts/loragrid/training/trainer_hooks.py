@@ -13,15 +13,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from loragrid.models.adapter_files import (
-    MODEL_WEIGHTS,
-    along_folder,
-    is_adapter,
-    save_trained,
-    write_resumable,
-)
+from loragrid.models.adapter_files import MODEL_WEIGHTS, along_folder, is_adapter, save_trained, write_resumable
 from loragrid.study.settings import Warmup
 from loragrid.training.checkpoints import CheckpointStore
+from loragrid.training.float16_check import Float16Check
 from loragrid.training.progress import Progress, StoppedBeforeUpdate
 
 
@@ -37,6 +32,9 @@ class TrainerHooks:
     warmup: Warmup
     learning_rate_ratio: float | None = None
     notes: tuple[str, ...] = ()
+    # Name of the attention in use.
+    attention = ""
+    float16_check: Float16Check | None = None
     # Whether a batch is one row of samples and attention takes them one by one (padding_free.py).
     per_sample = False
 
@@ -95,6 +93,7 @@ class TrainerHooks:
         """
         if "loss" in logs:
             step, progress = self.state.global_step, self.progress
+            self._check_float16(step, logs["loss"])
             progress.record_update(
                 step=step,
                 loss=logs["loss"],
@@ -142,6 +141,7 @@ class TrainerHooks:
                 count += tokens
         self.model.train()
         loss, step = total / count, self.progress.totals.step
+        self._check_float16(step, loss)
         seconds = time.monotonic() - began
         self.progress.record_heldout_loss(step=step, loss=loss, seconds=seconds)
         self._stop_if_asked()
@@ -149,6 +149,10 @@ class TrainerHooks:
         if self.args.report_to:
             self.control = self.callback_handler.on_log(self.args, self.state, self.control, logs)
         return logs
+
+    def _check_float16(self, step: int, loss: float) -> None:
+        if self.float16_check is not None:
+            self.float16_check.verify(step=step, loss=loss)
 
     def _stop_if_asked(self) -> None:
         """Save and leave after this step if a stop was requested or the session ran out of time."""

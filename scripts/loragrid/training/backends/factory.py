@@ -1,17 +1,14 @@
 """The backend that a study names."""
 
-from pathlib import Path
-
 from loragrid.runtime.optional_packages import ON_GPU, require
 from loragrid.study.methods import METHODS
 from loragrid.training.backends.interface import Backend
 
 
-def choose_backend(name: str, *, device: str, method: str = "lora", folder: Path | None = None) -> Backend:
+def choose_backend(name: str, *, device: str, method: str = "lora") -> Backend:
     """The backend of that name; `auto` is unsloth on CUDA for a method that it trains, else trl.
 
-    `folder` is the run's, where a backend may keep what it compiles until the run is done. Raises
-    `UserError` if unsloth is not installed.
+    Raises `UserError` if unsloth is not installed.
     """
     if name == "auto":
         name = "unsloth" if device == "cuda" and METHODS[method].unsloth else "trl"
@@ -25,7 +22,7 @@ def choose_backend(name: str, *, device: str, method: str = "lora", folder: Path
         )
         from loragrid.training.backends.unsloth import UnslothBackend
 
-        return UnslothBackend(folder)
+        return UnslothBackend()
     from loragrid.training.backends.trl import TrlBackend
 
     return TrlBackend()

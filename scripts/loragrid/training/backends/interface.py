@@ -30,6 +30,7 @@ class Trainer(Protocol):
 
     model: Any
     notes: tuple[str, ...]
+    attention: str
 
     def lengths_tokens(self) -> list[int]:
         """Tokens of each training row, after packing."""

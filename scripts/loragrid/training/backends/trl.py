@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Any
 from loragrid.data.training_data import TrainingData
 from loragrid.models.adapter_files import is_adapter
 from loragrid.models.batch_sizes import LOGITS_PER_PASS
+from loragrid.models.float16_range import overflows_float16
 from loragrid.models.loading import load_base, load_tokenizer
 from loragrid.models.model_files import base_facts, resolve_folder
-from loragrid.models.shape import overflows_float16
 from loragrid.study.sections import ModelEntry
 from loragrid.training.backends.adapters import TAKE_FROM_BASE, attach, released
 from loragrid.training.backends.interface import Base
 from loragrid.training.backends.padding_free import enable_padding_free, is_padding_free, loss_only
 from loragrid.training.backends.recipe import Recipe
 from loragrid.training.backends.sft_settings import sft_settings
+from loragrid.training.float16_check import Float16Check
 from loragrid.training.trainer_hooks import TrainerHooks
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ class TrlBackend:
         trainer = self.trainer_class()(
             model=model,
             args=self.config(recipe, folder=folder),
-            train_dataset=training_rows(data.train, recipe),
+            train_dataset=self.rows(data.train, recipe),
             processing_class=base.tokenizer,
         )
         # TRL casts the adapters of a 4-bit base to bfloat16, and all weights of a 16-bit base are in
@@ -92,6 +93,9 @@ class TrlBackend:
         )
         trainer.notes, trainer.warmup = notes, recipe.warmup
         trainer.learning_rate_ratio = recipe.learning_rate_ratio
+        trainer.attention = str(network.config.get_text_config()._attn_implementation)
+        if recipe.compute_dtype == "fp16" and not self.computes_in_float32(network):
+            trainer.float16_check = Float16Check(network, model_type=network.config.model_type)
         return trainer
 
     def settle(self, recipe: Recipe, *, model_type: str) -> tuple[Recipe, tuple[str, ...]]:
@@ -101,6 +105,14 @@ class TrlBackend:
         reason = f"the activations of a {model_type} overflow float16"
         note = f"trained in float32 where fp16 was asked for: {reason}"
         return replace(recipe, compute_dtype="fp32"), (note,)
+
+    def computes_in_float32(self, network: Any) -> bool:
+        """Whether this backend computes the network in float32 whatever the recipe says."""
+        return False
+
+    def rows(self, rows: "Dataset", recipe: Recipe) -> "Dataset":
+        """The rows that the trainer is given."""
+        return training_rows(rows, recipe)
 
     def trainer_class(self) -> type:
         """The class of `trainer`."""

@@ -9,12 +9,12 @@ is refused (unsloth_checks.py), or noted in the record where it cannot be avoide
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from loragrid.data.training_data import TrainingData
 from loragrid.models.loading import load_tokenizer
 from loragrid.models.model_files import base_facts
-from loragrid.models.target_modules import adapted_layers
+from loragrid.models.target_modules import adapted_layers, language_model
 from loragrid.study.sections import ModelEntry
 from loragrid.training.backends.interface import Base
 from loragrid.training.backends.recipe import Recipe
@@ -32,6 +32,9 @@ from loragrid.training.backends.unsloth_loading import (
 )
 from loragrid.training.trainer_hooks import TrainerHooks
 
+if TYPE_CHECKING:
+    from datasets import Dataset
+
 PRECISIONS = {"fp16", "bf16"}
 
 
@@ -40,14 +43,9 @@ class UnslothBackend(TrlBackend):
 
     name = "unsloth"
 
-    def __init__(self, folder: Path | None = None) -> None:
-        """`folder` is the run's."""
-        # With the checkpoints, and like them removed when the run is done.
-        self.compiled = folder / "checkpoints" / "compiled" if folder else None
-
     def load(self, entry: ModelEntry, *, recipe: Recipe) -> Base:
         """The base from the same folder as in every stage, and the data's tokenizer."""
-        import_unsloth(compiled=self.compiled, compute_dtype=recipe.compute_dtype)
+        import_unsloth(compute_dtype=recipe.compute_dtype)
         # First: it refuses a folder that would run code or has no safetensors.
         tokenizer = load_tokenizer(entry)
         return Base(load_unsloth_model(entry, recipe), tokenizer, base_facts(entry), entry)
@@ -94,13 +92,28 @@ class UnslothBackend(TrlBackend):
     ) -> TrainerHooks:
         """unsloth's SFTTrainer; refused if it would not train these rows with these settings."""
         trainer = super().trainer(model, base=base, recipe=recipe, data=data, folder=folder)
-        forced_float32 = bool(getattr(model, "_unsloth_forced_float32", False))
+        forced_float32 = self.computes_in_float32(model)
         wanted = sft_settings(recipe, folder=folder)
         unless = PRECISIONS if forced_float32 else set()
+        if not recipe.packing:
+            # Not a setting of the study: samples side by side are the same batch without its padding, and unsloth
+            # pads the models that cannot take them so.
+            unless = unless | {"padding_free"}
         refuse_other_settings(trainer.args, wanted, unless=unless)
         refuse_other_rows(trainer, data.train, packing=recipe.packing)
         trainer.notes = _notes(model, recipe, forced_float32=forced_float32)
+        trainer.attention = attention_in_use(model, padding_free=trainer.data_collator.padding_free)
         return trainer
+
+    def computes_in_float32(self, network: Any) -> bool:
+        """Whether unsloth found that the model's family overflows float16."""
+        return bool(getattr(network, "_unsloth_forced_float32", False))
+
+    def rows(self, rows: "Dataset", recipe: Recipe) -> "Dataset":
+        """The rows, with unsloth's own mark that they are cut already, without which it pads them."""
+        rows = super().rows(rows, recipe)
+        rows._unsloth_truncated_to = recipe.max_length_tokens
+        return rows
 
     def settle(self, recipe: Recipe, *, model_type: str) -> tuple[Recipe, tuple[str, ...]]:
         """The recipe as it is: unsloth chooses the precision itself, and `_notes` says which."""
@@ -121,6 +134,9 @@ class UnslothBackend(TrlBackend):
             # them apart (unsloth_cases.py).
             config.optim = OptimizerNames(recipe.optimizer)
             config.packing = config.padding_free = recipe.packing
+        else:
+            # Its kernels take samples side by side: no token is spent on padding, and no block is compiled for it.
+            config.padding_free = True
         return config
 
 
@@ -140,6 +156,18 @@ def _notes(model: Any, recipe: Recipe, *, forced_float32: bool) -> tuple[str, ..
         trained_by = "TRL's trainer, and for some architectures a loss computed in chunks"
         notes.append(f"unsloth's CPU form: {trained_by}")
     return tuple(notes)
+
+
+def attention_in_use(model: Any, *, padding_free: bool) -> str:
+    """Name of the attention that training takes: unsloth's choice of kernels, or that of the model's own code."""
+    _, decoder = language_model(model.get_base_model())
+    # Some layers of a hybrid model have none.
+    layers = [layer for layer in getattr(decoder, "layers", ()) if hasattr(layer, "self_attn")]
+    if not layers or not type(layers[0].self_attn).forward.__module__.startswith("unsloth."):
+        return str(model.config.get_text_config()._attn_implementation)
+    from unsloth.utils.attention_dispatch import select_attention_backend
+
+    return f"unsloth, {select_attention_backend(use_varlen=padding_free)}"
 
 
 @cache

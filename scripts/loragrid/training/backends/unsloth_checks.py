@@ -77,9 +77,9 @@ def refuse_other_rows(trainer: TrainerHooks, given: Any, *, packing: bool) -> No
     from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
     collator = trainer.data_collator
-    # Another collator might join samples of a packed row.
+    # Another collator might join samples of a row.
     known = isinstance(collator, DataCollatorForLanguageModeling)
-    if not known or collator.padding_free != packing:
+    if not known or collator.padding_free != trainer.args.padding_free or (packing and not collator.padding_free):
         raise RuntimeError(f"unsloth replaced TRL's collator with {type(collator).__name__}")
     if packing:
         return

@@ -4,14 +4,13 @@ import atexit
 import os
 import shutil
 import sys
-import tempfile
-from pathlib import Path
 from typing import Any
 
 from loragrid.errors import UserError, first_line
 from loragrid.models.loading import keep_unpacked
 from loragrid.models.model_files import resolve_folder
 from loragrid.records.failures import out_of_memory
+from loragrid.runtime.local_folders import make_local_folder
 from loragrid.study.sections import ModelEntry
 from loragrid.training.backends.recipe import Recipe
 from loragrid.training.backends.unsloth_checks import refuse_other_precision
@@ -21,8 +20,8 @@ INSTALL = "pip install -r requirements-gpu.txt"
 AFTER_UNSLOTH = ("transformers", "trl", "peft")
 
 
-def import_unsloth(*, compiled: Path | None = None, compute_dtype: str = "fp32") -> None:
-    """Import unsloth before the libraries that it changes, compiling into the folder `compiled`.
+def import_unsloth(*, compute_dtype: str = "fp32") -> None:
+    """Import unsloth before the libraries that it changes.
 
     Raises `UserError` if it cannot be imported, `RuntimeError` if one of those came first.
     """
@@ -30,20 +29,21 @@ def import_unsloth(*, compiled: Path | None = None, compute_dtype: str = "fp32")
         return
     if early := [name for name in AFTER_UNSLOTH if name in sys.modules]:
         raise RuntimeError(f"{early[0]} was imported before unsloth, which must come first")
-    if compiled is None:
-        compiled = Path(tempfile.mkdtemp(prefix="loragrid-unsloth-"))
-        atexit.register(shutil.rmtree, compiled, ignore_errors=True)
-    # Its content is imported as code, so it must be this process's own.
-    shutil.rmtree(compiled, ignore_errors=True)
-    # unsloth reads these variables when it is imported.
-    os.environ["UNSLOTH_COMPILE_LOCATION"] = str(compiled.absolute())
+    # unsloth reads these variables when it is imported. What it compiles is imported as code, so the folder must be
+    # this process's own; hundreds of small files on a mounted drive would take minutes.
+    compiled = make_local_folder("loragrid-unsloth-")
+    atexit.register(shutil.rmtree, compiled, ignore_errors=True)
+    os.environ["UNSLOTH_COMPILE_LOCATION"] = str(compiled)
     os.environ["UNSLOTH_DISABLE_STATISTICS"] = "1"
+    # Compiling every block takes 25 to 100 s a process, longer than a short run can win back; who sets it keeps it.
+    os.environ.setdefault("UNSLOTH_BLOCK_COMPILE", "0")
     if compute_dtype == "bf16":
         # Otherwise it drops bf16 on a CPU without instructions for it.
         os.environ["UNSLOTH_CPU_BF16"] = "1"
     try:
         import unsloth  # noqa: F401
-    except (ImportError, NotImplementedError) as error:
+    except Exception as error:
+        # By the missing driver, card or library it raises errors of any class.
         raise UserError(
             f"backend: unsloth is installed but cannot be imported ({first_line(error)}). "
             f"Fix: {INSTALL}, or set backend to trl."
