@@ -18,17 +18,19 @@ MEASURED_SECONDS = 2.0
 KEPT_SECONDS = 12 * 3600
 # Variables that tell the libraries beneath numpy how many threads to use; they read them when they are loaded.
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
-# The size of a layer's matrices in a model of about a billion parameters; smaller products are slower.
+# The size of a layer's matrices in a model of about a billion parameters; smaller products are slower. Divided by the
+# seconds that the threads had the CPU, so that other work on the machine does not count.
 MEASURE = """
 import sys, time
 import numpy
 matrix = numpy.ones((1024, 1024), numpy.float32)
 matrix @ matrix
-seconds, products, began = float(sys.argv[1]), 0, time.perf_counter()
-while time.perf_counter() - began < seconds:
+seconds, threads, products = float(sys.argv[1]), int(sys.argv[2]), 0
+began, used = time.perf_counter(), time.process_time()
+while products == 0 or time.perf_counter() - began < seconds:
     matrix @ matrix
     products += 1
-print(2 * 1024**3 * products / (time.perf_counter() - began) / 1e12)
+print(2 * 1024**3 * products * threads / (time.process_time() - used) / 1e12)
 """
 
 
@@ -48,7 +50,7 @@ def product_tflops(threads: int) -> float:
 def measure_products(threads: int, seconds: float = MEASURED_SECONDS) -> float:
     """The same, measured now in a process of its own, so that this one's number of threads stays."""
     environment = os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads))
-    command = [sys.executable, "-c", MEASURE, str(seconds)]
+    command = [sys.executable, "-c", MEASURE, str(seconds), str(threads)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     return float(done.stdout)
 
