@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from loragrid.errors import UserError
+from loragrid.planning.job_resources import resource_requests
 from loragrid.planning.plan_page import format_table
 from loragrid.study.study_file import Study
 from plan import make_plan
@@ -16,6 +18,18 @@ def test_prepared_data_replace_the_assumption(t4: Study, tmp_path: Path) -> None
     plan = make_plan(study=t4, results=tmp_path)
     assert plan["data"][cell.data] == {"rows": 1000, "row_tokens": 275.0, "counted": True}
     assert by_run(plan)[cell.run]["steps"] == 955
+
+
+def test_a_file_that_is_no_data_card_is_named_and_stops_no_dry_run(t4: Study, tmp_path: Path) -> None:
+    cell = t4.cells[0]
+    write_card(t4, tmp_path, cell.data, rows=1000, tokens=275_000)
+    card = tmp_path / "data" / cell.data / "card.json"
+    for text in ("{}", "[]"):
+        card.write_text(text)
+        with pytest.raises(UserError, match=r"card\.json: not a data card\. Fix: delete the file"):
+            make_plan(study=t4, results=tmp_path)
+        requests = resource_requests(t4, t4.cells, results=tmp_path, session_minutes=None)
+        assert requests["train"][cell.run]["vram_mib"] >= 14_000, "the whole card, since nothing is known"
 
 
 def test_finished_runs_on_such_a_device_replace_the_rate(t4: Study, tmp_path: Path) -> None:

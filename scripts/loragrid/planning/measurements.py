@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from loragrid.errors import print_line
+from loragrid.errors import UserError, print_line
 from loragrid.models.flops import forward_per_token, training_per_token
 from loragrid.models.shape import Shape
 from loragrid.models.trained_weights import Trainable
@@ -51,18 +51,29 @@ class Measurements:
 
 
 def data_size(study: Study, cell: Cell, results: Path) -> DataSize:
-    """The size of a run's data from their card or, before there is one, from the study file."""
+    """The size of a run's data from their card or, before there is one, from the study file.
+
+    Raises `UserError` for a file that is no data card.
+    """
     settings = cell.settings
     card_file = results / "data" / cell.data / "card.json"
     if card_file.is_file():
-        card = read_json(card_file)
-        rows = card["split"]["train_rows"]
-        size = DataSize(rows=rows, row_tokens=card["tokens"]["train"] / rows, counted=True)
+        rows, tokens = _counted(card_file)
+        size = DataSize(rows=rows, row_tokens=tokens / rows, counted=True)
     else:
         size = DataSize(rows=_planned_rows(study, settings.data), row_tokens=study.plan.row_tokens, counted=False)
     if settings.packing:
         return _packed(size, settings.max_length_tokens)
     return size
+
+
+def _counted(card_file: Path) -> tuple[int, int]:
+    """Training rows and their tokens, as a data card counts them."""
+    card = read_json(card_file)
+    try:
+        return card["split"]["train_rows"], card["tokens"]["train"]
+    except (KeyError, TypeError):
+        raise UserError(f"{card_file}: not a data card. Fix: delete the file and run prepare_data again.") from None
 
 
 def _planned_rows(study: Study, key: str) -> int | None:
