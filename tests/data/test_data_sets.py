@@ -221,7 +221,9 @@ def test_generators_and_files_mix_and_each_source_is_read_once(tmp_path, toy_lla
     }
     scanned = []
     scan = source_scan.scan_source
-    monkeypatch.setattr(source_scan, "scan_source", lambda source, *names: scanned.append(source.name) or scan(source, *names))
+    monkeypatch.setattr(
+        source_scan, "scan_source", lambda source, *names: scanned.append(source.name) or scan(source, *names)
+    )
     study = study_of_sets(data, toy_llama, heldout={"set": "plans"}, base_case={"max_length_tokens": 512})
     cards, folders = prepare_all(study, tmp_path)
     assert len(scanned) == len(set(scanned)) == 3
