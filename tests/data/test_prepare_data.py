@@ -162,6 +162,22 @@ def test_mistakes_in_settings_are_user_errors(tmp_path, toy_llama):
         prepare_data(study=study_of(path, toy_llama), data_id="m-0000", out=tmp_path / "out")
 
 
+def test_the_fix_is_that_of_the_reason_for_which_most_rows_were_dropped(tmp_path, toy_llama):
+    rows = []
+    for number in range(8):
+        turns = [
+            {"role": role, "content": f"{role} {number} {turn}"} for turn in (1, 2) for role in ("user", "assistant")
+        ]
+        rows.append({"messages": [*turns[:-1], turns[-1] | {"weight": 0}]})
+    study = study_of(
+        write_rows(tmp_path / "r.jsonl", rows), toy_llama, heldout_rows=2, base_case={"loss_on": "last_reply"}
+    )
+    with pytest.raises(
+        UserError, match=r"\(6 the last reply is marked not to train on .*\. Fix: use loss_on: assistant, or"
+    ):
+        prepare(study, tmp_path / "out")
+
+
 def test_generated_rows_are_written_beside_the_data(tmp_path, toy_llama):
     source = {"generator": "running_plans", "rows": 60, "seed": 3}
     study = study_of(source, toy_llama, base_case={"max_length_tokens": 512})

@@ -92,7 +92,7 @@ def test_nested_sections_are_read_as_sections(place: str) -> None:
 
 
 def test_every_section_of_the_schema_has_a_class_and_every_class_a_section() -> None:
-    assert {place.partition(".")[0] for place in SECTIONS} | {"title"} == set(SCHEMA)
+    assert {place.partition(".")[0] for place in SECTIONS} | {"title", "left_out"} == set(SCHEMA)
     known = [*vars(sections).values(), *vars(settings).values()]
     classes = {kind for kind in known if isinstance(kind, type) and issubclass(kind, Section)}
     assert classes - {Section} == set(CLASSES)
@@ -136,5 +136,5 @@ def test_a_study_is_frozen_and_its_lists_are_tuples() -> None:
         study.name = "other"
     with pytest.raises(dataclasses.FrozenInstanceError):
         study.base_case.rank = 1
-    assert study.grid.axes["batch"] == ((8, 1), (8, 4)) and study.base_case.batch == (8, 1)
+    assert study.grid.axes["rank"] == (16, 64) and study.base_case.batch == (8, 1)
     assert isinstance(study.scoring.target, tuple) and isinstance(study.grid.axes["learning_rate"], tuple)

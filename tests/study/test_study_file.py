@@ -143,7 +143,7 @@ def test_paths_are_looked_up_beside_the_study_file_before_the_project(load, tmp_
         ("grid.cells", {"a": {"precision": "4bit", "method": "pissa"}}, "method pissa cannot train a 4bit base. Fix: "),
         ("grid.axes.method", ["lora", "loftq"], "method loftq cannot train a 32bit base. Fix: use 4bit, or another"),
         ("grid.cells", {"a": {"backend": "unsloth", "method": "dora"}}, "backend: unsloth does not train the method d"),
-        ("grid.design", "cells", "grid.axes.batch: an axis in a grid of the design cells. Fix: remove it, or use one"),
+        ("grid.design", "cells", "grid.axes.learning_rate: an axis in a grid of the design cells. Fix: remove it, or use one"),
         ("grid.axes.rank", [4, "x"], "grid.axes.rank[1]: not a whole number ('x')"),
         ("grid.axes.alpha", ["rank", 16], "grid: alpha 16: trains the same as base_case. Fix: remove it, or change a"),
         ("grid.axes.alpha", ["2 * rank", 32], "grid: alpha 32: trains the same as alpha 2 * rank. Fix: remove it"),

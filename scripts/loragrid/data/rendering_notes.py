@@ -22,7 +22,7 @@ SENTENCES = {
     fact.PER_REPLY: "the template rewrites earlier replies: {rows} are trained one reply at a time, "
     "each as the template renders the conversation up to it",
     fact.WINDOWS: "{rows} longer than max_length_tokens are split into windows that begin at a user turn, "
-    "with the system prompt repeated and each reply trained once",
+    "with the system prompt repeated; no reply is trained twice",
 }
 
 

@@ -12,7 +12,7 @@ from loragrid.data.parallel_rows import batches, map_batches
 from loragrid.data.reading.sources import read_row
 from loragrid.data.rendering.encoder import EncodedConversation, Encoder
 from loragrid.data.rendering.examples import example_segments
-from loragrid.data.rendering.rendered import RenderedChat
+from loragrid.data.rendering.rendered import FIXES, RenderedChat
 from loragrid.data.rendering.tokenizing import EncodedChat
 from loragrid.data.row_counts import ReasonCounts, RowCount
 from loragrid.data.row_sets import RowSet
@@ -102,9 +102,15 @@ def tokenise(
     if writer.rows == 0:
         raise UserError(
             f"data.{rows.name}: no row is left to {purpose} for model {template.model} "
-            f"({tokenised.dropped}). Fix: raise max_length_tokens, or give other rows."
+            f"({tokenised.dropped}). Fix: {_fix(tokenised)}, or give other rows."
         )
     return tokenised
+
+
+def _fix(tokenised: TokenisedRows) -> str:
+    """What to do about the most frequent reason for which rows were dropped."""
+    counts = {reason: rows.count for reason, rows in tokenised.dropped.by_reason.items()}
+    return FIXES[max(counts, key=counts.__getitem__)]
 
 
 def _write(tokenised: TokenisedRows, number: int, conversation: Conversation, encoded: EncodedConversation) -> None:

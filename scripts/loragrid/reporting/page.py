@@ -137,7 +137,11 @@ def asked(material: Material) -> list[str]:
     runs = [o for o in material.outcomes if o.kind == "run" and "search" not in o.cell.departs]
     seeds = listed([str(seed) for seed in sorted({o.cell.settings.seed for o in runs})])
     name = "Seeds" if "and" in seeds else "Seed"
-    return [_grid(material.study, runs), _training_and_scoring(material.study), f"{name}: {seeds}."]
+    sentences = [_grid(material.study, runs), _training_and_scoring(material.study), f"{name}: {seeds}."]
+    if material.study.left_out:
+        text = " ".join(material.study.left_out.split())
+        sentences.append(f"Left out: {visible(text)}")
+    return sentences
 
 
 def _grid(study: Study, runs: list[Outcome]) -> str:

@@ -50,6 +50,11 @@ class Study:
         """The study's question, one line."""
         return self.yaml["title"]
 
+    @property
+    def left_out(self) -> str:
+        """What the study leaves out and why, or an empty string."""
+        return self.yaml["left_out"]
+
     @cached_property
     def data(self) -> Mapping[str, DataSet]:
         """The data sets by their keys."""

@@ -10,7 +10,7 @@ import compare
 from loragrid.errors import UserError
 from loragrid.records.outcomes import collect
 from loragrid.reporting.certainty_section import family_sentences, methods_used, seed_spread_rows
-from loragrid.reporting.page import Material, gather
+from loragrid.reporting.page import Material, asked, gather
 from loragrid.reporting.runs_section import run_rows
 from loragrid.reporting.sentences.axis_findings import AxesFound, axis_finding, missed_text
 from loragrid.reporting.sentences.limits import not_comparable_sentence
@@ -40,6 +40,13 @@ def test_the_runs_of_a_setting_share_its_verdict_on_the_page(tmp_path: Path) -> 
     helped = answers(material.compared)[0]
     assert "of 5 settings beat their base" in helped.text and "mean of 3 seeds" in helped.text
     assert helped.tone == "good" and one_seed_note(material) == ""
+    assert len(asked(material)) == 3 and asked(material)[-1] == "Seeds: 1, 2 and 3."
+
+
+def test_what_a_study_leaves_out_is_said_below_its_question(tmp_path: Path) -> None:
+    text = "rank 32, so that every arm\n  has two seeds"
+    material = compared_study(tmp_path, {"left_out": text} | SEEDS, items=20)
+    assert asked(material)[-1] == "Left out: rank 32, so that every arm has two seeds"
 
 
 def test_what_open_axes_would_miss_is_said_for_those_that_can_prove_something_and_for_those_that_cannot() -> None:

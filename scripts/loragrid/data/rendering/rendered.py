@@ -21,6 +21,14 @@ ALL_UNTRAINED = "every reply is marked not to train on"
 LAST_UNTRAINED = "the last reply is marked not to train on"
 TOO_LONG = "longer than max_length_tokens"
 NOTHING_LEFT = "nothing left after truncation"
+FIXES = {
+    REFUSED: "set another chat_template",
+    NOT_LOCATED: "set another chat_template",
+    ALL_UNTRAINED: "give rows with a reply to train on",
+    LAST_UNTRAINED: "use loss_on: assistant",
+    TOO_LONG: "raise max_length_tokens, or use long_rows: cut",
+    NOTHING_LEFT: "raise max_length_tokens",
+}
 
 Place = tuple[int, int]
 
