@@ -7,6 +7,11 @@ the items that share an n-gram of 8 or of 13 words with a training row. It needs
 held-out rows are no task here: their near duplicates are kept out of training.
 """
 
+from loragrid.runtime.fork_client import delegate_to_fork_server
+
+if __name__ == "__main__":
+    delegate_to_fork_server()  # before the imports below, which the server's child makes anyway
+
 import argparse
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -25,7 +30,6 @@ from loragrid.data.contamination.training_texts import training_texts
 from loragrid.errors import first_line, log_option, one_line, print_line, run_main
 from loragrid.runtime.atomic_files import read_json, write_json
 from loragrid.runtime.code_digest import code_digest
-from loragrid.runtime.fork_client import delegate_to_fork_server
 from loragrid.runtime.quiet_libraries import quiet_libraries
 from loragrid.scoring.item_texts import item_texts
 from loragrid.scoring.lm_eval_tasks import StudyTask, find_tasks
@@ -116,5 +120,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    delegate_to_fork_server()
     run_main(main)

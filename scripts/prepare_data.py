@@ -9,6 +9,11 @@ Each source is read as a stream: once to check its rows and take their keys, by 
 chosen, and once for each of the two files to tokenise them.
 """
 
+from loragrid.runtime.fork_client import delegate_to_fork_server
+
+if __name__ == "__main__":
+    delegate_to_fork_server()  # before the imports below, which the server's child makes anyway
+
 import argparse
 import re
 from dataclasses import replace
@@ -26,7 +31,6 @@ from loragrid.models.chat_templates.probes import inspect_template
 from loragrid.models.loading import context_tokens, load_tokenizer
 from loragrid.models.model_files import resolve_folder
 from loragrid.runtime.atomic_files import atomic_folder, write_json
-from loragrid.runtime.fork_client import delegate_to_fork_server
 from loragrid.runtime.optional_packages import check_packages
 from loragrid.runtime.quiet_libraries import quiet_libraries
 from loragrid.study.grid import Cell
@@ -156,5 +160,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    delegate_to_fork_server()
     run_main(main)

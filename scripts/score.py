@@ -11,6 +11,11 @@ Writes items.parquet, answers.jsonl, answers_summary.json, lm_eval/{task}.json a
 to the output folder; and tasks/, from which an interrupted job continues.
 """
 
+from loragrid.runtime.fork_client import delegate_to_fork_server
+
+if __name__ == "__main__":
+    delegate_to_fork_server()  # before the imports below, which the server's child makes anyway
+
 import argparse
 import os
 import time
@@ -24,7 +29,6 @@ from loragrid.models.adapter_files import MODEL
 from loragrid.models.loading import precision_notes, torch_device
 from loragrid.records.record import ScoreRecord, TaskScore, write_record
 from loragrid.runtime.code_digest import code_digest
-from loragrid.runtime.fork_client import delegate_to_fork_server
 from loragrid.runtime.gpu_locks import take_one_gpu
 from loragrid.runtime.provenance import device_info, git_state, versions
 from loragrid.runtime.quiet_libraries import quiet_libraries
@@ -194,5 +198,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    delegate_to_fork_server()
     run_main(main)

@@ -9,6 +9,11 @@ record.json. Until then the folder also has trainer.lock and checkpoints/, from 
 command resumes after a kill. A run that stopped without a record says why in failure.json.
 """
 
+from loragrid.runtime.fork_client import delegate_to_fork_server
+
+if __name__ == "__main__":
+    delegate_to_fork_server()  # before the imports below, which the server's child makes anyway
+
 import argparse
 import shutil
 from pathlib import Path
@@ -22,7 +27,6 @@ from loragrid.records.failures import record_failures
 from loragrid.records.history import History
 from loragrid.records.losses import LossTable, last_position
 from loragrid.records.record import RunRecord, read_record, write_record
-from loragrid.runtime.fork_client import delegate_to_fork_server
 from loragrid.runtime.gpu_locks import take_one_gpu
 from loragrid.runtime.quiet_libraries import quiet_libraries
 from loragrid.runtime.run_lock import RunLock
@@ -230,5 +234,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    delegate_to_fork_server()
     run_main(main)
