@@ -189,7 +189,9 @@ def certificate(found: dict[str, Any]) -> Iterator[Row]:
 def truth(found: dict[str, Any]) -> Iterator[Row]:
     """benchmarks/truth.py and benchmarks/truth_next.py: shares of made-up studies with their Monte-Carlo error"""
     for one in found["shares"]:
-        yield f"Truth: {one['what'].strip()}", f"{one['value']:.1%} ± {one['error']:.1%}", one["goal"]
+        promised = f"{one['predicted']:.1%} predicted, " if "predicted" in one else ""
+        figure = f"{promised}{one['value' if 'value' in one else 'found']:.1%} ± {one['error']:.1%}"
+        yield f"Truth: {one['what'].strip()}", figure, one.get("goal", "")
 
 
 SECTIONS = {"study": study, "training": training, "scoring": scoring, "scale": scale}
