@@ -24,7 +24,7 @@ CONFIG = ROOT / "config"
 SEED = 3407
 WORLD_SEED = 3407
 ITEMS = 100
-PROMPTS = 24
+PROMPTS = 20
 # The data set of config/studies/demo.yaml; its prompts are rephrased.
 DATA_ROWS = 2400
 DATA_SEED = 3407
