@@ -1,8 +1,5 @@
 """Scores without contaminated items: of every subject and of the base case, per data set."""
 
-import json
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -10,19 +7,7 @@ from loragrid.comparing.contamination import contamination
 from loragrid.comparing.study_results import StudyResults, read_results
 from loragrid.study.training_sets import training_sets
 from tests.fixtures import synthetic
-
-COUNTS = {"items": 100, "checked": 98, "too_short": 2, "compared_whole": 0, "contaminated_13": 0, "examples": []}
-
-
-def write_found(results: Path, data: str, **items: list[str]) -> None:
-    """What find_contamination writes about tasks with these contaminated items."""
-    tasks = {
-        task: COUNTS | {"contaminated_8": len(names), "items_8": names, "items_13": []} for task, names in items.items()
-    }
-    content = {"data_id": data, "rows": 7, "method": {}, "not_checked": {}, "tasks": tasks, "code": "c0de"}
-    path = results / "find_contamination" / f"{data}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content))
+from tests.fixtures.synthetic_records import CONTAMINATION, write_contamination
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +23,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> StudyResults:
     synthetic.make_results(study, folder / "results", faults={study.cells[2].run: "failed"})
     data = training_sets(study)
     assert set(data) == {"plans", "rest"}
-    write_found(folder / "results", data["plans"], running_plan=[str(n) for n in range(10)], world_facts=[])
+    write_contamination(folder / "results", data["plans"], running_plan=[str(n) for n in range(10)], world_facts=[])
     return read_results(study, folder / "results")
 
 
@@ -46,7 +31,7 @@ def test_the_score_on_the_other_items_is_their_mean(results: StudyResults) -> No
     found = contamination(results, 0.95)
     assert set(found) == {"plans"}, "a data set that is not looked through is left out"
     tasks = found["plans"]["tasks"]
-    assert tasks["world_facts"] == COUNTS | {"contaminated_8": 0}
+    assert tasks["world_facts"] == CONTAMINATION | {"contaminated_8": 0}
     scores = {row["subject"]: row for row in tasks["running_plan"]["scores"]}
     trained = [
         o for o in results.outcomes if o.kind == "run" and o.status == "scored" and o.cell.settings.data == "plans"
@@ -70,7 +55,7 @@ def test_the_base_case_is_the_mean_over_its_seeds(results: StudyResults) -> None
 
 def test_without_another_item_there_is_no_second_score(results: StudyResults) -> None:
     data = training_sets(results.study)["rest"]
-    write_found(results.folder, data, running_plan=[str(n) for n in range(100)], no_such_task=["1"])
+    write_contamination(results.folder, data, running_plan=[str(n) for n in range(100)], no_such_task=["1"])
     tasks = contamination(results, 0.95)["rest"]["tasks"]
     assert "scores" not in tasks["no_such_task"], "a task that nobody is scored on has counts alone"
     (row, *_) = tasks["running_plan"]["scores"]

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from loragrid.paths import ROOT
+from loragrid.study.training_sets import training_sets
 from tests.fixtures import synthetic
+from tests.fixtures.synthetic_records import write_contamination
 
 
 def snakemake(folder: Path, study: Path, *options: str) -> str:
@@ -24,6 +26,8 @@ def snakemake(folder: Path, study: Path, *options: str) -> str:
 def test_bundle_with_captions_and_categories(tmp_path: Path) -> None:
     study = synthetic.make_study(tmp_path)
     synthetic.make_results(study, tmp_path / "results" / study.name, items=30)
+    for data in training_sets(study).values():
+        write_contamination(tmp_path / "results" / study.name, data, running_plan=[])
     said = snakemake(tmp_path, study.path, "--cores", "1", "--rerun-triggers", "mtime")
     assert "rule compare" in said and "rule report" in said and "rule train" not in said
     assert (tmp_path / "reports" / study.name / "report.html").is_file()
