@@ -64,8 +64,7 @@ class Submitted(Checkout):
         settings["scoring"] |= {"target": ["heldout_loss"], "retention": [], "qualitative": None}
         self.write(settings)
         self.runs = [cell.run for cell in load_study(str(self.study)).cells]
-        script = folder / "scripts" / "train.py"
-        script.write_text(script.read_text().replace('\nif __name__ == "__main__":\n', OBEY))
+        self.change_trainer(OBEY)
         # The shipped profile but for the seconds that TERM comes before the limit: Slurm counts limits in whole minutes.
         self.profile = folder / "workflow" / "profiles" / "slurm"
         settings_of_it = (self.profile / "config.yaml").read_text()
