@@ -262,7 +262,7 @@ def fitted_tokens(run: Run) -> float:
 
 
 def page_with_tables(page: str, runs: list[Run]) -> str:
-    """The page with its three tables made anew."""
+    """The page with its three tables recomputed."""
     tables = {"memory": memory_table(runs), "time": time_table(runs), "left out": left_out_lines(runs)}
     for name, lines in tables.items():
         start, end = f"<!-- {name}: python -m benchmarks.published -->", f"<!-- end of {name} -->"

@@ -1,4 +1,4 @@
-"""Rows that cannot be read: what stands in their place, and the error that names them."""
+"""Rows that cannot be read: the placeholder for each, and the error that names it."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +20,7 @@ EDIT = "delete the line or correct it, or set bad_rows: drop"
 class BadRow:
     """A row that cannot be read, in place of its value.
 
-    `reason` is one of the above, `place` its file and line, `problem` what is wrong in words.
+    `reason` is one of the above, `place` its file and line, `problem` a description of the fault.
     """
 
     reason: str

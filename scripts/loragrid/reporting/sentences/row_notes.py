@@ -1,4 +1,4 @@
-"""What preparation assumed of single rows, and which of their fields it does not use, in words."""
+"""What preparation assumed of single rows, and which of their fields it does not use, as sentences."""
 
 from typing import Any
 
