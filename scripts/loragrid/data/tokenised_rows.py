@@ -5,12 +5,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from loragrid.data.formats.conversation import Conversation
 from loragrid.data.formats.conversation_formats import to_conversation
 from loragrid.data.formats.row_format import RowFormat
 from loragrid.data.parallel_rows import batches, map_batches
 from loragrid.data.reading.sources import read_row
-from loragrid.data.rendering.encoder import EncodedConversation, Encoder
+from loragrid.data.rendering.encoder import Encoder
 from loragrid.data.rendering.examples import example_segments
 from loragrid.data.rendering.rendered import FIXES, RenderedChat
 from loragrid.data.rendering.tokenizing import EncodedChat
@@ -24,6 +23,34 @@ from loragrid.study.settings import Settings
 
 BATCH_ROWS = 256  # rows rendered and tokenised at a time
 EXAMPLES = 3  # rows that the card shows
+
+
+@dataclass(frozen=True, slots=True)
+class TokenisedRow:
+    """A row to write, with what the card counts of it.
+
+    `cut_end`: no reply keeps its end token; `broken`: the text holds the replacement character.
+    """
+
+    encoded: EncodedChat
+    cut_end: bool
+    broken: bool
+    unknown_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class TokenisedConversation:
+    """The rows of a conversation, or the reason why there is none; `number` is its number in the set.
+
+    It holds no texts: a process hands thousands of them to another one.
+    """
+
+    number: int
+    rows: tuple[TokenisedRow, ...]
+    reason: str | None
+    facts: tuple[str, ...]
+    roles: frozenset[str]
+    with_tools: bool
 
 
 @dataclass
@@ -51,37 +78,37 @@ class TokenisedRows:
     broken_characters: RowCount = field(default_factory=RowCount)
     examples: list[dict[str, Any]] = field(default_factory=list)
 
-    def __post_init__(self) -> None:
-        ends = {template_end(self.template), self.template.tokenizer.eos_token_id}
-        self._ends = [end for end in ends if end is not None]
-
-    def count_conversation(self, row: int, conversation: Conversation, encoded: EncodedConversation) -> None:
-        """Add a conversation of which a row was written; `row` is its number in the set."""
+    def add(self, conversation: TokenisedConversation) -> None:
+        """Write the rows of a conversation and count them, or count why there is none."""
+        number = conversation.number
+        if conversation.reason is not None:
+            self.dropped.add(conversation.reason, number)
+            return
         self.conversations += 1
-        self.roles.update(message["role"] for message in conversation.messages)
-        if conversation.tools:
-            self.with_tools.add(row)
-        for fact in sorted(encoded.facts):
-            self.facts.add(fact, row)
+        self.roles.update(conversation.roles)
+        if conversation.with_tools:
+            self.with_tools.add(number)
+        for fact in conversation.facts:
+            self.facts.add(fact, number)
+        for row in conversation.rows:
+            self.written.add(number, row.encoded)
+            self._count_row(number, row)
 
-    def count_row(self, row: int, chat: RenderedChat, encoded: EncodedChat) -> None:
-        """Add a written row to the counts; `row` is its conversation's number in the set."""
+    def _count_row(self, number: int, row: TokenisedRow) -> None:
+        encoded = row.encoded
         self.lengths.append(encoded.full_length)
         if encoded.full_length > len(encoded.input_ids):
-            self.truncated.add(row)
+            self.truncated.add(number)
         if encoded.crosses_border:
-            self.crossing_border.add(row)
-        # A character that an earlier reader of the source could not decode.
-        if "\N{REPLACEMENT CHARACTER}" in chat.text:
-            self.broken_characters.add(row)
-        if not any((encoded.labels == end).any() for end in self._ends):
-            self.without_end.add(row)
-        unknown = self.template.tokenizer.unk_token_id
-        if unknown is not None:
-            self.unknown_tokens += int((encoded.input_ids == unknown).sum())
+            self.crossing_border.add(number)
+        if row.broken:
+            self.broken_characters.add(number)
+        if row.cut_end:
+            self.without_end.add(number)
+        self.unknown_tokens += row.unknown_tokens
         if len(self.examples) < EXAMPLES:
             segments = example_segments(self.template.tokenizer, encoded)
-            self.examples.append({"row": row, "segments": segments})
+            self.examples.append({"row": number, "segments": segments})
 
 
 def tokenise(
@@ -96,9 +123,9 @@ def tokenise(
     encoder = Encoder(template, settings.max_length_tokens, settings.loss_on, long_rows)
     with TokenRowWriter(path) as writer:
         tokenised = TokenisedRows(template, settings, writer)
-        for encoded in map_batches(_encode_batch, encoder, batches(_raw_rows(rows), BATCH_ROWS)):
-            for number, conversation, found in encoded:
-                _write(tokenised, number, conversation, found)
+        for conversations in map_batches(_encode_batch, encoder, batches(_raw_rows(rows), BATCH_ROWS)):
+            for conversation in conversations:
+                tokenised.add(conversation)
     if writer.rows == 0:
         raise UserError(
             f"data.{rows.name}: no row is left to {purpose} for model {template.model} "
@@ -113,17 +140,6 @@ def _fix(tokenised: TokenisedRows) -> str:
     return FIXES[max(counts, key=counts.__getitem__)]
 
 
-def _write(tokenised: TokenisedRows, number: int, conversation: Conversation, encoded: EncodedConversation) -> None:
-    """Write the rows of one conversation, or count why there is none."""
-    if encoded.reason is not None:
-        tokenised.dropped.add(encoded.reason, number)
-        return
-    tokenised.count_conversation(number, conversation, encoded)
-    for chat, row in encoded.rows:
-        tokenised.written.add(number, row)
-        tokenised.count_row(number, chat, row)
-
-
 def _raw_rows(rows: RowSet) -> Iterator[tuple[int, Any, RowFormat]]:
     """(Number in the set, row as its source gives it, its format) of each row."""
     for part in rows.parts:
@@ -133,10 +149,34 @@ def _raw_rows(rows: RowSet) -> Iterator[tuple[int, Any, RowFormat]]:
                 yield part.offset + number, raw, part.scan.row_format
 
 
-def _encode_batch(
-    encoder: Encoder, batch: list[tuple[int, Any, RowFormat]]
-) -> list[tuple[int, Conversation, EncodedConversation]]:
+def _encode_batch(encoder: Encoder, batch: list[tuple[int, Any, RowFormat]]) -> list[TokenisedConversation]:
     # The first pass has read these rows, so none of them is a bad one.
     conversations = [to_conversation(read_row(raw, "stop"), row_format) for _, raw, row_format in batch]
-    encoded = encoder.encode(conversations)
-    return [(row[0], *found) for row, *found in zip(batch, conversations, encoded, strict=True)]
+    ends = _end_tokens(encoder.template)
+    return [
+        TokenisedConversation(
+            number=number,
+            rows=tuple(_tokenised_row(encoder.template, ends, chat, row) for chat, row in encoded.rows),
+            reason=encoded.reason,
+            facts=tuple(sorted(encoded.facts)),
+            roles=frozenset(message["role"] for message in conversation.messages),
+            with_tools=bool(conversation.tools),
+        )
+        for (number, *_), conversation, encoded in zip(batch, conversations, encoder.encode(conversations), strict=True)
+    ]
+
+
+def _end_tokens(template: ChatTemplate) -> list[int]:
+    ends = {template_end(template), template.tokenizer.eos_token_id}
+    return [end for end in ends if end is not None]
+
+
+def _tokenised_row(template: ChatTemplate, ends: list[int], chat: RenderedChat, encoded: EncodedChat) -> TokenisedRow:
+    unknown = template.tokenizer.unk_token_id
+    return TokenisedRow(
+        encoded=encoded,
+        cut_end=not any((encoded.labels == end).any() for end in ends),
+        # A character that an earlier reader of the source could not decode.
+        broken="\N{REPLACEMENT CHARACTER}" in chat.text,
+        unknown_tokens=0 if unknown is None else int((encoded.input_ids == unknown).sum()),
+    )

@@ -86,14 +86,31 @@ def _tokenizer_class(folder: Path) -> Any:
 
 def context_tokens(entry: ModelEntry) -> int | None:
     """The model's context length, tokens; None if its configuration does not state one."""
+    folder, _ = resolve_folder(entry)
+    stated = _stated_context(folder)
+    if stated is not None:
+        return stated
     from transformers import AutoConfig
 
-    folder, _ = resolve_folder(entry)
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # transformers has no common class for configuration errors
         raise UserError(f"model folder {folder}: {one_line(str(error))[:300]}. Fix: check its config.json.") from None
     return getattr(config.get_text_config(), "max_position_embeddings", None)
+
+
+def _stated_context(folder: Path) -> int | None:
+    """The context length in config.json of a family that transformers knows, None if it has none.
+
+    AutoConfig returns the same number but imports every architecture first, which takes seconds.
+    """
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+    if check_model_folder(folder) not in CONFIG_MAPPING_NAMES:
+        return None
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    stated = config.get("max_position_embeddings")
+    return stated if isinstance(stated, int) else None
 
 
 def load_base(entry: ModelEntry, *, device: str) -> "PreTrainedModel":
