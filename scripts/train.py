@@ -3,10 +3,11 @@
     train.py --study FILE --run RUN --data FOLDER --out FOLDER [--session-minutes M]
 
 Writes to the output folder: adapter/ (PEFT format) or, if all weights are trained, model/ (Hugging
-Face format); along/SHARE/ with the same for each share of the budget in `scoring.at`; losses.csv,
-history.jsonl, finished.json (a copy of the record that Snakemake does not delete) and, last,
-record.json. Until then the folder also has trainer.lock and checkpoints/, from which the same
-command resumes after a kill. A run that stopped without a record says why in failure.json.
+Face format); along/SHARE/ with the same for each share of the budget in `scoring.at`; losses.csv;
+heldout_losses.json (the last held-out loss row by row, for the score); history.jsonl, finished.json
+(a copy of the record that Snakemake does not delete) and, last, record.json. Until then the folder
+also has trainer.lock and checkpoints/, from which the same command resumes after a kill. A run that
+stopped without a record says why in failure.json.
 """
 
 from loragrid.runtime.fork_client import delegate_to_fork_server
@@ -46,6 +47,7 @@ from loragrid.training.run_record import (
     save_finished_copy,
 )
 from loragrid.training.run_session import PreparedRun, RunContext, pause_if_late, train_session
+from loragrid.training.shared_losses import keep_last_losses, share_base_losses
 
 
 def train_run(
@@ -82,6 +84,7 @@ def train_run(
         if (out / "record.json").exists():
             return _already_finished(context)
         run = prepare(context=context, lock=lock)
+        share_base_losses(run)
         record = _trained_before(run) or _train(run)
         lock.check()
         # Last: Snakemake takes this file as proof that all others are complete.
@@ -111,6 +114,7 @@ def _train(run: PreparedRun) -> RunRecord:
     trained = None
     if diverged is None:
         trained = save_trained(run.trainer.model, out, tokenizer=run.tokenizer)
+        keep_last_losses(run, trained)
     run.progress.losses.sync()
     record = make_record(run, history=history, trained=trained, diverged=diverged)
     save_finished_copy(out, record, fingerprint=run.store.fingerprint)

@@ -6,6 +6,7 @@ import pytest
 
 from loragrid.models.batch_sizes import TRL_LOSS, rows_with_logits
 from loragrid.models.find_shape import find_shape
+from loragrid.models.passes.row_losses import largest_pass
 from loragrid.models.trained_weights import Trainable
 from loragrid.planning.memory_model import (
     FOUR_BIT_BYTES,
@@ -199,11 +200,9 @@ def test_gemma_is_scored_in_float32_where_there_is_no_bf16() -> None:
 
 def test_measuring_the_heldout_loss_takes_no_more_than_training() -> None:
     """The batches that the trainer measures on are bounded by their logits, as the memory model assumes."""
-    from loragrid.training.backends.trl import heldout_positions
-
     for model in ("llama-1b", "llama-3b", "gemma-270m"):
         vocabulary = find_shape(load_study("t4").models[model]).vocab_size
-        longest = max(2048, heldout_positions("cuda", vocabulary))
+        longest = max(2048, largest_pass("cuda", vocabulary=vocabulary))
         by_trl = t4_memory(model, backend="trl")
         assert longest * vocabulary * LOGIT_BYTES_FORWARD["half"] / 2**20 <= by_trl.logits
-    assert heldout_positions("cpu", 1000) == 2048
+    assert largest_pass("cpu", vocabulary=1000) == 2048

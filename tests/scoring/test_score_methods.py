@@ -98,7 +98,7 @@ def test_every_method_is_scored_and_leaves_the_base_as_it_was(study, data, train
 
 def test_a_whole_model_is_scored_as_itself_with_the_base_s_template(study, data, trained, toy_llama, tmp_path):
     from loragrid.models.loading import load_base, load_tokenizer
-    from loragrid.scoring.heldout_loss import heldout_loss
+    from loragrid.scoring.heldout.losses import loss_result, measure
 
     run, folder = trained["full"]
     for file in folder.glob("model/tokenizer*"):  # not read: the template is the base's
@@ -107,7 +107,8 @@ def test_a_whole_model_is_scored_as_itself_with_the_base_s_template(study, data,
     score.score_subjects(study=study, subjects=[as_run((run, folder), data, tmp_path)])
     entry = replace(study.base_entry(study.cell(run)), path=str(folder / "model"))
     tokenizer = load_tokenizer(study.base_entry(study.cell(run)))
-    result = heldout_loss(load_base(entry, device="cpu"), tokenizer, data / "heldout.parquet", batch_size=4)
+    rows = data / "heldout.parquet"
+    result = loss_result(tokenizer, rows, measure(load_base(entry, device="cpu"), rows))
     assert loss(tmp_path) == result.metrics["loss"]["value"]
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from loragrid.training.backends.padding_free import ATTENTION, enable_padding_free
+from loragrid.models.passes.padding_free import ATTENTION, enable_padding_free
 from loragrid.training.backends.recipe import make_recipe
 from loragrid.training.backends.trl import training_rows
 from tests.fixtures.train_toys import Toy, make_toy, rows_of

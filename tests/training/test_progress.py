@@ -132,6 +132,27 @@ def test_progress_is_reported_in_one_line(tmp_path: Path, capsys: pytest.Capture
     assert lines[1].startswith("[r] step 10/10 loss 1.0000 held-out 1.2500 |") and lines[1].endswith("s left")
 
 
+def test_the_seconds_left_are_of_updates_and_measurements_apart(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten updates of 2 s, measurements of 30 s at 0, 3, 7 and 10, the first taken from another job."""
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    progress = make_progress(tmp_path)
+    progress.record_heldout_loss(step=0, loss=2.5, seconds=0.0)
+    progress.expect_evaluation(30.0)
+    for step in range(1, 4):
+        now += 2.0
+        update(progress, step)
+        progress.report(final=True)
+    now += 30.0
+    progress.record_heldout_loss(step=3, loss=2.0, seconds=30.0)
+    progress.report(final=True)
+    left = [line.rpartition(", ")[2] for line in capsys.readouterr().err.splitlines()]
+    assert left[0] == "starting" and left[1:] and left[-1] == "74 s left"
+    assert "108 s left" in left and "104 s left" in left
+
+
 def test_last_position_ignores_a_torn_line(tmp_path: Path) -> None:
     path = tmp_path / "losses.csv"
     assert last_position(path) == (0, 0.0)

@@ -51,6 +51,7 @@ def test_leaves_the_documented_files_and_no_others(reference: Path) -> None:
     assert names == {
         "adapter",
         "losses.csv",
+        "heldout_losses.json",
         "history.jsonl",
         "finished.json",
         "record.json",

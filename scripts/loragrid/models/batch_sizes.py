@@ -5,9 +5,6 @@ LOGITS_PER_PASS = 2**27
 # lm-eval scores a batch of answer choices from all its logits at once and copies them: 2 GiB of
 # float32, twice.
 CHOICE_LOGITS_PER_PASS = 2**29
-# Enough to fill a GPU. On a CPU a larger pass no longer fits the cache and takes up to three times
-# as long.
-TOKENS_PER_PASS = 4096
 
 # TRL's name of the loss that the trl backend trains with. `chunked_nll` rounds differently.
 TRL_LOSS = "nll"

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 
 from loragrid.models.batch_sizes import (
     CHOICE_LOGITS_PER_PASS,
-    LOGITS_PER_PASS,
-    TOKENS_PER_PASS,
     UNSLOTH_LOGIT_BYTES,
     rows_with_logits,
 )
+from loragrid.models.passes.row_losses import largest_pass
 from loragrid.models.shape import Shape, overflows_float16
 from loragrid.models.trained_weights import Trainable, added_frozen, summed, trained_tensors
 
@@ -204,7 +203,7 @@ def computed_in(shape: Shape, compute_dtype: str) -> str:
 
 def _heldout_tokens(shape: Shape, max_length_tokens: int) -> int:
     """Largest number of tokens in one pass over held-out rows, as training and scoring bound it."""
-    return max(max_length_tokens, min(TOKENS_PER_PASS, LOGITS_PER_PASS // shape.vocab_size))
+    return max(max_length_tokens, largest_pass("cuda", vocabulary=shape.vocab_size))
 
 
 def _layers_bytes(shape: Shape, kind: str, checkpointing: bool) -> float:

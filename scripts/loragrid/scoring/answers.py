@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from loragrid.models.chat_templates.end_tokens import end_tokens
+from loragrid.models.passes.row_losses import IGNORED, row_losses
 from loragrid.scoring.generation import AnswerMeter
 from loragrid.scoring.greedy_decoding import decodes_greedily, greedy_answers
-from loragrid.scoring.heldout_loss import IGNORED, token_losses
 from loragrid.scoring.prompts import Prompt, prompt_ids
 from loragrid.scoring.text_measures import distinct, rouge_l
 
@@ -53,7 +53,7 @@ def answer_prompts(
             requests.append(request | {"limit": min(limit, context - len(ids))})
     fitting = [request for request in requests if request["limit"] > 0]
     _generate(model, tokenizer, fitting, batch_size=batch_size)
-    _reference_likelihood(model, fitting, context=context, batch_size=batch_size)
+    _reference_likelihood(model, fitting, context=context)
     meter = AnswerMeter(model, tokenizer)
     for request in requests:
         request["row"][request["wording"]] = _describe(request, meter, context=context)
@@ -105,7 +105,7 @@ def _generate(model: Any, tokenizer: Any, requests: list[dict[str, Any]], *, bat
             request["tokens"] = row[: request["limit"]]
 
 
-def _reference_likelihood(model: Any, requests: list[dict[str, Any]], *, context: int, batch_size: int) -> None:
+def _reference_likelihood(model: Any, requests: list[dict[str, Any]], *, context: int) -> None:
     """Put the reference's mean log-likelihood per token, nats, after each prompt under "likelihood".
 
     Requests whose prompt and reference exceed the context are left out.
@@ -114,7 +114,7 @@ def _reference_likelihood(model: Any, requests: list[dict[str, Any]], *, context
     if not fitting:
         return
     rows = [(r["ids"] + r["reference"], [IGNORED] * len(r["ids"]) + r["reference"]) for r in fitting]
-    losses = token_losses(model, rows, batch_size=batch_size)
+    losses = row_losses(model, rows)
     for request, (total, count) in zip(fitting, losses, strict=True):
         request["likelihood"] = -total / count
 

@@ -71,13 +71,8 @@ class LoadedModel:
         with model_must_fit(self.name):
             _ = self.template, self.model
 
-    def score(self, task: StudyTask | None, *, data: Path) -> TaskResult:
-        """Score one task, or the held-out loss of the `data` folder if None; exceptions pass through."""
-        if task is None:
-            from loragrid.scoring.heldout_loss import heldout_loss
-
-            path = data / "heldout.parquet"
-            return heldout_loss(self.model, self.template.tokenizer, path, batch_size=self.scoring.batch_size)
+    def score(self, task: StudyTask) -> TaskResult:
+        """Score one task of lm-eval; exceptions pass through."""
         if task.loaded is None:
             raise RuntimeError(task.reason)
         import torch

@@ -10,7 +10,7 @@ import numpy as np
 
 from loragrid.errors import UserError
 from loragrid.models.chat_templates.control_tokens import ControlTokens, turn_markers
-from loragrid.scoring.heldout_loss import read_columns
+from loragrid.scoring.heldout.losses import read_columns
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

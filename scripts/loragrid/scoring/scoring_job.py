@@ -4,14 +4,19 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from loragrid.errors import Paused, UserError, one_line
+from loragrid.models.loading import torch_device
+from loragrid.models.model_files import base_facts
 from loragrid.records.history import minimum_logged
 from loragrid.records.record import TaskScore
 from loragrid.runtime import atomic_files
 from loragrid.runtime.session import SessionClock
 from loragrid.scoring.answers import answer_prompts, summarise
+from loragrid.scoring.heldout.kept_losses import OF_RUN, KeptLosses, Measured, arithmetic, base_losses, loss_key
+from loragrid.scoring.heldout.losses import loss_result, measure, read_rows
 from loragrid.scoring.lm_eval_tasks import StudyTask
 from loragrid.scoring.loaded_model import LoadedModel
 from loragrid.scoring.prompts import Prompt, in_training
@@ -77,7 +82,7 @@ def _run(job: ScoringJob, task: StudyTask | None) -> tuple[TaskResult | None, st
     started = time.monotonic()
     result, reason = None, None
     try:
-        result = job.model.score(task, data=job.subject.data)
+        result = _heldout(job) if task is None else job.model.score(task)
     except UserError:
         raise
     except Exception as error:  # one failed task must not stop the others; its reason is recorded
@@ -86,6 +91,37 @@ def _run(job: ScoringJob, task: StudyTask | None) -> tuple[TaskResult | None, st
     # The session clock treats a task as a step: none is started that might outlive the session.
     job.clock.record_duration(step=seconds)
     return result, reason, seconds
+
+
+def _heldout(job: ScoringJob) -> TaskResult:
+    """The held-out loss, measured only if no other job has measured it with the same arithmetic."""
+    model, rows = job.model, job.subject.data / "heldout.parquet"
+    kept = _kept_losses(job, rows)
+    ids, _ = read_rows(rows)
+    measured = kept.read(rows=len(ids)) if kept is not None else None
+    if measured is None:
+        began = time.monotonic()
+        measured = Measured(measure(model.model, rows), time.monotonic() - began)
+        if kept is not None and job.identity.kind == "base":
+            kept.write(measured)
+    return loss_result(model.template.tokenizer, rows, measured.losses)
+
+
+def _kept_losses(job: ScoringJob, rows: Path) -> KeptLosses | None:
+    """The file that may hold the subject's losses; None where training computes otherwise than scoring."""
+    subject, identity = job.subject, job.identity
+    # Half precisions are cast to in other places of a model while it trains.
+    if identity.entry.precision != "32bit" or identity.kind == "adopted" or identity.share < 1:
+        return None
+    key = loss_key(
+        base_sha256=base_facts(identity.entry).sha256,
+        weights_sha256=identity.weights_sha256,
+        rows=rows,
+        computed=arithmetic(precision="32bit", compute_dtype="fp32", device=torch_device()),
+    )
+    if identity.kind == "base":
+        return base_losses(subject.out, key)
+    return KeptLosses(subject.trained / OF_RUN, key)
 
 
 def pause_if_late(job: ScoringJob, name: str) -> None:

@@ -16,7 +16,8 @@ class Method:
 
     `settings`: those of `ADAPTER_SETTINGS` that it has; `precisions`: those of a base that it can
     train; `unsloth`: whether that backend trains it; `adapter`: whether only an adapter is trained;
-    `keeps_base`: whether training leaves the base's weights as they are.
+    `keeps_base`: whether training leaves the base's weights as they are; `starts_as_base`: whether the
+    untrained model computes exactly as the base does.
     """
 
     settings: frozenset[str]
@@ -24,21 +25,22 @@ class Method:
     unsloth: bool = False
     adapter: bool = True
     keeps_base: bool = True
+    starts_as_base: bool = False
 
 
 # unsloth patches plain LoRA layers; its kernels know no other adapter.
 METHODS: Mapping[str, Method] = {
-    "lora": Method(LORA_SETTINGS, unsloth=True),
-    "rslora": Method(LORA_SETTINGS, unsloth=True),
-    "lora_plus": Method(LORA_SETTINGS | {"learning_rate_ratio"}, unsloth=True),
+    "lora": Method(LORA_SETTINGS, unsloth=True, starts_as_base=True),
+    "rslora": Method(LORA_SETTINGS, unsloth=True, starts_as_base=True),
+    "lora_plus": Method(LORA_SETTINGS | {"learning_rate_ratio"}, unsloth=True, starts_as_base=True),
     "dora": Method(LORA_SETTINGS),
     # PiSSA takes the singular vectors of the weights themselves, which a 4-bit base does not have.
     "pissa": Method(LORA_SETTINGS, precisions=WHOLE, keeps_base=False),
     "olora": Method(LORA_SETTINGS, precisions=WHOLE, keeps_base=False),
     # LoftQ starts from the error that the 4-bit base makes.
     "loftq": Method(LORA_SETTINGS, precisions=("4bit",)),
-    "vera": Method(frozenset({"rank", "dropout", "target_modules"})),
-    "ia3": Method(frozenset({"target_modules"})),
+    "vera": Method(frozenset({"rank", "dropout", "target_modules"}), starts_as_base=True),
+    "ia3": Method(frozenset({"target_modules"}), starts_as_base=True),
     # PEFT adds a whole matrix to the weights, or takes their norms: not those of a 4-bit base.
     "loha": Method(frozenset({"rank", "alpha", "target_modules"}), precisions=WHOLE),
     "lokr": Method(frozenset({"rank", "alpha", "target_modules"}), precisions=WHOLE),
@@ -50,8 +52,8 @@ METHODS: Mapping[str, Method] = {
     "gralora": Method(LORA_SETTINGS),
     "oft": Method(frozenset({"rank", "target_modules"})),
     "miss": Method(frozenset({"rank", "dropout", "target_modules"})),
-    "full": Method(frozenset(), precisions=WHOLE, adapter=False, keeps_base=False),
-    "none": Method(frozenset(), adapter=False),
+    "full": Method(frozenset(), precisions=WHOLE, adapter=False, keeps_base=False, starts_as_base=True),
+    "none": Method(frozenset(), adapter=False, starts_as_base=True),
 }
 
 

@@ -83,6 +83,7 @@ class Progress:
     _saved_at: float = field(default_factory=time.monotonic)
     _reported_at: float = -math.inf
     _steps_before: int = 0
+    _slowest_evaluation: float = 0.0
 
     def begin(self, state: dict[str, Any] | None) -> None:
         """Start the session, from a checkpoint's state or, with None, from the first step."""
@@ -157,7 +158,7 @@ class Progress:
         """Record a held-out loss, in nats per loss token; raises `Diverged` if it is not finite."""
         self._add(step, "heldout", loss, None, None)
         self.evaluating_seconds += seconds
-        self.clock.record_duration(evaluation=seconds)
+        self.expect_evaluation(seconds)
         # The evaluation has its own estimate and must not count as part of the next step.
         self._step_began = time.monotonic()
         self.report(final=step >= self.planned_steps)
@@ -165,6 +166,11 @@ class Progress:
             raise Diverged(step, f"the {self.rows_name} loss became {loss}")
         if self.on_heldout_loss is not None:
             self.on_heldout_loss(step, loss)
+
+    def expect_evaluation(self, seconds: float) -> None:
+        """Expect further measurements to take at least so long, as this one did, or that of another job."""
+        self._slowest_evaluation = max(self._slowest_evaluation, seconds)
+        self.clock.record_duration(evaluation=seconds)
 
     def record_save(self, seconds: float) -> None:
         """Record that a checkpoint was written."""
@@ -213,11 +219,7 @@ class Progress:
         if not final and now - self._reported_at < REPORT_SECONDS:
             return
         self._reported_at = now
-        remaining = "starting"
-        if self.updates_in_session:
-            # Of this session only: the earlier ones may have run on another machine.
-            per_update = self.session_seconds() / self.updates_in_session
-            remaining = f"{per_update * (self.planned_steps - self.totals.step):.0f} s left"
+        remaining = f"{self._seconds_left():.0f} s left" if self.updates_in_session else "starting"
         parts = [f"[{self.run}] step {self.totals.step}/{self.planned_steps}"]
         for kind, name in (("train", "loss"), ("heldout", self.rows_name)):
             row = self.losses.last(kind)
@@ -225,8 +227,20 @@ class Progress:
                 parts.append(f"{name} {row.loss:.4f}")
         print_line(" ".join(parts) + f" | {self.seconds():.0f} s, {remaining}")
 
+    def _seconds_left(self) -> float:
+        """Expected seconds of the remaining updates and measurements, by this session's own pace."""
+        # An earlier session may have run on another machine.
+        updating = self.session_seconds() - self.evaluating_seconds - self.saving_seconds
+        per_update = updating / self.updates_in_session
+        newest = self.losses.last("heldout")
+        measurements = sum(newest is None or step > newest.step for step in self._evaluation_steps())
+        return per_update * (self.planned_steps - self.totals.step) + self._slowest_evaluation * measurements
+
     def _evaluates_at(self, step: int) -> bool:
-        return step in {round(part * self.planned_steps / self.evaluations) for part in range(self.evaluations + 1)}
+        return step in self._evaluation_steps()
+
+    def _evaluation_steps(self) -> set[int]:
+        return {round(part * self.planned_steps / self.evaluations) for part in range(self.evaluations + 1)}
 
     def _add(
         self,

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from loragrid.models.adapter_files import MODEL_WEIGHTS, along_folder, is_adapter, save_trained, write_resumable
+from loragrid.models.passes.row_losses import Row, RowLoss, measure_passes
+from loragrid.scoring.heldout.kept_losses import KeptLosses, Measured
 from loragrid.study.settings import Warmup
 from loragrid.training.checkpoints import CheckpointStore
 from loragrid.training.float16_check import Float16Check
@@ -21,14 +23,18 @@ from loragrid.training.progress import Progress, StoppedBeforeUpdate
 
 
 class TrainerHooks:
-    """Overrides of transformers' `Trainer`; the backend sets `heldout`, batches on the CPU.
+    """Overrides of transformers' `Trainer`; the backend sets `heldout`, the rows to measure.
 
-    `learning_rate_ratio` is that of LoRA+ (None: one learning rate for all parameters).
+    `learning_rate_ratio` is that of LoRA+ (None: one learning rate for all parameters). `base_losses`:
+    the file with the base's held-out losses, if the untrained model computes as the base does.
+    `last_measured`: each held-out row's loss by the newest measurement of this session.
     """
 
     progress: Progress
     store: CheckpointStore
-    heldout: list[dict[str, Any]]
+    heldout: list[Row]
+    base_losses: KeptLosses | None = None
+    last_measured: Measured | None = None
     warmup: Warmup
     learning_rate_ratio: float | None = None
     notes: tuple[str, ...] = ()
@@ -120,35 +126,52 @@ class TrainerHooks:
         give a token in a short batch more weight. A requested stop ends the measurement early and
         returns an empty dictionary: the next session makes up for it.
         """
-        import torch
-
         # transformers resets this flag in callbacks that this override does not call.
         self.control.should_evaluate = False
-        began = time.monotonic()
-        total, count = 0.0, 0
-        # Without dropout no random number is drawn, so the evaluation interval changes no weight.
-        self.model.eval()
-        with torch.no_grad():
-            for batch in self.heldout:
-                if self.progress.stop.requested:
-                    self._stop_if_asked()
-                    return {}
-                inputs = self._prepare_inputs(dict(batch))
-                # A batch's loss is a mean over its loss tokens; the first token has no prediction.
-                tokens = int((batch["labels"][:, 1:] != -100).sum())
-                with self.compute_loss_context_manager():
-                    total += float(self.compute_loss(self.model, inputs)) * tokens
-                count += tokens
-        self.model.train()
-        loss, step = total / count, self.progress.totals.step
+        began, step = time.monotonic(), self.progress.totals.step
+        measured = self._base_losses() if step == 0 else self._measure()
+        if measured is None:
+            self._stop_if_asked()
+            return {}
+        self.last_measured = measured
+        loss = sum(row.nats for row in measured.losses) / sum(row.tokens for row in measured.losses)
         self._check_float16(step, loss)
-        seconds = time.monotonic() - began
-        self.progress.record_heldout_loss(step=step, loss=loss, seconds=seconds)
+        self.progress.record_heldout_loss(step=step, loss=loss, seconds=time.monotonic() - began)
+        self.progress.expect_evaluation(measured.seconds)
         self._stop_if_asked()
         logs = {"eval_loss": loss}
         if self.args.report_to:
             self.control = self.callback_handler.on_log(self.args, self.state, self.control, logs)
         return logs
+
+    def _base_losses(self) -> Measured | None:
+        """The losses before the first update: those of the base where another job has measured them."""
+        kept = self.base_losses
+        measured = kept.read(rows=len(self.heldout)) if kept is not None else None
+        if measured is None:
+            measured = self._measure()
+            if measured is not None and kept is not None:
+                kept.write(measured)
+        return measured
+
+    def _measure(self) -> Measured | None:
+        """The losses of the held-out rows in their order, None if a stop is requested meanwhile."""
+        began, found = time.monotonic(), {}
+        # Without dropout no random number is drawn, so the evaluation interval changes no weight.
+        self.model.eval()
+        measuring = self.measure_heldout()
+        while not self.progress.stop.requested:
+            with self.compute_loss_context_manager():
+                part = next(measuring, None)
+            if part is None:
+                self.model.train()
+                return Measured([found[place] for place in sorted(found)], time.monotonic() - began)
+            found |= part
+        return None
+
+    def measure_heldout(self) -> Iterator[dict[int, RowLoss]]:
+        """The losses of the held-out rows by their places, pass after pass."""
+        return measure_passes(self.model, self.heldout)
 
     def _check_float16(self, step: int, loss: float) -> None:
         if self.float16_check is not None:

@@ -1,6 +1,5 @@
 """Backend `trl`: TRL's SFTTrainer with PEFT's adapters or all weights, on a CPU or a CUDA GPU."""
 
-from collections.abc import Iterable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -8,14 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from loragrid.data.training_data import TrainingData
 from loragrid.models.adapter_files import is_adapter
-from loragrid.models.batch_sizes import LOGITS_PER_PASS
 from loragrid.models.float16_range import overflows_float16
 from loragrid.models.loading import load_base, load_tokenizer
 from loragrid.models.model_files import base_facts, resolve_folder
+from loragrid.models.passes.padding_free import enable_padding_free, is_padding_free, loss_only
 from loragrid.study.sections import ModelEntry
 from loragrid.training.backends.adapters import TAKE_FROM_BASE, attach, released
 from loragrid.training.backends.interface import Base
-from loragrid.training.backends.padding_free import enable_padding_free, is_padding_free, loss_only
 from loragrid.training.backends.recipe import Recipe
 from loragrid.training.backends.sft_settings import sft_settings
 from loragrid.training.float16_check import Float16Check
@@ -25,8 +23,6 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 COLUMNS = ["input_ids", "labels"]
-# Small enough for the caches of a CPU, large enough to fill a GPU.
-HELDOUT_POSITIONS = {"cpu": 2048, "cuda": 8192}
 
 
 class TrlBackend:
@@ -84,13 +80,8 @@ class TrlBackend:
         if is_padding_free(network):
             # Set here and not in `sft_settings`: only the loaded model shows that it is supported.
             trainer.per_sample = trainer.data_collator.padding_free = True
-        vocabulary = network.config.get_text_config().vocab_size
-        trainer.heldout = heldout_batches(
-            data.heldout,
-            pad_token_id=base.tokenizer.pad_token_id,
-            positions=heldout_positions(recipe.device, vocabulary),
-            padding_free=trainer.per_sample,
-        )
+        columns = data.heldout.select_columns(COLUMNS)[:]
+        trainer.heldout = list(zip(columns["input_ids"], columns["labels"], strict=True))
         trainer.notes, trainer.warmup = notes, recipe.warmup
         trainer.learning_rate_ratio = recipe.learning_rate_ratio
         trainer.attention = str(network.config.get_text_config()._attn_implementation)
@@ -174,40 +165,6 @@ def training_rows(rows: "Dataset", recipe: Recipe) -> "Dataset":
     from trl import pack_dataset
 
     return pack_dataset(rows, recipe.max_length_tokens, "bfd")
-
-
-def heldout_positions(device: str, vocabulary: int) -> int:
-    """Positions of a held-out batch: as many as are fast, and as their logits leave room for."""
-    # 8,192 positions of Gemma's 262,144 words are 8 GiB in float32, more than a training step.
-    return min(HELDOUT_POSITIONS[device], LOGITS_PER_PASS // vocabulary)
-
-
-def heldout_batches(
-    rows: "Dataset",
-    *,
-    pad_token_id: int,
-    positions: int,
-    padding_free: bool,
-) -> list[dict[str, Any]]:
-    """The held-out rows in batches of at most `positions` (or of one row), always the same ones."""
-    from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
-
-    collate = DataCollatorForLanguageModeling(pad_token_id=pad_token_id, padding_free=padding_free)
-    # Rows of equal length together need little padding.
-    examples = sorted(rows.select_columns(COLUMNS), key=lambda row: len(row["input_ids"]))
-    return [collate(batch) for batch in _by_positions(examples, positions)]
-
-
-def _by_positions(examples: list[dict[str, Any]], positions: int) -> Iterable[list[dict[str, Any]]]:
-    batch: list[dict[str, Any]] = []
-    for example in examples:
-        # Shortest first: the newest row is the longest of its batch, and all are padded to it.
-        if batch and len(example["input_ids"]) * (len(batch) + 1) > positions:
-            yield batch
-            batch = []
-        batch.append(example)
-    if batch:
-        yield batch
 
 
 @cache

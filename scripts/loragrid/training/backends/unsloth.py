@@ -6,6 +6,7 @@ changes settings. Here the study's settings are restored where possible; a diffe
 is refused (unsloth_checks.py), or noted in the record where it cannot be avoided.
 """
 
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from loragrid.data.training_data import TrainingData
 from loragrid.models.loading import load_tokenizer
 from loragrid.models.model_files import base_facts
+from loragrid.models.passes.row_losses import RowLoss
 from loragrid.models.target_modules import adapted_layers, language_model
 from loragrid.study.sections import ModelEntry
 from loragrid.training.backends.interface import Base
@@ -25,6 +27,7 @@ from loragrid.training.backends.unsloth_checks import (
     refuse_other_rows,
     refuse_other_settings,
 )
+from loragrid.training.backends.unsloth_heldout import measure_batches
 from loragrid.training.backends.unsloth_loading import (
     checkpointing,
     import_unsloth,
@@ -181,6 +184,9 @@ def import_unsloth_trainer() -> type:
         def __init__(self, **arguments: Any) -> None:
             super().__init__(**arguments)
             self.remove_callback(PrinterCallback)
+
+        def measure_heldout(self) -> Iterator[dict[int, RowLoss]]:
+            return measure_batches(self, self.heldout, pad_token_id=self.processing_class.pad_token_id)
 
         def compute_loss(
             self,

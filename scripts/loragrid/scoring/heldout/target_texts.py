@@ -4,11 +4,10 @@ import itertools
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from loragrid.models.passes.row_losses import IGNORED, Row
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
-
-IGNORED = -100  # the label without loss, as in torch's cross_entropy
-Row = tuple[Sequence[int], Sequence[int]]  # input_ids, labels
 
 
 def target_text(tokenizer: "PreTrainedTokenizerFast", row: Row) -> str:

@@ -1,4 +1,4 @@
-"""Training on a CPU without padding: a batch is one row, and attention takes sample by sample.
+"""Passes on a CPU without padding: a batch is one row, and attention takes sample by sample.
 
 On a CPU padding costs as much as tokens do: 14 % of the demo's positions at two rows a batch, a
 third at eight. A mask over the whole row would cost the square of its length instead. Flash
@@ -7,6 +7,8 @@ padded batch up to rounding (tests/training/test_padding_free.py).
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -50,6 +52,20 @@ def enable_padding_free(model: "PreTrainedModel") -> None:
 def is_padding_free(model: "PreTrainedModel") -> bool:
     """Whether `enable_padding_free` found that the model supports it."""
     return model.config.get_text_config()._attn_implementation == ATTENTION
+
+
+@contextmanager
+def without_padding(model: "PreTrainedModel") -> Iterator[None]:
+    """Within the block, `row_losses` of the model takes no padding on a CPU, as in training."""
+    before = model.config.get_text_config()._attn_implementation
+    if model.device.type == "cpu":
+        enable_padding_free(model)
+    try:
+        yield
+    finally:
+        # Generation and lm-eval pass several rows at once, which attention by sample refuses.
+        if is_padding_free(model):
+            model.set_attn_implementation(before)
 
 
 def _may_support(model: "PreTrainedModel") -> bool:

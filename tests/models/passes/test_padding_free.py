@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from loragrid.models.passes.padding_free import enable_padding_free, is_padding_free, loss_only
 from loragrid.training.backends.factory import choose_backend
-from loragrid.training.backends.padding_free import enable_padding_free, is_padding_free, loss_only
 from loragrid.training.backends.recipe import make_recipe
 from tests.fixtures.train_toys import make_toy, rows_of
 from tests.training.test_packing import WINDOW, load

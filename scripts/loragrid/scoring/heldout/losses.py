@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loragrid.errors import UserError, first_line
-from loragrid.models.batch_sizes import LOGITS_PER_PASS, TOKENS_PER_PASS
+from loragrid.models.passes.padding_free import without_padding
+from loragrid.models.passes.row_losses import IGNORED, Row, RowLoss, network_of, row_losses
 from loragrid.runtime.atomic_files import sha256_json
-from loragrid.scoring.target_texts import IGNORED, Row, target_text
+from loragrid.scoring.heldout.target_texts import target_text
 from loragrid.scoring.task_results import TaskResult
 
 if TYPE_CHECKING:
@@ -19,19 +20,24 @@ if TYPE_CHECKING:
 NATS_PER_BIT = math.log(2)
 
 
-def heldout_loss(
-    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerFast", parquet: Path, *, batch_size: int
-) -> TaskResult:
-    """The loss on all rows of `heldout.parquet` (columns row, input_ids, labels).
+def measure(model: "PreTrainedModel", parquet: Path) -> list[RowLoss]:
+    """The loss of each row of `heldout.parquet` (columns row, input_ids, labels), as training measures it.
 
-    `scoring.limit` does not apply.
+    `scoring.limit` does not apply. Raises as `read_rows` and `row_losses` do.
+    """
+    _, rows = read_rows(parquet)
+    with without_padding(network_of(model)):
+        return row_losses(model, rows)
+
+
+def loss_result(tokenizer: "PreTrainedTokenizerFast", parquet: Path, sums: Sequence[RowLoss]) -> TaskResult:
+    """The task's result from the losses of the file's rows, in their order.
 
     Metrics: `loss` (nats per loss token, weighted by tokens), `perplexity` and `bits_per_byte` (see
     `_bits_per_byte`). Items: each row's mean `loss` and its weight, `loss_tokens`, and its
-    `bits_per_byte` and their weight, `target_bytes`. Raises as `read_rows` and `token_losses` do.
+    `bits_per_byte` and their weight, `target_bytes`. Raises as `read_rows` does.
     """
     ids, rows = read_rows(parquet)
-    sums = token_losses(model, rows, batch_size=batch_size)
     items = []
     for item, row, (total, count) in zip(ids, rows, sums, strict=True):
         # The "prompt" is the row itself: its tokens, and which of them carry loss.
@@ -49,7 +55,7 @@ def heldout_loss(
     )
 
 
-def _loss_metrics(sums: Sequence[tuple[float, int]]) -> dict[str, dict[str, Any]]:
+def _loss_metrics(sums: Sequence[RowLoss]) -> dict[str, dict[str, Any]]:
     loss, stderr = weighted_mean(sums)
     perplexity, perplexity_stderr = math.exp(loss), None
     if stderr is not None:
@@ -119,45 +125,6 @@ def read_columns(parquet: Path, columns: list[str]) -> "pyarrow.Table":
         raise UserError(
             f"{parquet} cannot be read as a tokenised data set ({first_line(error)}). Fix: run prepare_data again."
         ) from None
-
-
-def token_losses(model: "PreTrainedModel", rows: Sequence[Row], *, batch_size: int) -> list[tuple[float, int]]:
-    """Per row the sum of negative log-likelihoods, nats, over its loss tokens, and their number.
-
-    Raises ValueError for a row longer than the model's context.
-    """
-    config = model.config.get_text_config()
-    longest = max(len(ids) for ids, _ in rows)
-    if longest > config.max_position_embeddings:
-        raise ValueError(
-            f"a row of {longest} tokens is longer than the model's context of {config.max_position_embeddings}"
-        )
-    # Rows of similar length share a pass, which keeps padding small.
-    order = sorted(range(len(rows)), key=lambda index: -len(rows[index][0]))
-    results: dict[int, tuple[float, int]] = {}
-    while order:
-        tokens = min(TOKENS_PER_PASS, LOGITS_PER_PASS // config.vocab_size)
-        size = min(batch_size, max(1, tokens // len(rows[order[0]][0])))
-        batch, order = order[:size], order[size:]
-        results |= zip(batch, _forward_pass(model, [rows[index] for index in batch]))
-    return [results[index] for index in range(len(rows))]
-
-
-def _forward_pass(model: "PreTrainedModel", rows: Sequence[Row]) -> list[tuple[float, int]]:
-    import torch
-    from torch.nn.functional import cross_entropy
-
-    # Padding on the right: causal attention never looks at it, so it cannot change a row's losses.
-    width = max(len(ids) for ids, _ in rows)
-    ids = torch.tensor([[*ids, *[0] * (width - len(ids))] for ids, _ in rows], device=model.device)
-    mask = torch.tensor([[1] * len(ids) + [0] * (width - len(ids)) for ids, _ in rows], device=model.device)
-    labels = torch.tensor([[*row, *[IGNORED] * (width - len(row))] for _, row in rows], device=model.device)
-    with torch.inference_mode():
-        logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1].float()
-        losses = cross_entropy(logits.transpose(1, 2), labels[:, 1:], ignore_index=IGNORED, reduction="none")
-        # Summed in float64, so that a long row loses no digits.
-        sums, counts = losses.double().sum(dim=1), (labels[:, 1:] != IGNORED).sum(dim=1)
-    return list(zip(sums.tolist(), counts.tolist(), strict=True))
 
 
 def weighted_mean(sums: Sequence[tuple[float, int]]) -> tuple[float, float | None]:

@@ -8,9 +8,11 @@ from loragrid.data.rendering.conversations import render_conversations
 from loragrid.data.rendering.tokenizing import encode_chats
 from loragrid.errors import UserError
 from loragrid.models.chat_templates.probes import inspect_template
+from loragrid.models.passes.padding_free import without_padding
+from loragrid.models.passes.row_losses import row_losses
 from loragrid.paths import ROOT
-from loragrid.scoring.heldout_loss import heldout_loss, read_rows, token_losses, weighted_mean
-from loragrid.scoring.target_texts import target_text
+from loragrid.scoring.heldout.losses import loss_result, measure, read_rows, weighted_mean
+from loragrid.scoring.heldout.target_texts import target_text
 
 
 @pytest.fixture(scope="module", params=["toy_llama", "toy_gemma"])
@@ -45,10 +47,14 @@ def write_rows(path, rows):
     return path
 
 
+def heldout_loss(model, tokenizer, parquet):
+    return loss_result(tokenizer, parquet, measure(model, parquet))
+
+
 def test_neither_batch_nor_padding_changes_a_row(model):
     rows = some_rows()
-    alone = [token_losses(model, [row], batch_size=1)[0] for row in rows]
-    together = token_losses(model, rows, batch_size=8)
+    alone = [row_losses(model, [row])[0] for row in rows]
+    together = row_losses(model, rows)
     assert [count for _, count in together] == [sum(label != -100 for label in labels) for _, labels in rows]
     assert [total for total, _ in together] == pytest.approx([total for total, _ in alone], rel=1e-5)
 
@@ -57,7 +63,7 @@ def test_losses_are_those_of_the_model_itself(model):
     import torch
 
     rows = some_rows(5)
-    ours = token_losses(model, rows, batch_size=2)
+    ours = row_losses(model, rows)
     for (ids, labels), (total, count) in zip(rows, ours, strict=True):
         loss = model(input_ids=torch.tensor([ids]), labels=torch.tensor([labels])).loss.item()
         assert total / count == pytest.approx(loss, rel=1e-5)
@@ -65,21 +71,44 @@ def test_losses_are_those_of_the_model_itself(model):
 
 def test_a_large_vocabulary_gets_smaller_passes(model, monkeypatch):
     rows = some_rows(9)
-    expected = token_losses(model, rows, batch_size=9)
-    monkeypatch.setattr("loragrid.scoring.heldout_loss.LOGITS_PER_PASS", 1)
-    assert [t for t, _ in token_losses(model, rows, batch_size=9)] == pytest.approx([t for t, _ in expected], rel=1e-5)
+    expected = row_losses(model, rows)
+    monkeypatch.setattr("loragrid.models.passes.row_losses.LOGITS_PER_PASS", 1)
+    assert [t for t, _ in row_losses(model, rows)] == pytest.approx([t for t, _ in expected], rel=1e-5)
+
+
+def test_rows_side_by_side_have_the_losses_of_padded_ones(model):
+    rows = some_rows()
+    padded = row_losses(model, rows)
+    with without_padding(model):
+        assert model.config._attn_implementation == "per_sample"
+        side_by_side = row_losses(model, rows)
+    assert model.config._attn_implementation == "sdpa"
+    assert [count for _, count in side_by_side] == [count for _, count in padded]
+    assert [total for total, _ in side_by_side] == pytest.approx([total for total, _ in padded], rel=1e-6)
+    assert side_by_side != padded  # another order of operations was taken indeed
+
+
+def test_logits_are_computed_only_where_there_is_loss(model, monkeypatch):
+    rows, seen = some_rows(), []
+    head = model.get_output_embeddings()
+    hook = head.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].shape[:2].numel()))
+    with without_padding(model):
+        seen.clear()
+        row_losses(model, rows)
+    hook.remove()
+    assert sum(seen) == sum(label != -100 for _, labels in rows for label in labels[1:])
 
 
 def test_a_row_longer_than_the_context_is_refused(model):
     too_long = ([7] * 600, [-100] + [7] * 599)
     with pytest.raises(ValueError, match="600 tokens is longer than the model's context of 512"):
-        token_losses(model, [too_long], batch_size=1)
+        row_losses(model, [too_long])
 
 
 def test_loss_is_weighted_by_tokens_and_every_row_is_an_item(model, tokenizer, tmp_path):
     rows = some_rows()
-    result = heldout_loss(model, tokenizer, write_rows(tmp_path / "heldout.parquet", rows), batch_size=7)
-    sums = token_losses(model, rows, batch_size=7)
+    result = heldout_loss(model, tokenizer, write_rows(tmp_path / "heldout.parquet", rows))
+    sums = row_losses(model, rows)
     assert result.metrics["loss"]["value"] == pytest.approx(sum(t for t, _ in sums) / sum(n for _, n in sums))
     assert result.metrics["perplexity"]["value"] == pytest.approx(math.exp(result.metrics["loss"]["value"]))
     assert result.metrics["loss"]["higher_is_better"] is False
@@ -102,7 +131,7 @@ def test_standard_error_matches_a_bootstrap():
 
 def test_one_row_has_a_loss_and_no_standard_error(model, tokenizer, tmp_path):
     path = write_rows(tmp_path / "heldout.parquet", some_rows(1))
-    metrics = heldout_loss(model, tokenizer, path, batch_size=7).metrics
+    metrics = heldout_loss(model, tokenizer, path).metrics
     assert metrics["loss"]["value"] > 0
     assert metrics["loss"]["stderr"] is None and metrics["perplexity"]["stderr"] is None
 
@@ -166,8 +195,8 @@ def test_bits_per_byte_compare_models_with_different_tokenizers(tokenizer, other
         ("other", other_tokenizer, ROOT / "resources/models/llama-s"),
     ):
         model, rows = AutoModelForCausalLM.from_pretrained(folder).eval(), encoded(each)
-        result = heldout_loss(model, each, write_rows(tmp_path / f"{name}.parquet", rows), batch_size=3)
-        sums = token_losses(model, rows, batch_size=3)
+        result = heldout_loss(model, each, write_rows(tmp_path / f"{name}.parquet", rows))
+        sums = row_losses(model, rows)
         size = sum(len(text.encode()) for chat in CHATS for role, text in chat if role == "assistant")
         bits = sum(total for total, _ in sums) / math.log(2)
         metric = result.metrics["bits_per_byte"]
@@ -186,9 +215,9 @@ def test_a_row_without_text_has_a_loss_and_no_bits_per_byte(tokenizer, toy_llama
     end, word = tokenizer.eos_token_id, tokenizer("a")["input_ids"][0]
     rows = [([word, end], [-100, end]), ([word, word, end], [-100, word, end])]
     model = AutoModelForCausalLM.from_pretrained(toy_llama).eval()
-    items = heldout_loss(model, tokenizer, write_rows(tmp_path / "rows.parquet", rows), batch_size=2).items
+    items = heldout_loss(model, tokenizer, write_rows(tmp_path / "rows.parquet", rows)).items
     assert [row["item"] for row in items if row["metric"] == "target_bytes"] == ["1"]
-    empty = heldout_loss(model, tokenizer, write_rows(tmp_path / "rows.parquet", rows[:1]), batch_size=2)
+    empty = heldout_loss(model, tokenizer, write_rows(tmp_path / "rows.parquet", rows[:1]))
     assert set(empty.metrics) == {"loss", "perplexity"} and len(empty.items) == 2
 
 

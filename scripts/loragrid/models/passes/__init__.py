@@ -1,0 +1,1 @@
+"""Passes of a model over rows of tokens: their sizes, padding and losses."""

@@ -1,0 +1,80 @@
+"""Held-out losses kept in files, so that none is measured twice: the base's for all runs and its score, a run's last
+one for its score.
+
+A file is used only for the same weights, rows, arithmetic, libraries and code: its key holds them.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from loragrid.errors import UserError
+from loragrid.models.passes.row_losses import RowLoss
+from loragrid.runtime.atomic_files import read_json, sha256_file, sha256_json, write_json
+from loragrid.runtime.code_digest import code_digest
+from loragrid.runtime.provenance import versions
+
+OF_RUN = "heldout_losses.json"  # in the folder of a run, beside its weights
+OF_BASES = "base_losses"  # folder beside those of the stages
+LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes")
+
+
+def arithmetic(*, precision: str, compute_dtype: str, device: str) -> str:
+    """How a loss is computed, as part of a key: the base's precision, the arithmetic and the kind of device."""
+    return f"{precision} base, {compute_dtype} on {device}"
+
+
+def loss_key(*, base_sha256: str, weights_sha256: str | None, rows: Path, computed: str) -> str:
+    """Key of a model's losses on the rows of a file; `weights_sha256` is None for the base alone."""
+    installed = versions()
+    return sha256_json(
+        {
+            "base": base_sha256,
+            "weights": weights_sha256,
+            "rows": sha256_file(rows),
+            "computed": computed,
+            "versions": {name: installed.get(name) for name in LIBRARIES},
+            "code": code_digest("loragrid/models/passes/row_losses"),
+        }
+    )
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The losses of held-out rows in their order, and the seconds that their measurement took."""
+
+    losses: list[RowLoss]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class KeptLosses:
+    """A file for the losses of the model and the rows that `key` stands for."""
+
+    path: Path
+    key: str
+
+    def read(self, *, rows: int) -> Measured | None:
+        """The losses of the rows, None if the file is missing, damaged, or of another key."""
+        try:
+            kept = read_json(self.path)
+            losses = [RowLoss(float(nats), int(tokens)) for nats, tokens in kept["losses"]]
+            measured = Measured(losses, float(kept["seconds"]))
+            same = kept["key"] == self.key and len(losses) == rows
+        except (UserError, OSError, KeyError, TypeError, ValueError):
+            return None
+        return measured if same else None
+
+    def write(self, measured: Measured) -> None:
+        """Keep the losses of the rows."""
+        self.path.parent.mkdir(exist_ok=True)
+        losses = [list(loss) for loss in measured.losses]
+        write_json(self.path, {"key": self.key, "seconds": round(measured.seconds, 3), "losses": losses})
+
+
+def base_losses(out: Path, key: str) -> KeptLosses | None:
+    """The file of a base's losses in the results that a job's folder is part of; None outside of results."""
+    folder = out.resolve()
+    # results/{study}/train/{run} and results/{study}/score/{subject}
+    if folder.parent.name not in ("train", "score"):
+        return None
+    return KeptLosses(folder.parents[1] / OF_BASES / f"{key[:16]}.json", key)

@@ -1,0 +1,137 @@
+"""Held-out losses that are measured once: the base's for all runs and its score, a run's last one for its score."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loragrid.models.passes import row_losses
+from loragrid.records.record import ScoreRecord, read_record
+from loragrid.study.methods import METHODS
+from tests.fixtures.train_toys import Toy, make_toy, rows_of
+
+HELDOUT_ONLY = {"scoring": {"target": ["heldout_loss"], "retention": [], "qualitative": None}}
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The numbers of rows of all measurements that are made in the test."""
+    found: list[int] = []
+    measure = row_losses.measure_passes
+
+    def counted(model: Any, rows: Any) -> Any:
+        found.append(len(rows))
+        return measure(model, rows)
+
+    for place in ("loragrid.models.passes.row_losses", "loragrid.training.trainer_hooks"):
+        monkeypatch.setattr(f"{place}.measure_passes", counted)
+    return found
+
+
+def results(folder: Path) -> Path:
+    return folder / "results" / "toy"
+
+
+def score(toy: Toy, name: str, trained: Path | None, out: Path) -> ScoreRecord:
+    from loragrid.scoring.subjects import Subject
+    from score import score_subjects
+
+    score_subjects(study=toy.study, subjects=[Subject(name, trained, toy.data, out)])
+    return read_record(out / "score.json", ScoreRecord)
+
+
+@pytest.fixture
+def toy(toy_llama: Path, tmp_path: Path) -> Toy:
+    return make_toy(tmp_path / "toy", toy_llama, **HELDOUT_ONLY)
+
+
+def test_runs_and_scores_share_their_measurements(toy: Toy, tmp_path: Path, measured: list[int]) -> None:
+    run, other = (results(tmp_path) / "train" / name for name in (toy.cell.run, "other"))
+    record = toy.train(run)
+    assert measured == [10] * 4  # evaluations at thirds, and the base's
+    toy.train(other)
+    assert measured == [10] * 7
+    assert [row["loss"] for row in rows_of(run)] == [row["loss"] for row in rows_of(other)]
+
+    base = score(toy, next(iter(toy.study.bases)), None, results(tmp_path) / "score" / "base")
+    tuned = score(toy, toy.cell.run, run, results(tmp_path) / "score" / toy.cell.run)
+    assert measured == [10] * 7  # neither was measured again
+    assert base.tasks["heldout_loss"].metrics["loss"]["value"] == pytest.approx(record.first_heldout_loss, rel=1e-15)
+    assert tuned.tasks["heldout_loss"].metrics["loss"]["value"] == pytest.approx(record.final_heldout_loss, rel=1e-15)
+
+
+def test_what_is_shared_is_what_a_score_job_measures_itself(toy: Toy, tmp_path: Path, measured: list[int]) -> None:
+    run = results(tmp_path) / "train" / toy.cell.run
+    toy.train(run)
+    of_run = run / "heldout_losses.json"
+    shared = {path: json.loads(path.read_text()) for path in (of_run, *base_files(tmp_path))}
+    kept = of_run.read_text()
+    for path in shared:
+        path.unlink()
+    before = len(measured)
+    scored = results(tmp_path) / "score"
+    score(toy, next(iter(toy.study.bases)), None, scored / "base")
+    (base,) = base_files(tmp_path)
+    again = json.loads(base.read_text())
+    assert (again["key"], again["losses"]) == (shared[base]["key"], shared[base]["losses"])
+    alone = score(toy, toy.cell.run, run, scored / "alone").tasks["heldout_loss"].metrics
+    assert len(measured) == before + 2
+    of_run.write_text(kept)
+    assert score(toy, toy.cell.run, run, scored / "taken").tasks["heldout_loss"].metrics == alone
+    assert len(measured) == before + 2
+
+
+def base_files(folder: Path) -> list[Path]:
+    return sorted((results(folder) / "base_losses").glob("*.json"))
+
+
+@pytest.mark.parametrize("damage", ["", "[]", '{"key": "another", "losses": []}', "rows"])
+def test_a_file_of_something_else_is_measured_again(toy: Toy, tmp_path: Path, damage: str) -> None:
+    first = toy.train(results(tmp_path) / "train" / "first")
+    (file,) = base_files(tmp_path)
+    whole = file.read_text()
+    if damage == "rows":  # one row less than the data have
+        kept = json.loads(whole)
+        damage = json.dumps(kept | {"losses": kept["losses"][1:]})
+    file.write_text(damage)
+    assert toy.train(results(tmp_path) / "train" / "second").first_heldout_loss == first.first_heldout_loss
+    again, before = json.loads(file.read_text()), json.loads(whole)
+    assert (again["key"], again["losses"]) == (before["key"], before["losses"])
+
+
+def test_other_data_are_measured_anew(toy: Toy, tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    toy.train(results(tmp_path) / "train" / "first")
+    rows = pq.read_table(toy.data / "heldout.parquet")
+    pq.write_table(rows.slice(1), toy.data / "heldout.parquet")
+    card = json.loads((toy.data / "card.json").read_text())
+    from loragrid.data.training_data import rows_sha256
+
+    card["heldout_fingerprint"] = rows_sha256(rows.slice(1))
+    card["split"]["heldout_rows"] -= 1
+    (toy.data / "card.json").write_text(json.dumps(card))
+    toy.train(results(tmp_path) / "train" / "second")
+    assert len(base_files(tmp_path)) == 2
+
+
+def test_nothing_is_written_beside_a_folder_of_the_user(toy: Toy, tmp_path: Path) -> None:
+    toy.train(tmp_path / "mine" / "run")
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["run"]
+
+
+@pytest.mark.parametrize("method", [name for name, method in METHODS.items() if method.starts_as_base])
+def test_methods_that_start_as_the_base_do(toy: Toy, toy_llama: Path, method: str) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from loragrid.training.backends.adapters import attach
+    from loragrid.training.backends.recipe import make_recipe
+
+    recipe = replace(make_recipe(toy.study, toy.cell, device="cpu"), method=method, learning_rate_ratio=None)
+    ids = torch.arange(10, 40).view(1, -1)
+    model = AutoModelForCausalLM.from_pretrained(toy_llama).eval()
+    expected = model(input_ids=ids).logits
+    assert torch.equal(attach(model, recipe, folder=toy_llama).eval()(input_ids=ids).logits, expected)
