@@ -1,5 +1,5 @@
 """The notebooks for Colab and Kaggle: their commands, and Colab's run unchanged on a shrunken demo, without the cells that
-only Colab can run."""
+only Colab can run and in an environment without the packages of the tests."""
 
 import os
 import re
@@ -17,8 +17,11 @@ from nbclient import NotebookClient
 from loragrid.paths import ROOT
 from loragrid.workflow.options import Options
 from tests.fixtures.checkout import Checkout
+from tests.fixtures.study_environment import make_study_environment
 
 NOTEBOOKS = {"colab": ROOT / "notebooks" / "t4_colab.ipynb", "kaggle": ROOT / "notebooks" / "t4_kaggle.ipynb"}
+# matplotlib_inline is what the notebook's kernel makes MPLBACKEND name.
+ABSENT = ("pytest", "hypothesis", "gradio", "IPython", "matplotlib_inline")
 each_notebook = pytest.mark.parametrize("place", NOTEBOOKS)
 
 
@@ -131,10 +134,16 @@ def test_kaggle_packs_its_results_and_takes_them_up_again(tmp_path: Path) -> Non
     assert again.read_text() == "newer"
 
 
+def missing_packages(python: Path, names: tuple[str, ...]) -> list[str]:
+    code = "import sys; from importlib.util import find_spec; print(*[name for name in sys.argv[1:] if not find_spec(name)])"
+    return subprocess.run([python, "-I", "-c", code, *names], capture_output=True, text=True).stdout.split()
+
+
 @pytest.mark.slow
-@pytest.mark.usefixtures("warm")
 def test_plan_run_and_report(tmp_path: Path, toy_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkout = Checkout(tmp_path / "code", toy_llama)
+    python = make_study_environment(tmp_path / "venv")
+    assert missing_packages(python, (*ABSENT, "snakemake")) == list(ABSENT)
     # The kernel takes the copy of the package instead of the installed one.
     monkeypatch.setenv("PYTHONPATH", str(checkout.folder / "scripts"))
     checkout.study = checkout.folder / "demo.yaml"
@@ -150,7 +159,7 @@ def test_plan_run_and_report(tmp_path: Path, toy_llama: Path, monkeypatch: pytes
         "STUDY": str(checkout.study),
         "SESSION_MINUTES": 5,
         "RESULTS": str(tmp_path / "drive"),
-        "PYTHON": sys.executable,
+        "PYTHON": str(python),
     }
     cells = {cell.id: cell for cell in book.cells}
     assert set(re.findall(r"^(\w+) = ", cells["parameters"].source, re.MULTILINE)) == set(given)
