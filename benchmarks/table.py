@@ -186,6 +186,14 @@ def certificate(found: dict[str, Any]) -> Iterator[Row]:
         )
 
 
+def worker(found: dict[str, Any]) -> Iterator[Row]:
+    """benchmarks/worker.py"""
+    equal = "equal" if found["equal"] else "DIFFERENT"
+    for way, value in found["seconds"].items():
+        figure = f"{spread(value, '.1f')} s, {spread(found['cpu_seconds'][way], '.1f')} s CPU; adapters {equal}"
+        yield f"Start to first update on a CPU, {way}", figure, "< 5 s on a GPU" if "second" in way else ""
+
+
 def truth(found: dict[str, Any]) -> Iterator[Row]:
     """benchmarks/truth.py and benchmarks/truth_next.py: shares of made-up studies with their Monte-Carlo error"""
     for one in found["shares"]:
@@ -195,7 +203,7 @@ def truth(found: dict[str, Any]) -> Iterator[Row]:
 
 
 SECTIONS = {"study": study, "training": training, "scoring": scoring, "scale": scale}
-SECTIONS |= {"report_reach": report_reach, "checkpoint": checkpoint}
+SECTIONS |= {"report_reach": report_reach, "checkpoint": checkpoint, "worker": worker}
 SECTIONS |= {"warm": study, "tune": tune, "app": app, "certificate": certificate, "truth": truth, "truth_next": truth}
 COMMANDS = {
     "certificate": "make certify",

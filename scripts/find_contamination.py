@@ -7,10 +7,10 @@ the items that share an n-gram of 8 or of 13 words with a training row. It needs
 held-out rows are no task here: their near duplicates are kept out of training.
 """
 
-from loragrid.runtime.fork_client import delegate_to_fork_server
+from loragrid.runtime.delegation.client import delegate_job
 
 if __name__ == "__main__":
-    delegate_to_fork_server()  # before the imports below, which the server's child makes anyway
+    delegate_job()  # before the imports below, which the process that takes it has made or makes anyway
 
 import argparse
 from collections.abc import Iterable

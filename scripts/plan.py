@@ -28,12 +28,13 @@ def make_plan(
     study: Study,
     results: Path,
     session_minutes: float | None = None,
+    worker: bool = True,
 ) -> dict[str, Any]:
-    """The plan as plain values.
+    """The plan as plain values; `worker`: on a GPU, the jobs of a base share a resident worker.
 
     Keys: `device`, `cells`, `bases`, `tasks`, `design`, `data`, `totals`, `defaults`.
     """
-    inputs = gather_inputs(study, results=results, session_minutes=session_minutes)
+    inputs = gather_inputs(study, results=results, session_minutes=session_minutes, worker=worker)
     device, minutes = inputs.device, inputs.session_minutes
     rows = [plan_row(inputs, cell) for cell in study.cells]
     bases = base_rows(inputs, rows)
@@ -72,12 +73,15 @@ def main() -> None:
     parser.add_argument("--results", required=True, type=Path, help="folder of the study's results")
     parser.add_argument("--page", required=True, type=Path, help="the HTML page to write")
     parser.add_argument("--session-minutes", type=float, help="overrides the study file's session")
+    no_worker = "count the start of each job, as without resident workers"
+    parser.add_argument("--no-worker", action="store_true", help=no_worker)
     parser.add_argument("--text", type=Path, help="file to write the printed table to as well")
     options = parser.parse_args()
     plan = make_plan(
         study=load_study(options.study),
         results=options.results,
         session_minutes=options.session_minutes,
+        worker=not options.no_worker,
     )
     write_plan_files(plan, results=options.results, page_file=options.page)
     table = format_table(plan) + f"\nThe same as a page: {options.page}\n"

@@ -9,10 +9,10 @@ Each source is read as a stream: once to check its rows and take their keys, by 
 chosen, and once for each of the two files to tokenise them.
 """
 
-from loragrid.runtime.fork_client import delegate_to_fork_server
+from loragrid.runtime.delegation.client import delegate_job
 
 if __name__ == "__main__":
-    delegate_to_fork_server()  # before the imports below, which the server's child makes anyway
+    delegate_job()  # before the imports below, which the process that takes it has made or makes anyway
 
 import argparse
 import re

@@ -11,10 +11,10 @@ Writes items.parquet, answers.jsonl, answers_summary.json, lm_eval/{task}.json a
 to the output folder; and tasks/, from which an interrupted job continues.
 """
 
-from loragrid.runtime.fork_client import delegate_to_fork_server
+from loragrid.runtime.delegation.client import delegate_job
 
 if __name__ == "__main__":
-    delegate_to_fork_server()  # before the imports below, which the server's child makes anyway
+    delegate_job()  # before the imports below, which the process that takes it has made or makes anyway
 
 import argparse
 import os

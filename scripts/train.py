@@ -10,10 +10,10 @@ also has trainer.lock and checkpoints/, from which the same command resumes afte
 stopped without a record says why in failure.json.
 """
 
-from loragrid.runtime.fork_client import delegate_to_fork_server
+from loragrid.runtime.delegation.client import delegate_job
 
 if __name__ == "__main__":
-    delegate_to_fork_server()  # before the imports below, which the server's child makes anyway
+    delegate_job()  # before the imports below, which the process that takes it has made or makes anyway
 
 import argparse
 import shutil

@@ -7,6 +7,11 @@ worker. It leaves in the output folder: journal.log (Optuna's storage, which its
 trials/, trials.csv, curves.csv, winner/ (the best setting as a study file) and, last, tune.json.
 """
 
+from loragrid.runtime.delegation.client import delegate_job
+
+if __name__ == "__main__":
+    delegate_job()  # only so that idle workers let go of the GPU's memory
+
 import argparse
 import math
 import subprocess

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from loragrid.paths import ROOT
-from loragrid.runtime.fork_client import FOLDER_VARIABLE
+from loragrid.runtime.delegation.client import FORK_SERVER
 
 # The same examples in each run and on each machine; the first ones import libraries, so no example has a deadline.
 settings.register_profile(
@@ -54,9 +54,9 @@ def warm_place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def warm(warm_place: Path) -> Iterator[None]:
     """The workflows of a test file share one fork server, so the libraries are imported once and not at each call."""
-    os.environ[FOLDER_VARIABLE] = str(warm_place)
+    os.environ[FORK_SERVER] = str(warm_place)
     yield
-    del os.environ[FOLDER_VARIABLE]
+    del os.environ[FORK_SERVER]
 
 
 @pytest.fixture(scope="session")

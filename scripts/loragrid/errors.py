@@ -111,6 +111,14 @@ def output_options() -> tuple[list[str], TextIO | None]:
     return (["--log", str(_log)] if _log else []), _terminal
 
 
+def reset_output() -> None:
+    """Forget the log and the terminal of the last job, in a process that does several."""
+    global _terminal, _log
+    if _terminal is not None:
+        _terminal.close()
+    _terminal = _log = None
+
+
 def first_line(error: BaseException) -> str:
     """The first 300 characters of the first line of an exception's message; its type when there is
     no message."""

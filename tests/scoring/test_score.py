@@ -92,7 +92,7 @@ def test_a_model_that_does_not_fit_fails_the_job_and_not_a_task(study, data, tmp
     def too_big(entry, *, device):
         raise RuntimeError("CUDA out of memory. Tried to allocate 3.00 GiB. GPU 0 has ... of which 1.50 GiB is free.")
 
-    monkeypatch.setattr("loragrid.scoring.loaded_model.load_base", too_big)
+    monkeypatch.setattr("loragrid.models.base_cache.load_base", too_big)
     with pytest.raises(
         Failed, match=r"model toy: out of GPU memory \(3072\.0 MiB more needed, 1536\.0 MiB available\)"
     ):

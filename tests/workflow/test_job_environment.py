@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from loragrid.paths import SCRIPTS
-from loragrid.runtime.fork_client import FOLDER_VARIABLE
+from loragrid.runtime.delegation.client import FORK_SERVER
 from loragrid.study.study_file import load_study
 from loragrid.workflow.environment import job_environment, resume_message, start_fork_server
 from tests.fixtures.studies import changed
@@ -42,22 +42,22 @@ def test_without_a_session_length_there_are_no_options() -> None:
 @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="no pidfd: jobs never share an interpreter here")
 def test_jobs_share_an_interpreter_only_where_they_can(monkeypatch: pytest.MonkeyPatch) -> None:
     study = load_study("demo")
-    monkeypatch.delenv(FOLDER_VARIABLE, raising=False)
+    monkeypatch.delenv(FORK_SERVER, raising=False)
     start_fork_server(study, local=True)
-    folder = Path(os.environ[FOLDER_VARIABLE])
+    folder = Path(os.environ[FORK_SERVER])
     assert (folder / "owner").read_text() == str(os.getpid())
     start_fork_server(study, local=True)
-    assert os.environ[FOLDER_VARIABLE] == str(folder), "a named folder stays"
+    assert os.environ[FORK_SERVER] == str(folder), "a named folder stays"
     start_fork_server(changed(study, base_case__threads=2), local=True)
-    assert FOLDER_VARIABLE not in os.environ
+    assert FORK_SERVER not in os.environ
     for other in (changed(study, base_case__backend="unsloth"), changed(study, scoring__threads=2)):
         start_fork_server(other, local=True)
-        assert FOLDER_VARIABLE not in os.environ
+        assert FORK_SERVER not in os.environ
     start_fork_server(study, local=False)
-    assert FOLDER_VARIABLE not in os.environ
+    assert FORK_SERVER not in os.environ
     monkeypatch.setattr("loragrid.workflow.environment.visible_gpu", lambda: "a GPU")
     start_fork_server(study, local=True)
-    assert FOLDER_VARIABLE not in os.environ, "a process forked after CUDA was initialised cannot use it"
+    assert FORK_SERVER not in os.environ, "a process forked after CUDA was initialised cannot use it"
 
 
 def test_the_resume_message_names_the_study_and_the_directory(tmp_path: Path) -> None:

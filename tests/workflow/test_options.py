@@ -19,6 +19,14 @@ def test_another_value_of_a_switch_is_refused(value: object) -> None:
         Options.read({"study": "demo", "warm": value})
 
 
+@pytest.mark.parametrize("given, wanted", [("auto", None), ("true", True), (False, False)])
+def test_the_worker_may_also_be_left_to_the_machine(given: object, wanted: bool | None) -> None:
+    assert Options.read({"study": "demo", "worker": given}).worker is wanted
+    assert Options.read({"study": "demo"}).worker is None
+    with pytest.raises(UserError, match="Fix: write worker=true or worker=false or worker=auto"):
+        Options.read({"study": "demo", "worker": "maybe"})
+
+
 def test_options_that_the_command_line_gives() -> None:
     found = Options.read({"study": "demo", "session_minutes": 5, "partial": "true", "warm": False})
     assert found == Options(study="demo", session_minutes=5, partial=True, warm=False)
@@ -27,7 +35,7 @@ def test_options_that_the_command_line_gives() -> None:
 def test_a_misspelt_name_is_refused() -> None:
     with pytest.raises(UserError, match=r"^--config partail=true: unknown option\. Did you mean partial\?$"):
         Options.read({"study": "demo", "partail": "true"})
-    with pytest.raises(UserError, match="Fix: use study, session_minutes, partial, warm, budget_hours"):
+    with pytest.raises(UserError, match="Fix: use study, session_minutes, partial, warm, worker, budget_hours"):
         Options.read({"study": "demo", "x": 1})
 
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from loragrid.runtime.fork_client import FOLDER_VARIABLE
+from loragrid.runtime.delegation.client import FORK_SERVER
 from loragrid.study.study_file import load_study
 from tests.fixtures.workplace import Workplace
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("warm")
 @pytest.mark.slow
 def test_a_run_that_an_orphan_finishes_is_not_trained_again(work: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
     """Snakemake assumes that the record is half written and deletes it before the job runs again."""
-    monkeypatch.delenv(FOLDER_VARIABLE)  # the orphan is forked from an interpreter of that Snakemake's own
+    monkeypatch.delenv(FORK_SERVER)  # the orphan is forked from an interpreter of that Snakemake's own
     snakemake = work.start()
     work.wait_for_more(2)
     os.kill(snakemake.pid, signal.SIGKILL)

@@ -41,6 +41,7 @@ from loragrid.workflow.environment import job_environment, resume_message, start
 from loragrid.workflow.jobs import Jobs, files_digest
 from loragrid.workflow.options import Options
 from loragrid.workflow.preflight import check_machine
+from loragrid.workflow.resident_workers import start_workers
 
 try:
     OPTIONS = Options.read(config)

@@ -12,6 +12,7 @@ rule plan:
     params:
         results=RESULTS,
         page=f"{REPORTS}/plan.html",
+        worker="--no-worker" if OPTIONS.worker is False or not workflow.local_exec else "",
     shell:
         'exec python "$SCRIPTS/plan.py" --study "$STUDY" --results {params.results:q}'
-        " --page {params.page:q} $SESSION --text {log:q}"
+        " --page {params.page:q} $SESSION {params.worker} --text {log:q}"

@@ -9,10 +9,13 @@ from loragrid.errors import UserError, first_line
 from loragrid.models.download_room import check_download
 from loragrid.paths import ROOT
 from loragrid.runtime.atomic_files import read_json, sha256_file, sha256_json
+from loragrid.runtime.delegation.residency import is_resident
 from loragrid.study.sections import ModelEntry
 
 # Pickled weights (*.bin, *.pt) can run code when they are loaded, so they are not even downloaded.
 MODEL_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model"]
+# Digests of weights that a resident worker has read, by the state of their files.
+_digests: dict[tuple, str] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +37,26 @@ def base_facts(entry: ModelEntry) -> BaseFacts:
     # A relative path keeps records equal between checkouts.
     if entry.folder is not None and entry.folder.is_relative_to(ROOT):
         source = os.path.relpath(source, ROOT)
-    return BaseFacts(source=source, commit=commit, sha256=weights_sha256(folder))
+    return BaseFacts(source=source, commit=commit, sha256=_known_digest(folder))
+
+
+def _known_digest(folder: Path) -> str:
+    """`weights_sha256`, which a resident worker computes once while the files stay as they are."""
+    if not is_resident():
+        return weights_sha256(folder)
+    state = files_state(folder)
+    if state not in _digests:
+        _digests[state] = weights_sha256(folder)
+    return _digests[state]
+
+
+def files_state(folder: Path) -> tuple:
+    """A folder's path and the name, size and time of each of its files: equal until one is written again."""
+    files = []
+    for file in sorted(folder.iterdir()):
+        state = file.stat()
+        files.append((file.name, state.st_size, state.st_mtime_ns))
+    return str(folder.resolve()), tuple(files)
 
 
 def resolve_folder(entry: ModelEntry) -> tuple[Path, str | None]:

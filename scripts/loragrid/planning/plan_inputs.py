@@ -8,7 +8,7 @@ from loragrid.models.find_shape import find_shape
 from loragrid.models.shape import Shape
 from loragrid.planning.forecast import Workload, workload_of
 from loragrid.planning.gpu_cards import PlannedDevice, planned_device, with_measured_cpu
-from loragrid.planning.job_memory import request_key
+from loragrid.planning.job_memory import gpu_backend, request_key
 from loragrid.planning.job_resources import session_length
 from loragrid.planning.measurements import DataSize, Measurements, data_size, read_measurements
 from loragrid.study.grid import Cell
@@ -21,7 +21,7 @@ class PlanInputs:
 
     `finished`: the cells with a measured run; `shapes`: model → shape; `missing_shapes`: model →
     why its shape is unknown; `sizes` and `workloads`: by run, workloads only for models of known
-    shape.
+    shape; `resident`: the runs that are later jobs of a resident worker.
     """
 
     study: Study
@@ -33,10 +33,14 @@ class PlanInputs:
     sizes: dict[str, DataSize]
     workloads: dict[str, Workload]
     session_minutes: float | None
+    resident: frozenset[str] = frozenset()
 
 
-def gather_inputs(study: Study, *, results: Path, session_minutes: float | None) -> PlanInputs:
-    """Read what a plan needs; `session_minutes` overrides the study file's."""
+def gather_inputs(study: Study, *, results: Path, session_minutes: float | None, worker: bool = True) -> PlanInputs:
+    """Read what a plan needs; `session_minutes` overrides the study file's.
+
+    `worker`: on a GPU, the jobs of a base share a resident worker.
+    """
     cells = study.cells
     device = planned_device(study.plan)
     measured = read_measurements(study, cells, results, device)
@@ -67,7 +71,14 @@ def gather_inputs(study: Study, *, results: Path, session_minutes: float | None)
         sizes=sizes,
         workloads=workloads,
         session_minutes=session_length(study, session_minutes),
+        resident=_resident(cells) if worker and device.kind == "cuda" else frozenset(),
     )
+
+
+def _resident(cells: tuple[Cell, ...]) -> frozenset[str]:
+    """All runs except the first of each base."""
+    first = {(cell.base, gpu_backend(cell.settings)): cell.run for cell in reversed(cells)}
+    return frozenset(cell.run for cell in cells) - set(first.values())
 
 
 def _find_shapes(study: Study) -> tuple[dict[str, Shape], dict[str, str]]:

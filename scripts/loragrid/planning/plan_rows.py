@@ -6,12 +6,12 @@ from typing import Any
 from loragrid.models.shape import Shape
 from loragrid.models.trained_weights import Trainable, trained_tensors
 from loragrid.planning.forecast import device_for_model, expected_rate, fitting_changes
-from loragrid.planning.job_memory import predict_scoring, training_memory_on, training_setup
+from loragrid.planning.job_memory import gpu_backend, predict_scoring, training_memory_on, training_setup
 from loragrid.planning.measurements import earlier_peak_mib
 from loragrid.planning.memory_model import CONTEXT_MIB
 from loragrid.planning.plan_inputs import PlanInputs
 from loragrid.planning.scoring_cost import scoring_seconds, task_sizes
-from loragrid.planning.step_time import start_seconds, training_seconds
+from loragrid.planning.step_time import LOAD_SECONDS, start_seconds, training_seconds
 from loragrid.study.completion import defaults_used
 from loragrid.study.grid import Cell
 from loragrid.study.settings import Section
@@ -105,7 +105,8 @@ def _time_columns(inputs: PlanInputs, cell: Cell, shape: Shape) -> dict[str, Any
         hours = training_seconds(flops, workload.operations, rate) / 3600
         if rate.overlapping and hours * 3600 * rate.tflops * 1e12 > 1.001 * flops:
             source = f"starting its operations takes longer than its arithmetic, {1e6 * rate.launch_seconds:g} µs each"
-    start_hours = start_seconds(device.kind) / 3600
+    resident, backend = cell.run in inputs.resident, gpu_backend(cell.settings)
+    start_hours = start_seconds(device.kind, backend=backend, resident=resident) / 3600
     record = measured.runs.get(cell.run)
     if record is not None:
         # Nothing is left to predict.
@@ -172,6 +173,8 @@ def scoring_columns(
     )
     if inputs.device.kind == "cpu":
         del seconds["loading"]  # All jobs share one process.
+    elif inputs.resident:
+        seconds["loading"] = LOAD_SECONDS
     source = "estimated, not measured"
     missing = [task for task, value in seconds.items() if value is None]
     if missing:

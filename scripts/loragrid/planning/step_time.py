@@ -48,6 +48,14 @@ def training_seconds(flops: float, operations: float, rate: Rate) -> float | Non
     return max(arithmetic, starting) if rate.overlapping else arithmetic + starting
 
 
-def start_seconds(kind: str) -> float:
-    """Seconds until a job trains; 0 on a CPU, where all jobs share one process that has imported everything."""
-    return IMPORT_SECONDS + LOAD_SECONDS if kind == "cuda" else 0.0
+def start_seconds(kind: str, *, backend: str, resident: bool) -> float:
+    """Seconds until a job of a backend trains; 0 on a CPU, where jobs share a process that has imported everything.
+
+    `resident`: a later job of a resident worker, which has imported the libraries and, for `trl`, loaded the base.
+    """
+    if kind != "cuda":
+        return 0.0
+    if not resident:
+        return IMPORT_SECONDS + LOAD_SECONDS
+    # unsloth changes the base that it loads, so each of its runs loads one.
+    return LOAD_SECONDS if backend == "unsloth" else 0.0

@@ -1,1 +1,1 @@
-"""What a job needs of the machine: atomic files, sessions, locks, the fork server, provenance."""
+"""What a job needs of the machine: atomic files, sessions, locks, the processes that do jobs, provenance."""

@@ -23,8 +23,22 @@ _held: list[int] = []
 def take_one_gpu(folder: Path | None = None) -> str | None:
     """Restrict this process to the visible GPU with the fewest jobs and return it; None if there is no choice.
 
-    To be called before CUDA is initialised. `folder` is that of the locks, by default one of this user in the system's
-    folder for temporary files. Raises `UserError` if that folder belongs to another user.
+    To be called before CUDA is initialised. Raises as `lock_one_gpu` does.
+    """
+    locked = lock_one_gpu(folder)
+    if locked is None:
+        return None
+    device, descriptor = locked
+    _held.append(descriptor)
+    os.environ[VARIABLE] = device
+    return device
+
+
+def lock_one_gpu(folder: Path | None = None) -> tuple[str, int] | None:
+    """The visible GPU with the fewest jobs and the open descriptor that is its lock; None if there is no choice.
+
+    `folder` is that of the locks, by default one of this user in the system's folder for temporary files. Raises
+    `UserError` if that folder belongs to another user.
     """
     devices = visible_devices()
     if len(devices) < 2:
@@ -33,12 +47,10 @@ def take_one_gpu(folder: Path | None = None) -> str | None:
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.stat().st_uid != os.getuid():
         raise UserError(f"{folder}: belongs to another user. Fix: set TMPDIR to a folder of your own.")
-    device = _first_free(folder, devices)
-    os.environ[VARIABLE] = device
-    return device
+    return _first_free(folder, devices)
 
 
-def _first_free(folder: Path, devices: tuple[str, ...]) -> str:
+def _first_free(folder: Path, devices: tuple[str, ...]) -> tuple[str, int]:
     for place in range(PLACES):
         for device in devices:
             descriptor = os.open(folder / f"{_file_name(device)}.{place}", os.O_RDWR | os.O_CREAT, 0o600)
@@ -47,8 +59,7 @@ def _first_free(folder: Path, devices: tuple[str, ...]) -> str:
             except BlockingIOError:
                 os.close(descriptor)
                 continue
-            _held.append(descriptor)
-            return device
+            return device, descriptor
     raise UserError(f"{folder}: {PLACES} jobs hold each GPU already. Fix: lower --cores or --resources gpu=.")
 
 

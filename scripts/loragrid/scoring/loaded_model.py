@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from loragrid.models.attached_adapters import attach_adapter, detach_adapter
+from loragrid.models.base_cache import fresh_base, held_base
 from loragrid.models.chat_templates.probes import inspect_template
 from loragrid.models.chat_templates.template import ChatTemplate
-from loragrid.models.loading import load_base, load_tokenizer, torch_device
+from loragrid.models.loading import load_tokenizer, torch_device
 from loragrid.records.failures import model_must_fit
 from loragrid.scoring.lm_eval_tasks import StudyTask
 from loragrid.scoring.task_results import TaskResult
@@ -52,10 +53,10 @@ class LoadedModel:
     @cached_property
     def base(self) -> Any:
         """The untrained base, or the whole model in its place, in the study's precision."""
-        entry = self.entry
         if self.weights is not None:
-            entry = replace(entry, path=str(self.weights), hub=None, revision=None)
-        return load_base(entry, device=torch_device())
+            entry = replace(self.entry, path=str(self.weights), hub=None, revision=None)
+            return fresh_base(entry, device=torch_device())
+        return held_base(self.entry, device=torch_device())
 
     @property
     def model(self) -> Any:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from loragrid.paths import SCRIPTS
 from loragrid.records.failures import FAILURE_LINES, log_tail, logged_failure
-from loragrid.runtime.fork_client import FOLDER_VARIABLE
+from loragrid.runtime.delegation.client import FORK_SERVER
 from loragrid.runtime.visible_gpus import visible_gpu
 from loragrid.study.study_file import Study
 
@@ -58,14 +58,14 @@ def start_fork_server(study: Study, *, local: bool) -> None:
     forkable = all(run.backend != "unsloth" for run in settings) and visible_gpu() is None
     single_threaded = study.scoring.threads == 1 and all(run.threads == 1 for run in settings)
     if not (local and forkable and single_threaded and hasattr(os, "pidfd_open")):
-        os.environ.pop(FOLDER_VARIABLE, None)
+        os.environ.pop(FORK_SERVER, None)
         return
-    if FOLDER_VARIABLE in os.environ:
+    if FORK_SERVER in os.environ:
         return
     folder = tempfile.mkdtemp(prefix="loragrid-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     Path(folder, "owner").write_text(str(os.getpid()))
-    os.environ[FOLDER_VARIABLE] = folder
+    os.environ[FORK_SERVER] = folder
 
 
 # What the line of a paused job has in it.

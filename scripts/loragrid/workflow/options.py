@@ -17,13 +17,14 @@ class Options:
     """The workflow's options.
 
     `session_minutes` and `budget_hours` are None where the command line gives none; the latter bounds
-    what `next` proposes.
+    what `next` proposes. `worker` is None for `auto`.
     """
 
     study: str
     session_minutes: float | None = None
     partial: bool = False
     warm: bool = True
+    worker: bool | None = None
     budget_hours: float | None = None
 
     @classmethod
@@ -38,6 +39,8 @@ class Options:
         session_seconds(config.get("session_minutes"), key="session_minutes")
         _check_hours(config.get("budget_hours"))
         switches = {name: _switch(name, config[name]) for name in ("partial", "warm") if name in config}
+        if "worker" in config:
+            switches["worker"] = _switch("worker", config["worker"], other={"auto": None})
         return cls(**{**config, **switches})
 
 
@@ -47,9 +50,11 @@ def _check_hours(hours: Any) -> None:
         raise UserError(f"budget_hours: not a number of hours above 0 ({hours}). Fix: give one, such as 4.")
 
 
-def _switch(name: str, value: Any) -> bool:
-    """A switch's value. Snakemake passes `--config partial=true` on as text and `True` as a
-    value."""
-    if str(value).lower() not in SWITCHES:
-        raise UserError(f"--config {name}={value}: not a switch value. Fix: write {name}=true or {name}=false.")
-    return SWITCHES[str(value).lower()]
+def _switch(name: str, value: Any, other: Mapping[str, Any] | None = None) -> Any:
+    """A switch's value, or one of the `other` ones. Snakemake passes `--config partial=true` on as text and `True` as
+    a value."""
+    values = SWITCHES | (other or {})
+    if str(value).lower() not in values:
+        first, *others = [f"{name}={word}" for word in values]
+        raise UserError(f"--config {name}={value}: not a switch value. Fix: write {first} or {' or '.join(others)}.")
+    return values[str(value).lower()]

@@ -121,7 +121,7 @@ def test_a_base_on_a_gpu_is_not_changed(toy_llama: Path, tmp_path: Path, monkeyp
     entry, backend = toy.study.base_entry(toy.cell), choose_backend("trl", device="cpu")
     assert is_padding_free(backend.load(entry, recipe=recipe).model)
     monkeypatch.setattr(
-        "loragrid.training.backends.trl.load_base",
+        "loragrid.models.base_cache.load_base",
         lambda entry, device: loading.load_base(entry, device="cpu"),
     )
     on_gpu = dataclasses.replace(recipe, device="cuda")

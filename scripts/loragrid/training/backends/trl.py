@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from loragrid.data.training_data import TrainingData
 from loragrid.models.adapter_files import is_adapter
+from loragrid.models.base_cache import fresh_base, held_base
 from loragrid.models.float16_range import overflows_float16
-from loragrid.models.loading import load_base, load_tokenizer
+from loragrid.models.loading import load_tokenizer
 from loragrid.models.model_files import base_facts, resolve_folder
 from loragrid.models.passes.padding_free import enable_padding_free, is_padding_free, loss_only
+from loragrid.study.methods import METHODS
 from loragrid.study.sections import ModelEntry
 from loragrid.training.backends.adapters import TAKE_FROM_BASE, attach, released
 from loragrid.training.backends.interface import Base
@@ -117,7 +119,8 @@ class TrlBackend:
 
 
 def _load_frozen(entry: ModelEntry, recipe: Recipe) -> Any:
-    model = load_base(entry, device=recipe.device)
+    load = held_base if METHODS[recipe.method].keeps_base else fresh_base
+    model = load(entry, device=recipe.device)
     # Not measured on a GPU: there its batches are padded.
     if recipe.device == "cpu":
         enable_padding_free(model)

@@ -5,31 +5,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from loragrid.runtime.fork_client import FOLDER_VARIABLE
+from loragrid.runtime.delegation.client import FORK_SERVER
+from tests.fixtures import delegated_jobs
+from tests.fixtures.delegated_jobs import STAGE, child_of, is_alive, wait_until
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="no pidfd: jobs are never warm here")
-
-# A stage by name only: its command line says what it does.
-STAGE = """
-import os, signal, sys, time
-from loragrid.runtime.fork_client import delegate_to_fork_server
-if __name__ == "__main__":
-    delegate_to_fork_server()
-    what, place = sys.argv[1:]
-    open(place, "w").write(" ".join(map(str, (os.getpid(), os.getcwd(), "transformers" in sys.modules, os.getpgrp()))))
-    print("said", file=sys.stderr, flush=True)
-    if what == "wait":
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
-        time.sleep(60)
-    if what == "bug":
-        raise ValueError("a bug")
-    sys.exit(int(what))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -45,30 +31,8 @@ def owner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, subp
     process.wait()
 
 
-def start(folder: Path, what: str, place: Path, **options: object) -> subprocess.Popen:
-    environment = os.environ | {FOLDER_VARIABLE: str(folder / "place")}
-    command = [sys.executable, str(folder / "prepare_data.py"), what, str(place)]
-    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, **options)
-
-
-def wait_until(holds: Callable[[], object]) -> None:
-    until = time.monotonic() + 30
-    while not holds():
-        assert time.monotonic() < until, "nothing happened in half a minute"
-        time.sleep(0.02)
-
-
-def child_of(place: Path) -> int:
-    wait_until(lambda: place.exists() and place.read_text())
-    return int(place.read_text().split()[0])
-
-
-def is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    return True
+def start(folder: Path, what: str, place: Path, **options: Any) -> subprocess.Popen:
+    return delegated_jobs.start(folder, "prepare_data", what, place, variable=FORK_SERVER, **options)
 
 
 def test_end_words_and_surroundings_are_the_jobs(owner, tmp_path: Path) -> None:
@@ -140,7 +104,7 @@ def test_a_server_that_finds_a_gpu_forks_nothing(tmp_path: Path) -> None:
     (tmp_path / "place" / "owner").write_text(str(os.getpid()))
     path = os.pathsep.join((str(libraries), os.environ.get("PYTHONPATH", "")))
     command = [sys.executable, str(tmp_path / "prepare_data.py"), "0", str(tmp_path / "job")]
-    environment = os.environ | {FOLDER_VARIABLE: str(tmp_path / "place"), "PYTHONPATH": path}
+    environment = os.environ | {FORK_SERVER: str(tmp_path / "place"), "PYTHONPATH": path}
     for _ in range(2):
         job = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
         _, said = job.communicate()

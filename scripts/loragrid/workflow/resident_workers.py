@@ -1,0 +1,75 @@
+"""The resident workers of a local run: where its jobs find them, and which jobs can share one."""
+
+import atexit
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from loragrid.planning.job_memory import gpu_backend
+from loragrid.planning.job_resources import MEMORY_MARGIN
+from loragrid.planning.memory_model import CONTEXT_MIB
+from loragrid.runtime.atomic_files import write_json
+from loragrid.runtime.delegation.client import WORKERS
+from loragrid.runtime.delegation.worker_pool import KINDS
+from loragrid.runtime.visible_gpus import Gpu, visible_gpu
+from loragrid.study.grid import Cell
+from loragrid.workflow.jobs import Jobs
+
+
+def start_workers(jobs: Jobs, *, local: bool, wanted: bool | None) -> None:
+    """Name the folder where the first job starts the pool of workers, if the jobs of this call can have some.
+
+    `wanted`: the option `worker`, None for `auto`: where a GPU is used.
+    """
+    os.environ.pop(WORKERS, None)
+    gpu = visible_gpu()
+    if wanted is False or (wanted is None and gpu is None):
+        return
+    if not (local and hasattr(os, "pidfd_open")):
+        if wanted:
+            reason = "needs Linux 5.3 or newer (pidfd)" if local else "is only for jobs on this machine"
+            print(f"loragrid: --config worker=true {reason}: each job has a process of its own", file=sys.stderr)
+        return
+    folder = tempfile.mkdtemp(prefix="loragrid-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    Path(folder, "owner").write_text(str(os.getpid()))
+    write_json(Path(folder, KINDS), job_kinds(jobs, gpu))
+    os.environ[WORKERS] = folder
+
+
+def job_kinds(jobs: Jobs, gpu: Gpu | None) -> dict[str, Any]:
+    """The distinct `JobKind`s of a study's jobs, and the number of each job's kind by stage and name."""
+    kinds: dict[tuple, int] = {}
+    names: dict[str, dict[str, int]] = {"train": {}, "score": {}}
+    study = jobs.study
+
+    def add(stage: str, name: str, cell: Cell) -> None:
+        # The prediction, with the CUDA context of an idle worker.
+        needed_mib = jobs.request(stage, name)["vram_mib"] / MEMORY_MARGIN + CONTEXT_MIB
+        alone = gpu is not None and needed_mib > gpu.memory_mib
+        kind = _kind(stage, cell, gpu=gpu is not None, alone=alone)
+        names[stage][name] = kinds.setdefault(kind, len(kinds))
+
+    for cell in study.cells:
+        add("train", cell.run, cell)
+        add("score", cell.run, cell)
+    for name, cell in study.bases.items():
+        add("score", name, cell)
+    for name, adopted in study.adopted.items():
+        add("score", name, adopted.cell)
+    return {"kinds": list(kinds), "names": names}
+
+
+def _kind(stage: str, cell: Cell, *, gpu: bool, alone: bool) -> tuple[str, str, str, bool]:
+    settings = cell.settings
+    base = f"{cell.model} {settings.precision}"
+    backend = settings.backend
+    if backend == "auto":
+        backend = gpu_backend(settings) if gpu else "trl"
+    if stage == "train" and backend == "unsloth":
+        # It changes its libraries for the model that it loads, in the type that it computes in.
+        return "unsloth", f"unsloth {base} {settings.compute_dtype} {settings.max_length_tokens}", base, alone
+    return "plain", "plain", base, alone

@@ -1,0 +1,59 @@
+"""Which jobs of a study share a resident worker, and where there are workers at all."""
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from loragrid.runtime.delegation.client import WORKERS
+from loragrid.runtime.delegation.worker_pool import KINDS
+from loragrid.runtime.visible_gpus import Gpu
+from loragrid.study.study_file import load_study
+from loragrid.workflow import resident_workers
+from loragrid.workflow.jobs import Jobs
+from loragrid.workflow.resident_workers import job_kinds, start_workers
+
+T4 = Gpu("GPU-0", "Tesla T4", 14913, "580.1")
+
+
+def jobs_of(study: str) -> Jobs:
+    return Jobs(load_study(study), results="results/none", session_minutes=None)
+
+
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="no pidfd: no workers here")
+def test_workers_are_where_a_gpu_is_used_or_where_they_are_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setenv(WORKERS, "of another call")
+    jobs = jobs_of("demo")
+    for gpu, wanted, there in ((None, None, False), (None, True, True), (T4, None, True), (T4, False, False)):
+        monkeypatch.setattr(resident_workers, "visible_gpu", lambda gpu=gpu: gpu)
+        start_workers(jobs, local=True, wanted=wanted)
+        assert (WORKERS in os.environ) == there, (gpu, wanted)
+    start_workers(jobs, local=True, wanted=True)
+    folder = Path(os.environ[WORKERS])
+    assert (folder / "owner").read_text() == str(os.getpid())
+    assert json.loads((folder / KINDS).read_text())["names"]["train"].keys() == {cell.run for cell in jobs.study.cells}
+    start_workers(jobs, local=False, wanted=None)
+    assert WORKERS not in os.environ and capsys.readouterr().err == ""
+    start_workers(jobs, local=False, wanted=True)
+    assert "worker=true is only for jobs on this machine" in capsys.readouterr().err
+    monkeypatch.delenv(WORKERS, raising=False)
+
+
+def test_runs_of_unsloth_have_workers_of_their_own_and_large_jobs_the_card() -> None:
+    jobs = jobs_of("t4")
+    run, other = jobs.study.cells[0], next(cell for cell in jobs.study.cells if cell.model == "gemma-270m")
+    found = job_kinds(jobs, T4)
+
+    def kind(stage: str, name: str) -> list:
+        return list(found["kinds"][found["names"][stage][name]])
+
+    assert kind("train", run.run) == ["unsloth", "unsloth llama-1b 4bit auto 2048", "llama-1b 4bit", False]
+    assert kind("score", run.run) == kind("score", run.base) == ["plain", "plain", "llama-1b 4bit", False]
+    assert kind("train", other.run)[1] != kind("train", run.run)[1]
+    assert job_kinds(jobs, replace(T4, memory_mib=4000))["kinds"][0][3], "no room for another process"
+    plain = job_kinds(jobs, None)["kinds"]
+    assert {tuple(one[:2]) for one in plain} == {("plain", "plain")}, "on a CPU auto is trl"
