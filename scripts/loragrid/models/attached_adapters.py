@@ -1,5 +1,8 @@
 """Adapters on a loaded base: put on, and taken off so that the base is as it was."""
 
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +10,7 @@ from typing import Any
 def attach_adapter(base: Any, folder: Path | str, **options: Any) -> Any:
     """The base with the adapter of a folder, in evaluation mode; `options` are PEFT's.
 
-    Attached and not merged: merging rounds, and could not be undone exactly.
+    Attached and not merged, as in training: see `merged`.
     """
     from peft import PeftModel
 
@@ -22,6 +25,33 @@ def detach_adapter(model: Any) -> Any | None:
         # PEFT refuses to remove it.
         return None
     return model.unload()
+
+
+@contextmanager
+def merged(model: Any) -> Iterator[None]:
+    """Within the block, LoRA's matrices are part of a float32 base's weights; afterwards all is bit by bit as it was.
+
+    A small model writes text in two thirds of the time without them. Other adapters and bases stay as they are: half
+    precisions and 4 bits would round the sum.
+    """
+    import torch
+
+    config = getattr(model, "peft_config", {}).get(getattr(model, "active_adapter", None))
+    if config is None or config.peft_type != "LORA" or model.dtype != torch.float32:
+        yield
+        return
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    layers = [layer.get_base_layer() for layer in model.modules() if isinstance(layer, BaseTunerLayer)]
+    # Subtracting the product again would not give the weights back exactly.
+    kept = [copy.deepcopy(layer.state_dict()) for layer in layers]
+    model.merge_adapter()
+    try:
+        yield
+    finally:
+        model.unmerge_adapter()
+        for layer, weights in zip(layers, kept, strict=True):
+            layer.load_state_dict(weights)
 
 
 def has_quantized_ia3(model: Any) -> bool:

@@ -1,0 +1,87 @@
+"""Adapters that are part of a base's weights for a while."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loragrid.models.attached_adapters import attach_adapter, merged
+
+
+def adapter(base: Any, folder: Path, **settings: Any) -> Path:
+    """A LoRA adapter of random weights, or of another kind if `kind` is given."""
+    import torch
+    from peft import IA3Config, LoraConfig, get_peft_model
+
+    kind = settings.pop("kind", LoraConfig)
+    options = {"r": 4, "lora_alpha": 8} if kind is LoraConfig else {"feedforward_modules": ["down_proj"]}
+    model = get_peft_model(base, kind(target_modules=["q_proj", "down_proj"], **options, **settings))
+    torch.manual_seed(0)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = torch.randn_like(parameter) * 0.1
+    model.save_pretrained(folder)
+    model.unload()
+    return folder
+
+
+def logits(model: Any) -> Any:
+    import torch
+
+    with torch.no_grad():
+        return model(input_ids=torch.arange(10, 40).view(2, -1)).logits
+
+
+@pytest.mark.parametrize("settings", [{}, {"use_rslora": True}, {"use_dora": True}])
+def test_a_merged_adapter_computes_alike_and_leaves_the_base_as_it_was(
+    toy_llama: Path, tmp_path: Path, settings: dict[str, bool]
+) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    base = AutoModelForCausalLM.from_pretrained(toy_llama).eval()
+    before = {name: tensor.clone() for name, tensor in base.state_dict().items()}
+    model = attach_adapter(base, adapter(base, tmp_path, **settings))
+    attached = logits(model)
+    with merged(model):
+        together = logits(model)
+        assert torch.allclose(together, attached, atol=1e-5) and not torch.equal(together, attached)
+        changed = model.get_base_model().state_dict()
+        assert any(
+            "q_proj" in name and not torch.equal(changed[name], before[plain(name)])
+            for name in changed
+            if plain(name) in before
+        )
+    assert torch.equal(logits(model), attached)
+    after = model.unload().state_dict()
+    assert after.keys() == before.keys() and all(torch.equal(after[name], before[name]) for name in before)
+
+
+def plain(name: str) -> str:
+    return name.replace(".base_layer", "")
+
+
+def test_an_error_within_leaves_the_base_as_it_was(toy_llama: Path, tmp_path: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    base = AutoModelForCausalLM.from_pretrained(toy_llama).eval()
+    model = attach_adapter(base, adapter(base, tmp_path))
+    attached = logits(model)
+    with pytest.raises(RuntimeError, match="in the task"), merged(model):
+        raise RuntimeError("in the task")
+    assert torch.equal(logits(model), attached)
+
+
+def test_other_adapters_half_precisions_and_bases_stay_as_they_are(toy_llama: Path, tmp_path: Path) -> None:
+    import torch
+    from peft import IA3Config
+    from transformers import AutoModelForCausalLM
+
+    base = AutoModelForCausalLM.from_pretrained(toy_llama).eval()
+    half = AutoModelForCausalLM.from_pretrained(toy_llama, dtype=torch.bfloat16).eval()
+    lora, ia3 = adapter(base, tmp_path / "lora"), adapter(base, tmp_path / "ia3", kind=IA3Config)
+    for model in (base, attach_adapter(half, lora), attach_adapter(base, ia3)):
+        alone = logits(model)
+        with merged(model):
+            assert torch.equal(logits(model), alone)
