@@ -11,7 +11,7 @@ from loragrid.models.attached_adapters import attach_adapter, merged
 def adapter(base: Any, folder: Path, **settings: Any) -> Path:
     """A LoRA adapter of random weights, or of another kind if `kind` is given."""
     import torch
-    from peft import IA3Config, LoraConfig, get_peft_model
+    from peft import LoraConfig, get_peft_model
 
     kind = settings.pop("kind", LoraConfig)
     options = {"r": 4, "lora_alpha": 8} if kind is LoraConfig else {"feedforward_modules": ["down_proj"]}

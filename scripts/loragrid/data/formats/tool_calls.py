@@ -29,6 +29,8 @@ def read_tools(tools: Any) -> list[dict[str, Any]] | None:
     check_json(tools, BAD_TOOLS)
     wrapped = []
     for tool in tools:
+        if "input_schema" in tool:  # Anthropic's name of the parameters
+            tool = {("parameters" if key == "input_schema" else key): value for key, value in tool.items()}
         wrapped.append(tool if "function" in tool else {"type": "function", "function": tool})
     return wrapped
 

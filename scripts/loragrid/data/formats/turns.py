@@ -10,6 +10,7 @@ from loragrid.data.formats.reasons import EMPTY_PROMPT, EMPTY_REPLY, NO_ROLE, NO
 from loragrid.data.formats.roles import CALL_ROLES, normal_name, role_of, settle_either
 from loragrid.data.formats.texts import check_encodable, checked_text, is_empty, join_parts
 from loragrid.data.formats.tool_calls import calls_in_text, read_calls
+from loragrid.data.formats.tool_parts import result_content, take_names, take_results, take_uses
 
 ROLE_KEYS = ("role", "from", "speaker", "author", "sender")
 TEXT_KEYS = ("content", "value", "text", "message", "utterance")
@@ -171,22 +172,37 @@ def add_turn(role: str, content: Any, rest: dict[str, Any], draft: Draft) -> Non
         draft.notes.add(MARKED_PROMPT)
     if role == "system" and is_empty(content):
         return  # many data sets give every row a system turn, empty or not
+    if role == "user" and isinstance(content, list):
+        content, results = take_results(content)
+        _add_results(results, draft)
+        if results and not content:
+            return
+    if role == "tool":
+        content = result_content(content)
     if isinstance(content, list):
         content, _, unread = join_parts(content, thoughts=False)
         draft.unused.update(f"{draft.text_place}[].{key}" for key in unread)
     # A tool may return nothing, and the model's next reply still follows from the call.
     message = {"role": role, "content": checked_text(content, EMPTY_PROMPT, optional=role == "tool")}
     if role == "tool":
-        for key in ("name", "tool_call_id"):
-            if isinstance(rest.get(key), str) and rest[key]:
-                check_encodable(rest[key])
-                message[key] = rest.pop(key)
+        message |= take_names(rest)
     draft.messages.append(message)
+
+
+def _add_results(results: list[tuple[Any, dict[str, Any]]], draft: Draft) -> None:
+    for content, fields in results:
+        add_turn("tool", content, fields, draft)
+        draft.unused.update(f"{draft.text_place}[].{key}" for key, value in fields.items() if not is_empty(value))
 
 
 def _add_reply(content: Any, rest: dict[str, Any], draft: Draft) -> None:
     thoughts, calls = [], []
     if isinstance(content, list):
+        content, uses = take_uses(content)
+        if uses and is_empty(rest.get("tool_calls")):
+            rest["tool_calls"] = uses
+        elif uses:
+            draft.unused.add(f"{draft.text_place}[].tool_use")
         content, thought, unread = join_parts(content, thoughts=True)
         thoughts.append(thought)
         draft.unused.update(f"{draft.text_place}[].{key}" for key in unread)

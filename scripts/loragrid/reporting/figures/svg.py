@@ -60,6 +60,8 @@ def save(figure: "Figure", folder: Path, name: str) -> str:
     """Write {name}.svg and {name}.png into a folder and return the SVG document."""
     document = svg_document(figure)
     write_bytes(folder / f"{name}.svg", document.encode())
+    # The layout is found already; finding it again takes as long as drawing.
+    figure.set_layout_engine("none")
     # White behind the PNG, which goes into documents; the SVG stays transparent for dark pages.
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=200, facecolor="white", metadata={"Software": None})
