@@ -21,6 +21,8 @@ SENTENCES = {
     fact.BY_MARKS: "the replies of {rows} are located by the template's generation marks",
     fact.PER_REPLY: "the template rewrites earlier replies: {rows} are trained one reply at a time, "
     "each as the template renders the conversation up to it",
+    fact.JOINED_WITH_MARKED: "the template has no two replies in a row: in {rows} a reply is joined with one that is "
+    "marked not to train on, and neither carries loss",
     fact.WINDOWS: "{rows} longer than max_length_tokens are split into windows that begin at a user turn, "
     "with the system prompt repeated; no reply is trained twice",
 }

@@ -8,7 +8,7 @@ from loragrid.data.rendering.encoder import Encoder
 from loragrid.data.rendering.examples import example_segments
 from loragrid.data.rendering.tokenizing import NO_LOSS
 from loragrid.models.chat_templates.probes import inspect_template
-from tests.fixtures.chat_templates import CHATML, LLAMA_LIKE, make_tokenizer, talk
+from tests.fixtures.chat_templates import CHATML, GEMMA_LIKE, LLAMA_LIKE, make_tokenizer, talk
 
 TEMPLATE = inspect_template(make_tokenizer(CHATML), model="m")
 LONG = talk(
@@ -60,6 +60,15 @@ def test_replies_that_are_marked_untrained_carry_no_loss(loss_on):
     last = encode(replace(LONG, untrained=frozenset({8})), loss_on=loss_on)
     expected = {"last_reply": "the last reply is marked not to train on"}
     assert last.reason == expected.get(loss_on)
+
+
+def test_a_reply_that_a_template_joins_with_a_marked_one_is_counted():
+    template = inspect_template(make_tokenizer(GEMMA_LIKE), model="m")
+    replies = [("user", "one?"), ("assistant", "a"), ("user", "two?"), ("assistant", "b"), ("assistant", "c")]
+    marked = replace(talk(*replies), untrained=frozenset({3}))
+    joined = encode(marked, template=template)
+    assert "joined_with_marked" in joined.facts and "b" not in "".join(trained(joined, template))
+    assert "joined_with_marked" not in encode(marked).facts and "c</im>" in "".join(trained(encode(marked)))
 
 
 def test_plain_text_is_trained_whole_with_an_end():

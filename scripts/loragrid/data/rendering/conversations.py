@@ -11,6 +11,7 @@ from loragrid.data.rendering.rendered import (
     ALL_UNTRAINED,
     BY_MARKS,
     CONTROL_TOKENS,
+    JOINED_WITH_MARKED,
     LAST_UNTRAINED,
     MADE_UP_CALLS,
     MOVED_TEXT,
@@ -33,12 +34,16 @@ FACTS_OF_WAYS = {MARKS: BY_MARKS, WHOLE: MOVED_TEXT, TURNS: PER_REPLY}
 
 @dataclass(frozen=True, slots=True)
 class _Task:
-    """A conversation on its way to text; `trained` tells of each reply whether it may carry loss."""
+    """A conversation on its way to text; `trained` tells of each reply whether it may carry loss.
+
+    `joined`: whether a reply is joined with one that is marked not to train on.
+    """
 
     adapted: AdaptedChat
     tools: list[dict[str, Any]] | None
     trained: list[bool]
     masked: Masked | None
+    joined: bool
 
 
 def render_conversations(
@@ -77,11 +82,13 @@ def _task(template: ChatTemplate, conversation: Conversation) -> _Task:
         masked = template.control.mask([messages, tools])
         messages, tools = masked.value
     adapted = adapt_messages(template, messages)
-    trained = []
+    trained, joined = [], False
     for message, origins in zip(adapted.messages, adapted.origins, strict=True):
         if message["role"] == "assistant":
-            trained.append(conversation.untrained.isdisjoint(origins))
-    return _Task(adapted, tools, trained, masked)
+            marked = conversation.untrained.intersection(origins)
+            trained.append(not marked)
+            joined |= 0 < len(marked) < len(origins)
+    return _Task(adapted, tools, trained, masked, joined)
 
 
 def _spells_out_tokens(template: ChatTemplate, messages: Chat, tools: list[dict[str, Any]] | None) -> bool:
@@ -139,6 +146,8 @@ def _facts(template: ChatTemplate, task: _Task, turns: list[Turn], located: Loca
         facts.add(THOUGHTS_LEFT_OUT)
     if task.masked is not None:
         facts.add(CONTROL_TOKENS)
+    if task.joined:
+        facts.add(JOINED_WITH_MARKED)
     if located.how in FACTS_OF_WAYS:
         facts.add(FACTS_OF_WAYS[located.how])
     opened = template.layout.opened

@@ -14,6 +14,7 @@ MOVED_TEXT = "moved_text"
 BY_MARKS = "by_marks"
 PER_REPLY = "per_reply"
 WINDOWS = "windows"
+JOINED_WITH_MARKED = "joined_with_marked"
 # Reasons for dropping a row that was read; keys of the data card.
 REFUSED = "refused by the chat template"
 NOT_LOCATED = "replies cannot be located in the rendered text"
