@@ -16,19 +16,19 @@ if __name__ == "__main__":
     delegate_job()  # before the imports below, which the process that takes it has made or makes anyway
 
 import argparse
-import shutil
+import sys
 from pathlib import Path
 
 from loragrid.data.training_data import load_training_data
-from loragrid.errors import UserError, log_option, print_line, run_main
-from loragrid.models.adapter_files import ADAPTER, MODEL, save_trained
+from loragrid.errors import log_option, print_line, run_main
+from loragrid.models.adapter_files import save_trained
 from loragrid.models.loading import torch_device
 from loragrid.models.model_files import prepared_entry
 from loragrid.records.failures import record_failures
 from loragrid.records.history import History
-from loragrid.records.losses import LossTable, last_position
-from loragrid.records.record import RunRecord, read_record, write_record
-from loragrid.runtime.gpu_locks import take_one_gpu
+from loragrid.records.losses import LossTable
+from loragrid.records.record import RunRecord, write_record
+from loragrid.runtime.gpu_locks import take_gpus
 from loragrid.runtime.quiet_libraries import quiet_libraries
 from loragrid.runtime.run_lock import RunLock
 from loragrid.runtime.session import SessionClock, StopSignals, add_session_options, session_end
@@ -36,15 +36,20 @@ from loragrid.study.budget import plan_steps
 from loragrid.study.grid import Cell
 from loragrid.study.study_file import Study, load_study
 from loragrid.training.backends.factory import choose_backend
-from loragrid.training.backends.recipe import make_recipe
+from loragrid.training.backends.recipe import make_recipe, recipe_of_rank
+from loragrid.training.checkpoint_files import GPUS
 from loragrid.training.checkpoints import CheckpointStore
 from loragrid.training.fingerprint import fingerprint
 from loragrid.training.progress import Progress
+from loragrid.training.ranks.launcher import EXIT_RANK_LOST, launch_ranks
+from loragrid.training.ranks.processes import ONE_RANK, RankLost, Ranks, is_rank, join_ranks, rank_folder
+from loragrid.training.ranks.split_base import needs_split, split_base
 from loragrid.training.run_record import (
-    FINISHED_COPY,
+    already_finished,
     make_record,
-    read_finished_copy,
+    remove_unfinished,
     save_finished_copy,
+    trained_before,
 )
 from loragrid.training.run_session import PreparedRun, RunContext, pause_if_late, train_session
 from loragrid.training.shared_losses import keep_last_losses, share_base_losses
@@ -57,12 +62,14 @@ def train_run(
     data_folder: Path,
     out: Path,
     session_ends: float | None = None,
+    ranks: Ranks = ONE_RANK,
 ) -> RunRecord:
     """Train a run to its end, resuming from its newest good checkpoint, and return its record.
 
-    `session_ends`: end of the session, seconds of `time.monotonic()`. A diverged run is a result:
-    its record says so, and it has no final weights. Raises `Paused` on a signal or at the session's end,
-    `Failed` if memory or disk runs out, `UserError` for what the user can fix.
+    `session_ends`: end of the session, seconds of `time.monotonic()`. `ranks`: the processes that train it together,
+    of which this is the first; the others call `follow_run`. A diverged run is a result: its record says so, and it
+    has no final weights. Raises `Paused` on a signal or at the session's end, `Failed` if memory or disk runs out,
+    `UserError` for what the user can fix.
     """
     context = RunContext(
         study=study,
@@ -71,9 +78,10 @@ def train_run(
         out=out,
         clock=SessionClock(session_ends),
         stop=StopSignals(),
+        ranks=ranks,
     )
     if (out / "record.json").exists():
-        return _already_finished(context)
+        return already_finished(context)
     pause_if_late(context)
     with (
         record_failures(out, run=cell.run),
@@ -82,10 +90,12 @@ def train_run(
     ):
         # Again, now that the lock is held: its last holder may have finished the run meanwhile.
         if (out / "record.json").exists():
-            return _already_finished(context)
+            return already_finished(context)
         run = prepare(context=context, lock=lock)
         share_base_losses(run)
-        record = _trained_before(run) or _train(run)
+        record = trained_before(run)
+        if ranks.first(record is None):
+            record = _train(run)
         lock.check()
         # Last: Snakemake takes this file as proof that all others are complete.
         write_record(out / "record.json", record)
@@ -93,22 +103,32 @@ def train_run(
     return record
 
 
-def _trained_before(run: PreparedRun) -> RunRecord | None:
-    """The record of a finished run whose record.json Snakemake deleted; None if it must train."""
-    context = run.context
-    record = read_finished_copy(context.out, fingerprint=run.store.fingerprint)
-    if record is not None:
-        print_line(
-            f"[{context.cell.run}] {record.status} before with the same code, data and settings: "
-            f"only its record is written again (delete {context.out} to train it again)"
-        )
-    return record
+def train_as_rank(*, study: Study, cell: Cell, data_folder: Path, out: Path, session_ends: float | None = None) -> None:
+    """Train a run as one of the processes that a launcher started for it."""
+    try:
+        ranks = join_ranks()
+        if ranks.rank == 0:
+            train_run(study=study, cell=cell, data_folder=data_folder, out=out, session_ends=session_ends, ranks=ranks)
+        else:
+            follow_run(study=study, cell=cell, data_folder=data_folder, out=rank_folder(ranks.rank), ranks=ranks)
+    except RankLost:
+        # The rank that ended first says why.
+        raise SystemExit(EXIT_RANK_LOST) from None
+
+
+def follow_run(*, study: Study, cell: Cell, data_folder: Path, out: Path, ranks: Ranks) -> None:
+    """Train a run as one of its processes after the first, which writes all files; `out` is a folder of its own."""
+    context = RunContext(study=study, cell=cell, data_folder=data_folder, out=out, ranks=ranks)
+    with record_failures(out, run=cell.run), RunLock(out, run=cell.run) as lock, context.stop:
+        run = prepare(context=context, lock=lock)
+        if ranks.first(None):
+            train_session(run, history=History(out / "history.jsonl"))
 
 
 def _train(run: PreparedRun) -> RunRecord:
     """Train to the end and leave every final file except record.json."""
     out = run.context.out
-    history = _remove_unfinished(out)
+    history = remove_unfinished(out)
     diverged = train_session(run, history=history)
     run.lock.check()
     trained = None
@@ -124,15 +144,21 @@ def _train(run: PreparedRun) -> RunRecord:
 def prepare(*, context: RunContext, lock: RunLock) -> PreparedRun:
     """Load data and base, attach the adapter, and plan the updates; changes nothing in the folder."""
     study, cell, out = context.study, context.cell, context.out
-    settings, device = cell.settings, torch_device()
-    backend = choose_backend(settings.backend, device=device, method=settings.method)
+    settings, device, ranks = cell.settings, torch_device(), context.ranks
+    backend = choose_backend(settings.backend, device=device, method=settings.method, gpus=ranks.count)
+    split = needs_split(study, cell, device=device, ranks=ranks)
     recipe = make_recipe(study, cell, device=device)
+    recipe = recipe_of_rank(recipe, rank=ranks.rank, count=ranks.count, split=split)
     _set_threads(recipe.threads)
     data = load_training_data(context.data_folder)
     entry = prepared_entry(study.base_entry(cell), context.data_folder)
     base = backend.load(entry, recipe=recipe)
     model = backend.adapt(base, recipe=recipe)
+    if split:
+        print_line(f"[{cell.run}] one GPU does not hold the base: it is split over {ranks.count}")
+        split_base(model, device=device, ranks=ranks)
     trainer = backend.trainer(model, base=base, recipe=recipe, data=data, folder=out)
+    trainer.ranks = ranks
     # The number of updates depends on the lengths of the rows, which the trainer may have packed.
     steps = plan_steps(
         settings.budget,
@@ -156,7 +182,8 @@ def prepare(*, context: RunContext, lock: RunLock) -> PreparedRun:
         # A trainer that lost the lock must not write beside the one that took over.
         store=CheckpointStore(
             out / "checkpoints",
-            fingerprint=identity,
+            # Gradients of several processes are added in another order than those of one.
+            fingerprint=identity | {GPUS: ranks.count},
             keep=study.training.keep_checkpoints,
             before_save=lock.check,
         ),
@@ -183,33 +210,6 @@ def _progress(context: RunContext, *, planned_steps: int) -> Progress:
     )
 
 
-def _already_finished(context: RunContext) -> RunRecord:
-    """The record of a finished run; removes checkpoints that a kill right after the record left."""
-    path, run = context.out / "record.json", context.cell.run
-    record = read_record(path, RunRecord)
-    if record.run != run:
-        line = f"{path}: belongs to run {record.run}, not {run}"
-        raise UserError(f"{line}. Fix: give each run a folder of its own.")
-    shutil.rmtree(context.out / "checkpoints", ignore_errors=True)
-    print_line(f"[{run}] {record.status} at step {record.steps} before: nothing to do")
-    return record
-
-
-def _remove_unfinished(out: Path) -> History:
-    """Remove what an earlier session left unfinished; returns the history, that session closed."""
-    for name in ("failure.json", FINISHED_COPY):
-        (out / name).unlink(missing_ok=True)
-    # Without a record, weights are not final: they may come from other code or data.
-    for name in (ADAPTER, MODEL):
-        for folder in (name, f"{name}.partial"):
-            shutil.rmtree(out / folder, ignore_errors=True)
-    history = History(out / "history.jsonl")
-    # A killed session could not log its end. Its losses show how far it came.
-    step, seconds = last_position(out / "losses.csv")
-    history.close_killed(last_step=step, last_seconds=seconds)
-    return history
-
-
 def _set_threads(threads: int) -> None:
     import torch
 
@@ -226,15 +226,22 @@ def main() -> None:
     add_session_options(parser)
     arguments = parser.parse_args()
     quiet_libraries()
-    take_one_gpu()
     study = load_study(arguments.study)
-    train_run(
-        study=study,
-        cell=study.cell(arguments.run),
-        data_folder=arguments.data,
-        out=arguments.out,
-        session_ends=session_end(arguments, session_minutes=study.training.session_minutes),
-    )
+    cell, gpus = study.cell(arguments.run), study.training.gpus
+    ends = session_end(arguments, session_minutes=study.training.session_minutes)
+    what = {"study": study, "cell": cell, "data_folder": arguments.data, "out": arguments.out, "session_ends": ends}
+    if is_rank():
+        train_as_rank(**what)
+        return
+    take_gpus(gpus)
+    if gpus == 1 or (arguments.out / "record.json").exists():
+        train_run(**what)
+        return
+    command = [sys.executable, __file__, "--study", arguments.study, "--run", cell.run, "--data", str(arguments.data)]
+    command += ["--out", str(arguments.out)]
+    if ends is not None:
+        command += ["--session-ends", str(ends)]
+    launch_ranks(command, run=cell.run, count=gpus, out=arguments.out)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The resume certificate: a run that is killed again and again ends with the same bytes.
 
-    certify.py [--study FILE] [--method M …] [--kills K] [--seed S] [--out FILE]
+    certify.py [--study FILE] [--method M …] [--gpus N] [--kills K] [--seed S] [--out FILE]
 
 For each variant (plain, with dropout and, if bitsandbytes is installed, with an 8-bit optimizer; or
 the methods that are given) it trains a short version of the study's base case as a reference. Then
@@ -12,6 +12,7 @@ from the reference, or if a kill cost more than one save interval.
 """
 
 import argparse
+import fcntl
 import shutil
 import subprocess
 import sys
@@ -33,7 +34,8 @@ from loragrid.runtime.quiet_libraries import quiet_libraries
 from loragrid.study.methods import ADAPTER_SETTINGS, METHODS
 from loragrid.study.study_file import Study, load_study
 from loragrid.training.kill_and_resume import COMPARED, certify_resume
-from train import train_run
+from loragrid.training.ranks.forked_ranks import fork_ranks
+from train import train_as_rank, train_run
 
 SCHEMA = 1
 # Few rows, so that the data are seen more than once. The intervals do not divide each other, so
@@ -61,10 +63,10 @@ def method_variants(methods: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 
 def certify(
-    *, study: Study, variants: Mapping[str, dict[str, Any]], kills: int, seed: int, work: Path
+    *, study: Study, variants: Mapping[str, dict[str, Any]], kills: int, seed: int, work: Path, gpus: int = 1
 ) -> dict[str, Any]:
-    """The certificate of those `variants` of a study's base case that this machine can train."""
-    short = shorten(study, work / f"{study.name}.yaml")
+    """The certificate of those `variants` of a study's base case that this machine can train; `gpus`: processes."""
+    short = shorten(study, work / f"{study.name}.yaml", gpus=gpus)
     data_folder = prepare_data(short, work / "data")
     import_training_libraries(short.base_case.backend)
     results, skipped = [], {}
@@ -91,6 +93,7 @@ def certify(
         "skipped": skipped,
         "study": study.name,
         "backend": short.base_case.backend,
+        "processes": gpus,
         "seed": seed,
         "variants": results,
         **_provenance(),
@@ -99,11 +102,25 @@ def certify(
 
 def _trainer(study: Study, data_folder: Path) -> Callable[[Path], None]:
     """A function that trains the study's only cell in a folder."""
+    cell, gpus = study.cells[0], study.training.gpus
 
     def train(out: Path) -> None:
-        train_run(study=study, cell=study.cells[0], data_folder=data_folder, out=out)
+        train_run(study=study, cell=cell, data_folder=data_folder, out=out)
 
-    return train
+    def train_by_several(out: Path) -> None:
+        what = {"study": study, "cell": cell, "data_folder": data_folder, "out": out}
+        _wait_until_unlocked(out)
+        fork_ranks(lambda: train_as_rank(**what), run=cell.run, count=gpus, out=out)
+
+    return train if gpus == 1 else train_by_several
+
+
+def _wait_until_unlocked(out: Path) -> None:
+    """Wait for the end of killed ranks: they are no children of this process, which cannot wait for them otherwise."""
+    lock = out / "trainer.lock"
+    if lock.exists():
+        with lock.open() as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
 
 
 def _provenance() -> dict[str, Any]:
@@ -116,8 +133,8 @@ def _provenance() -> dict[str, Any]:
     }
 
 
-def shorten(study: Study, path: Path) -> Study:
-    """The study's base case alone, with little data and few updates; written to `path`."""
+def shorten(study: Study, path: Path, *, gpus: int = 1) -> Study:
+    """The study's base case alone, with little data and few updates, for `gpus` processes; written to `path`."""
     settings = study.yaml
     case, data = settings["base_case"], settings["data"]
     few = {case["data"]: data[case["data"]] | {"rows": SHORT_ROWS}}
@@ -125,7 +142,7 @@ def shorten(study: Study, path: Path) -> Study:
         "data": data | few,
         "heldout": settings["heldout"] | {"rows": SHORT_HELDOUT_ROWS},
         "base_case": case | SHORT_CASE,
-        "training": settings["training"] | SHORT_TRAINING,
+        "training": settings["training"] | SHORT_TRAINING | {"gpus": gpus},
         "scoring": settings["scoring"] | SHORT_SCORING,
         "grid": {},
         "adopt": {},
@@ -214,6 +231,9 @@ def main() -> None:
     parser.add_argument("--study", default="demo", help="study with the base case (default: demo)")
     methods = [name for name in METHODS if name != "none"]
     parser.add_argument("--method", action="append", choices=methods, help="method to certify instead; may be repeated")
+    parser.add_argument(
+        "--gpus", type=int, default=1, help="processes that train a run together, on a CPU (default: 1)"
+    )
     parser.add_argument("--kills", type=int, default=100, help="kills per variant (default: 100)")
     parser.add_argument("--seed", type=int, default=3407, help="seed of the kills (default: 3407)")
     out = Path("results/certificate.json")
@@ -224,7 +244,8 @@ def main() -> None:
     try:
         study = load_study(arguments.study)
         variants = method_variants(arguments.method) if arguments.method else VARIANTS
-        found = certify(study=study, variants=variants, kills=arguments.kills, seed=arguments.seed, work=work)
+        counts = {"kills": arguments.kills, "seed": arguments.seed, "gpus": arguments.gpus}
+        found = certify(study=study, variants=variants, work=work, **counts)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     write_json(arguments.out, found)

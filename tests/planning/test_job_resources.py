@@ -62,7 +62,10 @@ def test_requests_follow_the_predicted_memory() -> None:
 
 def test_jobs_request_twice_the_planned_time_and_at_most_a_session(tmp_path: Path) -> None:
     study = changed(three_sizes(), plan__session_minutes=None)
-    cells, rows = study.cells, {row["run"]: row for row in make_plan(study=study, results=tmp_path)["cells"]}
+    cells, rows = (
+        study.cells,
+        {row["run"]: row for row in make_plan(study=study, results=tmp_path, worker=False)["cells"]},
+    )
     long, short = requests_of(study), requests_of(study, session_minutes=55)
     for stage in ("train", "score"):
         for cell in cells:
@@ -153,3 +156,14 @@ def test_a_search_requests_its_largest_trial() -> None:
     assert asked(rank={"choices": [4, 16]}, batch={"choices": [[1, 4], [2, 2]]}) == base
     assert asked(rank={"low": 4, "high": 64}) > base < asked(batch={"choices": [[4, 1], [2, 2]]})
     assert asked(method={"choices": ["ia3", "full"]}) > base > asked(method={"choices": ["ia3"]})
+
+
+def test_a_run_on_two_gpus_asks_for_both_and_for_the_memory_of_two_processes(tmp_path: Path) -> None:
+    t4 = load_study("t4")
+    one, two = (requests_of(changed(t4, training__gpus=gpus, base_case__backend="trl")) for gpus in (1, 2))
+    for run, asked in one["train"].items():
+        both = two["train"][run]
+        assert (asked["gpu"], both["gpu"]) == (1, 2) and both["mem_mb"] == 2 * asked["mem_mb"]
+        assert both["runtime"] <= asked["runtime"] and both["vram_mib"] <= asked["vram_mib"]
+        assert two["score"][run]["gpu"] == 1
+    assert two["tune"]["tune"]["gpu"] == 1 and two["tune"]["tune"]["mem_mb"] == one["tune"]["tune"]["mem_mb"]

@@ -10,7 +10,7 @@ import pytest
 
 from loragrid.errors import UserError
 from loragrid.runtime import gpu_locks
-from loragrid.runtime.gpu_locks import take_one_gpu
+from loragrid.runtime.gpu_locks import take_gpus, take_one_gpu
 
 JOB = """
 import sys
@@ -69,3 +69,21 @@ def test_a_folder_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(os, "getuid", lambda: 987654)
     with pytest.raises(UserError, match="belongs to another user"):
         take_one_gpu(tmp_path)
+
+
+def test_a_run_on_several_cards_takes_the_ones_with_the_fewest_jobs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, card = start(tmp_path, visible="0,1,2")
+    try:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
+        assert card == "0" and take_gpus(2, tmp_path) == ("1", "2") and os.environ["CUDA_VISIBLE_DEVICES"] == "1,2"
+        with pytest.raises(
+            UserError, match=r"training\.gpus: 3 asked for and 2 visible .* Fix: set training\.gpus to 2"
+        ):
+            take_gpus(3, tmp_path)
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+        assert take_gpus(3, tmp_path) == ()
+    finally:
+        job.kill()
+        job.communicate()

@@ -60,7 +60,7 @@ def test_random_states_include_numpy_s_position() -> None:
     """Drawing one number moves numpy's position and leaves its key unchanged."""
     import numpy as np
 
-    from loragrid.training.trainer_hooks import random_state_sha256
+    from loragrid.training.random_states import random_state_sha256
 
     np.random.seed(3)
     np.random.random_sample()  # the first number makes a new key

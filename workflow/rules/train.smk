@@ -20,7 +20,7 @@ rule train:
     resources:
         mem_mb=lambda wildcards: JOBS.request("train", wildcards.run)["mem_mb"],
         runtime=lambda wildcards: JOBS.request("train", wildcards.run)["runtime"],
-        gpu=1,
+        gpu=lambda wildcards: JOBS.request("train", wildcards.run)["gpu"],
         vram_mib=lambda wildcards: JOBS.request("train", wildcards.run)["vram_mib"],
     params:
         study=lambda wildcards: JOBS.study_file(wildcards.run),

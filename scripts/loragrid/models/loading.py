@@ -113,11 +113,12 @@ def _stated_context(folder: Path) -> int | None:
     return stated if isinstance(stated, int) else None
 
 
-def load_base(entry: ModelEntry, *, device: str) -> "PreTrainedModel":
+def load_base(entry: ModelEntry, *, device: str, place: bool = True) -> "PreTrainedModel":
     """The base in the entry's precision on `device` ("cpu" or "cuda"), in evaluation mode.
 
     32bit is float32; 16bit is the device's `half_dtype`; 4bit is NF4 with double quantization and
     computes in `half_dtype` (QLoRA, Dettmers et al. 2023, https://arxiv.org/abs/2305.14314).
+    Without `place` it stays in the machine's memory, for a device that does not hold it whole.
     Raises `UserError` for a broken model folder; out-of-memory errors pass through.
     """
     import torch
@@ -135,7 +136,7 @@ def load_base(entry: ModelEntry, *, device: str) -> "PreTrainedModel":
     if entry.precision == "4bit":
         # bitsandbytes has placed the model; a quantized model refuses `to`.
         keep_unpacked(model)
-    else:
+    elif place:
         model.to(device)
     return model.eval()
 

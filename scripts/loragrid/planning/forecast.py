@@ -9,7 +9,7 @@ from loragrid.models.flops import forward_per_token, training_per_pass, training
 from loragrid.models.shape import Shape
 from loragrid.models.trained_weights import Trainable
 from loragrid.planning.gpu_cards import PlannedDevice, read_cards
-from loragrid.planning.job_memory import gpu_dtype, request_key, training_memory_on, training_setup
+from loragrid.planning.job_memory import gpu_dtype, request_key, run_memory, training_memory_on, training_setup
 from loragrid.planning.measurements import DataSize, Measurements, earlier_rate
 from loragrid.planning.memory_model import computed_in
 from loragrid.planning.step_time import Rate, operations_per_pass
@@ -112,7 +112,8 @@ def expected_rate(
     used = alike or of_model or finished
     records = {other.run: measured.runs[other.run] for other in used}
     flops = sum(completed_flops(workloads[run], record) for run, record in records.items())
-    seconds = sum(record.train_seconds for record in records.values())
+    # The rate is that of one GPU.
+    seconds = sum(record.train_seconds * record.gpus for record in records.values())
     # Other models ran at their own precision; this one may have to run in float32, which is slower.
     slowdown = 1.0 if of_model else device.slowdown
     whose = cell.model if of_model else "other models"
@@ -180,7 +181,7 @@ def _needed_mib(study: Study, cell: Cell, device: PlannedDevice) -> int | None:
         shape = find_shape(study.models[cell.model])
         if shape is None:
             return None
-        return training_memory_on(device, shape, training_setup(cell.settings, device)).total_mib
+        return run_memory(study, cell, shape, device).total_mib
     except UserError:
         return None
 

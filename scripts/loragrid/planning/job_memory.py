@@ -19,6 +19,7 @@ from loragrid.planning.memory_model import (
     scoring_memory,
     training_memory,
 )
+from loragrid.study.batch_shares import divided_batch
 from loragrid.study.grid import Cell
 from loragrid.study.methods import METHODS
 from loragrid.study.settings import Settings
@@ -102,12 +103,37 @@ def training_setup(settings: Settings, device: PlannedDevice) -> TrainingSetup:
     return replace(setup, compute_dtype=dtype, backend="trl", checkpointing=False)
 
 
+def on_each_gpu(setup: TrainingSetup, settings: Settings, gpus: int) -> TrainingSetup:
+    """The training of a run on each of its `gpus` GPUs: each holds the whole base and computes a part of the rows."""
+    if gpus == 1:
+        return setup
+    per_device, _ = divided_batch(settings.batch, gpus)
+    return replace(setup, per_device=per_device, backend="trl")
+
+
 def training_memory_on(device: PlannedDevice, shape: Shape, setup: TrainingSetup) -> Memory:
     """`training_memory` on `device`; a CPU has no CUDA context."""
     memory = training_memory(shape, setup)
     if device.kind == "cuda":
         return memory
     return replace(memory, overhead=memory.overhead - CONTEXT_MIB)
+
+
+def splits_base(memory: Memory, setup: TrainingSetup, *, gpus: int, vram_mib: float | None) -> bool:
+    """Whether a run on several GPUs splits its base over them: one does not hold it, and it can be split."""
+    too_large = vram_mib is not None and memory.total_mib > vram_mib
+    return gpus > 1 and too_large and setup.precision != "4bit" and setup.trainable.method != "full"
+
+
+def run_memory(study: Study, cell: Cell, shape: Shape, device: PlannedDevice) -> Memory:
+    """Memory of a run on `device`, of each of them if the study's runs take several."""
+    gpus = study.training.gpus
+    setup = on_each_gpu(training_setup(cell.settings, device), cell.settings, gpus)
+    memory = training_memory_on(device, shape, setup)
+    if splits_base(memory, setup, gpus=gpus, vram_mib=device.vram_mib):
+        # One layer at a time is whole, which is little beside its share.
+        return replace(memory, weights=memory.weights / gpus)
+    return memory
 
 
 def predict_scoring(study: Study, cell: Cell, shape: Shape, *, bf16: bool) -> Memory:

@@ -18,6 +18,7 @@ from loragrid.planning.gpu_cards import PlannedDevice, planned_device
 from loragrid.planning.job_memory import (
     gpu_training_setup,
     named_card_has_bf16,
+    on_each_gpu,
     predict_scoring,
     request_key,
     training_memory_on,
@@ -48,7 +49,7 @@ UNKNOWN_MINUTES, UNKNOWN_HOST_MIB = 240, 16_000
 # in the machine's memory.
 CUDA_HOST_MIB, CPU_HOST_MIB = 4_000, 1_500
 
-Request = dict[str, int]  # vram_mib, mem_mb, runtime
+Request = dict[str, int]  # vram_mib, mem_mb, runtime, gpu
 
 
 @dataclass(frozen=True)
@@ -66,9 +67,9 @@ def resource_requests(
 ) -> dict[str, dict[str, Request]]:
     """Requests by stage and name: "train" by run, "score" by run or base, "tune" by "tune".
 
-    `vram_mib` in MiB, `mem_mb` (of the machine) in MB, `runtime` in minutes, at most one session: a
-    longer job is cut at a checkpoint and submitted again. Cells that differ in learning rate,
-    seed or another of `FREE_SETTINGS` alone have equal requests.
+    `gpu` is the number of GPUs, `vram_mib` (of each) in MiB, `mem_mb` (of the machine) in MB, `runtime` in minutes, at
+    most one session: a longer job is cut at a checkpoint and submitted again. Cells that differ in learning rate, seed
+    or another of `FREE_SETTINGS` alone have equal requests.
     """
     context = _Context(
         study=study,
@@ -109,7 +110,8 @@ def _cell_requests(context: _Context, cell: Cell) -> dict[str, Request]:
         shape = find_shape(study.models[cell.model])
         if shape is None:
             raise UserError(f"the shape of {cell.model} is unknown")
-        train_mib = training_memory(shape, gpu_training_setup(cell.settings, bf16=bf16)).total_mib
+        setup = on_each_gpu(gpu_training_setup(cell.settings, bf16=bf16), cell.settings, study.training.gpus)
+        train_mib = training_memory(shape, setup).total_mib
         score_mib = predict_scoring(study, cell, shape, bf16=bf16).total_mib
         train_mib = max(train_mib, _busy_mib(context, cell, shape))
         host_mib = _host_mib(context, cell, shape)
@@ -118,7 +120,7 @@ def _cell_requests(context: _Context, cell: Cell) -> dict[str, Request]:
         train_mib = score_mib = WHOLE_GPU_MIB / MEMORY_MARGIN
         host_mib, train_hours, score_hours = UNKNOWN_HOST_MIB, None, None
     return {
-        "train": _request(context, train_mib, host_mib, train_hours),
+        "train": _on_gpus(_request(context, train_mib, host_mib, train_hours), study.training.gpus),
         "score": _request(context, score_mib, host_mib, score_hours),
     }
 
@@ -128,7 +130,13 @@ def _request(context: _Context, vram_mib: float, host_mib: int, hours: float | N
         "vram_mib": round(MEMORY_MARGIN * vram_mib),
         "mem_mb": host_mib,
         "runtime": _minutes(hours, context.longest_minutes),
+        "gpu": 1,
     }
+
+
+def _on_gpus(request: Request, gpus: int) -> Request:
+    """The request of a run that `gpus` processes train, each with a GPU and the libraries and the base of its own."""
+    return request | {"gpu": gpus, "mem_mb": gpus * request["mem_mb"]}
 
 
 def _host_mib(context: _Context, cell: Cell, shape: Shape) -> int:
@@ -168,7 +176,8 @@ def _hours(context: _Context, cell: Cell, shape: Shape) -> tuple[float | None, f
     workload = _workload(context, cell, shape)
     train_hours = None
     if workload.total_flops:
-        train_hours = training_seconds(workload.total_flops, workload.operations, device.rate()) / 3600
+        seconds = training_seconds(workload.total_flops, workload.operations, device.rate())
+        train_hours = seconds / 3600 / study.training.gpus
     seconds = scoring_seconds(
         shape,
         scoring=study.scoring,
@@ -199,7 +208,7 @@ def _search_request(context: _Context, base_case: Cell, training: Request) -> Re
     """
     study, tune = context.study, context.study.tune
     if tune is None:
-        return training
+        return training | {"gpu": 1}
     vram_mib = WHOLE_GPU_MIB
     if training["vram_mib"] < WHOLE_GPU_MIB:
         shape = find_shape(study.models[base_case.model])
@@ -212,8 +221,9 @@ def _search_request(context: _Context, base_case: Cell, training: Request) -> Re
         vram_mib = round(MEMORY_MARGIN * largest * tune.workers)
     return {
         "vram_mib": vram_mib,
-        "mem_mb": tune.workers * training["mem_mb"],
+        "mem_mb": tune.workers * training["mem_mb"] // study.training.gpus,
         "runtime": _minutes(None, context.longest_minutes),
+        "gpu": 1,
     }
 
 

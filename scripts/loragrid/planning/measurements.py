@@ -171,7 +171,7 @@ def earlier_rate(
         measurements = 1 + min(run.settings.get("evaluations", 0), run.steps)
         heldout_tokens = measurements * run.heldout_rows * row_tokens
         flops += run.tokens * sum(per_token.values()) + heldout_tokens * forward_per_token(shape, row_tokens=row_tokens)
-    return flops / sum(run.train_seconds for run in runs) / 1e12, len(runs)
+    return flops / sum(run.train_seconds * run.gpus for run in runs) / 1e12, len(runs)
 
 
 def earlier_peak_mib(settings: Settings, shape: Shape, earlier: tuple[RunRecord, ...]) -> float | None:

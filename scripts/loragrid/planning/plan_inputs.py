@@ -61,6 +61,7 @@ def gather_inputs(study: Study, *, results: Path, session_minutes: float | None,
         sizes[cell.run], workload = known[key]
         if workload is not None:
             workloads[cell.run] = workload
+    resident = worker and device.kind == "cuda" and study.training.gpus == 1
     return PlanInputs(
         study=study,
         device=device,
@@ -71,7 +72,7 @@ def gather_inputs(study: Study, *, results: Path, session_minutes: float | None,
         sizes=sizes,
         workloads=workloads,
         session_minutes=session_length(study, session_minutes),
-        resident=_resident(cells) if worker and device.kind == "cuda" else frozenset(),
+        resident=_resident(cells) if resident else frozenset(),
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from loragrid.models.shape import Shape
 from loragrid.models.trained_weights import Trainable, trained_tensors
 from loragrid.planning.forecast import device_for_model, expected_rate, fitting_changes
-from loragrid.planning.job_memory import gpu_backend, predict_scoring, training_memory_on, training_setup
+from loragrid.planning.job_memory import gpu_backend, predict_scoring, run_memory
 from loragrid.planning.measurements import earlier_peak_mib
 from loragrid.planning.memory_model import CONTEXT_MIB
 from loragrid.planning.plan_inputs import PlanInputs
@@ -63,7 +63,7 @@ def _memory_columns(inputs: PlanInputs, cell: Cell, shape: Shape) -> dict[str, A
     `fits` and `score_fits` are None if the device's memory is unknown.
     """
     study, device = inputs.study, inputs.device
-    memory = training_memory_on(device, shape, training_setup(cell.settings, device))
+    memory = run_memory(study, cell, shape, device)
     score_mib = predict_scoring(study, cell, shape, bf16=device.bf16).total_mib
     fits = score_fits = None
     measured_mib = _measured_peak(inputs, cell, shape)
@@ -98,12 +98,12 @@ def _time_columns(inputs: PlanInputs, cell: Cell, shape: Shape) -> dict[str, Any
     """Updates, tokens, operations, hours with their source, and sessions."""
     workload = inputs.workloads[cell.run]
     device = device_for_model(cell.settings, shape, inputs.device)
-    measured = inputs.measured
+    measured, gpus = inputs.measured, inputs.study.training.gpus
     rate = expected_rate(cell, inputs.finished, inputs.workloads, measured, device, shape=shape)
     flops, source, hours = workload.total_flops, rate.source, None
     if flops and rate.tflops:
-        hours = training_seconds(flops, workload.operations, rate) / 3600
-        if rate.overlapping and hours * 3600 * rate.tflops * 1e12 > 1.001 * flops:
+        hours = training_seconds(flops, workload.operations, rate) / 3600 / gpus
+        if rate.overlapping and hours * gpus * 3600 * rate.tflops * 1e12 > 1.001 * flops:
             source = f"starting its operations takes longer than its arithmetic, {1e6 * rate.launch_seconds:g} µs each"
     resident, backend = cell.run in inputs.resident, gpu_backend(cell.settings)
     start_hours = start_seconds(device.kind, backend=backend, resident=resident) / 3600

@@ -79,6 +79,11 @@ class RunRecord:
     attention: str = ""
     schema: int = RECORD_SCHEMA
 
+    @property
+    def gpus(self) -> int:
+        """GPUs, or processes on a CPU, that trained the run together."""
+        return self.device.get("gpus", 1)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TaskScore:

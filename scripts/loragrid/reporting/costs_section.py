@@ -134,7 +134,7 @@ def share_of_peak(per_second: float, device: dict[str, Any]) -> float | None:
     card = find_card(str(device.get("name", "")))
     if card is None:
         return None
-    return per_second / (card.peak_tflops * 1e12)
+    return per_second / (card.peak_tflops * 1e12 * device.get("gpus", 1))
 
 
 def _size(record: RunRecord) -> dict[str, CostCell]:

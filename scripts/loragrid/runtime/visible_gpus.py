@@ -118,6 +118,15 @@ def check_torch_sees_gpu() -> None:
     )
 
 
+def check_gpu_count(gpus: int) -> None:
+    """Raise `UserError` if this process is shown GPUs, but fewer than one run is to use (`training.gpus`)."""
+    count = len(visible_devices())
+    if 0 < count < gpus:
+        given = os.environ.get(VARIABLE, "not set")
+        fix = f"set training.gpus to {count}" if count > 1 else "leave training.gpus out"
+        raise UserError(f"training.gpus: {gpus} asked for and {count} visible ({VARIABLE}: {given}). Fix: {fix}.")
+
+
 def check_one_gpu() -> None:
     """Raise `UserError` if torch, which this imports, would spread one job over several GPUs."""
     import torch

@@ -126,6 +126,7 @@ class Training(Section):
     keep_checkpoints: int
     session_minutes: float | None
     report_to: str
+    gpus: int
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,6 +21,8 @@ ADAPTER_FILES = frozenset({ADAPTER_WEIGHTS, "adapter_config.json"})
 MODEL_FILES = frozenset({MODEL_WEIGHTS})
 # The loss scale, which only fp16 has.
 OPTIONAL = frozenset({"scaler.pt"})
+# Field of a fingerprint: the number of processes, each with random states of its own.
+GPUS = "training.gpus"
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,11 @@ class Checkpoint:
 
 class BrokenCheckpoint(Exception):
     """Why a folder is not a complete checkpoint."""
+
+
+def rng_file(rank: int) -> str:
+    """Name of the file with the random states of a process of the run."""
+    return f"rng_state_{rank}.pth" if rank else "rng_state.pth"
 
 
 def write_manifest(folder: Path, *, step: int, fingerprint: dict[str, Any]) -> None:
@@ -63,7 +70,8 @@ def _verify(path: Path) -> Checkpoint:
     manifest = _read_manifest(path)
     files = manifest["files"]
     weights = MODEL_FILES if MODEL_WEIGHTS in files else ADAPTER_FILES
-    required = REQUIRED | weights
+    others = {rng_file(rank) for rank in range(1, manifest["fingerprint"].get(GPUS, 1))}
+    required = REQUIRED | weights | others
     if missing := sorted(required - files.keys()):
         raise BrokenCheckpoint(f"its manifest does not list {missing[0]}")
     if foreign := sorted(files.keys() - required - OPTIONAL):

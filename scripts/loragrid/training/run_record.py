@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -9,14 +10,14 @@ from typing import Any
 from loragrid.errors import UserError, print_line
 from loragrid.models.adapter_files import ADAPTER, ALONG, MODEL, along_folder, trained_sha256
 from loragrid.records.history import History
-from loragrid.records.losses import LossRow
-from loragrid.records.record import RunRecord, as_record
+from loragrid.records.losses import LossRow, last_position
+from loragrid.records.record import RunRecord, as_record, read_record
 from loragrid.runtime.atomic_files import read_json, sha256_file, sha256_json, write_json
 from loragrid.runtime.code_digest import code_digest
 from loragrid.runtime.provenance import device_info, git_state, versions
 from loragrid.training.backends.adapters import parameter_counts
 from loragrid.training.progress import Progress
-from loragrid.training.run_session import PreparedRun
+from loragrid.training.run_session import PreparedRun, RunContext
 
 FINISHED_COPY = "finished.json"
 
@@ -53,7 +54,7 @@ def make_record(
         total_parameters=total,
         versions=versions(),
         git=git_state(),
-        device=device_info(),
+        device=device_info() | {"gpus": run.context.ranks.count},
         code=code_digest("train"),
         weights_sha256=trained_sha256(trained) if trained else None,
         finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -153,6 +154,45 @@ def read_finished_copy(out: Path, *, fingerprint: dict[str, Any]) -> RunRecord |
     except (UserError, OSError, KeyError, TypeError):
         # A damaged copy proves nothing: the run is trained again.
         return None
+
+
+def already_finished(context: RunContext) -> RunRecord:
+    """The record of a finished run; removes checkpoints that a kill right after the record left."""
+    path, run = context.out / "record.json", context.cell.run
+    record = read_record(path, RunRecord)
+    if record.run != run:
+        line = f"{path}: belongs to run {record.run}, not {run}"
+        raise UserError(f"{line}. Fix: give each run a folder of its own.")
+    shutil.rmtree(context.out / "checkpoints", ignore_errors=True)
+    print_line(f"[{run}] {record.status} at step {record.steps} before: nothing to do")
+    return record
+
+
+def trained_before(run: PreparedRun) -> RunRecord | None:
+    """The record of a finished run whose record.json Snakemake deleted; None if it must train."""
+    context = run.context
+    record = read_finished_copy(context.out, fingerprint=run.store.fingerprint)
+    if record is not None:
+        print_line(
+            f"[{context.cell.run}] {record.status} before with the same code, data and settings: "
+            f"only its record is written again (delete {context.out} to train it again)"
+        )
+    return record
+
+
+def remove_unfinished(out: Path) -> History:
+    """Remove what an earlier session left unfinished; returns the history, that session closed."""
+    for name in ("failure.json", FINISHED_COPY):
+        (out / name).unlink(missing_ok=True)
+    # Without a record, weights are not final: they may come from other code or data.
+    for name in (ADAPTER, MODEL):
+        for folder in (name, f"{name}.partial"):
+            shutil.rmtree(out / folder, ignore_errors=True)
+    history = History(out / "history.jsonl")
+    # A killed session could not log its end. Its losses show how far it came.
+    step, seconds = last_position(out / "losses.csv")
+    history.close_killed(last_step=step, last_seconds=seconds)
+    return history
 
 
 def _final_files(out: Path) -> dict[str, str]:

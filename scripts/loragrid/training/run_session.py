@@ -2,7 +2,7 @@
 
 import shutil
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ from loragrid.training.backends.interface import Backend, Trainer
 from loragrid.training.checkpoint_files import Checkpoint
 from loragrid.training.checkpoints import CheckpointStore
 from loragrid.training.progress import Diverged, Progress, StoppedBeforeUpdate
-from loragrid.training.trainer_hooks import random_state_sha256
+from loragrid.training.random_states import random_state_sha256
+from loragrid.training.ranks.processes import ONE_RANK, Ranks
 
 # Weights and two moments of the optimizer, 4 bytes each.
 CHECKPOINT_BYTES_PER_PARAMETER = 12
@@ -33,14 +34,15 @@ DRIVE_BYTES_PER_SECOND = 50e6
 
 @dataclass(frozen=True, kw_only=True)
 class RunContext:
-    """What to train (a cell of a study, on prepared data), in which folder, and until when."""
+    """What to train (a cell of a study, on prepared data), in which folder, until when, and by which processes."""
 
     study: Study
     cell: Cell
     data_folder: Path
     out: Path
-    clock: SessionClock
-    stop: StopSignals
+    clock: SessionClock = field(default_factory=lambda: SessionClock(None))
+    stop: StopSignals = field(default_factory=StopSignals)
+    ranks: Ranks = ONE_RANK
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +90,8 @@ def train_session(run: PreparedRun, *, history: History) -> str | None:
     except a kill, which the next session logs.
     """
     progress = run.progress
-    checkpoint = run.store.newest_good(print_line)
+    # Rank 0's: the folder of another rank has none.
+    checkpoint = run.context.ranks.first(run.store.newest_good(print_line))
     if checkpoint is None:
         # Weights that an earlier start of this run kept may come from other code or data.
         shutil.rmtree(run.context.out / ALONG, ignore_errors=True)
@@ -105,6 +108,7 @@ def train_session(run: PreparedRun, *, history: History) -> str | None:
         fingerprint_sha256=sha256_json(run.store.fingerprint),
     )
     energy, ended, diverged = EnergyMeter(device=device["kind"]), "", None
+    together = run.context.ranks
     try:
         ended = _run_updates(run, checkpoint)
     except Diverged as divergence:
@@ -113,11 +117,14 @@ def train_session(run: PreparedRun, *, history: History) -> str | None:
         print_line(f"[{progress.run}] diverged: {line}")
     except BaseException as error:
         ended = f"{type(error).__name__}: {error}"
+        # The other ranks may not get here.
+        together = ONE_RANK
         raise
     finally:
         # A full disk cannot take the line; the next session then logs this one as killed.
         with suppress(OSError):
-            _log_end(run, history, ended=ended, energy=energy, loading_seconds=loading_seconds)
+            usage = _usage(energy, together)
+            _log_end(run, history, ended=ended, usage=usage, loading_seconds=loading_seconds)
     if ended not in ("finished", "diverged"):
         raise Paused(
             f"run {progress.run} paused at step {progress.totals.step} of "
@@ -132,10 +139,10 @@ def _log_end(
     history: History,
     *,
     ended: str,
-    energy: EnergyMeter,
+    usage: dict[str, Any],
     loading_seconds: float,
 ) -> None:
-    """Log the end of the session with its joules, digests, peak memory (MiB) and seconds."""
+    """Log the end of the session with its `_usage` and seconds."""
     # The trainer that took the run over has logged this session as killed already.
     if run.lock.lost():
         return
@@ -144,17 +151,30 @@ def _log_end(
         step=progress.totals.step,
         seconds=progress.session_seconds(),
         ended=ended,
-        energy_joules=energy.joules(),
-        # With these two, runs that should be equal are compared batch by batch and draw by draw.
+        # With this and the digest of the random states, runs that should be equal are compared batch by batch
+        # and draw by draw.
         order_sha256=progress.totals.order,
-        random_sha256=random_state_sha256(),
-        peak_vram_mib=_peak_vram_mib(),
-        peak_rss_mib=provenance.peak_rss_mib(),
+        **usage,
         saving_seconds=progress.saving_seconds,
         evaluating_seconds=progress.evaluating_seconds,
         loading_seconds=loading_seconds,
         step_seconds=progress.clock.slowest_step() or None,
     )
+
+
+def _usage(energy: EnergyMeter, ranks: Ranks) -> dict[str, Any]:
+    """Joules and peak memory (MiB) of the session, and a digest of its random states, of all `ranks` together.
+
+    GPU memory is that of the fullest card, the machine's memory that of all processes.
+    """
+    own = energy.joules(), _peak_vram_mib(), provenance.peak_rss_mib(), random_state_sha256()
+    joules, vram_mib, rss_mib, digests = zip(*ranks.exchange(own), strict=True)
+    return {
+        "energy_joules": None if None in joules else sum(joules),
+        "peak_vram_mib": None if None in vram_mib else max(vram_mib),
+        "peak_rss_mib": sum(rss_mib),
+        "random_sha256": digests[0] if len(digests) == 1 else sha256_json(digests),
+    }
 
 
 def _run_updates(run: PreparedRun, checkpoint: Checkpoint | None) -> str:

@@ -6,10 +6,8 @@ training loop stays the library's. torch and transformers are imported inside th
 some backends must import their own library first.
 """
 
-import random
 import time
 from collections.abc import Iterator
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from loragrid.models.adapter_files import MODEL_WEIGHTS, along_folder, is_adapte
 from loragrid.models.passes.row_losses import Row, RowLoss, measure_passes
 from loragrid.scoring.heldout.kept_losses import KeptLosses, Measured
 from loragrid.study.settings import Warmup
+from loragrid.training.batch_counts import count
 from loragrid.training.checkpoints import CheckpointStore
 from loragrid.training.float16_check import Float16Check
 from loragrid.training.progress import Progress, StoppedBeforeUpdate
@@ -89,7 +88,7 @@ class TrainerHooks:
         """The batches of one update, which are counted on the way."""
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         if batches:
-            self.progress.count_batches(**_count(batches))
+            self.progress.count_batches(**count(batches))
         return batches, items
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -146,13 +145,16 @@ class TrainerHooks:
 
     def _base_losses(self) -> Measured | None:
         """The losses before the first update: those of the base where another job has measured them."""
-        kept = self.base_losses
-        measured = kept.read(rows=len(self.heldout)) if kept is not None else None
+        measured = self._kept_losses()
         if measured is None:
             measured = self._measure()
-            if measured is not None and kept is not None:
-                kept.write(measured)
+            if measured is not None and self.base_losses is not None:
+                self.base_losses.write(measured)
         return measured
+
+    def _kept_losses(self) -> Measured | None:
+        kept = self.base_losses
+        return kept.read(rows=len(self.heldout)) if kept is not None else None
 
     def _measure(self) -> Measured | None:
         """The losses of the held-out rows in their order, None if a stop is requested meanwhile."""
@@ -233,39 +235,3 @@ class TrainerHooks:
         self._save_scaler(str(folder))
         self._save_rng_state(str(folder))
         self.state.save_to_json(str(folder / "trainer_state.json"))
-
-
-def _count(batches: list[dict[str, Any]]) -> dict[str, Any]:
-    """Samples, tokens, loss tokens, positions and a digest of the tokens of an update's batches."""
-    counts: dict[str, Any] = {"samples": 0, "tokens": 0, "loss_tokens": 0, "positions": 0}
-    content = sha256()
-    for batch in batches:
-        ids = batch["input_ids"]
-        counts["positions"] += ids.numel()
-        mask = batch.get("attention_mask")
-        if mask is not None:
-            counts["samples"] += ids.shape[0]
-            counts["tokens"] += int(mask.sum())
-        else:
-            # A batch without padding is one row, whose position ids restart at 0 with each sample.
-            counts["samples"] += int((batch["position_ids"] == 0).sum())
-            counts["tokens"] += ids.numel()
-        # The first token of a row is predicted from nothing and never carries loss.
-        counts["loss_tokens"] += int((batch["labels"][:, 1:] != -100).sum())
-        content.update(ids.cpu().numpy().tobytes())
-    return counts | {"content": content.digest()}
-
-
-def random_state_sha256() -> str:
-    """Digest of the random number generators of Python, numpy and torch, all GPUs included."""
-    import numpy as np
-    import torch
-
-    # The position in the key changes with every draw, the key only when it is used up. The rest is
-    # a normal number that numpy keeps for the next call.
-    _, key, *position = np.random.get_state()
-    digest = sha256(repr((random.getstate(), position)).encode())
-    digest.update(key.tobytes())
-    for state in (torch.random.get_rng_state(), *torch.cuda.get_rng_state_all()):
-        digest.update(state.numpy().tobytes())
-    return digest.hexdigest()

@@ -84,8 +84,8 @@ class Jobs:
         return f"{self.results}/train/{run_of(subject)}/record.json"
 
     def threads(self, run: str) -> int:
-        """CPU threads of a run's training, on which its result depends."""
-        return self._cell(run).settings.threads
+        """CPU threads of a run's training: those of each of its processes, on which its result depends."""
+        return self._cell(run).settings.threads * self.study.training.gpus
 
     def data_processes(self, data: str) -> int:
         """Processes that prepare a data set, without effect on it."""

@@ -28,9 +28,13 @@ def start_workers(jobs: Jobs, *, local: bool, wanted: bool | None) -> None:
     gpu = visible_gpu()
     if wanted is False or (wanted is None and gpu is None):
         return
-    if not (local and hasattr(os, "pidfd_open")):
+    # A worker would keep its base on a card that the next run needs, which takes several.
+    alone = jobs.study.training.gpus == 1
+    if not (local and alone and hasattr(os, "pidfd_open")):
         if wanted:
             reason = "needs Linux 5.3 or newer (pidfd)" if local else "is only for jobs on this machine"
+            if not alone:
+                reason = "is only for runs on one GPU (training.gpus)"
             print(f"loragrid: --config worker=true {reason}: each job has a process of its own", file=sys.stderr)
         return
     folder = tempfile.mkdtemp(prefix="loragrid-")

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from loragrid.study.checks.gpus_validation import check_gpus
 from loragrid.study.checks.grid_validation import check_grid, written_departures
 from loragrid.study.checks.schema_validation import check_schema
 from loragrid.study.checks.tune_validation import check_tune
@@ -36,6 +37,7 @@ def check_complete(settings: dict[str, Any], path: Path) -> None:
     _check_names(settings, path)
     _check_data(settings, path)
     check_grid(settings, path)
+    check_gpus(settings, path)
     _check_scoring(settings["scoring"], path)
     if settings["tune"] is not None:
         check_tune(settings, path)

@@ -5,13 +5,13 @@ from loragrid.study.methods import METHODS
 from loragrid.training.backends.interface import Backend
 
 
-def choose_backend(name: str, *, device: str, method: str = "lora") -> Backend:
-    """The backend of that name; `auto` is unsloth on CUDA for a method that it trains, else trl.
+def choose_backend(name: str, *, device: str, method: str = "lora", gpus: int = 1) -> Backend:
+    """The backend of that name; `auto` is unsloth on one CUDA GPU for a method that it trains, else trl.
 
     Raises `UserError` if unsloth is not installed.
     """
     if name == "auto":
-        name = "unsloth" if device == "cuda" and METHODS[method].unsloth else "trl"
+        name = "unsloth" if device == "cuda" and gpus == 1 and METHODS[method].unsloth else "trl"
     if name == "unsloth":
         # No fallback to trl: the two backends' adapters differ, and a run has one identity.
         require(

@@ -1,12 +1,13 @@
 """The recipe of one training run: every setting except its data and its length."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 from loragrid.errors import UserError
 from loragrid.runtime.optional_packages import check_packages
 from loragrid.runtime.visible_gpus import check_one_gpu
+from loragrid.study.batch_shares import divided_batch
 from loragrid.study.settings import Warmup
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ class Recipe:
     """Settings of one training run on one device, with `auto` resolved; None for what its method lacks.
 
     `per_device` rows a batch and `accumulation` batches an update; `compute_dtype` is "fp32",
-    "bf16" or "fp16", `device` "cpu" or "cuda".
+    "bf16" or "fp16", `device` "cpu" or "cuda". `split`: the base is split over several GPUs.
     """
 
     method: str
@@ -43,6 +44,7 @@ class Recipe:
     threads: int
     device: str
     report_to: str
+    split: bool
 
 
 # Settings that make no difference to a recipe, and the code that reads them.
@@ -74,9 +76,19 @@ def make_recipe(study: "Study", cell: "Cell", *, device: str) -> Recipe:
         "compute_dtype": resolve_dtype(settings.compute_dtype, device=device),
         "device": device,
         "report_to": report_to,
+        "split": False,
     }
     taken = [field.name for field in fields(Recipe) if field.name not in derived]
     return Recipe(**{name: getattr(settings, name) for name in taken}, **derived)
+
+
+def recipe_of_rank(recipe: Recipe, *, rank: int, count: int, split: bool) -> Recipe:
+    """The recipe with batches of which each rank has equally many, as the study file's check has made sure."""
+    if count == 1:
+        return recipe
+    rows, batches = divided_batch((recipe.per_device, recipe.accumulation), count)
+    report_to = recipe.report_to if rank == 0 else "none"
+    return replace(recipe, per_device=rows, accumulation=batches, report_to=report_to, split=split)
 
 
 def resolve_dtype(name: str, *, device: str) -> str:

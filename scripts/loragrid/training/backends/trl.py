@@ -9,7 +9,7 @@ from loragrid.data.training_data import TrainingData
 from loragrid.models.adapter_files import is_adapter
 from loragrid.models.base_cache import fresh_base, held_base
 from loragrid.models.float16_range import overflows_float16
-from loragrid.models.loading import load_tokenizer
+from loragrid.models.loading import load_base, load_tokenizer
 from loragrid.models.model_files import base_facts, resolve_folder
 from loragrid.models.passes.padding_free import enable_padding_free, is_padding_free, loss_only
 from loragrid.study.methods import METHODS
@@ -19,6 +19,7 @@ from loragrid.training.backends.interface import Base
 from loragrid.training.backends.recipe import Recipe
 from loragrid.training.backends.sft_settings import sft_settings
 from loragrid.training.float16_check import Float16Check
+from loragrid.training.ranks.rank_hooks import RankHooks
 from loragrid.training.trainer_hooks import TrainerHooks
 
 if TYPE_CHECKING:
@@ -119,8 +120,12 @@ class TrlBackend:
 
 
 def _load_frozen(entry: ModelEntry, recipe: Recipe) -> Any:
-    load = held_base if METHODS[recipe.method].keeps_base else fresh_base
-    model = load(entry, device=recipe.device)
+    if recipe.split:
+        model = load_base(entry, device=recipe.device, place=False)
+    elif METHODS[recipe.method].keeps_base:
+        model = held_base(entry, device=recipe.device)
+    else:
+        model = fresh_base(entry, device=recipe.device)
     # Not measured on a GPU: there its batches are padded.
     if recipe.device == "cpu":
         enable_padding_free(model)
@@ -176,7 +181,7 @@ def import_trainer() -> type:
     from transformers import PrinterCallback, Trainer
     from trl import SFTTrainer
 
-    class TrlTrainer(TrainerHooks, SFTTrainer):
+    class TrlTrainer(RankHooks, SFTTrainer):
         def __init__(self, **arguments: Any) -> None:
             super().__init__(**arguments)
             # It prints every log; `Progress` prints its own line.
