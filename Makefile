@@ -1,6 +1,7 @@
 # make study   set up .venv on first use, run the study named in config/config.yaml, print the path of the report
 # make app     use the tuned models on a local page; Ctrl-C ends it (ARGS="--run RUN" starts with another run)
 # make space   a folder with the app that runs on a Hugging Face Space
+# make vllm    set up vLLM in an environment of its own, for studies with scoring.engine: vllm
 # make test    set up the test tools, run the whole test suite
 # make truth   show on made-up studies how often the verdicts are wrong, and how often they find what is there
 # make bench   measure loragrid side by side with the tools that one would use instead
@@ -11,7 +12,7 @@ BIN := $(VENV)/bin
 CORES ?= 1
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: study app space test certify truth bench base-models clean
+.PHONY: study app space vllm test certify truth bench base-models clean
 
 study: $(VENV)/.study
 	$(BIN)/snakemake --cores $(CORES)
@@ -23,6 +24,8 @@ app: $(VENV)/.app
 
 space: $(VENV)/.app
 	$(BIN)/python scripts/tools/make_space.py $(ARGS)
+
+vllm: $(VENV)/.vllm
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --ignore tests/slurm
@@ -68,6 +71,13 @@ $(VENV)/.app: $(VENV)/.study requirements-app.txt
 
 $(VENV)/.test: $(VENV)/.study requirements-test.txt requirements-app.txt requirements-slurm.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-test.txt
+	touch $@
+
+# vLLM has pins of its own, which are not the study's: another interpreter, which the score stage starts.
+$(VENV)/.vllm: $(VENV)/.study requirements-vllm.txt
+	$(PYTHON) -m venv $(VENV)/vllm
+	@echo "loragrid: installing vLLM into $(VENV)/vllm; this takes several minutes and 10 GB"
+	$(VENV)/vllm/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-vllm.txt
 	touch $@
 
 # A second interpreter with the same packages and unsloth, which changes the libraries that it is imported with. Its form for

@@ -20,6 +20,7 @@ import argparse
 import os
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,8 @@ from loragrid.scoring.prompts import Prompt, read_prompts
 from loragrid.scoring.scoring_job import ScoringJob, score_task, write_answers
 from loragrid.scoring.subjects import Subject, SubjectIdentity, identify, make_subject, read_subjects
 from loragrid.scoring.task_results import write_tables
+from loragrid.scoring.vllm_engine.process import engine_versions
+from loragrid.scoring.vllm_engine.vllm_model import VllmModel
 from loragrid.study.study_file import Study, load_study
 from loragrid.study.tasks import HELDOUT_LOSS
 
@@ -59,11 +62,10 @@ def score_subjects(*, study: Study, subjects: Sequence[Subject], session_ends: f
     task_names = [name for name in study.scoring.tasks if name != HELDOUT_LOSS]
     tasks = find_tasks(task_names, limit=study.scoring.limit)
     for members in groups:
-        first = members[0][1]
-        model = LoadedModel(first.model, first.entry, scoring=study.scoring, weights=whole_model(first))
-        for subject, identity in members:
-            model.attach_adapter(None if whole_model(identity) else identity.weights)
-            score_subject(study, ScoringJob(subject, identity, model, clock), tasks=tasks, prompts=prompts)
+        with closing(model_of(study, [identity for _, identity in members])) as model:
+            for subject, identity in members:
+                model.attach_adapter(adapter_of(identity))
+                score_subject(study, ScoringJob(subject, identity, model, clock), tasks=tasks, prompts=prompts)
 
 
 def group_by_model(study: Study, subjects: Sequence[Subject]) -> list[list[tuple[Subject, SubjectIdentity]]]:
@@ -80,6 +82,21 @@ def group_by_model(study: Study, subjects: Sequence[Subject]) -> list[list[tuple
             key = identity.model, identity.entry.precision, identity.entry.revision, whole_model(identity)
             groups.setdefault(key, []).append((subject, identity))
     return list(groups.values())
+
+
+def model_of(study: Study, members: Sequence[SubjectIdentity]) -> LoadedModel | VllmModel:
+    """The model that a group shares, loaded on first use; raises `UserError` for one that vLLM cannot serve."""
+    first = members[0]
+    options = {"scoring": study.scoring, "weights": whole_model(first)}
+    if study.scoring.engine == "hf":
+        return LoadedModel(first.model, first.entry, **options)
+    adapters = dict.fromkeys(adapter for identity in members if (adapter := adapter_of(identity)))
+    return VllmModel(first.model, first.entry, adapters=list(adapters), **options)
+
+
+def adapter_of(identity: SubjectIdentity) -> Path | None:
+    """The folder of the adapter; None for a base or a whole model."""
+    return None if whole_model(identity) else identity.weights
 
 
 def whole_model(identity: SubjectIdentity) -> Path | None:
@@ -145,12 +162,18 @@ def record_header(study: Study, subject: Subject, identity: SubjectIdentity) -> 
         "source": identity.source,
         "source_commit": identity.commit,
         "precision": identity.entry.precision,
-        "versions": versions(),
+        "engine": study.scoring.engine,
+        "versions": versions() | engine_of_its_own(study),
         "git": git_state(),
         "device": device_info(),
         "code": code_digest("score"),
         "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def engine_of_its_own(study: Study) -> dict[str, str]:
+    """The version of an engine that is not among this environment's packages."""
+    return {} if study.scoring.engine == "hf" else {"vllm": engine_versions()["vllm"]}
 
 
 def print_score(subject: Subject, name: str, score: TaskScore) -> None:

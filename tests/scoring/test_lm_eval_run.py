@@ -37,7 +37,8 @@ def test_scores_are_those_of_lm_eval_itself(task_folder, network, results):
             for key, value in theirs["results"][name].items():
                 metric, _, kind = key.partition(",")
                 if kind and not metric.endswith("_stderr"):
-                    assert results[name].metrics[metric]["value"] == value
+                    # lm-eval computes logits of every token, in other batches.
+                    assert results[name].metrics[metric]["value"] == pytest.approx(value, rel=1e-6)
             texts = [sample["resps"][0][0] for sample in theirs["samples"][name]]
             if name == "toy_answer":
                 assert [row["output"] for row in results[name].items if row["metric"] == "digits"] == texts

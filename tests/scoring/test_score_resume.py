@@ -18,37 +18,39 @@ def test_a_killed_job_continues_with_the_next_task(study, data, runs, scored_alo
     subject = as_run(runs[0], data, tmp_path)
     scored, run = [], LoadedModel.score
 
-    def dying(self, task, *, data):
-        name = task.name if task else "heldout_loss"
-        if name == "choice" and "choice" not in scored:
-            scored.append(name)
+    def dying(self, task):
+        scored.append(task.name)
+        if scored == ["answer", "choice"]:
             raise KeyboardInterrupt  # like a kill, this is not an Exception, so nothing catches it
-        scored.append(name)
-        return run(self, task, data=data)
+        return run(self, task)
 
     monkeypatch.setattr(LoadedModel, "score", dying)
     with pytest.raises(KeyboardInterrupt):
         score.score_subjects(study=study, subjects=[subject])
     assert not (tmp_path / "score.json").exists()
     score.score_subjects(study=study, subjects=[subject])
-    assert scored == ["answer", "heldout_loss", "choice", "choice"]
+    assert scored == ["answer", "choice", "choice"]
     assert contents(tmp_path) == contents(scored_alone[1].out)
     score.score_subjects(study=study, subjects=[subject])
-    assert len(scored) == 4  # nothing left to score, nothing loaded
+    assert len(scored) == 3  # nothing left to score, nothing loaded
 
 
 def test_scoring_pauses_between_tasks_at_the_end_of_a_session(study, data, runs, scored_alone, tmp_path, monkeypatch):
     """Finished tasks are kept, a job that starts too late loads no base, and the next session scores the rest."""
-    subject, now, run = as_run(runs[0], data, tmp_path), [time.monotonic()], LoadedModel.score
+    subject, now = as_run(runs[0], data, tmp_path), [time.monotonic()]
 
-    def long(self, task, *, data):
-        result = run(self, task, data=data)
-        now[0] += 60
-        return result
+    def long(run):
+        def run_long(self, asked):
+            result = run(self, asked)
+            now[0] += 60
+            return result
+
+        return run_long
 
     with monkeypatch.context() as patch:
         patch.setattr(time, "monotonic", lambda: now[0])
-        patch.setattr(LoadedModel, "score", long)
+        for name in ("score", "heldout_losses"):
+            patch.setattr(LoadedModel, name, long(getattr(LoadedModel, name)))
         with pytest.raises(Paused, match=r"paused before choice .* run the same command to go on"):
             score.score_subjects(study=study, subjects=[subject], session_ends=now[0] + 170)
     assert (tmp_path / "tasks/heldout_loss.json").exists() and not (tmp_path / "score.json").exists()
@@ -82,9 +84,9 @@ def test_tasks_kept_for_other_settings_or_damaged_are_scored_again(study, data, 
     score.score_subjects(study=study, subjects=[subject])
     scored, run = [], LoadedModel.score
 
-    def noting(self, task, *, data):
-        scored.append(task.name if task else "heldout_loss")
-        return run(self, task, data=data)
+    def noting(self, task):
+        scored.append(task.name)
+        return run(self, task)
 
     monkeypatch.setattr(LoadedModel, "score", noting)
     table = tmp_path / "tasks" / "choice.parquet"
@@ -93,4 +95,4 @@ def test_tasks_kept_for_other_settings_or_damaged_are_scored_again(study, data, 
     assert scored == ["choice"]
     limited = replace(study, yaml=study.yaml | {"scoring": study.yaml["scoring"] | {"limit": 3}})
     score.score_subjects(study=limited, subjects=[subject])
-    assert scored[1:] == ["answer", "heldout_loss", "choice"]
+    assert scored[1:] == ["answer", "choice"]

@@ -113,6 +113,8 @@ def _cell_requests(context: _Context, cell: Cell) -> dict[str, Request]:
         setup = on_each_gpu(gpu_training_setup(cell.settings, bf16=bf16), cell.settings, study.training.gpus)
         train_mib = training_memory(shape, setup).total_mib
         score_mib = predict_scoring(study, cell, shape, bf16=bf16).total_mib
+        if study.scoring.engine == "vllm":  # takes whatever the card has
+            score_mib = WHOLE_GPU_MIB / MEMORY_MARGIN
         train_mib = max(train_mib, _busy_mib(context, cell, shape))
         host_mib = _host_mib(context, cell, shape)
         train_hours, score_hours = _hours(context, cell, shape)

@@ -41,12 +41,14 @@ class Outcome:
 def collect(study: Study, results: Path) -> list[Outcome]:
     """Outcomes of the bases, of the cells in the grid's order, and of the adopted adapters,
     finished or not."""
-    found = [_untrained(results, base, "base", cell) for base, cell in study.bases.items()]
+    engine = study.scoring.engine
+    found = [_untrained(results, base, "base", cell, engine) for base, cell in study.bases.items()]
     for cell in cells_with_winner(study, results):
-        run = _run(results, cell)
+        run = _run(results, cell, engine)
         shares = sorted(share for share in study.scoring.at if share < 1)
-        found.append(replace(run, along=tuple(_along(results, run, share) for share in shares)))
-    return found + [_untrained(results, name, "adopted", adopted.cell) for name, adopted in study.adopted.items()]
+        found.append(replace(run, along=tuple(_along(results, run, share, engine) for share in shares)))
+    adopted = study.adopted.items()
+    return found + [_untrained(results, name, "adopted", one.cell, engine) for name, one in adopted]
 
 
 def data_cards(study: Study, results: Path) -> dict[str, dict[str, Any]]:
@@ -67,18 +69,18 @@ def data_failure(results: Path, data: str) -> str | None:
     return None if failure is None else f"its data could not be prepared ({failure[:400]})"
 
 
-def _untrained(results: Path, subject: str, kind: str, cell: Cell) -> Outcome:
+def _untrained(results: Path, subject: str, kind: str, cell: Cell, engine: str) -> Outcome:
     """The outcome of a subject that is not trained here: a base or an adopted adapter."""
-    score, status, reason = _read_score(results, subject)
+    score, status, reason = _read_score(results, subject, engine)
     if status == "missing":
         reason = data_failure(results, cell.data) or reason
     return Outcome(subject, kind, cell.model, cell.base, None, None, score, status, reason)
 
 
-def _run(results: Path, cell: Cell) -> Outcome:
+def _run(results: Path, cell: Cell, engine: str) -> Outcome:
     folder = results / "train" / cell.run
     record, trouble = find_record(folder / "record.json", RunRecord)
-    score, status, reason = _read_score(results, cell.run)
+    score, status, reason = _read_score(results, cell.run, engine)
     if trouble:
         status, reason = "unreadable", trouble
     elif status == "unreadable":
@@ -95,22 +97,27 @@ def _run(results: Path, cell: Cell) -> Outcome:
     return Outcome(cell.run, "run", cell.model, cell.base, cell, record, score, status, reason)
 
 
-def _along(results: Path, run: Outcome, share: float) -> Outcome:
+def _along(results: Path, run: Outcome, share: float, engine: str) -> Outcome:
     """The outcome of a run at a part of its budget."""
     subject = subject_at(run.subject, share)
     if run.record is None:
         return replace(run, subject=subject, score=None, share=share)
-    score, status, reason = _of_record(run.record, *_read_score(results, subject))
+    score, status, reason = _of_record(run.record, *_read_score(results, subject, engine))
     return replace(run, subject=subject, score=score, status=status, reason=reason, share=share)
 
 
-def _read_score(results: Path, subject: str) -> tuple[ScoreRecord | None, str, str | None]:
-    """Score record, status and reason of a subject, whatever its training was."""
+def _read_score(results: Path, subject: str, engine: str) -> tuple[ScoreRecord | None, str, str | None]:
+    """Score record, status and reason of a subject, whatever its training was.
+
+    `engine`: the study's; scores of another one are none, because engines round differently.
+    """
     score, trouble = find_record(results / "score" / subject / "score.json", ScoreRecord)
     if trouble:
         return None, "unreadable", trouble
     if score is None:
         return None, "missing", "not scored yet"
+    if score.engine != engine:
+        return None, "missing", f"scored by {score.engine}, not by {engine} as scoring.engine says now"
     if score.status != "scored":
         return score, "failed", score.reason or "not scored"
     return score, "scored", None

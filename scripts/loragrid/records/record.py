@@ -110,7 +110,8 @@ class ScoreRecord:
     `share`: part of the run's budget after which its weights were kept, 1 for the end.
     `weights_sha256` is that of the run's record, by which scores of a run that was trained again
     are noticed, or that of the adopted adapter's weights. `base_commit` is None for a local model;
-    `source` and `source_commit` say where an adopted adapter is from. `notes` name departures from
+    `source` and `source_commit` say where an adopted adapter is from. `engine`: "hf" or "vllm", whose
+    version is then in `versions`. `notes` name departures from
     the study file's precision and what is known of an adopted adapter.
     """
 
@@ -136,6 +137,7 @@ class ScoreRecord:
     source: str | None = None
     source_commit: str | None = None
     notes: tuple[str, ...] = ()
+    engine: str = "hf"
     schema: int = RECORD_SCHEMA
 
 

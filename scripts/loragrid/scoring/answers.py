@@ -1,13 +1,15 @@
 """Greedy answers to the study's prompts, rephrased and original, with their measures."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from loragrid.models.chat_templates.end_tokens import end_tokens
-from loragrid.models.passes.row_losses import IGNORED, row_losses
+from loragrid.models.passes.row_losses import IGNORED, Row, RowLoss, row_losses
 from loragrid.scoring.generation import AnswerMeter
-from loragrid.scoring.greedy_decoding import decodes_greedily, greedy_answers
+from loragrid.scoring.hf_engine.greedy_decoding import Ends, decodes_greedily, greedy_answers
 from loragrid.scoring.prompts import Prompt, prompt_ids
 from loragrid.scoring.text_measures import distinct, rouge_l
 
@@ -30,9 +32,34 @@ MEASURES = (
 )
 
 
+@dataclass(frozen=True)
+class Answering:
+    """How a model of any engine answers.
+
+    `context`: tokens; `generate`: the new tokens of each (prompt's ids, most new tokens), greedily;
+    `row_losses`: as of `loragrid.models.passes`.
+    """
+
+    meter: AnswerMeter
+    context: int
+    generate: Callable[[list[tuple[list[int], int]]], list[list[int]]]
+    row_losses: Callable[[list[Row]], list[RowLoss]]
+
+
 def answer_prompts(
     model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", prompts: Sequence[Prompt], *, batch_size: int
 ) -> list[dict[str, Any]]:
+    """`ask_prompts` of a model of transformers."""
+    answering = Answering(
+        AnswerMeter(model, tokenizer),
+        model.config.get_text_config().max_position_embeddings,
+        partial(generate_greedily, model, tokenizer, batch_size=batch_size),
+        partial(row_losses, model),
+    )
+    return ask_prompts(answering, prompts)
+
+
+def ask_prompts(answering: Answering, prompts: Sequence[Prompt]) -> list[dict[str, Any]]:
     """Greedy answers to both wordings of each prompt, in the model's chat template.
 
     One dict per prompt: id, reference, reference_tokens, and per wording a dict with the text
@@ -41,7 +68,7 @@ def answer_prompts(
     token, nats) and `error`. A wording that leaves no room in the model's context has an `error`
     and None for the measures.
     """
-    context = model.config.get_text_config().max_position_embeddings
+    tokenizer, context = answering.meter.tokenizer, answering.context
     rows, requests = [], []
     for prompt in prompts:
         reference = tokenizer(prompt.reference, add_special_tokens=False).input_ids
@@ -52,11 +79,12 @@ def answer_prompts(
             request = {"prompt": prompt, "wording": wording, "row": rows[-1], "ids": ids, "reference": reference}
             requests.append(request | {"limit": min(limit, context - len(ids))})
     fitting = [request for request in requests if request["limit"] > 0]
-    _generate(model, tokenizer, fitting, batch_size=batch_size)
-    _reference_likelihood(model, fitting, context=context)
-    meter = AnswerMeter(model, tokenizer)
+    answers = answering.generate([(request["ids"], request["limit"]) for request in fitting])
+    for request, tokens in zip(fitting, answers, strict=True):
+        request["tokens"] = tokens[: request["limit"]]
+    _reference_likelihood(answering, fitting)
     for request in requests:
-        request["row"][request["wording"]] = _describe(request, meter, context=context)
+        request["row"][request["wording"]] = _describe(request, answering.meter, context=context)
     return rows
 
 
@@ -74,23 +102,27 @@ def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return summary
 
 
-def _generate(model: Any, tokenizer: Any, requests: list[dict[str, Any]], *, batch_size: int) -> None:
-    """Put the generated ids of each request under "tokens"."""
+def generate_greedily(
+    model: Any, tokenizer: Any, requests: list[tuple[list[int], int]], *, batch_size: int
+) -> list[list[int]]:
+    """The new tokens of each (prompt's ids, most new tokens); some rows have more, or pads after their end."""
     import torch
 
     pad, ends = tokenizer.pad_token_id, end_tokens(model, tokenizer)
+    found: list[list[int]] = [[] for _ in requests]
     # A batch runs until its longest limit, so requests with similar limits share a batch.
-    order = sorted(requests, key=lambda request: (-request["limit"], -len(request["ids"])))
+    order = sorted(range(len(requests)), key=lambda index: (-requests[index][1], -len(requests[index][0])))
     for start in range(0, len(order), batch_size):
         batch = order[start : start + batch_size]
+        prompts = [requests[index][0] for index in batch]
         # Padding on the left: generation continues each row from its last position.
-        width = max(len(request["ids"]) for request in batch)
-        ids = [[pad] * (width - len(request["ids"])) + request["ids"] for request in batch]
-        mask = [[0] * (width - len(request["ids"])) + [1] * len(request["ids"]) for request in batch]
-        rows = torch.tensor(ids, device=model.device), torch.tensor(mask, device=model.device)
-        longest = max(request["limit"] for request in batch)
+        width = max(len(ids) for ids in prompts)
+        padded = [[pad] * (width - len(ids)) + ids for ids in prompts]
+        mask = [[0] * (width - len(ids)) + [1] * len(ids) for ids in prompts]
+        rows = torch.tensor(padded, device=model.device), torch.tensor(mask, device=model.device)
+        longest = max(requests[index][1] for index in batch)
         if decodes_greedily(model):
-            out = greedy_answers(model, *rows, max_new_tokens=longest, end_ids=set(ends), pad=pad)
+            out = greedy_answers(model, *rows, max_new_tokens=longest, ends=Ends(frozenset(ends)), pad=pad)
         else:
             with torch.inference_mode():
                 out = model.generate(
@@ -101,20 +133,21 @@ def _generate(model: Any, tokenizer: Any, requests: list[dict[str, Any]], *, bat
                     pad_token_id=pad,
                     eos_token_id=list(ends),
                 )
-        for request, row in zip(batch, out[:, width:].tolist(), strict=True):
-            request["tokens"] = row[: request["limit"]]
+        for index, row in zip(batch, out[:, width:].tolist(), strict=True):
+            found[index] = row
+    return found
 
 
-def _reference_likelihood(model: Any, requests: list[dict[str, Any]], *, context: int) -> None:
+def _reference_likelihood(answering: Answering, requests: list[dict[str, Any]]) -> None:
     """Put the reference's mean log-likelihood per token, nats, after each prompt under "likelihood".
 
     Requests whose prompt and reference exceed the context are left out.
     """
-    fitting = [r for r in requests if r["reference"] and len(r["ids"]) + len(r["reference"]) <= context]
+    fitting = [r for r in requests if r["reference"] and len(r["ids"]) + len(r["reference"]) <= answering.context]
     if not fitting:
         return
     rows = [(r["ids"] + r["reference"], [IGNORED] * len(r["ids"]) + r["reference"]) for r in fitting]
-    losses = row_losses(model, rows)
+    losses = answering.row_losses(rows)
     for request, (total, count) in zip(fitting, losses, strict=True):
         request["likelihood"] = -total / count
 

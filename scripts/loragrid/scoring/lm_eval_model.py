@@ -16,7 +16,9 @@ from loragrid.models.batch_sizes import CHOICE_LOGITS_PER_PASS
 from loragrid.models.chat_templates.adapting import adapt_roles
 from loragrid.models.chat_templates.template import ChatTemplate
 from loragrid.scoring.generation import AnswerMeasures, AnswerMeter
-from loragrid.scoring.greedy_decoding import decodes_greedily, greedy_answers
+from loragrid.scoring.hf_engine.greedy_decoding import Ends, decodes_greedily, greedy_answers
+from loragrid.scoring.hf_engine.log_likelihoods import log_likelihoods
+from loragrid.scoring.hf_engine.shared_prefixes import passes_with_cache
 
 
 class LmEvalModel(HFLM):
@@ -78,6 +80,10 @@ class LmEvalModel(HFLM):
         for pair, context, continuation in requests:
             if len(context) + len(continuation) > self.max_length + 1:
                 self.cut.add(pair[0])
+        if requests and passes_with_cache(self.model):
+            # As HFLM cuts: the last token is only predicted.
+            rows = [((before + after)[-(self.max_length + 1) :], len(after)) for _, before, after in requests]
+            return log_likelihoods(self.model, rows, batch_size=self.batch_size_per_gpu)
         # HFLM keeps the logits of a whole batch, so long choices get a smaller one.
         configured = self.batch_size_per_gpu
         longest = max((len(context) + len(continuation) for _, context, continuation in requests), default=1)
@@ -93,18 +99,7 @@ class LmEvalModel(HFLM):
         # lm-eval decodes the whole batch after every token to look for it, which doubles the time
         # of a small model.
         stops = [text for text in stop if text and text not in self._meter.end_texts()]
-        if not stops and _is_greedy(settings) and decodes_greedily(self.model):
-            out = greedy_answers(
-                self.model,
-                context,
-                settings["attention_mask"],
-                max_new_tokens=max_length - context.shape[1],
-                end_ids=self._meter.end_ids,
-                pad=self.tokenizer.pad_token_id,
-            )
-        else:
-            settings["eos_token_id"] = sorted(self._meter.end_ids)
-            out = super()._model_generate(context, max_length, stops, **settings)
+        out = self._generate_tokens(context, max_length, stops, settings)
         self._stops = stops
         self._rows.extend(out[:, context.shape[1] :].tolist())
         # lm-eval leaves out special tokens when it decodes, and some tokenizers do not flag the end of a turn as one.
@@ -112,6 +107,22 @@ class LmEvalModel(HFLM):
         ends = torch.isin(out, torch.tensor(sorted(unflagged), device=out.device, dtype=out.dtype))
         ends[:, : context.shape[1]] = False
         return out.masked_fill(ends, self.tokenizer.pad_token_id)
+
+    def _generate_tokens(
+        self, context: torch.Tensor, max_length: int, stops: list[str], settings: dict[str, Any]
+    ) -> torch.Tensor:
+        """The context and what follows it: int64 tensor [rows, tokens], padded after a row's end."""
+        if _is_greedy(settings) and decodes_greedily(self.model):
+            return greedy_answers(
+                self.model,
+                context,
+                settings["attention_mask"],
+                max_new_tokens=max_length - context.shape[1],
+                ends=Ends(frozenset(self._meter.end_ids), tuple(stops), self.tokenizer),
+                pad=self.tokenizer.pad_token_id,
+            )
+        settings = settings | {"eos_token_id": sorted(self._meter.end_ids)}
+        return super()._model_generate(context, max_length, stops, **settings)
 
     def record_answer(self, prompt: str) -> None:
         """Measure the oldest unmeasured row as the answer to `prompt`."""

@@ -1,5 +1,6 @@
 """The model being scored: a base that is loaded once, with one adapter at a time attached."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -10,10 +11,22 @@ from loragrid.models.base_cache import fresh_base, held_base
 from loragrid.models.chat_templates.probes import inspect_template
 from loragrid.models.chat_templates.template import ChatTemplate
 from loragrid.models.loading import load_tokenizer, torch_device
+from loragrid.models.passes.row_losses import RowLoss
 from loragrid.records.failures import model_must_fit
+from loragrid.scoring.answers import answer_prompts
+from loragrid.scoring.heldout.losses import measure
 from loragrid.scoring.lm_eval_tasks import StudyTask
+from loragrid.scoring.prompts import Prompt
 from loragrid.scoring.task_results import TaskResult
 from loragrid.study.sections import ModelEntry, Scoring
+
+
+def study_template(entry: ModelEntry, name: str) -> ChatTemplate:
+    """The tokenizer and chat template of a model, with the same fixed date as in training."""
+    tokenizer = load_tokenizer(entry)
+    template = inspect_template(tokenizer, model=name)
+    tokenizer.chat_template = template.text
+    return template
 
 
 class LoadedModel:
@@ -45,10 +58,7 @@ class LoadedModel:
     @cached_property
     def template(self) -> ChatTemplate:
         """The tokenizer and chat template, with the same fixed date as in training."""
-        tokenizer = load_tokenizer(self.entry)
-        template = inspect_template(tokenizer, model=self.name)
-        tokenizer.chat_template = template.text
-        return template
+        return study_template(self.entry, self.name)
 
     @cached_property
     def base(self) -> Any:
@@ -85,3 +95,16 @@ class LoadedModel:
             self._lm = LmEvalModel(self.model, self.template, batch_size=self.scoring.batch_size)
         with torch.inference_mode():
             return run_task(self._lm, task)
+
+    def heldout_losses(self, parquet: Path) -> list[RowLoss]:
+        """The loss of each held-out row, as `measure`."""
+        return measure(self.model, parquet)
+
+    def answers(self, prompts: Sequence[Prompt]) -> list[dict[str, Any]]:
+        """Greedy answers to the study's prompts, as `answer_prompts`."""
+        return answer_prompts(self.model, self.template.tokenizer, prompts, batch_size=self.scoring.batch_size)
+
+    def close(self) -> None:
+        """Forget the model, which frees its memory."""
+        self._model = self._lm = None
+        vars(self).pop("base", None)

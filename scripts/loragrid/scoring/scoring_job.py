@@ -14,14 +14,15 @@ from loragrid.records.history import minimum_logged
 from loragrid.records.record import TaskScore
 from loragrid.runtime import atomic_files
 from loragrid.runtime.session import SessionClock
-from loragrid.scoring.answers import answer_prompts, summarise
+from loragrid.scoring.answers import summarise
 from loragrid.scoring.heldout.kept_losses import OF_RUN, KeptLosses, Measured, arithmetic, base_losses, loss_key
-from loragrid.scoring.heldout.losses import loss_result, measure, read_rows
+from loragrid.scoring.heldout.losses import loss_result, read_rows
 from loragrid.scoring.lm_eval_tasks import StudyTask
 from loragrid.scoring.loaded_model import LoadedModel
 from loragrid.scoring.prompts import Prompt, in_training
 from loragrid.scoring.subjects import Subject, SubjectIdentity
 from loragrid.scoring.task_results import TaskResult, items_table, load_task, save_task
+from loragrid.scoring.vllm_engine.vllm_model import VllmModel
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class ScoringJob:
 
     subject: Subject
     identity: SubjectIdentity
-    model: LoadedModel
+    model: LoadedModel | VllmModel
     clock: SessionClock
 
 
@@ -101,7 +102,7 @@ def _heldout(job: ScoringJob) -> TaskResult:
     measured = kept.read(rows=len(ids)) if kept is not None else None
     if measured is None:
         began = time.monotonic()
-        measured = Measured(measure(model.model, rows), time.monotonic() - began)
+        measured = Measured(model.heldout_losses(rows), time.monotonic() - began)
         if kept is not None and job.identity.kind == "base":
             kept.write(measured)
     return loss_result(model.template.tokenizer, rows, measured.losses)
@@ -110,6 +111,9 @@ def _heldout(job: ScoringJob) -> TaskResult:
 def _kept_losses(job: ScoringJob, rows: Path) -> KeptLosses | None:
     """The file that may hold the subject's losses; None where training computes otherwise than scoring."""
     subject, identity = job.subject, job.identity
+    # Training computes with transformers.
+    if job.model.scoring.engine != "hf":
+        return None
     # Half precisions are cast to in other places of a model while it trains.
     if identity.entry.precision != "32bit" or identity.kind == "adopted" or identity.share < 1:
         return None
@@ -151,9 +155,8 @@ def write_answers(job: ScoringJob, prompts: Sequence[Prompt]) -> None:
     kept = load_task(out / "tasks", "_answers", key=key)
     if kept is None:
         pause_if_late(job, "the answers to the study's prompts")
-        tokenizer = model.template.tokenizer
-        trained = in_training(tokenizer, prompts, job.subject.data / "train.parquet")
-        rows = answer_prompts(model.model, tokenizer, prompts, batch_size=model.scoring.batch_size)
+        trained = in_training(model.template.tokenizer, prompts, job.subject.data / "train.parquet")
+        rows = model.answers(prompts)
         rows = [row | {"in_training": known} for row, known in zip(rows, trained, strict=True)]
         kept = {"answers": rows}
         save_task(out / "tasks", "_answers", key=key, content=kept, items=None)

@@ -13,6 +13,7 @@ from loragrid.records.record import RunRecord, read_record
 from loragrid.runtime.atomic_files import sha256_file, sha256_json
 from loragrid.runtime.code_digest import code_digest
 from loragrid.runtime.provenance import versions
+from loragrid.scoring.vllm_engine.process import engine_versions
 from loragrid.study.adopted import Adopted
 from loragrid.study.grid import Cell
 from loragrid.study.identity import model_identity
@@ -164,10 +165,18 @@ def _digest(study: Study, subject: Subject, identity: SubjectIdentity) -> str:
             "configurations": [sha256_file(file) for file in sorted(weights.glob("*config.json"))] if weights else [],
             "heldout": heldout,
             "scoring": {"limit": scoring.limit, "batch_size": scoring.batch_size},
+            "engine": scoring_engine(study),
             "versions": {name: packages[name] for name in packages if name in PACKAGES_AFFECTING_SCORES},
             "code": code_digest("score"),
         }
     )
+
+
+def scoring_engine(study: Study) -> dict[str, str]:
+    """The engine that scores, and the versions of its own environment if it has one."""
+    if study.scoring.engine == "hf":
+        return {"engine": "hf"}
+    return {"engine": "vllm"} | engine_versions()
 
 
 def read_subjects(path: Path) -> list[Subject]:

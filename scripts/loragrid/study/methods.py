@@ -17,7 +17,7 @@ class Method:
     `settings`: those of `ADAPTER_SETTINGS` that it has; `precisions`: those of a base that it can
     train; `unsloth`: whether that backend trains it; `adapter`: whether only an adapter is trained;
     `keeps_base`: whether training leaves the base's weights as they are; `starts_as_base`: whether the
-    untrained model computes exactly as the base does.
+    untrained model computes exactly as the base does; `vllm`: whether that engine can score what it saves.
     """
 
     settings: frozenset[str]
@@ -26,17 +26,19 @@ class Method:
     adapter: bool = True
     keeps_base: bool = True
     starts_as_base: bool = False
+    vllm: bool = False
 
 
-# unsloth patches plain LoRA layers; its kernels know no other adapter.
+# unsloth patches plain LoRA layers; its kernels know no other adapter. vLLM serves plain LoRA, which PiSSA and OLoRA
+# are too once they are saved, and whole models.
 METHODS: Mapping[str, Method] = {
-    "lora": Method(LORA_SETTINGS, unsloth=True, starts_as_base=True),
-    "rslora": Method(LORA_SETTINGS, unsloth=True, starts_as_base=True),
-    "lora_plus": Method(LORA_SETTINGS | {"learning_rate_ratio"}, unsloth=True, starts_as_base=True),
+    "lora": Method(LORA_SETTINGS, unsloth=True, starts_as_base=True, vllm=True),
+    "rslora": Method(LORA_SETTINGS, unsloth=True, starts_as_base=True, vllm=True),
+    "lora_plus": Method(LORA_SETTINGS | {"learning_rate_ratio"}, unsloth=True, starts_as_base=True, vllm=True),
     "dora": Method(LORA_SETTINGS),
     # PiSSA takes the singular vectors of the weights themselves, which a 4-bit base does not have.
-    "pissa": Method(LORA_SETTINGS, precisions=WHOLE, keeps_base=False),
-    "olora": Method(LORA_SETTINGS, precisions=WHOLE, keeps_base=False),
+    "pissa": Method(LORA_SETTINGS, precisions=WHOLE, keeps_base=False, vllm=True),
+    "olora": Method(LORA_SETTINGS, precisions=WHOLE, keeps_base=False, vllm=True),
     # LoftQ starts from the error that the 4-bit base makes.
     "loftq": Method(LORA_SETTINGS, precisions=("4bit",)),
     "vera": Method(frozenset({"rank", "dropout", "target_modules"}), starts_as_base=True),
@@ -52,8 +54,8 @@ METHODS: Mapping[str, Method] = {
     "gralora": Method(LORA_SETTINGS),
     "oft": Method(frozenset({"rank", "target_modules"})),
     "miss": Method(frozenset({"rank", "dropout", "target_modules"})),
-    "full": Method(frozenset(), precisions=WHOLE, adapter=False, keeps_base=False, starts_as_base=True),
-    "none": Method(frozenset(), adapter=False, starts_as_base=True),
+    "full": Method(frozenset(), precisions=WHOLE, adapter=False, keeps_base=False, starts_as_base=True, vllm=True),
+    "none": Method(frozenset(), adapter=False, starts_as_base=True, vllm=True),
 }
 
 

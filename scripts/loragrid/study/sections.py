@@ -137,6 +137,7 @@ class Scoring(Section):
     retention: tuple[str, ...]
     qualitative: str | None
     limit: int | Mapping[str, int | None] | None
+    engine: str
     batch_size: int
     at: tuple[float, ...]
     threads: int

@@ -15,7 +15,8 @@ from loragrid.study.checks.grid_validation import check_grid, written_departures
 from loragrid.study.checks.schema_validation import check_schema
 from loragrid.study.checks.tune_validation import check_tune
 from loragrid.study.completion import settings_of_methods
-from loragrid.study.methods import ADAPTER_SETTINGS, not_of_method
+from loragrid.study.grid import arms
+from loragrid.study.methods import ADAPTER_SETTINGS, METHODS, not_of_method
 from loragrid.study.schema import dotted_key, one_of, read_schema, study_error
 
 # Whole numbers that every library and file format here can hold.
@@ -39,6 +40,7 @@ def check_complete(settings: dict[str, Any], path: Path) -> None:
     check_grid(settings, path)
     check_gpus(settings, path)
     _check_scoring(settings["scoring"], path)
+    _check_engine(settings, path)
     if settings["tune"] is not None:
         check_tune(settings, path)
 
@@ -139,6 +141,24 @@ def _check_names(settings: dict[str, Any], path: Path) -> None:
         if entry["model"] not in settings["models"]:
             problem = f"not a key of models ({entry['model']!r})"
             raise study_error(path, f"adopt.{name}.model", problem, fix=one_of(settings["models"]))
+
+
+def _check_engine(settings: Mapping[str, Any], path: Path) -> None:
+    """Refuse an arm or a searched method that the engine cannot score, and a precision that it cannot load."""
+    if settings["scoring"]["engine"] == "hf":
+        return
+    base, fix = settings["base_case"], "set scoring.engine to hf, or leave it out"
+    points = [dict(base) | dict(arm.departs) for arm in arms(settings)]
+    if settings["tune"] is not None:
+        space = settings["tune"]["spaces"][settings["tune"]["space"]]
+        points += [dict(base) | {"method": method} for method in space.get("method", {}).get("choices", [])]
+    for point in points:
+        if not METHODS[point["method"]].vllm:
+            problem = f"vllm cannot score a run of this method ({point['method']})"
+            raise study_error(path, "scoring.engine", problem, fix=fix)
+        if point["precision"] == "4bit":
+            problem = "vllm loads no base in this precision (4bit)"
+            raise study_error(path, "scoring.engine", problem, fix="set it to hf, or precision to 16bit")
 
 
 def _check_scoring(scoring: dict[str, Any], path: Path) -> None:

@@ -1,0 +1,183 @@
+"""The model being scored when vLLM runs it: one engine, and the adapters of its base as requests."""
+
+import math
+from collections.abc import Sequence
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+from loragrid.errors import UserError
+from loragrid.models.base_cache import release_base
+from loragrid.models.chat_templates.template import ChatTemplate
+from loragrid.models.loading import half_dtype, torch_device
+from loragrid.models.model_files import check_model_folder, resolve_folder
+from loragrid.models.passes.row_losses import IGNORED, Row, RowLoss
+from loragrid.scoring.answers import Answering, ask_prompts
+from loragrid.scoring.generation import AnswerMeter
+from loragrid.scoring.heldout.losses import read_rows
+from loragrid.scoring.hf_engine.greedy_decoding import HARMLESS
+from loragrid.scoring.lm_eval_tasks import StudyTask
+from loragrid.scoring.loaded_model import study_template
+from loragrid.scoring.prompts import Prompt
+from loragrid.scoring.task_results import TaskResult
+from loragrid.scoring.vllm_engine.process import VllmProcess
+from loragrid.scoring.vllm_engine.served_adapters import check_precision, engine_adapters
+from loragrid.study.sections import ModelEntry, Scoring
+
+
+class ModelFacts:
+    """What lm-eval and `AnswerMeter` read of a model that another process runs: its configurations."""
+
+    def __init__(self, folder: Path) -> None:
+        import torch
+        from transformers import AutoConfig, GenerationConfig
+
+        self.device = torch.device("cpu")  # of the tensors here
+        self.config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        self.generation_config = GenerationConfig.from_model_config(self.config)
+        if (folder / "generation_config.json").is_file():
+            self.generation_config = GenerationConfig.from_pretrained(folder)
+
+    @property
+    def context(self) -> int:
+        """Tokens of the context."""
+        return self.config.get_text_config().max_position_embeddings
+
+    def sampling(self) -> dict[str, float]:
+        """vLLM's settings for greedy answers that follow the model's generation settings.
+
+        Raises `UserError` for a setting that vLLM does not have.
+        """
+        changed = self.generation_config.to_diff_dict()
+        unknown = sorted(set(changed) - HARMLESS - {"repetition_penalty"})
+        if unknown:
+            raise UserError(
+                f"scoring.engine: vllm has no {unknown[0]}, which the model's generation_config.json sets "
+                f"({changed[unknown[0]]}). Fix: set it to hf."
+            )
+        return {"temperature": 0.0, "repetition_penalty": changed.get("repetition_penalty", 1.0)}
+
+
+def _free_the_card() -> None:
+    """Give back what this process holds of the card, as a resident worker does between jobs: vLLM takes all of it."""
+    import torch
+
+    release_base()
+    torch.cuda.empty_cache()
+
+
+class VllmModel:
+    """A base in vLLM, started on first use, with the interface of `LoadedModel`.
+
+    `adapters`: the folders of all adapters that will be attached. `weights`: folder of a whole model
+    that was trained from the base and is loaded in its place. Raises `UserError` for a base or an
+    adapter that vLLM cannot serve.
+    """
+
+    def __init__(
+        self, name: str, entry: ModelEntry, *, scoring: Scoring, adapters: Sequence[Path] = (), weights: Path | None
+    ) -> None:
+        check_precision(entry.precision, f"model {name}")
+        self.name, self.entry, self.scoring, self.weights = name, entry, scoring, weights
+        # vLLM tells adapters apart by a number above 0.
+        self._numbers = {folder: number for number, folder in enumerate(adapters, start=1)}
+        self._settings = engine_adapters(adapters)
+        self._adapter: Path | None = None
+        self._process: VllmProcess | None = None
+        self._lm: Any = None
+
+    def attach_adapter(self, adapter: Path | None) -> None:
+        """Use this adapter for the next tasks, or the base alone if None."""
+        self._adapter, self._lm = adapter, None
+
+    @property
+    def base_in_memory(self) -> bool:
+        """Whether the engine runs."""
+        return self._process is not None
+
+    @cached_property
+    def template(self) -> ChatTemplate:
+        """The tokenizer and chat template, with the same fixed date as in training."""
+        return study_template(self.entry, self.name)
+
+    @cached_property
+    def facts(self) -> ModelFacts:
+        """The configurations of the model that the engine runs."""
+        return ModelFacts(self._folder())
+
+    def load(self) -> None:
+        """Start the engine if it does not run yet; raises `Failed` if it ends, as for too little memory."""
+        if self._process is None:
+            _ = self.template, self.facts.sampling()
+            _free_the_card()
+            self._process = VllmProcess(
+                {"model": str(self._folder()), "dtype": self._dtype(), "context": self.facts.context} | self._settings
+            )
+
+    def score(self, task: StudyTask) -> TaskResult:
+        """Score one task of lm-eval; exceptions pass through."""
+        self.load()
+        if task.loaded is None:
+            raise RuntimeError(task.reason)
+        from loragrid.scoring.lm_eval_run import run_task
+        from loragrid.scoring.vllm_engine.lm_eval_vllm import VllmLm
+
+        if self._lm is None:
+            self._lm = VllmLm(self, self.template)
+        return run_task(self._lm, task)
+
+    def heldout_losses(self, parquet: Path) -> list[RowLoss]:
+        """The loss of each row of `heldout.parquet`."""
+        self.load()
+        _, rows = read_rows(parquet)
+        return self.row_losses(rows)
+
+    def answers(self, prompts: Sequence[Prompt]) -> list[dict[str, Any]]:
+        """Greedy answers to the study's prompts, as `answer_prompts`."""
+        self.load()
+        meter = AnswerMeter(self.facts, self.template.tokenizer)
+        settings = {"ends": sorted(meter.end_ids), "stops": [], "sampling": self.facts.sampling()}
+        return ask_prompts(
+            Answering(meter, self.facts.context, partial(self.generate, settings=settings), self.row_losses), prompts
+        )
+
+    def generate(self, rows: Sequence[tuple[list[int], int]], *, settings: dict[str, Any]) -> list[list[int]]:
+        """The generated tokens of each (prompt, most tokens); `settings` as in `server.generate`."""
+        return self._process.tokens(rows, self._request(), settings)
+
+    def scores(self, rows: Sequence[tuple[list[int], int]]) -> list[list[list[float]]]:
+        """(log-likelihood, rank) of the last tokens of each (tokens, number of last ones)."""
+        return self._process.scores(rows, self._request())
+
+    def row_losses(self, rows: Sequence[Row]) -> list[RowLoss]:
+        """As `loragrid.models.passes.row_losses`."""
+        longest, context = max(len(ids) for ids, _ in rows), self.facts.context
+        if longest > context:
+            raise ValueError(f"a row of {longest} tokens is longer than the model's context of {context}")
+        # The first label is never predicted.
+        places = [[place for place in range(1, len(ids)) if labels[place] != IGNORED] for ids, labels in rows]
+        asked = [(list(ids[: at[-1] + 1]), at[-1] + 1 - at[0]) for (ids, _), at in zip(rows, places, strict=True)]
+        sums = []
+        for at, pairs in zip(places, self.scores(asked), strict=True):
+            sums.append(RowLoss(-math.fsum(pairs[place - at[0]][0] for place in at), len(at)))
+        return sums
+
+    def close(self) -> None:
+        """End the engine and free its memory."""
+        if self._process is not None:
+            self._process.close()
+            self._process = None
+
+    def _request(self) -> tuple[int, str] | None:
+        if self._adapter is None:
+            return None
+        return self._numbers[self._adapter], str(self._adapter.resolve())
+
+    def _folder(self) -> Path:
+        return self.weights or resolve_folder(self.entry)[0]
+
+    def _dtype(self) -> str:
+        if self.entry.precision == "32bit":
+            return "float32"
+        half = half_dtype(check_model_folder(self._folder()), device=torch_device())
+        return str(half).removeprefix("torch.")
