@@ -30,6 +30,7 @@ import torch  # noqa: E402
 from loragrid.data.training_data import TrainingData, load_training_data  # noqa: E402
 from loragrid.errors import UserError  # noqa: E402
 from loragrid.models.loading import torch_device  # noqa: E402
+from loragrid.models.target_modules import language_model  # noqa: E402
 from loragrid.study.grid import Cell  # noqa: E402
 from loragrid.study.study_file import Study  # noqa: E402
 from loragrid.training.backends.factory import choose_backend  # noqa: E402
@@ -130,7 +131,7 @@ def check_settings(prepared: Prepared) -> None:
     assert {group["lr"] for group in optimizer.param_groups} == {settings.learning_rate}
     assert {group["weight_decay"] for group in optimizer.param_groups} == {0.01, 0.0}
     assert (str(arguments.lr_scheduler_type.value), arguments.seed) == ("linear", settings.seed)
-    assert trainer.attention.startswith("unsloth, ") == (ON_UNSLOTH and not prepared.gemma) and trainer.attention
+    assert trainer.attention == ("unsloth, sdpa" if ON_UNSLOTH else trainer.model.config._attn_implementation)
     assert len(trainer.train_dataset) == (36 if not prepared.recipe.packing else 2)
 
 
@@ -143,13 +144,36 @@ def check_batches(prepared: Prepared) -> None:
     per_device, batches = trainer.args.per_device_train_batch_size, iter(trainer.get_train_dataloader())
     for _ in range(1 if packing else 2):
         batch = next(batches)
-        samples = side_by_side(batch) if ON_UNSLOTH or packing else padded(batch)
+        together = "position_ids" in batch
+        assert together or not (ON_UNSLOTH or packing)
+        samples = side_by_side(batch) if together else padded(batch)
         assert len(samples) == (36 if packing else per_device)
         for ids, labels in samples:
             replies = re.findall(REPLY["gemma" if prepared.gemma else "llama"], prepared.tokenizer.decode(ids), re.S)
             trained = [token for token, label in zip(ids, labels, strict=True) if label != -100]
             assert replies and prepared.tokenizer.decode(trained) == "".join(replies)
             assert trained == [label for label in labels if label != -100]
+    # unsloth's rotary positions for Llama need a card. One cell of each model is enough.
+    if together and set(prepared.cell.departs) <= {"model"} and (prepared.gemma or not ON_UNSLOTH):
+        check_separation(prepared, batch)
+
+
+@torch.no_grad()
+def check_separation(prepared: Prepared, batch: dict[str, Any]) -> None:
+    """The first two samples side by side have the hidden states of each alone: neither sees the other."""
+    _, decoder = language_model(prepared.trainer.model.get_base_model())
+
+    def hidden(**inputs: Any) -> Any:
+        return decoder(**inputs, use_cache=False).last_hidden_state.float()
+
+    samples = [torch.tensor([ids]) for ids, _ in side_by_side(batch)[:2]]
+    alone, both = torch.cat([hidden(input_ids=ids) for ids in samples], dim=1), torch.cat(samples, dim=1)
+    one_text = hidden(input_ids=both)
+    inputs = {"input_ids": both, "position_ids": batch["position_ids"][:, : both.shape[1]]}
+    if ON_UNSLOTH:
+        inputs["packed_seq_lengths"] = batch["packed_seq_lengths"][:2]
+    found = hidden(**inputs)
+    assert (found - alone).abs().max() < (one_text - alone).abs().max() / 50
 
 
 def side_by_side(batch: dict[str, Any]) -> list[tuple[list[int], list[int]]]:

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 PRECISIONS = {"fp16", "bf16"}
+# unsloth's code for Gemma 3's attention, which takes torch's where the configuration says "eager", as on a T4.
+OWN_GEMMA3 = "unsloth_zoo.temporary_patches.gemma"
 
 
 class UnslothBackend(TrlBackend):
@@ -166,8 +168,12 @@ def attention_in_use(model: Any, *, padding_free: bool) -> str:
     _, decoder = language_model(model.get_base_model())
     # Some layers of a hybrid model have none.
     layers = [layer for layer in getattr(decoder, "layers", ()) if hasattr(layer, "self_attn")]
-    if not layers or not type(layers[0].self_attn).forward.__module__.startswith("unsloth."):
-        return str(model.config.get_text_config()._attn_implementation)
+    code = type(layers[0].self_attn).forward.__module__ if layers else ""
+    configured = str(model.config.get_text_config()._attn_implementation)
+    if code == OWN_GEMMA3 and configured != "flex_attention":
+        return "unsloth, sdpa"
+    if not code.startswith("unsloth."):
+        return configured
     from unsloth.utils.attention_dispatch import select_attention_backend
 
     return f"unsloth, {select_attention_backend(use_varlen=padding_free)}"
