@@ -9,10 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from loragrid.paths import ROOT
 from loragrid.planning.job_resources import resource_requests
-from loragrid.study.study_file import load_study
+from loragrid.study.study_file import Study, load_study
 
 # Replaces every stage: records when it began and ended, and writes the file that its rule declares.
 FAKE = """
@@ -41,16 +42,25 @@ with open("times.jsonl", "a") as log:
 STAGES = ("prepare_data", "find_contamination", "train", "score", "compare", "next", "report")
 
 
-def run_fake(
-    folder: Path, *arguments: str, seconds: float, more: dict[str, str] | None = None
-) -> list[tuple[str, str, float, float]]:
-    """Run the t4 study with fake stages; the jobs in order of their start: stage, name, start, end.
-
-    `more`: further environment variables.
-    """
+def few_seeds(folder: Path, *seeds: int) -> Study:
+    """The study t4 in a copy of the project: every setting with these seeds, the base case with one more for a second."""
     for name in ("workflow", "scripts", "config"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "environment.yml", folder)
+    path = folder / "config" / "studies" / "t4.yaml"
+    settings = yaml.safe_load(path.read_text())
+    settings["grid"]["axes"]["seed"], settings["grid"]["base_case_seeds"] = list(seeds), [3] * (len(seeds) > 1)
+    path.write_text(yaml.safe_dump(settings, sort_keys=False))
+    return load_study(str(path))
+
+
+def run_fake(
+    folder: Path, *arguments: str, seconds: float, more: dict[str, str] | None = None
+) -> list[tuple[str, str, float, float]]:
+    """Run the study of `few_seeds` with fake stages; the jobs in order of their start: stage, name, start, end.
+
+    `more`: further environment variables.
+    """
     for stage in STAGES:
         text = FAKE.format(stages=("prepare_data", "train", "score"), seconds=seconds)
         (folder / "scripts" / f"{stage}.py").write_text(text)
@@ -71,8 +81,8 @@ def most_at_once(jobs: list[tuple[str, str, float, float]]) -> int:
 
 @pytest.mark.slow
 def test_a_t4_runs_one_job_at_a_time(tmp_path: Path) -> None:
+    study = few_seeds(tmp_path, 3407)
     jobs = run_fake(tmp_path, "--cores", "4", "--resources", "vram_mib=15000", seconds=0.05)
-    study = load_study("t4")
     runs, bases = len(study.cells), len(study.bases)
     assert [len([job for job in jobs if job[0] == stage]) for stage in ("train", "score")] == [runs, runs + bases]
     assert most_at_once(jobs) == 1
@@ -80,9 +90,9 @@ def test_a_t4_runs_one_job_at_a_time(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_large_card_runs_several_small_jobs_at_once(tmp_path: Path) -> None:
+    study = few_seeds(tmp_path, 3407)
     jobs = run_fake(tmp_path, "--cores", "8", "--resources", "vram_mib=80000", seconds=1)
     assert most_at_once(jobs) >= 4
-    study = load_study("t4")
     asked = resource_requests(study, study.cells, results=Path("nowhere"), session_minutes=None)
     work = [job for job in jobs if job[0] in ("train", "score")]
     for job in work:
@@ -91,7 +101,7 @@ def test_a_large_card_runs_several_small_jobs_at_once(tmp_path: Path) -> None:
 
 
 def test_two_cards_train_two_runs_at_once_each_on_its_own(tmp_path: Path) -> None:
-    runs = [cell.run for cell in load_study("t4").cells[:4]]
+    runs = [cell.run for cell in few_seeds(tmp_path, 3407).cells[:4]]
     targets = [f"results/t4/train/{run}/record.json" for run in runs]
     jobs = run_fake(
         tmp_path,
@@ -111,8 +121,9 @@ def test_two_cards_train_two_runs_at_once_each_on_its_own(tmp_path: Path) -> Non
 @pytest.mark.slow
 def test_whatever_has_run_is_a_usable_study(tmp_path: Path) -> None:
     """One after another: each cell is scored right after its training, its base before, in the grid's order."""
+    cells = few_seeds(tmp_path, 3407, 1).cells
     jobs = run_fake(tmp_path, "--cores", "1", seconds=0)
-    cells = load_study("t4").cells
+    assert len(cells) == 2 * 8 + 1
     order = [name for stage, name, *_ in jobs if stage == "train"]
     assert order == [cell.run for cell in cells]
     at = {(stage, name): index for index, (stage, name, *_) in enumerate(jobs)}
