@@ -10,6 +10,8 @@ import while another one uses the card. Pieces:
   capped    the cells of the study `t4` in fp16 with a T4's memory: does each fit, and how good was the prediction? Several at once
   together  three small runs by Snakemake, in parallel as far as `--resources vram_mib` allows, and one after another
   resume    the same run twice, and once killed and resumed: how far do the adapters differ?
+  scoring   a base and two adapters of the first shape on choices and generated answers: by our stage with each engine, and by the
+            `lm_eval` command once per subject (the row of vLLM needs `make vllm`)
 
 Models have random weights in true shapes (`shapes.py`). On a machine without a GPU, `--shape tiny` tries everything on the CPU;
 its rows are marked and prove nothing about a GPU.
@@ -28,6 +30,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks import gpu_scoring
 from benchmarks.gpu_predictions import Setting
 from benchmarks.gpu_runs import Bench
 from benchmarks.measuring import RESULTS, write
@@ -99,7 +102,15 @@ def resume(bench: Bench, shapes: list[str]) -> Iterator[Asked]:
         yield {"backend": backend, **vars(setting)}, partial(bench.resume, setting, backend)
 
 
-PIECES = {"train": train, "capped": capped, "together": together, "resume": resume}
+def scoring(bench: Bench, shapes: list[str]) -> Iterator[Asked]:
+    """Seconds of scoring a base and two adapters."""
+    items = 200 if bench.cuda else 1
+    for way in gpu_scoring.ways():
+        asked = {"way": way, "shape": shapes[0], "items of a task": items, "subjects": 1 + len(gpu_scoring.ADAPTERS)}
+        yield asked, partial(gpu_scoring.score, bench, shapes[0], way, items=items)
+
+
+PIECES = {"train": train, "capped": capped, "together": together, "resume": resume, "scoring": scoring}
 
 
 # Peak memory is counted per process, so runs that only measure memory need not take turns.

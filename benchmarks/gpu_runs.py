@@ -66,13 +66,13 @@ class Bench:
         row |= {"useful_tokens_per_second": outcome["loss_tokens_per_step"] / seconds}
         row |= {"tokens_per_second": outcome["tokens_per_step"] / seconds, "peak_vram_mib": outcome["peak_vram_mib"]}
         return row | {
-            "flop_utilisation": utilisation(self._model(setting), setting, outcome["tokens_per_step"] / seconds)
+            "flop_utilisation": utilisation(self.model(setting), setting, outcome["tokens_per_step"] / seconds)
         }
 
     def fit(self, setting: Setting, backend: str, *, cap_mib: int) -> dict[str, Any]:
         """Whether a run on rows of full length fits under the cap, its peak memory, and the predicted peak."""
         predicted = predicted_mib(
-            self._model(setting), setting, backend, optimizer=self._optimizer(), most_tokens=self._most_tokens
+            self.model(setting), setting, backend, optimizer=self._optimizer(), most_tokens=self._most_tokens
         )
         row = {"predicted_mib": round(predicted)}
         try:
@@ -95,10 +95,10 @@ class Bench:
         from loragrid.study.study_file import load_study
 
         path = self._study(setting, "trl", save_steps=10_000, seeds=range(number))
-        study, place = load_study(str(path)), self._new_folder()
+        study, place = load_study(str(path)), self.new_folder()
         results = place / "results" / study.name
         cells = study.cells
-        shutil.copytree(self._rows(), results / "data" / cells[0].data)
+        shutil.copytree(self.rows(), results / "data" / cells[0].data)
         asked = resource_requests(study, cells, results=results, session_minutes=None)["train"][cells[0].run][
             "vram_mib"
         ]
@@ -114,7 +114,7 @@ class Bench:
         command += ["--cores", number, "--resources", f"vram_mib={asked * (number if beside else 1)}"]
         command += ["--directory", place, "--config", f"study={path}"]
         began = time.monotonic()
-        _wait(self._spawn(command, place), place)
+        wait(self.spawn(command, place), place)
         seconds = time.monotonic() - began
         done = len(list(results.glob("train/*/record.json")))
         if done != number:
@@ -131,9 +131,9 @@ class Bench:
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
         killed = process.wait() == -signal.SIGKILL
-        _wait(self._start(setting, backend, save_steps=2, out=out)[0], out)
+        wait(self._start(setting, backend, save_steps=2, out=out)[0], out)
         for process, folder in started:
-            _wait(process, folder)
+            wait(process, folder)
         first, second = (folder for _, folder in started)
         difference = {"second run": _difference(first, second), "killed and resumed": _difference(first, out)}
         return {"killed": killed, "largest_difference": difference}
@@ -156,17 +156,17 @@ class Bench:
 
     def peer(self, setting: Setting, library: str, how: str = "") -> dict[str, Any]:
         """Time and memory of the library alone, with our settings or those of `how`."""
-        out = self._new_folder()
-        asked = vars(setting) | {"model": str(self._model(setting)), "data": str(self._rows())}
+        out = self.new_folder()
+        asked = vars(setting) | {"model": str(self.model(setting)), "data": str(self.rows())}
         asked |= {"how": how, "steps": self.steps, "most_tokens": self._most_tokens, "optimizer": self._optimizer()}
         (out / "settings.json").write_text(json.dumps(asked))
         command = [HERE / "gpu_peer.py", library, "--settings", out / "settings.json", "--out", out / "outcome.json"]
-        _wait(self._spawn(self._in_turn(library, command), out), out)
+        wait(self.spawn(self._in_turn(library, command), out), out)
         return json.loads((out / "outcome.json").read_text())
 
     def _finished(self, setting: Setting, backend: str, **options: Any) -> Path:
         process, out = self._start(setting, backend, **options)
-        _wait(process, out)
+        wait(process, out)
         return out
 
     def _start(
@@ -182,11 +182,11 @@ class Bench:
 
         from loragrid.study.study_file import load_study
 
-        out = out or self._new_folder()
+        out = out or self.new_folder()
         path = self._study(setting, backend, save_steps=save_steps)
         run = load_study(str(path)).cells[0].run
-        stage = [SCRIPTS / "train.py", "--study", path, "--run", run, "--data", self._rows(mean_tokens), "--out", out]
-        return self._spawn(self._in_turn(backend, [HERE / "gpu_capped.py", cap_mib, *stage]), out), out
+        stage = [SCRIPTS / "train.py", "--study", path, "--run", run, "--data", self.rows(mean_tokens), "--out", out]
+        return self.spawn(self._in_turn(backend, [HERE / "gpu_capped.py", cap_mib, *stage]), out), out
 
     def _in_turn(self, library: str, command: list[Any]) -> list[Any]:
         """A Python command that imports its libraries at once and waits for its turn, if there are turns."""
@@ -194,7 +194,7 @@ class Bench:
             return [sys.executable, *command]
         return [sys.executable, HERE / "gpu_turn.py", library, self.folder / "turn", *command]
 
-    def _spawn(self, command: list[Any], out: Path) -> subprocess.Popen:
+    def spawn(self, command: list[Any], out: Path) -> subprocess.Popen:
         with open(out / "said", "ab") as said:
             return subprocess.Popen(
                 [str(part) for part in command], env=os.environ | ONE_THREAD, stdout=said, stderr=said
@@ -202,7 +202,7 @@ class Bench:
 
     def _study(self, setting: Setting, backend: str, *, save_steps: int, seeds: Sequence[int] = (3407,)) -> Path:
         settings = yaml.safe_load((ROOT / "config" / "studies" / "t4.yaml").read_text())
-        settings["models"] = {"random": {"path": str(self._model(setting))}}
+        settings["models"] = {"random": {"path": str(self.model(setting))}}
         settings["base_case"] |= {
             **{"rank": setting.rank, "batch": [setting.per_device, setting.accumulation]},
             **{"precision": setting.precision, "backend": backend},
@@ -211,39 +211,39 @@ class Bench:
         }
         settings["grid"] = {"axes": {"seed": list(seeds)}}
         settings["training"] = {"save_steps": save_steps, "save_minutes": 1000}
-        path = self._new_folder() / "study.yaml"
+        path = self.new_folder() / "study.yaml"
         path.write_text(yaml.safe_dump(settings))
         return path
 
     def _optimizer(self) -> str:
         return "adamw_8bit" if self.cuda else "adamw_torch"
 
-    def _new_folder(self) -> Path:
+    def new_folder(self) -> Path:
         folder = self.folder / str(next(self._runs))
         folder.mkdir(parents=True)
         return folder
 
-    def _rows(self, mean_tokens: int | None = None) -> Path:
+    def rows(self, mean_tokens: int | None = None) -> Path:
         with self._lock:
             return self._make_rows(mean_tokens)
 
     @cache  # noqa: B019  (one bench lives as long as the process)
     def _make_rows(self, mean_tokens: int | None) -> Path:
         options = {"mean_tokens": mean_tokens or (MEAN_TOKENS if self.cuda else 40)}
-        return make_rows(self._new_folder() / "data", rows=500, heldout=4, most_tokens=self._most_tokens, **options)
+        return make_rows(self.new_folder() / "data", rows=500, heldout=4, most_tokens=self._most_tokens, **options)
 
-    def _model(self, setting: Setting) -> Path:
+    def model(self, setting: Setting) -> Path:
         """A base in bfloat16, as on the hub, for any training precision; in float32 on a CPU."""
         with self._lock:
             place = self.models / f"{setting.shape}-{'bfloat16' if self.cuda else 'float32'}"
             if not place.is_dir():
-                made = make_model(setting.shape, self._new_folder() / "model", dtype=place.name.rpartition("-")[2])
+                made = make_model(setting.shape, self.new_folder() / "model", dtype=place.name.rpartition("-")[2])
                 place.parent.mkdir(parents=True, exist_ok=True)
                 made.rename(place)
             return place
 
 
-def _wait(process: subprocess.Popen, out: Path) -> None:
+def wait(process: subprocess.Popen, out: Path) -> None:
     if process.wait():
         said = (out / "said").read_text(errors="replace")
         print(f"{' '.join(map(str, process.args))}\n{said[-4000:]}", file=sys.stderr, flush=True)

@@ -22,8 +22,18 @@ def gpu_rows(found: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
             outcome.replace("|", "/").replace("\n", " "),
             "off within ±0.1" if "off" in row else "",
         )
+    if found["piece"] == "scoring":
+        yield from _engine_ratios(found["rows"], piece)
     if found["piece"] == "train":
         yield from _ratios([row for row in found["rows"] if "useful_tokens_per_second" in row], piece)
+
+
+def _engine_ratios(rows: list[dict[str, Any]], piece: str) -> Iterator[tuple[str, str, str]]:
+    """Seconds of `lm_eval` and of transformers over those of our faster ways."""
+    seconds = {row["way"]: row["seconds"] for row in rows if "seconds" in row}
+    for slow, fast in (("lm_eval", "hf"), ("hf", "vllm"), ("lm_eval", "vllm")):
+        if slow in seconds and fast in seconds:
+            yield f"{piece}: seconds of {slow} over those of {fast}", f"{seconds[slow] / seconds[fast]:.2f}", ""
 
 
 def _ratios(rows: list[dict[str, Any]], piece: str) -> Iterator[tuple[str, str, str]]:

@@ -210,7 +210,7 @@ COMMANDS = {
     "truth": "make truth",
     "warm": "python -m benchmarks.study --ways one cold --out benchmarks/results/warm.json",
 }
-GPU = ("train", "capped", "together", "resume")
+GPU = ("train", "capped", "together", "resume", "scoring")
 
 
 def table(results: Path) -> str:

@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 
 from loragrid.paths import ROOT
+from loragrid.study.study_file import load_study
 from tests.fixtures.app_toys import finished_study, toy_catalogue
 
 BENCHMARKS = ROOT / "benchmarks"
@@ -179,6 +180,29 @@ def test_every_gpu_piece_in_small(small_gpu: Callable[..., dict], piece: str) ->
     if piece == "resume":
         assert row["killed"] and row["largest_difference"] == {"second run": 0.0, "killed and resumed": 0.0}
     assert all(figure for _, figure, _ in load("gpu_table").gpu_rows(found) if piece != "capped")
+
+
+def test_the_engines_score_in_turn(small_gpu: Callable[..., dict], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stage itself scores with each engine in tests/scoring; here are its commands."""
+    gpu, commands = load("gpu"), []
+
+    def spawn(_bench: object, command: list, _place: Path) -> subprocess.Popen:
+        commands.append([str(part) for part in command])
+        return subprocess.Popen(["sleep", "0.01"])
+
+    monkeypatch.setattr(gpu.Bench, "spawn", spawn)
+    rows = small_gpu("scoring")["rows"]
+    for _ in range(2):
+        found = small_gpu("scoring", known=rows)
+        rows = found["rows"]
+    assert [(row["way"], "failed" in row) for row in rows] == [("hf", False), ("vllm", False), ("lm_eval", False)]
+    ours, theirs = commands[:2], commands[2:]
+    for command, engine in zip(ours, ("hf", "vllm"), strict=True):
+        assert load_study(command[command.index("--study") + 1]).scoring.engine == engine
+        assert len(Path(command[command.index("--list") + 1]).read_text().splitlines()) == 3
+    assert ["peft" in " ".join(command) for command in theirs] == [False, True, True]
+    lines = {what: figure for what, figure, _ in load("gpu_table").gpu_rows(found)}
+    assert float(lines["GPU scoring: seconds of lm_eval over those of vllm"]) > 0
 
 
 def test_runs_started_together_take_turns(tmp_path: Path) -> None:
