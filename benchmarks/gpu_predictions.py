@@ -36,9 +36,13 @@ def _lora(setting: Setting) -> Trainable:
 
 def predicted_mib(model: Path, setting: Setting, backend: str, *, optimizer: str, most_tokens: int) -> float:
     """The plan's peak for that run, MiB, CUDA context included."""
+    from loragrid.models.batch_sizes import TRL_LOSS
     from loragrid.models.find_shape import find_shape
+    from loragrid.planning.gpu_cards import detect_gpu
+    from loragrid.planning.job_memory import gpu_layout, with_layout
     from loragrid.planning.memory_model import TrainingSetup, training_memory
 
+    shape, here = find_shape(_entry(model)), detect_gpu()
     setup = TrainingSetup(
         precision=setting.precision,
         trainable=_lora(setting),
@@ -47,9 +51,13 @@ def predicted_mib(model: Path, setting: Setting, backend: str, *, optimizer: str
         max_length_tokens=most_tokens,
         compute_dtype=setting.dtype,
         backend=backend,
-        checkpointing=setting.dtype != "fp32",
+        checkpointing=False,
+        loss=TRL_LOSS["cuda" if here else "cpu"],
     )
-    return training_memory(find_shape(_entry(model)), setup).total_mib
+    if here:
+        layout = gpu_layout(shape, setup, accumulation=setting.accumulation, fold=False, memory_mib=here[1])
+        setup = with_layout(setup, layout)
+    return training_memory(shape, setup).total_mib
 
 
 def utilisation(model: Path, setting: Setting, tokens_per_second: float) -> float | None:

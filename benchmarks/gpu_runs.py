@@ -210,7 +210,8 @@ class Bench:
             **{"optimizer": self._optimizer(), "max_length_tokens": self._most_tokens, "evaluations": 1},
         }
         settings["grid"] = {"axes": {"seed": list(seeds)}}
-        settings["training"] = {"save_steps": save_steps, "save_minutes": 1000}
+        # The table compares batches as they are written, one row of it folded.
+        settings["training"] = {"save_steps": save_steps, "save_minutes": 1000, "fold_batches": False}
         path = self.new_folder() / "study.yaml"
         path.write_text(yaml.safe_dump(settings))
         return path

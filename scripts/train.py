@@ -53,6 +53,7 @@ from loragrid.training.run_record import (
 )
 from loragrid.training.run_session import PreparedRun, RunContext, pause_if_late, train_session
 from loragrid.training.shared_losses import keep_last_losses, share_base_losses
+from loragrid.training.step_layout import with_chosen_layout, with_layout
 
 
 def train_run(
@@ -152,6 +153,8 @@ def prepare(*, context: RunContext, lock: RunLock) -> PreparedRun:
     _set_threads(recipe.threads)
     data = load_training_data(context.data_folder)
     entry = prepared_entry(study.base_entry(cell), context.data_folder)
+    if ranks.count == 1:
+        recipe = with_chosen_layout(recipe, context=context, backend=backend.name, entry=entry, data=data)
     base = backend.load(entry, recipe=recipe)
     model = backend.adapt(base, recipe=recipe)
     if split:
@@ -159,6 +162,7 @@ def prepare(*, context: RunContext, lock: RunLock) -> PreparedRun:
         split_base(model, device=device, ranks=ranks)
     trainer = backend.trainer(model, base=base, recipe=recipe, data=data, folder=out)
     trainer.ranks = ranks
+    recipe = with_layout(recipe, trainer.layout)
     # The number of updates depends on the lengths of the rows, which the trainer may have packed.
     steps = plan_steps(
         settings.budget,

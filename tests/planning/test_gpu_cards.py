@@ -40,7 +40,7 @@ def test_a_starting_study_warns_of_cells_that_will_not_fit(t4: Study, monkeypatc
     assert device_warnings(t4, t4.cells, planned_device(ASKED)) == []  # the card is not here
     monkeypatch.setattr(gpu_cards, "detect_gpu", lambda: ("Tesla T4", 15360))
     assert device_warnings(t4, t4.cells, planned_device(ASKED)) == []
-    by_trl = changed(t4, base_case__backend="trl")
+    by_trl = changed(t4, base_case__backend="trl", base_case__max_length_tokens=8192)
     lines = device_warnings(by_trl, by_trl.cells, planned_device(ASKED))
     assert any("batch4x8" in line and "Tesla T4 has 14,913" in line for line in lines)
     monkeypatch.setattr(gpu_cards, "detect_gpu", lambda: None)

@@ -3,6 +3,7 @@
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from loragrid.models.find_shape import find_shape
 from loragrid.paths import ROOT
 from loragrid.planning import gpu_cards, job_resources
 from loragrid.planning.gpu_cards import planned_device
-from loragrid.planning.job_memory import check_study_modules, training_memory_on, training_setup
+from loragrid.planning.job_memory import check_study_modules, training_setup
 from loragrid.planning.job_resources import (
     BUSY_SHARE,
     MEMORY_MARGIN,
@@ -42,22 +43,31 @@ def test_requests_follow_the_predicted_memory() -> None:
     device = planned_device(study.plan, detect=False)
     for cell in cells:
         shape = find_shape(study.models[cell.model])
-        memory = training_memory_on(device, shape, training_setup(cell.settings, device))
+        # On a card that has room for it, all rows of an update run at once and keep their activations.
+        setup = training_setup(cell.settings, device)
+        rows = cell.settings.per_device * cell.settings.accumulation
+        memory = training_memory(shape, replace(setup, per_device=rows, checkpointing=False))
         # A T4 has no room for a second job beside one that keeps it busy.
         least = BUSY_SHARE * device.vram_mib
         assert asked["train"][cell.run]["vram_mib"] == round(max(MEMORY_MARGIN * memory.total_mib, least))
         assert asked["score"][cell.base]["vram_mib"] >= asked["score"][cell.run]["vram_mib"]
-    # A search's trials take at most 4 rows at a time, as the widest cell does, and the base case's rank.
-    wide = next(cell for cell in cells if cell.settings.batch == (4, 8))
-    assert asked["tune"]["tune"]["vram_mib"] == asked["train"][wide.run]["vram_mib"]
+    unfolded = requests_of(changed(study, training__fold_batches=False))
+    kept = {cell.model: unfolded["train"][cell.run]["vram_mib"] for cell in cells if cell.settings.batch == (2, 4)}
+    assert kept["llama-1b"] < asked["train"][cells[0].run]["vram_mib"] / 3
+    # A search's trials take at most 4 rows at a time and compute activations again, and have the base case's rank.
+    wide = next(cell for cell in cells if cell.settings.batch == (4, 8) and cell.model == "llama-1b")
+    shape = find_shape(study.models[wide.model])
+    memory = training_memory(shape, training_setup(wide.settings, device))
+    assert asked["tune"]["tune"]["vram_mib"] == round(max(MEMORY_MARGIN * memory.total_mib, least))
     of_three = requests_of(changed(study, tune__workers=3))
     assert of_three["tune"]["tune"]["vram_mib"] == pytest.approx(3 * asked["tune"]["tune"]["vram_mib"], abs=3)
     asked = requests_of(without_shapes(study, "llama-3b"))  # an unknown model reserves the whole GPU
     of_model = {cell.model: asked["train"][cell.run]["vram_mib"] for cell in cells}
     assert of_model["llama-3b"] == WHOLE_GPU_MIB > of_model["llama-1b"]
-    # On a large card small models wait for their operations to start, and several may share it.
+    # On a large card two runs of the small model may share it.
     on_h100 = requests_of(changed(three_sizes(), plan__card="H100"))
-    assert on_h100["train"][cells[0].run]["vram_mib"] < 8_000
+    small = next(cell for cell in cells if cell.model == "gemma-270m" and cell.settings.batch == (2, 4))
+    assert 2 * on_h100["train"][small.run]["vram_mib"] < 81_559
 
 
 def test_jobs_request_twice_the_planned_time_and_at_most_a_session(tmp_path: Path) -> None:
@@ -146,7 +156,8 @@ def test_a_large_grid_has_few_different_requests(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_search_requests_its_largest_trial() -> None:
-    study = changed(load_study("t4"), base_case__precision="16bit", base_case__backend="trl")
+    changes = {"precision": "16bit", "backend": "trl", "max_length_tokens": 8192}
+    study = changed(load_study("t4"), **{f"base_case__{name}": value for name, value in changes.items()})
 
     def asked(**space: dict) -> int:
         spaces = {"original": {"learning_rate": {"low": 1e-4, "high": 1e-3, "log": True}} | space}

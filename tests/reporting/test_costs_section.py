@@ -21,6 +21,7 @@ from loragrid.reporting.costs_section import (
     total_cost,
 )
 from loragrid.reporting.page import Material, gather
+from loragrid.study.batch_shares import written_layout
 from loragrid.study.settings import Budget
 from tests.fixtures import synthetic
 
@@ -96,7 +97,8 @@ def test_the_plan_says_the_same_of_a_finished_run(material: Material) -> None:
     run = first_run(material)
     study, cell = material.study, run.cell
     shape, size = find_shape(study.models[cell.model]), data_size(study, cell, material.results)
-    workloads = {cell.run: workload_of(study, cell, shape, size, checkpointing=True)}
+    layout = written_layout(cell.settings, "cuda")
+    workloads = {cell.run: workload_of(study, cell, shape, size, layout=layout)}
     measured, device = Measurements({cell.run: run.record}, {}), planned_device(study.plan, detect=False)
     rate = expected_rate(cell, (cell,), workloads, measured, device)
     assert operations_per_second(material, run) == pytest.approx(rate.tflops * 1e12)

@@ -6,8 +6,12 @@ LOGITS_PER_PASS = 2**27
 # float32, twice.
 CHOICE_LOGITS_PER_PASS = 2**29
 
-# TRL's name of the loss that the trl backend trains with. `chunked_nll` rounds differently.
-TRL_LOSS = "nll"
+# TRL's names of the losses of the trl backend. `nll` holds the logits of a whole batch, which a GPU has no room for;
+# `chunked_nll` computes each chunk twice, and a CPU has the memory.
+TRL_LOSS = {"cpu": "nll", "cuda": "chunked_nll"}
+# Families (the beginning of transformers' `model_type`) whose logits `chunked_nll` would not scale as the model does;
+# training tries it on the model itself.
+OWN_SCALE = ("granite", "falcon_h1", "hyperclovax")
 # Tokens whose logits TRL's `chunked_nll` holds at once (trl 1.14.2).
 TRL_CHUNK_ROWS = 256
 # unsloth's fused loss works on an eighth of the tokens at a time, but on at least so many, and on no more logits
@@ -18,12 +22,15 @@ UNSLOTH_CHUNK_BYTES = 2 * 2**30
 UNSLOTH_LOGIT_BYTES = 8
 
 
-def rows_with_logits(backend: str, *, tokens: int, vocab_size: int) -> int:
-    """Number of `tokens` whose logits exist at the same time in a pass with loss; `backend`: trl or unsloth."""
+def rows_with_logits(backend: str, *, tokens: int, vocab_size: int, loss: str = "nll") -> int:
+    """Number of `tokens` whose logits exist at the same time in a pass with loss.
+
+    `backend`: trl or unsloth; `loss`: the former's, as TRL calls it.
+    """
     if backend == "unsloth":
         part = max(UNSLOTH_LEAST_ROWS, -(-tokens // UNSLOTH_PARTS))
         limit = UNSLOTH_CHUNK_BYTES // (UNSLOTH_LOGIT_BYTES * vocab_size)
         return min(tokens, part, max(2, limit))
-    if TRL_LOSS == "chunked_nll":
+    if loss == "chunked_nll":
         return min(tokens, TRL_CHUNK_ROWS)
     return tokens

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from loragrid.errors import UserError
-from loragrid.models.float16_range import overflows_float16  # noqa: F401
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from loragrid.planning.measurements import DataSize, Measurements, earlier_rate
 from loragrid.planning.memory_model import computed_in
 from loragrid.planning.step_time import Rate, operations_per_pass
 from loragrid.records.record import RunRecord
+from loragrid.study.batch_shares import StepLayout
 from loragrid.study.budget import updates
 from loragrid.study.grid import Cell
 from loragrid.study.methods import METHODS
@@ -58,9 +59,10 @@ def workload_of(
     shape: Shape,
     data: DataSize,
     *,
-    checkpointing: bool,
+    layout: StepLayout,
 ) -> Workload:
-    """The workload of a run; `checkpointing`, on a GPU, repeats the layers' forward passes."""
+    """The workload of a run whose updates have that layout."""
+    checkpointing = layout.checkpointing
     settings, trainable = cell.settings, Trainable.of(cell.settings)
     steps = updates(
         settings.budget,
@@ -74,7 +76,7 @@ def workload_of(
     tokens = round(steps * settings.per_device * settings.accumulation * data.row_tokens)
     per_token = training_per_token(shape, trainable, row_tokens=data.row_tokens, checkpointing=checkpointing)
     flops = {part: tokens * operations for part, operations in per_token.items()}
-    passes = steps * settings.accumulation
+    passes = steps * layout.accumulation
     flops["adapters"] += passes * training_per_pass(shape, trainable, checkpointing=checkpointing)
     # The held-out loss is measured before the first update and at equal parts of the budget.
     measurements = 1 + min(settings.evaluations, steps)

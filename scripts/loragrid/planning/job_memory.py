@@ -1,4 +1,4 @@
-"""The memory model applied to a study's cells. Imports no torch."""
+"""The memory model applied to a study's cells, and how an update's rows run in it. Imports no torch."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -7,6 +7,7 @@ from operator import attrgetter
 from typing import Any
 
 from loragrid.errors import UserError
+from loragrid.models.batch_sizes import TRL_LOSS
 from loragrid.models.find_shape import find_shape
 from loragrid.models.shape import Shape
 from loragrid.models.trained_weights import Trainable, check_rank, loaded_parameters
@@ -19,12 +20,17 @@ from loragrid.planning.memory_model import (
     scoring_memory,
     training_memory,
 )
-from loragrid.study.batch_shares import divided_batch
+from loragrid.records.record import RunRecord
+from loragrid.study.batch_shares import StepLayout, cpu_layout, divided_batch, folds, written_layout
 from loragrid.study.grid import Cell
 from loragrid.study.methods import METHODS
 from loragrid.study.settings import Settings
 from loragrid.study.study_file import Study
 
+# ASSUME: a job requests this many times the predicted memory, since this project has confirmed no
+# prediction on a GPU and two jobs that do not fit beside each other both die. A layout of an update
+# fits a card if its request does.
+MEMORY_MARGIN = 1.4
 # Settings that change neither the memory nor the length of a job. All others count, so that a new
 # setting counts until somebody has thought about it.
 FREE_SETTINGS = frozenset(
@@ -90,6 +96,7 @@ def gpu_training_setup(settings: Settings, *, bf16: bool) -> TrainingSetup:
         compute_dtype=gpu_dtype(settings, bf16=bf16),
         backend=gpu_backend(settings),
         checkpointing=True,
+        loss=TRL_LOSS["cuda"],
     )
 
 
@@ -100,7 +107,73 @@ def training_setup(settings: Settings, device: PlannedDevice) -> TrainingSetup:
         return setup
     asked = settings.compute_dtype
     dtype = "fp32" if asked == "auto" else asked
-    return replace(setup, compute_dtype=dtype, backend="trl", checkpointing=False)
+    return replace(setup, compute_dtype=dtype, backend="trl", checkpointing=False, loss=TRL_LOSS["cpu"])
+
+
+def recorded_layout(record: RunRecord, settings: Settings) -> StepLayout:
+    """The layout of a run's updates; a record from before they had any is of the batch as written."""
+    rows = record.rows_per_pass
+    if rows is None:
+        return written_layout(settings, str(record.device.get("kind")))
+    return StepLayout(rows, settings.per_device * settings.accumulation // rows, bool(record.checkpointing))
+
+
+def gpu_layout(
+    shape: Shape, setup: TrainingSetup, *, accumulation: int, fold: bool, memory_mib: int | None
+) -> StepLayout:
+    """The fastest layout of an update whose request fits a card of `memory_mib` (None: as it is written).
+
+    Activations are kept where the written batch fits so, because computing them again takes a third of the time.
+    Then, with `fold`, as many rows a pass as fit: a pass of a small model waits for its operations to start.
+    """
+    written = StepLayout(setup.per_device, accumulation, True)
+    if memory_mib is None:
+        return written
+
+    def fits(rows: int, checkpointing: bool) -> bool:
+        memory = training_memory(shape, replace(setup, per_device=rows, checkpointing=checkpointing))
+        return MEMORY_MARGIN * memory.total_mib <= memory_mib
+
+    checkpointing = not fits(setup.per_device, False)
+    for rows in folds(setup.per_device, accumulation) if fold else ():
+        if fits(rows, checkpointing):
+            return StepLayout(rows, setup.per_device * accumulation // rows, checkpointing)
+    return replace(written, checkpointing=checkpointing)
+
+
+def planned_layout(
+    study: Study, settings: Settings, shape: Shape, device: PlannedDevice, *, row_tokens: float
+) -> StepLayout:
+    """The layout that training will choose on `device`; several GPUs divide a batch and fold nothing.
+
+    unsloth pads on a CPU, where it does not fold either.
+    """
+    fold, gpus = study.training.fold_batches, study.training.gpus
+    if gpus > 1:
+        return StepLayout(*divided_batch(settings.batch, gpus), device.kind == "cuda")
+    if device.kind == "cpu":
+        return cpu_layout(settings, row_tokens=row_tokens, fold=fold and settings.backend != "unsloth")
+    setup = training_setup(settings, device)
+    return gpu_layout(shape, setup, accumulation=settings.accumulation, fold=fold, memory_mib=device.vram_mib)
+
+
+def with_layout(setup: TrainingSetup, layout: StepLayout) -> TrainingSetup:
+    """The setup of a run whose updates have that layout."""
+    return replace(setup, per_device=layout.per_device, checkpointing=layout.checkpointing)
+
+
+def largest_setup(study: Study, settings: Settings, *, bf16: bool) -> TrainingSetup:
+    """The layout that takes the most memory: the card that the job will get may have room for it, so it may train so.
+
+    On a smaller card Snakemake lowers the request to the whole card, which a layout is chosen to fill.
+    """
+    setup = gpu_training_setup(settings, bf16=bf16)
+    if study.training.gpus > 1:
+        return on_each_gpu(setup, settings, study.training.gpus)
+    setup = replace(setup, checkpointing=False)
+    if not study.training.fold_batches:
+        return setup
+    return replace(setup, per_device=settings.per_device * settings.accumulation)
 
 
 def on_each_gpu(setup: TrainingSetup, settings: Settings, gpus: int) -> TrainingSetup:
@@ -125,13 +198,18 @@ def splits_base(memory: Memory, setup: TrainingSetup, *, gpus: int, vram_mib: fl
     return gpus > 1 and too_large and setup.precision != "4bit" and setup.trainable.method != "full"
 
 
-def run_memory(study: Study, cell: Cell, shape: Shape, device: PlannedDevice) -> Memory:
-    """Memory of a run on `device`, of each of them if the study's runs take several."""
+def run_memory(
+    study: Study, cell: Cell, shape: Shape, device: PlannedDevice, layout: StepLayout | None = None
+) -> Memory:
+    """Memory of a run on `device`, of each of them if the study's runs take several; without `layout` the least."""
     gpus = study.training.gpus
     setup = on_each_gpu(training_setup(cell.settings, device), cell.settings, gpus)
+    if layout is not None:
+        setup = with_layout(setup, layout)
     memory = training_memory_on(device, shape, setup)
     if splits_base(memory, setup, gpus=gpus, vram_mib=device.vram_mib):
-        # One layer at a time is whole, which is little beside its share.
+        # One layer at a time is whole, which is little beside its share. TRL's chunks are not tried on a split base.
+        memory = training_memory_on(device, shape, replace(setup, loss="nll"))
         return replace(memory, weights=memory.weights / gpus)
     return memory
 

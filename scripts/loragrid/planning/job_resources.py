@@ -16,18 +16,22 @@ from loragrid.models.shape import Shape
 from loragrid.planning.forecast import Workload, device_for_model, workload_of
 from loragrid.planning.gpu_cards import PlannedDevice, planned_device
 from loragrid.planning.job_memory import (
+    MEMORY_MARGIN,
     gpu_training_setup,
+    largest_setup,
     named_card_has_bf16,
-    on_each_gpu,
+    planned_layout,
     predict_scoring,
     request_key,
     training_memory_on,
     training_setup,
+    with_layout,
 )
 from loragrid.planning.measurements import data_size
 from loragrid.planning.memory_model import training_memory, weight_bytes
 from loragrid.planning.scoring_cost import scoring_seconds
 from loragrid.planning.step_time import training_seconds
+from loragrid.study.batch_shares import StepLayout
 from loragrid.study.grid import Cell
 from loragrid.study.methods import METHODS
 from loragrid.study.settings import Settings
@@ -35,9 +39,6 @@ from loragrid.study.study_file import Study
 
 # A job of unknown size reserves the whole GPU: Snakemake lowers a request to the limit it was given.
 WHOLE_GPU_MIB = 1_000_000
-# ASSUME: a job requests this many times the predicted memory, since this project has confirmed no
-# prediction on a GPU and two jobs that do not fit beside each other both die.
-MEMORY_MARGIN = 1.4
 # More than half, so that two training jobs do not share a card that one keeps busy: both would only be slower.
 BUSY_SHARE = 0.6
 # ASSUME: hours are predicted less well than memory, and a job that is cut at its limit waits in the
@@ -110,8 +111,7 @@ def _cell_requests(context: _Context, cell: Cell) -> dict[str, Request]:
         shape = find_shape(study.models[cell.model])
         if shape is None:
             raise UserError(f"the shape of {cell.model} is unknown")
-        setup = on_each_gpu(gpu_training_setup(cell.settings, bf16=bf16), cell.settings, study.training.gpus)
-        train_mib = training_memory(shape, setup).total_mib
+        train_mib = training_memory(shape, largest_setup(study, cell.settings, bf16=bf16)).total_mib
         score_mib = predict_scoring(study, cell, shape, bf16=bf16).total_mib
         if study.scoring.engine == "vllm":  # takes whatever the card has
             score_mib = WHOLE_GPU_MIB / MEMORY_MARGIN
@@ -147,7 +147,7 @@ def _host_mib(context: _Context, cell: Cell, shape: Shape) -> int:
     if device.kind == "cuda":
         needed = CUDA_HOST_MIB + 2 * weight_bytes(shape, "16bit", backend="trl") / 2**20
     else:
-        setup = training_setup(cell.settings, device)
+        setup = with_layout(training_setup(cell.settings, device), _layout(context, cell, shape))
         needed = CPU_HOST_MIB + training_memory_on(device, shape, setup).total_mib
     return 100 * math.ceil(needed / 100)
 
@@ -166,7 +166,12 @@ def _busy_mib(context: _Context, cell: Cell, shape: Shape) -> float:
 
 def _workload(context: _Context, cell: Cell, shape: Shape) -> Workload:
     data = data_size(context.study, cell, context.results)
-    return workload_of(context.study, cell, shape, data, checkpointing=context.device.kind == "cuda")
+    return workload_of(context.study, cell, shape, data, layout=_layout(context, cell, shape))
+
+
+def _layout(context: _Context, cell: Cell, shape: Shape) -> StepLayout:
+    data = data_size(context.study, cell, context.results)
+    return planned_layout(context.study, cell.settings, shape, context.device, row_tokens=data.row_tokens)
 
 
 def _hours(context: _Context, cell: Cell, shape: Shape) -> tuple[float | None, float | None]:

@@ -167,7 +167,8 @@ def earlier_rate(
             target_modules=run.settings.get("target_modules"),
         )
         row_tokens = run.tokens / run.samples
-        per_token = training_per_token(shape, trainable, row_tokens=row_tokens, checkpointing=checkpointing)
+        again = checkpointing if run.checkpointing is None else run.checkpointing
+        per_token = training_per_token(shape, trainable, row_tokens=row_tokens, checkpointing=again)
         measurements = 1 + min(run.settings.get("evaluations", 0), run.steps)
         heldout_tokens = measurements * run.heldout_rows * row_tokens
         flops += run.tokens * sum(per_token.values()) + heldout_tokens * forward_per_token(shape, row_tokens=row_tokens)

@@ -10,11 +10,13 @@ from dataclasses import dataclass
 
 from loragrid.models.batch_sizes import (
     CHOICE_LOGITS_PER_PASS,
+    OWN_SCALE,
     UNSLOTH_LOGIT_BYTES,
     rows_with_logits,
 )
+from loragrid.models.float16_range import overflows_float16
 from loragrid.models.passes.row_losses import largest_pass
-from loragrid.models.shape import Shape, overflows_float16
+from loragrid.models.shape import Shape
 from loragrid.models.trained_weights import Trainable, added_frozen, summed, trained_tensors
 
 MIB = 2**20
@@ -27,6 +29,7 @@ FULL_BYTES = {"32bit": 4, "16bit": 2, "4bit": 2}
 # bits also the 16-bit copy.
 LOGIT_BYTES = {"fp32": 12, "half": 12.25}
 LOGIT_BYTES_FORWARD = {"fp32": 8, "half": 10}
+CHUNKED_LOGIT_BYTES = 16.25  # of TRL's `chunked_nll`, with its entropies; in a forward pass as well
 # One layer being recomputed and differentiated: bytes per token and unit of the inner and of the
 # hidden size.
 LAYER_BYTES = {"fp32": (24, 37), "half": (15, 53)}
@@ -69,7 +72,7 @@ class Memory:
 class TrainingSetup:
     """Settings of a training run that determine its memory, in the study file's words.
 
-    `longest_tokens`: the longest row, if rows are known to be shorter than `max_length_tokens`.
+    `longest_tokens`: the longest row, if known to be shorter than `max_length_tokens`; `loss`: TRL's name of it.
     """
 
     precision: str
@@ -81,6 +84,7 @@ class TrainingSetup:
     backend: str
     checkpointing: bool
     longest_tokens: int | None = None
+    loss: str = "nll"
 
     @property
     def row_tokens(self) -> int:
@@ -104,8 +108,8 @@ def training_memory(shape: Shape, setup: TrainingSetup) -> Memory:
     """Memory of a training run: the larger of a step on its longest rows and a held-out pass."""
     tensors = trained_tensors(shape, setup.trainable)
     kind = computed_in(shape, setup.compute_dtype)
-    logits = _training_logits(shape, setup, kind)
     activations = _training_activations(shape, setup, kind)
+    logits = _training_logits(shape, setup, kind, activations=activations)
     weights = weight_bytes(shape, setup.precision, backend=setup.backend, kind=kind)
     # What is trained is in float32, and so are its gradients.
     trained = 4 * sum(tensors)
@@ -123,14 +127,18 @@ def training_memory(shape: Shape, setup: TrainingSetup) -> Memory:
     )
 
 
-def _training_logits(shape: Shape, setup: TrainingSetup, kind: str) -> float:
+def _training_logits(shape: Shape, setup: TrainingSetup, kind: str, *, activations: float) -> float:
     """Bytes of logits in a training step or, if that has fewer of them, in a held-out pass."""
     tokens = setup.per_device * setup.row_tokens
-    rows = rows_with_logits(setup.backend, tokens=tokens, vocab_size=shape.vocab_size)
+    loss = "nll" if shape.model_type.startswith(OWN_SCALE) else setup.loss
+    rows = rows_with_logits(setup.backend, tokens=tokens, vocab_size=shape.vocab_size, loss=loss)
     if setup.backend == "unsloth":
         return shape.vocab_size * rows * UNSLOTH_LOGIT_BYTES
     # A held-out pass keeps no gradients, but it may have more tokens than a training step.
     heldout = _heldout_tokens(shape, setup.row_tokens) * LOGIT_BYTES_FORWARD[kind]
+    if loss == "chunked_nll":
+        # A held-out pass has whole logits, in the place of a step's activations.
+        return max(shape.vocab_size * rows * CHUNKED_LOGIT_BYTES, shape.vocab_size * heldout - activations)
     return shape.vocab_size * max(rows * LOGIT_BYTES[kind], heldout)
 
 

@@ -8,9 +8,10 @@ from loragrid.models.find_shape import find_shape
 from loragrid.models.shape import Shape
 from loragrid.planning.forecast import Workload, workload_of
 from loragrid.planning.gpu_cards import PlannedDevice, planned_device, with_measured_cpu
-from loragrid.planning.job_memory import gpu_backend, request_key
+from loragrid.planning.job_memory import gpu_backend, planned_layout, request_key
 from loragrid.planning.job_resources import session_length
 from loragrid.planning.measurements import DataSize, Measurements, data_size, read_measurements
+from loragrid.study.batch_shares import StepLayout
 from loragrid.study.grid import Cell
 from loragrid.study.study_file import Study
 
@@ -21,7 +22,7 @@ class PlanInputs:
 
     `finished`: the cells with a measured run; `shapes`: model → shape; `missing_shapes`: model →
     why its shape is unknown; `sizes` and `workloads`: by run, workloads only for models of known
-    shape; `resident`: the runs that are later jobs of a resident worker.
+    shape, as do `layouts`, by `request_key`; `resident`: the runs that are later jobs of a resident worker.
     """
 
     study: Study
@@ -32,6 +33,7 @@ class PlanInputs:
     missing_shapes: dict[str, str]
     sizes: dict[str, DataSize]
     workloads: dict[str, Workload]
+    layouts: dict[tuple, StepLayout]
     session_minutes: float | None
     resident: frozenset[str] = frozenset()
 
@@ -49,14 +51,17 @@ def gather_inputs(study: Study, *, results: Path, session_minutes: float | None,
     shapes, missing_shapes = _find_shapes(study)
     sizes, workloads = {}, {}
     known: dict[tuple, tuple[DataSize, Workload | None]] = {}
+    layouts: dict[tuple, StepLayout] = {}
     # The cell of an adopted adapter need not be a run.
     for cell in (*cells, *(adopted.cell for adopted in study.adopted.values())):
         key = request_key(cell.settings)
         if key not in known:
             size, workload = data_size(study, cell, results), None
             if cell.model in shapes:
-                checkpointing = device.kind == "cuda"
-                workload = workload_of(study, cell, shapes[cell.model], size, checkpointing=checkpointing)
+                shape = shapes[cell.model]
+                layout = planned_layout(study, cell.settings, shape, device, row_tokens=size.row_tokens)
+                workload = workload_of(study, cell, shape, size, layout=layout)
+                layouts[key] = layout
             known[key] = size, workload
         sizes[cell.run], workload = known[key]
         if workload is not None:
@@ -71,6 +76,7 @@ def gather_inputs(study: Study, *, results: Path, session_minutes: float | None,
         missing_shapes=missing_shapes,
         sizes=sizes,
         workloads=workloads,
+        layouts=layouts,
         session_minutes=session_length(study, session_minutes),
         resident=_resident(cells) if resident else frozenset(),
     )

@@ -7,7 +7,7 @@ from typing import Any
 
 from loragrid.planning.design_texts import COLUMNS as DESIGN_COLUMNS
 from loragrid.planning.design_texts import design_rows, design_sentences, design_warnings
-from loragrid.planning.plan_texts import UNKNOWN, count, hours, known, last_sentence, setting
+from loragrid.planning.plan_texts import UNKNOWN, count, hours, known, last_sentence, layout_lines, setting
 
 TEMPLATES = Path(__file__).parent / "templates"
 PARTS = ("weights", "adapters", "gradients", "optimizer", "activations", "logits", "overhead")
@@ -136,6 +136,7 @@ def summary(plan: dict[str, Any]) -> list[str]:
     if widths:
         listed = ", ".join(widths)
         lines.append(f"Scores, with half a 95 % interval in points, at its widest: {listed}")
+    lines += layout_lines(plan["cells"])
     lines += _source_lines("Training rate", plan["cells"], "train_from")
     lines += _source_lines("Scoring", plan["cells"], "score_from")
     if not all(size["counted"] for size in plan["data"].values()):

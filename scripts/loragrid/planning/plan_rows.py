@@ -6,7 +6,7 @@ from typing import Any
 from loragrid.models.shape import Shape
 from loragrid.models.trained_weights import Trainable, trained_tensors
 from loragrid.planning.forecast import device_for_model, expected_rate, fitting_changes
-from loragrid.planning.job_memory import gpu_backend, predict_scoring, run_memory
+from loragrid.planning.job_memory import gpu_backend, predict_scoring, request_key, run_memory
 from loragrid.planning.measurements import earlier_peak_mib
 from loragrid.planning.memory_model import CONTEXT_MIB
 from loragrid.planning.plan_inputs import PlanInputs
@@ -19,9 +19,9 @@ from loragrid.study.study_file import Study
 
 # Columns that are None for a model of unknown shape.
 FIGURES = (
-    "parameters trainable weights_mib adapters_mib gradients_mib optimizer_mib activations_mib logits_mib "
-    "overhead_mib total_mib measured_peak_mib fits fit_by steps tokens flops flops_by_part tflops "
-    "train_hours start_hours train_from sessions score_mib score_fits score_hours score_from"
+    "rows_per_pass passes checkpointing parameters trainable weights_mib adapters_mib gradients_mib optimizer_mib "
+    "activations_mib logits_mib overhead_mib total_mib measured_peak_mib fits fit_by steps tokens flops "
+    "flops_by_part tflops train_hours start_hours train_from sessions score_mib score_fits score_hours score_from"
 ).split()
 
 
@@ -63,7 +63,8 @@ def _memory_columns(inputs: PlanInputs, cell: Cell, shape: Shape) -> dict[str, A
     `fits` and `score_fits` are None if the device's memory is unknown.
     """
     study, device = inputs.study, inputs.device
-    memory = run_memory(study, cell, shape, device)
+    layout = inputs.layouts[request_key(cell.settings)]
+    memory = run_memory(study, cell, shape, device, layout)
     score_mib = predict_scoring(study, cell, shape, bf16=device.bf16).total_mib
     fits = score_fits = None
     measured_mib = _measured_peak(inputs, cell, shape)
@@ -74,6 +75,9 @@ def _memory_columns(inputs: PlanInputs, cell: Cell, shape: Shape) -> dict[str, A
         fits = needed <= device.vram_mib
         score_fits = score_mib <= device.vram_mib
     return {
+        "rows_per_pass": layout.per_device,
+        "passes": layout.accumulation,
+        "checkpointing": layout.checkpointing,
         "parameters": shape.parameters(),
         "trainable": sum(trained_tensors(shape, Trainable.of(cell.settings))),
         **{f"{part}_mib": round(value, 1) for part, value in vars(memory).items()},

@@ -45,3 +45,22 @@ def hours(value: float | None) -> str:
     if minutes < 60:
         return f"{minutes} min"
     return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def layout_lines(cells: list[dict[str, Any]]) -> list[str]:
+    """A line for each way in which updates run that the study file does not write, with its models."""
+    models: dict[str, list[str]] = {}
+    for row in cells:
+        if row["rows_per_pass"] is None:
+            continue
+        parts = []
+        if row["rows_per_pass"] > row["per_device"]:
+            parts.append(
+                f"batch {row['per_device']} x {row['accumulation']} runs as {row['rows_per_pass']} x {row['passes']}, "
+                "with the same gradient"
+            )
+        if row["checkpointing"]:
+            parts.append("activations are computed again, a third of the time, because the card has no room for them")
+        if parts:
+            models.setdefault("; ".join(parts), []).append(row["model"])
+    return [f"Updates of {', '.join(dict.fromkeys(names))}: {text}" for text, names in models.items()]

@@ -32,7 +32,9 @@ class RunRecord:
     `tokens` counts the non-padding input tokens of all updates, `loss_tokens` those that carried
     loss. Losses are mean negative log-likelihoods per loss token, nats. `notes` are the backend's
     own choices: precisions, and departures from the settings. `attention`: its implementation, as the
-    library calls it. `kept_at`: parts of the budget, below 1, after which the weights were kept.
+    library calls it. `kept_at`: parts of the budget, below 1, after which the weights were kept. `rows_per_pass`:
+    the rows of an update that ran at once, and `checkpointing`: whether their activations were computed again; None
+    in records from before these fields.
     """
 
     study: str
@@ -77,6 +79,8 @@ class RunRecord:
     kept_at: tuple[float, ...] = ()
     notes: tuple[str, ...] = ()
     attention: str = ""
+    rows_per_pass: int | None = None
+    checkpointing: bool | None = None
     schema: int = RECORD_SCHEMA
 
     @property

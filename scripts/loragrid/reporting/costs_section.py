@@ -9,6 +9,7 @@ from loragrid.formatting import duration, listed, mebibytes, number, score, visi
 from loragrid.models.find_shape import find_shape
 from loragrid.planning.forecast import completed_flops, workload_of
 from loragrid.planning.gpu_cards import find_card
+from loragrid.planning.job_memory import recorded_layout
 from loragrid.planning.measurements import data_size
 from loragrid.records.outcomes import Outcome
 from loragrid.records.record import RunRecord
@@ -116,7 +117,7 @@ def operations_per_second(material: Material, outcome: Outcome) -> float | None:
     if shape is None or not record.train_seconds > 0:
         return None
     data = data_size(study, outcome.cell, material.results)
-    workload = workload_of(study, outcome.cell, shape, data, checkpointing=on_gpu(record))
+    workload = workload_of(study, outcome.cell, shape, data, layout=recorded_layout(record, outcome.cell.settings))
     return completed_flops(workload, record) / record.train_seconds
 
 

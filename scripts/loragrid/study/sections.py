@@ -127,6 +127,7 @@ class Training(Section):
     session_minutes: float | None
     report_to: str
     gpus: int
+    fold_batches: bool
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,8 @@ from loragrid.runtime.code_digest import code_digest
 from loragrid.study.grid import Cell
 from loragrid.training.backends.recipe import Recipe
 
+# Fields that `departures` adds; training/step_layout.py reads them from a checkpoint.
+ROWS_PER_PASS, CHECKPOINTING = "rows per pass (training.fold_batches)", "recomputing of activations"
 # In a published study the same settings moved by a median of 1.9 accuracy points between versions
 # of such libraries: an adapter trained with two versions belongs to neither.
 LIBRARIES = (
@@ -45,9 +47,21 @@ def fingerprint(
         "base_sha256": base.sha256,
         "data": card["fingerprint"],
         "heldout_data": card["heldout_fingerprint"],
+        **departures(recipe),
         **{f"{library} version": versions.get(library) for library in LIBRARIES},
         **_flat(cell.identity, "settings"),
     }
+
+
+def departures(recipe: Recipe) -> dict[str, Any]:
+    """How the updates run where that is not as the study file writes them: rounding and dropout depend on it."""
+    found: dict[str, Any] = {}
+    # Several GPUs divide a batch, which is theirs by another field.
+    if recipe.per_device > recipe.batch[0]:
+        found[ROWS_PER_PASS] = recipe.per_device
+    if recipe.checkpointing != (recipe.device == "cuda"):
+        found[CHECKPOINTING] = recipe.checkpointing
+    return found
 
 
 def _flat(value: dict[str, Any], prefix: str) -> dict[str, Any]:

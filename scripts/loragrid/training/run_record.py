@@ -61,6 +61,8 @@ def make_record(
         kept_at=_kept_at(run),
         notes=run.trainer.notes,
         attention=run.trainer.attention,
+        rows_per_pass=run.trainer.layout.per_device,
+        checkpointing=run.trainer.layout.checkpointing,
     )
 
 

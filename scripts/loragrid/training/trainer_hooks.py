@@ -14,6 +14,7 @@ from typing import Any
 from loragrid.models.adapter_files import MODEL_WEIGHTS, along_folder, is_adapter, save_trained, write_resumable
 from loragrid.models.passes.row_losses import Row, RowLoss, measure_passes
 from loragrid.scoring.heldout.kept_losses import KeptLosses, Measured
+from loragrid.study.batch_shares import StepLayout
 from loragrid.study.settings import Warmup
 from loragrid.training.batch_counts import count
 from loragrid.training.checkpoints import CheckpointStore
@@ -37,11 +38,11 @@ class TrainerHooks:
     warmup: Warmup
     learning_rate_ratio: float | None = None
     notes: tuple[str, ...] = ()
-    # Name of the attention in use.
+    # Name of the attention in use, and how the rows of an update run.
     attention = ""
+    layout: StepLayout
     float16_check: Float16Check | None = None
-    # Whether a batch is one row of samples and attention takes them one by one (padding_free.py).
-    per_sample = False
+    per_sample = False  # a batch is one row of samples, which attention takes one by one (padding_free.py)
 
     def lengths_tokens(self) -> list[int]:
         """Tokens of each training row, after packing if there is any."""

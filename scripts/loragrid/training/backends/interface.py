@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from loragrid.data.training_data import TrainingData
 from loragrid.models.model_files import BaseFacts
+from loragrid.study.batch_shares import StepLayout
 from loragrid.study.sections import ModelEntry
 from loragrid.training.backends.recipe import Recipe
 from loragrid.training.checkpoints import CheckpointStore
@@ -31,6 +32,7 @@ class Trainer(Protocol):
     model: Any
     notes: tuple[str, ...]
     attention: str
+    layout: StepLayout
 
     def lengths_tokens(self) -> list[int]:
         """Tokens of each training row, after packing."""

@@ -8,7 +8,7 @@ from loragrid.errors import UserError
 from loragrid.runtime.optional_packages import check_packages
 from loragrid.runtime.visible_gpus import check_one_gpu
 from loragrid.study.batch_shares import divided_batch
-from loragrid.study.settings import Warmup
+from loragrid.study.settings import Batch, Warmup
 
 if TYPE_CHECKING:
     from loragrid.study.grid import Cell
@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 class Recipe:
     """Settings of one training run on one device, with `auto` resolved; None for what its method lacks.
 
-    `per_device` rows a batch and `accumulation` batches an update; `compute_dtype` is "fp32",
-    "bf16" or "fp16", `device` "cpu" or "cuda". `split`: the base is split over several GPUs.
+    `per_device` rows a pass and `accumulation` passes an update, which `batch` has as the study file writes them
+    (training/step_layout.py); `checkpointing`: activations are computed again in the backward pass. `compute_dtype`
+    is "fp32", "bf16" or "fp16", `device` "cpu" or "cuda". `split`: the base is split over several GPUs.
     """
 
     method: str
@@ -30,8 +31,10 @@ class Recipe:
     dropout: float | None
     target_modules: str | Sequence[str] | None
     learning_rate_ratio: float | None
+    batch: Batch
     per_device: int
     accumulation: int
+    checkpointing: bool
     seed: int
     schedule: str
     warmup: Warmup
@@ -75,6 +78,8 @@ def make_recipe(study: "Study", cell: "Cell", *, device: str) -> Recipe:
     derived = {
         "compute_dtype": resolve_dtype(settings.compute_dtype, device=device),
         "device": device,
+        # As `step_layout` decides otherwise: a GPU may have no room for activations.
+        "checkpointing": device == "cuda",
         "report_to": report_to,
         "split": False,
     }

@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from loragrid.models.batch_sizes import TRL_LOSS
 from loragrid.training.backends.recipe import Recipe
 
 # The same for every run; written out so that a library's new default changes nothing.
 FIXED_SETTINGS: dict[str, Any] = {
-    "loss_type": TRL_LOSS,
+    # The backend trl trains with another one on a GPU, where the model supports it (chunked_loss.py).
+    "loss_type": "nll",
     # The rows are labelled and cut already.
     "max_length": None,
     "completion_only_loss": False,
@@ -55,10 +55,9 @@ def sft_settings(recipe: Recipe, *, folder: Path) -> dict[str, Any]:
         "bf16": recipe.compute_dtype == "bf16",
         # Off, so that fp32 is the same arithmetic on every GPU; CPUs do not have it.
         "tf32": False if cuda else None,
-        # Recomputing activations costs a third of the time and makes a 3B model fit a T4. A CPU
-        # has the memory.
-        "gradient_checkpointing": cuda,
-        "gradient_checkpointing_kwargs": {"use_reentrant": False} if cuda else None,
+        # Recomputing activations costs a third of the time and makes a 3B model fit a T4.
+        "gradient_checkpointing": recipe.checkpointing,
+        "gradient_checkpointing_kwargs": {"use_reentrant": False} if recipe.checkpointing else None,
         # TRL must not tokenise the rows again.
         "dataset_kwargs": {"skip_prepare_dataset": True},
         "packing": recipe.packing,

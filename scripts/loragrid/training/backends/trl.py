@@ -2,19 +2,24 @@
 
 from dataclasses import replace
 from functools import cache
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loragrid.data.training_data import TrainingData
 from loragrid.models.adapter_files import is_adapter
 from loragrid.models.base_cache import fresh_base, held_base
+from loragrid.models.batch_sizes import TRL_LOSS
 from loragrid.models.float16_range import overflows_float16
 from loragrid.models.loading import load_base, load_tokenizer
 from loragrid.models.model_files import base_facts, resolve_folder
 from loragrid.models.passes.padding_free import enable_padding_free, is_padding_free, loss_only
+from loragrid.models.passes.row_losses import network_of
+from loragrid.study.batch_shares import StepLayout
 from loragrid.study.methods import METHODS
 from loragrid.study.sections import ModelEntry
 from loragrid.training.backends.adapters import TAKE_FROM_BASE, attach, released
+from loragrid.training.backends.chunked_loss import supports_chunks, unpatch
 from loragrid.training.backends.interface import Base
 from loragrid.training.backends.recipe import Recipe
 from loragrid.training.backends.sft_settings import sft_settings
@@ -52,6 +57,7 @@ class TrlBackend:
 
     def release(self, base: Base, model: Any) -> Base:
         """The base without the adapter: the layers that were loaded, or None to load them again."""
+        unpatch(network_of(model))
         return replace(base, model=released(model))
 
     def trainer(
@@ -64,14 +70,21 @@ class TrlBackend:
         folder: Path,
     ) -> TrainerHooks:
         """An SFTTrainer on rows that are already tokenised, labelled and cut."""
-        # The base's own model, or a new one where each run loads its own (unsloth).
-        network = model.get_base_model() if is_adapter(model) else model
+        network = network_of(model)
+        if recipe.per_device > recipe.batch[0] and not self.folds(network, recipe):
+            rows, passes = recipe.batch
+            recipe = replace(recipe, per_device=rows, accumulation=passes)
         recipe, notes = self.settle(recipe, model_type=network.config.model_type)
         # Before the trainer casts them.
         notes += precision_notes(network, recipe)
+        if not recipe.checkpointing and network.is_gradient_checkpointing:
+            # An earlier run on this base switched it on.
+            network.gradient_checkpointing_disable()
+        config = self.config(recipe, folder=folder)
+        config.loss_type, more = self.loss(network, recipe)
         trainer = self.trainer_class()(
             model=model,
-            args=self.config(recipe, folder=folder),
+            args=config,
             train_dataset=self.rows(data.train, recipe),
             processing_class=base.tokenizer,
         )
@@ -85,12 +98,24 @@ class TrlBackend:
             trainer.per_sample = trainer.data_collator.padding_free = True
         columns = data.heldout.select_columns(COLUMNS)[:]
         trainer.heldout = list(zip(columns["input_ids"], columns["labels"], strict=True))
-        trainer.notes, trainer.warmup = notes, recipe.warmup
+        trainer.notes, trainer.warmup = notes + more, recipe.warmup
+        trainer.layout = StepLayout(recipe.per_device, recipe.accumulation, recipe.checkpointing)
         trainer.learning_rate_ratio = recipe.learning_rate_ratio
         trainer.attention = str(network.config.get_text_config()._attn_implementation)
         if recipe.compute_dtype == "fp16" and not self.computes_in_float32(network):
             trainer.float16_check = Float16Check(network, model_type=network.config.model_type)
         return trainer
+
+    def folds(self, network: Any, recipe: Recipe) -> bool:
+        """Whether more rows a pass than the study file writes cost nothing and change no gradient.
+
+        Padded rows would be padded to a longer one. A model that is not told the tokens of the whole update weighs
+        the passes alike, whatever tokens they have.
+        """
+        weighs_tokens = any(
+            parameter.kind == Parameter.VAR_KEYWORD for parameter in signature(network.forward).parameters.values()
+        )
+        return weighs_tokens and (recipe.packing or is_padding_free(network))
 
     def settle(self, recipe: Recipe, *, model_type: str) -> tuple[Recipe, tuple[str, ...]]:
         """The recipe that this model can be trained with, and a note for each departure from it."""
@@ -99,6 +124,17 @@ class TrlBackend:
         reason = f"the activations of a {model_type} overflow float16"
         note = f"trained in float32 where fp16 was asked for: {reason}"
         return replace(recipe, compute_dtype="fp32"), (note,)
+
+    def loss(self, network: Any, recipe: Recipe) -> tuple[str, tuple[str, ...]]:
+        """TRL's name of the loss to train this network with, and a note if the model does not support the usual one."""
+        wanted = TRL_LOSS[recipe.device]
+        if recipe.split:
+            # Its weights are not on a device yet, on which the loss could be tried.
+            return "nll", ()
+        if wanted != "chunked_nll" or supports_chunks(network):
+            return wanted, ()
+        kind = network.config.model_type
+        return "nll", (f"all logits of a batch at once: TRL's chunked loss does not compute those of this {kind}",)
 
     def computes_in_float32(self, network: Any) -> bool:
         """Whether this backend computes the network in float32 whatever the recipe says."""
@@ -197,7 +233,8 @@ def import_trainer() -> type:
             # TRL's version also computes the entropy and accuracy of every token, in float32 over
             # the whole vocabulary, which nothing here reports. The loss is transformers' in both.
             inputs["use_cache"] = False
-            if self.per_sample:
+            # The chunked loss leaves positions without loss out itself.
+            if self.per_sample and self.args.loss_type == "nll":
                 inputs |= loss_only(inputs["labels"])
             return Trainer.compute_loss(self, model, inputs, return_outputs=return_outputs, **named)
 

@@ -110,6 +110,14 @@ class UnslothBackend(TrlBackend):
         trainer.attention = attention_in_use(model, padding_free=trainer.data_collator.padding_free)
         return trainer
 
+    def folds(self, network: Any, recipe: Recipe) -> bool:
+        """True: on a GPU unsloth pads no rows, and it weighs tokens."""
+        return True
+
+    def loss(self, network: Any, recipe: Recipe) -> tuple[str, tuple[str, ...]]:
+        """TRL's whole loss by name; unsloth computes its own, in parts."""
+        return "nll", ()
+
     def computes_in_float32(self, network: Any) -> bool:
         """Whether unsloth found that the model's family overflows float16."""
         return bool(getattr(network, "_unsloth_forced_float32", False))

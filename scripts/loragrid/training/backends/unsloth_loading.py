@@ -105,6 +105,6 @@ def _base_dtype(precision: str, recipe: Recipe) -> Any:
 
 
 def checkpointing(recipe: Recipe) -> str | bool:
-    """unsloth's gradient checkpointing on a GPU, none on a CPU."""
+    """unsloth's gradient checkpointing where activations are recomputed."""
     # "unsloth" recomputes activations, and keeps those between the layers in main memory.
-    return "unsloth" if recipe.device == "cuda" else False
+    return "unsloth" if recipe.checkpointing else False
