@@ -60,7 +60,7 @@ def test_a_trial_is_scored_as_the_score_stage_scores_its_adapter(
         assert kept(trial) | {"value": None} == kept(expected[0]) | {"value": None}, "scoring changed the training"
         loaded = LoadedModel("toy", scored.study.base_entry(scored.cell), scoring=scored.study.scoring)
         loaded.attach_adapter(tmp_path / task / "adapter")
-        metrics = loaded.score(built, data=scored.data).metrics
+        metrics = loaded.score(built).metrics
         assert trial.value == metrics[objective.metric]["value"]
         monkeypatch.setattr(runner.backend, "release", release)
         after = run(runner, OTHER, tmp_path / f"{task}-after")
@@ -75,7 +75,7 @@ def test_a_search_chooses_by_items_that_the_final_score_does_not_use(scored: Toy
     (both,) = find_tasks(["world_facts"], limit=8).values()
     asked = {}
     for name, task in (("search", objective.task), ("final", final), ("both", both)):
-        items = model.score(task, data=scored.data).items
+        items = model.score(task).items
         asked[name] = {row["prompt_sha256"] for row in items}
     assert len(asked["search"]) == len(asked["final"]) == 4 and asked["search"] == asked["both"] - asked["final"]
 

@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from loragrid.models.attached_adapters import attach_adapter, detach_adapter
+from loragrid.models.attached_adapters import attach_adapter, detach_adapter, merged
 from loragrid.models.base_cache import fresh_base, held_base
 from loragrid.models.chat_templates.probes import inspect_template
 from loragrid.models.chat_templates.template import ChatTemplate
@@ -93,7 +93,7 @@ class LoadedModel:
 
         if self._lm is None:
             self._lm = LmEvalModel(self.model, self.template, batch_size=self.scoring.batch_size)
-        with torch.inference_mode():
+        with merged(self.model), torch.inference_mode():
             return run_task(self._lm, task)
 
     def heldout_losses(self, parquet: Path) -> list[RowLoss]:
@@ -102,7 +102,8 @@ class LoadedModel:
 
     def answers(self, prompts: Sequence[Prompt]) -> list[dict[str, Any]]:
         """Greedy answers to the study's prompts, as `answer_prompts`."""
-        return answer_prompts(self.model, self.template.tokenizer, prompts, batch_size=self.scoring.batch_size)
+        with merged(self.model):
+            return answer_prompts(self.model, self.template.tokenizer, prompts, batch_size=self.scoring.batch_size)
 
     def close(self) -> None:
         """Forget the model, which frees its memory."""

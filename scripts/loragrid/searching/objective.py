@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from loragrid.errors import UserError, one_line
 from loragrid.models.adapter_files import is_adapter
+from loragrid.models.attached_adapters import merged
 from loragrid.models.chat_templates.probes import inspect_template
 from loragrid.models.loading import load_tokenizer
 from loragrid.models.model_files import prepared_entry
@@ -83,7 +84,7 @@ def trial_scorer(study: Study, objective: Objective, data_folder: Path) -> Calla
         from loragrid.scoring.lm_eval_run import run_task
 
         # Not in inference mode, whose tensors the next trial's training could not use.
-        with _evaluating(model), torch.no_grad():
+        with _evaluating(model), merged(model), torch.no_grad():
             lm = LmEvalModel(model, template, batch_size=study.scoring.batch_size)
             result = run_task(lm, objective.task)
         return result.metrics[objective.metric]["value"]
