@@ -14,6 +14,7 @@ from loragrid.study.study_file import load_study
 from loragrid.workflow import resident_workers
 from loragrid.workflow.jobs import Jobs
 from loragrid.workflow.resident_workers import job_kinds, start_workers
+from tests.fixtures.studies import changed
 
 T4 = Gpu("GPU-0", "Tesla T4", 14913, "580.1")
 
@@ -55,5 +56,7 @@ def test_runs_of_unsloth_have_workers_of_their_own_and_large_jobs_the_card() -> 
     assert kind("score", run.run) == kind("score", run.base) == ["plain", "plain", "llama-1b 4bit", False]
     assert kind("train", other.run)[1] != kind("train", run.run)[1]
     assert job_kinds(jobs, replace(T4, memory_mib=4000))["kinds"][0][3], "no room for another process"
+    jobs.study = changed(jobs.study, scoring__engine="vllm")
+    assert not job_kinds(jobs, T4)["names"]["score"], "another engine's process needs the card's memory"
     plain = job_kinds(jobs, None)["kinds"]
     assert {tuple(one[:2]) for one in plain} == {("plain", "plain")}, "on a CPU auto is trl"

@@ -51,6 +51,9 @@ def job_kinds(jobs: Jobs, gpu: Gpu | None) -> dict[str, Any]:
     study = jobs.study
 
     def add(stage: str, name: str, cell: Cell) -> None:
+        # vLLM has a process of its own, which needs the card to itself.
+        if stage == "score" and study.scoring.engine != "hf":
+            return
         # The prediction, with the CUDA context of an idle worker.
         needed_mib = jobs.request(stage, name)["vram_mib"] / MEMORY_MARGIN + CONTEXT_MIB
         alone = gpu is not None and needed_mib > gpu.memory_mib
