@@ -92,11 +92,14 @@ def test_a_t4_runs_one_job_at_a_time(tmp_path: Path) -> None:
 def test_a_large_card_runs_several_small_jobs_at_once(tmp_path: Path) -> None:
     study = few_seeds(tmp_path, 3407)
     jobs = run_fake(tmp_path, "--cores", "8", "--resources", "vram_mib=80000", seconds=1)
-    assert most_at_once(jobs) >= 4
+    # A run of 1B keeps the activations of all rows of an update, and has most of the card to itself.
+    assert most_at_once(jobs) >= 2
     asked = resource_requests(study, study.cells, results=Path("nowhere"), session_minutes=None)
     work = [job for job in jobs if job[0] in ("train", "score")]
     for job in work:
-        beside = [asked[stage][name]["vram_mib"] for stage, name, start, end in work if start <= job[2] < end]
+        running = [asked[stage][name]["vram_mib"] for stage, name, start, end in work if start <= job[2] < end]
+        # Snakemake lowers a larger request to the limit.
+        beside = [min(mib, 80_000) for mib in running]
         assert sum(beside) <= 80_000
 
 
