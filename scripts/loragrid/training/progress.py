@@ -13,6 +13,7 @@ from typing import Any, Literal
 from loragrid.errors import print_line
 from loragrid.records.losses import LossRow, LossTable
 from loragrid.runtime.session import SessionClock, StopSignals
+from loragrid.training.totals import Totals
 
 # fp16 skips an update whose scaled gradients overflow, and halves the scale. From the initial
 # scale, 2**16, 25 skipped updates in a row reach 2**-9: gradients that still overflow there will
@@ -31,24 +32,6 @@ class Diverged(Exception):
 
 class StoppedBeforeUpdate(Exception):
     """A stop was requested before the session's first update: nothing to save, nothing lost."""
-
-
-@dataclass(kw_only=True)
-class Totals:
-    """Totals since the run began.
-
-    `positions` includes padding, `tokens` does not. `order` is a running digest of the tokens of
-    all batches, which shows whether two runs saw the same samples in the same order.
-    """
-
-    step: int = 0
-    samples: int = 0
-    tokens: int = 0
-    loss_tokens: int = 0
-    positions: int = 0
-    skipped_in_a_row: int = 0
-    seconds: float = 0.0
-    order: str = ""
 
 
 @dataclass(kw_only=True)
