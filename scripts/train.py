@@ -2,12 +2,11 @@
 
     train.py --study FILE --run RUN --data FOLDER --out FOLDER [--session-minutes M]
 
-Writes to the output folder: adapter/ (PEFT format) or, if all weights are trained, model/ (Hugging
-Face format); along/SHARE/ with the same for each share of the budget in `scoring.at`; losses.csv;
-heldout_losses.json (the last held-out loss row by row, for the score); history.jsonl, finished.json
-(a copy of the record that Snakemake does not delete) and, last, record.json. Until then the folder
-also has trainer.lock and checkpoints/, from which the same command resumes after a kill. A run that
-stopped without a record says why in failure.json.
+Writes to the output folder: adapter/ (PEFT format) or, if all weights are trained, model/ (Hugging Face format);
+along/SHARE/ with the same for each share of the budget in `scoring.at`; losses.csv; heldout_losses.json (the last
+held-out loss row by row, for the score); history.jsonl, finished.json (a copy of the record that Snakemake does not
+delete) and, last, record.json. Until then the folder also has trainer.lock and checkpoints/, from which the same
+command resumes after a kill. A run that stopped without a record says why in failure.json.
 """
 
 from loragrid.runtime.delegation.client import delegate_job
@@ -170,14 +169,7 @@ def prepare(*, context: RunContext, lock: RunLock) -> PreparedRun:
         per_device=recipe.per_device,
         accumulation=recipe.accumulation,
     )
-    identity = fingerprint(
-        cell=cell,
-        recipe=recipe,
-        backend=backend.name,
-        card=data.card,
-        base=base.facts,
-        steps=steps,
-    )
+    identity = fingerprint(cell=cell, recipe=recipe, backend=backend.name, card=data.card, base=base.facts, steps=steps)
     return PreparedRun(
         context=context,
         backend=backend,

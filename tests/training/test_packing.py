@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from loragrid.models.passes.padding_free import ATTENTION, enable_padding_free
+from loragrid.models.passes.padding_free import enable_padding_free
+from loragrid.models.passes.sample_attention import PER_SAMPLE
 from loragrid.training.backends.recipe import make_recipe
 from loragrid.training.backends.trl import training_rows
 from tests.fixtures.train_toys import Toy, make_toy, rows_of
@@ -62,7 +63,7 @@ def test_packing_keeps_every_sample_whole(packed: Any, toy: Toy) -> None:
     assert samples == sorted((row["input_ids"], row["labels"]) for row in given)
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager", ATTENTION])
+@pytest.mark.parametrize("attention", ["sdpa", "eager", PER_SAMPLE])
 @pytest.mark.parametrize("family", ["toy_llama", "toy_gemma"])
 def test_a_sample_in_a_packed_batch_has_the_losses_that_it_has_alone(
     packed: Any, family: str, attention: str, request: pytest.FixtureRequest
@@ -71,8 +72,8 @@ def test_a_sample_in_a_packed_batch_has_the_losses_that_it_has_alone(
     import torch
     from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-    model = load(request.getfixturevalue(family), attention.replace(ATTENTION, "sdpa"))
-    if attention == ATTENTION:
+    model = load(request.getfixturevalue(family), attention.replace(PER_SAMPLE, "sdpa"))
+    if attention == PER_SAMPLE:
         enable_padding_free(model)
     rows = [packed[index] for index in range(3)]
     batch = DataCollatorForLanguageModeling(pad_token_id=0, padding_free=True)(rows)
@@ -113,12 +114,12 @@ def test_a_paused_run_equals_an_undisturbed_one(
     padding_free: bool,
     packing: bool,
 ) -> None:
-    """Packed or not, padding-free as on a CPU or padded as on a GPU."""
+    """Packed or not, padding-free or, as a model that does not support it, padded."""
     from loragrid.errors import Paused
     from loragrid.training.progress import Progress
 
     if not padding_free:
-        monkeypatch.setattr("loragrid.training.backends.trl.enable_padding_free", lambda model: None)
+        monkeypatch.setattr("loragrid.training.backends.trl.enable_padding_free", lambda *_, **__: None)
     toy = make_toy(tmp_path, toy_llama, base_case__packing=packing, base_case__budget={"steps": 6})
     toy.train(tmp_path / "whole")
     record_update = Progress.record_update

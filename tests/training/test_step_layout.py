@@ -79,7 +79,7 @@ def test_a_folded_checkpoint_is_refused_where_folding_is_off(toy_llama: Path, tm
 def test_rows_that_would_be_padded_are_not_folded(
     toy_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("loragrid.training.backends.trl.enable_padding_free", lambda model: None)
+    monkeypatch.setattr("loragrid.training.backends.trl.enable_padding_free", lambda *_, **__: None)
     toy = make_toy(tmp_path, toy_llama, base_case__budget={"steps": 2}, base_case__evaluations=1, **FOLDED)
     assert toy.train(tmp_path / "run").rows_per_pass == 2
 

@@ -195,8 +195,8 @@ def test_packing_does_not_let_rows_see_each_other(
 
     An epoch of one update sees all rows, packed or not.
     """
-    if not padding_free:  # as on a GPU: transformers' mask keeps them apart
-        monkeypatch.setattr("loragrid.training.backends.trl.enable_padding_free", lambda model: None)
+    if not padding_free:  # as with a model that does not support it: transformers' mask keeps them apart
+        monkeypatch.setattr("loragrid.training.backends.trl.enable_padding_free", lambda *_, **__: None)
     whole = {"base_case__budget": {"steps": 1}, "base_case__dropout": 0.0}
     packed = make_toy(tmp_path / "a", toy_llama, **whole, base_case__packing=True, base_case__batch=[1, 64])
     single = make_toy(tmp_path / "b", toy_llama, **whole, base_case__batch=[1, 30])

@@ -41,8 +41,7 @@ from loragrid.study.study_file import Study
 WHOLE_GPU_MIB = 1_000_000
 # More than half, so that two training jobs do not share a card that one keeps busy: both would only be slower.
 BUSY_SHARE = 0.6
-# ASSUME: hours are predicted less well than memory, and a job that is cut at its limit waits in the
-# queue once more.
+# ASSUME: hours are predicted less well than memory, and a job that is cut at its limit waits in the queue once more.
 TIME_MARGIN, STARTUP_MINUTES = 2.0, 10
 UNKNOWN_MINUTES, UNKNOWN_HOST_MIB = 240, 16_000
 # ASSUME: Python with the CUDA libraries takes this much of the machine's memory, and loading a base
@@ -185,12 +184,9 @@ def _hours(context: _Context, cell: Cell, shape: Shape) -> tuple[float | None, f
     if workload.total_flops:
         seconds = training_seconds(workload.total_flops, workload.operations, device.rate())
         train_hours = seconds / 3600 / study.training.gpus
+    tokens, tflops = data_size(study, cell, context.results).row_tokens, device.rate_tflops
     seconds = scoring_seconds(
-        shape,
-        scoring=study.scoring,
-        heldout_rows=study.heldout.rows,
-        row_tokens=data_size(study, cell, context.results).row_tokens,
-        tflops=device.rate_tflops,
+        shape, scoring=study.scoring, heldout_rows=study.heldout.rows, row_tokens=tokens, tflops=tflops
     )
     if None in seconds.values():
         return train_hours, None

@@ -147,13 +147,7 @@ def _run_scoring(inputs: PlanInputs, cell: Cell, *, tflops: float | None) -> dic
     return columns
 
 
-def scoring_columns(
-    inputs: PlanInputs,
-    cell: Cell,
-    *,
-    subject: str,
-    tflops: float | None,
-) -> dict[str, Any]:
+def scoring_columns(inputs: PlanInputs, cell: Cell, *, subject: str, tflops: float | None) -> dict[str, Any]:
     """Hours of scoring a `subject`, a cell's run or base, and their source.
 
     The source is the subject's own record, else the mean of the model's scored subjects, else an

@@ -99,7 +99,7 @@ def _evaluating(model: Any) -> Iterator[None]:
     attention = network.config.get_text_config()._attn_implementation
     was_training = model.training
     model.eval()
-    # Training on a CPU uses attention by sample, which has no padding (padding_free.py).
+    # Training uses attention within samples, which takes no padding (padding_free.py).
     network.set_attn_implementation("sdpa")
     try:
         yield

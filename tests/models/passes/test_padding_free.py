@@ -49,7 +49,7 @@ def test_a_run_equals_one_with_padded_batches(toy_llama: Path, tmp_path: Path, m
     """Update by update, held-out losses included."""
     toy = make_toy(tmp_path, toy_llama, base_case__dropout=0.0)
     unpadded = toy.train(tmp_path / "unpadded")
-    monkeypatch.setattr("loragrid.training.backends.trl.enable_padding_free", lambda model: None)
+    monkeypatch.setattr("loragrid.training.backends.trl.enable_padding_free", lambda *_, **__: None)
     padded = toy.train(tmp_path / "padded")
     losses = [[float(row["loss"]) for row in rows_of(tmp_path / name)] for name in ("unpadded", "padded")]
     assert len(losses[0]) > 12 and losses[0] == pytest.approx(losses[1], rel=1e-5)
@@ -110,19 +110,22 @@ def test_attention_without_the_begins_of_samples_is_refused(toy_llama: Path) -> 
             model(**refused)
 
 
-def test_a_base_on_a_gpu_is_not_changed(toy_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Padding-free batches were not measured there."""
+def test_a_base_on_a_gpu_has_no_padding_unless_it_is_split(
+    toy_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A base that is to be split is not on a device yet."""
     import dataclasses
 
     from loragrid.models import loading
 
+    def on_cpu(entry: Any, device: str, place: bool = True) -> Any:
+        return loading.load_base(entry, device="cpu")
+
     toy = make_toy(tmp_path, toy_llama)
     recipe = make_recipe(toy.study, toy.cell, device="cpu")
     entry, backend = toy.study.base_entry(toy.cell), choose_backend("trl", device="cpu")
-    assert is_padding_free(backend.load(entry, recipe=recipe).model)
-    monkeypatch.setattr(
-        "loragrid.models.base_cache.load_base",
-        lambda entry, device: loading.load_base(entry, device="cpu"),
-    )
+    monkeypatch.setattr("loragrid.models.base_cache.load_base", on_cpu)
+    monkeypatch.setattr("loragrid.training.backends.trl.load_base", on_cpu)
     on_gpu = dataclasses.replace(recipe, device="cuda")
-    assert not is_padding_free(backend.load(entry, recipe=on_gpu).model)
+    assert is_padding_free(backend.load(entry, recipe=on_gpu).model)
+    assert not is_padding_free(backend.load(entry, recipe=dataclasses.replace(on_gpu, split=True)).model)

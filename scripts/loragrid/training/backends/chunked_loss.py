@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from loragrid.models.passes.padding_free import is_padding_free
+
 # Token ids that any vocabulary has.
 PROBE = [1, 5, 2, 7, 3, 6]
 # Largest difference of the probe's logits that is rounding, as a share of the largest logit.
@@ -20,13 +22,16 @@ def supports_chunks(network: Any) -> bool:
     # An adapted or quantized head has weights that are not the whole of what it does.
     if type(head) is not torch.nn.Linear:
         return False
-    ids = torch.tensor([PROBE], device=head.weight.device)
+    inputs = {"input_ids": torch.tensor([PROBE], device=head.weight.device)}
+    if is_padding_free(network):
+        # Its attention refuses a row without them.
+        inputs["position_ids"] = torch.arange(len(PROBE), device=head.weight.device)[None]
     training = network.training
     # Dropout would draw random numbers, and other ones in each pass.
     network.eval()
     with torch.no_grad():
-        expected = network(input_ids=ids, use_cache=False).logits.float()
-        hidden = network.base_model(input_ids=ids, use_cache=False).last_hidden_state
+        expected = network(**inputs, use_cache=False).logits.float()
+        hidden = network.base_model(**inputs, use_cache=False).last_hidden_state
     network.train(training)
     found = _trl_logits(hidden, head, network.config.get_text_config())
     tolerance = FLOAT32_TOLERANCE if expected.dtype == hidden.dtype == head.weight.dtype else HALF_TOLERANCE

@@ -119,11 +119,7 @@ class TrlBackend:
 
     def settle(self, recipe: Recipe, *, model_type: str) -> tuple[Recipe, tuple[str, ...]]:
         """The recipe that this model can be trained with, and a note for each departure from it."""
-        if recipe.compute_dtype != "fp16" or not overflows_float16(model_type):
-            return recipe, ()
-        reason = f"the activations of a {model_type} overflow float16"
-        note = f"trained in float32 where fp16 was asked for: {reason}"
-        return replace(recipe, compute_dtype="fp32"), (note,)
+        return settled_dtype(recipe, model_type=model_type)
 
     def loss(self, network: Any, recipe: Recipe) -> tuple[str, tuple[str, ...]]:
         """TRL's name of the loss to train this network with, and a note if the model does not support the usual one."""
@@ -162,15 +158,25 @@ def _load_frozen(entry: ModelEntry, recipe: Recipe) -> Any:
         model = held_base(entry, device=recipe.device)
     else:
         model = fresh_base(entry, device=recipe.device)
-    # Not measured on a GPU: there its batches are padded.
-    if recipe.device == "cpu":
-        enable_padding_free(model)
+    # A base that is to be split has no device yet on which its attention could be tried.
+    if recipe.device == "cpu" or not recipe.split:
+        settled, _ = settled_dtype(recipe, model_type=model.config.model_type)
+        enable_padding_free(model, compute_dtype=settled.compute_dtype)
     if entry.precision == "4bit":
         from peft import prepare_model_for_kbit_training
 
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     model.requires_grad_(False)
     return model
+
+
+def settled_dtype(recipe: Recipe, *, model_type: str) -> tuple[Recipe, tuple[str, ...]]:
+    """The recipe in float32 if this model overflows its float16, with a note for the record."""
+    if recipe.compute_dtype != "fp16" or not overflows_float16(model_type):
+        return recipe, ()
+    reason = f"the activations of a {model_type} overflow float16"
+    note = f"trained in float32 where fp16 was asked for: {reason}"
+    return replace(recipe, compute_dtype="fp32"), (note,)
 
 
 def name_base(model: Any, base: Base) -> None:
