@@ -5,8 +5,8 @@
 A call starts no row after `--minutes` and keeps the rows of earlier calls on the same card with the same versions: repeat it
 until the file says `"complete": true`. Each row is written at once. Importing a library takes longer than a row, so a few runs
 import while another one uses the card. Pieces:
-  train     the base case of every shape (4bit, bf16, batch 2 × 4, padded), by loragrid and by the libraries alone; then single
-            departures from it: 8 × 1 (`fold`), packed, 16bit, fp16
+  train     the base case of every shape (4bit, bf16, batch 2 × 4, not packed), by loragrid and by the libraries alone; then
+            single departures from it: 8 × 1 (`fold`), packed, 16bit, fp16
   capped    the cells of the study `t4` in fp16 with a T4's memory: does each fit, and how good was the prediction? Several at once
   together  three small runs by Snakemake, in parallel as far as `--resources vram_mib` allows, and one after another
   resume    the same run twice, and once killed and resumed: how far do the adapters differ?

@@ -49,7 +49,7 @@ def _ratios(rows: list[dict[str, Any]], piece: str) -> Iterator[tuple[str, str, 
         way, library = row["way"], row["way"].removeprefix("loragrid, ")
         if library == way:
             continue
-        how, padded = "packed" if row["packing"] else "padded", {"packing": False}
+        how, padded = "packed" if row["packing"] else "not packed", {"packing": False}
         unfolded = padded | {"per_device": 2, "accumulation": 4}
         to = [(f"{library} alone, both {how}", pace(library, row), "≥ 1.0")]
         if row["packing"]:

@@ -162,7 +162,7 @@ def test_gpu_speed_in_small_row_by_row(small_gpu: Callable[..., dict]) -> None:
     for row in both["rows"]:
         assert 0 < row["useful_tokens_per_second"] < row["tokens_per_second"] and row["peak_vram_mib"] is None
     lines = dict((what, figure) for what, figure, _ in load("gpu_table").gpu_rows(both))
-    (ratio,) = [float(figure) for what, figure in lines.items() if "to trl alone, both padded" in what]
+    (ratio,) = [float(figure) for what, figure in lines.items() if "to trl alone, both not packed" in what]
     assert ratio == pytest.approx(
         both["rows"][0]["useful_tokens_per_second"] / both["rows"][1]["useful_tokens_per_second"], abs=0.01
     )
