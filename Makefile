@@ -2,7 +2,8 @@
 # make app     use the tuned models on a local page; Ctrl-C ends it (ARGS="--run RUN" starts with another run)
 # make space   a folder with the app that runs on a Hugging Face Space
 # make vllm    set up vLLM in an environment of its own, for studies with scoring.engine: vllm
-# make test    set up the test tools, run the whole test suite
+# make test    set up the test tools, run the test suite
+# make test-long  run the tests that take minutes and repeat on a whole study what others test on parts of it
 # make truth   show on made-up studies how often the verdicts are wrong, and how often they find what is there
 # make bench   measure loragrid side by side with the tools that one would use instead
 
@@ -12,7 +13,7 @@ BIN := $(VENV)/bin
 CORES ?= 1
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: study app space vllm test certify truth bench base-models clean
+.PHONY: study app space vllm test test-long certify truth bench base-models clean
 
 study: $(VENV)/.study
 	$(BIN)/snakemake --cores $(CORES)
@@ -28,8 +29,11 @@ space: $(VENV)/.app
 vllm: $(VENV)/.vllm
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --ignore tests/slurm
+	$(BIN)/python -m pytest -m "not long" --numprocesses 2 --dist loadfile --ignore tests/slurm
 	$(BIN)/python -m pytest tests/slurm  # its jobs have time limits, so nothing runs beside them
+
+test-long: $(VENV)/.test
+	$(BIN)/python -m pytest -m long --numprocesses 2 --dist loadfile
 
 certify: $(VENV)/.test
 	$(BIN)/python scripts/tools/certify.py
