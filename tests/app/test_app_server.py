@@ -189,6 +189,7 @@ def test_the_page_shows_no_details_of_a_bug(
         page.close(verbose=False)
 
 
+@pytest.mark.long
 def test_fifty_concurrent_requests_get_their_own_answers(address: str, answerer: Answerer) -> None:
     base, tuned, _ = answerer.catalogue.subjects
     expected = {

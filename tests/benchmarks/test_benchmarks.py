@@ -153,7 +153,7 @@ def small_gpu(tmp_path: Path) -> Callable[..., dict]:
     return measure
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_gpu_speed_in_small_row_by_row(small_gpu: Callable[..., dict]) -> None:
     first = small_gpu("train")
     both = small_gpu("train", known=first["rows"])
@@ -169,8 +169,8 @@ def test_gpu_speed_in_small_row_by_row(small_gpu: Callable[..., dict]) -> None:
     assert all("incomplete" in what for what in lines)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("piece", ["capped", "resume"])  # `together` starts Snakemake six times, as other tests do
+# `together` starts Snakemake six times, as other tests do.
+@pytest.mark.parametrize("piece", ["capped", pytest.param("resume", marks=pytest.mark.long)])
 def test_every_gpu_piece_in_small(small_gpu: Callable[..., dict], piece: str) -> None:
     found = small_gpu(piece)
     (row,) = found["rows"]
@@ -252,6 +252,7 @@ def test_the_app_is_measured_and_its_queue_mixes_nothing_up(tmp_path: Path, toy_
     assert (queue["right"], queue["requests"]) == (1, 2) and queue["wait"]["max"] == queue["seconds"]
 
 
+@pytest.mark.long
 def test_the_reports_reach_is_measured_and_its_page_scrolled(tmp_path: Path) -> None:
     reach = load("report_reach")
     found = reach.measure(tmp_path, runs=10, items=20)

@@ -10,6 +10,7 @@ from tests.fixtures.search_toys import MODEL_TUNE as TUNE
 from tests.fixtures.train_toys import make_toy
 
 
+@pytest.mark.long
 def test_pruning_and_pace_are_measured(tmp_path: Path, toy_llama: Path) -> None:
     toy = make_toy(tmp_path, toy_llama, tune=TUNE | {"trials": 4}, base_case__dropout=0.0)
 

@@ -17,6 +17,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.long
 def test_a_shortened_rebuild_is_identical(tmp_path: Path) -> None:
     for name in ("first", "second"):
         make_base_models(keys=["llama-s", "gemma-s"], steps=2, out=tmp_path / name)

@@ -98,6 +98,7 @@ def clean_python(requirements: Path, folder: Path) -> Path:
     return folder / "bin" / "python"
 
 
+@pytest.mark.long
 def test_starts_on_its_own_as_the_hub_starts_it(space: Path, tmp_path: Path) -> None:
     """With only the packages in the folder's requirements."""
     python = clean_python(space / "requirements.txt", tmp_path / "environment")

@@ -33,7 +33,7 @@ def prepare(study: Study, folder: Path) -> dict:
     return prepare_data(study=study, data_id=next(iter(study.data_sets)), out=folder)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_real_llama_learns_alpaca_and_is_scored_on_blimp(real: Path, tmp_path: Path) -> None:
     sets = load_study(str(STUDY)).yaml["scoring"]["retention"]
     study = variant(

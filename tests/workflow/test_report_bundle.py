@@ -22,7 +22,7 @@ def snakemake(folder: Path, study: Path, *options: str) -> str:
     return done.stdout + done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_bundle_with_captions_and_categories(tmp_path: Path) -> None:
     study = synthetic.make_study(tmp_path)
     synthetic.make_results(study, tmp_path / "results" / study.name, items=30)

@@ -82,7 +82,7 @@ def test_a_search_beside_the_study_runs_only_when_asked_for(tmp_path: Path, toy_
     assert planned(study, tmp_path) == jobs
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_search_that_is_part_of_the_study_runs_to_a_compared_winner(tmp_path: Path, toy_llama: Path) -> None:
     """For real, with two workers at once: the page shows a winner that was trained and scored like any run."""
     checkout = Checkout(tmp_path, toy_llama)

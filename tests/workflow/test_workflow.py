@@ -171,7 +171,7 @@ def test_a_run_killed_with_its_group_resumes_to_the_same_adapter(
 
 
 # The last test of the finished study: it leaves a further run there.
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_axis_dropout_added_to_a_finished_study_trains_only_its_cells(finished: Checkout) -> None:
     after, trained = finished.settings, finished.adapters()
     after["grid"]["axes"]["dropout"] = [0.0, 0.1]
