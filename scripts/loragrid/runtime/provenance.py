@@ -5,6 +5,7 @@ import platform
 import resource
 import subprocess
 import sys
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,12 @@ PACKAGES = (
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the installed libraries that can change a result."""
+    return dict(_installed())
+
+
+@cache
+def _installed() -> dict[str, str]:
+    # A job asks several times, and each package's metadata is a file to parse.
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
