@@ -8,7 +8,7 @@ from loragrid.data.rendering.encoder import Encoder
 from loragrid.errors import UserError
 from loragrid.models.chat_templates.probes import inspect_template
 from loragrid.scoring.answers import answer_prompts, summarise
-from loragrid.scoring.prompts import Prompt, in_training, prompt_ids, read_prompts
+from loragrid.scoring.prompts import Prompt, in_training, prompt_ids, read_prompts, reference_ids
 from loragrid.study.study_file import load_study
 from prepare_data import prepare_data
 from tests.fixtures.chat_templates import CHATML, THOUGHTS_LAST, make_tokenizer, talk
@@ -148,6 +148,10 @@ def test_control_tokens_in_a_prompt_are_text_as_in_training(tmp_path):
     encoder = Encoder(inspect_template(tokenizer, model="m"), 1_000, "assistant", "cut")
     ((_, row),) = encoder.encode([talk(("user", question), ("assistant", answer))])[0].rows
     assert row.input_ids[: len(ids)].tolist() == ids
+    # The reference is the reply that is trained.
+    reference = reference_ids(tokenizer, answer)
+    assert row.input_ids[len(ids) :].tolist()[: len(reference)] == reference
+    assert tokenizer.decode(reference) == answer and reference.count(turns[2]) == 0
     pandas.DataFrame({"input_ids": [row.input_ids.tolist()]}).to_parquet(tmp_path / "train.parquet")
     prompts = [Prompt("a", "x", question, answer), Prompt("b", "x", question, "Another.")]
     assert in_training(tokenizer, prompts, tmp_path / "train.parquet") == [True, False]

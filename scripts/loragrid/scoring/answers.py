@@ -10,7 +10,7 @@ from loragrid.models.chat_templates.end_tokens import end_tokens
 from loragrid.models.passes.row_losses import IGNORED, Row, RowLoss, row_losses
 from loragrid.scoring.generation import AnswerMeter
 from loragrid.scoring.hf_engine.greedy_decoding import Ends, decodes_greedily, greedy_answers
-from loragrid.scoring.prompts import Prompt, prompt_ids
+from loragrid.scoring.prompts import Prompt, prompt_ids, reference_ids
 from loragrid.scoring.text_measures import distinct, rouge_l
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def ask_prompts(answering: Answering, prompts: Sequence[Prompt]) -> list[dict[st
     tokenizer, context = answering.meter.tokenizer, answering.context
     rows, requests = [], []
     for prompt in prompts:
-        reference = tokenizer(prompt.reference, add_special_tokens=False).input_ids
+        reference = reference_ids(tokenizer, prompt.reference)
         rows.append({"id": prompt.id, "reference": prompt.reference, "reference_tokens": len(reference)})
         limit = REFERENCE_FACTOR * len(reference) + REFERENCE_EXTRA
         for wording in WORDINGS:

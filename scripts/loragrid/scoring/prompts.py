@@ -77,6 +77,20 @@ def prompt_ids(tokenizer: "PreTrainedTokenizerBase", question: str) -> list[int]
     return encode(text)
 
 
+def reference_ids(tokenizer: "PreTrainedTokenizerBase", reference: str) -> list[int]:
+    """Token ids of a reference answer; control tokens that it spells out are encoded as text."""
+    control = _control(tokenizer)
+    if control.spelled_out_in(reference):
+        masked = control.mask(reference)
+        return control.encode(masked.value, masked).ids
+    return tokenizer(reference, add_special_tokens=False).input_ids
+
+
+def _control(tokenizer: "PreTrainedTokenizerBase") -> ControlTokens:
+    says_nothing = tokenizer.apply_chat_template(SAYS_NOTHING, tokenize=False, add_generation_prompt=True)
+    return ControlTokens(tokenizer, markers=turn_markers(tokenizer, says_nothing))
+
+
 def _rendered(
     tokenizer: "PreTrainedTokenizerBase", chat: Chat, *, add_generation_prompt: bool
 ) -> tuple[Chat, str, Callable[[str], list[int]]]:
@@ -85,7 +99,7 @@ def _rendered(
     def render(messages: Chat) -> str:
         return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt)
 
-    control = ControlTokens(tokenizer, markers=turn_markers(tokenizer, render(SAYS_NOTHING)))
+    control = _control(tokenizer)
     if control.spelled_out_in(chat):
         masked = control.mask(chat)
         return masked.value, render(masked.value), lambda text: control.encode(text, masked).ids
