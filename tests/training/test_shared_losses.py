@@ -101,7 +101,7 @@ def test_a_file_of_something_else_is_measured_again(toy: Toy, tmp_path: Path, da
     assert (again["key"], again["losses"]) == (before["key"], before["losses"])
 
 
-def test_other_data_are_measured_anew(toy: Toy, tmp_path: Path) -> None:
+def test_other_data_are_measured_again(toy: Toy, tmp_path: Path) -> None:
     import pyarrow.parquet as pq
 
     toy.train(results(tmp_path) / "train" / "first")

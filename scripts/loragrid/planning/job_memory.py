@@ -146,7 +146,7 @@ def planned_layout(
 ) -> StepLayout:
     """The layout that training will choose on `device`; several GPUs divide a batch and fold nothing.
 
-    unsloth pads on a CPU, where it does not fold either.
+    unsloth pads on a CPU, so nothing is folded there.
     """
     fold, gpus = study.training.fold_batches, study.training.gpus
     if gpus > 1:

@@ -178,4 +178,4 @@ def test_a_worker_that_was_idle_for_long_ends(tmp_path: Path, monkeypatch: pytes
     assert 0 < pool.longest_wait() <= 1000 * worker_pool.IDLE_SECONDS + 1
     monkeypatch.setattr(worker_pool, "IDLE_SECONDS", 0.0)
     pool.longest_wait()
-    assert theirs.recv(1) == b"", "told to end"
+    assert theirs.recv(1) == b"", "the connection is closed"

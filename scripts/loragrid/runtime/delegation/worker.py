@@ -97,7 +97,7 @@ def _reset_libraries() -> None:
     if (state := sys.modules.get("accelerate.state")) is not None:
         state.AcceleratorState._reset_state(reset_partial_state=True)
         state.GradientState._reset_state()
-    # Linux: the peak of resident memory, which the record of a run has, begins anew.
+    # Linux: resets the peak of resident memory, which the record of a run holds.
     with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w") as file:
         file.write("5")
 

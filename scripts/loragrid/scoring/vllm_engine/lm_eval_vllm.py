@@ -65,5 +65,5 @@ class VllmLm(LmEvalModel):
         greedy = self._engine.facts.sampling()
         if not settings.get("do_sample"):
             return greedy | {key: value for key, value in asked.items() if key == "repetition_penalty"}
-        # transformers samples at temperature 1 unless it is told another.
+        # transformers samples at temperature 1 by default.
         return greedy | {"temperature": 1.0, "seed": SAMPLING_SEED} | asked

@@ -2,7 +2,7 @@
 
 Each computes a part of an update's rows, and their gradients are added up before the update, so all hold the same
 weights. That is data parallel training as torch's DistributedDataParallel does it, but gradients are always added in
-one order: DDP sorts them anew after its first update, so a resumed run would differ in the last bits.
+one order: DDP sorts them again after its first update, so a resumed run would differ in the last bits.
 """
 
 import os
