@@ -109,8 +109,8 @@ class TrlBackend:
     def folds(self, network: Any, recipe: Recipe) -> bool:
         """Whether more rows a pass than the study file writes cost nothing and change no gradient.
 
-        Padded rows would be padded to a longer one. A model that is not told the tokens of the whole update weighs
-        the passes alike, whatever tokens they have.
+        Padded rows would be padded to a longer one. A model that does not take the token count of the whole update
+        gives each pass the same weight, whatever its tokens.
         """
         weighs_tokens = any(
             parameter.kind == Parameter.VAR_KEYWORD for parameter in signature(network.forward).parameters.values()
