@@ -55,20 +55,27 @@ def description(model: Any) -> dict[str, Any]:
     }
 
 
-def test_the_second_run_equals_one_of_its_own_and_leaves_the_base_as_it_was(
-    toy: Toy, reference: Path, toy_llama: Path, tmp_path: Path, resident: None, loaded: list[Any]
-) -> None:
+def _of_runs() -> list[Any]:
+    """The adapted models and trainers in this process's memory."""
     from peft import PeftModelForCausalLM
 
     from loragrid.training.backends.trl import import_trainer
 
+    gc.collect()
+    return [one for one in gc.get_objects() if type(one) in (PeftModelForCausalLM, import_trainer())]
+
+
+def test_the_second_run_equals_one_of_its_own_and_leaves_the_base_as_it_was(
+    toy: Toy, reference: Path, toy_llama: Path, tmp_path: Path, resident: None, loaded: list[Any]
+) -> None:
+    # What tests before this one left is not of these runs.
+    before = _of_runs()
     other = make_toy(tmp_path / "other", toy_llama, base_case__seed=8, base_case__rank=2, base_case__packing=True)
     other.train(tmp_path / "first")
     toy.train(tmp_path / "second")
     assert len(loaded) == 1
     assert_equal(tmp_path / "second", reference)
-    gc.collect()
-    left = [one for one in gc.get_objects() if type(one) is PeftModelForCausalLM or type(one) is import_trainer()]
+    left = [one for one in _of_runs() if all(one is not other for other in before)]
     assert not left, "memory of a finished run"
     entry = toy.study.base_entry(toy.cell)
     again = base_cache.held_base(entry, device="cpu")
