@@ -27,7 +27,7 @@ def tokenised(study: Any, tokenizer: Any) -> tuple[Any, Any]:
 
     with tempfile.TemporaryDirectory() as folder:
         source = open_source(study.data[study.base_case.data].source, folder=Path(folder))
-        chats = [[turn["value"] for turn in row["conversations"]] for _, row in source.rows()]
+        chats = [_exchange(row) for _, row in source.rows()]
     random.Random(study.heldout.seed).shuffle(chats)
     rows = []
     for question, answer in chats:
@@ -39,6 +39,13 @@ def tokenised(study: Any, tokenizer: Any) -> tuple[Any, Any]:
         rows.append({"input_ids": ids, "labels": [-100] * asked + ids[asked:]})
     heldout = study.heldout.rows
     return Dataset.from_list(rows[heldout:]), Dataset.from_list(rows[:heldout])
+
+
+def _exchange(row: dict[str, Any]) -> list[str]:
+    """Question and answer of a row, a conversation of two turns or an instruction with its output."""
+    if "conversations" in row:
+        return [turn["value"] for turn in row["conversations"]]
+    return ["\n\n".join(filter(None, (row["instruction"], row["input"]))), row["output"]]
 
 
 def study_trainer(study: Any, cell: Any, folder: Path, *, rows: tuple[Any, Any], tokenizer: Any, adapters: bool) -> Any:
@@ -70,11 +77,11 @@ def study_trainer(study: Any, cell: Any, folder: Path, *, rows: tuple[Any, Any],
 
 
 @cache
-def task_manager() -> Any:
-    """lm-eval's index of tasks, cached because building it takes seconds."""
+def task_manager(folder: Path) -> Any:
+    """lm-eval's index of its tasks, ours and those in `folder`, cached because building it takes seconds."""
     from lm_eval.tasks import TaskManager
 
-    return TaskManager(include_path=str(ROOT / "config" / "tasks"))
+    return TaskManager(include_path=[str(ROOT / "config" / "tasks"), str(folder)])
 
 
 def score(study: Any, model: Any, tokenizer: Any) -> dict[str, Any]:
@@ -82,16 +89,28 @@ def score(study: Any, model: Any, tokenizer: Any) -> dict[str, Any]:
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
 
+    from loragrid.study.sections import HELDOUT_LOSS
+    from loragrid.study.tasks import item_limit
+
     scoring = study.scoring
-    found = simple_evaluate(
-        model=HFLM(pretrained=model, tokenizer=tokenizer, batch_size=scoring.batch_size, device="cpu"),
-        tasks=[task for task in scoring.tasks if task != "heldout_loss"],
-        task_manager=task_manager(),
-        limit=scoring.limit,
-        apply_chat_template=True,
-        log_samples=True,
-    )
-    return {"results": found["results"], "samples": found["samples"]}
+    by_limit: dict[int | None, list[str]] = {}
+    for task in scoring.tasks:
+        if task != HELDOUT_LOSS:
+            # A task file of the study is called by its stem.
+            by_limit.setdefault(item_limit(scoring.limit, task), []).append(Path(task).stem)
+    scored: dict[str, Any] = {"results": {}, "samples": {}}
+    for limit, tasks in by_limit.items():
+        found = simple_evaluate(
+            model=HFLM(pretrained=model, tokenizer=tokenizer, batch_size=scoring.batch_size, device="cpu"),
+            tasks=tasks,
+            task_manager=task_manager(study.path.parent),
+            limit=limit,
+            apply_chat_template=True,
+            log_samples=True,
+        )
+        for part, values in scored.items():
+            values |= found[part]
+    return scored
 
 
 def answers(study: Any, model: Any, tokenizer: Any) -> list[str]:
@@ -158,9 +177,9 @@ def main() -> None:
     parser.add_argument("--subject")
     parser.add_argument("--list", action="store_true")
     options = parser.parse_args()
-    torch.set_num_threads(1)
     study = load_study(options.study)
     cells = study.cells
+    torch.set_num_threads(study.base_case.threads)
     # A base is any cell of its model left untrained.
     subjects = {cell.base: (cell, False) for cell in reversed(cells)} | {cell.run: (cell, True) for cell in cells}
     if options.list:

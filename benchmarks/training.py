@@ -31,7 +31,8 @@ def measure(study: str, *, tokens: int | None, repeats: int, folder: Path) -> di
         stage = [sys.executable, SCRIPTS / "train.py", "--study", path, "--run", cell.run, "--data", data, "--out", out]
         taken = run(stage)
         record = json.loads((out / "record.json").read_text())
-        return taken | _pace(record["loss_tokens"], record["train_seconds"]) | {"steps": record["steps"]}
+        pace = {"tokens_per_second": round(record["tokens"] / record["train_seconds"], 1), "steps": record["steps"]}
+        return taken | _pace(record["loss_tokens"], record["train_seconds"]) | pace
 
     def peer() -> dict[str, Any]:
         out = folder / str(next(numbers))

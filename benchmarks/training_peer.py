@@ -23,9 +23,9 @@ def train(study_path: str, data: Path, out: Path) -> dict[str, float]:
 
     from loragrid.study.study_file import load_study
 
-    torch.set_num_threads(1)
     study = load_study(study_path)
     cell = study.cells[0]
+    torch.set_num_threads(cell.settings.threads)
     rows = [Dataset.from_parquet(str(data / f"{name}.parquet"), cache_dir=str(out)) for name in ("train", "heldout")]
     rows = [part.select_columns(["input_ids", "labels"]) for part in rows]
     tokenizer = AutoTokenizer.from_pretrained(study.models[cell.model].path)
