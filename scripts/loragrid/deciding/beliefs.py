@@ -1,8 +1,10 @@
 """What is believed about true effects and spreads before a comparison: learned from the study's own comparisons.
 
-A difference that is measured large is in part luck, so it is shrunk toward zero by how much the
-effects of this study vary beyond their errors (empirical Bayes: Efron & Morris 1975, Journal of the American
-Statistical Association 70:311). Nothing is assumed to be smaller than half the margin.
+A difference that is measured large is in part luck, so it is shrunk toward the center of its kind by how much
+the effects of this study vary beyond their errors (empirical Bayes: Efron & Morris 1975, Journal of the American
+Statistical Association 70:311). Nothing is assumed to be smaller than half the margin. Values of an axis are
+better as often as worse, so their center is zero; what all settings gain over their base, or lose of what it
+could do, has a center of its own: if most of them lose something, one that seems to lose nothing was lucky.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -48,7 +50,7 @@ class Beliefs:
         self._own: dict[str, Mapping[ArmKey, SpreadBelief]] = {}
         self.assumed: dict[str, bool] = {}
         self._flips: dict[str, float | None] = {}
-        self._sd: dict[tuple[str, str], float] = {}
+        self._effects: dict[tuple[str, str], Effect] = {}
 
     def spread(self, measure: str, arm: ArmKey) -> SpreadBelief:
         """The spread between an arm's seeds: that of all arms together, unless its own is clearly larger."""
@@ -116,20 +118,24 @@ class Beliefs:
             self._flips[measure] = float(np.median(found)) if found else None
         return self._flips[measure]
 
-    def effect(self, kind: str, measure: str, center: float = 0.0) -> Effect:
+    def effect(self, kind: str, measure: str) -> Effect:
         """The belief about a difference of this kind on this measure, before its own measurement."""
         key = kind, measure
-        if key not in self._sd:
+        if key not in self._effects:
             rows = [row for row in self.measured() if (row.kind, row.measure) == key]
             differences = np.array([row.difference for row in rows])
             errors = np.array([self.error(row) for row in rows])
-            self._sd[key] = effect_spread(differences, errors, floor=self._margin(measure) / 2)
-        return Effect(center, self._sd[key])
+            # By the median, so that a setting that failed altogether does not count for all; a zero joins few rows.
+            center = 0.0 if kind == AXIS else float(np.median([*differences, 0.0]))
+            sd = effect_spread(differences - center, errors, floor=self._margin(measure) / 2)
+            self._effects[key] = Effect(center, sd)
+        return self._effects[key]
 
     def shrunk(self, row: Measured) -> float:
         """The expected true difference of a row, given its measured one."""
-        prior = self.effect(row.kind, row.measure).sd ** 2
-        return row.difference * prior / (prior + self.error(row))
+        belief = self.effect(row.kind, row.measure)
+        prior = belief.sd**2
+        return belief.mean + (row.difference - belief.mean) * prior / (prior + self.error(row))
 
     def error(self, row: Measured) -> float:
         """The variance of a measured difference, its seeds' spread included."""
@@ -155,14 +161,14 @@ class Beliefs:
 
 
 def effect_spread(differences: np.ndarray, errors: np.ndarray, *, floor: float) -> float:
-    """The standard deviation of true effects whose measured ones have these error variances; at least `floor`.
+    """The standard deviation of true effects about zero, from measured ones and their error variances; at least `floor`.
 
     By the median, so that a few settings that fail altogether do not count for all. Few rows are
-    joined by two as large as twice the floor.
+    joined by two of the typical size under a deviation of twice the floor.
     """
     from scipy.optimize import brentq
 
-    squares = np.concatenate([differences**2, np.full(2, (2 * floor) ** 2)])
+    squares = np.concatenate([differences**2, np.full(2, MEDIAN_SQUARE * (2 * floor) ** 2)])
     errors = np.concatenate([errors, np.zeros(2)])
 
     def excess(log_variance: float) -> float:

@@ -113,8 +113,9 @@ class Forecast:
 
     def effect(self, question: Question) -> Effect:
         """The belief about the true difference before it is measured."""
-        kind = AXIS if question.kind in (kinds.BEYOND, kinds.LONGER) else question.kind
-        return self.beliefs.effect(kind, question.measure, question.expected)
+        if question.kind in (kinds.BEYOND, kinds.LONGER):
+            return Effect(question.expected, self.beliefs.effect(AXIS, question.measure).sd)
+        return self.beliefs.effect(question.kind, question.measure)
 
     def expected(self, question: Question) -> float:
         """The expected true difference: the measured one, shrunk, or that of the values nearby."""

@@ -54,7 +54,7 @@ def _notes(found: dict[str, Any]) -> list[str]:
     margin = f"the margin (±{100 * found['margin']:g} points of right answers)"
     lines = [
         f"chance: that the difference is proved, or shown to be within {margin}, given what was measured.",
-        "Measured differences are first shrunk toward zero.",
+        "Measured differences are first shrunk, since the largest are in part luck.",
         f"time: of training and scoring, as measured on {found['device'] or 'this machine'}.",
     ]
     if found["assumed_spread"]:
