@@ -112,7 +112,9 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--rows", type=Path, required=True)
     parser.add_argument("--pairs", type=Path, required=True)
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="of the training; the study has the last")
+    parser.add_argument(
+        "--threads", type=int, nargs="+", default=[1, 2], help="of the training; the study has the last"
+    )
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--out", type=Path, default=RESULTS / "real.json")

@@ -161,7 +161,7 @@ class Beliefs:
 
 
 def effect_spread(differences: np.ndarray, errors: np.ndarray, *, floor: float) -> float:
-    """The standard deviation of true effects about zero, from measured ones and their error variances; at least `floor`.
+    """The standard deviation of true effects about zero, from measured ones and their error variances: `floor` or more.
 
     By the median, so that a few settings that fail altogether do not count for all. Few rows are
     joined by two of the typical size under a deviation of twice the floor.
