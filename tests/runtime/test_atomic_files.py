@@ -4,6 +4,7 @@ import os
 import stat
 from contextlib import nullcontext
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -58,6 +59,9 @@ def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:
 def test_equal_settings_have_equal_digests() -> None:
     assert sha256_json({"a": 1, "b": [2]}) == sha256_json(json.loads('{"b": [2], "a": 1}'))
     assert sha256_json({"a": 1}) != sha256_json({"a": 2})
+    assert sha256_json({"a": MappingProxyType({"b": 1})}) == sha256_json({"a": {"b": 1}})
+    with pytest.raises(TypeError):
+        sha256_json({"a": object()})
 
 
 def test_untrusted_text_cannot_forge_a_second_line() -> None:

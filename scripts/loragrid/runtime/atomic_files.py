@@ -144,8 +144,9 @@ def sha256_file(path: Path | str) -> str:
 
 def sha256_json(value: Any) -> str:
     """SHA-256 of a value's canonical JSON (sorted keys, no blanks): equal settings, equal
-    digest."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    digest. A read-only map, as settings have them, counts as the map that it shows."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=dict)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def fsync_folder(folder: Path | str) -> None:
