@@ -6,7 +6,7 @@ A call starts no row after `--minutes` and keeps the rows of earlier calls on th
 until the file says `"complete": true`. Each row is written at once. Importing a library takes longer than a row, so a few runs
 import while another one uses the card. Pieces:
   train     the base case of every shape (4bit, bf16, batch 2 × 4, not packed), by loragrid and by the libraries alone; then
-            single departures from it: 8 × 1 (`fold`), packed, 16bit, fp16
+            single departures from it: 8 × 1 (`fold`), packed, 16bit, fp16; and TRL in loragrid with liger's kernels (`liger`)
   capped    the cells of the study `t4` in fp16 with a T4's memory: does each fit, and how good was the prediction? Several at once
   together  three small runs by Snakemake, in parallel as far as `--resources vram_mib` allows, and one after another
   resume    the same run twice, and once killed and resumed: how far do the adapters differ?
@@ -49,16 +49,21 @@ VARIED: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "precision": ({"precision": "16bit"}, ("",)),
     "dtype": ({"dtype": "fp16"}, ("",)),
 }
+LIGER = "liger"  # the base case once more, with and without liger's kernels
 ON_CPU = ("base", "packing")
 
 
 def train(bench: Bench, shapes: list[str], vary: list[str] | None = None) -> Iterator[Asked]:
     """Speed and memory of each way to train."""
-    for name in vary or (VARIED if bench.cuda else ON_CPU):
-        changes, alone = VARIED[name]
+    for name in vary or ((*VARIED, LIGER) if bench.cuda else ON_CPU):
+        changes, alone = VARIED.get(name, ({}, ()))
         for shape in shapes:
             setting = replace(bench.plain(shape), **changes)
-            for way in bench.ways(alone=alone):
+            # All rows were measured with the base case already, but for the one with the kernels.
+            liger = bench.liger_ways()[0 if vary else 1 :]
+            if name == LIGER and vary and not liger:
+                sys.exit("liger: there is no GPU, or it is not installed. Fix: pip install -r requirements-gpu.txt.")
+            for way in liger if name == LIGER else bench.ways(alone=alone):
                 yield {"way": way, **vars(setting)}, partial(bench.speed, setting, way)
 
 
@@ -191,7 +196,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("piece", choices=PIECES)
     parser.add_argument("--shape", nargs="*", default=["llama-1b", "llama-3b", "gemma-270m"])
-    parser.add_argument("--vary", nargs="*", choices=VARIED, help="only these rows of the piece train")
+    parser.add_argument("--vary", nargs="*", choices=(*VARIED, LIGER), help="only these rows of the piece train")
     parser.add_argument("--steps", type=int, default=12, help="updates of each run; the first quarter is not timed")
     parser.add_argument("--minutes", type=float, default=9, help="start no row later than this")
     parser.add_argument("--models", type=Path, help="a folder on the same disk that keeps the models for the next call")

@@ -27,6 +27,7 @@ from loragrid.planning.memory_model import CONTEXT_MIB
 
 HERE = Path(__file__).resolve().parent
 SAID = 500  # characters of the output of a failed run
+WITH_LIGER = " with liger"  # after the name of the backend
 
 
 class Bench:
@@ -50,6 +51,10 @@ class Bench:
     def ways(self, *, alone: Sequence[str] = ("",)) -> list[str]:
         """loragrid with each backend, and the library alone, at our settings ("") or at others (", its own defaults")."""
         return [way for name in self.backends() for way in (f"loragrid, {name}", *(name + how for how in alone))]
+
+    def liger_ways(self) -> list[str]:
+        """loragrid with TRL, without and with liger's kernels, where liger is installed."""
+        return ["loragrid, trl", f"loragrid, trl{WITH_LIGER}"] if self.cuda and find_spec("liger_kernel") else []
 
     def plain(self, shape: str) -> Setting:
         """The base case of that shape."""
@@ -192,7 +197,8 @@ class Bench:
         """A Python command that imports its libraries at once and waits for its turn, if there are turns."""
         if not (self.turns and self.cuda):
             return [sys.executable, *command]
-        return [sys.executable, HERE / "gpu_turn.py", library, self.folder / "turn", *command]
+        name = library.removesuffix(WITH_LIGER)
+        return [sys.executable, HERE / "gpu_turn.py", name, self.folder / "turn", *command]
 
     def spawn(self, command: list[Any], out: Path) -> subprocess.Popen:
         with open(out / "said", "ab") as said:
@@ -205,13 +211,14 @@ class Bench:
         settings["models"] = {"random": {"path": str(self.model(setting))}}
         settings["base_case"] |= {
             **{"rank": setting.rank, "batch": [setting.per_device, setting.accumulation]},
-            **{"precision": setting.precision, "backend": backend},
+            **{"precision": setting.precision, "backend": backend.removesuffix(WITH_LIGER)},
             **{"budget": {"steps": self.steps}, "packing": setting.packing, "compute_dtype": setting.dtype},
             **{"optimizer": self._optimizer(), "max_length_tokens": self._most_tokens, "evaluations": 1},
         }
         settings["grid"] = {"axes": {"seed": list(seeds)}}
         # The table compares batches as they are written, one row of it folded.
         settings["training"] = {"save_steps": save_steps, "save_minutes": 1000, "fold_batches": False}
+        settings["training"]["liger_kernels"] = backend.endswith(WITH_LIGER)
         path = self.new_folder() / "study.yaml"
         path.write_text(yaml.safe_dump(settings))
         return path

@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from typing import Any
 
+from benchmarks.gpu_runs import WITH_LIGER
+
 LISTS = ("step_seconds_all", "loss_tokens_all", "failed", "because")
 
 
@@ -57,6 +59,8 @@ def _ratios(rows: list[dict[str, Any]], piece: str) -> Iterator[tuple[str, str, 
         to.append(
             (f"{library} alone by its own defaults, 2 × 4", pace(f"{library}, its own defaults", row, **unfolded), "")
         )
+        if way.endswith(WITH_LIGER):
+            to = [("its own without liger", pace(way.removesuffix(WITH_LIGER), row), "")]
         if row["accumulation"] == 1:
             to.append(("its own at 2 × 4", pace(way, row, **unfolded), ""))
         batch = f"{row['per_device']} × {row['accumulation']}"

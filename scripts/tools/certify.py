@@ -188,7 +188,7 @@ def import_training_libraries(backend: str = "trl") -> None:
     from peft import LoraConfig  # noqa: F401
     from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: F401
 
-    from loragrid.training.backends.trl import import_trainer
+    from loragrid.training.backends.trl_trainer import import_trainer
 
     torch.set_num_threads(1)
     import_trainer()

@@ -13,6 +13,7 @@ from types import ModuleType
 
 import pandas as pd
 import pytest
+import yaml
 
 from loragrid.paths import ROOT
 from loragrid.study.study_file import load_study
@@ -228,6 +229,29 @@ def test_a_folded_run_is_compared_with_the_unfolded_one_and_the_library_s_own_de
     folded = {what.rpartition(" to ")[2]: figure for what, figure in lines.items() if "8 × 1" in what}
     assert folded == {"trl alone by its own defaults, 2 × 4": "2.00", "its own at 2 × 4": "3.00"}
     assert [figure for what, figure in lines.items() if "8 × 1" not in what] == ["0.67"]
+
+
+def test_a_run_with_ligers_kernels_is_compared_with_the_same_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu = load("gpu")
+    bench = gpu.Bench(tmp_path, steps=4)
+    bench.cuda, bench.dtype = True, "bf16"
+    monkeypatch.setattr("benchmarks.gpu_runs.find_spec", lambda name: name == "liger_kernel")
+    monkeypatch.setattr(gpu.Bench, "model", lambda self, setting: tmp_path)
+    rows = [asked | {"steps": 4} for asked, _ in gpu.train(bench, ["tiny"], ["liger"])]
+    assert [row["way"] for row in rows] == ["loragrid, trl", "loragrid, trl with liger"]
+    every = [asked["way"] for asked, _ in gpu.train(bench, ["tiny"]) if asked["accumulation"] == 4]
+    assert every.count("loragrid, trl with liger") == 1
+    settings = yaml.safe_load(bench._study(bench.plain("tiny"), "trl with liger", save_steps=9).read_text())
+    assert settings["training"]["liger_kernels"] is True and settings["base_case"]["backend"] == "trl"
+    rows = [row | {"useful_tokens_per_second": pace} for row, pace in zip(rows, (100.0, 120.0), strict=True)]
+    found = {"piece": "train", "complete": True, "rows": rows}
+    lines = {what: figure for what, figure, _ in load("gpu_table").gpu_rows(found) if "useful tokens/s to" in what}
+    assert list(lines.values()) == ["1.20"] and "its own without liger" in next(iter(lines))
+    bench.cuda = False
+    with pytest.raises(SystemExit, match=r"^liger: there is no GPU"):
+        next(gpu.train(bench, ["tiny"], ["liger"]))
 
 
 def test_a_gpu_row_that_fails_says_why_and_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 
-from loragrid.models.batch_sizes import TRL_CHUNK_ROWS, TRL_LOSS, rows_with_logits
+from loragrid.models.batch_sizes import LIGER_LOSS, TRL_CHUNK_ROWS, TRL_LOSS, liger_loss_bytes, rows_with_logits
 from loragrid.models.find_shape import find_shape
 from loragrid.models.passes.row_losses import largest_pass
 from loragrid.models.trained_weights import Trainable
-from loragrid.planning.job_memory import gpu_training_setup
+from loragrid.planning.gpu_cards import planned_device
+from loragrid.planning.job_memory import gpu_training_setup, largest_setup, training_setup
 from loragrid.planning.memory_model import (
     CHUNKED_LOGIT_BYTES,
     FOUR_BIT_BYTES,
@@ -23,6 +24,7 @@ from loragrid.planning.memory_model import (
     weight_bytes,
 )
 from loragrid.study.study_file import load_study
+from tests.fixtures.studies import changed
 from tests.fixtures.tuned_llama import RANK, tuned_model
 
 
@@ -124,6 +126,19 @@ def test_trls_chunked_loss_takes_less_than_all_logits() -> None:
     assert one.activations + one.logits == pytest.approx(2048 * 128_256 * LOGIT_BYTES_FORWARD["half"] / 2**20)
     settings = load_study("t4").base_case
     assert gpu_training_setup(settings, bf16=False).loss == TRL_LOSS["cuda"] == "chunked_nll"
+
+
+def test_ligers_loss_holds_as_many_logits_as_hidden_states() -> None:
+    """Eight rows of 2,048 tokens of a Llama: 512 tokens at a time, and gradients of 2,048 numbers a token."""
+    study = changed(load_study("t4"), base_case__backend="trl", training__liger_kernels=True)
+    setup = replace(gpu_training_setup(study.base_case, bf16=False, liger=True), per_device=8)
+    assert largest_setup(study, study.base_case, bf16=False).loss == setup.loss == LIGER_LOSS
+    shape = find_shape(study.models["llama-1b"])
+    held = (512 * 128_256 * 4 + 8 * 2048 * 2048 * 4) / 2**20
+    assert training_memory(shape, setup).logits == pytest.approx(held)
+    assert liger_loss_bytes(tokens=3, vocab_size=1000, hidden_size=1000) == 3 * 1000 * 4 + 4 * 3 * 1000
+    on_cpu = training_setup(study.base_case, replace(planned_device(study.plan), kind="cpu"), liger=True)
+    assert on_cpu.loss == TRL_LOSS["cpu"]
 
 
 def test_a_family_whose_logits_are_scaled_otherwise_has_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:

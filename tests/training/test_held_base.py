@@ -59,7 +59,7 @@ def _of_runs() -> list[Any]:
     """The adapted models and trainers in this process's memory."""
     from peft import PeftModelForCausalLM
 
-    from loragrid.training.backends.trl import import_trainer
+    from loragrid.training.backends.trl_trainer import import_trainer
 
     gc.collect()
     return [one for one in gc.get_objects() if type(one) in (PeftModelForCausalLM, import_trainer())]

@@ -38,7 +38,7 @@ def two(toy_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Toy:
     """A toy with dropout, whose runs take two GPUs."""
     toy = make_toy(tmp_path_factory.mktemp("two"), toy_llama, training__gpus=2, **CHANGES)
     # Before any fork: each would import them again.
-    from loragrid.training.backends.trl import import_trainer
+    from loragrid.training.backends.trl_trainer import import_trainer
 
     import_trainer()
     return toy

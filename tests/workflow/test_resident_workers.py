@@ -60,3 +60,11 @@ def test_runs_of_unsloth_have_workers_of_their_own_and_large_jobs_the_card() -> 
     assert not job_kinds(jobs, T4)["names"]["score"], "another engine's process needs the card's memory"
     plain = job_kinds(jobs, None)["kinds"]
     assert {tuple(one[:2]) for one in plain} == {("plain", "plain")}, "on a CPU auto is trl"
+
+
+def test_runs_with_ligers_kernels_have_a_worker_of_their_own() -> None:
+    study = changed(load_study("t4_short"), base_case__backend="trl", training__liger_kernels=True)
+    found = job_kinds(Jobs(study, results="results/none", session_minutes=None), T4)
+    run = study.cells[0]
+    train, score = (found["kinds"][found["names"][stage][run.run]] for stage in ("train", "score"))
+    assert train[:2] == ("liger", "liger") and score[:2] == ("plain", "plain") and train[2] == score[2]

@@ -1,5 +1,7 @@
 """Sizes of one pass, where the logits fill the memory: limits without training, and what each backend's loss holds."""
 
+import math
+
 # 512 MiB of float32 logits: 1,046 tokens for a vocabulary of 128,256.
 LOGITS_PER_PASS = 2**27
 # lm-eval scores a batch of answer choices from all its logits at once and copies them: 2 GiB of
@@ -9,6 +11,9 @@ CHOICE_LOGITS_PER_PASS = 2**29
 # TRL's names of the losses of the trl backend. `nll` holds the logits of a whole batch, which a GPU has no room for;
 # `chunked_nll` computes each chunk twice, and a CPU has the memory.
 TRL_LOSS = {"cpu": "nll", "cuda": "chunked_nll"}
+LIGER_LOSS = "liger"  # not a loss of TRL's: the one of liger's kernels (training/backends/liger_kernels.py)
+# Bytes per logit of that one, whose gradients take the place of the logits: in 16 bits a part and the one before it.
+LIGER_LOGIT_BYTES = 4
 # Families (the beginning of transformers' `model_type`) whose logits `chunked_nll` would not scale as the model does;
 # training tries it on the model itself.
 OWN_SCALE = ("granite", "falcon_h1", "hyperclovax")
@@ -34,3 +39,13 @@ def rows_with_logits(backend: str, *, tokens: int, vocab_size: int, loss: str = 
     if loss == "chunked_nll":
         return min(tokens, TRL_CHUNK_ROWS)
     return tokens
+
+
+def liger_loss_bytes(*, tokens: int, vocab_size: int, hidden_size: int) -> float:
+    """Bytes that liger's fused loss holds at once: logits of a part of the tokens, gradients of all hidden states.
+
+    A part has about as many logits as the tokens have hidden numbers (liger-kernel 0.8.5).
+    """
+    part = math.ceil(tokens / math.ceil(vocab_size / hidden_size))
+    rows = min(tokens, 1 << (part - 1).bit_length())  # the next power of two
+    return rows * vocab_size * LIGER_LOGIT_BYTES + 4 * tokens * hidden_size

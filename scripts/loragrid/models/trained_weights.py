@@ -15,6 +15,8 @@ from loragrid.study.settings import Settings
 # Methods that change the base's weights while they train. What is saved is an adapter of the
 # original base, which needs twice the rank (PEFT's conversion).
 DOUBLED_RANK = ("pissa", "olora")
+# bitsandbytes keeps the states of tensors below this size in 32 bits.
+EIGHT_BIT_FROM = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,3 +94,18 @@ def loaded_parameters(shape: Shape, trainable: Trainable) -> int:
         return 0
     trained = sum(trained_tensors(shape, trainable)) + added_frozen(shape, trainable)
     return 2 * trained if trainable.method in DOUBLED_RANK else trained
+
+
+def optimizer_bytes(parameters: int, optimizer: str) -> float:
+    """Bytes of the optimizer's states of one trained tensor; Adam keeps two numbers per parameter."""
+    if optimizer.startswith("adamw_torch"):
+        return 8 * parameters
+    if optimizer in ("adamw_8bit", "paged_adamw_8bit"):
+        if parameters < EIGHT_BIT_FROM:
+            return 8 * parameters
+        # Two bytes per parameter and, per block of 256, a float32 scale of each state.
+        return 2 * parameters + 8 * parameters / 256
+    if optimizer == "adafactor":
+        # A row and a column vector in place of the second moments (Shazeer & Stern 2018).
+        return 4 * 2 * parameters**0.5
+    return 0.0

@@ -188,12 +188,12 @@ def _needed_mib(study: Study, cell: Cell, device: PlannedDevice) -> int | None:
         return None
 
 
-def fitting_changes(settings: Settings, shape: Shape, device: PlannedDevice) -> Iterator[str]:
+def fitting_changes(settings: Settings, shape: Shape, device: PlannedDevice, *, liger: bool) -> Iterator[str]:
     """Single changes that would each make a run fit `device`, with the memory it would take.
 
     None is made automatically, because each changes the result or the cost of the run.
     """
-    setup = training_setup(settings, device)
+    setup = training_setup(settings, device, liger=liger)
 
     def memory_with(**changes: object) -> int:
         return training_memory_on(device, shape, replace(setup, **changes)).total_mib

@@ -7,7 +7,7 @@ from operator import attrgetter
 from typing import Any
 
 from loragrid.errors import UserError
-from loragrid.models.batch_sizes import TRL_LOSS
+from loragrid.models.batch_sizes import LIGER_LOSS, TRL_LOSS
 from loragrid.models.find_shape import find_shape
 from loragrid.models.shape import Shape
 from loragrid.models.trained_weights import Trainable, check_rank, loaded_parameters
@@ -18,6 +18,7 @@ from loragrid.planning.memory_model import (
     ScoringSetup,
     TrainingSetup,
     scoring_memory,
+    splits_base,
     training_memory,
 )
 from loragrid.records.record import RunRecord
@@ -85,8 +86,8 @@ def _searched(study: Study) -> Iterator[tuple[str, Trainable]]:
                 yield base.model, Trainable(method=method, rank=rank, target_modules=used)
 
 
-def gpu_training_setup(settings: Settings, *, bf16: bool) -> TrainingSetup:
-    """A run's training on a GPU; `bf16`: the GPU computes in bfloat16."""
+def gpu_training_setup(settings: Settings, *, bf16: bool, liger: bool = False) -> TrainingSetup:
+    """A run's training on a GPU; `bf16`: the GPU computes in bfloat16; `liger`: with liger's kernels."""
     return TrainingSetup(
         precision=settings.precision,
         trainable=Trainable.of(settings),
@@ -96,13 +97,13 @@ def gpu_training_setup(settings: Settings, *, bf16: bool) -> TrainingSetup:
         compute_dtype=gpu_dtype(settings, bf16=bf16),
         backend=gpu_backend(settings),
         checkpointing=True,
-        loss=TRL_LOSS["cuda"],
+        loss=LIGER_LOSS if liger else TRL_LOSS["cuda"],
     )
 
 
-def training_setup(settings: Settings, device: PlannedDevice) -> TrainingSetup:
-    """A run's training on `device`; a CPU uses the trl backend and keeps activations."""
-    setup = gpu_training_setup(settings, bf16=device.bf16)
+def training_setup(settings: Settings, device: PlannedDevice, *, liger: bool = False) -> TrainingSetup:
+    """A run's training on `device`; a CPU uses the trl backend and keeps activations. `liger`: with liger's kernels."""
+    setup = gpu_training_setup(settings, bf16=device.bf16, liger=liger)
     if device.kind == "cuda":
         return setup
     asked = settings.compute_dtype
@@ -153,7 +154,7 @@ def planned_layout(
         return StepLayout(*divided_batch(settings.batch, gpus), device.kind == "cuda")
     if device.kind == "cpu":
         return cpu_layout(settings, row_tokens=row_tokens, fold=fold and settings.backend != "unsloth")
-    setup = training_setup(settings, device)
+    setup = training_setup(settings, device, liger=study.training.liger_kernels)
     return gpu_layout(shape, setup, accumulation=settings.accumulation, fold=fold, memory_mib=device.vram_mib)
 
 
@@ -167,7 +168,7 @@ def largest_setup(study: Study, settings: Settings, *, bf16: bool) -> TrainingSe
 
     On a smaller card Snakemake lowers the request to the whole card, which a layout is chosen to fill.
     """
-    setup = gpu_training_setup(settings, bf16=bf16)
+    setup = gpu_training_setup(settings, bf16=bf16, liger=study.training.liger_kernels)
     if study.training.gpus > 1:
         return on_each_gpu(setup, settings, study.training.gpus)
     setup = replace(setup, checkpointing=False)
@@ -192,18 +193,13 @@ def training_memory_on(device: PlannedDevice, shape: Shape, setup: TrainingSetup
     return replace(memory, overhead=memory.overhead - CONTEXT_MIB)
 
 
-def splits_base(memory: Memory, setup: TrainingSetup, *, gpus: int, vram_mib: float | None) -> bool:
-    """Whether a run on several GPUs splits its base over them: one does not hold it, and it can be split."""
-    too_large = vram_mib is not None and memory.total_mib > vram_mib
-    return gpus > 1 and too_large and setup.precision != "4bit" and setup.trainable.method != "full"
-
-
 def run_memory(
     study: Study, cell: Cell, shape: Shape, device: PlannedDevice, layout: StepLayout | None = None
 ) -> Memory:
     """Memory of a run on `device`, of each of them if the study's runs take several; without `layout` the least."""
     gpus = study.training.gpus
-    setup = on_each_gpu(training_setup(cell.settings, device), cell.settings, gpus)
+    setup = training_setup(cell.settings, device, liger=study.training.liger_kernels)
+    setup = on_each_gpu(setup, cell.settings, gpus)
     if layout is not None:
         setup = with_layout(setup, layout)
     memory = training_memory_on(device, shape, setup)

@@ -146,7 +146,8 @@ def _host_mib(context: _Context, cell: Cell, shape: Shape) -> int:
     if device.kind == "cuda":
         needed = CUDA_HOST_MIB + 2 * weight_bytes(shape, "16bit", backend="trl") / 2**20
     else:
-        setup = with_layout(training_setup(cell.settings, device), _layout(context, cell, shape))
+        setup = training_setup(cell.settings, device, liger=context.study.training.liger_kernels)
+        setup = with_layout(setup, _layout(context, cell, shape))
         needed = CPU_HOST_MIB + training_memory_on(device, shape, setup).total_mib
     return 100 * math.ceil(needed / 100)
 
@@ -215,9 +216,9 @@ def _search_request(context: _Context, base_case: Cell, training: Request) -> Re
     vram_mib = WHOLE_GPU_MIB
     if training["vram_mib"] < WHOLE_GPU_MIB:
         shape = find_shape(study.models[base_case.model])
-        bf16 = named_card_has_bf16(study)
+        bf16, liger = named_card_has_bf16(study), study.training.liger_kernels
         needed = [
-            training_memory(shape, gpu_training_setup(settings, bf16=bf16)).total_mib
+            training_memory(shape, gpu_training_setup(settings, bf16=bf16, liger=liger)).total_mib
             for settings in _largest_trials(base_case.settings, tune.spaces[tune.space])
         ]
         largest = max(*needed, _busy_mib(context, base_case, shape))

@@ -10,14 +10,16 @@ from dataclasses import dataclass
 
 from loragrid.models.batch_sizes import (
     CHOICE_LOGITS_PER_PASS,
+    LIGER_LOSS,
     OWN_SCALE,
     UNSLOTH_LOGIT_BYTES,
+    liger_loss_bytes,
     rows_with_logits,
 )
 from loragrid.models.float16_range import overflows_float16
 from loragrid.models.passes.row_losses import largest_pass
 from loragrid.models.shape import Shape
-from loragrid.models.trained_weights import Trainable, added_frozen, summed, trained_tensors
+from loragrid.models.trained_weights import Trainable, added_frozen, optimizer_bytes, summed, trained_tensors
 
 MIB = 2**20
 # NF4 with double quantisation: 4 bits, an 8-bit constant per 64 weights, a 32-bit one per 256 of
@@ -38,8 +40,6 @@ KEPT_BYTES = {"fp32": (16, 32), "half": (8, 28)}
 # unsloth moves a layer's input to the machine's memory if it is larger than this, but for the last layer's, and
 # has one on its way (unsloth_zoo 2026.10.9).
 OFFLOADED_FROM_BYTES, INPUTS_NOT_OFFLOADED = 2 * 2**20, 2
-# bitsandbytes keeps the states of tensors below this size in 32 bits.
-EIGHT_BIT_FROM = 4096
 # ASSUME: a CUDA context with its libraries' workspaces takes this much.
 CONTEXT_MIB = 500
 # Memory that the allocator wastes, as a share of what is allocated and freed in each step. Fitted: the smallest
@@ -72,7 +72,8 @@ class Memory:
 class TrainingSetup:
     """Settings of a training run that determine its memory, in the study file's words.
 
-    `longest_tokens`: the longest row, if known to be shorter than `max_length_tokens`; `loss`: TRL's name of it.
+    `longest_tokens`: the longest row, if known to be shorter than `max_length_tokens`; `loss`: TRL's name of it, or
+    that of liger's.
     """
 
     precision: str
@@ -120,11 +121,17 @@ def training_memory(shape: Shape, setup: TrainingSetup) -> Memory:
         weights=weights / MIB,
         adapters=adapters / MIB,
         gradients=trained / MIB,
-        optimizer=sum(_optimizer_bytes(size, setup.optimizer) for size in tensors) / MIB,
+        optimizer=sum(optimizer_bytes(size, setup.optimizer) for size in tensors) / MIB,
         activations=activations / MIB,
         logits=logits / MIB,
         overhead=CONTEXT_MIB + FRAGMENTATION * (activations + logits) / MIB,
     )
+
+
+def splits_base(memory: Memory, setup: TrainingSetup, *, gpus: int, vram_mib: float | None) -> bool:
+    """Whether a run on several GPUs splits its base over them: one does not hold it, and it can be split."""
+    too_large = vram_mib is not None and memory.total_mib > vram_mib
+    return gpus > 1 and too_large and setup.precision != "4bit" and setup.trainable.method != "full"
 
 
 def _training_logits(shape: Shape, setup: TrainingSetup, kind: str, *, activations: float) -> float:
@@ -136,6 +143,9 @@ def _training_logits(shape: Shape, setup: TrainingSetup, kind: str, *, activatio
         return shape.vocab_size * rows * UNSLOTH_LOGIT_BYTES
     # A held-out pass keeps no gradients, but it may have more tokens than a training step.
     heldout = _heldout_tokens(shape, setup.row_tokens) * LOGIT_BYTES_FORWARD[kind]
+    if loss == LIGER_LOSS:
+        step = liger_loss_bytes(tokens=tokens, vocab_size=shape.vocab_size, hidden_size=shape.hidden_size)
+        return max(step, shape.vocab_size * heldout - activations)
     if loss == "chunked_nll":
         # A held-out pass has whole logits, in the place of a step's activations.
         return max(shape.vocab_size * rows * CHUNKED_LOGIT_BYTES, shape.vocab_size * heldout - activations)
@@ -232,18 +242,3 @@ def _inputs_bytes(shape: Shape, kind: str, tokens: int, *, backend: str) -> floa
     if backend == "unsloth" and one > OFFLOADED_FROM_BYTES:
         return INPUTS_NOT_OFFLOADED * one
     return one * shape.layers
-
-
-def _optimizer_bytes(parameters: int, optimizer: str) -> float:
-    """States of one trained tensor; Adam keeps two numbers per parameter."""
-    if optimizer.startswith("adamw_torch"):
-        return 8 * parameters
-    if optimizer in ("adamw_8bit", "paged_adamw_8bit"):
-        if parameters < EIGHT_BIT_FROM:
-            return 8 * parameters
-        # Two bytes per parameter and, per block of 256, a float32 scale of each state.
-        return 2 * parameters + 8 * parameters / 256
-    if optimizer == "adafactor":
-        # A row and a column vector in place of the second moments (Shazeer & Stern 2018).
-        return 4 * 2 * parameters**0.5
-    return 0.0

@@ -74,6 +74,7 @@ def _memory_columns(inputs: PlanInputs, cell: Cell, shape: Shape) -> dict[str, A
             needed = measured_mib + CONTEXT_MIB  # torch does not count the context
         fits = needed <= device.vram_mib
         score_fits = score_mib <= device.vram_mib
+    changes = fitting_changes(cell.settings, shape, device, liger=study.training.liger_kernels)
     return {
         "rows_per_pass": layout.per_device,
         "passes": layout.accumulation,
@@ -84,7 +85,7 @@ def _memory_columns(inputs: PlanInputs, cell: Cell, shape: Shape) -> dict[str, A
         "total_mib": memory.total_mib,
         "measured_peak_mib": measured_mib,
         "fits": fits,
-        "fit_by": list(fitting_changes(cell.settings, shape, device)) if fits is False else [],
+        "fit_by": list(changes) if fits is False else [],
         "score_mib": score_mib,
         "score_fits": score_fits,
     }

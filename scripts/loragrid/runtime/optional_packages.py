@@ -22,6 +22,14 @@ def check_packages(*, file: str, backend: str, optimizer: str, report_to: str, p
     check_precision(precision, file=file)
 
 
+def check_liger(*, file: str, device: str) -> None:
+    """Raise `UserError` if this machine cannot run liger's kernels; `file`: the study file's name."""
+    where = f"{file}: training.liger_kernels"
+    if device != "cuda":
+        raise UserError(f"{where}: the kernels need a CUDA GPU (device {device}). Fix: set it to false.")
+    require("liger_kernel", where, install=ON_GPU, otherwise="set it to false")
+
+
 def check_precision(precision: str, *, file: str = "") -> None:
     """Raise `UserError` for a 4-bit base without the package that loads it; `file`: the study file's name if known."""
     if precision == "4bit":

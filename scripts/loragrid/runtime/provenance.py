@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = (
-    "torch transformers trl peft accelerate datasets bitsandbytes unsloth unsloth_zoo lm_eval "
+    "torch transformers trl peft accelerate datasets bitsandbytes unsloth unsloth_zoo liger_kernel lm_eval "
     "snakemake tokenizers safetensors numpy pandas pyarrow optuna"
 ).split()
 

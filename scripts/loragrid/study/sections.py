@@ -128,6 +128,7 @@ class Training(Section):
     report_to: str
     gpus: int
     fold_batches: bool
+    liger_kernels: bool
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from loragrid.training.backends.recipe import Recipe
 
 # Fields that `departures` adds; training/step_layout.py reads them from a checkpoint.
 ROWS_PER_PASS, CHECKPOINTING = "rows per pass (training.fold_batches)", "recomputing of activations"
+LIGER = "version of liger's kernels (training.liger_kernels)"
 # In a published study the same settings moved by a median of 1.9 accuracy points between versions
 # of such libraries: an adapter trained with two versions belongs to neither.
 LIBRARIES = (
@@ -54,13 +55,15 @@ def fingerprint(
 
 
 def departures(recipe: Recipe) -> dict[str, Any]:
-    """How the updates run where that is not as the study file writes them: rounding and dropout depend on it."""
+    """How the updates run where that is not the usual way: rounding and dropout depend on it."""
     found: dict[str, Any] = {}
     # Several GPUs divide a batch, which is theirs by another field.
     if recipe.per_device > recipe.batch[0]:
         found[ROWS_PER_PASS] = recipe.per_device
     if recipe.checkpointing != (recipe.device == "cuda"):
         found[CHECKPOINTING] = recipe.checkpointing
+    if recipe.liger:
+        found[LIGER] = provenance.versions().get("liger_kernel")
     return found
 
 

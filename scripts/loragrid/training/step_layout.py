@@ -53,7 +53,8 @@ def _chosen_layout(
         shape = find_shape(entry)
     if shape is None:
         return written_layout(settings, recipe.device)
-    setup = replace(gpu_training_setup(settings, bf16=True), compute_dtype=recipe.compute_dtype, backend=backend)
+    setup = gpu_training_setup(settings, bf16=True, liger=recipe.liger)
+    setup = replace(setup, compute_dtype=recipe.compute_dtype, backend=backend)
     memory_mib = study.plan.vram_mib or _card_mib()
     return gpu_layout(shape, setup, accumulation=settings.accumulation, fold=fold, memory_mib=memory_mib)
 

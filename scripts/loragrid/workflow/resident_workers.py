@@ -57,7 +57,8 @@ def job_kinds(jobs: Jobs, gpu: Gpu | None) -> dict[str, Any]:
         # The prediction, with the CUDA context of an idle worker.
         needed_mib = jobs.request(stage, name)["vram_mib"] / MEMORY_MARGIN + CONTEXT_MIB
         alone = gpu is not None and needed_mib > gpu.memory_mib
-        kind = _kind(stage, cell, gpu=gpu is not None, alone=alone)
+        process = _process(stage, cell, gpu=gpu is not None, liger=study.training.liger_kernels)
+        kind = (*process, _base(cell), alone)
         names[stage][name] = kinds.setdefault(kind, len(kinds))
 
     for cell in study.cells:
@@ -70,13 +71,22 @@ def job_kinds(jobs: Jobs, gpu: Gpu | None) -> dict[str, Any]:
     return {"kinds": list(kinds), "names": names}
 
 
-def _kind(stage: str, cell: Cell, *, gpu: bool, alone: bool) -> tuple[str, str, str, bool]:
+def _base(cell: Cell) -> str:
+    return f"{cell.model} {cell.settings.precision}"
+
+
+def _process(stage: str, cell: Cell, *, gpu: bool, liger: bool) -> tuple[str, str]:
+    """The family of the worker that does a job, and what its process must have been started for."""
     settings = cell.settings
-    base = f"{cell.model} {settings.precision}"
+    if stage != "train":
+        return "plain", "plain"
     backend = settings.backend
     if backend == "auto":
         backend = gpu_backend(settings) if gpu else "trl"
-    if stage == "train" and backend == "unsloth":
+    if backend == "unsloth":
         # It changes its libraries for the model that it loads, in the type that it computes in.
-        return "unsloth", f"unsloth {base} {settings.compute_dtype} {settings.max_length_tokens}", base, alone
-    return "plain", "plain", base, alone
+        return "unsloth", f"unsloth {_base(cell)} {settings.compute_dtype} {settings.max_length_tokens}"
+    if liger:
+        # It replaces names in the models' modules.
+        return "liger", "liger"
+    return "plain", "plain"

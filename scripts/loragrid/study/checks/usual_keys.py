@@ -57,6 +57,7 @@ USUAL = {
     "models.KEY.chat_template": "template chat_template chat_template_path",
     "data.KEY.rows": "max_samples max_rows num_samples max_train_samples",
     "training.keep_checkpoints": "save_total_limit",
+    "training.liger_kernels": "use_liger_kernel use_liger enable_liger_kernel",
     "training.report_to": "wandb_project wandb_run_name use_wandb logger",
 }
 # Keys that nothing here needs → why.

@@ -12,6 +12,7 @@ from typing import Any
 
 from loragrid.study.checks.gpus_validation import check_gpus
 from loragrid.study.checks.grid_validation import check_grid, written_departures
+from loragrid.study.checks.liger_validation import check_liger
 from loragrid.study.checks.schema_validation import check_schema
 from loragrid.study.checks.tune_validation import check_tune
 from loragrid.study.completion import settings_of_methods
@@ -39,6 +40,7 @@ def check_complete(settings: dict[str, Any], path: Path) -> None:
     _check_data(settings, path)
     check_grid(settings, path)
     check_gpus(settings, path)
+    check_liger(settings, path)
     _check_scoring(settings["scoring"], path)
     _check_engine(settings, path)
     if settings["tune"] is not None:

@@ -1,4 +1,4 @@
-"""TRL's loss of a few tokens at a time: which models it computes rightly, and removing its patch."""
+"""TRL's loss of a few tokens at a time: which models it computes rightly, and removing what was put on a network."""
 
 from typing import Any
 
@@ -55,7 +55,8 @@ def _trl_logits(hidden: Any, head: Any, text_config: Any) -> Any:
 
 
 def unpatch(network: Any) -> None:
-    """Remove the forward pass that TRL puts on a network for `chunked_nll`: the next user of the base wants logits."""
+    """Remove the forward pass that TRL or liger puts on a network for its loss: the next user wants logits."""
     forward = vars(network).get("forward")
-    if getattr(forward, "__name__", "") == "_chunked_ce_forward":
+    name, module = getattr(forward, "__name__", ""), getattr(forward, "__module__", None) or ""
+    if name == "_chunked_ce_forward" or module.startswith("liger_kernel."):
         del network.forward

@@ -5,10 +5,11 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 from loragrid.errors import UserError
-from loragrid.runtime.optional_packages import check_packages
+from loragrid.runtime.optional_packages import check_liger, check_packages
 from loragrid.runtime.visible_gpus import check_one_gpu
 from loragrid.study.batch_shares import divided_batch
 from loragrid.study.settings import Batch, Warmup
+from loragrid.training.backends.liger_kernels import check_family
 
 if TYPE_CHECKING:
     from loragrid.study.grid import Cell
@@ -21,7 +22,8 @@ class Recipe:
 
     `per_device` rows a pass and `accumulation` passes an update, which `batch` has as the study file writes them
     (training/step_layout.py); `checkpointing`: activations are computed again in the backward pass. `compute_dtype`
-    is "fp32", "bf16" or "fp16", `device` "cpu" or "cuda". `split`: the base is split over several GPUs.
+    is "fp32", "bf16" or "fp16", `device` "cpu" or "cuda". `split`: the base is split over several GPUs. `liger`: steps
+    are computed by liger's kernels.
     """
 
     method: str
@@ -48,6 +50,7 @@ class Recipe:
     device: str
     report_to: str
     split: bool
+    liger: bool
 
 
 # Settings that make no difference to a recipe, and the code that reads them.
@@ -64,7 +67,9 @@ ELSEWHERE = {
 
 def make_recipe(study: "Study", cell: "Cell", *, device: str) -> Recipe:
     """The recipe of a cell on a device; raises `UserError` for what this machine lacks."""
-    settings, report_to = cell.settings, study.training.report_to
+    settings, report_to, liger = cell.settings, study.training.report_to, study.training.liger_kernels
+    if liger:
+        check_liger(file=study.path.name, device=device)
     if device == "cuda":
         check_one_gpu()
     # Before the base is loaded: a missing package should cost no minutes.
@@ -75,6 +80,8 @@ def make_recipe(study: "Study", cell: "Cell", *, device: str) -> Recipe:
         report_to=report_to,
         precision=settings.precision,
     )
+    if liger:
+        check_family(study.models[cell.model])
     derived = {
         "compute_dtype": resolve_dtype(settings.compute_dtype, device=device),
         "device": device,
@@ -82,6 +89,7 @@ def make_recipe(study: "Study", cell: "Cell", *, device: str) -> Recipe:
         "checkpointing": device == "cuda",
         "report_to": report_to,
         "split": False,
+        "liger": liger,
     }
     taken = [field.name for field in fields(Recipe) if field.name not in derived]
     return Recipe(**{name: getattr(settings, name) for name in taken}, **derived)

@@ -1,7 +1,6 @@
 """Backend `trl`: TRL's SFTTrainer with PEFT's adapters or all weights, on a CPU or a CUDA GPU."""
 
 from dataclasses import replace
-from functools import cache
 from inspect import Parameter, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ from loragrid.models.batch_sizes import TRL_LOSS
 from loragrid.models.float16_range import overflows_float16
 from loragrid.models.loading import load_base, load_tokenizer
 from loragrid.models.model_files import base_facts, resolve_folder
-from loragrid.models.passes.padding_free import enable_padding_free, is_padding_free, loss_only
+from loragrid.models.passes.padding_free import enable_padding_free, is_padding_free
 from loragrid.models.passes.row_losses import network_of
 from loragrid.study.batch_shares import StepLayout
 from loragrid.study.methods import METHODS
@@ -21,10 +20,11 @@ from loragrid.study.sections import ModelEntry
 from loragrid.training.backends.adapters import TAKE_FROM_BASE, attach, released
 from loragrid.training.backends.chunked_loss import supports_chunks, unpatch
 from loragrid.training.backends.interface import Base
+from loragrid.training.backends.liger_kernels import LigerKernels
 from loragrid.training.backends.recipe import Recipe
 from loragrid.training.backends.sft_settings import sft_settings
+from loragrid.training.backends.trl_trainer import import_trainer
 from loragrid.training.float16_check import Float16Check
-from loragrid.training.ranks.rank_hooks import RankHooks
 from loragrid.training.trainer_hooks import TrainerHooks
 
 if TYPE_CHECKING:
@@ -96,6 +96,9 @@ class TrlBackend:
         if is_padding_free(network):
             # Set here and not in `sft_settings`: only the loaded model shows that it is supported.
             trainer.per_sample = trainer.data_collator.padding_free = True
+        if recipe.liger:
+            trainer.kernels = LigerKernels(network, compute_dtype=recipe.compute_dtype)
+            more += (trainer.kernels.note,)
         columns = data.heldout.select_columns(COLUMNS)[:]
         trainer.heldout = list(zip(columns["input_ids"], columns["labels"], strict=True))
         trainer.notes, trainer.warmup = notes + more, recipe.warmup
@@ -124,8 +127,9 @@ class TrlBackend:
     def loss(self, network: Any, recipe: Recipe) -> tuple[str, tuple[str, ...]]:
         """TRL's name of the loss to train this network with, and a note if the model does not support the usual one."""
         wanted = TRL_LOSS[recipe.device]
-        if recipe.split:
-            # Its weights are not on a device yet, on which the loss could be tried.
+        # liger's loss takes the place of transformers' own. The weights of a split base are not on a device yet, on
+        # which TRL's could be tried.
+        if recipe.split or recipe.liger:
             return "nll", ()
         if wanted != "chunked_nll" or supports_chunks(network):
             return wanted, ()
@@ -215,33 +219,3 @@ def training_rows(rows: "Dataset", recipe: Recipe) -> "Dataset":
     from trl import pack_dataset
 
     return pack_dataset(rows, recipe.max_length_tokens, "bfd")
-
-
-@cache
-def import_trainer() -> type:
-    """The trainer's class; made on first use because importing its parent takes seconds."""
-    from transformers import PrinterCallback, Trainer
-    from trl import SFTTrainer
-
-    class TrlTrainer(RankHooks, SFTTrainer):
-        def __init__(self, **arguments: Any) -> None:
-            super().__init__(**arguments)
-            # It prints every log; `Progress` prints its own line.
-            self.remove_callback(PrinterCallback)
-
-        def compute_loss(
-            self,
-            model: Any,
-            inputs: dict[str, Any],
-            return_outputs: bool = False,
-            **named: Any,
-        ) -> Any:
-            # TRL's version also computes the entropy and accuracy of every token, in float32 over
-            # the whole vocabulary, which nothing here reports. The loss is transformers' in both.
-            inputs["use_cache"] = False
-            # The chunked loss leaves positions without loss out itself.
-            if self.per_sample and self.args.loss_type == "nll":
-                inputs |= loss_only(inputs["labels"])
-            return Trainer.compute_loss(self, model, inputs, return_outputs=return_outputs, **named)
-
-    return TrlTrainer

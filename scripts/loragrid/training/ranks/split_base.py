@@ -11,8 +11,8 @@ from typing import Any
 from loragrid.errors import UserError
 from loragrid.models.find_shape import find_shape
 from loragrid.models.target_modules import language_model
-from loragrid.planning.job_memory import gpu_training_setup, on_each_gpu, splits_base
-from loragrid.planning.memory_model import training_memory
+from loragrid.planning.job_memory import gpu_training_setup, on_each_gpu
+from loragrid.planning.memory_model import splits_base, training_memory
 from loragrid.study.grid import Cell
 from loragrid.study.study_file import Study
 from loragrid.training.ranks.processes import Ranks

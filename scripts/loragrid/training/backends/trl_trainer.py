@@ -1,0 +1,47 @@
+"""The trainer of the backend trl: TRL's, with the project's hooks and a loss without metrics that nothing reports."""
+
+from functools import cache
+from typing import Any
+
+from loragrid.models.passes.padding_free import loss_only
+from loragrid.training.backends.liger_kernels import LigerKernels
+from loragrid.training.ranks.rank_hooks import RankHooks
+
+
+@cache
+def import_trainer() -> type:
+    """The trainer's class; made on first use because importing its parent takes seconds."""
+    from transformers import PrinterCallback, Trainer
+    from trl import SFTTrainer
+
+    class TrlTrainer(RankHooks, SFTTrainer):
+        kernels: LigerKernels | None = None
+
+        def __init__(self, **arguments: Any) -> None:
+            super().__init__(**arguments)
+            # It prints every log; `Progress` prints its own line.
+            self.remove_callback(PrinterCallback)
+
+        def training_step(self, *arguments: Any, **named: Any) -> Any:
+            if self.kernels is None:
+                return super().training_step(*arguments, **named)
+            # The backward pass too: with recomputation it computes the layers again.
+            with self.kernels.in_place():
+                return super().training_step(*arguments, **named)
+
+        def compute_loss(
+            self,
+            model: Any,
+            inputs: dict[str, Any],
+            return_outputs: bool = False,
+            **named: Any,
+        ) -> Any:
+            # TRL's version also computes the entropy and accuracy of every token, in float32 over
+            # the whole vocabulary, which nothing here reports. The loss is transformers' in both.
+            inputs["use_cache"] = False
+            # The chunked loss leaves positions without loss out itself.
+            if self.per_sample and self.args.loss_type == "nll":
+                inputs |= loss_only(inputs["labels"])
+            return Trainer.compute_loss(self, model, inputs, return_outputs=return_outputs, **named)
+
+    return TrlTrainer
