@@ -1,7 +1,10 @@
 """Scoring by vLLM, on a stand-in with its documented interface: the scores of transformers, one engine, its limits."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +24,7 @@ from loragrid.scoring.vllm_engine.served_adapters import engine_adapters
 from loragrid.scoring.vllm_engine.vllm_model import ModelFacts
 from loragrid.study.study_file import load_study
 from loragrid.study.tasks import scoring_digest
+from tests.fixtures.delegated_jobs import wait_until
 from tests.fixtures.score_toys import as_base, as_run, write_adapter
 from tests.fixtures.vllm_engine import engine_starts, make_interpreter
 
@@ -60,6 +64,32 @@ def test_the_scores_are_those_of_transformers(served, scored_alone):
                 theirs[wording].pop("reference_log_likelihood"), abs=1e-5
             )
         assert ours == theirs
+
+
+@pytest.mark.parametrize("way", ["killed", "closed"])
+def test_what_the_engine_started_ends_with_the_job(way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine is this script, whose child would outlive it; the job is killed while it waits for the engine."""
+    children, engine = tmp_path / "children", tmp_path / "python"
+    ready = "read settings; echo '{}'; read more" if way == "closed" else "wait"
+    engine.write_text(f"#!/bin/sh\nsleep 300 > /dev/null 2>&1 &\necho $! $$ > {children}\n{ready}\n")
+    engine.chmod(0o755)
+    code = "from loragrid.scoring.vllm_engine.process import VllmProcess; VllmProcess({}).close()"
+    job = subprocess.Popen([sys.executable, "-c", code], env=os.environ | {process.VARIABLE: str(engine)})
+    wait_until(lambda: children.exists() and len(children.read_text().split()) == 2)
+    started = [int(number) for number in children.read_text().split()]
+    if way == "killed":
+        assert all(is_running(number) for number in started)
+        job.kill()
+    job.wait(20)
+    wait_until(lambda: not any(is_running(number) for number in started))
+
+
+def is_running(process_id: int) -> bool:
+    """False for a zombie too, which nobody may have waited for."""
+    try:
+        return Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def test_one_engine_serves_the_base_and_all_its_adapters(served, python):

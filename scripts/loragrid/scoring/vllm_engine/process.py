@@ -17,6 +17,8 @@ from loragrid.scoring.vllm_engine import server
 INTERPRETER, VARIABLE = ROOT / ".venv" / "vllm" / "bin" / "python", "LORAGRID_VLLM_PYTHON"
 # vLLM reports its use to its makers, asks the hub for files that are all here, and prints a page at every start.
 ENVIRONMENT = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
+# Waits for the end of its input, then kills its process group. The input ends when this process closes it or dies.
+WATCHER = ("/bin/sh", "-c", "cat > /dev/null; kill -9 0")
 LOG_CHARACTERS = 20_000  # of the end of the log, in which the reason of a failure is looked for
 
 
@@ -59,6 +61,11 @@ class VllmProcess:
     def __init__(self, settings: dict[str, Any]) -> None:
         """Start it and wait until the model is loaded, which takes about a minute; raises `Failed`."""
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  (open as long as the process)
+        # vLLM computes in processes of its own, which outlive one that is killed while they load the model. A group
+        # of their own also keeps signals for this job away from them: this process ends them.
+        self._watcher = subprocess.Popen(
+            WATCHER, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, process_group=0
+        )
         self._process = subprocess.Popen(
             [interpreter(), server.__file__],
             stdin=subprocess.PIPE,
@@ -66,6 +73,7 @@ class VllmProcess:
             stderr=self._log,
             env=_environment(),
             text=True,
+            process_group=self._watcher.pid,
         )
         self._ask(settings)
 
@@ -106,5 +114,7 @@ class VllmProcess:
         """End the engine and free its memory."""
         self._process.stdin.close()
         self._process.wait()
+        self._watcher.stdin.close()
+        self._watcher.wait()
         self._process.stdout.close()
         self._log.close()
