@@ -102,6 +102,9 @@ def check_precision(prepared: Prepared) -> None:
     assert len(layers) == 7 * trainer.model.config.num_hidden_layers
     # unsloth leaves Gemma's layers in float16 and computes around them.
     computes = torch.float32 if gemma and not ON_UNSLOTH else torch.float16
+    if not ON_UNSLOTH:
+        # A forward pass in float32 changes what the layers themselves say.
+        assert trainer.model.config.quantization_config.bnb_4bit_compute_dtype == computes
     for layer in layers:
         state = layer.weight.quant_state
         assert (layer.weight.quant_type, state.nested, state.dtype) == ("nf4", True, computes)
