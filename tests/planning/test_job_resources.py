@@ -13,7 +13,13 @@ from loragrid.models.find_shape import find_shape
 from loragrid.paths import ROOT
 from loragrid.planning import gpu_cards, job_resources
 from loragrid.planning.gpu_cards import planned_device
-from loragrid.planning.job_memory import check_study_modules, training_setup
+from loragrid.planning.job_memory import (
+    check_study_modules,
+    gpu_layout,
+    gpu_training_setup,
+    training_setup,
+    with_layout,
+)
 from loragrid.planning.job_resources import (
     BUSY_SHARE,
     MEMORY_MARGIN,
@@ -68,6 +74,22 @@ def test_requests_follow_the_predicted_memory() -> None:
     on_h100 = requests_of(changed(three_sizes(), plan__card="H100"))
     small = next(cell for cell in cells if cell.model == "gemma-270m" and cell.settings.batch == (2, 4))
     assert 2 * on_h100["train"][small.run]["vram_mib"] < 81_559
+
+
+def test_a_limit_of_the_memory_lowers_requests_so_that_jobs_fit_side_by_side() -> None:
+    """Half of an H100 for each run: the requests are of the layouts that training chooses for it, and are kept below."""
+    study = changed(three_sizes(), plan__card="H100", base_case__backend="trl")
+    limit = 40_000
+    free, limited = requests_of(study), requests_of(changed(study, plan__vram_mib=limit))
+    run = study.cells[0]
+    assert free["train"][run.run]["vram_mib"] > limit >= limited["train"][run.run]["vram_mib"] > limit / 2
+    shape = find_shape(study.models[run.model])
+    setup = gpu_training_setup(run.settings, bf16=True)
+    layout = gpu_layout(shape, setup, accumulation=run.settings.accumulation, fold=True, memory_mib=limit)
+    needed = training_memory(shape, with_layout(setup, layout)).total_mib
+    assert limited["train"][run.run]["vram_mib"] == round(max(MEMORY_MARGIN * needed, BUSY_SHARE * limit))
+    # Two of them fit the card.
+    assert 2 * limited["train"][run.run]["vram_mib"] <= 81_559
 
 
 def test_jobs_request_twice_the_planned_time_and_at_most_a_session(tmp_path: Path) -> None:

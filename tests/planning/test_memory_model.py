@@ -10,7 +10,7 @@ from loragrid.models.find_shape import find_shape
 from loragrid.models.passes.row_losses import largest_pass
 from loragrid.models.trained_weights import Trainable
 from loragrid.planning.gpu_cards import planned_device
-from loragrid.planning.job_memory import gpu_training_setup, largest_setup, training_setup
+from loragrid.planning.job_memory import gpu_training_setup, requested_setup, training_setup
 from loragrid.planning.memory_model import (
     CHUNKED_LOGIT_BYTES,
     FOUR_BIT_BYTES,
@@ -132,8 +132,8 @@ def test_ligers_loss_holds_as_many_logits_as_hidden_states() -> None:
     """Eight rows of 2,048 tokens of a Llama: 512 tokens at a time, and gradients of 2,048 numbers a token."""
     study = changed(load_study("t4"), base_case__backend="trl", training__liger_kernels=True)
     setup = replace(gpu_training_setup(study.base_case, bf16=False, liger=True), per_device=8)
-    assert largest_setup(study, study.base_case, bf16=False).loss == setup.loss == LIGER_LOSS
     shape = find_shape(study.models["llama-1b"])
+    assert requested_setup(study, study.base_case, shape, bf16=False).loss == setup.loss == LIGER_LOSS
     held = (512 * 128_256 * 4 + 8 * 2048 * 2048 * 4) / 2**20
     assert training_memory(shape, setup).logits == pytest.approx(held)
     assert liger_loss_bytes(tokens=3, vocab_size=1000, hidden_size=1000) == 3 * 1000 * 4 + 4 * 3 * 1000

@@ -163,18 +163,21 @@ def with_layout(setup: TrainingSetup, layout: StepLayout) -> TrainingSetup:
     return replace(setup, per_device=layout.per_device, checkpointing=layout.checkpointing)
 
 
-def largest_setup(study: Study, settings: Settings, *, bf16: bool) -> TrainingSetup:
-    """The layout that takes the most memory: the card that the job will get may have room for it, so it may train so.
+def requested_setup(study: Study, settings: Settings, shape: Shape, *, bf16: bool) -> TrainingSetup:
+    """The layout that a job requests memory for: the one that training chooses for `plan.vram_mib`, whatever the card.
 
-    On a smaller card Snakemake lowers the request to the whole card, which a layout is chosen to fill.
+    Without that number it is the one that takes the most: the card that the job will get may have room for it, so it
+    may train so. On a smaller card Snakemake lowers the request to the whole card, which a layout is chosen to fill.
     """
     setup = gpu_training_setup(settings, bf16=bf16, liger=study.training.liger_kernels)
     if study.training.gpus > 1:
         return on_each_gpu(setup, settings, study.training.gpus)
-    setup = replace(setup, checkpointing=False)
-    if not study.training.fold_batches:
-        return setup
-    return replace(setup, per_device=settings.per_device * settings.accumulation)
+    fold, memory_mib = study.training.fold_batches, study.plan.vram_mib
+    if memory_mib is not None:
+        layout = gpu_layout(shape, setup, accumulation=settings.accumulation, fold=fold, memory_mib=memory_mib)
+        return with_layout(setup, layout)
+    rows = settings.per_device * (settings.accumulation if fold else 1)
+    return replace(setup, checkpointing=False, per_device=rows)
 
 
 def on_each_gpu(setup: TrainingSetup, settings: Settings, gpus: int) -> TrainingSetup:

@@ -18,11 +18,11 @@ from loragrid.planning.gpu_cards import PlannedDevice, planned_device
 from loragrid.planning.job_memory import (
     MEMORY_MARGIN,
     gpu_training_setup,
-    largest_setup,
     named_card_has_bf16,
     planned_layout,
     predict_scoring,
     request_key,
+    requested_setup,
     training_memory_on,
     training_setup,
     with_layout,
@@ -110,7 +110,7 @@ def _cell_requests(context: _Context, cell: Cell) -> dict[str, Request]:
         shape = find_shape(study.models[cell.model])
         if shape is None:
             raise UserError(f"the shape of {cell.model} is unknown")
-        train_mib = training_memory(shape, largest_setup(study, cell.settings, bf16=bf16)).total_mib
+        train_mib = training_memory(shape, requested_setup(study, cell.settings, shape, bf16=bf16)).total_mib
         score_mib = predict_scoring(study, cell, shape, bf16=bf16).total_mib
         if study.scoring.engine == "vllm":  # takes whatever the card has
             score_mib = WHOLE_GPU_MIB / MEMORY_MARGIN
