@@ -8,7 +8,8 @@ of its budget. With --list, each base is loaded once for all subjects of the fil
 per line with the keys subject, data, out and, for a run, trained.
 
 Writes items.parquet, answers.jsonl, answers_summary.json, lm_eval/{task}.json and, last, score.json
-to the output folder; and tasks/, from which an interrupted job continues.
+to the output folder; and tasks/, from which an interrupted job continues: with the next task, and within
+a task that writes answers with the next answer.
 """
 
 from loragrid.runtime.delegation.client import delegate_job
@@ -33,7 +34,7 @@ from loragrid.runtime.code_digest import code_digest
 from loragrid.runtime.gpu_locks import take_one_gpu
 from loragrid.runtime.provenance import device_info, git_state, versions
 from loragrid.runtime.quiet_libraries import quiet_libraries
-from loragrid.runtime.session import SessionClock, add_session_options, session_end
+from loragrid.runtime.session import SessionClock, add_session_options, ctrl_c_ends_within, session_end
 from loragrid.scoring.lm_eval_tasks import StudyTask, find_tasks
 from loragrid.scoring.loaded_model import LoadedModel
 from loragrid.scoring.prompts import Prompt, read_prompts
@@ -44,6 +45,8 @@ from loragrid.scoring.vllm_engine.process import engine_versions
 from loragrid.scoring.vllm_engine.vllm_model import VllmModel
 from loragrid.study.study_file import Study, load_study
 from loragrid.study.tasks import HELDOUT_LOSS
+
+CTRL_C_SECONDS = 3.0
 
 
 def score_subjects(*, study: Study, subjects: Sequence[Subject], session_ends: float | None = None) -> None:
@@ -215,9 +218,11 @@ def main() -> None:
         subjects = read_subjects(options.list)
     else:
         subjects = [make_subject(options.subject, options.trained, options.data, options.out)]
-    set_up_process(study.scoring.threads)
-    ends = session_end(options, session_minutes=study.training.session_minutes)
-    score_subjects(study=study, subjects=subjects, session_ends=ends)
+    # Finished tasks and answers are kept.
+    with ctrl_c_ends_within(CTRL_C_SECONDS):
+        set_up_process(study.scoring.threads)
+        ends = session_end(options, session_minutes=study.training.session_minutes)
+        score_subjects(study=study, subjects=subjects, session_ends=ends)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import io
 import math
 import os
 import signal
+import subprocess
 import sys
 import time
 from typing import Any
@@ -12,7 +13,14 @@ from typing import Any
 import pytest
 
 from loragrid.errors import UserError
-from loragrid.runtime.session import SessionClock, StopSignals, add_session_options, session_end, session_seconds
+from loragrid.runtime.session import (
+    SessionClock,
+    StopSignals,
+    add_session_options,
+    ctrl_c_ends_within,
+    session_end,
+    session_seconds,
+)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -85,3 +93,30 @@ def test_when_a_session_ends(
 
 
 # --- lock
+
+
+ONE_LONG_OPERATION = "import hashlib; hashlib.pbkdf2_hmac('sha256', b'', b'', 2_000_000_000)"
+MANY_SHORT_ONES = "while True: pass"
+
+
+@pytest.mark.parametrize("work", [ONE_LONG_OPERATION, MANY_SHORT_ONES])
+def test_ctrl_c_ends_a_job_soon_also_within_one_long_operation(work: str) -> None:
+    """Twice the signal, as from a terminal and from snakemake, is one line and one exit status."""
+    program = (
+        "from loragrid.errors import run_main\nfrom loragrid.runtime.session import ctrl_c_ends_within\n"
+        "def main():\n    with ctrl_c_ends_within(0.2):\n        print('begun', flush=True)\n        exec(%r)\nrun_main(main)"
+    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    job = subprocess.Popen([sys.executable, "-c", program % work], **pipes)
+    assert job.stdout.readline() == "begun\n"
+    for _ in range(2):
+        job.send_signal(signal.SIGINT)
+    _, said = job.communicate(timeout=30)
+    assert (job.returncode, said) == (130, "stopped by Ctrl-C\n")
+
+
+def test_after_the_block_ctrl_c_is_python_s_own_again() -> None:
+    with ctrl_c_ends_within(5):
+        assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.set_wakeup_fd(-1) == -1

@@ -1,39 +1,88 @@
-"""Greedy answers in a batch that rows leave are those of transformers' `generate`."""
+"""Greedy answers whose rows leave the batch, and whose places the next prompts take, are those of transformers' `generate`."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from loragrid.paths import ROOT
-from loragrid.scoring.hf_engine.greedy_decoding import Ends, decodes_greedily, greedy_answers
+from loragrid.scoring.hf_engine import greedy_decoding
+from loragrid.scoring.hf_engine.greedy_decoding import Ends, Request, decodes_greedily, greedy_answers, rows_of_a_step
+from loragrid.scoring.hf_engine.slot_cache import supports_slots
 
-PAD = 0
+NO_ENDS = Ends(frozenset())
 
 
-def load(folder: Path):
+def load(folder: Path) -> Any:
     from transformers import AutoModelForCausalLM
 
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
 
 
+def random_prompts(model: Any, lengths: Sequence[int], *, seed: int) -> list[list[int]]:
+    random = torch.Generator().manual_seed(seed)
+    vocabulary = model.config.get_text_config().vocab_size
+    return [torch.randint(3, vocabulary, (length,), generator=random).tolist() for length in lengths]
+
+
+def generated(model: Any, prompt: list[int], most: int, ends: list[int] | None = None) -> list[int]:
+    """What transformers writes for this prompt alone."""
+    model.generation_config.eos_token_id = ends
+    ids = torch.tensor([prompt])
+    options = {"max_new_tokens": most, "do_sample": False, "pad_token_id": 0, "attention_mask": torch.ones_like(ids)}
+    return model.generate(input_ids=ids, **options)[0, len(prompt) :].tolist()
+
+
+def answers(model: Any, prompts: list[list[int]], most: Sequence[int], ends: Ends = NO_ENDS, rows: int = 4) -> list:
+    requests = [Request(prompt, limit) for prompt, limit in zip(prompts, most, strict=True)]
+    found = dict(greedy_answers(model, requests, ends=ends, batch_size=rows))
+    return [found[place] for place in range(len(prompts))]
+
+
+@pytest.fixture
+def four_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(greedy_decoding, "ROWS_ON_CPU", 1)
+
+
+@pytest.mark.usefixtures("four_rows")
 @pytest.mark.parametrize("toy", ["toy_llama", "toy_gemma"])
 def test_answers_are_those_of_generate(toy: str, request: pytest.FixtureRequest) -> None:
+    """More prompts than slots, limits and end tokens that rows reach at different steps, and windows that are left."""
     model = load(request.getfixturevalue(toy))
-    vocabulary = model.config.get_text_config().vocab_size
-    random = torch.Generator().manual_seed(1)
-    prompts = [torch.randint(3, vocabulary, (length,), generator=random).tolist() for length in (3, 9, 5, 9, 1, 7)]
-    ids = torch.tensor([[PAD] * (9 - len(prompt)) + prompt for prompt in prompts])
-    mask = torch.tensor([[0] * (9 - len(prompt)) + [1] * len(prompt) for prompt in prompts])
-    free = model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=20, do_sample=False, pad_token_id=PAD)
-    # Tokens that the rows reach at different steps end them, so that rows leave the batch one by one.
-    ends = {int(free[0, 9 + 4]), int(free[1, 9 + 11]), int(free[2, 9])}
-    model.generation_config.eos_token_id = sorted(ends)
-    expected = model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=20, do_sample=False, pad_token_id=PAD)
-    found = greedy_answers(model, ids, mask, max_new_tokens=20, ends=Ends(frozenset(ends)), pad=PAD)
+    prompts = random_prompts(model, (3, 9, 5, 40, 1, 7, 12), seed=1)
+    most = (20, 20, 5, 20, 1, 20, 20)
+    free = [generated(model, prompt, limit) for prompt, limit in zip(prompts, most, strict=True)]
+    ends = sorted({free[0][4], free[1][11], free[3][0]})
+    expected = [generated(model, prompt, limit, ends) for prompt, limit in zip(prompts, most, strict=True)]
+    model.generation_config.eos_token_id = None
     assert decodes_greedily(model)
-    assert torch.equal(found, expected)
-    assert (expected[:, 9:] == PAD).any() and not torch.equal(free[:, : expected.shape[1]], expected)
+    assert answers(model, prompts, most, Ends(frozenset(ends))) == expected
+    assert len(expected[0]) < 20 and expected != free
+    assert model.config._attn_implementation == "sdpa"
+
+
+@pytest.mark.parametrize("toy", ["toy_llama", "toy_gemma"])
+def test_what_all_prompts_begin_with_is_read_once(toy: str, request: pytest.FixtureRequest) -> None:
+    model = load(request.getfixturevalue(toy))
+    (common,) = random_prompts(model, (40,), seed=2)
+    prompts = [common + own for own in random_prompts(model, (3, 9, 5, 1), seed=3)]
+    read = []
+    hook = model.get_input_embeddings().register_forward_pre_hook(lambda _, inputs: read.append(inputs[0].numel()))
+    found = answers(model, prompts, [10] * 4)
+    hook.remove()
+    assert read == [40, 3 + 9 + 5 + 1] + [4] * 9
+    assert found == [generated(model, prompt, 10) for prompt in prompts]
+
+
+@pytest.mark.usefixtures("four_rows")
+def test_an_answer_does_not_depend_on_the_others(toy_llama: Path) -> None:
+    """So a job that was interrupted may ask only for the rest."""
+    model = load(toy_llama)
+    prompts = random_prompts(model, range(5, 17), seed=4)
+    together = answers(model, prompts, [30] * 12)
+    assert answers(model, prompts[7:], [30] * 5) == together[7:]
 
 
 def test_a_setting_that_changes_logits_is_left_to_generate(toy_llama: Path) -> None:
@@ -45,21 +94,25 @@ def test_a_setting_that_changes_logits_is_left_to_generate(toy_llama: Path) -> N
     assert not decodes_greedily(model)
 
 
-def test_what_all_prompts_begin_with_is_read_once(toy_llama: Path) -> None:
-    model, random = load(toy_llama), torch.Generator().manual_seed(2)
-    vocabulary = model.config.vocab_size
-    common = torch.randint(3, vocabulary, (40,), generator=random).tolist()
-    prompts = [common + torch.randint(3, vocabulary, (length,), generator=random).tolist() for length in (3, 9, 5, 1)]
-    ids = torch.tensor([[PAD] * (49 - len(prompt)) + prompt for prompt in prompts])
-    mask = torch.tensor([[0] * (49 - len(prompt)) + [1] * len(prompt) for prompt in prompts])
-    read = []
-    hook = model.get_input_embeddings().register_forward_pre_hook(lambda _, inputs: read.append(inputs[0].numel()))
-    found = greedy_answers(model, ids, mask, max_new_tokens=10, ends=Ends(frozenset()), pad=PAD)
+def test_a_model_that_would_compute_something_else_is_left_to_generate(toy_llama: Path) -> None:
+    model = load(toy_llama)
+    assert supports_slots(model)
+    # An attention with twice the scale, which the model's own pass applies and the slots are not told of.
+    layer = model.model.layers[0].self_attn
+    hook = layer.q_proj.register_forward_hook(lambda _, inputs, out: out * (1 + inputs[0].shape[1] / 10))
+    assert not supports_slots(model)
     hook.remove()
-    assert read[:2] == [40, 4 * 9]
-    model.generation_config.eos_token_id = None
-    options = {"max_new_tokens": 10, "do_sample": False, "pad_token_id": PAD}
-    assert torch.equal(found, model.generate(input_ids=ids, attention_mask=mask, **options))
+    model.set_attn_implementation("eager")
+    assert not supports_slots(model)
+
+
+def test_a_cpu_writes_many_rows_at_once_as_far_as_memory_allows(toy_llama: Path) -> None:
+    model = load(toy_llama)
+    config = model.config
+    row = 2 * 4 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim
+    assert rows_of_a_step(model, 4, 100) == greedy_decoding.ROWS_ON_CPU
+    assert rows_of_a_step(model, 4, greedy_decoding.CACHE_BYTES // row // 7) == 7
+    assert rows_of_a_step(model, 4, greedy_decoding.CACHE_BYTES // row) == 4
 
 
 def test_a_row_with_a_stop_text_leaves_the_batch() -> None:
@@ -67,16 +120,16 @@ def test_a_row_with_a_stop_text_leaves_the_batch() -> None:
 
     folder = ROOT / "resources" / "models" / "llama-s"
     model, tokenizer, stop = load(folder), AutoTokenizer.from_pretrained(folder), " the deer"
-    ids = torch.randint(7, 900, (3, 12), generator=torch.Generator().manual_seed(3))
-    free = greedy_answers(model, ids, torch.ones_like(ids), max_new_tokens=40, ends=Ends(frozenset()), pad=PAD)
-    texts = [tokenizer.decode(row, skip_special_tokens=False) for row in free[:, 12:]]
+    prompts = torch.randint(7, 900, (3, 12), generator=torch.Generator().manual_seed(3)).tolist()
+    free = answers(model, prompts, [40] * 3)
+    texts = [tokenizer.decode(row, skip_special_tokens=False) for row in free]
     assert [stop in text for text in texts] == [False, True, True]
     sizes = []
     hook = model.get_input_embeddings().register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
-    ends = Ends(frozenset(), (stop,), tokenizer)
-    found = greedy_answers(model, ids, torch.ones_like(ids), max_new_tokens=40, ends=ends, pad=PAD)
+    found = answers(model, prompts, [40] * 3, Ends(frozenset(), (stop,), tokenizer))
     hook.remove()
-    assert sizes[:8] == [3] * 8 and sizes[24:] == [1] * 16
-    for row, whole, text in zip(found[:, 12:], free[:, 12:], texts, strict=True):
+    # The first pass reads all prompts in one row.
+    assert sizes[1:8] == [3] * 7 and sizes[24:] == [1] * 16
+    for row, whole, text in zip(found, free, texts, strict=True):
         assert tokenizer.decode(row, skip_special_tokens=False).split(stop)[0] == text.split(stop)[0]
-        assert (row == whole).all() == (stop not in text)
+        assert whole[: len(row)] == row and (len(row) == 40) == (stop not in text)

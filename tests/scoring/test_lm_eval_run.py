@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from loragrid.scoring import lm_eval_model
 from loragrid.scoring.lm_eval_items import cluster_name
 from loragrid.scoring.lm_eval_run import run_task
 from loragrid.scoring.lm_eval_tasks import find_tasks
@@ -122,7 +123,7 @@ def test_each_template_of_a_task_is_compiled_once(results, task_folder):
     assert apply_template("{{a}}?", {"a": "x"}) == "x?" and env.from_string.cache_info().misses == compiled + 2
 
 
-def test_no_second_beginning_of_sequence(task_folder, toy_llama, network):
+def test_no_second_beginning_of_sequence(task_folder, toy_llama, network, monkeypatch):
     """A tokenizer that adds <s> to any text, as Llama's does, must not add one to a template that has it."""
     from tokenizers.processors import TemplateProcessing
     from transformers import AutoTokenizer
@@ -130,12 +131,17 @@ def test_no_second_beginning_of_sequence(task_folder, toy_llama, network):
     tokenizer = AutoTokenizer.from_pretrained(toy_llama)
     tokenizer._tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     assert tokenizer("hi").input_ids[0] == 1
-    seen = []
+    seen, answer = [], lm_eval_model.all_answers
+
+    def noting(model, requests, **options):
+        seen.append([request.ids for request in requests])
+        return answer(model, requests, **options)
+
+    monkeypatch.setattr(lm_eval_model, "all_answers", noting)
     for template in (tokenizer.chat_template, tokenizer.chat_template.replace("{{ bos_token }}", "")):
         tokenizer.chat_template = template
         lm = wrap((network[0], tokenizer))
-        generate, score = lm._model_generate, lm._loglikelihood_tokens
-        lm._model_generate = lambda context, *a, _f=generate, **k: seen.append(context.tolist()) or _f(context, *a, **k)
+        score = lm._loglikelihood_tokens
         lm._loglikelihood_tokens = lambda r, *a, _f=score, **k: seen.append([x[1] for x in r]) or _f(r, *a, **k)
         for task in find(["toy_choice", "toy_answer"], task_folder, limit=3).values():
             run_task(lm, task)

@@ -11,6 +11,7 @@ import pytest
 import score
 from loragrid.errors import Paused
 from loragrid.scoring.loaded_model import LoadedModel
+from loragrid.scoring.running_task import KeptAnswers
 from tests.fixtures.score_toys import as_run, contents
 
 
@@ -18,11 +19,11 @@ def test_a_killed_job_continues_with_the_next_task(study, data, runs, scored_alo
     subject = as_run(runs[0], data, tmp_path)
     scored, run = [], LoadedModel.score
 
-    def dying(self, task):
+    def dying(self, task, running):
         scored.append(task.name)
         if scored == ["answer", "choice"]:
             raise KeyboardInterrupt  # like a kill, this is not an Exception, so nothing catches it
-        return run(self, task)
+        return run(self, task, running)
 
     monkeypatch.setattr(LoadedModel, "score", dying)
     with pytest.raises(KeyboardInterrupt):
@@ -35,13 +36,53 @@ def test_a_killed_job_continues_with_the_next_task(study, data, runs, scored_alo
     assert len(scored) == 3  # nothing left to score, nothing loaded
 
 
+def test_an_interrupted_generation_continues_with_the_next_answer(
+    study, data, runs, scored_alone, tmp_path, monkeypatch
+):
+    subject, kept, written = as_run(runs[0], data, tmp_path), tmp_path / "tasks" / "answer.answers", []
+    add = KeptAnswers.add
+
+    def interrupted(self, request, tokens):
+        add(self, request, tokens)
+        written.append(request)
+        if len(written) == 4:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(KeptAnswers, "add", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        score.score_subjects(study=study, subjects=[subject])
+    assert len(kept.read_text().strip().splitlines()) == 4 and not (tmp_path / "tasks" / "answer.json").exists()
+    score.score_subjects(study=study, subjects=[subject])
+    # Six answers of the task and two of the prompt, each written once.
+    assert len(written) == 8 == len({str(request) for request in written})
+    assert contents(tmp_path) == contents(scored_alone[1].out)
+    assert not list((tmp_path / "tasks").glob("*.answers"))
+
+
+def test_answers_that_were_kept_for_other_items_are_not_used(study, data, runs, tmp_path, monkeypatch):
+    subject, written, add = as_run(runs[0], data, tmp_path), [], KeptAnswers.add
+
+    def interrupted(self, request, tokens):
+        add(self, request, tokens)
+        written.append(request)
+        if len(written) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(KeptAnswers, "add", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        score.score_subjects(study=study, subjects=[subject])
+    limited = replace(study, yaml=study.yaml | {"scoring": study.yaml["scoring"] | {"limit": 3}})
+    score.score_subjects(study=limited, subjects=[subject])
+    assert len(written) == 2 + 3 + 2
+
+
 def test_scoring_pauses_between_tasks_at_the_end_of_a_session(study, data, runs, scored_alone, tmp_path, monkeypatch):
     """Finished tasks are kept, a job that starts too late loads no base, and the next session scores the rest."""
     subject, now = as_run(runs[0], data, tmp_path), [time.monotonic()]
 
     def long(run):
-        def run_long(self, asked):
-            result = run(self, asked)
+        def run_long(self, asked, running):
+            result = run(self, asked, running)
             now[0] += 60
             return result
 
@@ -84,9 +125,9 @@ def test_tasks_kept_for_other_settings_or_damaged_are_scored_again(study, data, 
     score.score_subjects(study=study, subjects=[subject])
     scored, run = [], LoadedModel.score
 
-    def noting(self, task):
+    def noting(self, task, running):
         scored.append(task.name)
-        return run(self, task)
+        return run(self, task, running)
 
     monkeypatch.setattr(LoadedModel, "score", noting)
     table = tmp_path / "tasks" / "choice.parquet"

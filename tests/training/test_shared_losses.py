@@ -25,8 +25,9 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         found.append(len(rows))
         return measure(model, rows)
 
-    for place in ("loragrid.models.passes.row_losses", "loragrid.training.trainer_hooks"):
-        monkeypatch.setattr(f"{place}.measure_passes", counted)
+    measuring = ("models.passes.row_losses", "training.trainer_hooks", "scoring.heldout.losses")
+    for place in measuring:
+        monkeypatch.setattr(f"loragrid.{place}.measure_passes", counted)
     return found
 
 

@@ -2,13 +2,16 @@
 
 import argparse
 import math
+import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from loragrid.errors import UserError, print_line_unbuffered
+from loragrid.errors import EXIT_STOPPED, UserError, print_line_unbuffered
 
 MARGIN_SECONDS = 1.0
 
@@ -29,7 +32,7 @@ class StopSignals:
     def __enter__(self) -> "StopSignals":
         # Python allows signal handlers only in the main thread; elsewhere (a test, a notebook)
         # callers use `request`.
-        if threading.current_thread() is threading.main_thread():
+        if _is_main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._previous[number] = signal.signal(number, self._handle)
         return self
@@ -48,6 +51,53 @@ class StopSignals:
         self.request(name)
         if first:
             print_line_unbuffered(f"{name}: saving a checkpoint at the end of this step, then stopping")
+
+
+@contextmanager
+def ctrl_c_ends_within(seconds: float) -> Iterator[None]:
+    """Within the block Ctrl-C raises `KeyboardInterrupt` once, and ends the process if that takes longer than this.
+
+    For work that loses nothing by a kill: Python raises the exception only between two operations,
+    and one pass of a large model on a CPU may take a minute.
+    """
+    # A shell starts background jobs with the signal ignored; they are ended otherwise.
+    if not _is_main_thread() or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    ended = threading.Event()
+
+    def end_when_late() -> None:
+        while numbers := os.read(reading, 64):
+            if signal.SIGINT in numbers and not ended.wait(seconds):
+                print_line_unbuffered("stopped by Ctrl-C")
+                os._exit(EXIT_STOPPED)
+
+    def stop_once(*_: object) -> None:
+        # The terminal and snakemake both send the signal; a second exception would interrupt the end.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    # Python writes the number of a signal here at once, also while a library computes.
+    previous = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    signal.signal(signal.SIGINT, stop_once)
+    thread = threading.Thread(target=end_when_late, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        signal.set_wakeup_fd(previous)
+        if signal.getsignal(signal.SIGINT) is stop_once:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        os.close(writing)
+        thread.join()
+        os.close(reading)
+
+
+def _is_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
 class SessionClock:

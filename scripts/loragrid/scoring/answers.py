@@ -7,10 +7,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from loragrid.models.chat_templates.end_tokens import end_tokens
-from loragrid.models.passes.row_losses import IGNORED, Row, RowLoss, row_losses
+from loragrid.models.passes.row_losses import IGNORED, Row, RowLoss
 from loragrid.scoring.generation import AnswerMeter
-from loragrid.scoring.hf_engine.greedy_decoding import Ends, decodes_greedily, greedy_answers
+from loragrid.scoring.heldout.losses import reported_losses
+from loragrid.scoring.hf_engine.greedy_decoding import Ends, Request, all_answers, decodes_greedily
 from loragrid.scoring.prompts import Prompt, prompt_ids, reference_ids
+from loragrid.scoring.running_task import NOTHING_KEPT, RunningTask
 from loragrid.scoring.text_measures import distinct, rouge_l
 
 if TYPE_CHECKING:
@@ -47,14 +49,19 @@ class Answering:
 
 
 def answer_prompts(
-    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", prompts: Sequence[Prompt], *, batch_size: int
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    prompts: Sequence[Prompt],
+    *,
+    batch_size: int,
+    running: RunningTask = NOTHING_KEPT,
 ) -> list[dict[str, Any]]:
     """`ask_prompts` of a model of transformers."""
     answering = Answering(
         AnswerMeter(model, tokenizer),
         model.config.get_text_config().max_position_embeddings,
-        partial(generate_greedily, model, tokenizer, batch_size=batch_size),
-        partial(row_losses, model),
+        partial(generate_greedily, model, tokenizer, batch_size=batch_size, running=running),
+        partial(reported_losses, model, running=running),
     )
     return ask_prompts(answering, prompts)
 
@@ -103,39 +110,47 @@ def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def generate_greedily(
-    model: Any, tokenizer: Any, requests: list[tuple[list[int], int]], *, batch_size: int
+    model: Any, tokenizer: Any, requests: list[tuple[list[int], int]], *, batch_size: int, running: RunningTask
 ) -> list[list[int]]:
     """The new tokens of each (prompt's ids, most new tokens); some rows have more, or pads after their end."""
-    import torch
-
-    pad, ends = tokenizer.pad_token_id, end_tokens(model, tokenizer)
+    ends = end_tokens(model, tokenizer)
+    if requests and decodes_greedily(model):
+        asked = [Request(ids, most) for ids, most in requests]
+        return all_answers(model, asked, ends=Ends(frozenset(ends)), batch_size=batch_size, running=running)
     found: list[list[int]] = [[] for _ in requests]
     # A batch runs until its longest limit, so requests with similar limits share a batch.
     order = sorted(range(len(requests)), key=lambda index: (-requests[index][1], -len(requests[index][0])))
-    for start in range(0, len(order), batch_size):
-        batch = order[start : start + batch_size]
-        prompts = [requests[index][0] for index in batch]
-        # Padding on the left: generation continues each row from its last position.
-        width = max(len(ids) for ids in prompts)
-        padded = [[pad] * (width - len(ids)) + ids for ids in prompts]
-        mask = [[0] * (width - len(ids)) + [1] * len(ids) for ids in prompts]
-        rows = torch.tensor(padded, device=model.device), torch.tensor(mask, device=model.device)
-        longest = max(requests[index][1] for index in batch)
-        if decodes_greedily(model):
-            out = greedy_answers(model, *rows, max_new_tokens=longest, ends=Ends(frozenset(ends)), pad=pad)
-        else:
-            with torch.inference_mode():
-                out = model.generate(
-                    input_ids=rows[0],
-                    attention_mask=rows[1],
-                    max_new_tokens=longest,
-                    do_sample=False,
-                    pad_token_id=pad,
-                    eos_token_id=list(ends),
-                )
-        for index, row in zip(batch, out[:, width:].tolist(), strict=True):
-            found[index] = row
+    with running.progress(len(requests), "answers") as progress:
+        for start in range(0, len(order), batch_size):
+            batch = order[start : start + batch_size]
+            rows = _generate_batch(model, tokenizer, [requests[index] for index in batch], ends)
+            for index, row in zip(batch, rows, strict=True):
+                found[index] = row
+            progress.add(items=len(batch))
     return found
+
+
+def _generate_batch(
+    model: Any, tokenizer: Any, requests: list[tuple[list[int], int]], ends: Sequence[int]
+) -> list[list[int]]:
+    """The new tokens of each request by `generate` of transformers."""
+    import torch
+
+    pad = tokenizer.pad_token_id
+    # Padding on the left: generation continues each row from its last position.
+    width = max(len(ids) for ids, _ in requests)
+    padded = [[pad] * (width - len(ids)) + ids for ids, _ in requests]
+    mask = [[0] * (width - len(ids)) + [1] * len(ids) for ids, _ in requests]
+    with torch.inference_mode():
+        out = model.generate(
+            input_ids=torch.tensor(padded, device=model.device),
+            attention_mask=torch.tensor(mask, device=model.device),
+            max_new_tokens=max(most for _, most in requests),
+            do_sample=False,
+            pad_token_id=pad,
+            eos_token_id=list(ends),
+        )
+    return out[:, width:].tolist()
 
 
 def _reference_likelihood(answering: Answering, requests: list[dict[str, Any]]) -> None:

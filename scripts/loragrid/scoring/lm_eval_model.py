@@ -4,21 +4,24 @@ Imports lm-eval and torch at the top, because the base class is needed there. Im
 functions only.
 """
 
+import json
 import logging
 from collections import deque
 from typing import Any
 
 import torch
 from lm_eval.models.huggingface import HFLM
-from lm_eval.models.utils import normalize_gen_kwargs
+from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
+from torch.nn.utils.rnn import pad_sequence
 
 from loragrid.models.batch_sizes import CHOICE_LOGITS_PER_PASS
 from loragrid.models.chat_templates.adapting import adapt_roles
 from loragrid.models.chat_templates.template import ChatTemplate
-from loragrid.scoring.generation import AnswerMeasures, AnswerMeter
-from loragrid.scoring.hf_engine.greedy_decoding import Ends, decodes_greedily, greedy_answers
+from loragrid.scoring.generation import AnswerMeasures, AnswerMeter, cut_at_end_token
+from loragrid.scoring.hf_engine.greedy_decoding import Ends, Request, all_answers, decodes_greedily
 from loragrid.scoring.hf_engine.log_likelihoods import log_likelihoods
 from loragrid.scoring.hf_engine.shared_prefixes import passes_with_cache
+from loragrid.scoring.running_task import NOTHING_KEPT, RunningTask
 
 
 class LmEvalModel(HFLM):
@@ -42,8 +45,9 @@ class LmEvalModel(HFLM):
         self.start_task()
         self.set_cache_hook(_AnswerHook(self))
 
-    def start_task(self) -> None:
+    def start_task(self, running: RunningTask = NOTHING_KEPT) -> None:
         """Forget the answers and cut prompts of the previous task."""
+        self._running = running
         self.answers: dict[str, tuple[list[int], AnswerMeasures]] = {}
         self.cut: set[str] = set()
         # Generated rows that were not measured yet, and the stop texts they were generated with.
@@ -58,13 +62,58 @@ class LmEvalModel(HFLM):
         return super().apply_chat_template(adapt_roles(self._template, chat_history), add_generation_prompt)
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = True) -> list[str]:
-        """HFLM's, after noting the prompts that it will cut on the left."""
-        for request in requests:
-            context, settings = request.args
-            room = self.max_length - normalize_gen_kwargs(settings, self.max_gen_toks)["max_gen_toks"]
-            if len(self.tok_encode(context)) > room:
-                self.cut.add(context)
-        return super().generate_until(requests, disable_tqdm=disable_tqdm)
+        """HFLM's answers, those with the same settings together, after noting the prompts that are cut on the left."""
+        groups: dict[str, list[int]] = {}
+        settings = [normalize_gen_kwargs(request.args[1], self.max_gen_toks) for request in requests]
+        for place, request in enumerate(requests):
+            if len(self.tok_encode(request.args[0])) > self.max_length - settings[place]["max_gen_toks"]:
+                self.cut.add(request.args[0])
+            groups.setdefault(json.dumps(settings[place], sort_keys=True), []).append(place)
+        if not all(self._is_plain(one) for one in settings) or not self._writes_greedily():
+            with self._running.progress(len(requests), "answers") as self._progress:
+                return super().generate_until(requests, disable_tqdm=disable_tqdm)
+        found: dict[int, str] = {}
+        for places in groups.values():
+            contexts = [requests[place].args[0] for place in places]
+            found |= zip(places, self._greedy_texts(contexts, settings[places[0]]), strict=True)
+        return [found[place] for place in range(len(requests))]
+
+    def _is_plain(self, settings: dict[str, Any]) -> bool:
+        """Whether a request asks for the likeliest answer and nothing else, and leaves room for a prompt."""
+        other = set(settings) - {"do_sample", "temperature", "until", "max_gen_toks"}
+        return not other and not settings.get("do_sample") and 0 < settings["max_gen_toks"] < self.max_length
+
+    def _writes_greedily(self) -> bool:
+        return decodes_greedily(self.model)
+
+    def _greedy_texts(self, contexts: list[str], settings: dict[str, Any]) -> list[str]:
+        """The answers to prompts with the same settings, which are measured too."""
+        most = settings["max_gen_toks"]
+        until = handle_stop_sequences(
+            settings["until"], eos=self.tok_decode(self.eot_token_id, skip_special_tokens=False)
+        )
+        # An end token ends a row without its text being looked for.
+        stops = [text for text in until if text and text not in self._meter.end_texts()]
+        requests = []
+        for context in contexts:
+            ids, _ = self.tok_batch_encode(
+                [context], left_truncate_len=self.max_length - most, truncation=self.truncation
+            )
+            requests.append(Request(ids[0].tolist(), most))
+        answers = all_answers(
+            self.model,
+            requests,
+            ends=Ends(frozenset(self._meter.end_ids), tuple(stops), self.tokenizer),
+            batch_size=self.batch_size_per_gpu,
+            running=self._running,
+        )
+        texts = []
+        for context, tokens in zip(contexts, answers, strict=True):
+            self.answers[context] = self._meter.measure(tokens, stops=stops)
+            written, _ = cut_at_end_token(tokens, end_ids=self._meter.end_ids)
+            text = self.tok_decode(written)
+            texts.append(postprocess_generated_text(generation=text, stop=until, think_end_token=None))
+        return texts
 
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
         """HFLM's without progress bars, which would fill a job's log."""
@@ -83,7 +132,7 @@ class LmEvalModel(HFLM):
         if requests and passes_with_cache(self.model):
             # As HFLM cuts: the last token is only predicted.
             rows = [((before + after)[-(self.max_length + 1) :], len(after)) for _, before, after in requests]
-            return log_likelihoods(self.model, rows, batch_size=self.batch_size_per_gpu)
+            return log_likelihoods(self.model, rows, batch_size=self.batch_size_per_gpu, running=self._running)
         # HFLM keeps the logits of a whole batch, so long choices get a smaller one.
         configured = self.batch_size_per_gpu
         longest = max((len(context) + len(continuation) for _, context, continuation in requests), default=1)
@@ -99,39 +148,46 @@ class LmEvalModel(HFLM):
         # lm-eval decodes the whole batch after every token to look for it, which doubles the time
         # of a small model.
         stops = [text for text in stop if text and text not in self._meter.end_texts()]
-        out = self._generate_tokens(context, max_length, stops, settings)
+        out = self._kept_or_generated(context, max_length, stops, settings)
         self._stops = stops
         self._rows.extend(out[:, context.shape[1] :].tolist())
+        self._progress.add(items=len(out))
         # lm-eval leaves out special tokens when it decodes, and some tokenizers do not flag the end of a turn as one.
         unflagged = self._meter.end_ids - set(self.tokenizer.all_special_ids)
         ends = torch.isin(out, torch.tensor(sorted(unflagged), device=out.device, dtype=out.dtype))
         ends[:, : context.shape[1]] = False
         return out.masked_fill(ends, self.tokenizer.pad_token_id)
 
+    def _kept_or_generated(
+        self, context: torch.Tensor, max_length: int, stops: list[str], settings: dict[str, Any]
+    ) -> torch.Tensor:
+        """`_generate_tokens`, but for a batch that an interrupted job has kept."""
+        if settings.get("do_sample"):
+            # The next answers depend on the random numbers of these.
+            return self._generate_tokens(context, max_length, stops, settings)
+        asked = {key: value for key, value in settings.items() if key != "attention_mask"}
+        prompts = [row[mask].tolist() for row, mask in zip(context, settings["attention_mask"].bool(), strict=True)]
+        names = [[prompt, max_length - context.shape[1], stops, asked] for prompt in prompts]
+        kept = [self._running.kept.get(name) for name in names]
+        if all(tokens is not None for tokens in kept):
+            answers = [torch.tensor(tokens, dtype=context.dtype) for tokens in kept]
+            answers = pad_sequence(answers, batch_first=True, padding_value=self.tokenizer.pad_token_id)
+            return torch.cat([context, answers.to(context.device)], dim=1)
+        out = self._generate_tokens(context, max_length, stops, settings)
+        for name, tokens in zip(names, out[:, context.shape[1] :].tolist(), strict=True):
+            self._running.kept.add(name, tokens)
+        return out
+
     def _generate_tokens(
         self, context: torch.Tensor, max_length: int, stops: list[str], settings: dict[str, Any]
     ) -> torch.Tensor:
         """The context and what follows it: int64 tensor [rows, tokens], padded after a row's end."""
-        if _is_greedy(settings) and decodes_greedily(self.model):
-            return greedy_answers(
-                self.model,
-                context,
-                settings["attention_mask"],
-                max_new_tokens=max_length - context.shape[1],
-                ends=Ends(frozenset(self._meter.end_ids), tuple(stops), self.tokenizer),
-                pad=self.tokenizer.pad_token_id,
-            )
         settings = settings | {"eos_token_id": sorted(self._meter.end_ids)}
         return super()._model_generate(context, max_length, stops, **settings)
 
     def record_answer(self, prompt: str) -> None:
         """Measure the oldest unmeasured row as the answer to `prompt`."""
         self.answers[prompt] = self._meter.measure(self._rows.popleft(), stops=self._stops)
-
-
-def _is_greedy(settings: dict[str, Any]) -> bool:
-    """Whether lm-eval's settings of a request ask for the likeliest answer and nothing else."""
-    return set(settings) <= {"attention_mask", "do_sample", "temperature"} and not settings.get("do_sample")
 
 
 class _AnswerHook:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from loragrid.scoring.lm_eval_items import item_rows, metric_name
 from loragrid.scoring.lm_eval_tasks import StudyTask, task_settings
+from loragrid.scoring.running_task import NOTHING_KEPT, RunningTask
 from loragrid.scoring.task_results import TaskResult
 from loragrid.scoring.text_measures import distinct
 
@@ -22,7 +23,7 @@ BOOTSTRAP_DRAWS = 1000
 ANSWER_MEASURES = ("new_tokens", "stopped", "repetition", "special_tokens", "cut_prompt")
 
 
-def run_task(lm: "LmEvalModel", task: StudyTask) -> TaskResult:
+def run_task(lm: "LmEvalModel", task: StudyTask, running: RunningTask = NOTHING_KEPT) -> TaskResult:
     """Run one task (or group of tasks) on a model; lm-eval's exceptions pass through.
 
     The model's chat template is applied, except to tasks without a question (BLiMP, which compares
@@ -33,7 +34,7 @@ def run_task(lm: "LmEvalModel", task: StudyTask) -> TaskResult:
     tasks = task.loaded["tasks"]
     # With a template, an empty user turn before each sentence would be scored too.
     templated = not all(_has_no_question(one) for one in tasks.values())
-    lm.start_task()
+    lm.start_task(running)
     # A rendered prompt contains its special tokens; plain text gets those that the tokenizer adds
     # to any text.
     lm.add_bos_token = False if templated else None

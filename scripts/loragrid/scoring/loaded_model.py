@@ -17,6 +17,7 @@ from loragrid.scoring.answers import answer_prompts
 from loragrid.scoring.heldout.losses import measure
 from loragrid.scoring.lm_eval_tasks import StudyTask
 from loragrid.scoring.prompts import Prompt
+from loragrid.scoring.running_task import NOTHING_KEPT, RunningTask
 from loragrid.scoring.task_results import TaskResult
 from loragrid.study.sections import ModelEntry, Scoring
 
@@ -82,7 +83,7 @@ class LoadedModel:
         with model_must_fit(self.name):
             _ = self.template, self.model
 
-    def score(self, task: StudyTask) -> TaskResult:
+    def score(self, task: StudyTask, running: RunningTask = NOTHING_KEPT) -> TaskResult:
         """Score one task of lm-eval; exceptions pass through."""
         if task.loaded is None:
             raise RuntimeError(task.reason)
@@ -94,16 +95,17 @@ class LoadedModel:
         if self._lm is None:
             self._lm = LmEvalModel(self.model, self.template, batch_size=self.scoring.batch_size)
         with merged(self.model), torch.inference_mode():
-            return run_task(self._lm, task)
+            return run_task(self._lm, task, running)
 
-    def heldout_losses(self, parquet: Path) -> list[RowLoss]:
+    def heldout_losses(self, parquet: Path, running: RunningTask = NOTHING_KEPT) -> list[RowLoss]:
         """The loss of each held-out row, as `measure`."""
-        return measure(self.model, parquet)
+        return measure(self.model, parquet, running)
 
-    def answers(self, prompts: Sequence[Prompt]) -> list[dict[str, Any]]:
+    def answers(self, prompts: Sequence[Prompt], running: RunningTask = NOTHING_KEPT) -> list[dict[str, Any]]:
         """Greedy answers to the study's prompts, as `answer_prompts`."""
+        batch_size = self.scoring.batch_size
         with merged(self.model):
-            return answer_prompts(self.model, self.template.tokenizer, prompts, batch_size=self.scoring.batch_size)
+            return answer_prompts(self.model, self.template.tokenizer, prompts, batch_size=batch_size, running=running)
 
     def close(self) -> None:
         """Forget the model, which frees its memory."""

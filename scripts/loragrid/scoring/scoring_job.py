@@ -20,8 +20,9 @@ from loragrid.scoring.heldout.losses import loss_result, read_rows
 from loragrid.scoring.lm_eval_tasks import StudyTask
 from loragrid.scoring.loaded_model import LoadedModel
 from loragrid.scoring.prompts import Prompt, in_training
+from loragrid.scoring.running_task import KeptAnswers, RunningTask
 from loragrid.scoring.subjects import Subject, SubjectIdentity
-from loragrid.scoring.task_results import TaskResult, items_table, load_task, save_task
+from loragrid.scoring.task_results import TaskResult, file_name, items_table, load_task, save_task
 from loragrid.scoring.vllm_engine.vllm_model import VllmModel
 
 
@@ -47,7 +48,8 @@ def score_task(job: ScoringJob, name: str, task: StudyTask | None, *, group: str
     if kept is not None:
         return kept
     pause_if_late(job, name)
-    result, reason, seconds = _run(job, task)
+    running = _running(job, name, key)
+    result, reason, seconds = _run(job, task, running)
     if result is None:
         failed = TaskScore(
             group=group,
@@ -72,10 +74,17 @@ def score_task(job: ScoringJob, name: str, task: StudyTask | None, *, group: str
     )
     content = {"score": asdict(score), "lm_eval": result.lm_eval}
     save_task(folder, name, key=key, content=content, items=items)
+    running.kept.remove()
     return content | {"items": items}
 
 
-def _run(job: ScoringJob, task: StudyTask | None) -> tuple[TaskResult | None, str | None, float]:
+def _running(job: ScoringJob, name: str, key: str, *, what: str | None = None) -> RunningTask:
+    """The task of this name with the answers that an interrupted job has kept; `what` messages call it."""
+    kept = KeptAnswers(job.subject.out / "tasks" / f"{file_name(name)}.answers", key)
+    return RunningTask(f"[{job.subject.name}] {what or name}", kept)
+
+
+def _run(job: ScoringJob, task: StudyTask | None, running: RunningTask) -> tuple[TaskResult | None, str | None, float]:
     """The task's result, or None and the reason of its failure; and the seconds it took."""
     # Loading comes first: a model that cannot be loaded is not a failed task, and loading is not
     # the task's time.
@@ -83,7 +92,7 @@ def _run(job: ScoringJob, task: StudyTask | None) -> tuple[TaskResult | None, st
     started = time.monotonic()
     result, reason = None, None
     try:
-        result = _heldout(job) if task is None else job.model.score(task)
+        result = _heldout(job, running) if task is None else job.model.score(task, running)
     except UserError:
         raise
     except Exception as error:  # one failed task must not stop the others; its reason is recorded
@@ -94,7 +103,7 @@ def _run(job: ScoringJob, task: StudyTask | None) -> tuple[TaskResult | None, st
     return result, reason, seconds
 
 
-def _heldout(job: ScoringJob) -> TaskResult:
+def _heldout(job: ScoringJob, running: RunningTask) -> TaskResult:
     """The held-out loss, measured only if no other job has measured it with the same arithmetic."""
     model, rows = job.model, job.subject.data / "heldout.parquet"
     kept = _kept_losses(job, rows)
@@ -102,7 +111,7 @@ def _heldout(job: ScoringJob) -> TaskResult:
     measured = kept.read(rows=len(ids)) if kept is not None else None
     if measured is None:
         began = time.monotonic()
-        measured = Measured(model.heldout_losses(rows), time.monotonic() - began)
+        measured = Measured(model.heldout_losses(rows, running), time.monotonic() - began)
         if kept is not None and job.identity.kind == "base":
             kept.write(measured)
     return loss_result(model.template.tokenizer, rows, measured.losses)
@@ -156,9 +165,11 @@ def write_answers(job: ScoringJob, prompts: Sequence[Prompt]) -> None:
     if kept is None:
         pause_if_late(job, "the answers to the study's prompts")
         trained = in_training(model.template.tokenizer, prompts, job.subject.data / "train.parquet")
-        rows = model.answers(prompts)
+        running = _running(job, "_answers", key, what="answers to the study's prompts")
+        rows = model.answers(prompts, running)
         rows = [row | {"in_training": known} for row, known in zip(rows, trained, strict=True)]
         kept = {"answers": rows}
         save_task(out / "tasks", "_answers", key=key, content=kept, items=None)
+        running.kept.remove()
     atomic_files.write_text(answers, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept["answers"]))
     atomic_files.write_json(summary, summarise(kept["answers"]))

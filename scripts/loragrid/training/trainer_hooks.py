@@ -13,6 +13,7 @@ from typing import Any
 
 from loragrid.models.adapter_files import MODEL_WEIGHTS, along_folder, is_adapter, save_trained, write_resumable
 from loragrid.models.passes.row_losses import Row, RowLoss, measure_passes
+from loragrid.runtime.progress_lines import ProgressLines
 from loragrid.scoring.heldout.kept_losses import KeptLosses, Measured
 from loragrid.study.batch_shares import StepLayout
 from loragrid.study.settings import Warmup
@@ -163,13 +164,17 @@ class TrainerHooks:
         # Without dropout no random number is drawn, so the evaluation interval changes no weight.
         self.model.eval()
         measuring = self.measure_heldout()
-        while not self.progress.stop.requested:
-            with self.compute_loss_context_manager():
-                part = next(measuring, None)
-            if part is None:
-                self.model.train()
-                return Measured([found[place] for place in sorted(found)], time.monotonic() - began)
-            found |= part
+        lengths = [len(ids) for ids, _ in self.heldout]
+        label = f"[{self.progress.run}] {self.progress.rows_name} loss"
+        with ProgressLines(label, total=len(lengths), items="rows", tokens=sum(lengths)) as lines:
+            while not self.progress.stop.requested:
+                with self.compute_loss_context_manager():
+                    part = next(measuring, None)
+                if part is None:
+                    self.model.train()
+                    return Measured([found[place] for place in sorted(found)], time.monotonic() - began)
+                found |= part
+                lines.add(items=len(part), tokens=sum(lengths[place] for place in part))
         return None
 
     def measure_heldout(self) -> Iterator[dict[int, RowLoss]]:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from loragrid.errors import UserError, first_line
 from loragrid.models.passes.padding_free import without_padding
-from loragrid.models.passes.row_losses import IGNORED, Row, RowLoss, network_of, row_losses
+from loragrid.models.passes.row_losses import IGNORED, Row, RowLoss, measure_passes, network_of
 from loragrid.runtime.atomic_files import sha256_json
 from loragrid.scoring.heldout.target_texts import target_text
+from loragrid.scoring.running_task import NOTHING_KEPT, RunningTask
 from loragrid.scoring.task_results import TaskResult
 
 if TYPE_CHECKING:
@@ -20,14 +21,24 @@ if TYPE_CHECKING:
 NATS_PER_BIT = math.log(2)
 
 
-def measure(model: "PreTrainedModel", parquet: Path) -> list[RowLoss]:
+def measure(model: "PreTrainedModel", parquet: Path, running: RunningTask = NOTHING_KEPT) -> list[RowLoss]:
     """The loss of each row of `heldout.parquet` (columns row, input_ids, labels), as training measures it.
 
     `scoring.limit` does not apply. Raises as `read_rows` and `row_losses` do.
     """
     _, rows = read_rows(parquet)
     with without_padding(network_of(model)):
-        return row_losses(model, rows)
+        return reported_losses(model, rows, running)
+
+
+def reported_losses(model: "PreTrainedModel", rows: Sequence[Row], running: RunningTask) -> list[RowLoss]:
+    """`row_losses` with lines that say how far they are."""
+    found: dict[int, RowLoss] = {}
+    with running.progress(len(rows), "rows", tokens=sum(len(ids) for ids, _ in rows)) as progress:
+        for measured in measure_passes(model, rows):
+            found |= measured
+            progress.add(items=len(measured), tokens=sum(len(rows[place][0]) for place in measured))
+    return [found[place] for place in range(len(rows))]
 
 
 def loss_result(tokenizer: "PreTrainedTokenizerFast", parquet: Path, sums: Sequence[RowLoss]) -> TaskResult:

@@ -1,30 +1,27 @@
-"""Greedy answers of many prompts at once, in which a row that has ended leaves the batch.
+"""Greedy answers of many prompts at once: a row that has ended leaves the batch, and the next prompt takes its place.
 
-`generate` of transformers computes every row until the longest has ended, which on a CPU is half of the work, and what
-all prompts begin with once for each of them. It looks for stop texts after every token, and goes on with a row that
-has ended by one.
+`generate` of transformers computes every row until the longest of its batch has ended, and what all prompts begin with
+once for each of them. It looks for stop texts after every token, and goes on with a row that has ended by one.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from loragrid.scoring.hf_engine.shared_prefixes import (
-    cached_prefix,
-    empty_cache,
-    pass_through,
-    passes_with_cache,
-    repeated,
-    sees_all,
-    worth_sharing,
-)
+from loragrid.models.passes.row_losses import POSITIONS_PER_PASS
+from loragrid.scoring.hf_engine.shared_prefixes import passes_with_cache, worth_sharing
+from loragrid.scoring.hf_engine.slot_cache import SlotCache, slots_in_use, supports_slots
+from loragrid.scoring.running_task import RunningTask
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedModel
 
-# A smaller batch is made when this share of the rows has ended: each costs a copy of the whole cache.
-ENDED_SHARE = 0.1
+# Rows of a step on a CPU, if their cache fits CACHE_BYTES: each step reads all weights, whatever the number of its
+# rows. With SmolLM2-135M a step of 48 rows takes five times as long as one of a single row.
+ROWS_ON_CPU, CACHE_BYTES = 48, 2**31
+# Prompts are read when this share of the slots is free: reading several costs little more than reading one.
+FREE_SHARE = 0.1
 # Stop texts are looked for once in so many tokens: a row goes on for fewer, and most decoding is saved.
 TOKENS_PER_LOOK = 8
 # Generation settings without effect on a greedy answer; with any other, `generate` has to answer.
@@ -38,7 +35,15 @@ HARMLESS = {
 def decodes_greedily(model: "PreTrainedModel") -> bool:
     """Whether `greedy_answers` gives what `generate` would: no setting of the model changes logits."""
     changed = set(model.generation_config.to_diff_dict())
-    return changed <= HARMLESS and passes_with_cache(model)
+    return changed <= HARMLESS and passes_with_cache(model) and supports_slots(model)
+
+
+@dataclass(frozen=True)
+class Request:
+    """A prompt's token ids, and the most new tokens of its answer (at least 1)."""
+
+    ids: Sequence[int]
+    most: int
 
 
 @dataclass(frozen=True)
@@ -61,66 +66,126 @@ class Ends:
         return any(text in whole for text in self.texts)
 
 
+@dataclass
+class _Row:
+    """An answer in progress: the place of its request, the most tokens it may have, and its tokens so far."""
+
+    place: int
+    most: int
+    tokens: list[int] = field(default_factory=list)
+
+    def has_ended(self, ends: Ends) -> bool:
+        count = len(self.tokens)
+        if self.tokens[-1] in ends.ids or count == self.most:
+            return True
+        return bool(ends.texts) and count % TOKENS_PER_LOOK == 0 and ends.has_text(self.tokens)
+
+
+def all_answers(
+    model: "PreTrainedModel", requests: Sequence[Request], *, ends: Ends, batch_size: int, running: RunningTask
+) -> list[list[int]]:
+    """The answers of `greedy_answers` in the order of the requests, but for those that an interrupted job has kept."""
+    names = [[list(request.ids), request.most, sorted(ends.ids), ends.texts] for request in requests]
+    kept = {place: tokens for place, name in enumerate(names) if (tokens := running.kept.get(name)) is not None}
+    found = dict(kept)
+    rest = sum(request.most for place, request in enumerate(requests) if place not in kept)
+    with running.progress(len(requests), "answers", tokens=rest, at_most=True) as progress:
+        progress.add(items=len(kept))
+        answering = greedy_answers(
+            model,
+            requests,
+            ends=ends,
+            batch_size=batch_size,
+            known=kept,
+            on_step=lambda rows: progress.add(tokens=rows),
+        )
+        for place, tokens in answering:
+            running.kept.add(names[place], tokens)
+            found[place] = tokens
+            progress.add(items=1, unused=requests[place].most - len(tokens))
+    return [found[place] for place in range(len(requests))]
+
+
 def greedy_answers(
-    model: "PreTrainedModel", ids: "torch.Tensor", mask: "torch.Tensor", *, max_new_tokens: int, ends: Ends, pad: int
-) -> "torch.Tensor":
-    """The most likely continuations: int64 tensor [rows, prompt and new tokens], padded with `pad` after an end token.
+    model: "PreTrainedModel",
+    requests: Sequence[Request],
+    *,
+    ends: Ends,
+    batch_size: int,
+    known: Collection[int] = (),
+    on_step: Callable[[int], None] = lambda rows: None,
+) -> Iterator[tuple[int, list[int]]]:
+    """The most likely continuations, as `generate(do_sample=False)`: (place of a request, its new tokens) as each ends.
 
-    `ids` and `mask`: [rows, prompt tokens], padded on the left. As `generate(do_sample=False)`, but
-    that a row with a stop text goes on for up to `TOKENS_PER_LOOK` tokens, and is padded then.
+    The tokens include the end token; an answer with a stop text goes on for up to `TOKENS_PER_LOOK`
+    tokens. `batch_size`: rows of a step, on a CPU at least so many; `known`: places of requests that
+    need no answer; `on_step` is told the number of rows that got a token.
     """
-    import torch
-
-    prompts = [row[kept].tolist() for row, kept in zip(ids, mask.bool())]
-    answers = torch.full((len(ids), max_new_tokens), pad, device=ids.device)
-    end_ids = torch.tensor(sorted(ends.ids), device=ids.device)
-    # The rows still in the batch, as indices into `answers`, and which of them have ended.
-    rows = torch.arange(len(ids), device=ids.device)
-    ended, length = torch.zeros_like(rows, dtype=torch.bool), 0
-    with torch.inference_mode():
-        logits, cache, mask = _read_prompts(model, prompts, max_new_tokens)
-        while True:
-            chosen = logits.argmax(-1).masked_fill(ended, pad)
-            answers[rows, length] = chosen
-            length += 1
-            ended |= torch.isin(chosen, end_ids)
-            if ends.texts and length % TOKENS_PER_LOOK == 0:
-                found = [ends.has_text(answers[row, :length].tolist()) for row in rows.tolist()]
-                ended |= torch.tensor(found, device=ids.device)
-            if length == max_new_tokens or ended.all():
-                break
-            if ended.float().mean() >= ENDED_SHARE:
-                kept = (~ended).nonzero()[:, 0]
-                cache.batch_select_indices(kept)
-                rows, chosen, mask, ended = (part[kept] for part in (rows, chosen, mask, ended))
-            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-            logits = _next_logits(model, chosen[:, None], mask, cache)
-    return torch.cat([ids, answers[:, :length]], dim=1)
-
-
-def _read_prompts(model: Any, prompts: Sequence[list[int]], max_new_tokens: int) -> tuple[Any, Any, "torch.Tensor"]:
-    """Logits [rows, vocabulary] after the prompts, their cache, and the mask of its places."""
-    import torch
-
-    shared = 0
-    if sees_all(model, max(map(len, prompts)) + max_new_tokens):
-        # Each row has at least one token of its own, which gives the logits.
-        shared = min(worth_sharing(prompts), *(len(prompt) - 1 for prompt in prompts))
-    if shared:
-        cache = repeated(cached_prefix(model, prompts[0][:shared]), [0] * len(prompts))
-    else:
-        cache = empty_cache(model)
-    rests, before = [prompt[shared:] for prompt in prompts], [[1] * shared for _ in prompts]
-    logits, masks = pass_through(model, rests, cache=cache, before=before, keep=1)
-    return logits[:, -1].float(), cache, torch.tensor(masks, device=logits.device)
+    # Long answers first: a step of the last rows alone costs as much as one of several.
+    order = sorted(range(len(requests)), key=lambda at: (-requests[at].most, -len(requests[at].ids)))
+    waiting, rows = deque(place for place in order if place not in known), []
+    if not waiting:
+        return
+    # Of all requests: the arithmetic, and so the answers, are the same whichever are known.
+    shared = _shared_tokens(requests)
+    capacity = max(len(request.ids) - shared + request.most for request in requests)
+    slots = min(len(waiting), rows_of_a_step(model, batch_size, capacity))
+    cache = SlotCache(model, rows=slots, capacity=capacity)
+    with slots_in_use(model):
+        if shared:
+            cache.read_prefix(requests[0].ids[:shared])
+        while waiting or rows:
+            if slots - len(rows) >= max(1, FREE_SHARE * slots) or not rows:
+                for batch in _passes(model, waiting, requests, most=slots - len(rows)):
+                    logits = cache.read([requests[place].ids[shared:] for place in batch])
+                    new = [_Row(place, requests[place].most) for place in batch]
+                    _add_tokens(new, logits)
+                    on_step(len(new))
+                    rows += new
+            for slot in reversed(range(len(rows))):
+                if rows[slot].has_ended(ends):
+                    row, rows[slot] = rows[slot], rows[-1]
+                    rows.pop()
+                    cache.drop(slot)
+                    yield row.place, row.tokens
+            if rows:
+                _add_tokens(rows, cache.write([row.tokens[-1] for row in rows]))
+                on_step(len(rows))
 
 
-def _next_logits(model: Any, chosen: Any, mask: Any, cache: Any) -> Any:
-    output = model(
-        input_ids=chosen,
-        attention_mask=mask,
-        position_ids=mask.sum(-1, keepdim=True) - 1,
-        past_key_values=cache,
-        use_cache=True,
-    )
-    return output.logits[:, -1].float()
+def rows_of_a_step(model: Any, batch_size: int, capacity: int) -> int:
+    """How many answers of up to `capacity` tokens are written together."""
+    if model.device.type != "cpu":
+        return batch_size
+    config = model.config.get_text_config()
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    row_bytes = capacity * 2 * config.num_hidden_layers * heads * head_size * model.dtype.itemsize
+    return max(batch_size, min(ROWS_ON_CPU, CACHE_BYTES // row_bytes))
+
+
+def _shared_tokens(requests: Sequence[Request]) -> int:
+    """How many tokens all prompts begin with and are read once; each keeps a token of its own, which gives logits."""
+    prompts = [request.ids for request in requests]
+    return min(worth_sharing(prompts), *(len(prompt) - 1 for prompt in prompts))
+
+
+def _passes(model: Any, waiting: deque[int], requests: Sequence[Request], *, most: int) -> Iterator[list[int]]:
+    """Takes up to `most` of the waiting requests, in groups whose prompts are read in one pass."""
+    positions = POSITIONS_PER_PASS[model.device.type]
+    batch, count = [], 0
+    while waiting and most:
+        length = len(requests[waiting[0]].ids)
+        if batch and count + length > positions:
+            yield batch
+            batch, count = [], 0
+        batch.append(waiting.popleft())
+        count, most = count + length, most - 1
+    if batch:
+        yield batch
+
+
+def _add_tokens(rows: Sequence[_Row], logits: Any) -> None:
+    """Add the likeliest token to each row; `logits`: [rows, vocabulary]."""
+    for row, token in zip(rows, logits.argmax(-1).tolist(), strict=True):
+        row.tokens.append(token)

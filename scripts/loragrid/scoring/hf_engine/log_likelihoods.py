@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from loragrid.models.batch_sizes import CHOICE_LOGITS_PER_PASS
+from loragrid.runtime.progress_lines import ProgressLines
 from loragrid.scoring.hf_engine.shared_prefixes import (
     LEAST_TOKENS,
     cached_prefix,
@@ -18,6 +19,7 @@ from loragrid.scoring.hf_engine.shared_prefixes import (
     sees_all,
     worth_sharing,
 )
+from loragrid.scoring.running_task import NOTHING_KEPT, RunningTask
 
 if TYPE_CHECKING:
     import torch
@@ -47,7 +49,9 @@ class _Plan:
         return cache, [[1] * self.prefix for _ in range(rows)]
 
 
-def log_likelihoods(model: Any, rows: Sequence[Row], *, batch_size: int) -> list[tuple[float, bool]]:
+def log_likelihoods(
+    model: Any, rows: Sequence[Row], *, batch_size: int, running: RunningTask = NOTHING_KEPT
+) -> list[tuple[float, bool]]:
     """Per row the log-likelihood, nats, of its scored tokens, and whether each of them is the likeliest.
 
     `batch_size`: rows of a pass, fewer if they are long. Raises ValueError for a row without a token
@@ -57,11 +61,13 @@ def log_likelihoods(model: Any, rows: Sequence[Row], *, batch_size: int) -> list
 
     if any(scored >= len(ids) for ids, scored in rows):
         raise ValueError("a continuation is as long as the model's context")
-    with torch.inference_mode():
-        return _log_likelihoods(model, rows, batch_size=batch_size)
+    with torch.inference_mode(), running.progress(len(rows), "log-likelihoods") as progress:
+        return _log_likelihoods(model, rows, batch_size=batch_size, progress=progress)
 
 
-def _log_likelihoods(model: Any, rows: Sequence[Row], *, batch_size: int) -> list[tuple[float, bool]]:
+def _log_likelihoods(
+    model: Any, rows: Sequence[Row], *, batch_size: int, progress: ProgressLines
+) -> list[tuple[float, bool]]:
     import torch
 
     # Rows that differ in their last token alone, such as one-token choices, have the same logits.
@@ -79,6 +85,7 @@ def _log_likelihoods(model: Any, rows: Sequence[Row], *, batch_size: int) -> lis
             targets = torch.tensor(rows[index][0][-scored:], device=logs.device)
             values = logs.gather(1, targets[:, None])[:, 0]
             results[index] = float(values.sum()), bool((likeliest == targets).all())
+            progress.add(items=1)
     return [results[index] for index in range(len(rows))]
 
 

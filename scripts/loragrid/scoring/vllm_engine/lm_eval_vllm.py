@@ -32,6 +32,9 @@ class VllmLm(LmEvalModel):
         """Tokens of a scored text before its last one: vLLM's context holds the last one too."""
         return self._engine.facts.context - 1
 
+    def _writes_greedily(self) -> bool:
+        return False  # vLLM does, behind `_generate_tokens`
+
     def _loglikelihood_tokens(
         self, requests: list[Any], disable_tqdm: bool = True, override_bs: int | None = None
     ) -> list[tuple[float, bool]]:
@@ -41,10 +44,9 @@ class VllmLm(LmEvalModel):
             if len(whole) > self.max_length + 1:
                 self.cut.add(pair[0])
             rows.append((whole[-(self.max_length + 1) :], len(continuation)))
-        return [
-            (math.fsum(value for value, _ in pairs), all(rank == 1 for _, rank in pairs))
-            for pairs in self._engine.scores(rows)
-        ]
+        with self._running.progress(len(rows), "log-likelihoods"):
+            found = self._engine.scores(rows)
+        return [(math.fsum(value for value, _ in pairs), all(rank == 1 for _, rank in pairs)) for pairs in found]
 
     def _generate_tokens(
         self, context: torch.Tensor, max_length: int, stops: list[str], settings: dict[str, Any]

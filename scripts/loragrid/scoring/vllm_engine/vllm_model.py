@@ -19,6 +19,7 @@ from loragrid.scoring.hf_engine.greedy_decoding import HARMLESS
 from loragrid.scoring.lm_eval_tasks import StudyTask
 from loragrid.scoring.loaded_model import study_template
 from loragrid.scoring.prompts import Prompt
+from loragrid.scoring.running_task import NOTHING_KEPT, RunningTask
 from loragrid.scoring.task_results import TaskResult
 from loragrid.scoring.vllm_engine.process import VllmProcess
 from loragrid.scoring.vllm_engine.served_adapters import check_precision, engine_adapters
@@ -114,7 +115,7 @@ class VllmModel:
                 {"model": str(self._folder()), "dtype": self._dtype(), "context": self.facts.context} | self._settings
             )
 
-    def score(self, task: StudyTask) -> TaskResult:
+    def score(self, task: StudyTask, running: RunningTask = NOTHING_KEPT) -> TaskResult:
         """Score one task of lm-eval; exceptions pass through."""
         self.load()
         if task.loaded is None:
@@ -124,22 +125,23 @@ class VllmModel:
 
         if self._lm is None:
             self._lm = VllmLm(self, self.template)
-        return run_task(self._lm, task)
+        return run_task(self._lm, task, running)
 
-    def heldout_losses(self, parquet: Path) -> list[RowLoss]:
+    def heldout_losses(self, parquet: Path, running: RunningTask = NOTHING_KEPT) -> list[RowLoss]:
         """The loss of each row of `heldout.parquet`."""
         self.load()
         _, rows = read_rows(parquet)
-        return self.row_losses(rows)
+        with running.progress(len(rows), "rows"):
+            return self.row_losses(rows)
 
-    def answers(self, prompts: Sequence[Prompt]) -> list[dict[str, Any]]:
+    def answers(self, prompts: Sequence[Prompt], running: RunningTask = NOTHING_KEPT) -> list[dict[str, Any]]:
         """Greedy answers to the study's prompts, as `answer_prompts`."""
         self.load()
         meter = AnswerMeter(self.facts, self.template.tokenizer)
         settings = {"ends": sorted(meter.end_ids), "stops": [], "sampling": self.facts.sampling()}
-        return ask_prompts(
-            Answering(meter, self.facts.context, partial(self.generate, settings=settings), self.row_losses), prompts
-        )
+        answering = Answering(meter, self.facts.context, partial(self.generate, settings=settings), self.row_losses)
+        with running.progress(len(prompts), "prompts"):
+            return ask_prompts(answering, prompts)
 
     def generate(self, rows: Sequence[tuple[list[int], int]], *, settings: dict[str, Any]) -> list[list[int]]:
         """The generated tokens of each (prompt, most tokens); `settings` as in `server.generate`."""

@@ -1,0 +1,63 @@
+"""Lines that say how far a long piece of work is, so that a terminal or a log is never silent for long."""
+
+import threading
+import time
+from types import TracebackType
+
+from loragrid.errors import print_line
+
+# Nothing is silent for longer than ten seconds, on a busy machine either.
+LINE_SECONDS = 8.0
+
+
+class ProgressLines:
+    """Context manager that prints a line every `LINE_SECONDS` until its end; short work prints nothing.
+
+    `label`: what the line begins with; `total`: the number of items, called `items` in the line;
+    `tokens`: how many tokens all of them have, 0 if unknown. With `at_most` it is a bound: answers may
+    end earlier.
+    """
+
+    def __init__(self, label: str, *, total: int, items: str, tokens: int = 0, at_most: bool = False) -> None:
+        self._label, self._total, self._items = label, total, items
+        self._tokens, self._at_most = tokens, at_most
+        self._done = self._tokens_done = 0
+        self._began = time.monotonic()
+        self._ended = threading.Event()
+        # A thread, because a single pass of a large model on a CPU takes longer than a line may wait.
+        self._thread = threading.Thread(target=self._print_lines, daemon=True)
+
+    def __enter__(self) -> "ProgressLines":
+        self._began = time.monotonic()
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def add(self, *, items: int = 0, tokens: int = 0, unused: int = 0) -> None:
+        """Count finished items and computed tokens; `unused`: tokens of the bound that will not be computed."""
+        self._done += items
+        self._tokens_done += tokens
+        self._tokens -= unused
+
+    def line(self) -> str:
+        """The line as of now."""
+        seconds = time.monotonic() - self._began
+        parts = [f"{self._label}: {self._done:,} of {self._total:,} {self._items}"]
+        if self._tokens_done:
+            parts.append(f"{self._tokens_done:,} tokens, {self._tokens_done / seconds:.0f} tokens/s")
+        return f"{', '.join(parts)} | {seconds:.0f} s{self._left(seconds)}"
+
+    def _left(self, seconds: float) -> str:
+        """The time left by the pace so far; empty before anything is done."""
+        done, whole = (self._tokens_done, self._tokens) if self._tokens else (self._done, self._total)
+        if not done:
+            return ""
+        bound = "at most " if self._at_most else ""
+        return f", {bound}{max(0.0, seconds * (whole - done) / done):.0f} s left"
+
+    def _print_lines(self) -> None:
+        while not self._ended.wait(LINE_SECONDS):
+            print_line(self.line())
