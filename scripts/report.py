@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 
 from loragrid.errors import log_option, print_line, run_main
-from loragrid.external.base_comparison import find_base
+from loragrid.external.base_comparison import compare_with_base, find_base
 from loragrid.external.figures import draw_external_figures
 from loragrid.external.reading import read_external
 from loragrid.external.sections import external_sections
@@ -45,8 +45,9 @@ def report_external(*, source: Path, out: Path, base: str | None, title: str | N
     """Write the page of runs that loragrid did not train, as far as their files allow."""
     results = read_external(source)
     base = find_base(results, base)
-    figures = draw_external_figures(results, base, out.parent / f"{out.stem}_figures")
-    sections = external_sections(results, base, title or f"Runs in {source.name}", source)
+    rows = compare_with_base(results, base)
+    figures = draw_external_figures(results, base, rows, out.parent / f"{out.stem}_figures")
+    sections = external_sections(results, base, rows, title or f"Runs in {source.name}", source)
     write_text(out, render("external.html.j2", sections, figures))
     print_line(f"report: {out}")
 

@@ -18,7 +18,9 @@ def test_scores_are_compared_with_the_base(folder: Path) -> None:
     rows = {(row.run, *row.key): row for row in compare_with_base(results, base)}
     gained = rows[("lr2e-4", "arc_easy", "acc")]
     # z = 0.1 / sqrt(2) / 0.01 = 7.07
-    assert gained.verdict == "adapters differ" and gained.improves and gained.p == pytest.approx(1.54e-12, rel=0.01)
+    assert (
+        gained.verdict == "adapters differ" and gained.improves and gained.test.p == pytest.approx(1.54e-12, rel=0.01)
+    )
     assert rows[("lr2e-3", "arc_easy", "acc")].verdict == "can't tell"
     assert ("lr2e-4", "gsm8k", "exact_match strict-match") not in rows  # the base has no such score
 
@@ -43,8 +45,14 @@ def test_a_table_of_settings_and_scores(tmp_path: Path) -> None:
     "column, higher",
     [
         ("answer_acc", True),
-        ("apple_qa", True),
-        ("glossary", True),
+        ("gsm8k", True),
+        ("apple_qa", None),
+        ("glossary", None),
+        ("refusal_rate", None),
+        ("accuracy_drop", None),
+        ("non_toxicity", None),
+        ("toxicity", False),
+        ("hallucination_rate", False),
         ("wikitext_ppl", False),
         ("eval/loss", False),
         ("bits_per_byte", False),
@@ -81,21 +89,23 @@ def test_items_of_lm_eval_are_paired(tmp_path: Path) -> None:
     assert results.runs["tuned"].scores[("arc_easy", "acc")].value == 0.56
     (row,) = compare_with_base(results, "base")
     assert (
-        row.method == "exact McNemar" and row.p == pytest.approx(0.00154, rel=0.01) and row.verdict == "adapters differ"
+        row.test.method == "exact McNemar"
+        and row.test.p == pytest.approx(0.00154, rel=0.01)
+        and row.verdict == "adapters differ"
     )
     assert not any("item by item" in part for part in missing_parts(results, "base", [row]))
     write_samples(tmp_path / "tuned", tuned, first_doc=1)  # other items: no pairs
     (row,) = compare_with_base(read_external(tmp_path), "base")
-    assert row.method == "unpaired z"
+    assert row.test is None and row.refused == ("items 100 and 100, of which 0 are the same",)
 
 
 def test_items_that_are_not_those_of_the_score_are_not_used(tmp_path: Path) -> None:
     for name, value in (("base", 0.5), ("tuned", 0.7)):
-        write_samples(tmp_path / name, [1, 0] * 20)
+        write_samples(tmp_path / name, [1, 0] * 20 if name == "base" else [0, 1] * 20)
         content = {"results": {"arc_easy": {"acc,none": value, "acc_stderr,none": 0.01}}}
         (tmp_path / name / f"results_{MOMENT}.json").write_text(json.dumps(content))
     (row,) = compare_with_base(read_external(tmp_path), "base")
-    assert row.method == "unpaired z" and row.difference == pytest.approx(0.2)
+    assert row.test.method == "unpaired z" and row.difference == pytest.approx(0.2)
 
 
 def test_a_tuned_run_is_never_taken_for_the_base(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def test_evaluations_after_an_epoch_are_not_taken_for_the_untrained_model(
         state["log_history"].append({"step": 100 * number // len(heldout), "eval_loss": loss})
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "trainer_state.json").write_text(json.dumps(state))
-    rows = external_sections(read_external(tmp_path / "run"), None, "t", tmp_path)["causes"]
+    rows = external_sections(read_external(tmp_path / "run"), None, [], "t", tmp_path)["causes"]
     assert [found.name for row in rows for found in row["causes"]] == ([cause] if cause else [])
 
 
@@ -88,7 +88,7 @@ def test_command_line(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(sys, "argv", ["report.py", *arguments])
     report.main()
     text = out.read_text()
-    assert "<title>Three runs</title>" in text and "those of “<span" in text and "lr2e-3" in text
+    assert "<title>Three runs</title>" in text and "with “<span" in text and "lr2e-3" in text
 
 
 def test_help_names_the_flag_once(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:

@@ -1,31 +1,33 @@
-"""External runs' scores against their base's, paired if the items are known."""
+"""External runs' scores against their base's: which are compared, tested and corrected together."""
 
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from loragrid.errors import UserError
+from loragrid.external import seeds
+from loragrid.external.comparability import refusals, training_differences
 from loragrid.external.runs import ExternalResults, ExternalRun, ExternalScore, ScoreKey
+from loragrid.external.score_tests import ALPHA, ScoreTest, score_test
+from loragrid.external.seeds import Setting
 from loragrid.statistics import paired_statistics
-from loragrid.statistics.sign_flips import Draws
+from loragrid.statistics.paired_statistics import UNSURE
 
-# ASSUME: external runs are judged at the usual 5% with Holm's correction, because no study file
-# says otherwise.
-ALPHA = 0.05
-DRAWS = Draws(9999, seed=0)  # random sign flips, for items that are not right or wrong
-UNPAIRED = "unpaired z"
 BASE_NAME = re.compile(r"(^|[^a-z])(base|baseline|untrained|original)([^a-z]|$)")
-# Metrics that are a share of right items, whose binomial standard error follows from their number.
-SHARE_METRIC = re.compile(r"acc(uracy)?\b|exact_match\b")
+# From so many differences on, the largest is named as the largest of many.
+MANY_DIFFERENCES = 3
 
 
 @dataclass(frozen=True)
 class BaseComparison:
-    """One score of a run beside its base's.
+    """One score of a run or a setting beside its base's, or beside another setting's (`against`).
 
-    `low`, `high` and `p` are None without standard errors. `higher_is_better` is None if the
-    direction is unknown; `verdict` is empty in both cases.
+    `refused` says why the two cannot be compared. `test` is None without standard errors.
+    `higher_is_better` is None if the direction is unknown; `verdict` is empty in all these cases.
+    `detail_of` names the group of tasks, or the setting, that is judged in this row's place.
+    `of_setting`: several seeds are pooled. `largest_of`: of how many differences this is the largest.
     """
 
     run: str
@@ -33,12 +35,14 @@ class BaseComparison:
     base: ExternalScore
     score: ExternalScore
     higher_is_better: bool | None
-    low: float | None = None
-    high: float | None = None
-    p: float | None = None
+    against: str = ""
+    refused: tuple[str, ...] = ()
+    test: ScoreTest | None = None
+    detail_of: str = ""
+    of_setting: bool = False
     p_corrected: float | None = None
-    method: str = ""
     verdict: str = ""
+    largest_of: int = 0
 
     @property
     def difference(self) -> float:
@@ -53,7 +57,7 @@ class BaseComparison:
     @property
     def testable(self) -> bool:
         """Whether the comparison can get a verdict, and so counts as a test."""
-        return self.p is not None and self.higher_is_better is not None
+        return self.test is not None and self.higher_is_better is not None
 
 
 def find_base(results: ExternalResults, wanted: str | None) -> str | None:
@@ -69,90 +73,153 @@ def find_base(results: ExternalResults, wanted: str | None) -> str | None:
             raise UserError(f"--base {wanted}: no run has this name. Fix: use one of {names}")
         return wanted
     # The name is not enough: a "base case" is a tuned run.
-    untrained = [name for name, run in results.runs.items() if not run.trained()]
-    named = [name for name in untrained if BASE_NAME.search(name.lower())]
+    named = [run.name for run in named_bases(results) if not run.trained()]
     return named[0] if len(named) == 1 else None
 
 
+def named_bases(results: ExternalResults) -> list[ExternalRun]:
+    """The runs whose names say that they are a base, trained or not."""
+    return [run for name, run in results.runs.items() if BASE_NAME.search(name.lower())]
+
+
 def compare_with_base(results: ExternalResults, base: str | None) -> list[BaseComparison]:
-    """Every score of every run against the base's, with p values corrected together.
+    """Every score against the base's, several seeds pooled, with p values corrected together.
 
     Empty without a base.
     """
     if base is None:
         return []
-    base_run = results.runs[base]
+    others = [run for name, run in results.runs.items() if name != base]
+    settings = seeds.settings_of(others)
+    pooled = {run.name: setting.label for setting in settings for run in setting.runs}
     rows = []
-    for run in results.runs.values():
-        for key in run.scores if run is not base_run else ():
-            if key in base_run.scores:
-                higher = results.higher_is_better(key)
-                row = BaseComparison(run.name, key, base_run.scores[key], run.scores[key], higher)
-                rows.append(_paired(row, run, base_run) or _unpaired(row))
-    return _with_verdicts(rows)
+    for setting in settings:
+        rows += _of_setting(results, setting, results.runs[base])
+    rows += _between_settings(results, settings)
+    for run in others:
+        rows += _of_run(results, run, results.runs[base], pooled.get(run.name, ""))
+    return _mark_largest(_with_verdicts(rows), base)
+
+
+def _of_run(results: ExternalResults, run: ExternalRun, base: ExternalRun, setting: str) -> Iterator[BaseComparison]:
+    """A run's rows. One seed of a pooled `setting` is a detail and gets no test of its own."""
+    parents = _parents(run, base)
+    for key in run.scores:
+        if key not in base.scores:
+            continue
+        refused = tuple(refusals(base, run, key))
+        yield BaseComparison(
+            run=run.name,
+            key=key,
+            base=base.scores[key],
+            score=run.scores[key],
+            higher_is_better=results.higher_is_better(key),
+            against=base.name,
+            refused=refused,
+            test=None if refused or setting else score_test(base, run, key),
+            detail_of=setting or parents.get(key, ""),
+        )
+
+
+def _of_setting(results: ExternalResults, setting: Setting, base: ExternalRun) -> Iterator[BaseComparison]:
+    for key in setting.runs[0].scores:
+        if key not in base.scores or any(key not in run.scores for run in setting.runs):
+            continue
+        refused = tuple(dict.fromkeys(reason for run in setting.runs for reason in refusals(base, run, key)))
+        yield BaseComparison(
+            run=setting.label,
+            key=key,
+            base=base.scores[key],
+            score=ExternalScore(seeds.mean_score(setting.runs, key), None, setting.runs[0].scores[key].items),
+            higher_is_better=results.higher_is_better(key),
+            against=base.name,
+            refused=refused,
+            test=None if refused else seeds.against_base(setting, base, key),
+            detail_of=_parents(setting.runs[0], base).get(key, ""),
+            of_setting=True,
+        )
+
+
+def _between_settings(results: ExternalResults, settings: Sequence[Setting]) -> Iterator[BaseComparison]:
+    """Each setting against the first that differs from it in one thing only."""
+    for place, setting in enumerate(settings):
+        alike = [one for one in settings[:place] if len(seeds.differing_settings(one, setting)) == 1]
+        for one in alike[:1]:
+            first, second = one.runs[0], setting.runs[0]
+            for key in second.scores:
+                if any(key not in run.scores for run in (*one.runs, *setting.runs)):
+                    continue
+                refused = (*training_differences(first, second), *refusals(first, second, key))
+                refused = tuple(dict.fromkeys(refused))
+                yield BaseComparison(
+                    run=setting.label,
+                    key=key,
+                    base=ExternalScore(seeds.mean_score(one.runs, key), None, None),
+                    score=ExternalScore(seeds.mean_score(setting.runs, key), None, None),
+                    higher_is_better=results.higher_is_better(key),
+                    against=one.label,
+                    refused=refused,
+                    test=None if refused else seeds.between(one, setting, key),
+                    detail_of=_parents(second, first).get(key, ""),
+                    of_setting=True,
+                )
+
+
+def _parents(run: ExternalRun, base: ExternalRun) -> dict[ScoreKey, str]:
+    """Score of a task → the topmost of the groups above it that both runs have a score of."""
+    above = {task: group for group, tasks in run.groups.items() for task in tasks}
+    scored = {task for task, _ in run.scores.keys() & base.scores.keys()}
+    found = {}
+    for task, metric in run.scores:
+        group, seen = above.get(task), {task}
+        while group is not None and group not in seen:
+            if group in scored:
+                found[task, metric] = group
+            seen.add(group)
+            group = above.get(group)
+    return found
 
 
 def _with_verdicts(rows: list[BaseComparison]) -> list[BaseComparison]:
-    """The rows with verdicts by Holm's correction over all rows that can get one."""
-    p = np.array([row.p for row in rows if row.testable])
-    if not len(p):
-        return rows
-    corrected = iter(paired_statistics.corrected(p, method="holm"))
-    return [_with_verdict(row, float(next(corrected))) if row.testable else row for row in rows]
+    """The rows with verdicts by Holm's correction: groups and settings together, their parts after them."""
+    judged = list(rows)
+    _correct(judged, [place for place, row in enumerate(rows) if row.testable and not row.detail_of])
+    families: dict[tuple[str, ...], list[int]] = {}
+    for place, row in enumerate(rows):
+        if row.testable and row.detail_of:
+            families.setdefault((row.run, row.against, row.detail_of, row.key[1]), []).append(place)
+    decided = {(row.run, row.against, *row.key) for row in judged if row.verdict not in ("", UNSURE)}
+    for (run, against, group, metric), places in families.items():
+        _correct(judged, places)
+        # A part of a group without a difference has none either: the group was asked first.
+        if (run, against, group, metric) not in decided:
+            for place in places:
+                judged[place] = replace(judged[place], verdict=UNSURE)
+    return judged
 
 
-def _with_verdict(row: BaseComparison, p_corrected: float) -> BaseComparison:
-    improvement = row.difference if row.higher_is_better else -row.difference
-    return replace(
-        row,
-        p_corrected=p_corrected,
-        # A file holds single trained models: nothing of another seed's.
-        verdict=paired_statistics.verdict(improvement, p_corrected, ALPHA, of_setting=False),
-    )
+def _correct(rows: list[BaseComparison], places: list[int]) -> None:
+    """Set corrected p values and verdicts of one family of tests, in place."""
+    if not places:
+        return
+    p = paired_statistics.corrected(np.array([rows[place].test.p for place in places]), method="holm")
+    for place, value in zip(places, p):
+        row = rows[place]
+        improvement = row.difference if row.higher_is_better else -row.difference
+        # A single trained model says nothing of another seed's.
+        verdict = paired_statistics.verdict(improvement, float(value), ALPHA, of_setting=row.of_setting)
+        rows[place] = replace(row, p_corrected=float(value), verdict=verdict)
 
 
-def _paired(row: BaseComparison, run: ExternalRun, base: ExternalRun) -> BaseComparison | None:
-    """The comparison item by item; None if the items differ or are not those of the scores."""
-    ours, theirs = run.items.get(row.key, {}), base.items.get(row.key, {})
-    if len(ours) < 2 or ours.keys() != theirs.keys():
-        return None
-    before, after = (np.array([[items[item] for item in ours]]) for items in (theirs, ours))
-    # A score that is no mean over these items was computed over others, or in another way.
-    scores = (row.base.value, row.score.value)
-    if not np.allclose((before.mean(), after.mean()), scores, rtol=1e-3, atol=1e-4):
-        return None
-    found = paired_statistics.compare_paired(before, after, confidence=1 - ALPHA, draws=DRAWS)
-    return replace(
-        row,
-        low=float(found.low[0]),
-        high=float(found.high[0]),
-        p=float(found.p[0]),
-        method=found.method[0],
-    )
-
-
-def _unpaired(row: BaseComparison) -> BaseComparison:
-    """z test of the difference of two means by their standard errors.
-
-    Its interval is wider than a paired one.
-    """
-    from scipy.stats import norm
-
-    errors = [_stderr(score, row.key) for score in (row.base, row.score)]
-    if None in errors:
-        return row
-    spread = float(np.hypot(*errors))
-    if not spread > 0:
-        return row
-    half = float(norm.ppf(1 - ALPHA / 2)) * spread
-    p = 2 * float(norm.sf(abs(row.difference) / spread))
-    return replace(row, low=row.difference - half, high=row.difference + half, p=p, method=UNPAIRED)
-
-
-def _stderr(score: ExternalScore, key: ScoreKey) -> float | None:
-    """The stated standard error, or the binomial one of a share of a known number of items."""
-    if score.stderr is not None:
-        return score.stderr
-    if score.items and SHARE_METRIC.match(key[1]) and 0 <= score.value <= 1:
-        return float(np.sqrt(score.value * (1 - score.value) / score.items))
-    return None
+def _mark_largest(rows: list[BaseComparison], base: str) -> list[BaseComparison]:
+    """Mark the best difference of a score over many runs, which a repetition is likely to shrink."""
+    marked = list(rows)
+    # Settings and single runs that were tested: those among which a reader picks the largest.
+    ranked = [place for place, row in enumerate(rows) if row.testable and row.against == base]
+    for key in dict.fromkeys(rows[place].key for place in ranked):
+        same = [place for place in ranked if rows[place].key == key]
+        if len(same) >= MANY_DIFFERENCES:
+            sign = 1 if rows[same[0]].higher_is_better else -1
+            best = max(same, key=lambda place: sign * rows[place].difference)
+            marked[best] = replace(rows[best], largest_of=len(same))
+    return marked

@@ -1,27 +1,36 @@
-"""The figures of a page of external runs: loss paths, and scores against the base's."""
+"""The figures of a page of external runs: loss paths, and one forest plot of all differences."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from loragrid.external.base_comparison import BaseComparison, compare_with_base
-from loragrid.external.runs import ExternalResults, score_name
-from loragrid.formatting import plural, visible
-from loragrid.reporting.figures import charts
-from loragrid.reporting.figures.charts import HOLLOW, VERDICT_MARKS, Estimate
+from loragrid.external.base_comparison import BaseComparison
+from loragrid.external.runs import ExternalResults, score_name, shortened
+from loragrid.formatting import plural
+from loragrid.reporting.figures.charts import HOLLOW, VERDICT_MARKS, filled, signed_points
 from loragrid.reporting.figures.loss_chart import loss_curves, path_curve
 from loragrid.reporting.figures.study_figures import MOST_CURVES
-from loragrid.reporting.figures.style import SERIES, matplotlib_style
+from loragrid.reporting.figures.style import COLOURS, SERIES, matplotlib_style, new_figure
 from loragrid.reporting.figures.svg import PageFigures
 
-MOST_RUNS_DRAWN = 16
-LONGEST_NAME = 24  # characters of a run's name beside a line or a row
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
-def draw_external_figures(results: ExternalResults, base: str | None, folder: Path) -> PageFigures:
+MOST_ROWS, MOST_PARTS = 40, 10  # in the forest plot: rows, and parts of groups among them
+LONGEST_NAME = 24  # characters of a run's name beside a line
+LONGEST_LABEL = 44  # characters beside a row of the forest plot
+ROW_INCHES = 0.24
+
+
+def draw_external_figures(
+    results: ExternalResults, base: str | None, rows: list[BaseComparison], folder: Path
+) -> PageFigures:
     """All figures that the files allow, saved in `folder`."""
     figures = PageFigures(folder)
     with matplotlib_style():
         _draw_losses(results, figures)
-        _draw_differences(results, compare_with_base(results, base), figures)
+        if base is not None:
+            _draw_forest(results, rows, base, figures)
     return figures
 
 
@@ -35,25 +44,62 @@ def _draw_losses(results: ExternalResults, figures: PageFigures) -> None:
     if not runs:
         return
     curves = [
-        path_curve(visible(run.name, LONGEST_NAME), SERIES[index % len(SERIES)], run.path)
+        path_curve(shortened(run.name, LONGEST_NAME), SERIES[index % len(SERIES)], run.path)
         for index, run in enumerate(runs)
     ]
-    description = f"Loss against {unit} of {plural(len(runs), 'run')}"
-    figures.add("losses", loss_curves(curves, x_label), description)
+    figure = loss_curves(curves, x_label)
+    # Other tools average over tokens, rows or batches, and their files do not say which.
+    figure.axes[0].set_title("Loss, as logged")
+    figures.add("losses", figure, f"Loss against {unit} of {plural(len(runs), 'run')}")
 
 
-def _draw_differences(results: ExternalResults, rows: list[BaseComparison], figures: PageFigures) -> None:
-    """A figure per score: its difference from the base's in each run that has an interval."""
-    rows = [row for row in rows if row.low is not None]
-    for number, key in enumerate(dict.fromkeys(row.key for row in rows)):
-        estimates = [
-            (
-                visible(row.run, LONGEST_NAME),
-                Estimate(row.difference, row.low, row.high, VERDICT_MARKS.get(row.verdict, HOLLOW)),
-            )
-            for row in rows
-            if row.key == key
-        ]
-        share = results.unit(key) == "share"
-        figure = charts.one_difference(estimates[:MOST_RUNS_DRAWN], score_name(key), share=share)
-        figures.add(f"score_{number}", figure, f"{score_name(key)}: difference from the base")
+def _draw_forest(results: ExternalResults, rows: list[BaseComparison], base: str, figures: PageFigures) -> None:
+    """All differences with an interval in one figure: shares in points, other scores relative to the base."""
+    tested = [row for row in rows if row.test is not None]
+    # Groups and settings before their parts, as they were judged.
+    whole = [row for row in tested if not row.detail_of]
+    parts = [row for row in tested if row.detail_of]
+    shown = [*whole, *parts[:MOST_PARTS]][:MOST_ROWS]
+    panels = [
+        ([row for row in shown if results.unit(row.key) == "share"], "Difference, points", 1.0),
+        ([row for row in shown if results.unit(row.key) != "share"], "Difference, % of the compared value", 100.0),
+    ]
+    # Relative to a base of 0 nothing can be drawn.
+    panels = [([row for row in own if scale == 1 or row.base.value], title, scale) for own, title, scale in panels]
+    panels = [panel for panel in panels if panel[0]]
+    if not panels:
+        return
+    figure = new_figure(sum(0.75 + ROW_INCHES * len(own) for own, _, _ in panels))
+    heights = [3 + len(own) for own, _, _ in panels]
+    axes = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for one, (own, title, scale) in zip(axes, panels):
+        _forest_panel(one, own, title, scale, base)
+    drawn = sum(len(own) for own, _, _ in panels)
+    if drawn < len(tested):
+        axes[-1].set_xlabel(f"{drawn} of {len(tested)} differences; the table holds all")
+    figures.add("forest", figure, f"{plural(drawn, 'difference')} with 95% intervals")
+
+
+def _forest_panel(axes: "Axes", rows: list[BaseComparison], title: str, scale: float, base: str) -> None:
+    axes.axvline(0, color=COLOURS["muted"], linewidth=1)
+    for height, row in enumerate(reversed(rows)):
+        whole = abs(row.base.value) / scale if scale != 1 else 1.0
+        low, value, high = (end / whole for end in (row.test.low, row.difference, row.test.high))
+        colour = COLOURS["s1" if row.higher_is_better is not None and not row.improves else "s0"]
+        axes.plot([low, high], [height, height], color=colour, linewidth=1.4, solid_capstyle="round")
+        mark = filled(VERDICT_MARKS.get(row.verdict, HOLLOW), colour)
+        axes.plot(value, height, marker="o", markersize=5, markeredgewidth=1.3, **mark)
+    axes.set_yticks(range(len(rows)), [_label(row, base) for row in reversed(rows)], color=COLOURS["ink"])
+    for label, row in zip(axes.get_yticklabels(), reversed(rows)):
+        # Parts of a group stand back behind it.
+        label.set_color(COLOURS["muted" if row.detail_of else "ink"])
+    axes.set_ylim(-0.6, len(rows) - 0.4)
+    axes.grid(axis="y", visible=False)
+    axes.set_title(title)
+    if scale == 1:
+        axes.xaxis.set_major_formatter(signed_points)
+
+
+def _label(row: BaseComparison, base: str) -> str:
+    against = "" if row.against == base else f" against {row.against}"
+    return shortened(f"{row.run}{against} · {score_name(row.key)}", LONGEST_LABEL)

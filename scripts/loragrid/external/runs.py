@@ -1,81 +1,86 @@
 """External runs: their settings, scores and losses, and which scores are better when higher."""
 
 import math
-import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from loragrid.comparing.diagnosing.run_evidence import LossPath
-from loragrid.formatting import plain_name
+from loragrid.external.directions import known_direction
+from loragrid.formatting import visible
 
 # Task and metric; a table's column is a task with an empty metric.
 ScoreKey = tuple[str, str]
-# Words in the name of a score.
-LOWER_IS_BETTER = {
-    "loss",
-    "perplexity",
-    "ppl",
-    "byte",
-    "nll",
-    "wer",
-    "cer",
-    "error",
-    "errors",
-    "brier",
-    "mse",
-    "mae",
-}
-HIGHER_IS_BETTER = {
-    "acc",
-    "accuracy",
-    "f1",
-    "em",
-    "exact",
-    "match",
-    "bleu",
-    "rouge",
-    "pass",
-    "score",
-    "win",
-    "mc1",
-    "mc2",
-}
+# Settings that only a trained model has; 0 and words of absence are none.
+TRAINED_BY = ("adapter", "method", "rank", "alpha", "learning_rate", "steps", "epochs", "train_tokens", "max_tokens")
+ABSENT = (
+    "",
+    "none",
+    "null",
+    "nan",
+    "-",
+    "–",
+    "n/a",
+    "na",
+    "0",
+    "0.0",
+    "false",
+    "base",
+    "baseline",
+    "pretrained",
+    "untrained",
+)
+LONGEST_NAME = 80
 
 
 @dataclass(frozen=True)
 class ExternalScore:
     """One score.
 
-    `stderr`, `items` and `higher_is_better` are None if the file does not state them.
+    `stderr`, `items` and `higher_is_better` are None if the file does not state them. `conditions`
+    holds how it was measured as far as the file says: shots, chat template, task version, limit, ….
     """
 
     value: float
     stderr: float | None
     items: int | None
     higher_is_better: bool | None = None
+    conditions: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass
 class ExternalRun:
     """One run as its files describe it.
 
-    `path` holds its losses over `path_unit`: tokens, or steps if tokens were not logged.
-    `path_step` is the last step in it. `items` maps a score to the values of its single items.
+    `path` holds its losses over `path_unit`: tokens, or steps if tokens were not logged. `path_step`
+    is the last step in it. `items` maps a score to the values of its single items, `answers` a task
+    to a digest of the answer to each item. `groups` maps a group of lm-eval to its tasks.
+    `model_arguments` are those that lm-eval loaded the model with.
     """
 
     name: str
     settings: dict[str, Any] = field(default_factory=dict)
     scores: dict[ScoreKey, ExternalScore] = field(default_factory=dict)
     items: dict[ScoreKey, dict[str, float]] = field(default_factory=dict)
+    answers: dict[str, dict[str, str]] = field(default_factory=dict)
+    groups: dict[str, list[str]] = field(default_factory=dict)
+    model_arguments: str = ""
     path: LossPath | None = None
     path_unit: str = "steps"
     path_step: float = -1.0
     files: list[str] = field(default_factory=list)
 
+    def trained_by(self) -> str:
+        """What shows that the run was trained, such as “rank 16”; empty if nothing does."""
+        for name in TRAINED_BY:
+            value = self.settings.get(name)
+            if not is_absent(value):
+                return f"{name.replace('_', ' ')} {visible(value, 60)}"
+        return "losses of training" if self.path is not None else ""
+
     def trained(self) -> bool:
-        """Whether the run shows any sign of training: losses, an adapter or a learning rate."""
-        learning_rate = as_float(self.settings.get("learning_rate"))
-        return self.path is not None or bool(self.settings.get("adapter")) or learning_rate > 0
+        """Whether the run shows any sign of training."""
+        return bool(self.trained_by())
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,7 @@ class ExternalResults:
     def higher_is_better(self, key: ScoreKey) -> bool | None:
         """Whether a higher score is better, by the files or else by the score's name.
 
-        None if these contradict themselves.
+        None if the files contradict each other, or if the name is not on the list of known ones.
         """
         scores = [run.scores[key] for run in self.runs.values() if key in run.scores]
         stated = {score.higher_is_better for score in scores} - {None}
@@ -97,15 +102,10 @@ class ExternalResults:
             return None
         if stated:
             return stated.pop()
-        words = name_words(key[1] or key[0])
-        lower, higher = bool(words & LOWER_IS_BETTER), bool(words & HIGHER_IS_BETTER)
-        if lower and higher:
-            return None
-        # ASSUME: an external score is better when it is higher, unless its name says otherwise.
-        return not lower
+        return known_direction(key[1] or key[0])
 
     def unit(self, key: ScoreKey) -> str:
-        """share if every run's value is between 0 and 1 and higher is better, else plain."""
+        """share if every run's value is between 0 and 1 and lower is not better, else plain."""
         values = [run.scores[key].value for run in self.runs.values() if key in run.scores]
         if self.higher_is_better(key) and all(0 <= value <= 1 for value in values):
             return "share"
@@ -114,12 +114,24 @@ class ExternalResults:
 
 def score_name(key: ScoreKey) -> str:
     """A score's name as words."""
-    return plain_name(" ".join(key).strip())
+    return shortened(" ".join(key).strip().replace("_", " ").replace("heldout", "held-out"), LONGEST_NAME)
 
 
-def name_words(name: str) -> set[str]:
-    """The words in a name of a column or metric: eval/word_ppl → eval, word, ppl."""
-    return set(re.split(r"[^a-z0-9]+", name.lower())) - {""}
+def shortened(text: str, limit: int) -> str:
+    """Untrusted text of at most `limit` characters; of a longer one the middle is left out.
+
+    The middle, because names of runs begin alike and differ at the end.
+    """
+    text = visible(text)
+    if len(text) <= limit:
+        return text
+    front = (limit - 1) // 2
+    return f"{text[:front]}…{text[len(text) - (limit - 1 - front) :]}"
+
+
+def is_absent(value: Any) -> bool:
+    """Whether a setting says that there is nothing: empty, none, 0."""
+    return value is None or value is False or str(value).strip().lower() in ABSENT
 
 
 def is_number(value: Any) -> bool:

@@ -3,14 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from loragrid.external.runs import (
-    HIGHER_IS_BETTER,
-    ExternalResults,
-    ExternalRun,
-    ExternalScore,
-    is_number,
-    name_words,
-)
+from loragrid.external.directions import HIGHER_IS_BETTER, name_words
+from loragrid.external.runs import ExternalResults, ExternalRun, ExternalScore, is_number
 from loragrid.formatting import visible
 from loragrid.study.completion import setting_names
 
@@ -70,6 +64,20 @@ SETTINGS = {
     "top_p": "top_p",
     "max_new_tokens": "max_new_tokens",
     "num_fewshot": "num_fewshot",
+    "n_shot": "num_fewshot",
+    "shots": "num_fewshot",
+    "chat_template": "chat_template",
+    "apply_chat_template": "chat_template",
+    "eval_dataset": "eval_data",
+    "eval_data": "eval_data",
+    "test_dataset": "eval_data",
+    "split": "split",
+    "eval_split": "split",
+    "limit": "limit",
+    "revision": "revision",
+    "model_revision": "revision",
+    "task_version": "task_version",
+    "metric": "metric",
 }
 # Words in the names of columns that are neither settings nor scores.
 COSTS = {

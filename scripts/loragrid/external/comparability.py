@@ -1,0 +1,149 @@
+"""Whether two results may be compared at all: what differs in how they were measured, with both values."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from loragrid.external.directions import is_share, loss_of_unknown_rows
+from loragrid.external.runs import ExternalRun, ScoreKey, as_float, is_absent, is_number, score_name, shortened
+from loragrid.formatting import listed
+
+# Settings of a run → their names in sentences. Both results must agree on them to be compared.
+MEASURED = {
+    "model": "model",
+    "revision": "revision",
+    "num_fewshot": "shots",
+    "chat_template": "chat template",
+    "eval_data": "evaluation data",
+    "split": "split",
+    "limit": "limit",
+    "task_version": "task version",
+    "metric": "metric",
+}
+# Of two trained runs these must agree too.
+TRAINED_ON = {"data": "data set", "steps": "steps", "tokens": "tokens", "max_tokens": "tokens", "epochs": "epochs"}
+# Conditions of scores from logs: they depend on the training and not on the measurement.
+OF_TRAINING = ("steps", "tokens")
+# lm-eval's hash of all prompts and items of a task, as a condition of its scores.
+TASK_HASH = "prompts and items (task hash)"
+LONGEST_VALUE = 60
+# With fewer scores that are equal to the last digit, chance may have made them so.
+FEWEST_EQUAL = 3
+QUANTIZED = ("-unsloth-bnb-4bit", "-bnb-4bit", "-bnb-8bit")
+
+
+def refusals(base: ExternalRun, run: ExternalRun, key: ScoreKey) -> list[str]:
+    """Why two runs' scores under a key cannot be compared; empty if nothing speaks against it."""
+    found = [*_of_models(base, run), *_of_measurements(base, run, key), *_of_values(base, run, key)]
+    if same_model(base, run):
+        arguments = shortened(run.model_arguments, LONGEST_VALUE)
+        found.append(f"both are the same model (model_args {arguments}), so nothing was tuned")
+    # The hash of prompts and items follows from shots, template and version, which say more.
+    named = [reason for reason in found if not reason.startswith(TASK_HASH)]
+    return list(dict.fromkeys(named or found))
+
+
+def other_metrics(base: ExternalRun, run: ExternalRun) -> dict[str, str]:
+    """Task → how its metrics or filters differ, for tasks that both runs have and no metric of."""
+    found = {}
+    for task in dict.fromkeys(task for task, metric in run.scores if metric):
+        ours, theirs = ([metric for name, metric in one.scores if name == task] for one in (run, base))
+        if theirs and not set(ours) & set(theirs):
+            found[task] = f"metric or filter {_listed(theirs)} and {_listed(ours)}"
+    return found
+
+
+def same_model(base: ExternalRun, run: ExternalRun) -> bool:
+    """Whether lm-eval loaded both with the same arguments, so that nothing was tuned between them."""
+    return bool(base.model_arguments) and base.model_arguments == run.model_arguments
+
+
+def training_differences(base: ExternalRun, run: ExternalRun) -> list[str]:
+    """In what two trained runs' training differs that makes them no test of a setting."""
+    return list(_differing(base.settings, run.settings, TRAINED_ON | {"model": "model", "revision": "revision"}))
+
+
+def _of_models(base: ExternalRun, run: ExternalRun) -> Iterator[str]:
+    yield from _differing(_loaded(base), _loaded(run), MEASURED)
+    both_trained = base.trained() and run.trained()
+    states_data = not is_absent(base.settings.get("data")) and not is_absent(run.settings.get("data"))
+    if both_trained:
+        yield from _differing(base.settings, run.settings, TRAINED_ON)
+    elif states_data:
+        # An untrained model has no training data, so the column names what both were measured on.
+        yield from _differing(base.settings, run.settings, {"data": "data set"})
+
+
+def _loaded(run: ExternalRun) -> dict[str, Any]:
+    """The settings, with the revision that lm-eval loads unless another one is asked for."""
+    return {"revision": "main"} | run.settings if run.model_arguments else run.settings
+
+
+def _of_measurements(base: ExternalRun, run: ExternalRun, key: ScoreKey) -> Iterator[str]:
+    theirs, ours = base.scores[key], run.scores[key]
+    conditions = {name: name for name in [*theirs.conditions, *ours.conditions]}
+    if not (base.trained() and run.trained()):
+        conditions = {name: name for name in conditions if name not in OF_TRAINING}
+    yield from _differing(theirs.conditions, ours.conditions, conditions)
+    if theirs.items and ours.items and theirs.items != ours.items:
+        yield f"items {theirs.items} and {ours.items}"
+    before, after = base.items.get(key, {}), run.items.get(key, {})
+    if before and after and before.keys() != after.keys():
+        common = len(before.keys() & after.keys())
+        yield f"items {len(before)} and {len(after)}, of which {common} are the same"
+    if loss_of_unknown_rows(key[1] or key[0]):
+        yield f"training or held-out loss: the name {score_name(key)} does not say which"
+
+
+def _of_values(base: ExternalRun, run: ExternalRun, key: ScoreKey) -> Iterator[str]:
+    before, after = base.items.get(key, {}), run.items.get(key, {})
+    same_answers = base.answers.get(key[0]) == run.answers.get(key[0])
+    if before and before == after and same_answers:
+        yield f"identical answers on all {len(after)} items: was the adapter loaded?"
+    shared = [one for one in run.scores if one in base.scores]
+    equal = [one for one in shared if run.scores[one].value == base.scores[one].value]
+    if len(equal) == len(shared) >= FEWEST_EQUAL and not same_model(base, run):
+        yield f"all {len(shared)} scores are equal to the last digit: was the adapter loaded?"
+    values = (base.scores[key].value, run.scores[key].value)
+    if is_share(key[1] or key[0]) and min(values) <= 1 < max(values) and min(values) > 0:
+        yield f"scale {values[0]:g} and {values[1]:g}: one is a share, the other a percentage"
+
+
+def _differing(base: Mapping[str, Any], run: Mapping[str, Any], names: Mapping[str, str]) -> Iterator[str]:
+    """The values that both state and that differ, as “shots 0 and 5”."""
+    for key, name in names.items():
+        if key in base and key in run and not _alike(key, base[key], run[key]):
+            yield f"{name} {_value(base[key])} and {_value(run[key])}"
+
+
+def _alike(key: str, one: Any, other: Any) -> bool:
+    # A missing value is one that nobody stated; conditions state "none" in words.
+    if one is None or other is None:
+        return True
+    if is_number(as_float(one)) and is_number(as_float(other)):
+        return as_float(one) == as_float(other)
+    if key == "model":
+        return _is_folder(one) or _is_folder(other) or _model_name(one) == _model_name(other)
+    return str(one) == str(other)
+
+
+def _is_folder(model: Any) -> bool:
+    """Whether a model is a folder on somebody's disk, which may hold any base or a merged adapter."""
+    text = str(model)
+    return text.startswith((".", "/", "~")) or text.count("/") > 1
+
+
+def _model_name(model: Any) -> str:
+    """A model's name without its owner and its quantization: a mirror holds the same weights."""
+    name = str(model).rsplit("/", 1)[-1].lower()
+    for ending in QUANTIZED:
+        name = name.removesuffix(ending)
+    return name
+
+
+def _value(value: Any) -> str:
+    text = f"{value:g}" if is_number(value) and float(value).is_integer() and abs(value) < 1e6 else str(value)
+    return shortened(text, LONGEST_VALUE)
+
+
+def _listed(metrics: list[str]) -> str:
+    return listed([shortened(metric, LONGEST_VALUE) for metric in dict.fromkeys(metrics)], "or")
