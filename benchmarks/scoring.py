@@ -1,18 +1,21 @@
 """Scoring a base and its adapters by loragrid, and by the `lm_eval` command once per adapter: speed and equality.
 
-    python -m benchmarks.scoring [--study demo] [--adapters 8] [--steps 20] [--repeats 2] [--out FILE.json]
+    python -m benchmarks.scoring [--study demo] [--adapters 8] [--steps 20] [--repeats 2]
+                                 [--ways workflow "one process" "a process each" lm_eval] [--out FILE.json]
 
 First the adapters are trained for a few updates, at learning rates that span two decades so that the adapters differ. The ways
-to score take turns: `scripts/score.py --list`, one process with the base loaded once; `scripts/score.py` once per subject; the
-`lm_eval` command once per subject. Held-out loss and side-by-side answers are left out, because lm_eval has neither. Then the
-values of all items are compared one by one.
+to score take turns: the workflow, which is `snakemake --cores 1` with its start; `scripts/score.py --list`, one process with
+the base loaded once; `scripts/score.py` once per subject; the `lm_eval` command once per subject. Held-out loss and side-by-side
+answers are left out, because lm_eval has neither. Then the values of all items of the workflow and of lm_eval are compared.
 """
 
 import argparse
 import itertools
 import json
+import shutil
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,8 @@ import yaml
 
 from benchmarks.measuring import RESULTS, in_turn, ratios, run, spread, write
 from loragrid.paths import ROOT, SCRIPTS
+
+WAYS = ("workflow", "one process", "a process each", "lm_eval")
 
 
 def make_study(study: str, folder: Path, *, adapters: int, steps: int) -> Path:
@@ -39,13 +44,21 @@ def make_study(study: str, folder: Path, *, adapters: int, steps: int) -> Path:
     return path
 
 
-def measure(study: str, *, adapters: int, steps: int, repeats: int, folder: Path) -> dict[str, Any]:
-    """Train, score in all ways, compare."""
+def measure(
+    study: str, *, adapters: int, steps: int, repeats: int, folder: Path, ways: Sequence[str] = WAYS
+) -> dict[str, Any]:
+    """Train, score in all ways, compare those of the workflow with lm-eval's."""
     path = make_study(study, folder, adapters=adapters, steps=steps)
     snakemake = [sys.executable, "-m", "snakemake", "--cores", "1", "--snakefile", ROOT / "workflow" / "Snakefile"]
-    run([*snakemake, "--directory", folder, "--config", f"study={path}", "--until", "train"], log=folder / "log")
-    subjects = list_subjects(path, folder / "results" / path.stem)
+    snakemake += ["--directory", folder, "--config", f"study={path}", "--until"]
+    run([*snakemake, "train"], log=folder / "log")
+    results = folder / "results" / path.stem
+    subjects = list_subjects(path, results)
     numbers = iter(range(10_000))
+
+    def workflow() -> dict[str, Any]:
+        shutil.rmtree(results / "score", ignore_errors=True)
+        return run([*snakemake, "score", "score_base"], log=folder / "log")
 
     def listed() -> dict[str, Any]:
         out = folder / f"listed{next(numbers)}"
@@ -71,18 +84,20 @@ def measure(study: str, *, adapters: int, steps: int, repeats: int, folder: Path
         out = folder / f"command{next(numbers)}"
         return _sum([run(lm_eval(path, subject, out / subject["subject"])) for subject in subjects])
 
-    taken = in_turn({"one process": listed, "a process each": one_by_one, "lm_eval": command}, repeats=repeats)
-    ours, theirs = (sorted(folder.glob(f"{way}*"))[0] for way in ("listed", "command"))
+    every_way = {"workflow": workflow, "one process": listed, "a process each": one_by_one, "lm_eval": command}
+    taken = in_turn({way: every_way[way] for way in ways}, repeats=repeats)
+    theirs = sorted(folder.glob("command*"))[0]
     return {
         "subjects": len(subjects),
         "taken": taken,
         "ratios": {
-            "lm_eval to one process": ratios(taken, "lm_eval", "one process"),
-            "lm_eval to one process, CPU": ratios(taken, "lm_eval", "one process", key="cpu_seconds"),
-            "lm_eval to a process each": ratios(taken, "lm_eval", "a process each"),
+            f"lm_eval to {way}{what}": ratios(taken, "lm_eval", way, key=key)
+            for way in ways
+            for what, key in (("", "seconds"), (", CPU", "cpu_seconds"))
+            if way != "lm_eval"
         },
         "peak_pss_mib": {way: spread([one["peak_pss_mib"] for one in times]) for way, times in taken.items()},
-        "agreement": compare(ours, theirs),
+        "agreement": compare(results / "score", theirs),
     }
 
 
@@ -147,8 +162,11 @@ def main() -> None:
     parser.add_argument("--adapters", type=int, default=8)
     parser.add_argument("--steps", type=int, default=20, help="updates of each adapter")
     parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS, help="with workflow and lm_eval among them")
     parser.add_argument("--out", type=Path, default=RESULTS / "scoring.json")
     options = parser.parse_args()
+    if not {"workflow", "lm_eval"} <= set(options.ways):
+        parser.error("--ways needs workflow and lm_eval, whose values are compared")
     with tempfile.TemporaryDirectory() as folder:
         found = measure(
             options.study,
@@ -156,6 +174,7 @@ def main() -> None:
             steps=options.steps,
             repeats=options.repeats,
             folder=Path(folder),
+            ways=options.ways,
         )
     write(options.out, found)
 

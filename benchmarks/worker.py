@@ -64,7 +64,7 @@ def measure(study: Study, data: Path, work: Path, *, repeats: int) -> dict[str, 
         if worker is None or worker == "new":
             os.environ.pop(WORKERS, None)
         if worker == "new":
-            start_workers(jobs, local=True, wanted=True)
+            start_workers(jobs, local=True, warm=True, wanted=True)
         return first_update(study, data, work / f"run-{next(numbers)}")
 
     workers = dict(zip(WAYS, (None, "new", "same")))

@@ -31,6 +31,7 @@ from loragrid.models.adapter_files import MODEL
 from loragrid.models.loading import precision_notes, torch_device
 from loragrid.records.record import ScoreRecord, TaskScore, write_record
 from loragrid.runtime.code_digest import code_digest
+from loragrid.runtime.delegation.residency import kept
 from loragrid.runtime.gpu_locks import take_one_gpu
 from loragrid.runtime.provenance import device_info, git_state, versions
 from loragrid.runtime.quiet_libraries import quiet_libraries
@@ -44,7 +45,7 @@ from loragrid.scoring.task_results import write_tables
 from loragrid.scoring.vllm_engine.process import engine_versions
 from loragrid.scoring.vllm_engine.vllm_model import VllmModel
 from loragrid.study.study_file import Study, load_study
-from loragrid.study.tasks import HELDOUT_LOSS
+from loragrid.study.tasks import HELDOUT_LOSS, scoring_digest
 
 CTRL_C_SECONDS = 3.0
 
@@ -62,13 +63,22 @@ def score_subjects(*, study: Study, subjects: Sequence[Subject], session_ends: f
     prompts: list[Prompt] = []
     if study.scoring.qualitative:
         prompts = read_prompts(Path(study.scoring.qualitative))
-    task_names = [name for name in study.scoring.tasks if name != HELDOUT_LOSS]
-    tasks = find_tasks(task_names, limit=study.scoring.limit)
+    tasks = study_tasks(study)
     for members in groups:
         with closing(model_of(study, [identity for _, identity in members])) as model:
             for subject, identity in members:
                 model.attach_adapter(adapter_of(identity))
                 score_subject(study, ScoringJob(subject, identity, model, clock), tasks=tasks, prompts=prompts)
+
+
+def study_tasks(study: Study) -> dict[str, StudyTask]:
+    """The study's tasks of lm-eval, as `find_tasks`; a resident worker builds them once for all subjects."""
+    names = [name for name in study.scoring.tasks if name != HELDOUT_LOSS]
+    return kept(
+        "tasks",
+        key=lambda: (names, scoring_digest(study)),
+        make=lambda: find_tasks(names, limit=study.scoring.limit),
+    )
 
 
 def group_by_model(study: Study, subjects: Sequence[Subject]) -> list[list[tuple[Subject, SubjectIdentity]]]:

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, settings
 
 from loragrid.paths import ROOT
 from loragrid.runtime.delegation.client import FORK_SERVER
+from loragrid.runtime.delegation.fork_server import RESIDENT
 
 # The same examples in each run and on each machine; the first ones import libraries, so no example has a deadline.
 settings.register_profile(
@@ -48,6 +49,7 @@ def warm_place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a fork server for the jobs of all tests in this session that use `warm`."""
     folder = tmp_path_factory.mktemp("warm")
     (folder / "owner").write_text(str(os.getpid()))
+    (folder / RESIDENT).touch()
     return folder
 
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -103,21 +104,28 @@ def test_scoring_pauses_between_tasks_at_the_end_of_a_session(study, data, runs,
     assert contents(tmp_path) == contents(scored_alone[1].out)
 
 
-def test_sigkill_in_the_middle_loses_one_task_at_most(study, data, runs, scored_alone, tmp_path, root):
-    name, folder = runs[0]
-    command = [sys.executable, root / "scripts" / "score.py", "--study", study.path, "--subject", name]
-    paths = ["--trained", folder, "--data", data, "--out", tmp_path]
-    job = subprocess.Popen([*command, *paths], stderr=subprocess.DEVNULL)
-    first = tmp_path / "tasks" / "answer.json"
+@pytest.mark.usefixtures("warm")
+def test_sigkill_in_the_middle_loses_one_task_of_one_subject(study, data, runs, scored_alone, tmp_path, root):
+    """Jobs of a base share a process, as in the workflow, and score as jobs with one each."""
+
+    def start(name: str, *more: str | Path) -> subprocess.Popen:
+        command = [sys.executable, root / "scripts" / "score.py", "--study", study.path, "--subject", name]
+        paths = ["--data", data, "--out", tmp_path / name, *more]
+        return subprocess.Popen([*command, *paths], stderr=subprocess.DEVNULL)
+
+    base, (run, trained) = scored_alone[0], runs[0]
+    assert start(base.name).wait() == 0
+    job, first = start(run, "--trained", trained), tmp_path / run / "tasks" / "answer.json"
     while not first.exists() and job.poll() is None:
         time.sleep(0.001)
     job.kill()
     assert job.wait() == -signal.SIGKILL
-    assert not (tmp_path / "score.json").exists()
+    assert not (tmp_path / run / "score.json").exists()
     before = first.stat().st_mtime_ns
-    score.score_subjects(study=study, subjects=[as_run(runs[0], data, tmp_path)])
+    assert start(run, "--trained", trained).wait() == 0
     assert first.stat().st_mtime_ns == before
-    assert contents(tmp_path) == contents(scored_alone[1].out)
+    for alone in scored_alone[:2]:
+        assert contents(tmp_path / alone.name) == contents(alone.out)
 
 
 def test_tasks_kept_for_other_settings_or_damaged_are_scored_again(study, data, runs, tmp_path, monkeypatch):

@@ -1,11 +1,13 @@
 import os
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from loragrid.paths import SCRIPTS
 from loragrid.runtime.delegation.client import FORK_SERVER
+from loragrid.runtime.delegation.fork_server import RESIDENT
 from loragrid.study.study_file import load_study
 from loragrid.workflow.environment import job_environment, resume_message, start_fork_server
 from tests.fixtures.studies import changed
@@ -43,20 +45,23 @@ def test_without_a_session_length_there_are_no_options() -> None:
 def test_jobs_share_an_interpreter_only_where_they_can(monkeypatch: pytest.MonkeyPatch) -> None:
     study = load_study("demo")
     monkeypatch.delenv(FORK_SERVER, raising=False)
-    start_fork_server(study, local=True)
+    start = partial(start_fork_server, resident=True)
+    start(study, local=True)
     folder = Path(os.environ[FORK_SERVER])
-    assert (folder / "owner").read_text() == str(os.getpid())
-    start_fork_server(study, local=True)
+    assert (folder / "owner").read_text() == str(os.getpid()) and (folder / RESIDENT).exists()
+    start(study, local=True)
     assert os.environ[FORK_SERVER] == str(folder), "a named folder stays"
-    start_fork_server(changed(study, base_case__threads=2), local=True)
+    start(changed(study, base_case__threads=2), local=True)
     assert FORK_SERVER not in os.environ
     for other in (changed(study, base_case__backend="unsloth"), changed(study, scoring__threads=2)):
-        start_fork_server(other, local=True)
+        start(other, local=True)
         assert FORK_SERVER not in os.environ
-    start_fork_server(study, local=False)
+    start(study, local=False)
     assert FORK_SERVER not in os.environ
+    start_fork_server(study, local=True, resident=False)
+    assert not Path(os.environ[FORK_SERVER], RESIDENT).exists(), "a process for each job"
     monkeypatch.setattr("loragrid.workflow.environment.visible_gpu", lambda: "a GPU")
-    start_fork_server(study, local=True)
+    start(study, local=True)
     assert FORK_SERVER not in os.environ, "a process forked after CUDA was initialised cannot use it"
 
 

@@ -3,11 +3,12 @@
 import json
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from loragrid.runtime.delegation.client import WORKERS
+from loragrid.runtime.delegation.client import FORK_SERVER, WORKERS
 from loragrid.runtime.delegation.worker_pool import KINDS
 from loragrid.runtime.visible_gpus import Gpu
 from loragrid.study.study_file import load_study
@@ -24,22 +25,31 @@ def jobs_of(study: str) -> Jobs:
 
 
 @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="no pidfd: no workers here")
-def test_workers_are_where_a_gpu_is_used_or_where_they_are_asked_for(
+def test_workers_are_where_no_fork_server_has_its_own(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.setenv(WORKERS, "of another call")
+    monkeypatch.delenv(FORK_SERVER, raising=False)
     jobs = jobs_of("demo")
-    for gpu, wanted, there in ((None, None, False), (None, True, True), (T4, None, True), (T4, False, False)):
+    for gpu, warm, wanted, there in (
+        *((None, True, None, True), (None, True, False, False), (None, False, None, False), (None, False, True, True)),
+        *((T4, False, None, True), (T4, True, False, False)),
+    ):
         monkeypatch.setattr(resident_workers, "visible_gpu", lambda gpu=gpu: gpu)
-        start_workers(jobs, local=True, wanted=wanted)
-        assert (WORKERS in os.environ) == there, (gpu, wanted)
-    start_workers(jobs, local=True, wanted=True)
+        start_workers(jobs, local=True, warm=warm, wanted=wanted)
+        assert (WORKERS in os.environ) == there, (gpu, warm, wanted)
+    start = partial(start_workers, jobs, warm=True)
+    monkeypatch.setenv(FORK_SERVER, "somewhere")
+    start(local=True, wanted=True)
+    assert WORKERS not in os.environ
+    monkeypatch.delenv(FORK_SERVER)
+    start(local=True, wanted=True)
     folder = Path(os.environ[WORKERS])
     assert (folder / "owner").read_text() == str(os.getpid())
     assert json.loads((folder / KINDS).read_text())["names"]["train"].keys() == {cell.run for cell in jobs.study.cells}
-    start_workers(jobs, local=False, wanted=None)
+    start(local=False, wanted=None)
     assert WORKERS not in os.environ and capsys.readouterr().err == ""
-    start_workers(jobs, local=False, wanted=True)
+    start(local=False, wanted=True)
     assert "worker=true is only for jobs on this machine" in capsys.readouterr().err
     monkeypatch.delenv(WORKERS, raising=False)
 

@@ -6,8 +6,10 @@ functions only.
 
 import json
 import logging
+from array import array
 from collections import deque
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from lm_eval.models.huggingface import HFLM
@@ -22,6 +24,11 @@ from loragrid.scoring.hf_engine.greedy_decoding import Ends, Request, all_answer
 from loragrid.scoring.hf_engine.log_likelihoods import log_likelihoods
 from loragrid.scoring.hf_engine.shared_prefixes import passes_with_cache
 from loragrid.scoring.running_task import NOTHING_KEPT, RunningTask
+
+# Token ids of texts, by tokenizer: lm-eval encodes a question for each of its choices, and every subject of a base is
+# asked the same. At some hundred tokens a text, of four bytes each, this many texts are some 50 MB.
+KEPT_TEXTS = 50_000
+_encoded: WeakKeyDictionary[Any, dict[tuple, array]] = WeakKeyDictionary()
 
 
 class LmEvalModel(HFLM):
@@ -60,6 +67,18 @@ class LmEvalModel(HFLM):
         HFLM drops the task's description if the template has no system role.
         """
         return super().apply_chat_template(adapt_roles(self._template, chat_history), add_generation_prompt)
+
+    def tok_encode(
+        self, string: str, add_special_tokens: bool | None = None, left_truncate_len: int | None = None, **settings: Any
+    ) -> list[int]:
+        """HFLM's, once for each text."""
+        known = _encoded.setdefault(self.tokenizer, {})
+        key = string, add_special_tokens, self.add_bos_token
+        if key not in known:
+            if len(known) == KEPT_TEXTS:
+                known.clear()
+            known[key] = array("i", super().tok_encode(string, add_special_tokens, **settings))
+        return known[key].tolist()[-left_truncate_len if left_truncate_len else 0 :]
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = True) -> list[str]:
         """HFLM's answers, those with the same settings together, after noting the prompts that are cut on the left."""

@@ -1,5 +1,6 @@
 """One lm-eval task run in process: aggregate metrics, values per item, measures of answers."""
 
+import dataclasses
 import functools
 import itertools
 import json
@@ -40,6 +41,8 @@ def run_task(lm: "LmEvalModel", task: StudyTask, running: RunningTask = NOTHING_
     lm.add_bos_token = False if templated else None
     _prepare(tasks.values())
     _compile_templates_once()
+    for one in tasks.values():
+        _build_requests_once(one, key=(lm.tokenizer, lm.tokenizer.chat_template, templated, task.limit, task.places))
     results = evaluate(
         lm=lm,
         task_dict=task.loaded,
@@ -113,6 +116,25 @@ def _compile_templates_once() -> None:
 
     if not hasattr(env.from_string, "cache_info"):
         env.from_string = functools.cache(env.from_string)
+
+
+def _build_requests_once(task: Any, *, key: tuple) -> None:
+    """Let lm-eval render a task's requests for the first of all models with the same `key`.
+
+    Rendering takes as long as a small model's log-likelihoods; the examples are drawn with a fixed seed.
+    """
+    build = type(task).build_all_requests
+
+    def build_or_copy(**settings: Any) -> None:
+        made_for, requests = getattr(task, "kept_requests", (None, []))
+        if made_for != key:
+            build(task, **settings)
+            requests = task._instances
+            task.kept_requests = key, requests
+        # Requests hold the answers to them.
+        task._instances = [dataclasses.replace(request, resps=[], filtered_resps={}) for request in requests]
+
+    task.build_all_requests = build_or_copy
 
 
 def _aggregates(task: StudyTask, results: dict[str, Any]) -> dict[str, dict[str, Any]]:

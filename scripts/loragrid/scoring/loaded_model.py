@@ -11,8 +11,10 @@ from loragrid.models.base_cache import fresh_base, held_base
 from loragrid.models.chat_templates.probes import inspect_template
 from loragrid.models.chat_templates.template import ChatTemplate
 from loragrid.models.loading import load_tokenizer, torch_device
+from loragrid.models.model_files import files_state, resolve_folder
 from loragrid.models.passes.row_losses import RowLoss
 from loragrid.records.failures import model_must_fit
+from loragrid.runtime.delegation.residency import kept
 from loragrid.scoring.answers import answer_prompts
 from loragrid.scoring.heldout.losses import measure
 from loragrid.scoring.lm_eval_tasks import StudyTask
@@ -24,6 +26,15 @@ from loragrid.study.sections import ModelEntry, Scoring
 
 def study_template(entry: ModelEntry, name: str) -> ChatTemplate:
     """The tokenizer and chat template of a model, with the same fixed date as in training."""
+    return kept("template", key=lambda: _template_files(entry, name), make=lambda: _read_template(entry, name))
+
+
+def _template_files(entry: ModelEntry, name: str) -> tuple:
+    text = Path(entry.chat_template).read_text(encoding="utf-8") if entry.chat_template else None
+    return name, text, files_state(resolve_folder(entry)[0])
+
+
+def _read_template(entry: ModelEntry, name: str) -> ChatTemplate:
     tokenizer = load_tokenizer(entry)
     template = inspect_template(tokenizer, model=name)
     tokenizer.chat_template = template.text

@@ -13,6 +13,7 @@ from pathlib import Path
 from loragrid.paths import SCRIPTS
 from loragrid.records.failures import FAILURE_LINES, log_tail, logged_failure
 from loragrid.runtime.delegation.client import FORK_SERVER
+from loragrid.runtime.delegation.fork_server import RESIDENT
 from loragrid.runtime.visible_gpus import visible_gpu
 from loragrid.study.study_file import Study
 
@@ -45,9 +46,9 @@ def job_environment(study: Study, *, session_minutes: float | None, starts_sessi
     return variables
 
 
-def start_fork_server(study: Study, *, local: bool) -> None:
+def start_fork_server(study: Study, *, local: bool, resident: bool) -> None:
     """Name the folder where the first job starts the interpreter that the others are forked from,
-    if jobs can share one.
+    if jobs can share one; the forked processes are `resident` workers or do one job each.
 
     They can if they run here, in one thread each (the number is fixed when torch is imported), on
     no GPU (importing peft initialises CUDA, and a process forked afterwards cannot use it) and not
@@ -65,6 +66,8 @@ def start_fork_server(study: Study, *, local: bool) -> None:
     folder = tempfile.mkdtemp(prefix="loragrid-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     Path(folder, "owner").write_text(str(os.getpid()))
+    if resident:
+        Path(folder, RESIDENT).touch()
     os.environ[FORK_SERVER] = folder
 
 

@@ -12,21 +12,22 @@ from loragrid.planning.job_memory import gpu_backend
 from loragrid.planning.job_resources import MEMORY_MARGIN
 from loragrid.planning.memory_model import CONTEXT_MIB
 from loragrid.runtime.atomic_files import write_json
-from loragrid.runtime.delegation.client import WORKERS
+from loragrid.runtime.delegation.client import FORK_SERVER, WORKERS
 from loragrid.runtime.delegation.worker_pool import KINDS
 from loragrid.runtime.visible_gpus import Gpu, visible_gpu
 from loragrid.study.grid import Cell
 from loragrid.workflow.jobs import Jobs
 
 
-def start_workers(jobs: Jobs, *, local: bool, wanted: bool | None) -> None:
+def start_workers(jobs: Jobs, *, local: bool, warm: bool, wanted: bool | None) -> None:
     """Name the folder where the first job starts the pool of workers, if the jobs of this call can have some.
 
-    `wanted`: the option `worker`, None for `auto`: where a GPU is used.
+    `warm`: the option of that name, False for a process of its own for each job on a CPU; `wanted`: the option `worker`,
+    None for `auto`. A fork server has workers of its own.
     """
     os.environ.pop(WORKERS, None)
     gpu = visible_gpu()
-    if wanted is False or (wanted is None and gpu is None):
+    if wanted is False or (wanted is None and gpu is None and not warm) or FORK_SERVER in os.environ:
         return
     # A worker would keep its base on a card that the next run needs, which takes several.
     alone = jobs.study.training.gpus == 1

@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 
-from loragrid.runtime.delegation import worker_pool
-from loragrid.runtime.delegation.client import WORKERS
+from loragrid.paths import SCRIPTS
+from loragrid.runtime.delegation import fork_server, worker_pool
+from loragrid.runtime.delegation.client import FORK_SERVER, WORKERS
+from loragrid.runtime.delegation.fork_server import RESIDENT
 from loragrid.runtime.delegation.pool_workers import Place, Worker
 from loragrid.runtime.delegation.worker_pool import KINDS, WorkerPool
 from loragrid.runtime.visible_gpus import VARIABLE
@@ -40,6 +42,18 @@ HOLDING = """
         residency.leave_after_job("a test")
 """
 KIND_NAMES = {"plain": 0, "large": 1, "patched": 2}
+# What the fork server would import for a stage. These tests need none of it.
+LIBRARIES = {name.split(".")[0] for names in fork_server.LIBRARIES.values() for name in names}
+
+
+@pytest.fixture(params=["spawned", "forked"])
+def any_owner(request: pytest.FixtureRequest, owner, tmp_path: Path) -> tuple[Path, subprocess.Popen]:
+    """As `owner`; for forked workers, the folder of a fork server."""
+    if request.param == "forked":
+        (owner[0] / "place" / RESIDENT).touch()
+        for name in LIBRARIES:
+            (tmp_path / "jobs" / f"{name}.py").write_text("raise ImportError")
+    return owner
 
 
 @pytest.fixture
@@ -61,7 +75,10 @@ def owner(tmp_path: Path) -> Iterator[tuple[Path, subprocess.Popen]]:
 
 
 def start(folder: Path, what: str, place: Path, *more: str, run: str = "plain", **options: Any) -> subprocess.Popen:
-    return delegated_jobs.start(folder, "train", what, place, "--run", run, *more, variable=WORKERS, **options)
+    variable = FORK_SERVER if (folder / "place" / RESIDENT).exists() else WORKERS
+    environment = {"PYTHONPATH": os.pathsep.join((str(SCRIPTS), str(folder.parent)))} | options.pop("environment", {})
+    arguments = (what, place, "--run", run, *more)
+    return delegated_jobs.start(folder, "train", *arguments, variable=variable, environment=environment, **options)
 
 
 def finish(folder: Path, what: str, place: Path, *more: str, **options: Any) -> tuple[int, str, int]:
@@ -71,8 +88,8 @@ def finish(folder: Path, what: str, place: Path, *more: str, **options: Any) -> 
     return job.returncode, said, int(place.read_text().split()[0])
 
 
-def test_the_next_job_finds_the_process_and_nothing_of_the_last_job(owner, tmp_path: Path) -> None:
-    folder, _ = owner
+def test_the_next_job_finds_the_process_and_nothing_of_the_last_job(any_owner, tmp_path: Path) -> None:
+    folder, _ = any_owner
     first = start(folder, "0", tmp_path / "a", "--log")
     _, said = first.communicate()
     child = child_of(tmp_path / "a")
@@ -86,16 +103,17 @@ def test_the_next_job_finds_the_process_and_nothing_of_the_last_job(owner, tmp_p
 
 
 @pytest.mark.parametrize(("what", "status"), [("2", 2), ("bug", 1)])
-def test_a_job_that_fails_ends_its_worker(owner, tmp_path: Path, what: str, status: int) -> None:
-    folder, _ = owner
+def test_a_job_that_fails_ends_its_worker(any_owner, tmp_path: Path, what: str, status: int) -> None:
+    folder, _ = any_owner
     found, said, failed = finish(folder, what, tmp_path / "a")
     assert found == status and said.startswith("said\n") and (what == "bug") == ("ValueError: a bug" in said)
+    assert "During handling" not in said, "the server is not part of a job's traceback"
     wait_until(lambda: not is_alive(failed))
     assert finish(folder, "0", tmp_path / "b")[0] == 0 and child_of(tmp_path / "b") != failed
 
 
-def test_signals_reach_the_work_and_a_killed_job_takes_its_worker_along(owner, tmp_path: Path) -> None:
-    folder, process = owner
+def test_signals_reach_the_work_and_a_killed_job_takes_its_worker_along(any_owner, tmp_path: Path) -> None:
+    folder, process = any_owner
     jobs = [start(folder, "wait", tmp_path / name, process_group=0) for name in "abc"]
     workers = [child_of(tmp_path / name) for name in "abc"]
     assert len(set(workers)) == 3, "jobs at once have a worker each"
@@ -118,8 +136,8 @@ def test_signals_reach_the_work_and_a_killed_job_takes_its_worker_along(owner, t
     wait_until(lambda: not is_alive(workers[2]))
 
 
-def test_workers_end_with_their_owner_and_a_killed_worker_is_a_killed_job(owner, tmp_path: Path) -> None:
-    folder, process = owner
+def test_workers_end_with_their_owner_and_a_killed_worker_is_a_killed_job(any_owner, tmp_path: Path) -> None:
+    folder, process = any_owner
     _, _, idle = finish(folder, "0", tmp_path / "a")
     os.kill(idle, signal.SIGKILL)
     status, said, worker = finish(folder, "0", tmp_path / "b")
@@ -149,8 +167,8 @@ def test_a_card_is_made_free_for_the_next_job(owner, tmp_path: Path) -> None:
     assert retired == plain and finish(folder, "0", tmp_path / "f")[2] != plain
 
 
-def test_changed_code_is_a_new_process(owner, tmp_path: Path) -> None:
-    folder, _ = owner
+def test_changed_code_is_a_new_process(any_owner, tmp_path: Path) -> None:
+    folder, _ = any_owner
     _, _, old = finish(folder, "0", tmp_path / "a")
     (folder / "helper.py").write_text("")
     assert finish(folder, "0", tmp_path / "b")[2] != old and not is_alive(old)

@@ -1,12 +1,13 @@
-"""A fork server for the jobs of one local run: libraries are imported once, and each job is forked
-from there.
+"""A fork server for the jobs of one local run: libraries are imported once, and the processes that do the jobs are
+forked from there.
 
 Importing torch, transformers and TRL takes longer than training a small model. The workflow
 therefore names a folder in an environment variable. The first job starts a server in that folder;
 the server imports the libraries of a stage when a job first asks for that stage, and forks one
-child per job. The job's own process, which Snakemake watches, waits for its child: it forwards
-signals, exits as the child exits, and takes the child with it when it is killed. The server exits
-once its owner has exited: the main snakemake, whose process id is in the file `owner`. Without a
+child per job. Train and score jobs are handed to resident workers, which are forked like that too, if the folder has
+the file `resident`: each holds its base and its tasks for the next job. The job's own process, which Snakemake watches,
+waits for its child: it forwards signals, exits as the child exits, and takes the child with it when it is killed. The
+server exits once its owner has exited: the main snakemake, whose process id is in the file `owner`. Without a
 folder or a server, a stage runs in its own process.
 
 A child takes over the job's arguments, environment, working directory, umask, process group, import
@@ -27,8 +28,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from loragrid.runtime.delegation.server import Child, JobServer
+from loragrid.runtime.delegation import worker as worker_program
+from loragrid.runtime.delegation.pool_workers import JobKind, Worker
+from loragrid.runtime.delegation.server import Child
 from loragrid.runtime.delegation.transfer import ANSWER, take_over
+from loragrid.runtime.delegation.worker_pool import WorkerPool
 
 # What a stage has imported when its real work begins. A missing library is left for the job to
 # report.
@@ -41,27 +45,48 @@ LIBRARIES = {
         *("lm_eval.evaluator", "lm_eval.models.huggingface", "lm_eval.tasks", "rouge_score.rouge_scorer"),
     ),
 }
+# Named so in the folder by the workflow: the stages' jobs are done by workers that stay for the next one.
+RESIDENT, RESIDENT_STAGES = "resident", ("train", "score")
+# On a CPU every worker can do every job.
+ANY_KIND = JobKind("plain", "plain", "any", alone=False)
 
 
-class ForkServer(JobServer):
-    """Forks a child for each job."""
+class Forked(BaseException):
+    """In a new worker: leaves the server's code, for the end of `channel`."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        super().__init__()
+        self.channel = channel
+
+
+class ForkServer(WorkerPool):
+    """Forks a child for each job, or a worker for many."""
+
+    def read_kinds(self) -> dict[str, Any]:
+        """Nothing: all jobs are of one kind."""
+        return {}
 
     def begin(self, job: dict[str, Any], descriptors: list[int], connection: socket.socket) -> dict | None:
-        """Fork for a job; return the job in the child, None in the server."""
-        _import_libraries(Path(job["argv"][0]).stem)
-        if _uses_cuda():
-            connection.close()  # the client then does the job itself
-            for descriptor in descriptors:
-                os.close(descriptor)
-            return None
-        gc.freeze()  # imported objects stay in memory pages that all children share
-        sys.stdout.flush(), sys.stderr.flush()
-        process = os.fork()
+        """Begin a job; return it in a child that was forked for it, None in the server. Raises `Forked` in a worker."""
+        stage = Path(job["argv"][0]).stem
+        if stage in RESIDENT_STAGES and (self.folder / RESIDENT).exists():
+            try:
+                return super().begin(job, descriptors, connection)
+            except Forked:
+                self._leave_server(connection, job["import_path"])
+                for descriptor in descriptors:
+                    os.close(descriptor)
+                raise
+        process = _fork(stage)
         if process == 0:
-            self._become(job, descriptors, connection)
+            self._leave_server(connection, job["import_path"])
+            take_over(job, descriptors)
             return job
         for descriptor in descriptors:
             os.close(descriptor)
+        if process is None:
+            connection.close()  # the client then does the job itself
+            return None
         with contextlib.suppress(OSError):
             connection.sendall(ANSWER.pack(process))
         child = Child(process, os.pidfd_open(process), None)
@@ -69,16 +94,43 @@ class ForkServer(JobServer):
         self.watch(child, connection)
         return None
 
-    def _become(self, job: dict, descriptors: list[int], connection: socket.socket) -> None:
-        """In the child: close what is the server's, and take the job over."""
-        for held in (self.listener, connection, *(child.client for child in self.clients.values())):
+    def kind_of(self, argv: list[str]) -> JobKind | None:
+        """The only kind."""
+        return ANY_KIND
+
+    def new_worker(self, job: dict[str, Any], fixed: tuple) -> Worker:
+        """A worker with the libraries of its first job's stage; raises OSError where it would find a GPU."""
+        ours, theirs = socket.socketpair()
+        process = _fork(Path(job["argv"][0]).stem)
+        if process == 0:
+            ours.close()
+            raise Forked(theirs)
+        theirs.close()
+        if process is None:
+            ours.close()
+            raise OSError("a process that has used a GPU cannot be forked")
+        return Worker(process, os.pidfd_open(process), None, ours, fixed)
+
+    def _leave_server(self, connection: socket.socket, import_path: list[str]) -> None:
+        """In a child: close what is the server's, and forget its modules, which may be those of another checkout."""
+        channels = [worker.channel for _, worker in self.workers.values()]
+        for held in (self.listener, connection, *(child.client for child in self.clients.values()), *channels):
             held.close()
         for descriptor in (self.owner, *self.children):
             os.close(descriptor)
-        take_over(job, descriptors)
-        # The server's own modules may be those of another checkout.
+        sys.path[:] = import_path
         for name in [name for name in sys.modules if name.split(".")[0] == "loragrid"]:
             del sys.modules[name]
+
+
+def _fork(stage: str) -> int | None:
+    """Import a stage's libraries and fork: the child's process, 0 in the child; None where a child would find a GPU."""
+    _import_libraries(stage)
+    if _uses_cuda():
+        return None
+    gc.freeze()  # imported objects stay in memory pages that all children share
+    sys.stdout.flush(), sys.stderr.flush()
+    return os.fork()
 
 
 def _import_libraries(stage: str) -> None:
@@ -94,10 +146,16 @@ def _uses_cuda() -> bool:
 
 
 def main() -> None:
-    """Serve; in a child, run the job's script as if it had been started from the command line."""
-    folder = Path(sys.argv[1])
-    job = ForkServer(folder, int((folder / "owner").read_text())).serve()
-    if job is not None:
+    """Serve; in a child, run the job as if it had been started from the command line; in a worker, its jobs."""
+    folder, job, channel = Path(sys.argv[1]), None, None
+    try:
+        job = ForkServer(folder, int((folder / "owner").read_text())).serve()
+    except Forked as forked:
+        channel = forked.channel
+    # Outside of the handler, so that no job's traceback has the server in it.
+    if channel is not None:
+        importlib.import_module(worker_program.__name__).stay_and_serve(channel)
+    elif job is not None:
         runpy.run_path(sys.argv[0], run_name="__main__")
 
 

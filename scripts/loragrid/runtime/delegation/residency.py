@@ -5,8 +5,13 @@ they hold nothing.
 """
 
 from collections.abc import Callable
+from typing import Any, TypeVar
+
+Value = TypeVar("Value")
 
 _resident = False
+# By name: what the last job made, and the key that it was made for.
+_kept: dict[str, tuple[Any, Any]] = {}
 _releases: list[Callable[[], None]] = []
 _leaving: list[str] = []
 
@@ -20,6 +25,16 @@ def stay() -> None:
 def is_resident() -> bool:
     """Whether this process is a resident worker."""
     return _resident
+
+
+def kept(name: str, *, key: Callable[[], Any], make: Callable[[], Value]) -> Value:
+    """What `make` returns; a resident worker keeps it, in the machine's memory, until `key` returns another value."""
+    if not _resident:
+        return make()
+    now = key()
+    if name not in _kept or _kept[name][0] != now:
+        _kept[name] = now, make()
+    return _kept[name][1]
 
 
 def on_release(release: Callable[[], None]) -> Callable[[], None]:

@@ -109,12 +109,17 @@ def _free_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def main() -> None:
-    """Serve the pool at the other end of the socket whose descriptor is the only argument."""
+def stay_and_serve(channel: socket.socket) -> None:
+    """Make this process a resident worker of the pool at the other end of `channel`."""
     residency.stay()
-    with socket.socket(fileno=int(sys.argv[1])) as channel:
+    with channel:
         channel.set_inheritable(False)
         serve(channel)
+
+
+def main() -> None:
+    """Serve the pool at the other end of the socket whose descriptor is the only argument."""
+    stay_and_serve(socket.socket(fileno=int(sys.argv[1])))
 
 
 if __name__ == "__main__":

@@ -51,14 +51,18 @@ class WorkerPool(JobServer):
 
     def __init__(self, folder: Path, owner: int) -> None:
         super().__init__(folder, owner)
-        self.kinds = json.loads((folder / KINDS).read_text(encoding="utf-8"))
+        self.kinds = self.read_kinds()
         self.places: list[Place] = []
         # By the descriptor of their channel.
         self.workers: dict[int, tuple[Place, Worker]] = {}
 
-    def begin(self, job: dict[str, Any], descriptors: list[int], connection: socket.socket) -> None:
+    def read_kinds(self) -> dict[str, Any]:
+        """The kinds of jobs as the workflow named them."""
+        return json.loads((self.folder / KINDS).read_text(encoding="utf-8"))
+
+    def begin(self, job: dict[str, Any], descriptors: list[int], connection: socket.socket) -> dict | None:
         """Hand the job to a worker; a job of unknown kind is declined, and the cards' memory freed for it."""
-        kind = self._kind(job["argv"])
+        kind = self.kind_of(job["argv"])
         try:
             if kind is None:
                 for place in list(self.places):
@@ -107,10 +111,17 @@ class WorkerPool(JobServer):
 
     def child_exited(self, child: Child) -> None:
         """Pass the exit status on, and give the place of the last worker back."""
-        self._remove(next(worker for _, worker in self.workers.values() if worker is child))
-        self._drop_empty_places()
+        if isinstance(child, Worker):
+            self._remove(child)
+            self._drop_empty_places()
+        else:
+            super().child_exited(child)
 
-    def _kind(self, argv: list[str]) -> JobKind | None:
+    def new_worker(self, job: dict[str, Any], fixed: tuple) -> Worker:
+        """A worker's process for a job that it has not been sent yet."""
+        return start_worker(job, fixed)
+
+    def kind_of(self, argv: list[str]) -> JobKind | None:
         """The kind of a job by its command line; None if the workflow named none."""
         names = self.kinds["names"].get(Path(argv[0]).stem, {})
         for option in ("--run", "--subject"):
@@ -167,7 +178,7 @@ class WorkerPool(JobServer):
                 self._end(worker)
 
     def _start(self, place: Place, family: str, job: dict[str, Any], fixed: tuple) -> Worker:
-        worker = start_worker(job, fixed)
+        worker = self.new_worker(job, fixed)
         place.workers[family] = worker
         self.workers[worker.channel.fileno()] = (place, worker)
         self.add_child(worker)
