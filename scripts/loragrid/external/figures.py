@@ -1,5 +1,6 @@
 """The figures of a page of external runs: loss paths, and one forest plot of all differences."""
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ MOST_ROWS, MOST_PARTS = 40, 10  # in the forest plot: rows, and parts of groups 
 LONGEST_NAME = 24  # characters of a run's name beside a line
 LONGEST_LABEL = 44  # characters beside a row of the forest plot
 ROW_INCHES = 0.24
+X_LABELS = {"tokens": "tokens seen in training", "steps": "optimizer steps", "epochs": "epochs"}
 
 
 def draw_external_figures(
@@ -36,13 +38,12 @@ def draw_external_figures(
 
 def _draw_losses(results: ExternalResults, figures: PageFigures) -> None:
     runs = [run for run in results.runs.values() if run.path is not None]
-    # One axis for all: runs without token counts would need another one.
-    unit, x_label = "steps", "optimizer steps"
-    if all(run.path_unit == "tokens" for run in runs):
-        unit, x_label = "tokens", "tokens seen in training"
-    runs = [run for run in runs if run.path_unit == unit][:MOST_CURVES]
     if not runs:
         return
+    # One axis for all: runs with another unit would need another one.
+    unit = Counter(run.path_unit for run in runs).most_common(1)[0][0]
+    x_label = X_LABELS[unit]
+    runs = [run for run in runs if run.path_unit == unit][:MOST_CURVES]
     curves = [
         path_curve(shortened(run.name, LONGEST_NAME), SERIES[index % len(SERIES)], run.path)
         for index, run in enumerate(runs)

@@ -17,7 +17,7 @@ DATE = r"\d{4}-\d\d-\d\dT[\d.-]+"
 # An item's metrics in files of versions that do not list them under "metrics".
 OLDER_ITEM_METRICS = ("acc", "acc_norm", "exact_match")
 # lighteval's names of tasks: leaderboard|arc:challenge|25, the last one or two numbers being shots and cuts.
-TASK_WITH_SHOTS = re.compile(r"(.+\|.+)\|(\d+)(?:\|\d)?")
+TASK_WITH_SHOTS = re.compile(r"(.+\|[^|]*[^|\d])\|(\d+)(?:\|\d)?")
 # A key of a task's configuration → the condition of its scores.
 TASK_CONDITIONS = {
     "dataset_path": "evaluation data",

@@ -1,7 +1,7 @@
-"""Reads external runs: tables, a transformers Trainer's state, lm-eval's results and items.
+"""Reads external runs: tables, logs, nested settings and metrics, lm-eval's results and items.
 
 In a folder of runs each subfolder is a run and names it; a file directly in the folder belongs to a
-run named after the file; the rows of a table belong to the runs that they name.
+run named after the file; rows of a table, and files that name their run, belong to the run they name.
 """
 
 import csv
@@ -10,10 +10,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from loragrid.comparing.diagnosing.run_evidence import LossPath
 from loragrid.errors import UserError, one_line
+from loragrid.external import nested_files, step_logs
+from loragrid.external.directions import known_direction
 from loragrid.external.lm_eval_files import (
     DATE,
     add_item_means,
@@ -21,33 +20,54 @@ from loragrid.external.lm_eval_files import (
     add_samples,
     is_sample,
 )
-from loragrid.external.runs import ExternalResults, ExternalRun, as_float, is_number
-from loragrid.external.tables import add_rows, add_table
+from loragrid.external.runs import ExternalResults, ExternalRun, is_number
+from loragrid.external.step_logs import COLUMN, ROWS, STATE
+from loragrid.external.tables import add_cells, add_rows, merge, name_of, read_table
 from loragrid.formatting import visible
 
-READ_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl")
+READ_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".yaml", ".yml")
 MOST_FILES = 5000
 LARGEST_BYTES = 256 * 2**20
 # The folders that a Trainer saves to are parts of a run.
 CHECKPOINT = re.compile(r"checkpoint-\d+")
+# Files that every run has under the same name: their folder names the run.
+OF_FOLDER = ("trainer_state.json", "trainer_log.jsonl", "metrics.jsonl", "all_results.json", "wandb-summary.json")
 # Setting of a Trainer's state → our name for it.
 STATE_SETTINGS = {"num_train_epochs": "epochs", "train_batch_size": "batch", "max_steps": "steps"}
+NOTHING_KNOWN = "neither a table of runs, nor a log of steps, nor settings with scores, nor lm-eval results"
+ONLY_SETTINGS = "settings of a run without losses or scores"
 
 
 def read_external(source: Path) -> ExternalResults:
     """Read a file or a folder. Raises `UserError` if it holds no run."""
     results = ExternalResults({}, [], {})
+    # Settings alone are no run: they are added to the runs that the other files hold.
+    settings: list[tuple[str, Path, ExternalRun]] = []
     for path in _files(source):
-        reason = _read_file(path, _run_name(path, source), results)
+        reason = _read_file(path, _run_name(path, source), results, settings)
         if reason:
-            name = path.stem if path == source else str(path.relative_to(source))
-            results.unused.append((visible(name, 200), reason))
+            results.unused.append((_shown(path, source), reason))
+    for name, path, run in settings:
+        known = results.runs.get(name)
+        if known is None:
+            results.unused.append((_shown(path, source), ONLY_SETTINGS))
+            continue
+        known.settings = run.settings | known.settings
+        known.files.append(path.name)
+    for run in results.runs.values():
+        step_logs.finish_log(run)
+        add_item_means(run)
+    # A log may turn out to hold neither losses nor scores.
+    for name in [name for name, run in results.runs.items() if not (run.scores or run.settings or run.path)]:
+        del results.runs[name]
     if not results.runs:
         why = f" ({results.unused[0][1]})" if results.unused else ""
         raise UserError(f"{source}: no run found{why}. Fix: name files listed in docs/results-from-elsewhere.md")
-    for run in results.runs.values():
-        add_item_means(run)
     return results
+
+
+def _shown(path: Path, source: Path) -> str:
+    return visible(path.stem if path == source else str(path.relative_to(source)), 200)
 
 
 def _files(source: Path) -> list[Path]:
@@ -79,41 +99,59 @@ def _run_name(path: Path, source: Path) -> str:
         return folders[0]
     in_checkpoint = path != source and path.parent != source
     # A Trainer calls every run's state the same, so its folder names the run.
-    if in_checkpoint or (path != source and path.name == "trainer_state.json"):
+    if in_checkpoint or (path != source and path.name in OF_FOLDER):
         return source.name
     # lm-eval writes the items beside the results of the same moment: both belong to one run.
     return re.sub(rf"^samples_.+_({DATE})$", r"results_\1", path.stem)
 
 
-def _read_file(path: Path, name: str, results: ExternalResults) -> str | None:
-    """Add the content of a file to `results`; the reason if it holds nothing usable."""
+def _read_file(
+    path: Path, name: str, results: ExternalResults, settings: list[tuple[str, Path, ExternalRun]]
+) -> str | None:
+    """Add the content of a file to `results` or `settings`; the reason if it holds nothing usable."""
     if path.stat().st_size > LARGEST_BYTES:
         return f"larger than {LARGEST_BYTES // 2**20} MiB"
     try:
-        if path.suffix.lower() in (".csv", ".tsv"):
-            return add_table(path, results)
-        if path.suffix.lower() == ".jsonl":
-            return _read_lines(path, name, results)
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = _content(path)
+        if content is None:
+            return add_samples(path, results.runs.setdefault(name, ExternalRun(name)))
     # RecursionError: JSON may nest deeper than Python's parser can follow.
     except (OSError, UnicodeDecodeError, ValueError, RecursionError, csv.Error) as error:
         return one_line(f"cannot be read: {error}")[:200]
     if isinstance(content, list):
-        return add_rows(content, path, results)
-    if isinstance(content, dict) and isinstance(content.get("log_history"), list):
+        return _add_rows(content, path, name, results)
+    if not isinstance(content, dict):
+        return NOTHING_KNOWN
+    if isinstance(content.get("log_history"), list):
         return _add_trainer_state(content, results.runs.setdefault(name, ExternalRun(name)), path)
-    if isinstance(content, dict) and isinstance(content.get("results"), dict):
-        return add_results(content, results.runs.setdefault(name, ExternalRun(name)), path)
-    return "neither a table of runs, nor a trainer_state.json, nor lm-eval results"
+    if isinstance(content.get("results"), dict) and _is_lm_eval(content):
+        run = results.runs.setdefault(name, ExternalRun(name))
+        run.settings |= _own_config(content.get("config"))
+        return add_results(content, run, path)
+    rows = nested_files.runs_of(content)
+    if rows is not None:
+        return _add_rows(rows, path, name, results)
+    return _add_nested(content, path, name, results, settings)
 
 
-def _read_lines(path: Path, name: str, results: ExternalResults) -> str | None:
-    """A JSONL file: lm-eval's items if its first line is one, else a row per run."""
+def _content(path: Path) -> Any:
+    """The content of a file; None if it holds lm-eval's items, which are read line by line."""
+    suffix = path.suffix.lower()
+    if suffix in (".csv", ".tsv"):
+        return read_table(path)
+    if suffix in (".yaml", ".yml"):
+        import yaml
+
+        try:
+            return yaml.safe_load(path.read_text(encoding="utf-8"))
+        except yaml.YAMLError as error:
+            raise ValueError(str(error)) from error
+    if suffix == ".json":
+        return json.loads(path.read_text(encoding="utf-8"))
     if is_sample(_first_row(path)):
-        return add_samples(path, results.runs.setdefault(name, ExternalRun(name)))
+        return None
     lines = path.read_text(encoding="utf-8").splitlines()
-    rows = [json.loads(line) for line in lines if line.strip()]
-    return add_rows(rows, path, results)
+    return [json.loads(line) for line in lines if line.strip()]
 
 
 def _first_row(path: Path) -> Any:
@@ -124,41 +162,85 @@ def _first_row(path: Path) -> Any:
     return None
 
 
-def _add_trainer_state(content: dict[str, Any], run: ExternalRun, path: Path) -> str | None:
-    """Add the losses and settings of a Trainer's state; the reason if it holds no loss."""
-    rows = [row for row in content["log_history"] if isinstance(row, dict)]
-    rows = [row for row in rows if is_number(row.get("step"))]
-    run.files.append(path.name)
-    losses = [row for row in rows if "loss" in row or "eval_loss" in row]
-    if not losses:
-        return "no loss in its log_history"
-    step = max(float(row["step"]) for row in rows)
-    # Of several checkpoints' states the last one holds the history of all.
-    if step < run.path_step:
+def _is_lm_eval(content: dict[str, Any]) -> bool:
+    """Whether results are lm-eval's: tasks with their metrics, and beside them how they were measured."""
+    beside = ("versions", "config", "n-shot", "higher_is_better", "n-samples", "configs", "config_general")
+    values = list(content["results"].values())
+    if any(is_number(value) for value in values):
+        return False
+    texts = [str(key) for metrics in values if isinstance(metrics, dict) for key in metrics]
+    return any(key in content for key in beside) or len(content) == 1 or any("," in text for text in texts)
+
+
+def _own_config(config: Any) -> dict[str, Any]:
+    """The settings of a run from a configuration that is not lm-eval's own."""
+    if not isinstance(config, dict) or "model_args" in config or "bootstrap_iters" in config:
+        return {}
+    run = ExternalRun("")
+    add_cells(run, nested_files.flat_row(config)[0], ExternalResults({}, [], {}))
+    return run.settings
+
+
+def _add_rows(rows: list[Any], path: Path, name: str, results: ExternalResults) -> str | None:
+    """A log of steps, of one run or of several, or else a table of runs."""
+    if step_logs.is_tensorboard(rows):
+        run, found = step_logs.tensorboard_rows(rows, path.stem)
+        return _add_log(run or name, found, path, results, COLUMN)
+    charts = step_logs.chart_rows([row for row in rows if isinstance(row, dict)])
+    for run, found in charts.items():
+        _add_log(run, found, path, results, COLUMN)
+    if charts:
         return None
-    run.path_step = step
-    run.path_unit, at = "steps", "step"
-    if all(is_number(row.get("num_input_tokens_seen")) for row in losses):
-        run.path_unit, at = "tokens", "num_input_tokens_seen"
-    run.path = _loss_path(losses, at)
-    # The highest logged rate: with warm-up and a schedule this is the one that was set, or nearly.
-    rates = [row["learning_rate"] for row in rows if is_number(row.get("learning_rate"))]
-    if rates:
-        run.settings.setdefault("learning_rate", max(rates))
+    dicts = [row for row in rows if isinstance(row, dict)]
+    flat = [nested_files.flat_row(row)[0] if any(isinstance(v, dict) for v in row.values()) else row for row in dicts]
+    named: dict[str, list[Any]] = {}
+    for row in flat:
+        named.setdefault(name_of({str(key).strip().lower(): value for key, value in row.items()}), []).append(row)
+    if not any("doc_id" in row for row in flat) and any(step_logs.is_step_log(own) for own in named.values()):
+        for run, own in named.items():
+            _add_log(run or name, own, path, results, ROWS)
+        return None
+    return add_rows(flat if flat else rows, path, results)
+
+
+def _add_log(name: str, rows: list[Any], path: Path, results: ExternalResults, kind: int) -> str | None:
+    run = results.runs.setdefault(name, ExternalRun(name))
+    step_logs.add_log(run, rows, kind)
+    run.files.append(path.name)
+    return None if rows else "no numbers in its rows"
+
+
+def _add_trainer_state(content: dict[str, Any], run: ExternalRun, path: Path) -> str | None:
+    """Add the log and settings of a Trainer's state; the reason if it holds no loss."""
+    rows = [row for row in content["log_history"] if isinstance(row, dict)]
+    run.files.append(path.name)
+    if not any(is_number(row.get("step")) and ("loss" in row or step_logs.held_out_losses(row)) for row in rows):
+        return "no loss in its log_history"
+    step_logs.add_log(run, rows, STATE)
     for key, name in STATE_SETTINGS.items():
         if is_number(content.get(key)):
-            run.settings.setdefault(name, content[key])
+            run.settings[name] = content[key]
     return None
 
 
-def _loss_path(rows: list[dict[str, Any]], at: str) -> LossPath:
-    """The rows' losses over the values of their key `at`."""
-    train, heldout = (_columns(rows, at, key) for key in ("loss", "eval_loss"))
-    return LossPath(train[:, 0], train[:, 1], train[:, 2], heldout[:, 0], heldout[:, 1])
-
-
-def _columns(rows: list[dict[str, Any]], at: str, key: str) -> np.ndarray:
-    """Place, loss and gradient norm (N, 3) of the rows that have a loss under `key`."""
-    found = [(row[at], row[key], row.get("grad_norm")) for row in rows if key in row]
-    table = [(float(place), as_float(loss), as_float(norm)) for place, loss, norm in found]
-    return np.array(table, dtype=float).reshape(-1, 3)
+def _add_nested(
+    content: dict[str, Any],
+    path: Path,
+    name: str,
+    results: ExternalResults,
+    settings: list[tuple[str, Path, ExternalRun]],
+) -> str | None:
+    row, steps = nested_files.flat_row(content)
+    run = ExternalRun(name_of(row) or name)
+    unused = ExternalResults({}, [], {})
+    add_cells(run, row, unused)
+    if steps or any(known_direction(key[0]) is not None for key in run.scores):
+        merge(run, results, path)
+        results.columns.update(unused.columns)
+        if steps:
+            step_logs.add_log(results.runs[run.name], steps, ROWS)
+        return None
+    if run.settings:
+        settings.append((name, path, run))
+        return None
+    return NOTHING_KNOWN

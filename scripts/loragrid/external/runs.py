@@ -3,7 +3,9 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from loragrid.comparing.diagnosing.run_evidence import LossPath
 from loragrid.external.directions import known_direction
@@ -48,12 +50,20 @@ class ExternalScore:
     conditions: Mapping[str, Any] = field(default_factory=dict)
 
 
+class Curve(NamedTuple):
+    """A held-out score over the steps, epochs or tokens of its run's log."""
+
+    places: np.ndarray
+    values: np.ndarray
+
+
 @dataclass
 class ExternalRun:
     """One run as its files describe it.
 
-    `path` holds its losses over `path_unit`: tokens, or steps if tokens were not logged. `path_step`
-    is the last step in it. `items` maps a score to the values of its single items, `answers` a task
+    `path` holds its losses over `path_unit`: tokens, or steps or epochs if tokens were not logged;
+    `curves` its held-out scores by name. `logs` keeps the rows that both are made of, by the kind of
+    their file. `items` maps a score to the values of its single items, `answers` a task
     to a digest of the answer to each item. `groups` maps a group of lm-eval to its tasks.
     `model_arguments` are those that lm-eval loaded the model with.
     """
@@ -67,7 +77,8 @@ class ExternalRun:
     model_arguments: str = ""
     path: LossPath | None = None
     path_unit: str = "steps"
-    path_step: float = -1.0
+    curves: dict[str, Curve] = field(default_factory=dict)
+    logs: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
     files: list[str] = field(default_factory=list)
 
     def trained_by(self) -> str:

@@ -1,17 +1,13 @@
 """The page of external runs as plain values: comparisons, causes, and what the files lack."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from loragrid.comparing.diagnosing.causes import with_symptoms
-from loragrid.comparing.diagnosing.loss_causes import diverged, overfitted, under_trained
-from loragrid.comparing.diagnosing.run_evidence import RunEvidence
 from loragrid.external.base_comparison import BaseComparison
+from loragrid.external.log_findings import run_causes
 from loragrid.external.runs import ExternalResults, ExternalRun, ScoreKey, is_number, score_name, shortened
 from loragrid.external.sentences import answer, missing_parts, not_compared
 from loragrid.formatting import between, change, decimals, p_value, plain_name, plural, score, setting, visible
-from loragrid.reporting.sentences.causes import cause_texts
 from loragrid.statistics.paired_statistics import DIFFER
 
 FLAGS = ("--base", "--log_samples")  # named in sentences, where they must not break
@@ -51,7 +47,7 @@ def external_sections(
         ],
         "comparisons": [_comparison_row(row, results.unit(row.key)) for row in rows if not row.detail_of],
         "details": [_comparison_row(row, results.unit(row.key)) for row in rows if row.detail_of],
-        "causes": _causes(results),
+        "causes": run_causes(results),
         "unused": results.unused,
         "columns_unused": list(results.columns.items()),
         "names": [*results.runs, *FLAGS],
@@ -138,18 +134,3 @@ def _interval(row: BaseComparison, unit: str) -> str:
     if row.test is None:
         return "–"
     return between(row.test.low, row.test.high, unit)
-
-
-def _causes(results: ExternalResults) -> list[dict[str, Any]]:
-    """Per run with a fault: its label, and the causes that its loss path alone shows."""
-    rows = []
-    for run in results.runs.values():
-        if run.path is None:
-            continue
-        epochs = run.settings.get("epochs")
-        evidence = RunEvidence(None, run.path, epochs if is_number(epochs) else None, {}, {}, None)
-        causes = with_symptoms([*diverged(evidence), *under_trained(evidence), *overfitted(evidence)])
-        if causes:
-            texts = cause_texts(map(asdict, causes), {})
-            rows.append({"label": shortened(run.name, LONGEST_NAME), "causes": texts})
-    return rows

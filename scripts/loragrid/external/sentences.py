@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from loragrid.external.base_comparison import BaseComparison, named_bases
 from loragrid.external.comparability import other_metrics
+from loragrid.external.log_findings import losses_not_compared
 from loragrid.external.runs import ExternalResults, ExternalRun, score_name, shortened
 from loragrid.external.score_tests import ALPHA, UNPAIRED
 from loragrid.formatting import between, change, decimals, listed, plural
@@ -115,7 +116,7 @@ def not_compared(results: ExternalResults, base: str | None, rows: Sequence[Base
             for task, reason in other_metrics(results.runs[base], run).items():
                 names = f"{shortened(run.name, LONGEST_RUN)} and {shortened(base, LONGEST_RUN)}"
                 sentences.append(f"{names} are not compared on {shortened(task, LONGEST_RUN)}: {reason}.")
-    return sentences
+    return [*sentences, *losses_not_compared(list(results.runs.values()))]
 
 
 def _sentence(text: str) -> str:
@@ -136,6 +137,7 @@ NO_ITEMS = (
     "comparisons are unpaired, with wider intervals than paired ones."
 )
 NO_HELDOUT_LOSS = "Some trainer_state.json files hold no held-out loss, without which overfitting cannot be seen."
+NO_LOSS_UNIT = "The logs do not say whether a loss is a mean over tokens or, as in a classifier, over rows."
 NO_TOKENS = (
     "Tokens were not counted (include_num_input_tokens_seen): losses are drawn over steps and not "
     "compared at equal tokens."
@@ -176,7 +178,7 @@ def _missing_scores(runs: Sequence[ExternalRun], rows: Sequence[BaseComparison])
     unknown = list(dict.fromkeys(score_name(row.key) for row in compared if row.higher_is_better is None))
     if unknown:
         parts.append(f"Whether higher is better is not known for {_some(unknown)}: no verdict there.")
-    if not rows or any(row.test is not None and row.test.method == UNPAIRED for row in rows):
+    if any(row.test is not None and row.test.method == UNPAIRED for row in rows):
         parts.append(NO_ITEMS)
     return parts
 
@@ -188,8 +190,10 @@ def _missing_losses(runs: Sequence[ExternalRun], base: str | None) -> list[str]:
         who = plural(without, "run")
         parts.append(f"{who} without losses (trainer_state.json): no cause can be found there.")
     with_path = [run for run in runs if run.path is not None]
+    if with_path:
+        parts.append(NO_LOSS_UNIT)
     if any(not len(run.path.heldout) for run in with_path):
         parts.append(NO_HELDOUT_LOSS)
-    if any(run.path_unit == "steps" for run in with_path):
+    if any(run.path_unit != "tokens" for run in with_path):
         parts.append(NO_TOKENS)
     return parts

@@ -3,147 +3,34 @@
 from pathlib import Path
 from typing import Any
 
-from loragrid.external.directions import HIGHER_IS_BETTER, name_words
+from loragrid.external.columns import ROW_NUMBERS, as_number, first_of, reason_against, setting_of
+from loragrid.external.directions import is_share
 from loragrid.external.runs import ExternalResults, ExternalRun, ExternalScore, is_number
 from loragrid.formatting import visible
-from loragrid.study.completion import setting_names
 
-NAME_COLUMNS = ("run", "name", "run_name", "id", "experiment")
-# Column in other tools' tables → our name for the setting. A study's own settings are known besides.
-SETTINGS = {
-    "base_model": "model",
-    "model_name": "model",
-    "adapter": "adapter",
-    "peft": "adapter",
-    "dataset": "data",
-    "train_dataset": "data",
-    "peft_type": "method",
-    "peft_method": "method",
-    "finetuning_type": "method",
-    "use_dora": "use_dora",
-    "use_rslora": "use_rslora",
-    "init_lora_weights": "init_lora_weights",
-    "loraplus_lr_ratio": "learning_rate_ratio",
-    "loraplus_ratio": "learning_rate_ratio",
-    "lora_target": "target_modules",
-    "lora_target_modules": "target_modules",
-    "lr": "learning_rate",
-    "r": "rank",
-    "lora_r": "rank",
-    "lora_rank": "rank",
-    "lora_alpha": "alpha",
-    "batch_size": "batch",
-    "per_device_train_batch_size": "batch",
-    "train_batch_size": "batch",
-    "gradient_accumulation_steps": "accumulation",
-    "grad_acc": "accumulation",
-    "accumulation": "accumulation",
-    "epochs": "epochs",
-    "num_train_epochs": "epochs",
-    "max_steps": "steps",
-    "steps": "steps",
-    "lora_dropout": "dropout",
-    "lr_scheduler_type": "schedule",
-    "scheduler": "schedule",
-    "warmup_steps": "warmup_steps",
-    "warmup_ratio": "warmup_ratio",
-    "optim": "optimizer",
-    "max_seq_length": "max_length_tokens",
-    "max_seq_len": "max_length_tokens",
-    "max_length": "max_length_tokens",
-    "cutoff_len": "max_length_tokens",
-    "load_in_4bit": "load_in_4bit",
-    "load_in_8bit": "load_in_8bit",
-    "bits": "bits",
-    "dtype": "compute_dtype",
-    "torch_dtype": "compute_dtype",
-    "sample_packing": "packing",
-    "fp16": "fp16",
-    "bf16": "bf16",
-    "temperature": "temperature",
-    "top_p": "top_p",
-    "max_new_tokens": "max_new_tokens",
-    "num_fewshot": "num_fewshot",
-    "n_shot": "num_fewshot",
-    "shots": "num_fewshot",
-    "chat_template": "chat_template",
-    "apply_chat_template": "chat_template",
-    "eval_dataset": "eval_data",
-    "eval_data": "eval_data",
-    "test_dataset": "eval_data",
-    "split": "split",
-    "eval_split": "split",
-    "limit": "limit",
-    "revision": "revision",
-    "model_revision": "revision",
-    "task_version": "task_version",
-    "metric": "metric",
-}
-# Words in the names of columns that are neither settings nor scores.
-COSTS = {
-    *(
-        "runtime",
-        "second",
-        "seconds",
-        "sec",
-        "secs",
-        "time",
-        "timestamp",
-        "minutes",
-        "mins",
-        "hours",
-        "gpu",
-        "cost",
-    ),
-    *(
-        "memory",
-        "mem",
-        "vram",
-        "ram",
-        "mib",
-        "gib",
-        "mb",
-        "gb",
-        "energy",
-        "flos",
-        "flops",
-        "tflops",
-        "throughput",
-    ),
-    *(
-        "epoch",
-        "epochs",
-        "step",
-        "steps",
-        "samples",
-        "examples",
-        "rows",
-        "tokens",
-        "length",
-        "size",
-    ),
-    *("param", "params", "parameters", "trainable", "norm"),
-}
-TRAINING = {"train", "training"}
-# Trainer's and TRL's names for their means over training batches.
-TRAINING_NAMES = {"loss", "mean_token_accuracy"}
+NAME_COLUMNS = ("run", "name", "run_name", "id", "experiment", "experiment_name")
+# Columns with the number of items behind the row's scores.
+ITEMS = ("n", "items", "n_items", "num_items", "n_samples", "num_samples", "eval_samples", "n_eval", "total")
+RIGHT = ("correct", "n_correct", "num_correct")
+# A table with a row per run and task.
+TASK, VALUES, ERRORS = "task", ("value", "score"), ("stderr", "se", "std_err", "standard_error")
+Row = dict[str, Any]
 
 
-def add_table(path: Path, results: ExternalResults) -> str | None:
-    """Add the rows of a CSV or TSV file; the reason if they hold nothing usable."""
+def read_table(path: Path) -> list[Row]:
+    """The rows of a CSV or TSV file, None for empty cells."""
     import pandas as pd
 
     separator = "\t" if path.suffix.lower() == ".tsv" else None
     table = pd.read_csv(path, sep=separator, engine="python", encoding_errors="replace")
-    # None for empty cells, which pandas would give as NaN.
-    rows = table.astype(object).where(table.notna(), None).to_dict("records")
-    return add_rows(rows, path, results)
+    # pandas would give empty cells as NaN.
+    return table.astype(object).where(table.notna(), None).to_dict("records")
 
 
 def add_rows(rows: list[Any], path: Path, results: ExternalResults) -> str | None:
-    """Add rows, one per run; the reason if they hold nothing usable.
+    """Add rows, one per run or one per run and task; the reason if they hold nothing usable.
 
-    A second row with the same name is another run.
+    A second row with the same name is another run, unless it is of another task.
     """
     rows = [row for row in rows if isinstance(row, dict)]
     if not rows:
@@ -152,57 +39,78 @@ def add_rows(rows: list[Any], path: Path, results: ExternalResults) -> str | Non
         return "items of a run in an unknown format"
     used: set[str] = set()
     for number, row in enumerate(rows, start=1):
-        named = {str(key).strip().lower(): value for key, value in row.items()}
-        name = _name_of(named) or f"{path.stem} row {number}"
-        if name in used:
+        named = {str(key).strip().lower(): as_number(value) for key, value in row.items()}
+        name = name_of(named) or f"{path.stem} row {number}"
+        long = TASK in named and first_of(named, VALUES) is not None
+        if name in used and not long:
             name = f"{name} (row {number})"
         run = ExternalRun(name)
-        for key, value in named.items():
-            reason = _add_cell(run, key, value, named)
-            if reason:
-                results.columns.setdefault(visible(key, 80), reason)
+        if long:
+            named = _one_column(named)
+        add_cells(run, named, results)
         if run.scores or run.settings:
-            known = results.runs.setdefault(name, ExternalRun(name))
-            known.settings |= run.settings
-            known.scores |= run.scores
-            known.files.append(path.name)
+            merge(run, results, path)
             used.add(name)
     return None if used else "neither settings nor scores in its columns"
 
 
-def _name_of(row: dict[str, Any]) -> str:
-    """The run's name by the first name column that is filled."""
-    for column in NAME_COLUMNS:
-        if row.get(column) not in (None, ""):
-            return str(row[column])
-    return ""
+def merge(run: ExternalRun, results: ExternalResults, path: Path) -> None:
+    """Add settings and scores from a file to those known of the run."""
+    known = results.runs.setdefault(run.name, ExternalRun(run.name))
+    known.settings |= run.settings
+    known.scores |= run.scores
+    known.files.append(path.name)
 
 
-def _add_cell(run: ExternalRun, key: str, value: Any, row: dict[str, Any]) -> str | None:
+def add_cells(run: ExternalRun, row: Row, results: ExternalResults) -> None:
+    """Add the cells of a row with lower-case names to a run; columns that are not used to `results`."""
+    for key, value in row.items():
+        reason = _add_cell(run, key, value, row)
+        if reason:
+            results.columns.setdefault(visible(key, 80), reason)
+    right, items = first_of(row, RIGHT), first_of(row, ITEMS)
+    if right is not None and items and right <= items:
+        run.scores["accuracy", ""] = ExternalScore(right / items, None, int(items))
+
+
+def name_of(row: Row) -> str:
+    """The run's name by the first name column that is filled, or by an index of names."""
+    named = next((row[column] for column in NAME_COLUMNS if row.get(column) not in (None, "")), None)
+    if named is not None:
+        return str(named)
+    index = next((value for key, value in row.items() if ROW_NUMBERS.fullmatch(key)), None)
+    return index if isinstance(index, str) else ""
+
+
+def _one_column(row: Row) -> Row:
+    """A row of one task as if its task and metric were a column."""
+    metric = row.get("metric") or ""
+    column = f"{row[TASK]} {metric}".strip().lower()
+    kept = {key: value for key, value in row.items() if key not in (TASK, "metric", *VALUES, *ERRORS)}
+    return kept | {column: first_of(row, VALUES), f"{column}_stderr": first_of(row, ERRORS)}
+
+
+def _add_cell(run: ExternalRun, key: str, value: Any, row: Row) -> str | None:
     """Add one cell to the run; the reason if its column is not used."""
     if value is None or value == "" or key in NAME_COLUMNS:
         return None
-    if key in SETTINGS or key in setting_names():
-        run.settings[SETTINGS.get(key, key)] = value
+    setting = setting_of(key, value)
+    if setting is not None:
+        run.settings[setting[0]] = setting[1]
         return None
-    # Read together with its score.
-    if key.endswith(("stderr", "_se")):
+    # Read together with their scores.
+    if key.endswith(("stderr", "_se")) or key in ITEMS or key in RIGHT:
         return None
-    words = name_words(key)
-    if words & TRAINING or key in TRAINING_NAMES:
-        return "measured on training batches: not comparable between runs of other length or data"
-    # time_travel_acc is a score although its name has a time.
-    if words & COSTS and not words & HIGHER_IS_BETTER:
-        return "a cost or a size, not a score"
-    if not is_number(value):
-        return "neither a number nor a known setting"
-    run.scores[(key, "")] = ExternalScore(float(value), _stderr_of(key, row), items=None)
-    return None
+    reason = reason_against(key, value)
+    if reason is None:
+        items = first_of(row, (f"{key}_n", f"n_{key}", *ITEMS)) if is_share(key) else None
+        run.scores[key, ""] = ExternalScore(float(value), _stderr_of(key, row), int(items) if items else None)
+    elif ROW_NUMBERS.fullmatch(key) and isinstance(value, str):
+        return None
+    return reason
 
 
-def _stderr_of(key: str, row: dict[str, Any]) -> float | None:
+def _stderr_of(key: str, row: Row) -> float | None:
     """The standard error of a score by the column beside it."""
-    for column in (f"{key}_stderr", f"{key} stderr", f"{key}_se"):
-        if is_number(row.get(column)):
-            return float(row[column])
-    return None
+    error = first_of(row, (f"{key}_stderr", f"{key} stderr", f"{key}_se", f"{key}/stderr"))
+    return float(error) if is_number(error) else None
