@@ -1,23 +1,24 @@
 """The resume certificate: a run that is killed again and again ends with the same bytes.
 
-    certify.py [--study FILE] [--method M …] [--gpus N] [--kills K] [--seed S] [--out FILE]
+    certify.py [--study FILE] [--method M …] [--gpus N | --worker] [--kills K] [--seed S] [--out FILE]
 
 For each variant (plain, with dropout and, if bitsandbytes is installed, with an 8-bit optimizer; or
 the methods that are given) it trains a short version of the study's base case as a reference. Then
 it trains the same run again and sends SIGKILL to its process group at seeded random moments: at any
 time, or as soon as a save has begun. It resumes the run until it ends, and repeats with a new run
 until K kills have hit. The cost of a kill comes from the run's own history: the step at which the
-killed session ended minus the step at which the next one began. Exit status 1 if anything differs
-from the reference, or if a kill cost more than one save interval.
+killed session ended minus the step at which the next one began. With --worker each session is the
+second job of a resident worker, which holds the base of its first, and the reference has a process of
+its own. Exit status 1 if anything differs from the reference, or if a kill cost more than one save
+interval.
 """
 
 import argparse
-import fcntl
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
@@ -34,8 +35,7 @@ from loragrid.runtime.quiet_libraries import quiet_libraries
 from loragrid.study.methods import ADAPTER_SETTINGS, METHODS
 from loragrid.study.study_file import Study, load_study
 from loragrid.training.kill_and_resume import COMPARED, certify_resume
-from loragrid.training.ranks.forked_ranks import fork_ranks
-from train import train_as_rank, train_run
+from tools.certified_sessions import Sessions, session_trainer
 
 SCHEMA = 1
 # Few rows, so that the data are seen more than once. The intervals do not divide each other, so
@@ -43,6 +43,8 @@ SCHEMA = 1
 SHORT_ROWS, SHORT_HELDOUT_ROWS = 100, 8
 SHORT_CASE = {"budget": {"steps": 16}, "evaluations": 3}
 SHORT_TRAINING = {"save_steps": 4, "save_minutes": 10, "session_minutes": None, "report_to": "none"}
+# What a resident worker does before.
+EARLIER = {"seed": 1, "budget": {"steps": 2}, "evaluations": 1}
 # Weights kept along a run must survive a kill too.
 SHORT_SCORING = {"at": [0.4, 1.0]}
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -63,9 +65,16 @@ def method_variants(methods: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 
 def certify(
-    *, study: Study, variants: Mapping[str, dict[str, Any]], kills: int, seed: int, work: Path, gpus: int = 1
+    *,
+    study: Study,
+    variants: Mapping[str, dict[str, Any]],
+    kills: int,
+    seed: int,
+    work: Path,
+    sessions: Sessions,
 ) -> dict[str, Any]:
-    """The certificate of those `variants` of a study's base case that this machine can train; `gpus`: processes."""
+    """The certificate of those `variants` of a study's base case that this machine can train."""
+    gpus = sessions.gpus
     short = shorten(study, work / f"{study.name}.yaml", gpus=gpus)
     data_folder = prepare_data(short, work / "data")
     import_training_libraries(short.base_case.backend)
@@ -76,8 +85,9 @@ def certify(
             continue
         number = len(results)
         variant = with_settings(short, work / f"{number}.yaml", **changes)
+        earlier = with_settings(short, work / f"{number}-earlier.yaml", **changes, **EARLIER)
         found = certify_resume(
-            _trainer(variant, data_folder),
+            session_trainer(sessions, variant, data_folder, earlier=earlier),
             work=work / f"runs-{number}",
             kills=kills,
             seed=seed,
@@ -94,33 +104,11 @@ def certify(
         "study": study.name,
         "backend": short.base_case.backend,
         "processes": gpus,
+        "resident_worker": sessions.worker,
         "seed": seed,
         "variants": results,
         **_provenance(),
     }
-
-
-def _trainer(study: Study, data_folder: Path) -> Callable[[Path], None]:
-    """A function that trains the study's only cell in a folder."""
-    cell, gpus = study.cells[0], study.training.gpus
-
-    def train(out: Path) -> None:
-        train_run(study=study, cell=cell, data_folder=data_folder, out=out)
-
-    def train_by_several(out: Path) -> None:
-        what = {"study": study, "cell": cell, "data_folder": data_folder, "out": out}
-        _wait_until_unlocked(out)
-        fork_ranks(lambda: train_as_rank(**what), run=cell.run, count=gpus, out=out)
-
-    return train if gpus == 1 else train_by_several
-
-
-def _wait_until_unlocked(out: Path) -> None:
-    """Wait for the end of killed ranks: they are no children of this process, which cannot wait for them otherwise."""
-    lock = out / "trainer.lock"
-    if lock.exists():
-        with lock.open() as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
 
 
 def _provenance() -> dict[str, Any]:
@@ -231,9 +219,9 @@ def main() -> None:
     parser.add_argument("--study", default="demo", help="study with the base case (default: demo)")
     methods = [name for name in METHODS if name != "none"]
     parser.add_argument("--method", action="append", choices=methods, help="method to certify instead; may be repeated")
-    parser.add_argument(
-        "--gpus", type=int, default=1, help="processes that train a run together, on a CPU (default: 1)"
-    )
+    way = parser.add_mutually_exclusive_group()
+    way.add_argument("--gpus", type=int, default=1, help="processes that train a run together, on a CPU (default: 1)")
+    way.add_argument("--worker", action="store_true", help="each session as a later job of a resident worker")
     parser.add_argument("--kills", type=int, default=100, help="kills per variant (default: 100)")
     parser.add_argument("--seed", type=int, default=3407, help="seed of the kills (default: 3407)")
     out = Path("results/certificate.json")
@@ -244,8 +232,9 @@ def main() -> None:
     try:
         study = load_study(arguments.study)
         variants = method_variants(arguments.method) if arguments.method else VARIANTS
-        counts = {"kills": arguments.kills, "seed": arguments.seed, "gpus": arguments.gpus}
-        found = certify(study=study, variants=variants, work=work, **counts)
+        counts = {"kills": arguments.kills, "seed": arguments.seed}
+        sessions = Sessions(gpus=arguments.gpus, worker=arguments.worker)
+        found = certify(study=study, variants=variants, work=work, sessions=sessions, **counts)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     write_json(arguments.out, found)

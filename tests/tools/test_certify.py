@@ -1,6 +1,7 @@
 """The short form of the resume certificate, and that it can fail."""
 
 import json
+import os
 import shutil
 import sys
 from contextlib import nullcontext
@@ -12,7 +13,7 @@ from loragrid.errors import Failed
 from loragrid.study.study_file import load_study
 from loragrid.training import kill_and_resume
 from tests.fixtures import train_toys
-from tools import certify
+from tools import certified_sessions, certify
 
 # The first moment drawn with this seed is the beginning of the second save.
 SECOND_SAVE = 345
@@ -37,6 +38,36 @@ def test_a_run_killed_five_times_equals_the_undisturbed_one(toy_train, tmp_path:
     assert all(found["equal"].values())
     assert found["kills_in_a_save"] >= 1 and found["kills_outside_training"] < 5
     assert 0 < found["most_steps_replayed"] <= 3 and found["steps_replayed"] > 0
+
+
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="no pidfd: no workers here")
+def test_a_run_killed_in_a_worker_equals_one_of_a_process_of_its_own(
+    toy_train, toy_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each session is the second job of its worker, which has loaded the base once."""
+    from loragrid.models import base_cache
+
+    folder, loads, load = tmp_path / "study", tmp_path / "loads", base_cache.load_base
+    studies = []
+    for name, changes in (("study", {}), ("earlier", {"base_case__seed": 1, "base_case__budget": {"steps": 1}})):
+        (tmp_path / name).mkdir()
+        path = train_toys.write_study(tmp_path / name, toy_llama, training__save_steps=3, **changes)
+        studies.append(load_study(str(path)))
+    data = train_toys.write_data(folder / "data")
+
+    def counted(*arguments, **named):
+        with loads.open("a") as file:
+            file.write(f"{os.getpid()}\n")
+        return load(*arguments, **named)
+
+    monkeypatch.setattr(base_cache, "load_base", counted)
+    sessions = certified_sessions.Sessions(worker=True)
+    train = certified_sessions.session_trainer(sessions, studies[0], data, earlier=studies[1])
+    found = kill_and_resume.certify_resume(train, work=tmp_path / "work", kills=1, seed=SECOND_SAVE, save_steps=3)
+    assert found["holds"] and found["kills"] == 1 and found["kills_outside_training"] == 0
+    # The reference, the session that was killed, and the one that ended the run.
+    assert len(loads.read_text().split()) == len(set(loads.read_text().split())) == 3
+    assert "loaded again" not in (tmp_path / "work" / "run-0.log").read_text()
 
 
 def test_a_trainer_that_never_resumes_is_not_certified(toy_train, tmp_path: Path) -> None:

@@ -1,14 +1,18 @@
 """Sessions of a run as forks of this process, which cost no imports."""
 
 import os
+import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from loragrid.errors import Failed
+from loragrid.runtime.delegation import residency, worker
+from loragrid.runtime.delegation.client import FORK_SERVER, WORKERS
+from loragrid.runtime.delegation.transfer import own_surroundings, send_job
 
 POLL_SECONDS = 0.0005
 
@@ -60,6 +64,19 @@ def fork_session(train: Callable[[Path], None], out: Path) -> int:
         sys.stderr.flush()
         # Never back into the caller's stack: its files and tests belong to the parent.
         os._exit(status)
+
+
+def do_as_worker(jobs: Sequence[Sequence[str]]) -> None:
+    """Do stages, each by its command line, one after another, as a resident worker does, in this process."""
+    residency.stay()
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        for arguments in jobs:
+            surroundings = own_surroundings(without=(WORKERS, FORK_SERVER))
+            send_job(ours, surroundings | {"argv": list(arguments)}, (0, 1, 2))
+        # A worker ends when nothing more can come.
+        ours.shutdown(socket.SHUT_WR)
+        worker.serve(theirs)
 
 
 def wait_for_session(child: int, out: Path) -> None:

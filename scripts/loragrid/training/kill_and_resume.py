@@ -27,6 +27,7 @@ from loragrid.training.forked_sessions import (
     wait_for_session,
 )
 
+REFERENCE = "reference"  # name of the folder of the run that nobody kills
 # What is compared; each is a key of `comparable_result`.
 COMPARED = ("weights", "loss_rows", "learning_rates", "sample_order", "random_states")
 # A save of a small model takes a few milliseconds: longer, so that every part of it can be hit.
@@ -77,7 +78,7 @@ def certify_resume(
     `holds` is false if anything differs, or if a kill cost more than `save_steps` updates. Raises
     `Failed` if a session ends by itself with an error.
     """
-    reference = work / "reference"
+    reference = work / REFERENCE
     began = time.monotonic()
     wait_for_session(fork_session(train, reference), reference)
     test = KillTest(
