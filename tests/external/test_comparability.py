@@ -8,7 +8,7 @@ import pytest
 
 from loragrid.external.base_comparison import compare_with_base, find_base
 from loragrid.external.reading import read_external
-from loragrid.external.sentences import answer, not_compared
+from loragrid.external.sentences import answer, missing_parts, not_compared
 from tests.fixtures.external_runs import write_results, write_samples
 
 TUNED = "pretrained=org/small-1b,peft=out/a"
@@ -112,3 +112,29 @@ def test_scores_that_are_equal_to_the_last_digit_ask_for_the_adapter(tmp_path: P
         write_results(tmp_path / name, 0.5, results=scores)
     (sentence,) = sentences(tmp_path)
     assert "3 scores are equal to the last digit: was the adapter loaded?" in sentence
+
+
+def test_losses_of_runs_with_data_of_their_own_are_not_compared(tmp_path: Path) -> None:
+    path = tmp_path / "runs.csv"
+    path.write_text("name,data,lora_r,eval_loss,eval_loss_stderr\nbase,,,2.5,0.01\na,x,8,1.5,0.01\nb,y,8,1.2,0.01\n")
+    first, second = sentences(path)
+    assert "data set x and y: nothing says on whose held-out rows base was measured" in first and "b and base" in second
+
+
+def test_equal_scores_of_several_seeds_ask_for_the_seed(tmp_path: Path) -> None:
+    path = tmp_path / "runs.csv"
+    path.write_text(
+        "name,seed,em,f1,acc,acc_stderr\nbase,,0.1,0.2,0.3,0.01\na,1,0.213,0.317,0.411,0.01\nb,2,0.213,0.317,0.411,0.01\n"
+    )
+    (sentence,) = sentences(path)
+    assert "all 3 scores are equal under 2 seeds: was the seed set?" in sentence
+
+
+def test_what_the_files_leave_open_is_named(tmp_path: Path) -> None:
+    write_results(tmp_path / "base", 0.5)
+    write_results(tmp_path / "tuned", 0.7, config={"model_args": "pretrained=./out/merged", "limit": None})
+    (tmp_path / "tuned" / "a_first.json").write_text((tmp_path / "base" / "results.json").read_text())
+    results = read_external(tmp_path)
+    missing = missing_parts(results, "base", compare_with_base(results, "base"))
+    assert "tuned is the model in ./out/merged: from what it was trained is not stated." in missing
+    assert "tuned: several files hold other values of 1 score; the last counts." in missing

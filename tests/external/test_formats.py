@@ -293,3 +293,20 @@ def test_lightevals_tasks_name_their_shots(tmp_path: Path) -> None:
     content = {"config_general": {}, "results": {"set|arc:easy|25|0": {"acc": 0.5, "acc_stderr": 0.01}}, "versions": {}}
     (tmp_path / "r.json").write_text(json.dumps(content))
     assert one_run(tmp_path).scores["set|arc:easy", "acc"].conditions["shots"] == 25
+
+
+def test_rows_without_names_are_called_after_a_column_of_texts(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("model,method,accuracy,stderr\norg/m,base,54.2%,0.01\norg/m,lora,60.1%,0.01\n")
+    results = read_external(tmp_path)
+    assert find_base(results, None) == "base" and not results.runs["base"].trained()
+    score = results.runs["lora"].scores["accuracy", ""]
+    assert (score.value, score.stderr) == (pytest.approx(0.601), 0.01)
+
+
+@pytest.mark.parametrize(
+    "content", [{"columns": ["a"], "data": 5}, {"results": [1], "log_history": "x"}, [[1, 2]], "x"]
+)
+def test_odd_json_is_one_line(tmp_path: Path, content: Any) -> None:
+    (tmp_path / "t.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"no run found \(.*\)\. Fix: "):
+        read_external(tmp_path)

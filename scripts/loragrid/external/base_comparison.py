@@ -8,14 +8,14 @@ import numpy as np
 
 from loragrid.errors import UserError
 from loragrid.external import seeds
-from loragrid.external.comparability import refusals, training_differences
+from loragrid.external.comparability import equal_seeds, other_rows, refusals, training_differences
 from loragrid.external.runs import ExternalResults, ExternalRun, ExternalScore, ScoreKey
 from loragrid.external.score_tests import ALPHA, ScoreTest, score_test
 from loragrid.external.seeds import Setting
 from loragrid.statistics import paired_statistics
 from loragrid.statistics.paired_statistics import UNSURE
 
-BASE_NAME = re.compile(r"(^|[^a-z])(base|baseline|untrained|original)([^a-z]|$)")
+BASE_NAME = re.compile(r"(^|[^a-z])(base|baseline|untrained|untuned|original|pretrained|vanilla)([^a-z]|$)")
 # From so many differences on, the largest is named as the largest of many.
 MANY_DIFFERENCES = 3
 
@@ -107,7 +107,7 @@ def _of_run(results: ExternalResults, run: ExternalRun, base: ExternalRun, setti
     for key in run.scores:
         if key not in base.scores:
             continue
-        refused = tuple(refusals(base, run, key))
+        refused = (*refusals(base, run, key), *other_rows(results, base, key))
         yield BaseComparison(
             run=run.name,
             key=key,
@@ -125,7 +125,9 @@ def _of_setting(results: ExternalResults, setting: Setting, base: ExternalRun) -
     for key in setting.runs[0].scores:
         if key not in base.scores or any(key not in run.scores for run in setting.runs):
             continue
-        refused = tuple(dict.fromkeys(reason for run in setting.runs for reason in refusals(base, run, key)))
+        reasons = [reason for run in setting.runs for reason in refusals(base, run, key)]
+        reasons += [*other_rows(results, base, key), *equal_seeds(setting.runs)]
+        refused = tuple(dict.fromkeys(reasons))
         yield BaseComparison(
             run=setting.label,
             key=key,

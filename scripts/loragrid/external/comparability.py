@@ -1,10 +1,19 @@
 """Whether two results may be compared at all: what differs in how they were measured, with both values."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from loragrid.external.directions import is_share, loss_of_unknown_rows
-from loragrid.external.runs import ExternalRun, ScoreKey, as_float, is_absent, is_number, score_name, shortened
+from loragrid.external.directions import LOSS_WORDS, is_share, loss_of_unknown_rows, name_words
+from loragrid.external.runs import (
+    ExternalResults,
+    ExternalRun,
+    ScoreKey,
+    as_float,
+    is_absent,
+    is_number,
+    score_name,
+    shortened,
+)
 from loragrid.formatting import listed
 
 # Settings of a run → their names in sentences. Both results must agree on them to be compared.
@@ -50,6 +59,24 @@ def other_metrics(base: ExternalRun, run: ExternalRun) -> dict[str, str]:
         if theirs and not set(ours) & set(theirs):
             found[task] = f"metric or filter {_listed(theirs)} and {_listed(ours)}"
     return found
+
+
+def other_rows(results: ExternalResults, base: ExternalRun, key: ScoreKey) -> list[str]:
+    """Why a held-out loss is not compared where the runs have data sets of their own and the base states none."""
+    name = key[1] or key[0]
+    stated = sorted({str(run.settings["data"]) for run in results.runs.values() if run.settings.get("data")})
+    if not name_words(name) & LOSS_WORDS or len(stated) < 2 or base.settings.get("data"):
+        return []
+    shown = listed([shortened(value, LONGEST_VALUE) for value in stated[:3]])
+    return [f"data set {shown}: nothing says on whose held-out rows {shortened(base.name, LONGEST_VALUE)} was measured"]
+
+
+def equal_seeds(runs: Sequence[ExternalRun]) -> list[str]:
+    """Runs of several seeds with the same scores are one run."""
+    scores = [[(key, score.value) for key, score in sorted(run.scores.items())] for run in runs]
+    if len(scores[0]) < FEWEST_EQUAL or any(own != scores[0] for own in scores):
+        return []
+    return [f"all {len(scores[0])} scores are equal under {len(runs)} seeds: was the seed set?"]
 
 
 def same_model(base: ExternalRun, run: ExternalRun) -> bool:
@@ -122,11 +149,11 @@ def _alike(key: str, one: Any, other: Any) -> bool:
     if is_number(as_float(one)) and is_number(as_float(other)):
         return as_float(one) == as_float(other)
     if key == "model":
-        return _is_folder(one) or _is_folder(other) or _model_name(one) == _model_name(other)
+        return is_folder(one) or is_folder(other) or _model_name(one) == _model_name(other)
     return str(one) == str(other)
 
 
-def _is_folder(model: Any) -> bool:
+def is_folder(model: Any) -> bool:
     """Whether a model is a folder on somebody's disk, which may hold any base or a merged adapter."""
     text = str(model)
     return text.startswith((".", "/", "~")) or text.count("/") > 1

@@ -14,6 +14,7 @@ HIGHER_IS_BETTER = {
     *("rouge", "rouge1", "rouge2", "rougel", "rougelsum", "bertscore", "pass", "win", "winrate", "mc1", "mc2"),
     *("mcc", "precision", "recall", "auc", "auroc", "auprc", "mrr", "ndcg", "kappa", "correct", "solved"),
     *("pearson", "pearsonr", "spearman", "spearmanr", "iou", "success"),
+    *("bleurt", "comet", "truthfulness", "faithfulness", "helpfulness", "groundedness", "coherence", "fluency", "elo"),
 }
 # Benchmarks whose usual score is a share of right answers: columns of tables are called after them.
 BENCHMARKS = {
@@ -26,6 +27,7 @@ BENCHMARKS = {
 TURNED = {
     *("non", "no", "not", "free", "without", "anti", "resistance", "reduction", "avoidance", "drop", "delta"),
     *("change", "diff", "difference", "gap", "inverse", "negative", "neg", "decrease", "increase", "variance", "std"),
+    *("gain", "improvement", "lift"),
 }
 LOSS_WORDS = {"loss", "nll"}
 TRAINING_WORDS = {"train", "training"}

@@ -55,7 +55,11 @@ def _add_task(content: dict[str, Any], task: str, metrics: Any, run: ExternalRun
         metric, _, variant = key.partition(",")
         if not metric.endswith("_stderr") and metric not in NOT_METRICS and is_number(value):
             name = named[1] if named else task
-            run.scores[score_key(name, metric, variant)] = _score(content, metrics, task, key)
+            place, score = score_key(name, metric, variant), _score(content, metrics, task, key)
+            # Results of another date, or with other shots, in the same folder.
+            if place in run.scores and run.scores[place].value != score.value:
+                run.replaced.add(place)
+            run.scores[place] = score
 
 
 def _add_groups(groups: Any, run: ExternalRun) -> None:

@@ -35,8 +35,9 @@ def runs_of(content: Any) -> list[Any] | None:
     """
     if isinstance(content, list):
         return content
-    if {"columns", "data"} <= content.keys() and isinstance(content["columns"], list):
-        return [dict(zip(content["columns"], values)) for values in content["data"]]
+    names, lines = content.get("columns"), content.get("data")
+    if isinstance(names, list) and isinstance(lines, list) and all(isinstance(line, list) for line in lines):
+        return [dict(zip(map(str, names), line)) for line in lines]
     for key in ("runs", "data", "results", "rows", "experiments"):
         rows = content.get(key)
         if isinstance(rows, list) and rows and isinstance(rows[0], dict) and not is_step_log(rows):

@@ -65,7 +65,8 @@ class ExternalRun:
     `curves` its held-out scores by name. `logs` keeps the rows that both are made of, by the kind of
     their file. `items` maps a score to the values of its single items, `answers` a task
     to a digest of the answer to each item. `groups` maps a group of lm-eval to its tasks.
-    `model_arguments` are those that lm-eval loaded the model with.
+    `model_arguments` are those that lm-eval loaded the model with. `replaced` are scores with other
+    values in an earlier file.
     """
 
     name: str
@@ -80,6 +81,7 @@ class ExternalRun:
     curves: dict[str, Curve] = field(default_factory=dict)
     logs: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
     files: list[str] = field(default_factory=list)
+    replaced: set[ScoreKey] = field(default_factory=set)
 
     def trained_by(self) -> str:
         """What shows that the run was trained, such as “rank 16”; empty if nothing does."""

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from loragrid.external.base_comparison import BaseComparison, named_bases
-from loragrid.external.comparability import other_metrics
+from loragrid.external.comparability import is_folder, other_metrics
 from loragrid.external.log_findings import losses_not_compared
 from loragrid.external.runs import ExternalResults, ExternalRun, score_name, shortened
 from loragrid.external.score_tests import ALPHA, UNPAIRED
@@ -151,6 +151,7 @@ def missing_parts(results: ExternalResults, base: str | None, rows: Sequence[Bas
     runs = list(results.runs.values())
     parts = [NO_BASE_NAMED] if base is None else []
     parts += _missing_scores(runs, rows)
+    parts += _unsure_of_files(results, base)
     parts += _missing_losses(runs, base)
     if not any(row.of_setting for row in rows):
         parts.append(ONE_SEED)
@@ -180,6 +181,22 @@ def _missing_scores(runs: Sequence[ExternalRun], rows: Sequence[BaseComparison])
         parts.append(f"Whether higher is better is not known for {_some(unknown)}: no verdict there.")
     if any(row.test is not None and row.test.method == UNPAIRED for row in rows):
         parts.append(NO_ITEMS)
+    return parts
+
+
+def _unsure_of_files(results: ExternalResults, base: str | None) -> list[str]:
+    """What the files leave open about which model was scored, and which of several scores counts."""
+    parts = []
+    for run in results.runs.values():
+        name, model = shortened(run.name, LONGEST_RUN), run.settings.get("model")
+        if run.replaced:
+            parts.append(
+                f"{name}: several files hold other values of {plural(len(run.replaced), 'score')}; the last counts."
+            )
+        if base not in (None, run.name) and model and is_folder(model) and not run.settings.get("adapter"):
+            parts.append(
+                f"{name} is the model in {shortened(model, LONGEST_RUN)}: from what it was trained is not stated."
+            )
     return parts
 
 

@@ -1,10 +1,10 @@
 """Tables of external runs: one run per row, settings and scores in columns of many names."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from loragrid.external.columns import ROW_NUMBERS, as_number, first_of, reason_against, setting_of
-from loragrid.external.directions import is_share
 from loragrid.external.runs import ExternalResults, ExternalRun, ExternalScore, is_number
 from loragrid.formatting import visible
 
@@ -38,9 +38,10 @@ def add_rows(rows: list[Any], path: Path, results: ExternalResults) -> str | Non
     if any("doc_id" in row for row in rows):
         return "items of a run in an unknown format"
     used: set[str] = set()
-    for number, row in enumerate(rows, start=1):
-        named = {str(key).strip().lower(): as_number(value) for key, value in row.items()}
-        name = name_of(named) or f"{path.stem} row {number}"
+    rows = [{str(key).strip().lower(): as_number(value) for key, value in row.items()} for row in rows]
+    naming = _naming_column(rows)
+    for number, named in enumerate(rows, start=1):
+        name = name_of(named) or str(named.get(naming, "")) or f"{path.stem} row {number}"
         long = TASK in named and first_of(named, VALUES) is not None
         if name in used and not long:
             name = f"{name} (row {number})"
@@ -52,6 +53,15 @@ def add_rows(rows: list[Any], path: Path, results: ExternalResults) -> str | Non
             merge(run, results, path)
             used.add(name)
     return None if used else "neither settings nor scores in its columns"
+
+
+def _naming_column(rows: list[Row]) -> str:
+    """Of rows without names, the first column of texts that differ in every row; empty if there is none."""
+    for column in rows[0] if len(rows) > 1 else ():
+        values = [row.get(column) for row in rows]
+        if all(isinstance(value, str) and value for value in values) and len(set(values)) == len(values):
+            return column
+    return ""
 
 
 def merge(run: ExternalRun, results: ExternalResults, path: Path) -> None:
@@ -68,9 +78,18 @@ def add_cells(run: ExternalRun, row: Row, results: ExternalResults) -> None:
         reason = _add_cell(run, key, value, row)
         if reason:
             results.columns.setdefault(visible(key, 80), reason)
+    _add_only_error(run, row)
     right, items = first_of(row, RIGHT), first_of(row, ITEMS)
     if right is not None and items and right <= items:
         run.scores["accuracy", ""] = ExternalScore(right / items, None, int(items))
+
+
+def _add_only_error(run: ExternalRun, row: Row) -> None:
+    """A column that is only called “stderr” belongs to the only score of a row."""
+    error = first_of(row, ERRORS)
+    if error is not None and len(run.scores) == 1:
+        ((key, score),) = run.scores.items()
+        run.scores[key] = replace(score, stderr=score.stderr if score.stderr is not None else float(error))
 
 
 def name_of(row: Row) -> str:
@@ -103,7 +122,7 @@ def _add_cell(run: ExternalRun, key: str, value: Any, row: Row) -> str | None:
         return None
     reason = reason_against(key, value)
     if reason is None:
-        items = first_of(row, (f"{key}_n", f"n_{key}", *ITEMS)) if is_share(key) else None
+        items = first_of(row, (f"{key}_n", f"n_{key}", *ITEMS))
         run.scores[key, ""] = ExternalScore(float(value), _stderr_of(key, row), int(items) if items else None)
     elif ROW_NUMBERS.fullmatch(key) and isinstance(value, str):
         return None
