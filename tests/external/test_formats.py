@@ -310,3 +310,23 @@ def test_odd_json_is_one_line(tmp_path: Path, content: Any) -> None:
     (tmp_path / "t.json").write_text(json.dumps(content))
     with pytest.raises(UserError, match=r"no run found \(.*\)\. Fix: "):
         read_external(tmp_path)
+
+
+@pytest.mark.parametrize("empty", ["", "No log"])
+def test_a_notebooks_table_of_steps(tmp_path: Path, empty: str) -> None:
+    (tmp_path / "log.csv").write_text(
+        f"Step,Training Loss,Validation Loss,Accuracy\n100,{empty},1.9,0.5\n200,1.5,1.7,0.6\n300,{empty},1.6,0.6\n"
+    )
+    results = read_external(tmp_path / "log.csv")
+    (run,) = results.runs.values()
+    # An empty cell is no NaN, which would be a run that diverged.
+    assert run.path.train.tolist() == [1.5] and run.path.heldout.tolist() == [1.9, 1.7, 1.6]
+    assert "accuracy" in results.columns and not run_causes(results)
+
+
+def test_rows_of_other_ranks_are_runs_and_no_steps(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("step,lora_r,acc\n100,8,0.5\n200,16,0.6\n300,32,0.7\n")
+    results = read_external(tmp_path)
+    assert [run.settings for run in results.runs.values()] == [
+        {"steps": 100 * n, "rank": r} for n, r in ((1, 8), (2, 16), (3, 32))
+    ]

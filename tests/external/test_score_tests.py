@@ -8,6 +8,7 @@ import pytest
 
 from loragrid.external.base_comparison import compare_with_base
 from loragrid.external.reading import read_external
+from loragrid.external.sentences import answer
 from tests.fixtures.external_runs import write_results, write_samples
 
 
@@ -108,3 +109,24 @@ def test_items_of_several_seeds_pair_with_the_base(tmp_path: Path) -> None:
     (row,) = [row for row in compare_with_base(read_external(tmp_path), "base") if row.of_setting]
     assert row.verdict == "better" and row.run == "lora (3 seeds)"
     assert row.test.low > 0.2
+
+
+def test_settings_are_compared_with_each_other_without_a_base(tmp_path: Path) -> None:
+    lines = ["name,seed,lora_r,acc,acc_stderr"]
+    lines += [
+        f"r{rank}-{seed},{seed},{rank},{0.5 + rank / 100 + seed / 1000},0.01" for rank in (4, 40) for seed in range(3)
+    ]
+    (tmp_path / "t.csv").write_text("\n".join(lines))
+    results = read_external(tmp_path)
+    (row,) = compare_with_base(results, None)
+    assert row.verdict == "better" and (row.run, row.against) == ("rank 40 (3 seeds)", "rank 4 (3 seeds)")
+    assert "Between settings, rank 40 (3 seeds) against rank 4 (3 seeds) on acc: better" in answer(results, [row], None)
+
+
+def test_the_largest_of_many_is_marked_without_errors_too(tmp_path: Path) -> None:
+    lines = ["name,lora_r,acc", "base,,0.5", *(f"r{rank},{rank},{0.5 + rank / 1000}" for rank in (4, 8, 16))]
+    (tmp_path / "t.csv").write_text("\n".join(lines))
+    results = read_external(tmp_path)
+    rows = compare_with_base(results, "base")
+    assert [(row.run, row.largest_of) for row in rows if row.largest_of] == [("r16", 3)]
+    assert "partly luck" in answer(results, rows, "base")

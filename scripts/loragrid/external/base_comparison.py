@@ -85,18 +85,16 @@ def named_bases(results: ExternalResults) -> list[ExternalRun]:
 def compare_with_base(results: ExternalResults, base: str | None) -> list[BaseComparison]:
     """Every score against the base's, several seeds pooled, with p values corrected together.
 
-    Empty without a base.
+    Without a base only settings with several seeds are compared, with each other.
     """
-    if base is None:
-        return []
     others = [run for name, run in results.runs.items() if name != base]
     settings = seeds.settings_of(others)
     pooled = {run.name: setting.label for setting in settings for run in setting.runs}
     rows = []
-    for setting in settings:
+    for setting in settings if base is not None else ():
         rows += _of_setting(results, setting, results.runs[base])
     rows += _between_settings(results, settings)
-    for run in others:
+    for run in others if base is not None else ():
         rows += _of_run(results, run, results.runs[base], pooled.get(run.name, ""))
     return _mark_largest(_with_verdicts(rows), base)
 
@@ -122,6 +120,7 @@ def _of_run(results: ExternalResults, run: ExternalRun, base: ExternalRun, setti
 
 
 def _of_setting(results: ExternalResults, setting: Setting, base: ExternalRun) -> Iterator[BaseComparison]:
+    parents = _parents(setting.runs[0], base)
     for key in setting.runs[0].scores:
         if key not in base.scores or any(key not in run.scores for run in setting.runs):
             continue
@@ -137,7 +136,7 @@ def _of_setting(results: ExternalResults, setting: Setting, base: ExternalRun) -
             against=base.name,
             refused=refused,
             test=None if refused else seeds.against_base(setting, base, key),
-            detail_of=_parents(setting.runs[0], base).get(key, ""),
+            detail_of=parents.get(key, ""),
             of_setting=True,
         )
 
@@ -213,11 +212,13 @@ def _correct(rows: list[BaseComparison], places: list[int]) -> None:
         rows[place] = replace(row, p_corrected=float(value), verdict=verdict)
 
 
-def _mark_largest(rows: list[BaseComparison], base: str) -> list[BaseComparison]:
+def _mark_largest(rows: list[BaseComparison], base: str | None) -> list[BaseComparison]:
     """Mark the best difference of a score over many runs, which a repetition is likely to shrink."""
     marked = list(rows)
-    # Settings and single runs that were tested: those among which a reader picks the largest.
-    ranked = [place for place, row in enumerate(rows) if row.testable and row.against == base]
+    # Settings and single runs, tested or not: those among which a reader picks the largest.
+    settings = {row.run for row in rows if row.of_setting}
+    compared = [row.against == base and not row.refused and row.detail_of not in settings for row in rows]
+    ranked = [place for place, row in enumerate(rows) if compared[place] and row.higher_is_better is not None]
     for key in dict.fromkeys(rows[place].key for place in ranked):
         same = [place for place in ranked if rows[place].key == key]
         if len(same) >= MANY_DIFFERENCES:

@@ -127,8 +127,8 @@ def _of_values(base: ExternalRun, run: ExternalRun, key: ScoreKey) -> Iterator[s
     if before and before == after and same_answers:
         yield f"identical answers on all {len(after)} items: was the adapter loaded?"
     shared = [one for one in run.scores if one in base.scores]
-    equal = [one for one in shared if run.scores[one].value == base.scores[one].value]
-    if len(equal) == len(shared) >= FEWEST_EQUAL and not same_model(base, run):
+    all_equal = all(run.scores[one].value == base.scores[one].value for one in shared)
+    if all_equal and len(shared) >= FEWEST_EQUAL and not same_model(base, run):
         yield f"all {len(shared)} scores are equal to the last digit: was the adapter loaded?"
     values = (base.scores[key].value, run.scores[key].value)
     if is_share(key[1] or key[0]) and min(values) <= 1 < max(values) and min(values) > 0:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 from loragrid.external.base_comparison import BaseComparison
@@ -19,8 +20,9 @@ if TYPE_CHECKING:
 
 MOST_ROWS, MOST_PARTS = 40, 10  # in the forest plot: rows, and parts of groups among them
 LONGEST_NAME = 24  # characters of a run's name beside a line
-LONGEST_LABEL = 44  # characters beside a row of the forest plot
-ROW_INCHES = 0.24
+LONGEST_LABEL = 58  # characters beside a row of the forest plot
+LONGEST_LINE = 30
+ROW_INCHES, LINE_INCHES = 0.24, 0.14
 X_LABELS = {"tokens": "tokens seen in training", "steps": "optimizer steps", "epochs": "epochs"}
 
 
@@ -31,8 +33,7 @@ def draw_external_figures(
     figures = PageFigures(folder)
     with matplotlib_style():
         _draw_losses(results, figures)
-        if base is not None:
-            _draw_forest(results, rows, base, figures)
+        _draw_forest(results, rows, base, figures)
     return figures
 
 
@@ -54,7 +55,7 @@ def _draw_losses(results: ExternalResults, figures: PageFigures) -> None:
     figures.add("losses", figure, f"Loss against {unit} of {plural(len(runs), 'run')}")
 
 
-def _draw_forest(results: ExternalResults, rows: list[BaseComparison], base: str, figures: PageFigures) -> None:
+def _draw_forest(results: ExternalResults, rows: list[BaseComparison], base: str | None, figures: PageFigures) -> None:
     """All differences with an interval in one figure: shares in points, other scores relative to the base."""
     tested = [row for row in rows if row.test is not None]
     # Groups and settings before their parts, as they were judged.
@@ -70,7 +71,9 @@ def _draw_forest(results: ExternalResults, rows: list[BaseComparison], base: str
     panels = [panel for panel in panels if panel[0]]
     if not panels:
         return
-    figure = new_figure(sum(0.75 + ROW_INCHES * len(own) for own, _, _ in panels))
+    longest = max(_label(row, base).count("\n") for own, _, _ in panels for row in own)
+    row_inches = ROW_INCHES + longest * LINE_INCHES
+    figure = new_figure(sum(0.75 + row_inches * len(own) for own, _, _ in panels))
     heights = [3 + len(own) for own, _, _ in panels]
     axes = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)[:, 0]
     for one, (own, title, scale) in zip(axes, panels):
@@ -81,7 +84,7 @@ def _draw_forest(results: ExternalResults, rows: list[BaseComparison], base: str
     figures.add("forest", figure, f"{plural(drawn, 'difference')} with 95% intervals")
 
 
-def _forest_panel(axes: "Axes", rows: list[BaseComparison], title: str, scale: float, base: str) -> None:
+def _forest_panel(axes: "Axes", rows: list[BaseComparison], title: str, scale: float, base: str | None) -> None:
     axes.axvline(0, color=COLOURS["muted"], linewidth=1)
     for height, row in enumerate(reversed(rows)):
         whole = abs(row.base.value) / scale if scale != 1 else 1.0
@@ -101,6 +104,6 @@ def _forest_panel(axes: "Axes", rows: list[BaseComparison], title: str, scale: f
         axes.xaxis.set_major_formatter(signed_points)
 
 
-def _label(row: BaseComparison, base: str) -> str:
+def _label(row: BaseComparison, base: str | None) -> str:
     against = "" if row.against == base else f" against {row.against}"
-    return shortened(f"{row.run}{against} · {score_name(row.key)}", LONGEST_LABEL)
+    return fill(shortened(f"{row.run}{against} · {score_name(row.key)}", LONGEST_LABEL), LONGEST_LINE)

@@ -86,13 +86,13 @@ def losses_not_compared(runs: Sequence[ExternalRun]) -> list[str]:
     if len(units) == 1 and lengths[shortest] != lengths[longest]:
         unit = units.pop()
         sentences.append(
-            f"The last losses are not compared: the runs have other lengths, from {number(lengths[shortest])} {unit} "
+            f"The last losses are not compared: the runs differ in length, from {number(lengths[shortest])} {unit} "
             f"({shortened(shortest, LONGEST_NAME)}) to {number(lengths[longest])} ({shortened(longest, LONGEST_NAME)})."
         )
     stated = {str(run.settings["data"]) for run in logged if run.settings.get("data")}
     if len(stated) > 1:
         shown = listed([shortened(value, 40) for value in sorted(stated)[:MOST_NAMED]])
-        sentences.append(f"Losses on other data sets are not compared: {shown}.")
+        sentences.append(f"Losses on different data sets are not compared: {shown}.")
     return sentences
 
 

@@ -35,6 +35,7 @@ OF_FOLDER = ("trainer_state.json", "trainer_log.jsonl", "metrics.jsonl", "all_re
 # Setting of a Trainer's state → our name for it.
 STATE_SETTINGS = {"num_train_epochs": "epochs", "train_batch_size": "batch", "max_steps": "steps"}
 NOTHING_KNOWN = "neither a table of runs, nor a log of steps, nor settings with scores, nor lm-eval results"
+NOT_HELD_OUT = "logged without a word that its rows were held out"
 ONLY_SETTINGS = "settings of a run without losses or scores"
 
 
@@ -56,6 +57,8 @@ def read_external(source: Path) -> ExternalResults:
         known.files.append(path.name)
     for run in results.runs.values():
         step_logs.finish_log(run)
+        for name in step_logs.unused_scores(run):
+            results.columns.setdefault(visible(name, 80), NOT_HELD_OUT)
         add_item_means(run)
     # A log may turn out to hold neither losses nor scores.
     for name in [name for name, run in results.runs.items() if not (run.scores or run.settings or run.path)]:

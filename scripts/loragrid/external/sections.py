@@ -69,9 +69,9 @@ def _score_cell(run: ExternalRun, key: ScoreKey, unit: str) -> dict[str, Any]:
     if key not in run.scores:
         return {"text": "–", "sort": None}
     found = run.scores[key]
-    text = score(found.value, unit)
+    text = score(found.value, unit, 1)
     if found.stderr:
-        text += f" ± {change(found.stderr, unit).lstrip('+')}"
+        text += f" ± {change(found.stderr, unit, places=1).lstrip('+')}"
     return {"text": text, "sort": found.value}
 
 

@@ -27,30 +27,32 @@ NOTHING_TESTABLE = (
 def answer(results: ExternalResults, rows: Sequence[BaseComparison], base: str | None) -> str:
     """What the scores say, in a few sentences."""
     if base is None:
-        return " ".join([NO_BASE, *_trained_bases(results, base), WHAT_IT_SHOWS])
+        return " ".join([NO_BASE, *_trained_bases(results, base), *_between_settings(results, rows), WHAT_IT_SHOWS])
     first = [row for row in rows if row.against == base and not row.detail_of]
     judged = [row for row in first if row.verdict]
     trained = _trained_bases(results, base)
     if judged:
         settings = _between_settings(results, [row for row in rows if row.against != base and not row.detail_of])
-        return " ".join([*trained, _count(judged, first, base), *settings, *_largest(rows), _scope(judged)])
+        return " ".join([*trained, _count(results, judged, first, base), *settings, *_largest(rows), _scope(judged)])
     sentences = not_compared(results, base, rows)
     if sentences:
         more = len(sentences) - MOST_NAMED
         return " ".join(
             ["No verdict.", *trained, *sentences[:MOST_NAMED], *([f"{more} more are below."] if more > 0 else [])]
         )
-    return " ".join([*trained, NOTHING_TESTABLE])
+    return " ".join([*trained, NOTHING_TESTABLE, *_largest(rows)])
 
 
-def _count(judged: Sequence[BaseComparison], first: Sequence[BaseComparison], base: str) -> str:
+def _count(
+    results: ExternalResults, judged: Sequence[BaseComparison], first: Sequence[BaseComparison], base: str
+) -> str:
     apart = [row for row in judged if row.verdict != UNSURE]
-    better = [row for row in apart if row.improves]
-    worse = [row for row in apart if not row.improves]
-    parts = [f"{len(rows)} {word}{_names(rows)}" for rows, word in ((better, "better"), (worse, "worse")) if rows]
-    undecided = len(judged) - len(apart)
-    if undecided:
-        parts.append(f"{undecided} undecided")
+    kinds = {
+        "better": [row for row in apart if row.improves],
+        "worse": [row for row in apart if not row.improves],
+        "undecided": [row for row in judged if row.verdict == UNSURE],
+    }
+    parts = [f"{len(rows)} {word}{_names(results, rows)}" for word, rows in kinds.items() if rows]
     text = f"Of {plural(len(judged), 'comparison')} with “{shortened(base, LONGEST_RUN)}”: {listed(parts)}"
     refused = sum(bool(row.refused) for row in first)
     if refused:
@@ -58,21 +60,26 @@ def _count(judged: Sequence[BaseComparison], first: Sequence[BaseComparison], ba
     return f"{text} ({_tests_made(judged)}, corrected together by Holm’s method at {ALPHA:.0%})."
 
 
-def _names(rows: Sequence[BaseComparison]) -> str:
-    names = [f"{shortened(row.run, LONGEST_RUN)} on {score_name(row.key)}" for row in rows]
-    return f" ({listed(names)})" if len(names) <= MOST_NAMED else ""
+def _names(results: ExternalResults, rows: Sequence[BaseComparison]) -> str:
+    if len(rows) > MOST_NAMED:
+        return ""
+    names = [f"{shortened(row.run, LONGEST_RUN)} on {score_name(row.key)}: {_amount(results, row)}" for row in rows]
+    return f" ({'; '.join(names)})"
+
+
+def _amount(results: ExternalResults, row: BaseComparison) -> str:
+    """A difference with its interval."""
+    unit, ends = results.unit(row.key), (row.test.low, row.test.high)
+    return f"{change(row.difference, unit, words=True, places=max(1, decimals(*ends)))}, {between(*ends, unit)}"
 
 
 def _between_settings(results: ExternalResults, rows: Sequence[BaseComparison]) -> list[str]:
     """Each setting against another one, as far as a sentence can hold them."""
     texts = []
     for row in [row for row in rows if row.verdict][:MOST_NAMED]:
-        unit = results.unit(row.key)
-        places = max(1, decimals(row.test.low, row.test.high))
-        amount = (
-            f"{change(row.difference, unit, words=True, places=places)}, {between(row.test.low, row.test.high, unit)}"
-        )
-        texts.append(f"{row.run} against {row.against} on {score_name(row.key)}: {row.verdict} ({amount}).")
+        pair = f"{row.run} against {row.against} on {score_name(row.key)}"
+        verdict = row.verdict.replace("'", "’")
+        texts.append(f"Between settings, {pair}: {verdict} ({_amount(results, row)}).")
     return texts
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from loragrid.comparing.diagnosing.run_evidence import LossPath
-from loragrid.external.columns import first_of, is_held_out_score
-from loragrid.external.directions import LOSS_WORDS, name_words
+from loragrid.external.columns import first_of, is_held_out_score, setting_of
+from loragrid.external.directions import LOSS_WORDS, known_direction, name_words
 from loragrid.external.runs import Curve, ExternalRun, ExternalScore, as_float, is_number
 
 STEPS = (
@@ -16,6 +16,8 @@ STEPS = (
     *("iteration", "iter", "update"),
 )
 EPOCH = "epoch"
+# Settings that rows of a log may differ in.
+SCHEDULED = ("steps", "epochs", "learning_rate", "batch", "limit", "split", "metric")
 # Tokens seen so far. TRL prefixes its own count in rows of evaluations.
 TOKENS = (
     *("num_input_tokens_seen", "train/num_input_tokens_seen", "num_tokens", "eval_num_tokens", "train/num_tokens"),
@@ -23,7 +25,7 @@ TOKENS = (
 )
 TRAIN_LOSSES = (
     *("loss", "train_loss", "train/loss", "train loss", "training_loss", "train_mean_nll", "train/nll", "train_nll"),
-    "train/train_loss",
+    *("train/train_loss", "training loss"),
 )
 # Of several evaluation sets, the one whose loss is the run's held-out loss.
 HELD_OUT_LOSSES = ("eval_loss", "eval/loss", "val_loss", "valid_loss", "validation_loss", "test/nll", "val/loss")
@@ -44,12 +46,37 @@ def is_step_log(rows: list[Any]) -> bool:
     """Whether rows are steps of one run: they count up, and no column names several runs."""
     rows = [_lower(row) for row in rows if isinstance(row, dict)]
     places = [place for row in rows if (place := place_of(row)) is not None]
+    # In a log nothing changes but what a schedule changes: rows of other ranks or data are other runs.
+    if any(len(values) > 1 for values in _fixed_settings(rows).values()):
+        return False
     if len(set(places)) < 2 or len(places) < len(rows) / 2:
         return False
     if any(first_of(row, STEPS) is not None for row in rows):
         return True
     # An epoch alone may be a setting of a run; beside a loss it is the place in a log.
     return any(LOSS_WORDS & name_words(key) for row in rows for key in row)
+
+
+def _fixed_settings(rows: list[Row]) -> dict[str, set[str]]:
+    """Setting → its values in the rows, for settings that no training changes on its way."""
+    found: dict[str, set[str]] = {}
+    for row in rows:
+        for key, value in row.items():
+            setting = setting_of(key, value) if value is not None else None
+            if setting is not None and setting[0] not in SCHEDULED:
+                found.setdefault(setting[0], set()).add(str(setting[1]))
+    return found
+
+
+def unused_scores(run: ExternalRun) -> list[str]:
+    """Scores in a run's log whose names do not say that their rows were held out."""
+    names = dict.fromkeys(key for rows in run.logs.values() for row in rows for key in row)
+    losses = {*TRAIN_LOSSES, *held_out_losses(names)}
+    return [
+        name
+        for name in names
+        if known_direction(name) is not None and not is_held_out_score(name) and name not in losses
+    ]
 
 
 def place_of(row: Row) -> float | None:
@@ -123,7 +150,8 @@ def finish_log(run: ExternalRun) -> None:
     # The highest logged rate: with warm-up and a schedule this is the one that was set, or nearly.
     rates = [rate for row in rows if (rate := first_of(row, RATES)) is not None]
     if rates:
-        run.settings.setdefault("learning_rate", max(rates))
+        # Rounded, because between two logged steps the schedule has moved on.
+        run.settings.setdefault("learning_rate", float(f"{max(rates):.3g}"))
 
 
 def held_out_losses(names: Iterable[str]) -> list[str]:
@@ -145,16 +173,25 @@ def _places(rows: list[Row]) -> tuple[str, list[float]]:
 
 def _add_losses(run: ExternalRun, rows: list[Row], places: list[float]) -> None:
     train, heldout = [], []
-    held_out_names = held_out_losses(dict.fromkeys(key for row in rows for key in row))
+    held_out_names = held_out_losses(dict.fromkeys(key for row in rows for key in row))[:1]
     for row, place in zip(rows, places):
-        trained = None if any(key in row for key in SUMMARY) else next((row[k] for k in TRAIN_LOSSES if k in row), None)
+        trained = None if any(key in row for key in SUMMARY) else _loss(row, TRAIN_LOSSES)
         if trained is not None:
-            train.append((as_float(place), as_float(trained), as_float(first_of(row, GRADIENT_NORMS))))
-        if held_out_names and held_out_names[0] in row:
-            heldout.append((as_float(place), as_float(row[held_out_names[0]])))
+            train.append((as_float(place), trained, as_float(first_of(row, GRADIENT_NORMS))))
+        held_out = _loss(row, held_out_names)
+        if held_out is not None:
+            heldout.append((as_float(place), held_out))
     if train or heldout:
         train, heldout = np.array(train, dtype=float).reshape(-1, 3), np.array(heldout, dtype=float).reshape(-1, 2)
         run.path = LossPath(train[:, 0], train[:, 1], train[:, 2], heldout[:, 0], heldout[:, 1])
+
+
+def _loss(row: Row, names: Iterable[str]) -> float | None:
+    """The first of the named losses, which may be NaN; None for an empty cell, or words such as “No log”."""
+    value = next((row[name] for name in names if row.get(name) is not None), None)
+    if value is None or (isinstance(value, str) and str(as_float(value)) == "nan" != value.strip().lower()):
+        return None
+    return as_float(value)
 
 
 def _last(rows: list[Row]) -> float:
