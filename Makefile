@@ -1,4 +1,5 @@
 # make study   set up .venv on first use, run the study named in config/config.yaml, print the path of the report
+# make pages   an index of all reports in reports/: title, answer, date, cost
 # make app     use the tuned models on a local page; Ctrl-C ends it (ARGS="--run RUN" starts with another run)
 # make space   a folder with the app that runs on a Hugging Face Space
 # make vllm    set up vLLM in an environment of its own, for studies with scoring.engine: vllm
@@ -13,12 +14,15 @@ BIN := $(VENV)/bin
 CORES ?= 1
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: study app space vllm test test-long certify truth bench base-models clean
+.PHONY: study pages app space vllm test test-long certify truth bench base-models clean
 
 study: $(VENV)/.study
 	$(BIN)/snakemake --cores $(CORES)
 	@study=$$(sed -n 's/^study: *\([^ #]*\).*/\1/p' config/config.yaml); \
 	echo "loragrid: the report is $(CURDIR)/reports/$$(basename "$${study%.yaml}")/report.html"
+
+pages: $(VENV)/.study
+	$(BIN)/python scripts/tools/index_reports.py $(ARGS)
 
 app: $(VENV)/.app
 	$(BIN)/python scripts/app.py $(ARGS)
@@ -75,6 +79,11 @@ $(VENV)/.app: $(VENV)/.study requirements-app.txt
 
 $(VENV)/.test: $(VENV)/.study requirements-test.txt requirements-app.txt requirements-slurm.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-test.txt
+	touch $@
+
+# The accessibility checker of the browser tests, for those who have npm; without it, those tests are skipped.
+$(VENV)/.axe:
+	npm install --prefix $(VENV)/axe --no-audit --no-fund --ignore-scripts --silent axe-core@4.14.1
 	touch $@
 
 # vLLM has pins of its own, which are not the study's: another interpreter, which the score stage starts.

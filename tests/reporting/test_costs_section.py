@@ -1,6 +1,7 @@
 """The page's costs, against figures computed by hand."""
 
 import dataclasses
+import math
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,11 @@ from loragrid.models.flops import training_per_token
 from loragrid.models.trained_weights import Trainable
 from loragrid.planning.forecast import expected_rate, workload_of
 from loragrid.planning.gpu_cards import find_card, planned_device
+from loragrid.planning.job_memory import recorded_layout
 from loragrid.planning.measurements import Measurements, data_size
 from loragrid.records.outcomes import collect
 from loragrid.reporting.costs_section import (
+    card_rows,
     cost_per_point,
     cost_table,
     operations_per_second,
@@ -115,6 +118,22 @@ def test_share_of_the_cards_peak() -> None:
     assert share_of_peak(6.5e12, synthetic.DEVICE) is None
 
 
+def test_what_the_runs_would_take_on_other_cards(material: Material) -> None:
+    """The card of the published rate takes the operations of all runs at that rate, or the time to start them."""
+    rows = {row["card"]: row for row in card_rows(material)}
+    assert rows["T4"]["source"] == "measured elsewhere" and rows["P100"]["source"] == "assumed"
+    assert [row["seconds"] for row in card_rows(material)] == sorted(row["seconds"] for row in card_rows(material))
+    study, operations = material.study, 0.0
+    for run in (outcome for outcome in material.outcomes if outcome.record):
+        shape, data = find_shape(study.models[run.model]), data_size(study, run.cell, material.results)
+        operations += workload_of(
+            study, run.cell, shape, data, layout=recorded_layout(run.record, run.cell.settings)
+        ).total_flops
+    assert rows["T4"]["seconds"] >= 0.99 * operations / (find_card("Tesla T4").training_tflops * 1e12)
+    nothing = dataclasses.replace(material, outcomes=[])
+    assert card_rows(nothing) == []
+
+
 def test_only_a_proved_gain_has_a_price(material: Material) -> None:
     trades = {run: row for row in material.compared.summary["trade_offs"] for run in row["runs"].split()}
     run = next(o for o in material.outcomes if o.record and trades[o.subject]["gain"] > 0)
@@ -122,7 +141,11 @@ def test_only_a_proved_gain_has_a_price(material: Material) -> None:
     # One seed proves nothing about the setting.
     assert trades[run.subject]["gain_verdict"] == "adapters differ" and cost_per_point(material, run) is None
     trades[run.subject]["gain_verdict"] = "better"
-    assert cost_per_point(material, run) == pytest.approx(run.record.train_seconds / (100 * gain))
+    trades[run.subject] |= {"gain_low": 0.5 * gain, "gain_high": 2 * gain}
+    price = run.record.train_seconds / (100 * gain)
+    assert cost_per_point(material, run) == pytest.approx((price, price / 2, price * 2))
+    trades[run.subject]["gain_low"] = -0.01
+    assert cost_per_point(material, run)[2] == math.inf
     trades[run.subject]["gain_verdict"] = "can't tell"
     assert cost_per_point(material, run) is None
 

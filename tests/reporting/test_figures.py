@@ -5,14 +5,17 @@ from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 
+from loragrid.comparing.diagnosing.run_evidence import LossPath
 from loragrid.reporting.figures import charts
 from loragrid.reporting.figures.charts import FULL, HALF, HOLLOW, Estimate, RunChange, ScoreSeries
-from loragrid.reporting.figures.loss_chart import Curve, loss_curves, smoothed
+from loragrid.reporting.figures.loss_chart import Curve, loss_curves, seeds_curve, smoothed
 from loragrid.reporting.figures.style import COLOURS, matplotlib_style, spread_labels
 from loragrid.reporting.figures.svg import StyleClasses, inline_svg, save, svg_document
 from loragrid.reporting.figures.trade_off_chart import trade_off
+from loragrid.reporting.figures.value_axis import ladder_places, value_axis
 
 HOSTILE = """</text><script>alert(1)</script> id="x" style="display:none" $\\frac{1}{2}$ <!--"""
 
@@ -89,7 +92,8 @@ def test_every_chart_draws_one_and_many(share: bool) -> None:
             ]
             values = [str(i) for i in range(count)]
             for base_case in (0, None):
-                svg_document(charts.scores_by_value(series, values, base_case, share=share, title="Scores"))
+                along = value_axis(values, [10.0**i for i in range(count)], "rate", base_case)
+                svg_document(charts.scores_by_value(series, along, share=share, title="Scores"))
         svg_document(charts.length_histogram([0, 10, 20], [1, 2], 20))
         svg_document(loss_curves([Curve("nan", "s0", ([1.0], [float("nan")]), ([1.0], [float("nan")]))]))
 
@@ -133,3 +137,43 @@ def test_labels_are_moved_apart_in_order() -> None:
 def test_long_curves_are_thinned_to_means() -> None:
     tokens, losses = smoothed(([float(i) for i in range(1000)], [2.0] * 1000))
     assert len(tokens) <= 60 and set(losses) == {2.0}
+
+
+@pytest.mark.parametrize(
+    "sizes, places",
+    [
+        ([1e-5, 1e-4, 1e-3], [0, 1, 2]),
+        ([1e-4, 2e-4, 1.6e-3], [0, 1, 4]),
+        ([1, 2, 3], None),  # no ladder
+        ([1e-5, 1e-1], None),  # two values have one distance
+        ([1.0, None, 8.0], None),
+        ([1.0, 1.0, 8.0], None),
+        ([1.0, 1.01, 800.0], None),  # too far apart for its marks
+    ],
+)
+def test_a_ladder_of_values_is_spaced_by_logarithm(sizes: list, places: list | None) -> None:
+    found = ladder_places(sizes)
+    assert found is None if places is None else found == pytest.approx(places)
+
+
+def test_seeds_become_a_mean_with_their_range_and_a_stopped_seed_is_left_out() -> None:
+    tokens = np.array([0.0, 100.0, 200.0])
+    paths = [
+        LossPath(tokens, tokens + seed, tokens, ends, np.array([2.0, 1.0 + seed, 0.5])[: len(ends)])
+        for seed, ends in ((0.0, tokens), (0.4, tokens), (9.0, tokens[:2]))
+    ]
+    curve = seeds_curve("rate", "s0", paths)
+    assert curve.heldout[1] == pytest.approx([2.0, 1.2, 0.5])
+    assert curve.band[1] == pytest.approx([2.0, 1.0, 0.5]) and curve.band[2] == pytest.approx([2.0, 1.4, 0.5])
+    assert seeds_curve("rate", "s0", paths[:1]).band is None
+
+
+def test_a_diverged_curve_does_not_flatten_the_others() -> None:
+    tokens = [0.0, 1.0, 2.0]
+    curves = [
+        Curve("a", "s0", ([], []), (tokens, [2.5, 2.2, 2.0])),
+        Curve("b", "s1", ([], []), (tokens, [2.5, 8.0, 40.0])),
+    ]
+    with matplotlib_style():
+        low, high = loss_curves(curves).axes[0].get_ylim()
+    assert (2.5 - 2.0) / (high - low) > 0.4

@@ -28,8 +28,8 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
 
 def test_sections_are_there_in_order(page) -> None:
     """All sections but the search, which has its own tests."""
-    assert tuple(re.findall(r"<h2[^>]*>([^<]+)</h2>", page[0])) == SECTIONS
-    assert page[0].index("Did fine-tuning help?") < page[0].index("<h2")
+    assert tuple(re.findall(r"<h2 id=[^>]*>([^<]+)</h2>", page[0])) == SECTIONS
+    assert page[0].index("Did fine-tuning help?") < page[0].index("<h2 id")
     links = re.findall(r'<li><a href="#[a-z]+">([^<]+)</a></li>', page[0])
     assert tuple(links) == SECTIONS
 
@@ -56,7 +56,7 @@ def test_one_seed_is_said_once_at_the_top_and_no_mark_is_that_of_a_setting(page)
     text = html.unescape(page[0])
     assert "<strong>One seed.</strong> Every setting was trained under one seed" in text
     assert "grid.axes.seed: [1, 2]" in text
-    assert text.index("<strong>One seed.</strong>") < text.index("Did fine-tuning help?")
+    assert text.index("Not of settings yet") < text.index("<strong>One seed.</strong>") < text.index("<nav")
     marks = set(re.findall(r'<span class="verdict (\w+)">([^<]+)</span>', text))
     assert ("adapters", "adapters differ") in marks
     assert not {word for _, word in marks} & {"better", "worse", "ship", "don’t ship"}
@@ -105,9 +105,18 @@ def test_a_comparison_on_some_of_the_items_is_marked(seeds) -> None:
     assert runs.count('<small class="bad">35 of 60 items</small>') == 1
 
 
+def test_all_runs_have_seeds_p_and_what_the_test_finds(seeds) -> None:
+    text, folder = seeds
+    table = text[text.index('<table id="runs-table"') :].split("</table>")[0]
+    assert re.search(r"Seeds of its setting</th>.*Corrected p, running plan</th>.*Test finds</th>", table)
+    row = read_table(folder / "results", "comparisons").query("task == 'running_plan'").iloc[0]
+    cells = f'<td class="n" data-sort="2">2</td><td class="n" data-sort="{row.p_corrected}">'
+    assert table.count(cells) >= 2  # both seeds show their setting's
+
+
 def test_figures_show_means_over_seeds_and_single_seeds(seeds) -> None:
     text = seeds[0]
-    assert "dashes beside them: single seeds" in text and "Of the runs with seed 1." not in text  # no losses drawn
+    assert "small dots beside them: single seeds" in text and "shades their range" not in text  # no losses drawn
     summary = json.loads((seeds[1] / "results/compare/compare.json").read_text())
     first = summary["setting_scores"][0]
     assert len(first["runs"]) == 2 and first["scores"].keys() >= {"running_plan", "retention"}

@@ -56,7 +56,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, dict, Path, s
 
 
 def test_the_section_stands_between_the_answers_and_the_costs(made: tuple[Study, dict, Path, str]) -> None:
-    headings = re.findall(r"<h2[^>]*>([^<]+)</h2>", made[3])
+    headings = re.findall(r"<h2 id=[^>]*>([^<]+)</h2>", made[3])
     assert headings == [*SECTIONS[:4], "The search", *SECTIONS[4:]]
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from loragrid.reporting.answers.word_marks import pieces
 from loragrid.reporting.page import Material
-from loragrid.reporting.side_by_side import pieces, read_answers, shown_runs, side_by_side
+from loragrid.reporting.side_by_side import read_answers, shown_runs, side_by_side
 from tests.fixtures import synthetic
 from tests.fixtures.pages import build_page, compare_and_report, read_material
 

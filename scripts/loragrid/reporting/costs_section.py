@@ -2,19 +2,23 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from loragrid.errors import UserError
 from loragrid.formatting import duration, listed, mebibytes, number, score, visible, whole
 from loragrid.models.find_shape import find_shape
-from loragrid.planning.forecast import completed_flops, workload_of
-from loragrid.planning.gpu_cards import find_card
+from loragrid.models.shape import Shape
+from loragrid.planning.forecast import Workload, completed_flops, device_for_model, workload_of
+from loragrid.planning.gpu_cards import find_card, planned_device, read_cards
 from loragrid.planning.job_memory import recorded_layout
 from loragrid.planning.measurements import data_size
+from loragrid.planning.step_time import training_seconds
 from loragrid.records.outcomes import Outcome
 from loragrid.records.record import RunRecord
 from loragrid.reporting.page import Material
 from loragrid.statistics.paired_statistics import BETTER
+from loragrid.study.settings import Settings
 
 TERAFLOPS_FROM = 1e11  # operations per second; slower machines are given in GFLOP/s
 
@@ -63,7 +67,7 @@ def _time(material: Material, outcome: Outcome) -> dict[str, CostCell]:
         "Training": _cell(record.train_seconds, duration),
         "GPU-hours of training": _cell(gpu_hours, number),
         "Scoring": _cell(scoring_seconds, duration),
-        "Training per point gained": _cell(cost_per_point(material, outcome), duration),
+        "Training per point gained (interval)": _price(material, outcome),
     }
 
 
@@ -72,16 +76,35 @@ def on_gpu(record: RunRecord) -> bool:
     return record.device.get("kind") == "cuda"
 
 
-def cost_per_point(material: Material, outcome: Outcome) -> float | None:
-    """Seconds of training per point of target gain, of several seeds per point of their mean gain.
+def cost_per_point(material: Material, outcome: Outcome) -> tuple[float, float, float] | None:
+    """Seconds of training per point of target gain, of several seeds per point of their mean gain, with its interval.
 
     None if the gain is not proved: a gain that may be zero has no price.
     """
     for row in material.compared.summary["trade_offs"]:
         if outcome.subject in row["runs"].split():
             if material.compared.unit == "share" and row["gain_verdict"] == BETTER:
-                return outcome.record.train_seconds / (row["gain"] * 100)
+                gains = (row["gain"], row["gain_high"], row["gain_low"])
+                # The corrected test may prove a gain whose own interval reaches 0: then its price has no upper end.
+                return tuple(outcome.record.train_seconds / (100 * gain) if gain > 0 else math.inf for gain in gains)
     return None
+
+
+def _price(material: Material, outcome: Outcome) -> CostCell:
+    """The price of a point with its interval, in GPU-hours where a GPU trained."""
+    found = cost_per_point(material, outcome)
+    if found is None:
+        return UNKNOWN
+    amount = duration
+    if on_gpu(outcome.record):
+        amount = _gpu_hours
+    price, low, high = found
+    above = f"{amount(low)} to {amount(high)}" if math.isfinite(high) else f"from {amount(low)}"
+    return CostCell(f"{amount(price)} ({above})", price)
+
+
+def _gpu_hours(seconds: float) -> str:
+    return f"{number(seconds / 3600, 2)} GPU-h"
 
 
 def _work(material: Material, outcome: Outcome) -> dict[str, CostCell]:
@@ -168,3 +191,47 @@ def total_cost(material: Material) -> str:
         return f"{time} Energy was not metered."
     energy = number(math.fsum(metered) / 3600)
     return f"{time} Energy was metered for {len(metered)} of {len(records)} runs: {energy} Wh."
+
+
+def card_rows(material: Material) -> list[dict[str, str]]:
+    """What training all finished runs would take on each card of config/cards.yaml, by the plan's own model.
+
+    A row: `card`, `hours`, `seconds` to sort by, and whether its rate was measured (`source`). The fastest is first.
+    """
+    planned = _planned_workloads(material)
+    if not planned:
+        return []
+    rows = []
+    for key, card in read_cards().items():
+        device = planned_device(replace(material.study.plan, card=key, vram_mib=None), detect=False)
+        seconds = [
+            training_seconds(
+                workload.total_flops, workload.operations, device_for_model(settings, shape, device).rate()
+            )
+            for settings, shape, workload in planned
+        ]
+        whence = "measured elsewhere" if card.training_tflops is not None else "assumed"
+        hours = f"{number(sum(seconds) / 3600, 2)} h"
+        rows.append({"card": key, "hours": hours, "seconds": sum(seconds), "source": whence})
+    return sorted(rows, key=lambda row: row["seconds"])
+
+
+def _planned_workloads(material: Material) -> list[tuple[Settings, Shape, Workload]]:
+    """Settings, shape and workload of each finished run whose operations can be counted."""
+    found = []
+    for outcome in material.outcomes:
+        if outcome.record is None:
+            continue
+        try:
+            shape = find_shape(material.study.models[outcome.model])
+        except UserError:
+            continue
+        if shape is None:
+            continue
+        data, settings = data_size(material.study, outcome.cell, material.results), outcome.cell.settings
+        workload = workload_of(
+            material.study, outcome.cell, shape, data, layout=recorded_layout(outcome.record, settings)
+        )
+        if workload.total_flops:
+            found.append((settings, shape, workload))
+    return found

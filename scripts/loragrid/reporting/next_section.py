@@ -16,12 +16,9 @@ def next_section(material: Material) -> dict[str, Any] | None:
 
     Raises `UserError` for a file of another version.
     """
-    path = material.results / "next" / "next.json"
-    if not path.is_file():
+    found = read_next(material)
+    if found is None:
         return None
-    found = read_json(path)
-    if found.get("schema") != SCHEMA:
-        raise UserError(f"{path}: written by another version of next. Fix: run next again")
     options = {option["id"]: option for option in found["options"]}
     closable = [question for question in found["questions"] if question["cheapest"] is not None]
     return {
@@ -35,14 +32,28 @@ def next_section(material: Material) -> dict[str, Any] | None:
     }
 
 
+def read_next(material: Material) -> dict[str, Any] | None:
+    """What the stage `next` found; None if it has not run. Raises `UserError` for a file of another version."""
+    path = material.results / "next" / "next.json"
+    if not path.is_file():
+        return None
+    found = read_json(path)
+    if found.get("schema") != SCHEMA:
+        raise UserError(f"{path}: written by another version of next. Fix: run next again")
+    return found
+
+
+def sure_share(chance: float) -> str:
+    """A chance as percent; what is not certain is not 100 %."""
+    return f"{min(99, round(100 * chance))}%"
+
+
 def _row(question: dict[str, Any], option: dict[str, Any]) -> dict[str, Any]:
-    chance = option["closes"][question["name"]]
     return {
         "question": question["text"],
         "so_far": question["so_far"],
         "option": option["text"],
-        # What is not certain is not 100 %.
-        "chance": f"{min(99, round(100 * chance))}%",
+        "chance": sure_share(option["closes"][question["name"]]),
         "time": duration(3600 * option["hours"]),
         "per_closed": duration(3600 * option["hours_per_closed"]),
     }

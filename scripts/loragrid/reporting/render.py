@@ -17,6 +17,7 @@ from loragrid.reporting.figures.study_figures import safe_id
 from loragrid.reporting.figures.svg import PageFigures
 
 TEMPLATES = Path(__file__).parent / "templates"
+STYLE_SHEETS = ("report.css", "first_screen.css")
 LONGEST_WHOLE_NAME = 24  # characters; a longer name must be able to break on a phone
 
 
@@ -37,7 +38,7 @@ def render(template: str, sections: dict[str, Any], figures: PageFigures) -> str
     )
     names = sections["names"]
     environment.filters["prose"] = lambda text: keep_whole(text, names)
-    css = (TEMPLATES / "report.css").read_text(encoding="utf-8")
+    css = "".join((TEMPLATES / name).read_text(encoding="utf-8") for name in STYLE_SHEETS)
     css += f"\n{figures.styles.css()}\n"
     script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
     return environment.get_template(template).render(

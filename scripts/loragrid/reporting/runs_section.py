@@ -7,11 +7,12 @@ import pandas as pd
 
 from loragrid.comparing.designs.axis_pairs import size_of
 from loragrid.comparing.item_tables import BITS_PER_BYTE
-from loragrid.formatting import duration, number, score, visible, whole
+from loragrid.formatting import detectable, duration, number, p_value, score, visible, whole
 from loragrid.records.outcomes import Outcome
 from loragrid.records.record import TaskScore
 from loragrid.reporting.page import Material
 from loragrid.setting_texts import axis_name, axis_value
+from loragrid.statistics.paired_statistics import UNSURE
 from loragrid.study.completion import setting_names
 from loragrid.study.grid import Cell
 from loragrid.study.run_names import value_text
@@ -65,9 +66,11 @@ def run_rows(material: Material) -> list[dict[str, Any]]:
     verdicts = {
         (run, row.task): row.verdict for row in material.compared.comparisons.itertuples() for run in row.runs.split()
     }
+    of_target = {run: row for row in _target_rows(material) for run in row["runs"].split()}
     return [
         {
             "subject": outcome.subject,
+            **_tested(of_target.get(outcome.subject), material.compared.unit),
             "label": material.compared.labels[outcome.subject],
             "kind": outcome.kind,
             "model": visible(outcome.model),
@@ -81,6 +84,28 @@ def run_rows(material: Material) -> list[dict[str, Any]]:
         }
         for outcome in material.outcomes
     ]
+
+
+def _target_rows(material: Material) -> list[dict[str, Any]]:
+    """The comparisons with bases on the main target."""
+    rows = material.compared.comparisons
+    return rows[rows["task"] == material.compared.target].to_dict("records")
+
+
+def _tested(row: dict[str, Any] | None, unit: str) -> dict[str, Any]:
+    """A setting's comparison with its base on the main target: `seeds`, `p` and `finds`, each (text, number)."""
+    if row is None:
+        return dict.fromkeys(("seeds", "p", "finds"), ("–", None))
+    p, found = row["p_corrected"], row.get("detectable")
+    finds = ("–", None)
+    if row["verdict"] == UNSURE:
+        known = isinstance(found, float) and math.isfinite(found)
+        finds = (detectable(found, unit), found if known else None)
+    return {
+        "seeds": (str(row["seeds"]), row["seeds"]),
+        "p": (p_value(p), p if math.isfinite(p) else None),
+        "finds": finds,
+    }
 
 
 def _status_text(outcome: Outcome) -> str:

@@ -11,9 +11,10 @@ from loragrid.reporting.certainty_section import (
     task_rows,
 )
 from loragrid.reporting.comparison_tables import axis_sections, base_table, control_table
-from loragrid.reporting.costs_section import cost_table, total_cost
+from loragrid.reporting.costs_section import card_rows, cost_table, total_cost
 from loragrid.reporting.data_section import data_facts, data_failures, data_warnings
 from loragrid.reporting.designs_section import along_part, interaction_parts, size_parts
+from loragrid.reporting.first_screen.section import first_screen
 from loragrid.reporting.next_section import next_section
 from loragrid.reporting.page import Material, asked
 from loragrid.reporting.provenance_section import assumptions, default_rows, provenance, reproduce, sessions
@@ -31,8 +32,10 @@ from loragrid.reporting.why_section import base_fault_rows, diagnosis_rows, heal
 
 def study_sections(material: Material) -> dict[str, Any]:
     """All sections of a study's page."""
+    origin = provenance(material)
     return {
         **_answers(material),
+        **first_screen(material, origin),
         **_comparisons(material),
         **_causes(material),
         **_certainty(material),
@@ -40,12 +43,13 @@ def study_sections(material: Material) -> dict[str, Any]:
         "side": side_by_side(material),
         "tune": search_section(material),
         "next": next_section(material),
+        "provenance": origin,
         "names": [*material.study.models, *material.cards],
     }
 
 
 def _answers(material: Material) -> dict[str, Any]:
-    """The page's top: what was asked and the three answers."""
+    """What was asked and the three answers in full."""
     return {
         "title": visible(material.study.title, 300),
         "study": visible(material.study.name),
@@ -64,7 +68,6 @@ def _comparisons(material: Material) -> dict[str, Any]:
     return {
         "target": plain_name(compared.target) if compared.target else None,
         "factorial": material.study.grid.design == "factorial",
-        "case_seed": material.study.base_case.seed,
         "axes": axis_sections(material),
         "pairs_of_axes": interaction_parts(material),
         "data_sizes": size_parts(material),
@@ -108,6 +111,7 @@ def _records(material: Material) -> dict[str, Any]:
     equal_tokens = material.compared.summary["equal_tokens"]
     return {
         "costs": cost_table(material),
+        "cards_hours": card_rows(material),
         "total_cost": total_cost(material),
         "data": data_facts(material),
         "equal_tokens": whole(equal_tokens) if equal_tokens else None,
@@ -115,6 +119,5 @@ def _records(material: Material) -> dict[str, Any]:
         "setting_columns": setting_columns(material),
         "adopted": bool(material.study.adopt),
         "sessions": sessions(material),
-        "provenance": provenance(material),
         "reproduce": reproduce(material),
     }

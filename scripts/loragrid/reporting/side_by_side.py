@@ -1,20 +1,20 @@
 """The page's section of answers by base and tuned models, side by side with the reference."""
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from loragrid.formatting import between, change, decimals, score, visible
+from loragrid.reporting.answers.similarity_strip import mark, strip
+from loragrid.reporting.answers.word_marks import MOST_CHARACTERS, marked_pieces, pieces
 from loragrid.reporting.page import Material
 from loragrid.statistics.paired_statistics import compare_paired
 from loragrid.statistics.power import fewest_units
 from loragrid.statistics.sign_flips import Draws
 
 WORDINGS = ("prompt", "original")
-MOST_CHARACTERS = 4000  # of one answer
 MOST_RUNS = 3  # beside the base: nobody reads more columns than that
 MUCH_REPEATED = 0.2  # share of repeated 4-grams from which an answer's facts name it
 DRAWS = Draws(2000, seed=0)  # random sign flips
@@ -26,8 +26,6 @@ MEASURES = {
     "stopped": ("Ended by itself", "share"),
     "repetition": ("Repetition", "share"),
 }
-# A fence that is never closed runs to the end: answers are often cut at their token limit.
-CODE_FENCE = re.compile(r"^```[^\n`]*\n(.*?)(?:^```\s*$|\Z)", flags=re.DOTALL | re.MULTILINE)
 Answers = dict[str, dict[str, Any]]  # prompt id → row of answers.jsonl
 
 
@@ -71,7 +69,7 @@ def shown_runs(material: Material) -> list[str]:
 def side_by_side(material: Material) -> dict[str, Any] | None:
     """The section's content, None if there are no answers.
 
-    `prompts` with all answers, `means` over them by subject, `headings` of the measures, and
+    `prompts` with all answers, `models` with their marks, `means` over them by subject, `headings` of the measures, and
     `trained`: how many of the prompts are rows of the training data.
     """
     runs = shown_runs(material)
@@ -88,6 +86,7 @@ def side_by_side(material: Material) -> dict[str, Any] | None:
     return {
         "prompts": [_prompt(id_, row, answers, labels) for id_, row in first.items()],
         "means": _mean_rows(material, answers, base),
+        "models": [{"label": labels[subject], "mark": mark(number)} for number, subject in enumerate(answers)],
         "headings": [heading for heading, _ in MEASURES.values()],
         "trained": sum(row["in_training"] for row in first.values()),
     }
@@ -115,25 +114,28 @@ def _mean_rows(material: Material, answers: dict[str, Answers], base: str | None
 
 
 def _prompt(id_: str, row: dict[str, Any], answers: dict[str, Answers], labels: dict[str, str]) -> dict[str, Any]:
-    shown = [
-        {
-            "label": labels[subject],
-            "wordings": [_answer(rows[id_][wording]) for wording in WORDINGS],
-        }
-        for subject, rows in answers.items()
-        if id_ in rows
-    ]
+    shown = {subject: rows[id_] for subject, rows in answers.items() if id_ in rows}
+    first = next(iter(shown.values()))
+    models = []
+    for number, (subject, found) in enumerate(shown.items()):
+        # The first is the base, with which the others are compared word by word.
+        before = first if number else None
+        wordings = [_answer(found[wording], before[wording] if before else None) for wording in WORDINGS]
+        models.append({"label": labels[subject], "wordings": wordings})
+    similarities = [(labels[subject], found["prompt"].get("similarity")) for subject, found in shown.items()]
     return {
         "id": visible(id_, 80),
         "trained": row["in_training"],
         "question": visible(row["prompt"]["question"], MOST_CHARACTERS),
         "original": visible(row["original"]["question"], MOST_CHARACTERS),
         "reference": pieces(row["reference"]),
-        "answers": shown,
+        "strip": strip(similarities),
+        "answers": models,
     }
 
 
-def _answer(found: dict[str, Any]) -> dict[str, Any]:
+def _answer(found: dict[str, Any], before: dict[str, Any] | None) -> dict[str, Any]:
+    """An answer's pieces and facts; `before`: the base's answer to the same prompt, None for the base itself."""
     if found.get("error"):
         return {"error": visible(found["error"], 300), "pieces": [], "facts": ""}
     facts = [
@@ -144,22 +146,12 @@ def _answer(found: dict[str, Any]) -> dict[str, Any]:
     repetition = found.get("repetition") or 0
     if repetition > MUCH_REPEATED:
         facts.append(f"{score(repetition, 'share')} repeated")
-    return {"error": None, "pieces": pieces(found.get("answer") or ""), "facts": ", ".join(facts)}
-
-
-def pieces(text: str) -> list[dict[str, str]]:
-    """Text cut into prose and fenced code: [{"kind": "text" or "code", "text"}].
-
-    An empty answer is one empty piece.
-    """
-    text = visible(text, MOST_CHARACTERS)
-    found, place = [], 0
-    for fence in CODE_FENCE.finditer(text):
-        found.append({"kind": "text", "text": text[place : fence.start()].strip("\n")})
-        found.append({"kind": "code", "text": fence[1].rstrip("\n")})
-        place = fence.end()
-    found.append({"kind": "text", "text": text[place:].strip("\n")})
-    return [piece for piece in found if piece["text"]] or [{"kind": "text", "text": ""}]
+    shown = pieces(found.get("answer") or "")
+    if before and before.get("answer"):
+        shown, all_differ = marked_pieces(found.get("answer") or "", before["answer"])
+        if all_differ:
+            facts.append("nearly all words differ from the base’s")
+    return {"error": None, "pieces": shown, "facts": ", ".join(facts)}
 
 
 def _means(rows: list[dict[str, Any]]) -> dict[str, list[str]]:

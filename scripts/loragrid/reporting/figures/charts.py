@@ -13,6 +13,7 @@ from loragrid.reporting.figures.style import (
     label_line_ends,
     new_figure,
 )
+from loragrid.reporting.figures.value_axis import ValueAxis
 from loragrid.statistics.paired_statistics import BETTER, DIFFER, WORSE
 
 if TYPE_CHECKING:
@@ -20,9 +21,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MARKER = 6.0
+SEED_MARKER = 3.4
 LONGEST_TICK = 16  # characters of a value under an axis
 LONGEST_LINE = 28  # characters of a run's name
-SERIES_SPACING = 0.16  # between the series at one value, where the values are 1 apart
+SERIES_SPACING = 0.18  # between the series at one value, as a share of the gap between values
 
 
 # How a marker is filled, as matplotlib calls it: what holds for settings, what holds for adapters of one
@@ -69,28 +71,26 @@ class RunChange:
     one_seed: bool = False
 
 
-def scores_by_value(
-    series: list[ScoreSeries], values: list[str], base_case: int | None, *, share: bool, title: str
-) -> "Figure":
-    """Scores with intervals over the values of one axis.
-
-    `base_case`: index of its value, which is shaded if scored.
-    """
+def scores_by_value(series: list[ScoreSeries], along: ValueAxis, *, share: bool, title: str) -> "Figure":
+    """Scores with intervals over the values of one axis; the base case's is shaded if scored."""
     figure = new_figure(PAIR_HEIGHT_INCHES)
     axes = figure.subplots()
-    ends = []
+    ends, spacing = [], SERIES_SPACING * along.gap
+    # The series of one value share at most two thirds of the room that the nearest two values have.
+    spacing = min(spacing, 0.66 / max(1, len(series)))
     for number, one in enumerate(series):
-        offset = (number - (len(series) - 1) / 2) * SERIES_SPACING
-        ends += _draw_series(axes, one, offset)
+        offset = (number - (len(series) - 1) / 2) * spacing
+        ends += _draw_series(axes, one, [place + offset for place in along.places], spacing)
     # Arms of several settings have long names.
-    ticks = [fill(value, LONGEST_TICK) for value in values]
-    if base_case is not None:
-        left, right = base_case - 0.42, base_case + 0.42
-        axes.axvspan(left, right, color=COLOURS["grid"], alpha=0.35, linewidth=0)
-        if values[base_case] != "base case":
-            ticks[base_case] += "\nbase case"
-    axes.set_xticks(range(len(ticks)), ticks)
-    axes.set_xlim(-0.6, len(ticks) - 0.4)
+    ticks = [fill(value, LONGEST_TICK) for value in along.values]
+    if along.base_case is not None:
+        middle = along.places[along.base_case]
+        axes.axvspan(middle - 0.42, middle + 0.42, color=COLOURS["grid"], alpha=0.35, linewidth=0)
+        if along.values[along.base_case] != "base case":
+            ticks[along.base_case] += "\nbase case"
+    axes.set_xticks(along.places, ticks)
+    axes.set_xlim(along.places[0] - 0.6 * along.gap, along.places[-1] + 0.6 * along.gap)
+    axes.set_xlabel(along.label)
     if share:
         axes.set_ylim(0, 1)
         axes.yaxis.set_major_formatter(lambda value, _: f"{value * 100:.0f}%")
@@ -100,10 +100,10 @@ def scores_by_value(
     return figure
 
 
-def _draw_series(axes: "Axes", series: ScoreSeries, offset: float) -> list[LineEnd]:
-    """Draw one series beside the others; its end, or nothing if it has no score."""
+def _draw_series(axes: "Axes", series: ScoreSeries, places: list[float], spacing: float) -> list[LineEnd]:
+    """Draw one series at its places; its end, or nothing if it has no score."""
     colour = COLOURS[series.colour]
-    points = [(index + offset, score) for index, score in enumerate(series.scores) if score]
+    points = [(place, score) for place, score in zip(places, series.scores) if score]
     # Only trained runs are joined: the untrained scores of one base are copies, and their line
     # would say nothing.
     width = 0 if series.untrained else 1.2
@@ -116,9 +116,11 @@ def _draw_series(axes: "Axes", series: ScoreSeries, offset: float) -> list[LineE
     )
     for x, score in points:
         _draw_estimate(axes, x, score, colour, vertical=True)
-    for index, values in enumerate(series.single):
-        places = [index + offset] * len(values)
-        axes.plot(places, values, linestyle="", marker="_", markersize=MARKER, color=colour, alpha=0.7)
+    dots = {"linestyle": "", "marker": "o", "markersize": SEED_MARKER, "markeredgewidth": 1.0}
+    for place, values in zip(places, series.single):
+        # Beside the mean, whose marker would cover them.
+        beside = [place + 0.42 * spacing] * len(values)
+        axes.plot(beside, values, color=colour, markerfacecolor=COLOURS["paper"], **dots)
     return [LineEnd(x, score.value, series.name, colour) for x, score in points[-1:]]
 
 

@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from loragrid.comparing.diagnosing.run_evidence import LossPath
 from loragrid.reporting.figures.style import (
     COLOURS,
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SMOOTHED_POINTS = 30
+MOST_RISE = 0.4  # above the first loss that is shown, as a share of the fall to the lowest
 ABOVE = "↑"  # before the last loss of a line that leaves the figure; the caption explains it
 Line = tuple[list[float], list[float]]  # x and y
 
@@ -27,13 +30,36 @@ Line = tuple[list[float], list[float]]  # x and y
 class Curve:
     """Losses of one run against tokens.
 
-    `train` and `heldout` are (tokens, losses); `colour` is a key of COLOURS.
+    `train` and `heldout` are (tokens, losses); `colour` is a key of COLOURS. `band`: tokens with the lowest
+    and the highest held-out loss of several seeds.
     """
 
     label: str
     colour: str
     train: Line
     heldout: Line
+    band: tuple[list[float], list[float], list[float]] | None = None
+    dashed: bool = False
+
+
+def seeds_curve(label: str, colour: str, paths: list[LossPath]) -> Curve:
+    """Several seeds of one setting as one curve: their means, at the tokens of the first, and their range."""
+    first = path_curve(label, colour, paths[0])
+    if len(paths) == 1:
+        return first
+    shared = [
+        path_curve(label, colour, path)
+        for path in paths
+        if len(path.heldout) and path.heldout_tokens[-1] >= 0.99 * paths[0].heldout_tokens[-1]
+    ]
+    tokens = first.heldout[0]
+    heldout = np.array([np.interp(tokens, *curve.heldout) for curve in shared])
+    train = np.array([np.interp(first.train[0], *curve.train) for curve in shared if curve.train[0]])
+    means = (first.train[0], train.mean(axis=0).tolist()) if len(train) else first.train
+    if not len(heldout):
+        return first
+    band = (tokens, heldout.min(axis=0).tolist(), heldout.max(axis=0).tolist())
+    return Curve(label, colour, means, (tokens, heldout.mean(axis=0).tolist()), band)
 
 
 def path_curve(label: str, colour: str, path: LossPath) -> Curve:
@@ -53,7 +79,7 @@ def loss_curves(curves: list[Curve], x_label: str = "tokens seen in training") -
     ends = []
     for curve in curves:
         ends += _draw_curve(axes, curve)
-    _fit_losses(axes, [_finite(curve.heldout)[1] for curve in curves])
+    _fit_losses(axes, curves)
     # The limits come before the labels, whose heights are computed from them.
     last = max((end.x for end in ends), default=1)
     axes.set_xlim(0, last or 1)
@@ -78,24 +104,31 @@ def _draw_curve(axes: "Axes", curve: Curve) -> list[LineEnd]:
     """
     colour = COLOURS[curve.colour]
     train, heldout = _finite(smoothed(curve.train)), _finite(curve.heldout)
-    axes.plot(*train, color=colour, linewidth=0.9, alpha=0.35)
-    axes.plot(*heldout, color=colour, linewidth=2.0, marker="o", markersize=2.6)
+    style = "--" if curve.dashed else "-"
+    axes.plot(*train, color=colour, linewidth=0.9, alpha=0.35, linestyle=style)
+    if curve.band is not None:
+        axes.fill_between(*curve.band, color=colour, alpha=0.2, linewidth=0)
+    axes.plot(*heldout, color=colour, linewidth=2.0, marker="o", markersize=2.6, linestyle=style)
     for tokens, losses in (heldout, train):
         if losses:
             return [LineEnd(tokens[-1], losses[-1], curve.label, colour)]
     return []
 
 
-def _fit_losses(axes: "Axes", heldout: list[list[float]]) -> None:
+def _fit_losses(axes: "Axes", curves: list[Curve]) -> None:
     """Set the limits by the held-out losses; noisy training losses may leave the figure."""
-    shown = [loss for losses in heldout for loss in losses]
-    if not shown:
+    heldout = [losses for losses in (_finite(curve.heldout)[1] for curve in curves) if losses]
+    if not heldout:
         return
-    low, high = min(shown), max(shown)
+    bands = [loss for curve in curves if curve.band for loss in (*curve.band[1], *curve.band[2]) if math.isfinite(loss)]
+    shown = [loss for losses in heldout for loss in losses] + bands
+    low, high, first = min(shown), max(shown), max(losses[0] for losses in heldout)
     # Equal losses would leave an axis without height.
     room = max(high - low, 1e-6)
-    # A diverging run would flatten all others: the figure ends at twice the highest first loss.
-    top = min(high + 0.08 * room, 2 * max(losses[0] for losses in heldout if losses))
+    top = min(high + 0.08 * room, 2 * first)
+    if any(losses[-1] > losses[0] for losses in heldout):
+        # A run that ends above its first loss would flatten all others.
+        top = min(top, first + max(MOST_RISE * (first - low), 0.1 * first))
     axes.set_ylim(max(0.0, low - 0.08 * min(room, top - low)), top)
 
 

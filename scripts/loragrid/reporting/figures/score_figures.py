@@ -12,9 +12,10 @@ from loragrid.formatting import plain_name
 from loragrid.records.outcomes import Outcome
 from loragrid.reporting.figures import charts
 from loragrid.reporting.figures.charts import FULL, HALF, HOLLOW, Estimate, ScoreSeries
-from loragrid.reporting.figures.study_figures import runs_on_axis, short_value
+from loragrid.reporting.figures.study_figures import runs_on_axis, short_value, value_sizes
 from loragrid.reporting.figures.style import matplotlib_style
 from loragrid.reporting.figures.svg import PageFigures
+from loragrid.reporting.figures.value_axis import value_axis
 from loragrid.reporting.page import Material
 from loragrid.setting_texts import axis_name
 from loragrid.study.cell_pairs import study_axes
@@ -54,7 +55,8 @@ def draw_scores(material: Material, figures: PageFigures, axis: str) -> None:
     base_cases = [index for index, outcome in enumerate(runs) if not outcome.cell.departs]
     base_case = base_cases[0] if base_cases else None
     title = "Scores" if share else plain_name(tasks[target]["metric"]).capitalize()
-    figure = charts.scores_by_value(series, values, base_case, share=share, title=title)
+    along = value_axis(values, value_sizes(material, axis, runs), axis_name(axis), base_case)
+    figure = charts.scores_by_value(series, along, share=share, title=title)
     description = f"Scores by {axis_name(axis)}, with intervals, beside the base"
     figures.add(f"scores_{axis}", figure, description)
 

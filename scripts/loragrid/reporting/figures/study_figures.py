@@ -1,18 +1,19 @@
 """The figures of a study: picks their data from records and tables for the chart modules."""
 
+from dataclasses import replace
 from pathlib import Path
 from textwrap import fill, shorten
 from typing import Any
 
 from loragrid.comparing.contrasts import ADAPTERS
 from loragrid.comparing.designs.axis_pairs import size_on
-from loragrid.comparing.diagnosing.run_evidence import read_loss_path
+from loragrid.comparing.diagnosing.run_evidence import LossPath, read_loss_path
 from loragrid.formatting import plain_name, visible
 from loragrid.records.outcomes import Outcome
 from loragrid.reporting.figures import charts
 from loragrid.reporting.figures.charts import HOLLOW, VERDICT_MARKS, Estimate, RunChange
-from loragrid.reporting.figures.loss_chart import loss_curves, path_curve, series_colour
-from loragrid.reporting.figures.style import matplotlib_style
+from loragrid.reporting.figures.loss_chart import loss_curves, seeds_curve, series_colour
+from loragrid.reporting.figures.style import SERIES, matplotlib_style
 from loragrid.reporting.figures.svg import PageFigures
 from loragrid.reporting.figures.trade_off_chart import trade_off
 from loragrid.reporting.page import Material
@@ -24,7 +25,7 @@ from loragrid.study.run_names import value_text
 MOST_ROWS = 24  # of the figure of differences; the tables hold all runs
 LONGEST_LABEL = 24  # characters of a line of a label
 LONGEST_VALUE = 40  # characters of a value in a figure
-MOST_CURVES = 6  # as many as there are colours
+MOST_CURVES = 11  # the base case, and five colours as whole and as dashed lines
 
 
 def draw_study_figures(material: Material, folder: Path) -> PageFigures:
@@ -99,6 +100,18 @@ def _value(material: Material, axis: str, outcome: Outcome) -> Any:
     return value_on(outcome.cell, axis, material.study.yaml["base_case"])
 
 
+def value_sizes(material: Material, axis: str, runs: list[Outcome]) -> list[float | None]:
+    """The sizes of the runs' values on an axis, None for names."""
+    found = [size_on(axis, _value(material, axis, outcome), material.study) for outcome in runs]
+    return [size if kind == 0 else None for kind, size in found]
+
+
+def seeds_of(material: Material, outcome: Outcome) -> list[Outcome]:
+    """The trained runs of an outcome's setting, itself first."""
+    same = [one for one in material.outcomes if one.kind == "run" and one.cell.arm == outcome.cell.arm and one.record]
+    return sorted(same, key=lambda one: one.subject != outcome.subject)
+
+
 def short_value(material: Material, axis: str, outcome: Outcome) -> str:
     """The run's value on an axis, short."""
     return shorten(
@@ -112,24 +125,28 @@ def in_two_lines(name: str) -> str:
 
 
 def draw_losses(material: Material, figures: PageFigures, axis: str) -> None:
-    """Loss curves of the runs on one axis."""
+    """Loss curves of the settings on one axis: means over their seeds, with the range of the seeds."""
     runs = [outcome for outcome in runs_on_axis(material, axis) if outcome.record]
     if len(runs) < 2:
         return
     curves, others = [], 0
     for outcome in runs[:MOST_CURVES]:
-        colour = "s0"  # the base case's in all figures
+        colour, dashed = "s0", False  # the base case's in all figures
         if outcome.cell.departs:
-            colour = series_colour(others)
+            colour, dashed = series_colour(others), others >= len(SERIES) - 1
             others += 1
-        folder = material.results / "train" / outcome.subject
-        path = read_loss_path(folder / outcome.record.losses_file)
-        if path is not None:
-            curves.append(path_curve(in_two_lines(short_value(material, axis, outcome)), colour, path))
+        paths = [path for path in (_loss_path(material, one) for one in seeds_of(material, outcome)) if path]
+        if paths:
+            name = in_two_lines(short_value(material, axis, outcome))
+            curves.append(replace(seeds_curve(name, colour, paths), dashed=dashed))
     if any(curve.heldout[0] for curve in curves):
         values = ", ".join(" ".join(curve.label.split()) for curve in curves)
         description = f"Loss against training tokens by {axis_name(axis)}: {values}"
         figures.add(f"loss_{axis}", loss_curves(curves), description)
+
+
+def _loss_path(material: Material, outcome: Outcome) -> LossPath | None:
+    return read_loss_path(material.results / "train" / outcome.subject / outcome.record.losses_file)
 
 
 def draw_lengths(material: Material, figures: PageFigures) -> None:

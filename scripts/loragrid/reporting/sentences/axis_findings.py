@@ -25,20 +25,25 @@ MOST_ELSEWHERE, MOST_VALUES, MOST_APART = 2, 3, 3
 def what_mattered(compared: ComparedStudy) -> Headline:
     """Which axes have a value with a proved effect on the main target, and which have none."""
     question = "Which setting mattered?"
-    rows = compared.axes[compared.axes["task"] == compared.target]
-    # Training against no training is the first question, and no setting.
-    rows = rows[~((rows.get("axis") == "method") & (rows.get("value") == UNTRAINED))]
-    rows, unlearned = _without_unlearned(rows, compared)
+    rows, unlearned = target_rows(compared)
     if rows.empty or (rows["verdict"] == "").all():
         reasons = [f"{_not_compared(rows, axis)}." for axis in dict.fromkeys(rows.get("axis", ()))]
         text = " ".join(["No setting could be compared with the base case yet.", *reasons, *unlearned])
         return Headline(question, "unsure", "Can't tell", text)
-    found = _sort_axes(rows, compared)
+    found = sort_axes(rows, compared)
     parts = _effects(found, compared) + _of_one_seed(found, compared) + [f"{reason}." for reason in found.not_compared]
     parts += [f"{movement_text(pair, compared.target)}" for pair in moving_pairs(compared)] + unlearned
     if found.moved:
         return Headline(question, "good", start(listed(found.moved)), " ".join(parts))
     return Headline(question, "unsure", "Can't tell", " ".join(parts))
+
+
+def target_rows(compared: ComparedStudy) -> tuple[pd.DataFrame, list[str]]:
+    """The comparisons of axes on the main target that say something of a setting, and sentences on models without."""
+    rows = compared.axes[compared.axes["task"] == compared.target]
+    # Training against no training is the first question, and no setting.
+    rows = rows[~((rows.get("axis") == "method") & (rows.get("value") == UNTRAINED))]
+    return _without_unlearned(rows, compared)
 
 
 def _without_unlearned(rows: pd.DataFrame, compared: ComparedStudy) -> tuple[pd.DataFrame, list[str]]:
@@ -70,7 +75,8 @@ class AxesFound:
     not_compared: list[str] = field(default_factory=list)
 
 
-def _sort_axes(rows: pd.DataFrame, compared: ComparedStudy) -> AxesFound:
+def sort_axes(rows: pd.DataFrame, compared: ComparedStudy) -> AxesFound:
+    """The axes by what their tests on the main target show."""
     found = AxesFound()
     for axis, of_axis in rows.groupby("axis", sort=False):
         judged = of_axis[of_axis["verdict"] != ""]

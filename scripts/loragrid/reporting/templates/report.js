@@ -90,6 +90,43 @@ for (const table of document.querySelectorAll(".scroll > table")) {
   sizes.observe(table.parentElement);
 }
 
+// The numbers of the setting under the pointer or the focus.
+for (const figure of document.querySelectorAll("figure.map")) {
+  const readout = figure.querySelector(".readout");
+  const hint = "Point at a setting, or move to it with the Tab key, for its numbers.";
+  readout.textContent = hint;
+  const show = (event) => {
+    const found = event.target.closest("[data-numbers]");
+    readout.textContent = found ? found.dataset.numbers : hint;
+  };
+  for (const kind of ["pointerover", "focusin", "click"]) figure.addEventListener(kind, show);
+}
+
+// An answer's text goes to the clipboard; where the browser forbids that, it is selected.
+for (const answer of document.querySelectorAll(".answer")) {
+  const texts = [...answer.querySelectorAll(".said, pre")];
+  if (!texts.length) continue;
+  const button = document.createElement("button");
+  button.type = "button";
+  button.className = "copy";
+  button.textContent = "Copy";
+  button.setAttribute("aria-label", `Copy: ${answer.querySelector("h4").textContent}`);
+  button.addEventListener("click", async () => {
+    try {
+      await navigator.clipboard.writeText(texts.map((text) => text.textContent).join("\n"));
+      button.textContent = "Copied";
+    } catch {
+      const range = document.createRange();
+      range.setStartBefore(texts[0]);
+      range.setEndAfter(texts.at(-1));
+      getSelection().removeAllRanges();
+      getSelection().addRange(range);
+      button.textContent = "Selected";
+    }
+  });
+  answer.prepend(button);
+}
+
 // A figure moves into the dialog and back: a copy would give every id of its drawing twice.
 const dialog = document.createElement("dialog");
 dialog.className = "large";
@@ -99,7 +136,7 @@ close.textContent = "Close";
 close.addEventListener("click", () => dialog.close());
 dialog.append(close);
 document.body.append(dialog);
-for (const figure of document.querySelectorAll("figure")) {
+for (const figure of document.querySelectorAll("figure:not(.map)")) {
   const drawing = figure.querySelector("svg");
   const button = document.createElement("button");
   button.type = "button";

@@ -1,0 +1,1 @@
+"""The page's first screen: one figure, three cards, what to do next and which run to take."""
