@@ -138,3 +138,29 @@ def test_what_the_files_leave_open_is_named(tmp_path: Path) -> None:
     missing = missing_parts(results, "base", compare_with_base(results, "base"))
     assert "tuned is the model in ./out/merged: from what it was trained is not stated." in missing
     assert "tuned: several files hold other values of 1 score; the last counts." in missing
+
+
+def test_a_group_is_measured_as_its_parts_are(tmp_path: Path) -> None:
+    results = {
+        name: {"acc,none": 0.41, "acc_stderr,none": 0.01} for name in ("all", "half", "part_0", "part_1", "part_2")
+    }
+    groups = {"all": ["half", "part_2"], "half": ["part_0", "part_1"]}
+    for name, shots, gain in (("base", 0, 0.0), ("tuned", 5, 0.2)):
+        own = {task: metrics | {"acc,none": 0.41 + gain} for task, metrics in results.items()}
+        asked = {"part_0": shots, "part_1": 0, "part_2": 0}
+        write_results(tmp_path / name, 0.5, results=own, group_subtasks=groups, **{"n-shot": asked})
+    (row,) = [row for row in compare_with_base(read_external(tmp_path), "base") if not row.detail_of]
+    assert row.key == ("all", "acc") and row.refused == ("shots 0 and 5",)
+    write_results(tmp_path / "tuned", 0.5, results=results, group_subtasks={"all": ["part_2"]})
+    (row,) = [row for row in compare_with_base(read_external(tmp_path), "base") if row.key == ("all", "acc")]
+    assert "parts of all: 2 and 1 tasks" in row.refused
+
+
+def test_other_prompts_for_the_same_items(tmp_path: Path) -> None:
+    for name in ("base", "tuned"):
+        write_samples(tmp_path / name, [1, 0, 1] * 10 if name == "base" else [1] * 30)
+        path = next((tmp_path / name).glob("samples_*"))
+        rows = [json.loads(line) | {"prompt_hash": f"{name}"} for line in path.read_text().splitlines()]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (sentence,) = sentences(tmp_path)
+    assert "prompts: 30 of 30 items were asked in other words or with other examples" in sentence

@@ -34,6 +34,7 @@ TRAINED_ON = {"data": "data set", "steps": "steps", "tokens": "tokens", "max_tok
 OF_TRAINING = ("steps", "tokens")
 # lm-eval's hash of all prompts and items of a task, as a condition of its scores.
 TASK_HASH = "prompts and items (task hash)"
+PROMPTS = "prompts"
 LONGEST_VALUE = 60
 # With fewer scores that are equal to the last digit, chance may have made them so.
 FEWEST_EQUAL = 3
@@ -46,9 +47,25 @@ def refusals(base: ExternalRun, run: ExternalRun, key: ScoreKey) -> list[str]:
     if same_model(base, run):
         arguments = shortened(run.model_arguments, LONGEST_VALUE)
         found.append(f"both are the same model (model_args {arguments}), so nothing was tuned")
-    # The hash of prompts and items follows from shots, template and version, which say more.
-    named = [reason for reason in found if not reason.startswith(TASK_HASH)]
+    for part in _parts(run, key[0]):
+        # A group states neither shots nor versions: it was measured as its parts were.
+        if (part, key[1]) in base.scores and (part, key[1]) in run.scores:
+            found += _of_measurements(base, run, (part, key[1]))
+    # Hashes of prompts and items follow from shots, template and version, which say more.
+    named = [reason for reason in found if not reason.startswith((TASK_HASH, PROMPTS))]
     return list(dict.fromkeys(named or found))
+
+
+def _parts(run: ExternalRun, group: str) -> list[str]:
+    """The tasks of a group, through the groups in it; empty for a task."""
+    found, open_groups = [], [group]
+    seen = {group}
+    while open_groups:
+        tasks = [task for task in run.groups.get(open_groups.pop(), []) if task not in seen]
+        seen |= set(tasks)
+        found += tasks
+        open_groups += tasks
+    return found
 
 
 def other_metrics(base: ExternalRun, run: ExternalRun) -> dict[str, str]:
@@ -117,6 +134,13 @@ def _of_measurements(base: ExternalRun, run: ExternalRun, key: ScoreKey) -> Iter
     if before and after and before.keys() != after.keys():
         common = len(before.keys() & after.keys())
         yield f"items {len(before)} and {len(after)}, of which {common} are the same"
+    asked = base.prompts.get(key[0], {}), run.prompts.get(key[0], {})
+    other = sum(asked[1].get(item, prompt) != prompt for item, prompt in asked[0].items())
+    if other:
+        yield f"{PROMPTS}: {other} of {len(asked[0])} items were asked in other words or with other examples"
+    tasks = set(base.groups.get(key[0], [])), set(run.groups.get(key[0], []))
+    if tasks[0] and tasks[1] and tasks[0] != tasks[1]:
+        yield f"parts of {shortened(key[0], LONGEST_VALUE)}: {len(tasks[0])} and {len(tasks[1])} tasks"
     if loss_of_unknown_rows(key[1] or key[0]):
         yield f"training or held-out loss: the name {score_name(key)} does not say which"
 

@@ -138,6 +138,7 @@ def add_samples(path: Path, run: ExternalRun) -> str | None:
     task = re.sub(rf"_{DATE}$", "", path.stem.removeprefix("samples_"))
     found: dict[ScoreKey, dict[str, float]] = {}
     answers: dict[str, str] = {}
+    prompts: dict[str, str] = {}
     # Line by line: every line holds the whole prompt, so the files are large.
     with path.open(encoding="utf-8") as lines:
         for row in map(json.loads, filter(str.strip, lines)):
@@ -146,6 +147,8 @@ def add_samples(path: Path, run: ExternalRun) -> str | None:
             # With the hash, so that items of two versions of a task are not paired.
             item = f"{row['doc_id']} {row.get('doc_hash', '')}"
             answers[f"{item} {row.get('filter', 'none')}"] = _digest(row)
+            if row.get("prompt_hash"):
+                prompts[item] = str(row["prompt_hash"])
             metrics = row.get("metrics") or [name for name in row if name in OLDER_ITEM_METRICS]
             for metric in metrics:
                 value = row.get(metric)
@@ -154,6 +157,7 @@ def add_samples(path: Path, run: ExternalRun) -> str | None:
                     found.setdefault(key, {})[item] = float(value)
     run.items |= found
     run.answers[task] = answers
+    run.prompts[task] = prompts
     run.files.append(path.name)
     return None if found else "no numbers in its items"
 

@@ -63,8 +63,8 @@ class ExternalRun:
 
     `path` holds its losses over `path_unit`: tokens, or steps or epochs if tokens were not logged;
     `curves` its held-out scores by name. `logs` keeps the rows that both are made of, by the kind of
-    their file. `items` maps a score to the values of its single items, `answers` a task
-    to a digest of the answer to each item. `groups` maps a group of lm-eval to its tasks.
+    their file. `items` maps a score to the values of its single items, `answers` and
+    `prompts` a task to a digest of each item's. `groups` maps a group of lm-eval to its tasks.
     `model_arguments` are those that lm-eval loaded the model with. `replaced` are scores with other
     values in an earlier file.
     """
@@ -74,6 +74,7 @@ class ExternalRun:
     scores: dict[ScoreKey, ExternalScore] = field(default_factory=dict)
     items: dict[ScoreKey, dict[str, float]] = field(default_factory=dict)
     answers: dict[str, dict[str, str]] = field(default_factory=dict)
+    prompts: dict[str, dict[str, str]] = field(default_factory=dict)
     groups: dict[str, list[str]] = field(default_factory=dict)
     model_arguments: str = ""
     path: LossPath | None = None
