@@ -330,3 +330,14 @@ def test_rows_of_other_ranks_are_runs_and_no_steps(tmp_path: Path) -> None:
     assert [run.settings for run in results.runs.values()] == [
         {"steps": 100 * n, "rank": r} for n, r in ((1, 8), (2, 16), (3, 32))
     ]
+
+
+def test_unknown_settings_count_where_runs_differ_in_them(tmp_path: Path) -> None:
+    for name, waves in (("base", 0), ("lora", 50)):
+        config = {"waves": waves, "loss_weight": 0.5, "wide": 3}
+        (tmp_path / f"{name}.json").write_text(json.dumps({"config": config, "metrics": {"acc": 0.5}}))
+    run = read_external(tmp_path).runs["lora"]
+    assert run.settings == {"waves": 50} and set(run.scores) == {("acc", "")}
+    # Runs may be called like parts of a configuration.
+    (tmp_path / "base.json").write_text(json.dumps({"base": {"acc": 0.5}, "lora": {"acc": 0.6}}))
+    assert set(read_external(tmp_path / "base.json").runs) == {"base", "lora"}

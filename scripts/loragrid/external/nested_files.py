@@ -1,10 +1,10 @@
 """Any JSON or YAML of nested settings and metrics, as one row per run and rows of its log."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
-from loragrid.external.columns import as_number, setting_of
-from loragrid.external.directions import known_direction
+from loragrid.external.columns import COSTS, as_number, setting_of
+from loragrid.external.directions import known_direction, name_words
 from loragrid.external.runs import is_number
 from loragrid.external.step_logs import is_step_log
 from loragrid.external.tables import NAME_COLUMNS
@@ -12,12 +12,13 @@ from loragrid.external.tables import NAME_COLUMNS
 # Words for parts of a file, which are no part of a score's name.
 METRIC_PARTS = {
     *("metrics", "metric", "results", "scores", "eval", "evaluation", "test", "val", "validation", "summary"),
-    *("final_metrics", "eval_results", "test_results", "train_info", "run_info"),
+    *("final_metrics", "eval_results", "test_results"),
 }
 SETTING_PARTS = {
     *("config", "settings", "args", "arguments", "params", "parameters", "hparams", "hyperparameters"),
-    *("training_args", "train_config", "peft_config", "lora_config", "optimizer_kwargs", "training", "lora", "peft"),
+    *("training_args", "train_config", "peft_config", "lora_config", "optimizer_kwargs"),
 }
+WRAPPERS = {"run_info", "train_info"}
 # Parts that describe a machine, or how text was sampled.
 NOT_READ = {"system_info", "package_info", "pytorch_info", "generation_kwargs", "_wandb", "generation_config"}
 # Of a score that is a map of its own.
@@ -26,6 +27,17 @@ OWN_ITEMS = ("n", "items", "total")
 OWN_KEYS = {*OWN_VALUE, *OWN_ERROR, *OWN_ITEMS, "std", "desc", "ci", "low", "high", "higher_is_better"}
 DEEPEST = 8
 Row = dict[str, Any]
+
+
+class FlatFile(NamedTuple):
+    """A nested file: one `row` with the names of tables, the rows of `steps`, and `other` settings.
+
+    The names of the others are no known setting's; they are numbers.
+    """
+
+    row: Row
+    steps: list[Any]
+    other: Row
 
 
 def runs_of(content: Any) -> list[Any] | None:
@@ -54,23 +66,26 @@ def runs_of(content: Any) -> list[Any] | None:
     return None
 
 
-def flat_row(content: Mapping[str, Any]) -> tuple[Row, list[Any]]:
-    """A nested map as one row with the names that tables use, and the rows of steps in it."""
-    row: Row = {}
-    steps: list[Any] = []
+def flat_row(content: Mapping[str, Any]) -> FlatFile:
+    """A nested map as one row with the names that tables use."""
+    flat = FlatFile({}, [], {})
     for path, found in _leaves(content, ()):
         value = as_number(found)
         if isinstance(value, list) and is_step_log(value):
-            steps = steps or value
+            flat.steps.extend(value if not flat.steps else [])
             continue
         name, whole = path[-1], _score_name(path)
         setting = setting_of(name, value)
         if (setting is not None and setting[0] != "metric") or name in NAME_COLUMNS:
             # What stands further out describes the run itself.
-            row.setdefault(name, _setting_value(value))
+            flat.row.setdefault(name, _setting_value(value))
+        elif set(path[:-1]) & SETTING_PARTS:
+            # A weight of a loss in a configuration is no score. Texts are mostly folders, which differ anyway.
+            if is_number(value) and not name_words(name) & (COSTS | {"id", "port", "seed"}):
+                flat.other.setdefault(name, value)
         elif is_number(value) and (len(path) == 1 or known_direction(whole) is not None or set(path) & METRIC_PARTS):
-            row[whole] = value
-    return row, steps
+            flat.row[whole] = value
+    return flat
 
 
 def _leaves(content: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -108,7 +123,7 @@ def _first(content: Mapping[str, Any], names: tuple[str, ...]) -> Any:
 
 
 def _score_name(path: tuple[str, ...]) -> str:
-    kept = [part for part in path[:-1] if part not in METRIC_PARTS | SETTING_PARTS]
+    kept = [part for part in path[:-1] if part not in METRIC_PARTS | SETTING_PARTS | WRAPPERS]
     # The part that names the rows stays: test accuracy is no training accuracy.
     rows = [part for part in path[:-1] if part in ("eval", "test", "val", "validation")]
     return " ".join([*rows, *kept, path[-1]])
@@ -123,5 +138,5 @@ def _setting_value(value: Any) -> Any:
 
 
 def _has_score(row: Mapping[str, Any]) -> bool:
-    found, _ = flat_row(row)
+    found = flat_row(row).row
     return any(is_number(value) and known_direction(name) is not None for name, value in found.items())

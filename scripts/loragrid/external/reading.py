@@ -13,13 +13,7 @@ from typing import Any
 from loragrid.errors import UserError, one_line
 from loragrid.external import nested_files, step_logs
 from loragrid.external.directions import known_direction
-from loragrid.external.lm_eval_files import (
-    DATE,
-    add_item_means,
-    add_results,
-    add_samples,
-    is_sample,
-)
+from loragrid.external.lm_eval_files import DATE, add_item_means, add_results, add_samples, is_sample
 from loragrid.external.runs import ExternalResults, ExternalRun, is_number
 from loragrid.external.step_logs import COLUMN, ROWS, STATE
 from loragrid.external.tables import add_cells, add_rows, merge, name_of, read_table
@@ -54,7 +48,9 @@ def read_external(source: Path) -> ExternalResults:
             results.unused.append((_shown(path, source), ONLY_SETTINGS))
             continue
         known.settings = run.settings | known.settings
+        known.other_settings |= run.other_settings
         known.files.append(path.name)
+    results.add_varied_settings()
     for run in results.runs.values():
         step_logs.finish_log(run)
         for name in step_logs.unused_scores(run):
@@ -180,7 +176,7 @@ def _own_config(config: Any) -> dict[str, Any]:
     if not isinstance(config, dict) or "model_args" in config or "bootstrap_iters" in config:
         return {}
     run = ExternalRun("")
-    add_cells(run, nested_files.flat_row(config)[0], ExternalResults({}, [], {}))
+    add_cells(run, nested_files.flat_row(config).row, ExternalResults({}, [], {}))
     return run.settings
 
 
@@ -195,7 +191,7 @@ def _add_rows(rows: list[Any], path: Path, name: str, results: ExternalResults) 
     if charts:
         return None
     dicts = [row for row in rows if isinstance(row, dict)]
-    flat = [nested_files.flat_row(row)[0] if any(isinstance(v, dict) for v in row.values()) else row for row in dicts]
+    flat = [nested_files.flat_row(row).row if any(isinstance(v, dict) for v in row.values()) else row for row in dicts]
     named: dict[str, list[Any]] = {}
     for row in flat:
         named.setdefault(name_of({str(key).strip().lower(): value for key, value in row.items()}), []).append(row)
@@ -233,8 +229,8 @@ def _add_nested(
     results: ExternalResults,
     settings: list[tuple[str, Path, ExternalRun]],
 ) -> str | None:
-    row, steps = nested_files.flat_row(content)
-    run = ExternalRun(name_of(row) or name)
+    row, steps, other = nested_files.flat_row(content)
+    run = ExternalRun(name_of(row) or name, other_settings=other)
     unused = ExternalResults({}, [], {})
     add_cells(run, row, unused)
     if steps or any(known_direction(key[0]) is not None for key in run.scores):

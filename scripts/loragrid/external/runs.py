@@ -61,6 +61,7 @@ class Curve(NamedTuple):
 class ExternalRun:
     """One run as its files describe it.
 
+    `other_settings` have names that are no known setting's: those that differ between runs become settings.
     `path` holds its losses over `path_unit`: tokens, or steps or epochs if tokens were not logged;
     `curves` its held-out scores by name. `logs` keeps the rows that both are made of, by the kind of
     their file. `items` maps a score to the values of its single items, `answers` and
@@ -71,6 +72,7 @@ class ExternalRun:
 
     name: str
     settings: dict[str, Any] = field(default_factory=dict)
+    other_settings: dict[str, Any] = field(default_factory=dict)
     scores: dict[ScoreKey, ExternalScore] = field(default_factory=dict)
     items: dict[ScoreKey, dict[str, float]] = field(default_factory=dict)
     answers: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -104,6 +106,15 @@ class ExternalResults:
     runs: dict[str, ExternalRun]
     unused: list[tuple[str, str]]
     columns: dict[str, str]
+
+    def add_varied_settings(self) -> None:
+        """Make settings of the runs' other settings that differ: of equal ones nothing can depend."""
+        runs = list(self.runs.values())
+        for name in dict.fromkeys(name for run in runs for name in run.other_settings):
+            having = [run for run in runs if name in run.other_settings]
+            if len({str(run.other_settings[name]) for run in having}) > 1:
+                for run in having:
+                    run.settings.setdefault(name, run.other_settings[name])
 
     def higher_is_better(self, key: ScoreKey) -> bool | None:
         """Whether a higher score is better, by the files or else by the score's name.

@@ -68,6 +68,7 @@ def merge(run: ExternalRun, results: ExternalResults, path: Path) -> None:
     """Add settings and scores from a file to those known of the run."""
     known = results.runs.setdefault(run.name, ExternalRun(run.name))
     known.settings |= run.settings
+    known.other_settings |= run.other_settings
     known.scores |= run.scores
     known.files.append(path.name)
 
