@@ -1,5 +1,6 @@
 """The first screen: cards within their words, no green yes where nothing is fit to ship, a figure with every number."""
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -89,6 +90,15 @@ def test_failed_checks_are_named_and_lower_the_belief(keeping: Material) -> None
     assert found[-2:] == ["several versions of torch", "runs trained by different code"]
     assert cards(keeping.compared, found)[2].short == "With care"
     assert cards(keeping.compared, [])[2].short == "Yes"
+
+
+def test_a_study_of_which_no_run_was_compared_has_its_cards(keeping: Material) -> None:
+    nothing = keeping.compared.comparisons.iloc[:1].assign(task="another")
+    summary = keeping.compared.summary | {"trade_offs": []}
+    found = dataclasses.replace(keeping.compared, comparisons=nothing, summary=summary)
+    helped, _, believed = cards(found, [])
+    assert (helped.short, believed.short) == ("Can't tell", "Nothing to judge yet")
+    assert steps(dataclasses.replace(keeping, compared=found)) == []
 
 
 def test_the_next_step_names_option_chance_and_command(keeping: Material) -> None:

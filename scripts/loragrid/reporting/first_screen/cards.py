@@ -11,6 +11,7 @@ from loragrid.reporting.sentences.findings import did_it_help, start
 from loragrid.statistics.paired_statistics import BETTER, WORSE
 
 MOST_WORDS = 35  # of a card: a reader of twenty seconds has time for a hundred
+BELIEF = "Can I believe it?"
 MOST_AXES = 3  # named in one sentence
 
 
@@ -137,6 +138,10 @@ def _few(names: list[str]) -> str:
 def belief_card(compared: ComparedStudy, failures: list[str]) -> Card:
     """Seeds, items, corrections, and the checks that passed or did not."""
     seeds = compared.of_runs.loc[compared.of_runs["task"] == compared.target, "seeds"]
+    if seeds.empty:
+        return Card(
+            BELIEF, "unsure", "Nothing to judge yet", "No trained run was compared with its base on the target."
+        )
     least, most = int(seeds.min()), int(seeds.max())
     amount = plural(most, "seed") if least == most else f"{least} to {most} seeds"
     items = f"{plural(compared.summary['tasks'][compared.target]['items'], 'item')} of {plain_name(compared.target)}"
@@ -147,7 +152,7 @@ def belief_card(compared: ComparedStudy, failures: list[str]) -> Card:
     if failures:
         passed = f"Look at: {'; '.join(failures)}."
     one = f"Look at: {failures[0]}." if failures else passed
-    return Card("Can I believe it?", tone, short, first_that_fits(f"{rests} {passed}", f"{rests} {one}", rests))
+    return Card(BELIEF, tone, short, first_that_fits(f"{rests} {passed}", f"{rests} {one}", rests))
 
 
 def _belief(least: int, most: int, failures: list[str]) -> tuple[str, str]:
