@@ -47,7 +47,7 @@ truth: $(VENV)/.study
 
 # Every benchmark that needs no GPU, one after another, about four hours on two quiet cores; the page is benchmarks/README.md.
 bench: $(VENV)/.test
-	for what in study training scoring scale report_reach checkpoint worker tune truth truth_next; do $(BIN)/python -m benchmarks.$$what || exit 1; done
+	for what in study training scoring generation scale report_reach checkpoint worker tune truth truth_next; do $(BIN)/python -m benchmarks.$$what || exit 1; done
 	$(BIN)/python -m benchmarks.study --ways one cold --out benchmarks/results/warm.json
 	$(BIN)/snakemake --cores 1
 	$(BIN)/python -m benchmarks.app

@@ -57,6 +57,17 @@ def scoring(found: dict[str, Any]) -> Iterator[Row]:
     yield "Scoring: item values that differ from lm_eval's", f"{same['different']} of {same['compared']}", "0"
 
 
+def generation(found: dict[str, Any]) -> Iterator[Row]:
+    """benchmarks/generation.py"""
+    goals = {"loragrid to lm-eval, batch size 1": "≥ 3"}
+    asked = f"{found['model']}, answers of {found['tokens']} tokens"
+    for name, value in found["ratios"].items():
+        yield f"Generation ({asked}), tokens per CPU second: {name}", spread(value, ".1f"), goals.get(name, "")
+    for way, same in found["texts"].items():
+        figure = f"{same['different']} of {same['compared']}"
+        yield f"Generation: answers that differ from those of {way}", figure, ""
+
+
 def scale(found: dict[str, Any]) -> Iterator[Row]:
     """benchmarks/scale.py"""
     for size in found["snakemake"]:
@@ -199,7 +210,7 @@ def truth(found: dict[str, Any]) -> Iterator[Row]:
         yield f"Truth: {one['what'].strip()}", figure, one.get("goal", "")
 
 
-SECTIONS = {"study": study, "training": training, "scoring": scoring, "scale": scale}
+SECTIONS = {"study": study, "training": training, "scoring": scoring, "generation": generation, "scale": scale}
 SECTIONS |= {"report_reach": report_reach, "checkpoint": checkpoint, "worker": worker}
 SECTIONS |= {"warm": study, "tune": tune, "app": app, "certificate": certificate, "truth": truth, "truth_next": truth}
 COMMANDS = {

@@ -115,6 +115,16 @@ def test_scores_are_compared_item_by_item(tmp_path: Path) -> None:
     assert found == {"compared": 2, "different": 1, "largest_difference": 1.0}
 
 
+def test_answers_are_those_of_lm_eval() -> None:
+    generation = load("generation")
+    found = generation.measure(ROOT / "resources" / "models" / "llama-s", tokens=5, sample=2, repeats=1)
+    assert [one[0]["answers"] for one in found["taken"].values()] == [48, 2, 16]
+    assert [same["compared"] for same in found["texts"].values()] == [2, 16]
+    assert not any(same["different"] for same in found["texts"].values())
+    for value in found["ratios"].values():
+        assert value["median"] > 0
+
+
 # A run that makes an update every 20 ms, saves every 10 updates and resumes from there.
 RUN = """
 import csv, pathlib, sys, time

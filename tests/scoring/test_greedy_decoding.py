@@ -10,15 +10,19 @@ import torch
 from loragrid.paths import ROOT
 from loragrid.scoring.hf_engine import greedy_decoding
 from loragrid.scoring.hf_engine.greedy_decoding import Ends, Request, decodes_greedily, greedy_answers, rows_of_a_step
-from loragrid.scoring.hf_engine.slot_cache import supports_slots
+from loragrid.scoring.hf_engine.slot_attention import supports_slots
 
 NO_ENDS = Ends(frozenset())
 
 
-def load(folder: Path) -> Any:
+# A window that prompts and prefixes exceed.
+TOYS = (("toy_llama", {}), ("toy_gemma", {}), ("toy_gemma", {"sliding_window": 8}))
+
+
+def load(folder: Path, **options: Any) -> Any:
     from transformers import AutoModelForCausalLM
 
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **options).eval()
 
 
 def random_prompts(model: Any, lengths: Sequence[int], *, seed: int) -> list[list[int]]:
@@ -47,10 +51,10 @@ def four_rows(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("four_rows")
-@pytest.mark.parametrize("toy", ["toy_llama", "toy_gemma"])
-def test_answers_are_those_of_generate(toy: str, request: pytest.FixtureRequest) -> None:
-    """More prompts than slots, limits and end tokens that rows reach at different steps, and windows that are left."""
-    model = load(request.getfixturevalue(toy))
+@pytest.mark.parametrize(("toy", "options"), TOYS)
+def test_answers_are_those_of_generate(toy: str, options: dict[str, int], request: pytest.FixtureRequest) -> None:
+    """More prompts than slots, and limits and end tokens that rows reach at different steps."""
+    model = load(request.getfixturevalue(toy), **options)
     prompts = random_prompts(model, (3, 9, 5, 40, 1, 7, 12), seed=1)
     most = (20, 20, 5, 20, 1, 20, 20)
     free = [generated(model, prompt, limit) for prompt, limit in zip(prompts, most, strict=True)]
@@ -63,9 +67,11 @@ def test_answers_are_those_of_generate(toy: str, request: pytest.FixtureRequest)
     assert model.config._attn_implementation == "sdpa"
 
 
-@pytest.mark.parametrize("toy", ["toy_llama", "toy_gemma"])
-def test_what_all_prompts_begin_with_is_read_once(toy: str, request: pytest.FixtureRequest) -> None:
-    model = load(request.getfixturevalue(toy))
+@pytest.mark.parametrize(("toy", "options"), TOYS)
+def test_what_all_prompts_begin_with_is_read_once(
+    toy: str, options: dict[str, int], request: pytest.FixtureRequest
+) -> None:
+    model = load(request.getfixturevalue(toy), **options)
     (common,) = random_prompts(model, (40,), seed=2)
     prompts = [common + own for own in random_prompts(model, (3, 9, 5, 1), seed=3)]
     read = []

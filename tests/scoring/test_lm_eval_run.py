@@ -11,6 +11,7 @@ from loragrid.scoring import lm_eval_model
 from loragrid.scoring.lm_eval_items import cluster_name
 from loragrid.scoring.lm_eval_run import run_task
 from loragrid.scoring.lm_eval_tasks import find_tasks
+from loragrid.scoring.running_task import KeptAnswers, RunningTask
 from loragrid.study.sections import ModelEntry
 from tests.fixtures.lm_eval_toys import ALL, ANSWER, CHOICE, QUESTIONS, SCORE, SENTENCES, find, values, wrap
 
@@ -96,6 +97,17 @@ def test_measures_of_answers_are_kept_and_are_not_scores(results):
     for item, stopped in values(answer, "stopped").items():
         assert stopped or values(answer, "new_tokens")[item] == 24
     assert "new_tokens" not in results["toy_choice"].metrics
+
+
+def test_answers_that_generate_has_to_write_are_kept_too(task_folder, network, tmp_path, monkeypatch):
+    from lm_eval.models.huggingface import HFLM
+
+    # A setting that changes logits.
+    monkeypatch.setattr(network[0].generation_config, "repetition_penalty", 1.2)
+    task, path = find(["toy_answer"], task_folder, limit=5)["toy_answer"], tmp_path / "toy.answers"
+    first = run_task(wrap(network), task, RunningTask("toy", KeptAnswers(path, "key")))
+    monkeypatch.setattr(HFLM, "_model_generate", lambda *_, **__: pytest.fail("written again"))
+    assert run_task(wrap(network), task, RunningTask("toy", KeptAnswers(path, "key"))).items == first.items
 
 
 def test_the_chat_template_is_applied_to_questions_only(task_folder, network, results):

@@ -113,12 +113,8 @@ class LmEvalModel(HFLM):
         )
         # An end token ends a row without its text being looked for.
         stops = [text for text in until if text and text not in self._meter.end_texts()]
-        requests = []
-        for context in contexts:
-            ids, _ = self.tok_batch_encode(
-                [context], left_truncate_len=self.max_length - most, truncation=self.truncation
-            )
-            requests.append(Request(ids[0].tolist(), most))
+        room = self.max_length - most
+        requests = [Request(self.tok_encode(context, left_truncate_len=room), most) for context in contexts]
         answers = all_answers(
             self.model,
             requests,

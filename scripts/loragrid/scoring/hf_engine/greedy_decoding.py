@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from loragrid.models.passes.row_losses import POSITIONS_PER_PASS
 from loragrid.scoring.hf_engine.shared_prefixes import passes_with_cache, worth_sharing
-from loragrid.scoring.hf_engine.slot_cache import SlotCache, slots_in_use, supports_slots
+from loragrid.scoring.hf_engine.slot_attention import slots_in_use, supports_slots
+from loragrid.scoring.hf_engine.slot_cache import SlotCache
 from loragrid.scoring.running_task import RunningTask
 
 if TYPE_CHECKING:

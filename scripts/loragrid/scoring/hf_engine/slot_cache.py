@@ -1,4 +1,4 @@
-"""Keys and values of rows that are decoded together, each row in a slot of its own, and the attention that reads them.
+"""Keys and values of rows that are decoded together, each row in a slot of its own, and the passes over them.
 
 transformers' cache copies all keys and values for every token, repeats them for each head of a group, and pads short
 rows. Here a token is written in place, a group's heads read the same keys, what all rows begin with is held once, and
@@ -6,22 +6,15 @@ prompts are read side by side without padding.
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from loragrid.models.passes.padding_free import LAYER_TYPES
 from loragrid.models.passes.row_losses import network_of
 
 if TYPE_CHECKING:
     import torch
 
-# Two rows of small token ids, which any vocabulary has, with the same first one.
-PROBE = ([1, 5, 2, 7, 3, 6], [1, 3, 7, 2])
-# Largest relative difference of logits that is rounding.
-FLOAT32_TOLERANCE, HALF_TOLERANCE = 1e-4, 0.05
-SLOTS = "slots"  # the name under which transformers knows `slot_attention`
 # Widths of a step are multiples of it: sums over them then take the same order whatever the other rows' lengths are.
 WIDTH_STEP = 16
 
@@ -40,7 +33,7 @@ class SlotCache:
     """The cache of up to `rows` rows of `capacity` tokens behind a prefix that all rows share.
 
     `ends`: the tokens of each row in use, the prefix not counted; row i is in slot i. Its passes need
-    `slots_in_use(model)`.
+    `slot_attention.slots_in_use`.
     """
 
     def __init__(self, model: Any, *, rows: int, capacity: int) -> None:
@@ -186,71 +179,6 @@ class SlotCache:
             mask = torch.zeros(seen.shape, device=ends.device).masked_fill_(~seen, float("-inf"))
             self._masks[window] = mask[:, None, None]
         return self._masks[window]
-
-
-def slot_attention(
-    module: Any,
-    query: "torch.Tensor",
-    key: "torch.Tensor",
-    value: "torch.Tensor",
-    attention_mask: None,
-    *,
-    slot_cache: SlotCache | None = None,
-    **more: Any,
-) -> tuple["torch.Tensor", None]:
-    """The attention of a `SlotCache`; transformers calls it by name.
-
-    Raises `RuntimeError` for a model that does not pass what this needs.
-    """
-    window = more.get("sliding_window")
-    has_window = getattr(module.config, "sliding_window", None) and getattr(module.config, "use_sliding_window", True)
-    if slot_cache is None or attention_mask is not None or (has_window and "sliding_window" not in more):
-        raise RuntimeError(f"{type(module).__name__} does not tell its attention what a slot cache needs")
-    if more.get("position_bias") is not None:
-        raise RuntimeError(f"{type(module).__name__} has a bias of positions")
-    scale = more.get("scaling") or query.shape[-1] ** -0.5
-    return slot_cache.attend(module.layer_idx, (query, key, value), scale=scale, window=window), None
-
-
-@contextmanager
-def slots_in_use(model: Any) -> Iterator[None]:
-    """Within the block the model's attention is `slot_attention`."""
-    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-
-    network = network_of(model)
-    before = network.config.get_text_config()._attn_implementation
-    ALL_ATTENTION_FUNCTIONS.register(SLOTS, slot_attention)
-    network.set_attn_implementation(SLOTS)
-    try:
-        yield
-    finally:
-        network.set_attn_implementation(before)
-
-
-def supports_slots(model: Any) -> bool:
-    """Whether the model computes with a `SlotCache` what it computes by itself, tried on two short rows."""
-    import torch
-
-    network = network_of(model)
-    config = network.config.get_text_config()
-    if config._attn_implementation != "sdpa" or not set(getattr(config, "layer_types", None) or ()) <= LAYER_TYPES:
-        return False
-    with torch.inference_mode():
-        expected = [
-            model(input_ids=torch.tensor([row], device=model.device), use_cache=False).logits[0, -1] for row in PROBE
-        ]
-    try:
-        with slots_in_use(model):
-            cache = SlotCache(model, rows=2, capacity=len(PROBE[0]))
-            cache.read_prefix(PROBE[0][:1])
-            cache.read([row[1:-1] for row in PROBE])
-            found = cache.write([row[-1] for row in PROBE])
-    except Exception:
-        # Each architecture raises its own errors for arguments and shapes that it does not expect.
-        return False
-    tolerance = FLOAT32_TOLERANCE if model.dtype == torch.float32 else HALF_TOLERANCE
-    # False for NaN.
-    return all(bool((one - other).norm() <= tolerance * other.norm()) for one, other in zip(found, expected))
 
 
 def _all_rows(states: "torch.Tensor", prefix: "torch.Tensor") -> "torch.Tensor":
