@@ -341,3 +341,10 @@ def test_unknown_settings_count_where_runs_differ_in_them(tmp_path: Path) -> Non
     # Runs may be called like parts of a configuration.
     (tmp_path / "base.json").write_text(json.dumps({"base": {"acc": 0.5}, "lora": {"acc": 0.6}}))
     assert set(read_external(tmp_path / "base.json").runs) == {"base", "lora"}
+
+
+def test_odd_items_of_lm_eval_are_left_out(tmp_path: Path) -> None:
+    row = {"doc_id": 0, "resps": [], "metrics": [{"a": 1}, "acc"], "acc": 1.0}
+    write_lines(tmp_path / "a" / "samples_t.jsonl", [row, row | {"doc_id": 1, "metrics": 5, "acc": 0}])
+    run = one_run(tmp_path)
+    assert run.items == {("t", "acc"): {"0 ": 1.0, "1 ": 0.0}}

@@ -130,3 +130,10 @@ def test_the_largest_of_many_is_marked_without_errors_too(tmp_path: Path) -> Non
     rows = compare_with_base(results, "base")
     assert [(row.run, row.largest_of) for row in rows if row.largest_of] == [("r16", 3)]
     assert "partly luck" in answer(results, rows, "base")
+
+
+def test_values_without_a_finite_variance_get_no_test(tmp_path: Path) -> None:
+    lines = ["name,seed,lora_r,acc,acc_stderr", "base,,,0.5,0.01", "a,1,8,1e308,0.01", "b,2,8,0.6,0.01"]
+    (tmp_path / "t.csv").write_text("\n".join(lines))
+    (row,) = [row for row in compare_with_base(read_external(tmp_path), "base") if row.of_setting]
+    assert row.test is None and not row.verdict

@@ -149,8 +149,7 @@ def add_samples(path: Path, run: ExternalRun) -> str | None:
             answers[f"{item} {row.get('filter', 'none')}"] = _digest(row)
             if row.get("prompt_hash"):
                 prompts[item] = str(row["prompt_hash"])
-            metrics = row.get("metrics") or [name for name in row if name in OLDER_ITEM_METRICS]
-            for metric in metrics:
+            for metric in _item_metrics(row):
                 value = row.get(metric)
                 if is_number(value) or isinstance(value, bool):
                     key = score_key(task, metric, str(row.get("filter", "none")))
@@ -160,6 +159,14 @@ def add_samples(path: Path, run: ExternalRun) -> str | None:
     run.prompts[task] = prompts
     run.files.append(path.name)
     return None if found else "no numbers in its items"
+
+
+def _item_metrics(row: dict[str, Any]) -> list[str]:
+    """The names of an item's metrics."""
+    named = row.get("metrics")
+    if isinstance(named, list) and named:
+        return [name for name in named if isinstance(name, str)]
+    return [name for name in OLDER_ITEM_METRICS if name in row]
 
 
 def _digest(row: dict[str, Any]) -> str:

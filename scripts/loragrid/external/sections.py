@@ -62,7 +62,7 @@ def _is_numeric(results: ExternalResults, setting_name: str) -> bool:
 def _has_powers(results: ExternalResults, setting_name: str) -> bool:
     """Whether a setting has a value that is written as 2e−4: then all of its column are."""
     values = [run.settings.get(setting_name) for run in results.runs.values()]
-    return any(isinstance(value, float) and value and "e" in setting(value) for value in values)
+    return any(isinstance(value, float) and is_number(value) and value and "e" in setting(value) for value in values)
 
 
 def _score_cell(run: ExternalRun, key: ScoreKey, unit: str) -> dict[str, Any]:
@@ -78,7 +78,7 @@ def _score_cell(run: ExternalRun, key: ScoreKey, unit: str) -> dict[str, Any]:
 def _setting_cell(value: Any, *, scientific: bool) -> dict[str, Any]:
     if value is None:
         return {"text": "–", "sort": None}
-    if isinstance(value, float):
+    if isinstance(value, float) and is_number(value):
         # pandas reads a column of whole numbers with gaps as floats.
         text = str(int(value)) if value.is_integer() else setting(value, scientific=scientific)
     else:

@@ -102,6 +102,9 @@ def _contrast(sides: list[tuple[Sequence[ExternalRun], float]], key: ScoreKey) -
         return None
     scores = {sign: np.array([run.scores[key].value for run in runs]) for runs, sign in sides if len(runs) > 1}
     spreads = seed_spreads(scores)
+    # Values near the largest float have no finite variance.
+    if not np.isfinite([part.variance, *(spread.variance for spread in spreads.values())]).all():
+        return None
     shares = [SeedShare(1 / len(scores[sign]), spread) for sign, spread in spreads.items()]
     found = contrast_test([part], shares, confidence=1 - ALPHA)
     return ScoreTest(found.low, found.high, found.p, SEEDS_T)

@@ -124,7 +124,9 @@ def _add_cell(run: ExternalRun, key: str, value: Any, row: Row) -> str | None:
     reason = reason_against(key, value)
     if reason is None:
         items = first_of(row, (f"{key}_n", f"n_{key}", *ITEMS))
-        run.scores[key, ""] = ExternalScore(float(value), _stderr_of(key, row), int(items) if items else None)
+        run.scores[key, ""] = ExternalScore(
+            float(value), _stderr_of(key, row), int(items) if items and items >= 1 else None
+        )
     elif ROW_NUMBERS.fullmatch(key) and isinstance(value, str):
         return None
     return reason
