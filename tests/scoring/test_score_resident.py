@@ -8,6 +8,7 @@ import score
 from loragrid.models.base_cache import release_base
 from loragrid.runtime.delegation import residency
 from loragrid.scoring import lm_eval_tasks, loaded_model
+from loragrid.study.identity import file_content
 from tests.fixtures.score_toys import contents, metrics
 from tests.fixtures.studies import changed
 
@@ -62,6 +63,16 @@ def test_changed_tasks_are_built_again(study, made) -> None:
     other, *_ = score.study_tasks(changed(study, scoring__limit=3)).values()
     file.write_text(before)
     assert other.digest != limited.digest and made["find_tasks"] == 3
+
+
+def test_the_next_job_sees_files_that_were_changed(tmp_path) -> None:
+    file = tmp_path / "rows.json"
+    found = []
+    for content in ("[]", "[1]"):
+        file.write_text(content)
+        found.append(file_content(str(file)))
+        residency.forget_results()
+    assert found[0] != found[1]
 
 
 def test_other_processes_keep_nothing() -> None:

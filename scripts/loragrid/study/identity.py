@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from loragrid.runtime.atomic_files import sha256_file, sha256_json
+from loragrid.runtime.delegation.residency import until_next_job
 from loragrid.study.file_paths import visible_files
 from loragrid.study.sections import ModelEntry
 
@@ -77,6 +78,7 @@ def canonical(value: Any) -> Any:
     return value
 
 
+@until_next_job
 @cache
 def _source_content(path: Path) -> str:
     """Digest of a file of rows, or of the files in a folder, whose names give their order."""
@@ -86,6 +88,7 @@ def _source_content(path: Path) -> str:
     return sha256_json([[file.relative_to(path).as_posix(), file_content(str(file))] for file in files])
 
 
+@until_next_job
 @cache
 def _folder_content(folder: str) -> str:
     """Digest of a model's configuration, tokenizer, template and weights.
@@ -97,6 +100,7 @@ def _folder_content(folder: str) -> str:
     return sha256_json([[file.name, file_content(str(file))] for file in files])
 
 
+@until_next_job
 @cache
 def file_content(path: str) -> str:
     """Digest of a file; over 64 MiB, of its size and of 64 evenly spaced blocks."""

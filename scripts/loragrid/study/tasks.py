@@ -13,6 +13,7 @@ import yaml
 from loragrid.errors import UserError
 from loragrid.paths import ROOT
 from loragrid.runtime.atomic_files import sha256_file, sha256_json
+from loragrid.runtime.delegation.residency import until_next_job
 from loragrid.study.sections import HELDOUT_LOSS
 from loragrid.study.study_file import Study
 
@@ -154,6 +155,7 @@ def items_file(file: Path) -> Path | None:
     return named.resolve() if named.is_file() else None
 
 
+@until_next_job
 @cache
 def _names_in(folder: Path) -> dict[str, Path]:
     names: dict[str, Path] = {}

@@ -32,6 +32,7 @@ HOLDING = """
     held = Path(place + ".held")
     held.touch()
     residency.on_release(lambda: held.unlink(missing_ok=True))
+    residency.until_next_job(type("Cache", (), {"cache_clear": staticmethod(Path(place + ".forgotten").touch)}))
     sys.modules["left_behind"] = sys.modules[__name__]
     os.environ["LEFT"] = "behind"
     if "--log" in sys.argv:
@@ -100,6 +101,7 @@ def test_the_next_job_finds_the_process_and_nothing_of_the_last_job(any_owner, t
     _, cwd, _, group = (tmp_path / "b@0.5").read_text().split()
     assert (cwd, group) == (str(tmp_path), str(os.getpgrp()))
     assert (tmp_path / "a.held").exists() and is_alive(child)
+    assert (tmp_path / "a.forgotten").exists(), "what was read from files is read again"
 
 
 @pytest.mark.parametrize(("what", "status"), [("2", 2), ("bug", 1)])

@@ -13,6 +13,7 @@ _resident = False
 # By name: what the last job made, and the key that it was made for.
 _kept: dict[str, tuple[Any, Any]] = {}
 _releases: list[Callable[[], None]] = []
+_caches: list[Any] = []
 _leaving: list[str] = []
 
 
@@ -47,6 +48,18 @@ def release_all() -> None:
     """Let go of everything that is held."""
     for release in _releases:
         release()
+
+
+def until_next_job(cached: Any) -> Any:
+    """Decorator of a cached function that reads files: the next job of a resident worker reads them again."""
+    _caches.append(cached)
+    return cached
+
+
+def forget_results() -> None:
+    """Empty the caches of functions that are decorated by `until_next_job`."""
+    for cached in _caches:
+        cached.cache_clear()
 
 
 def leave_after_job(reason: str) -> None:

@@ -53,6 +53,7 @@ def _do(job: dict[str, Any], descriptors: list[int], channel: socket.socket) -> 
     if "unsloth" in sys.modules:
         os.environ.update(kept)
     _reset_libraries()
+    residency.forget_results()
     channel.sendall(ANSWER.pack(BEGUN))
     try:
         runpy.run_path(sys.argv[0], run_name="__main__")
