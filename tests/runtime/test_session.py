@@ -101,8 +101,12 @@ MANY_SHORT_ONES = "while True: pass"
 
 @pytest.mark.parametrize("work", [ONE_LONG_OPERATION, MANY_SHORT_ONES])
 def test_ctrl_c_ends_a_job_soon_also_within_one_long_operation(work: str) -> None:
-    """Twice the signal, as from a terminal and from snakemake, is one line and one exit status."""
+    """Twice the signal, as from a terminal and from snakemake, is one line and one exit status.
+
+    The job takes the signal even where the tests run in the background of a shell, which ignores it.
+    """
     program = (
+        "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from loragrid.errors import run_main\nfrom loragrid.runtime.session import ctrl_c_ends_within\n"
         "def main():\n    with ctrl_c_ends_within(0.2):\n        print('begun', flush=True)\n        exec(%r)\nrun_main(main)"
     )
@@ -111,11 +115,22 @@ def test_ctrl_c_ends_a_job_soon_also_within_one_long_operation(work: str) -> Non
     assert job.stdout.readline() == "begun\n"
     for _ in range(2):
         job.send_signal(signal.SIGINT)
-    _, said = job.communicate(timeout=30)
+    try:
+        _, said = job.communicate(timeout=30)
+    finally:
+        job.kill()
     assert (job.returncode, said) == (130, "stopped by Ctrl-C\n")
 
 
 def test_after_the_block_ctrl_c_is_python_s_own_again() -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        _check_the_block()
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _check_the_block() -> None:
     with ctrl_c_ends_within(5):
         assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
