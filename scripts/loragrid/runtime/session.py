@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from loragrid.errors import EXIT_STOPPED, UserError, print_line_unbuffered
+from loragrid.errors import EXIT_STOPPED, UserError, print_line, print_line_unbuffered
 
 MARGIN_SECONDS = 1.0
 
@@ -55,7 +55,7 @@ class StopSignals:
 
 @contextmanager
 def ctrl_c_ends_within(seconds: float) -> Iterator[None]:
-    """Within the block Ctrl-C raises `KeyboardInterrupt` once, and ends the process if that takes longer than this.
+    """Within the block Ctrl-C raises `KeyboardInterrupt` once, and ends the process within so many seconds.
 
     For work that loses nothing by a kill: Python raises the exception only between two operations,
     and one pass of a large model on a CPU may take a minute.
@@ -86,6 +86,10 @@ def ctrl_c_ends_within(seconds: float) -> Iterator[None]:
     thread.start()
     try:
         yield
+    except KeyboardInterrupt:
+        # Freeing a model's memory and ending the interpreter would take seconds more.
+        print_line("stopped by Ctrl-C")
+        os._exit(EXIT_STOPPED)
     finally:
         ended.set()
         signal.set_wakeup_fd(previous)
