@@ -23,7 +23,8 @@ ON = {"training__liger_kernels": True}
 def version(monkeypatch: pytest.MonkeyPatch) -> None:
     installed = provenance.versions() | {"liger_kernel": "0.8.5"}
     monkeypatch.setattr(provenance, "versions", lambda: dict(installed))
-    monkeypatch.setattr("loragrid.training.backends.liger_kernels.versions", lambda: dict(installed))
+    for module in ("backends.liger_kernels", "run_record"):
+        monkeypatch.setattr(f"loragrid.training.{module}.versions", lambda: dict(installed))
 
 
 @pytest.fixture(params=["padding-free", "padded"])
