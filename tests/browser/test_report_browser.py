@@ -38,7 +38,8 @@ def open_page(browser, address: str, **options):
     page.on("console", lambda message: trouble.append(message.text))
     page.on("pageerror", lambda error: trouble.append(str(error)))
     page.on("request", lambda request: trouble.append(request.url) if request.url != address else None)
-    page.goto(address)
+    # Long, for a machine on which much else runs.
+    page.goto(address, timeout=120_000)
     return page, trouble
 
 
