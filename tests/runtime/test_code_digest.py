@@ -18,6 +18,8 @@ def scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(code_digest, "_cache_file", lambda: tmp_path / "kept.json")
     monkeypatch.setattr(code_digest.sys, "dont_write_bytecode", False)
     yield tmp_path
+    # Tests that follow in this process ask for the digests of the real scripts.
+    code_digest.code_digest.cache_clear()
     code_digest._known.cache_clear()
 
 

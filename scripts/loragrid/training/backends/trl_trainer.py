@@ -8,6 +8,8 @@ from loragrid.models.passes.row_losses import network_of
 from loragrid.training.backends.head_loss import head_loss, supports_head_loss
 from loragrid.training.backends.liger_kernels import LigerKernels
 from loragrid.training.backends.lora_layers import speed_up_lora
+from loragrid.training.checkpoints import CheckpointStore
+from loragrid.training.progress import Progress
 from loragrid.training.ranks.rank_hooks import RankHooks
 
 
@@ -25,7 +27,11 @@ def import_trainer() -> type:
             super().__init__(**arguments)
             # It prints every log; `Progress` prints its own line.
             self.remove_callback(PrinterCallback)
-            if self.args.use_cpu and not self.args.bf16:
+
+        def attach_progress(self, progress: Progress, store: CheckpointStore) -> None:
+            super().attach_progress(progress, store)
+            # Processes that train a run together add in the order of PyTorch's own operations, split base or not.
+            if self.args.use_cpu and not self.args.bf16 and self.ranks.count == 1:
                 speed_up_lora(self.model)
                 self.head_loss = self.model_accepts_loss_kwargs and supports_head_loss(network_of(self.model))
 
