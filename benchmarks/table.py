@@ -48,6 +48,19 @@ def training(found: dict[str, Any]) -> Iterator[Row]:
         yield f"Training: {name}", spread(value), goals.get(name, "")
 
 
+def real(found: dict[str, Any]) -> Iterator[Row]:
+    """benchmarks/real.py"""
+    goals = {"loragrid's pace to bare TRL's": "≥ 1.3"}
+    for threads, one in found.get("training", {}).items():
+        where = f"Training {found['model']}, threads: {threads}"
+        for name, value in one["ratios"].items():
+            yield f"{where}; {name}", spread(value), goals.get(name, "")
+        rate = f"{spread(one['share_of_products'])} of {1000 * one['products_tflops']:.0f} GFLOPS"
+        yield f"{where}; share of the rate of matrix products", rate, ""
+    for name, value in found.get("study", {}).get("ratios", {}).items():
+        yield f"Study of {found['model']}, {name}", spread(value), "≤ 0.7" if name == "one core to one process" else ""
+
+
 def scoring(found: dict[str, Any]) -> Iterator[Row]:
     """benchmarks/scoring.py"""
     goals = {"lm_eval to workflow": "≥ 3", "lm_eval to one process": "≥ 2"}
@@ -211,10 +224,11 @@ def truth(found: dict[str, Any]) -> Iterator[Row]:
 
 
 SECTIONS = {"study": study, "training": training, "scoring": scoring, "generation": generation, "scale": scale}
-SECTIONS |= {"report_reach": report_reach, "checkpoint": checkpoint, "worker": worker}
+SECTIONS |= {"real": real, "report_reach": report_reach, "checkpoint": checkpoint, "worker": worker}
 SECTIONS |= {"warm": study, "tune": tune, "app": app, "certificate": certificate, "truth": truth, "truth_next": truth}
 COMMANDS = {
     "certificate": "make certify",
+    "real": "python -m benchmarks.real --model FOLDER --rows FILE --pairs FOLDER",
     "truth": "make truth",
     "warm": "python -m benchmarks.study --ways one cold --out benchmarks/results/warm.json",
 }

@@ -55,6 +55,33 @@ def test_the_page_says_what_is_not_measured(tmp_path: Path) -> None:
     assert all(table.NOT_MEASURED in line for line in lines[1:])
 
 
+def test_a_real_model_s_figures_are_rows_of_the_page() -> None:
+    value = {"median": 1.7, "min": 1.6, "max": 1.8}
+    training = {"2": {"ratios": {"pace": value}, "share_of_products": value, "products_tflops": 0.07}}
+    rows = list(load("table").real({"model": "m", "training": training}))
+    assert rows == [
+        ("Training m, threads: 2; pace", "1.70 (1.60 to 1.80)", ""),
+        ("Training m, threads: 2; share of the rate of matrix products", "1.70 (1.60 to 1.80) of 70 GFLOPS", ""),
+    ]
+
+
+def test_a_study_of_a_real_model_has_the_three_sets_and_the_plans(tmp_path: Path) -> None:
+    real = load("real")
+    pair = {"sentence_good": "He sees himself.", "sentence_bad": "He sees itself."}
+    for number in range(4):
+        (tmp_path / f"blimp_{number}.jsonl").write_text(json.dumps(pair))
+    rows = [{"instruction": f"Say {number}.", "input": "", "output": str(number)} for number in range(400)]
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    model = ROOT / "resources" / "models" / "llama-s"
+    path = real.make_study(tmp_path, model=model, rows=tmp_path / "rows.json", pairs=tmp_path, threads=2)
+    study = load_study(str(path))
+    assert [Path(task).stem for task in study.scoring.retention] == ["blimp_0", "blimp_1", "blimp_2"]
+    assert len(study.cells) == 2 and study.base_case.threads == 2
+    assert real.operations_per_token(path) > 0
+    with pytest.raises(SystemExit, match="error: --pairs: fewer than 3 files"):
+        real.make_study(tmp_path, model=model, rows=tmp_path / "rows.json", pairs=tmp_path / "none", threads=2)
+
+
 def test_make_bench_makes_every_line_of_the_page_that_needs_no_gpu() -> None:
     table = load("table")
     named = subprocess.run(["make", "--dry-run", "bench"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
@@ -63,7 +90,7 @@ def test_make_bench_makes_every_line_of_the_page_that_needs_no_gpu() -> None:
         r"results/(\w+)\.json$", named, re.MULTILINE
     )
     assert {*looped, *alone} == {
-        *(set(table.SECTIONS) - {"certificate"}),
+        *(set(table.SECTIONS) - {"certificate", "real"}),  # `real` needs a model and data that are not shipped
         "table",
     }
 
