@@ -139,7 +139,7 @@ def missing_packages(python: Path, names: tuple[str, ...]) -> list[str]:
     return subprocess.run([python, "-I", "-c", code, *names], capture_output=True, text=True).stdout.split()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_plan_run_and_report(tmp_path: Path, toy_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkout = Checkout(tmp_path / "code", toy_llama)
     python = make_study_environment(tmp_path / "venv")

@@ -16,7 +16,7 @@ from tests.fixtures.workplace import Workplace
 pytestmark = pytest.mark.usefixtures("warm")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_one_run_through_signals_a_kill_a_second_snakemake_and_a_wiped_machine(work: Workplace, tmp_path: Path) -> None:
     """Kills, signals and a wiped machine, one after another on one run, whose adapter equals that of an undisturbed run."""
     # Ctrl-C in the terminal: the whole group gets it.
