@@ -50,7 +50,8 @@ from loragrid import formatting, setting_texts
         (formatting.as_sentence("max_rows is a sample!"), "max_rows is a sample!"),
         (formatting.visible("a\u202eb\u0007"), "a[U+202E]b[U+0007]"),
         (formatting.visible("a\tb\n👩\u200d🚀"), "a\tb\n👩\u200d🚀"),
-        (formatting.visible("x" * 10, 4), "xxxx … [6 more characters]"),
+        (formatting.visible("x" * 40, 4), "xxxx … [36 more characters]"),
+        (formatting.visible("x" * 10, 4), "x" * 10),
     ],
 )
 def test_values_as_text(made: str, wanted: str) -> None:

@@ -18,19 +18,19 @@ INVISIBLE_CATEGORIES = ("Cc", "Cf", "Cs", "Co", "Cn")
 def visible(text: Any, limit: int | None = None) -> str:
     """Untrusted text for a page, with characters that hide or reorder text as their codes.
 
-    Text over `limit` characters is cut with a note. Line breaks and tabs stay. Escaping HTML is
-    left to the template's autoescape, and to matplotlib.
+    Text over `limit` characters is cut with a note, unless it would not be shorter then. Line breaks and
+    tabs stay. Escaping HTML is left to the template's autoescape, and to matplotlib.
     """
     text = str(text)
-    too_long = limit is not None and len(text) > limit
+    note = "" if limit is None else f" … [{len(text) - limit:,} more characters]"
+    too_long = limit is not None and len(text) > limit + len(note)
     # The fast way for nearly all text: a large study's page asks for it thousands of times.
     if text.isprintable() and not too_long:
         return text
-    note = ""
     if too_long:
-        note = f" … [{len(text) - limit:,} more characters]"
         text = text[:limit]
-    return "".join(_visible_character(character) for character in text) + note
+    shown = "".join(_visible_character(character) for character in text)
+    return shown + note if too_long else shown
 
 
 def _visible_character(character: str) -> str:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -122,15 +123,15 @@ def test_ctrl_c_ends_a_job_soon_also_within_one_long_operation(work: str) -> Non
     assert (job.returncode, said) == (130, "stopped by Ctrl-C\n")
 
 
-def test_after_the_block_ctrl_c_is_python_s_own_again() -> None:
+@pytest.fixture
+def own_ctrl_c() -> Iterator[None]:
+    """Python's own handler, which a process in the background of a shell lacks."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        _check_the_block()
-    finally:
-        signal.signal(signal.SIGINT, before)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
-def _check_the_block() -> None:
+def test_after_the_block_ctrl_c_is_python_s_own_again(own_ctrl_c: None) -> None:
     with ctrl_c_ends_within(5):
         assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -103,7 +103,7 @@ def test_a_setting_that_changes_logits_is_left_to_generate(toy_llama: Path) -> N
 def test_a_model_that_would_compute_something_else_is_left_to_generate(toy_llama: Path) -> None:
     model = load(toy_llama)
     assert supports_slots(model)
-    # An attention with twice the scale, which the model's own pass applies and the slots are not told of.
+    # An attention with twice the scale, which the model applies by itself and does not pass on to the slots.
     layer = model.model.layers[0].self_attn
     hook = layer.q_proj.register_forward_hook(lambda _, inputs, out: out * (1 + inputs[0].shape[1] / 10))
     assert not supports_slots(model)

@@ -37,19 +37,30 @@ def test_a_killed_job_continues_with_the_next_task(study, data, runs, scored_alo
     assert len(scored) == 3  # nothing left to score, nothing loaded
 
 
+@pytest.fixture
+def interrupt_after(monkeypatch):
+    """Make Ctrl-C come after so many answers; returns the requests that are answered, before and afterwards."""
+
+    def interrupt_after(count):
+        written, add = [], KeptAnswers.add
+
+        def and_note(self, request, tokens):
+            add(self, request, tokens)
+            written.append(request)
+            if len(written) == count:
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(KeptAnswers, "add", and_note)
+        return written
+
+    return interrupt_after
+
+
 def test_an_interrupted_generation_continues_with_the_next_answer(
-    study, data, runs, scored_alone, tmp_path, monkeypatch
+    study, data, runs, scored_alone, tmp_path, interrupt_after
 ):
-    subject, kept, written = as_run(runs[0], data, tmp_path), tmp_path / "tasks" / "answer.answers", []
-    add = KeptAnswers.add
-
-    def interrupted(self, request, tokens):
-        add(self, request, tokens)
-        written.append(request)
-        if len(written) == 4:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(KeptAnswers, "add", interrupted)
+    subject, kept = as_run(runs[0], data, tmp_path), tmp_path / "tasks" / "answer.answers"
+    written = interrupt_after(4)
     with pytest.raises(KeyboardInterrupt):
         score.score_subjects(study=study, subjects=[subject])
     assert len(kept.read_text().strip().splitlines()) == 4 and not (tmp_path / "tasks" / "answer.json").exists()
@@ -60,16 +71,8 @@ def test_an_interrupted_generation_continues_with_the_next_answer(
     assert not list((tmp_path / "tasks").glob("*.answers"))
 
 
-def test_answers_that_were_kept_for_other_items_are_not_used(study, data, runs, tmp_path, monkeypatch):
-    subject, written, add = as_run(runs[0], data, tmp_path), [], KeptAnswers.add
-
-    def interrupted(self, request, tokens):
-        add(self, request, tokens)
-        written.append(request)
-        if len(written) == 2:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(KeptAnswers, "add", interrupted)
+def test_answers_that_were_kept_for_other_items_are_not_used(study, data, runs, tmp_path, interrupt_after):
+    subject, written = as_run(runs[0], data, tmp_path), interrupt_after(2)
     with pytest.raises(KeyboardInterrupt):
         score.score_subjects(study=study, subjects=[subject])
     limited = replace(study, yaml=study.yaml | {"scoring": study.yaml["scoring"] | {"limit": 3}})

@@ -167,7 +167,7 @@ def _differing(base: Mapping[str, Any], run: Mapping[str, Any], names: Mapping[s
 
 
 def _alike(key: str, one: Any, other: Any) -> bool:
-    # A missing value is one that nobody stated; conditions state "none" in words.
+    # A value is missing where the file does not state it; conditions write out "none".
     if one is None or other is None:
         return True
     if is_number(as_float(one)) and is_number(as_float(other)):

@@ -93,9 +93,7 @@ def _largest(rows: Sequence[BaseComparison]) -> list[str]:
 def _scope(judged: Sequence[BaseComparison]) -> str:
     if all(row.of_setting for row in judged):
         return "The seeds of each setting are pooled, and their spread is in the intervals."
-    return (
-        "For single runs this holds for these models on items like these: another training seed may give another one."
-    )
+    return ONE_SEED_SCOPE
 
 
 def _tests_made(judged: Sequence[BaseComparison]) -> str:

@@ -72,12 +72,14 @@ class LmEvalModel(HFLM):
         self, string: str, add_special_tokens: bool | None = None, left_truncate_len: int | None = None, **settings: Any
     ) -> list[int]:
         """HFLM's, once for each text."""
+        if settings:
+            return super().tok_encode(string, add_special_tokens, left_truncate_len, **settings)
         known = _encoded.setdefault(self.tokenizer, {})
         key = string, add_special_tokens, self.add_bos_token
         if key not in known:
             if len(known) == KEPT_TEXTS:
                 known.clear()
-            known[key] = array("i", super().tok_encode(string, add_special_tokens, **settings))
+            known[key] = array("i", super().tok_encode(string, add_special_tokens))
         return known[key].tolist()[-left_truncate_len if left_truncate_len else 0 :]
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = True) -> list[str]:

@@ -5,11 +5,9 @@ from html import escape
 from markupsafe import Markup
 
 from loragrid.formatting import score
-from loragrid.reporting.figures.style import SERIES
-from loragrid.reporting.first_screen.gain_map import SHAPES
+from loragrid.reporting.figures.style import CROSS, SERIES, SHAPES
 
 WIDTH, HEIGHT, END = 150, 16, 8  # CSS pixels; END: from the edge to 0 % and 100 %
-CROSS = "M-5-5L5 5M-5 5L5-5"
 
 
 def mark(number: int) -> Markup:

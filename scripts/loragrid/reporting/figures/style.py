@@ -28,6 +28,17 @@ COLOURS = {
     "s5": "#3f8fbf",
 }
 SERIES = ("s0", "s1", "s2", "s3", "s4", "s5")
+# SVG outlines around (0, 0), so that a setting is known by its shape where colours look alike; the base is a cross.
+SHAPES = (
+    "M-6 0A6 6 0 1 0 6 0A6 6 0 1 0-6 0Z",
+    "M-5.5-5.5H5.5V5.5H-5.5Z",
+    "M0-7.2L6.8 5.2H-6.8Z",
+    "M0-7.6L7.6 0L0 7.6L-7.6 0Z",
+    "M0 7.2L6.8-5.2H-6.8Z",
+    "M-2.3-7H2.3V-2.3H7V2.3H2.3V7H-2.3V2.3H-7V-2.3H-2.3Z",
+    "M0-7.2L6.9-2.2L4.2 5.8H-4.2L-6.9-2.2Z",
+)
+CROSS = "M-5-5L5 5M-5 5L5-5"
 # 374 points: a phone shows the figure at about its own size, so its text stays readable.
 WIDTH_INCHES = 5.2
 PAIR_HEIGHT_INCHES = 3.1  # of the scores and the losses of an axis, drawn side by side

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from loragrid.comparing.trade_off import SHIP
-from loragrid.formatting import between, change, decimals, listed, plain_name, plural
+from loragrid.formatting import listed, plain_name, plural
 from loragrid.reporting.compared_study import ComparedStudy
+from loragrid.reporting.first_screen.amounts import amount, with_interval
 from loragrid.reporting.sentences.axis_findings import missed_text, sort_axes, target_rows, what_mattered
 from loragrid.reporting.sentences.findings import did_it_help, start
 from loragrid.statistics.paired_statistics import BETTER, WORSE
@@ -56,10 +57,10 @@ def help_card(compared: ComparedStudy) -> Card:
     label = "the base case" if row["run"] in compared.base_case_runs else compared.setting_labels[row["run"]]
     ships = _ships(trained, compared)
     who = start(label)
-    gain, kept = _amount(row, "gain", compared.unit), _kept(row)
+    kept = _kept(row)
     texts = (
-        f"{count} {who}: {gain} ({between(row['gain_low'], row['gain_high'], compared.unit)}){kept}. {ships}",
-        f"{count} {who}: {gain}{kept}. {ships}",
+        f"{count} {who}: {with_interval(row, 'gain', compared.unit)}{kept}. {ships}",
+        f"{count} {who}: {amount(row, 'gain', compared.unit)}{kept}. {ships}",
         f"{count} {ships}",
         count,
     )
@@ -87,15 +88,11 @@ def _shown_row(trained: list[dict[str, Any]], compared: ComparedStudy) -> dict[s
     return (fit or case or ranked)[0]
 
 
-def _amount(row: dict[str, Any], name: str, unit: str) -> str:
-    return change(row[name], unit, words=True, places=decimals(row[f"{name}_low"], row[f"{name}_high"]))
-
-
 def _kept(row: dict[str, Any]) -> str:
     """The price, as a clause: what the setting lost of what its base could do."""
     if row["kept"] is None:
         return ", retention not measured"
-    return f", retention {_amount(row, 'kept', 'share')} ({between(row['kept_low'], row['kept_high'], 'share')})"
+    return f", retention {with_interval(row, 'kept', 'share')}"
 
 
 def _ships(trained: list[dict[str, Any]], compared: ComparedStudy) -> str:
@@ -143,11 +140,11 @@ def belief_card(compared: ComparedStudy, failures: list[str]) -> Card:
             BELIEF, "unsure", "Nothing to judge yet", "No trained run was compared with its base on the target."
         )
     least, most = int(seeds.min()), int(seeds.max())
-    amount = plural(most, "seed") if least == most else f"{least} to {most} seeds"
+    number = plural(most, "seed") if least == most else f"{least} to {most} seeds"
     items = f"{plural(compared.summary['tasks'][compared.target]['items'], 'item')} of {plain_name(compared.target)}"
     tone, short = _belief(least, most, failures)
     compared_count = sum(family.get("target", 0) for family in compared.summary["families"].values())
-    rests = f"{amount} a setting, {items}, p corrected for {plural(compared_count, 'comparison')}."
+    rests = f"{number} a setting, {items}, p corrected for {plural(compared_count, 'comparison')}."
     passed = "Checks passed: all runs scored, no fault in the base, no task item in the training rows."
     if failures:
         passed = f"Look at: {'; '.join(failures)}."

@@ -10,21 +10,11 @@ from html import escape
 from textwrap import fill
 
 from loragrid.formatting import MINUS
-from loragrid.reporting.figures.style import SERIES, spread_labels
+from loragrid.reporting.figures.style import CROSS, SERIES, SHAPES, spread_labels
 from loragrid.reporting.first_screen.map_points import MapPoint
 from loragrid.reporting.first_screen.scales import Scale, limits, ticks
 
 MOST_NAMED = 10  # settings with a name, seeds and intervals; the others are grey dots
-# Outlines around (0, 0), so that a setting is known by its shape where colours look alike.
-SHAPES = (
-    "M-6 0A6 6 0 1 0 6 0A6 6 0 1 0-6 0Z",
-    "M-5.5-5.5H5.5V5.5H-5.5Z",
-    "M0-7.2L6.8 5.2H-6.8Z",
-    "M0-7.6L7.6 0L0 7.6L-7.6 0Z",
-    "M0 7.2L6.8-5.2H-6.8Z",
-    "M-2.3-7H2.3V-2.3H7V2.3H2.3V7H-2.3V2.3H-7V-2.3H-2.3Z",
-    "M0-7.2L6.9-2.2L4.2 5.8H-4.2L-6.9-2.2Z",
-)
 
 
 @dataclass(frozen=True)
@@ -125,7 +115,7 @@ def _background(frame: Frame) -> Iterator[str]:
         f'<text class="word middle" transform="translate(12 {(y.start + y.end) / 2}) rotate(-90)">'
         "kept: change in retention, points →</text>"
     )
-    yield f'<path class="base" d="M-5-5L5 5M-5 5L5-5" transform="translate({x.at(0)} {y.at(0)})"/>'
+    yield f'<path class="base" d="{CROSS}" transform="translate({x.at(0)} {y.at(0)})"/>'
     yield _text(x.at(0) - 8, y.at(0) - 8, "base", "word end" if x.at(0) - x.start > 40 else "word")
 
 

@@ -7,7 +7,8 @@ import pandas as pd
 
 from loragrid.comparing.contrasts import ADAPTERS
 from loragrid.comparing.trade_off import SHIP
-from loragrid.formatting import between, change, decimals, plain_name, plural, visible
+from loragrid.formatting import plain_name, plural, visible
+from loragrid.reporting.first_screen.amounts import with_interval
 from loragrid.reporting.page import Material
 
 LONGEST_NAME = 60  # characters of a setting's label
@@ -76,11 +77,6 @@ def seed_changes(material: Material, run: str, base: str, table: pd.Series) -> t
 def _numbers(material: Material, row: dict[str, Any], label: str) -> str:
     """A setting's numbers: "rank 64 (2 seeds): running plan +27 points (…); mean retention −5 points (…)"."""
     compared = material.compared
-    kept = f"mean retention {_amount(row, 'kept', 'share')}"
-    gain = f"gain on {plain_name(compared.target)} {_amount(row, 'gain', compared.unit)}"
+    kept = f"mean retention {with_interval(row, 'kept', 'share')}"
+    gain = f"gain on {plain_name(compared.target)} {with_interval(row, 'gain', compared.unit)}"
     return f"{label} ({plural(row['seeds'], 'seed')}): {gain}; {kept}"
-
-
-def _amount(row: dict[str, Any], name: str, unit: str) -> str:
-    low, high = row[f"{name}_low"], row[f"{name}_high"]
-    return f"{change(row[name], unit, words=True, places=decimals(low, high))} ({between(low, high, unit)})"

@@ -120,7 +120,7 @@ def greedy_answers(
 
     The tokens include the end token; an answer with a stop text goes on for up to `TOKENS_PER_LOOK`
     tokens. `batch_size`: rows of a step, on a CPU at least so many; `known`: places of requests that
-    need no answer; `on_step` is told the number of rows that got a token.
+    need no answer; `on_step` gets the number of rows that were given a token.
     """
     # Long answers first: a step of the last rows alone costs as much as one of several.
     order = sorted(range(len(requests)), key=lambda at: (-requests[at].most, -len(requests[at].ids)))
