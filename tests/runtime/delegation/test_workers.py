@@ -188,6 +188,19 @@ def test_two_cards_have_a_worker_each(owner, tmp_path: Path) -> None:
     one.communicate()
 
 
+def test_the_socket_is_there_only_when_it_listens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / KINDS).write_text("{}")
+    listen, seen = socket.socket.listen, []
+    monkeypatch.setattr(
+        socket.socket, "listen", lambda listener: (seen.append((tmp_path / "socket").exists()), listen(listener))
+    )
+    pool = WorkerPool(tmp_path, os.getpid())
+    assert seen == [False]
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(tmp_path / "socket"))
+    pool.listener.close()
+
+
 def test_a_worker_that_was_idle_for_long_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / KINDS).write_text("{}")
     pool = WorkerPool(tmp_path, os.getpid())

@@ -32,8 +32,10 @@ class JobServer:
         self.folder = folder
         self.owner = os.pidfd_open(owner)
         self.listener = socket.socket(socket.AF_UNIX)
-        self.listener.bind(str(folder / "socket"))
+        # Clients connect as soon as they see the socket, so it gets its name when it listens.
+        self.listener.bind(str(folder / "new"))
         self.listener.listen()
+        (folder / "new").rename(folder / "socket")
         self.poll = select.poll()
         for descriptor in (self.owner, self.listener.fileno()):
             self.poll.register(descriptor, select.POLLIN)
