@@ -4,6 +4,7 @@ They only refuse, so `loragrid.runtime.code_digest` leaves them out of the code 
 """
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,14 @@ from loragrid.study.identity import canonical
 from loragrid.study.run_names import value_text
 from loragrid.study.schema import study_error
 
+# Ten times the largest grid that has been tried. A few more axes of a factorial grid would fill the memory.
+MOST_RUNS = 100_000
+
 
 def check_grid(settings: dict[str, Any], path: Path) -> None:
     """Raise a one-line `UserError` if the grid of a complete study file cannot be trained as written."""
     _check_design(settings, path)
+    _check_number_of_runs(settings["grid"], path)
     listed = list(arms(settings))
     for arm in listed:
         key = _place(arm)
@@ -48,6 +53,18 @@ def _check_design(settings: dict[str, Any], path: Path) -> None:
         axis = min(set(grid["axes"]) - {"seed"})
         problem = "an axis in a grid of the design cells"
         raise study_error(path, f"grid.axes.{axis}", problem, fix="remove it, or use one_factor or factorial")
+
+
+def _check_number_of_runs(grid: Mapping[str, Any], path: Path) -> None:
+    """Refuse a grid of more runs than any study has, before they are listed."""
+    axes = dict(grid["axes"])
+    seeds = len(axes.pop("seed", [])) or 1
+    sizes = [len(values) for values in axes.values()]
+    numbers = {"one_factor": 1 + sum(sizes), "factorial": math.prod(sizes), "cells": 1}
+    runs = seeds * (numbers[grid["design"]] + len(grid["tied"]) + len(grid["cells"]))
+    if runs > MOST_RUNS:
+        problem = f"more than {MOST_RUNS:,} runs ({runs:,})"
+        raise study_error(path, "grid", problem, fix="use fewer values, or the design one_factor")
 
 
 def _check_arm_seeds(settings: dict[str, Any], listed: list[Arm], path: Path) -> None:

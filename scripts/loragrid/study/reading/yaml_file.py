@@ -23,6 +23,8 @@ TYPES = {
     "tag:yaml.org,2002:bool": {"boolean"},
     "tag:yaml.org,2002:timestamp": set(),
 }
+# A file of 10,000 arms has about 1 MB and 100,000 values. Both limits are reached within seconds.
+MOST_BYTES, MOST_VALUES = 4_000_000, 200_000
 
 
 def read_yaml(path: Path, schema: Mapping[str, Any]) -> dict[str, Any]:
@@ -31,7 +33,7 @@ def read_yaml(path: Path, schema: Mapping[str, Any]) -> dict[str, Any]:
     Raises `UserError` for a file that cannot be read or holds no map.
     """
     try:
-        settings = _read(path.read_text(encoding="utf-8"), schema)
+        settings = _read(_text_of(path), schema)
     except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError, RecursionError) as error:
         problem = f"cannot be read as YAML ({_yaml_problem(error)})"
         raise study_error(path, None, problem, fix="correct the file") from None
@@ -41,13 +43,39 @@ def read_yaml(path: Path, schema: Mapping[str, Any]) -> dict[str, Any]:
     return settings
 
 
+def _text_of(path: Path) -> str:
+    with path.open("rb") as file:
+        content = file.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise ValueError(f"longer than {MOST_BYTES // 1_000_000} MB")
+    return content.decode("utf-8")
+
+
 def _read(text: str, schema: Mapping[str, Any]) -> Any:
     loader = _StrictLoader(text)
     try:
         node = loader.get_single_node()
+        values = 0 if node is None else _count_values(node, {})
+        if values > MOST_VALUES:
+            # Each alias is a copy of what it names, so a few nested lines can make millions of values.
+            raise ValueError(f"its aliases make more than {MOST_VALUES:,} values")
         return None if node is None else loader.construct_document(_Names().as_text(node, [schema]))
     finally:
         loader.dispose()
+
+
+def _count_values(node: yaml.Node, counted: dict[int, int]) -> int:
+    """The number of values of a node once every alias is written out; `counted` holds those of finished nodes."""
+    if isinstance(node, yaml.ScalarNode):
+        return 1
+    if id(node) not in counted:
+        # A node within itself is refused when its value is constructed.
+        counted[id(node)] = 1
+        parts = node.value
+        if isinstance(node, yaml.MappingNode):
+            parts = [part for pair in node.value for part in pair]
+        counted[id(node)] = 1 + sum(_count_values(part, counted) for part in parts)
+    return counted[id(node)]
 
 
 class _StrictLoader(yaml.SafeLoader):
