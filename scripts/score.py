@@ -43,6 +43,7 @@ from loragrid.scoring.scoring_job import ScoringJob, score_task, write_answers
 from loragrid.scoring.subjects import Subject, SubjectIdentity, identify, make_subject, read_subjects
 from loragrid.scoring.task_results import write_tables
 from loragrid.scoring.vllm_engine.process import engine_versions
+from loragrid.scoring.vllm_engine.served_adapters import engine_adapters, planned_adapters
 from loragrid.scoring.vllm_engine.vllm_model import VllmModel
 from loragrid.study.study_file import Study, load_study
 from loragrid.study.tasks import HELDOUT_LOSS, scoring_digest
@@ -103,8 +104,10 @@ def model_of(study: Study, members: Sequence[SubjectIdentity]) -> LoadedModel | 
     options = {"scoring": study.scoring, "weights": whole_model(first)}
     if study.scoring.engine == "hf":
         return LoadedModel(first.model, first.entry, **options)
-    adapters = dict.fromkeys(adapter for identity in members if (adapter := adapter_of(identity)))
-    return VllmModel(first.model, first.entry, adapters=list(adapters), **options)
+    served = engine_adapters([adapter for identity in members if (adapter := adapter_of(identity))])
+    if whole_model(first) is None:
+        served = served.joined(planned_adapters(study, first.entry, first.model))
+    return VllmModel(first.model, first.entry, served=served, **options)
 
 
 def adapter_of(identity: SubjectIdentity) -> Path | None:

@@ -115,7 +115,7 @@ def test_the_record_names_the_engine_and_no_score_is_used_for_the_other(served, 
 @pytest.fixture(scope="module")
 def engine(python, runs, toy_llama):
     adapters = [folder / "adapter" for _, folder in runs]
-    settings = {"model": str(toy_llama), "dtype": "float32", "context": 512} | engine_adapters(adapters)
+    settings = {"model": str(toy_llama), "dtype": "float32", "context": 512} | engine_adapters(adapters).settings()
     engine = process.VllmProcess(settings)
     yield engine
     engine.close()
@@ -188,9 +188,11 @@ def test_what_vllm_cannot_serve_is_refused_before_any_work(study, data, runs, to
 def test_the_engine_is_made_for_its_largest_adapter(toy_llama, runs, tmp_path):
     small = runs[0][1] / "adapter"
     large = write_adapter(toy_llama, tmp_path / "large", seed=1, r=24, target_modules=["q_proj", "v_proj"])
-    assert engine_adapters([large]) == {"adapters": 1, "max_lora_rank": 32, "target_modules": ["q_proj", "v_proj"]}
+    served = engine_adapters([large])
+    assert served.settings() == {"max_lora_rank": 32, "target_modules": ["q_proj", "v_proj"]}
     both = engine_adapters([small, large])
-    assert (both["adapters"], both["max_lora_rank"], len(both["target_modules"])) == (2, 32, 7)
+    assert (both.rank, both.settings()["max_lora_rank"], len(both.modules)) == (24, 32, 7)
+    assert both.include(served) and not served.include(both)
 
 
 def test_a_missing_environment_is_named(monkeypatch, tmp_path):

@@ -67,9 +67,11 @@ def test_runs_of_unsloth_have_workers_of_their_own_and_large_jobs_the_card() -> 
     assert kind("train", other.run)[1] != kind("train", run.run)[1]
     assert job_kinds(jobs, replace(T4, memory_mib=4000))["kinds"][0][3], "no room for another process"
     jobs.study = changed(jobs.study, scoring__engine="vllm")
-    assert not job_kinds(jobs, T4)["names"]["score"], "another engine's process needs the card's memory"
+    found, small = job_kinds(jobs, T4), job_kinds(jobs, replace(T4, memory_mib=8000))
+    assert kind("score", run.run) == kind("score", run.base) == ["vllm", "vllm", "llama-1b 4bit", False]
+    assert small["kinds"][small["names"]["score"][run.run]][3], "no room for an idle worker beside the engine"
     plain = job_kinds(jobs, None)["kinds"]
-    assert {tuple(one[:2]) for one in plain} == {("plain", "plain")}, "on a CPU auto is trl"
+    assert {tuple(one[:2]) for one in plain} == {("plain", "plain"), ("vllm", "vllm")}, "on a CPU auto is trl"
 
 
 def test_runs_with_ligers_kernels_have_a_worker_of_their_own() -> None:

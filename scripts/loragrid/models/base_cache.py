@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from loragrid.errors import print_line
 from loragrid.models.loading import load_base
 from loragrid.models.model_files import files_state, resolve_folder
-from loragrid.runtime.delegation.residency import is_resident, on_release
+from loragrid.runtime.delegation.residency import is_resident, on_release, release_all
 from loragrid.study.sections import ModelEntry
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ def held_base(entry: ModelEntry, *, device: str) -> "PreTrainedModel":
     global _held
     if not is_resident():
         return load_base(entry, device=device)
+    release_all(but=release_base)
     key = (entry.precision, device, files_state(resolve_folder(entry)[0]))
     if _held is not None and (_held.key != key or not _restored(_held)):
         release_base()
@@ -51,8 +52,8 @@ def held_base(entry: ModelEntry, *, device: str) -> "PreTrainedModel":
 
 
 def fresh_base(entry: ModelEntry, *, device: str) -> "PreTrainedModel":
-    """`load_base` for a job that changes the weights: no other base is in memory beside it, and it is not held."""
-    release_base()
+    """`load_base` for a job that changes the weights: nothing that is held is in memory beside it, nor is it held."""
+    release_all()
     return load_base(entry, device=device)
 
 

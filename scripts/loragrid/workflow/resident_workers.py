@@ -15,6 +15,7 @@ from loragrid.runtime.atomic_files import write_json
 from loragrid.runtime.delegation.client import FORK_SERVER, WORKERS
 from loragrid.runtime.delegation.worker_pool import KINDS
 from loragrid.runtime.visible_gpus import Gpu, visible_gpu
+from loragrid.scoring.vllm_engine.server import CARD_SHARE
 from loragrid.study.grid import Cell
 from loragrid.workflow.jobs import Jobs
 
@@ -49,16 +50,18 @@ def job_kinds(jobs: Jobs, gpu: Gpu | None) -> dict[str, Any]:
     """The distinct `JobKind`s of a study's jobs, and the number of each job's kind by stage and name."""
     kinds: dict[tuple, int] = {}
     names: dict[str, dict[str, int]] = {"train": {}, "score": {}}
-    study = jobs.study
+    study, gpu_mib = jobs.study, 0 if gpu is None else gpu.memory_mib
 
     def add(stage: str, name: str, cell: Cell) -> None:
-        # vLLM has a process of its own, which needs the card to itself.
-        if stage == "score" and study.scoring.engine != "hf":
-            return
-        # The prediction, with the CUDA context of an idle worker.
-        needed_mib = jobs.request(stage, name)["vram_mib"] / MEMORY_MARGIN + CONTEXT_MIB
-        alone = gpu is not None and needed_mib > gpu.memory_mib
-        process = _process(stage, cell, gpu=gpu is not None, liger=study.training.liger_kernels)
+        if stage == "score" and study.scoring.engine == "vllm":
+            # The worker beside the engine, and an idle one.
+            needed_mib = gpu_mib * CARD_SHARE + 2 * CONTEXT_MIB
+            process = ("vllm", "vllm")
+        else:
+            # The prediction, with the CUDA context of an idle worker.
+            needed_mib = jobs.request(stage, name)["vram_mib"] / MEMORY_MARGIN + CONTEXT_MIB
+            process = _process(stage, cell, gpu=gpu is not None, liger=study.training.liger_kernels)
+        alone = gpu is not None and needed_mib > gpu_mib
         kind = (*process, _base(cell), alone)
         names[stage][name] = kinds.setdefault(kind, len(kinds))
 

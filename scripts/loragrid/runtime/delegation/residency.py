@@ -44,10 +44,11 @@ def on_release(release: Callable[[], None]) -> Callable[[], None]:
     return release
 
 
-def release_all() -> None:
-    """Let go of everything that is held."""
+def release_all(*, but: Callable[[], None] | None = None) -> None:
+    """Let go of everything that is held, `but` what this function lets go of."""
     for release in _releases:
-        release()
+        if release is not but:
+            release()
 
 
 def until_next_job(cached: Any) -> Any:

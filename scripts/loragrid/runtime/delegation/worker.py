@@ -116,6 +116,8 @@ def stay_and_serve(channel: socket.socket) -> None:
     with channel:
         channel.set_inheritable(False)
         serve(channel)
+        # The pool waits for the end of this process, and then gives its memory to another job.
+        residency.release_all()
 
 
 def main() -> None:

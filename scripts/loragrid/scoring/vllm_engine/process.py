@@ -1,9 +1,11 @@
 """The process of vLLM: started by the interpreter of its own environment, asked by lines of JSON."""
 
+import contextlib
 import json
 import os
 import subprocess
 import tempfile
+import time
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 
 from loragrid.errors import Failed, UserError
 from loragrid.paths import ROOT
+from loragrid.runtime.delegation.residency import until_next_job
 from loragrid.scoring.vllm_engine import server
 
 # `make vllm` makes this one; the variable names another one, such as that of a conda environment.
@@ -19,6 +22,8 @@ INTERPRETER, VARIABLE = ROOT / ".venv" / "vllm" / "bin" / "python", "LORAGRID_VL
 ENVIRONMENT = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
 # Waits for the end of its input, then kills its process group. The input ends when this process closes it or dies.
 WATCHER = ("/bin/sh", "-c", "cat > /dev/null; kill -9 0")
+# A server of workers waits 20 s for one that lets go of its engine (`pool_workers.ENDS_WITHIN_SECONDS`).
+ENDS_WITHIN_SECONDS, GROUP_ENDS_WITHIN_SECONDS = 10.0, 5.0
 LOG_CHARACTERS = 20_000  # of the end of the log, in which the reason of a failure is looked for
 
 
@@ -38,6 +43,7 @@ def engine_versions() -> dict[str, str]:
     return _versions(interpreter())
 
 
+@until_next_job
 @cache
 def _versions(python: Path) -> dict[str, str]:
     done = subprocess.run(
@@ -77,6 +83,11 @@ class VllmProcess:
         )
         self._ask(settings)
 
+    @property
+    def runs(self) -> bool:
+        """Whether the engine has not ended."""
+        return self._process.poll() is None
+
     def scores(self, rows: Sequence[server.Row], adapter: tuple[int, str] | None) -> list[list[list[float]]]:
         """As `server.score`; raises RuntimeError with vLLM's message, and `Failed` if the engine ended."""
         return self._ask({"kind": "score", "rows": rows, "adapter": adapter})["scores"]
@@ -111,10 +122,22 @@ class VllmProcess:
         return Failed(f"vllm ended with status {status} ({reason})")
 
     def close(self) -> None:
-        """End the engine and free its memory."""
-        self._process.stdin.close()
-        self._process.wait()
+        """End the engine and all that it started; its memory is free then."""
+        with contextlib.suppress(OSError):  # the engine has ended, and left a request unread
+            self._process.stdin.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(ENDS_WITHIN_SECONDS)
         self._watcher.stdin.close()
         self._watcher.wait()
+        self._process.wait()
+        self._wait_for_group()
         self._process.stdout.close()
         self._log.close()
+
+    def _wait_for_group(self) -> None:
+        """Wait until the killed processes have given their memory back; not for one that nobody reaps."""
+        until = time.monotonic() + GROUP_ENDS_WITHIN_SECONDS
+        with contextlib.suppress(ProcessLookupError):
+            while time.monotonic() < until:
+                os.killpg(self._watcher.pid, 0)
+                time.sleep(0.02)

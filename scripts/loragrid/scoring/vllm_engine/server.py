@@ -20,6 +20,10 @@ PACKAGES = ("vllm", "torch", "transformers")
 MAX_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 # vLLM keeps the keys and values of a prompt by blocks of that many tokens.
 BLOCK_TOKENS = 16
+# The stage's own CUDA context does not fit beside vLLM's default of 0.92.
+CARD_SHARE = 0.9
+# A subject's adapter is read when its first request comes, and is not needed after its last one.
+ADAPTERS_IN_MEMORY = 2
 
 # A prompt with the number of its last tokens that are scored, and a prompt with the most tokens of its answer.
 Row = tuple[list[int], int]
@@ -43,18 +47,17 @@ def versions() -> dict[str, str]:
 def load_engine(settings: dict[str, Any]) -> Any:
     """The engine: `model` (a folder), `dtype`, `context` (tokens).
 
-    `adapters` is their number, `max_lora_rank` the largest of their ranks that vLLM has, and
-    `target_modules` the last parts of the names that they adapt; with 0 adapters there is no LoRA.
+    `max_lora_rank` is the largest rank of its adapters that vLLM has, and `target_modules` the last
+    parts of the names that they adapt; without these names there is no LoRA.
     """
     from vllm import LLM
     from vllm.platforms import current_platform
 
     options = {}
-    if settings["adapters"]:
-        # Subjects are scored one after the other, so a batch never holds two adapters; the others
-        # wait in the machine's memory.
+    if settings["target_modules"]:
+        # Subjects are scored one after the other, so a batch never holds two adapters.
         options = {"enable_lora": True, "max_lora_rank": settings["max_lora_rank"], "max_loras": 1}
-        options["max_cpu_loras"] = settings["adapters"]
+        options["max_cpu_loras"] = ADAPTERS_IN_MEMORY
         # Without the names, vLLM also wraps the output layer and then computes the log-likelihoods of a
         # prompt wrongly (0.32: it expects as many rows as the batch has requests).
         options["lora_target_modules"] = settings["target_modules"]
@@ -67,8 +70,7 @@ def load_engine(settings: dict[str, Any]) -> Any:
         # The model's own generation settings would change the answers.
         generation_config="vllm",
         enable_prefix_caching=True,
-        # Without this margin the stage's own CUDA context does not fit beside vLLM's default of 0.92.
-        gpu_memory_utilization=0.9,
+        gpu_memory_utilization=CARD_SHARE,
         # Compiling for a CPU takes longer than the scoring of a model that fits one.
         enforce_eager=current_platform.is_cpu(),
         seed=0,

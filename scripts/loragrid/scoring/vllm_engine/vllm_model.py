@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from loragrid.errors import UserError
-from loragrid.models.base_cache import release_base
 from loragrid.models.chat_templates.template import ChatTemplate
 from loragrid.models.loading import half_dtype, torch_device
 from loragrid.models.model_files import check_model_folder, resolve_folder
@@ -21,8 +20,8 @@ from loragrid.scoring.loaded_model import study_template
 from loragrid.scoring.prompts import Prompt
 from loragrid.scoring.running_task import NOTHING_KEPT, RunningTask
 from loragrid.scoring.task_results import TaskResult
-from loragrid.scoring.vllm_engine.process import VllmProcess
-from loragrid.scoring.vllm_engine.served_adapters import check_precision, engine_adapters
+from loragrid.scoring.vllm_engine.held_engine import Engine, EngineModel, give_back, take_engine
+from loragrid.scoring.vllm_engine.served_adapters import ServedAdapters, check_precision
 from loragrid.study.sections import ModelEntry, Scoring
 
 
@@ -59,32 +58,22 @@ class ModelFacts:
         return {"temperature": 0.0, "repetition_penalty": changed.get("repetition_penalty", 1.0)}
 
 
-def _free_the_card() -> None:
-    """Give back what this process holds of the card, as a resident worker does between jobs: vLLM takes all of it."""
-    import torch
-
-    release_base()
-    torch.cuda.empty_cache()
-
-
 class VllmModel:
     """A base in vLLM, started on first use, with the interface of `LoadedModel`.
 
-    `adapters`: the folders of all adapters that will be attached. `weights`: folder of a whole model
-    that was trained from the base and is loaded in its place. Raises `UserError` for a base or an
-    adapter that vLLM cannot serve.
+    `served`: of all adapters that will be attached. `weights`: folder of a whole model that was
+    trained from the base and is loaded in its place. Raises `UserError` for a base that vLLM cannot
+    load.
     """
 
     def __init__(
-        self, name: str, entry: ModelEntry, *, scoring: Scoring, adapters: Sequence[Path] = (), weights: Path | None
+        self, name: str, entry: ModelEntry, *, scoring: Scoring, served: ServedAdapters, weights: Path | None
     ) -> None:
         check_precision(entry.precision, f"model {name}")
         self.name, self.entry, self.scoring, self.weights = name, entry, scoring, weights
-        # vLLM tells adapters apart by a number above 0.
-        self._numbers = {folder: number for number, folder in enumerate(adapters, start=1)}
-        self._settings = engine_adapters(adapters)
+        self._served = served
         self._adapter: Path | None = None
-        self._process: VllmProcess | None = None
+        self._engine: Engine | None = None
         self._lm: Any = None
 
     def attach_adapter(self, adapter: Path | None) -> None:
@@ -94,7 +83,7 @@ class VllmModel:
     @property
     def base_in_memory(self) -> bool:
         """Whether the engine runs."""
-        return self._process is not None
+        return self._engine is not None
 
     @cached_property
     def template(self) -> ChatTemplate:
@@ -108,12 +97,9 @@ class VllmModel:
 
     def load(self) -> None:
         """Start the engine if it does not run yet; raises `Failed` if it ends, as for too little memory."""
-        if self._process is None:
+        if self._engine is None:
             _ = self.template, self.facts.sampling()
-            _free_the_card()
-            self._process = VllmProcess(
-                {"model": str(self._folder()), "dtype": self._dtype(), "context": self.facts.context} | self._settings
-            )
+            self._engine = take_engine(EngineModel(self._folder(), self._dtype(), self.facts.context), self._served)
 
     def score(self, task: StudyTask, running: RunningTask = NOTHING_KEPT) -> TaskResult:
         """Score one task of lm-eval; exceptions pass through."""
@@ -145,11 +131,11 @@ class VllmModel:
 
     def generate(self, rows: Sequence[tuple[list[int], int]], *, settings: dict[str, Any]) -> list[list[int]]:
         """The generated tokens of each (prompt, most tokens); `settings` as in `server.generate`."""
-        return self._process.tokens(rows, self._request(), settings)
+        return self._engine.process.tokens(rows, self._engine.request(self._adapter), settings)
 
     def scores(self, rows: Sequence[tuple[list[int], int]]) -> list[list[list[float]]]:
         """(log-likelihood, rank) of the last tokens of each (tokens, number of last ones)."""
-        return self._process.scores(rows, self._request())
+        return self._engine.process.scores(rows, self._engine.request(self._adapter))
 
     def row_losses(self, rows: Sequence[Row]) -> list[RowLoss]:
         """As `loragrid.models.passes.row_losses`."""
@@ -165,15 +151,10 @@ class VllmModel:
         return sums
 
     def close(self) -> None:
-        """End the engine and free its memory."""
-        if self._process is not None:
-            self._process.close()
-            self._process = None
-
-    def _request(self) -> tuple[int, str] | None:
-        if self._adapter is None:
-            return None
-        return self._numbers[self._adapter], str(self._adapter.resolve())
+        """End the engine and free its memory; a resident worker holds it for its next job."""
+        if self._engine is not None:
+            give_back(self._engine)
+            self._engine = None
 
     def _folder(self) -> Path:
         return self.weights or resolve_folder(self.entry)[0]

@@ -11,6 +11,7 @@ from loragrid.errors import UserError, first_line
 from loragrid.models.loading import keep_unpacked
 from loragrid.models.model_files import resolve_folder
 from loragrid.records.failures import out_of_memory
+from loragrid.runtime.delegation.residency import release_all
 from loragrid.runtime.local_folders import make_local_folder
 from loragrid.study.sections import ModelEntry
 from loragrid.training.backends.recipe import Recipe
@@ -61,6 +62,7 @@ def load_unsloth_model(entry: ModelEntry, recipe: Recipe) -> Any:
     """The base of a model entry; raises `UserError` for a broken folder or another precision."""
     from unsloth import FastLanguageModel
 
+    release_all()
     folder, _ = resolve_folder(entry)
     dtype = _base_dtype(entry.precision, recipe)
     try:
