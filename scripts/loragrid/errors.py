@@ -6,13 +6,14 @@ import errno
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TextIO
 
 EXIT_FAILED = 1
 EXIT_USER_ERROR = 2
 EXIT_PAUSED = 75  # EX_TEMPFAIL of sysexits.h: try the same command again
+MOST_SHOWN = 30  # mistakes of one file; a file of another kind has hundreds
 EXIT_STOPPED = 130  # 128 + SIGINT, as shells say it
 # What the system says of a path that the user may not use, or that is a file where a folder is needed.
 REFUSED_PATH = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR)
@@ -24,6 +25,37 @@ _log: Path | None = None
 class UserError(Exception):
     """A mistake the user can fix. One line: FILE or KEY, what is wrong (the value found), the
     fix."""
+
+
+class UserErrors(UserError):
+    """Several mistakes of the user, such as all of a file, each a line of its own."""
+
+    def __init__(self, errors: Iterable[UserError]) -> None:
+        self.errors = tuple(errors)
+        super().__init__("\n".join(one_line(str(error)) for error in self.errors))
+
+
+def raise_errors(errors: Iterable[UserError]) -> None:
+    """Raise one `UserError` as it is and several as `UserErrors`; nothing for none."""
+    found = list(errors)
+    if len(found) == 1:
+        raise found[0]
+    if found:
+        raise UserErrors(found)
+
+
+def each_error(error: UserError) -> tuple[UserError, ...]:
+    """The mistakes that an error is about, one or several."""
+    return error.errors if isinstance(error, UserErrors) else (error,)
+
+
+def error_lines(error: UserError) -> list[str]:
+    """What a user reads of an error: a line for each mistake, up to `MOST_SHOWN`."""
+    found = each_error(error)
+    lines = [f"error: {one_line(str(each))}" for each in found[:MOST_SHOWN]]
+    if len(found) > MOST_SHOWN:
+        lines.append(f"error: {len(found) - MOST_SHOWN} more mistakes. Fix: correct these first.")
+    return lines
 
 
 class Failed(Exception):
@@ -50,7 +82,10 @@ def run_main(main: Callable[[], None]) -> None:
     try:
         main()
     except UserError as error:
-        _end(f"error: {error}", EXIT_USER_ERROR)
+        *others, last = error_lines(error)
+        for line in others:
+            print_line(line)
+        _end(last, EXIT_USER_ERROR)
     except Failed as failure:
         _end(f"failed: {failure}", EXIT_FAILED)
     except Paused as pause:

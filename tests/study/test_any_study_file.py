@@ -11,7 +11,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loragrid.errors import UserError, one_line
+from loragrid.errors import UserError, error_lines
 from loragrid.study.completion import defaults_used
 from loragrid.study.schema import read_schema
 from loragrid.study.study_file import load_study
@@ -148,8 +148,8 @@ def check(file: Path) -> None:
         Jobs(study, results="results/any", session_minutes=None)
         _ = study.cells, study.tune, study.plan, study.compare, study.training, scoring_digest(study)
     except UserError as error:
-        line = one_line(str(error))
-        assert "Fix: " in line and len(line) < 3_000, line
+        for line in error_lines(error):
+            assert "Fix: " in line and len(line) < 3_000, line
     else:
         assert complete_text(study) and list(defaults_used(study.written))
 

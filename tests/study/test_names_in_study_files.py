@@ -104,7 +104,7 @@ def test_a_key_that_cannot_be_in_a_file_name_is_refused(load: Load, name: str) -
 def test_aliases_that_multiply_are_read_in_no_time(load: Load) -> None:
     lines = ["a: &a [x, x, x, x, x, x, x, x, x]"]
     lines += [f"{new}: &{new} [{', '.join(['*' + old] * 9)}]" for old, new in zip("abcdefgh", "bcdefghi", strict=True)]
-    with pytest.raises(UserError, match="a: unknown key"):
+    with pytest.raises(UserError, match="its aliases make more than"):
         load("\n".join(lines))
     with pytest.raises(UserError, match="unconstructable recursive node"):
         load("title: &a [*a]")
@@ -128,31 +128,40 @@ def test_any_name_is_the_same_as_key_and_as_reference(tmp_path: Path, seed: int)
 @pytest.mark.parametrize(
     ("section", "line"),
     [
-        ("base_case: {warmup_ratio: 0.03}", "base_case.warmup_ratio: unknown key. Fix: write warmup: {ratio: 0.03}."),
-        ("base_case: {warmup_ratio: 3%}", "unknown key. Fix: write warmup: {ratio: 0.03}."),
-        ("base_case: {warmup_steps: 5}", "unknown key. Fix: write warmup: {steps: 5}."),
+        (
+            "base_case: {warmup_ratio: 0.03}",
+            "base_case.warmup_ratio: unknown key (0.03). Fix: write warmup: {ratio: 0.03}.",
+        ),
+        ("base_case: {warmup_ratio: 3%}", "unknown key ('3%'). Fix: write warmup: {ratio: 0.03}."),
+        ("base_case: {warmup_steps: 5}", "unknown key (5). Fix: write warmup: {steps: 5}."),
         ("base_case: {warmup: 0.1}", "base_case.warmup: not a map of keys to values (0.1). Fix: write {ratio: 0.1}."),
         ("base_case: {warmup: 10}", "Fix: write {steps: 10}."),
         ("base_case: {warmup: 3%}", "Fix: write {ratio: 0.03}."),
         ("base_case: {warmup: {ratio: 3 %}}", "base_case.warmup.ratio: not a number ('3 %'). Fix: write 0.03."),
-        ("training: {warmup_ratio: 0.1}", "training.warmup_ratio: unknown key. Fix: write base_case.warmup: {ratio"),
+        (
+            "training: {warmup_ratio: 0.1}",
+            "training.warmup_ratio: unknown key (0.1). Fix: write base_case.warmup: {ratio",
+        ),
         ("grid: {axes: {warmup_ratio: [0, 0.1]}}", "Fix: write warmup: [{ratio: 0}, {ratio: 0.1}]."),
         (
             "tune: {budget: {steps: 1}, spaces: {a: {warmup_ratio: {low: 0, high: 0.1}}}}",
-            "tune.spaces.a.warmup_ratio: unknown key. Fix: write warmup: {choices: [{ratio: N}]}.",
+            'tune.spaces.a.warmup_ratio: unknown key ({"low": 0, "high": 0.1}). Fix: write warmup: {choices: [{ratio: N}]}.',
         ),
-        ("lora_r: 8", "lora_r: unknown key. Fix: write base_case.rank."),
-        ("rank: 8", "rank: unknown key. Fix: move it to base_case.rank."),
-        ("grid: {rank: [8, 16]}", "grid.rank: unknown key. Fix: move it to grid.axes.rank."),
-        ("training: {alpha: 8}", "training.alpha: unknown key. Fix: move it to base_case.alpha."),
-        ("base_case: {save_steps: 9}", "base_case.save_steps: unknown key. Fix: move it to training.save_steps."),
-        ("base_case: {Lora-Alpha: 8}", "base_case.Lora-Alpha: unknown key. Fix: write alpha."),
-        ("base_case: {RANK: 8}", "base_case.RANK: unknown key. Fix: write rank."),
-        ("base_case: {per_device_train_batch_size: 4}", "unknown key. Fix: write batch: [4, 1]."),
-        ("base_case: {load_in_4bit: true}", "unknown key. Fix: write precision: 4bit."),
-        ("base_case: {use_dora: true}", "unknown key. Fix: write method: dora."),
-        ("base_case: {num_train_epochs: 3}", "unknown key. Fix: write budget: {epochs: 3}."),
-        ("base_case: {gradient_checkpointing: true}", "unknown key. Fix: remove it: it is always on where a GPU tra"),
+        ("lora_r: 8", "lora_r: unknown key (8). Fix: write base_case.rank."),
+        ("rank: 8", "rank: unknown key (8). Fix: move it to base_case.rank."),
+        ("grid: {rank: [8, 16]}", "grid.rank: unknown key ([8, 16]). Fix: move it to grid.axes.rank."),
+        ("training: {alpha: 8}", "training.alpha: unknown key (8). Fix: move it to base_case.alpha."),
+        ("base_case: {save_steps: 9}", "base_case.save_steps: unknown key (9). Fix: move it to training.save_steps."),
+        ("base_case: {Lora-Alpha: 8}", "base_case.Lora-Alpha: unknown key (8). Fix: write alpha."),
+        ("base_case: {RANK: 8}", "base_case.RANK: unknown key (8). Fix: write rank."),
+        ("base_case: {per_device_train_batch_size: 4}", "unknown key (4). Fix: write batch: [4, 1]."),
+        ("base_case: {load_in_4bit: true}", "unknown key (true). Fix: write precision: 4bit."),
+        ("base_case: {use_dora: true}", "unknown key (true). Fix: write method: dora."),
+        ("base_case: {num_train_epochs: 3}", "unknown key (3). Fix: write budget: {epochs: 3}."),
+        (
+            "base_case: {gradient_checkpointing: true}",
+            "unknown key (true). Fix: remove it: it is always on where a GPU tra",
+        ),
         ("base_case: {alpha: [8, 16]}", "base_case.alpha: not an allowed value ([8, 16]). Fix: write one value here, "),
         ("base_case: {rank: [8, 16]}", "Fix: write one value here, and list the others in grid.axes.rank."),
         ("base_case: {target_modules: 'q_proj,v_proj'}", "('q_proj,v_proj'). Fix: write [q_proj, v_proj]."),
@@ -161,7 +170,7 @@ def test_any_name_is_the_same_as_key_and_as_reference(tmp_path: Path, seed: int)
             "base_case.target_modules: not an allowed value ('q_proj'). Fix: write",
         ),
         ("base_case: {target_modules: all_linear}", "('all_linear'). Fix: write all-linear."),
-        ("grid: {axes: {target_modules: [q_proj, v_proj]}}", "grid.axes.target_modules[0]: not an allowed value ('q_p"),
+        ("grid: {axes: {target_modules: [q_proj]}}", "grid.axes.target_modules[0]: not an allowed value ('q_p"),
         ("base_case: {batch: 8}", "Fix: write [8, 1]: rows per device, and gradient accumulation steps."),
         ("base_case: {budget: 3}", "Fix: write {epochs: 3}, {steps: 3} or {tokens: 3}."),
         ("base_case: {dropout: 5%}", "base_case.dropout: not a number ('5%'). Fix: write 0.05."),

@@ -129,7 +129,7 @@ def test_a_bad_key_is_named_with_its_fix(load, key: str, value: object, message:
     with pytest.raises(UserError) as caught:
         load(key, value)
     assert message in str(caught.value)
-    assert str(caught.value).startswith("mine.yaml: ") and "\n" not in str(caught.value)
+    assert all(line.startswith("mine.yaml: tune") for line in str(caught.value).splitlines())
 
 
 def test_a_space_may_have_settings_that_the_base_case_s_method_lacks(load) -> None:

@@ -57,8 +57,8 @@ def test_paths_are_looked_up_beside_the_study_file_before_the_project(load, tmp_
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("trainin", {}, "trainin: unknown key. Fix: write training."),
-        ("base_case.warmup_steps", 5, "base_case.warmup_steps: unknown key. Fix: write warmup: {steps: 5}."),
+        ("trainin", {}, "trainin: unknown key ({}). Fix: write training."),
+        ("base_case.warmup_steps", 5, "base_case.warmup_steps: unknown key (5). Fix: write warmup: {steps: 5}."),
         ("models", ..., ": models: missing. Fix: add it as described in config/README.md."),
         ("data.plans.source", ..., "data.plans.source: missing"),
         ("base_case.learning_rate", 0, "base_case.learning_rate: not above 0 (0). Fix: give a number above 0"),
@@ -83,7 +83,7 @@ def test_paths_are_looked_up_beside_the_study_file_before_the_project(load, tmp_
         ),
         ("base_case.seed", 2**32, "base_case.seed: above the maximum of 4294967295 (4294967296)"),
         ("base_case.batch", [2], "base_case.batch: too few values ([2]). Fix: give at least 2 ("),
-        ("base_case.model", "llama", "base_case.model: not a key of models ('llama'). Fix: use one of llama-s"),
+        ("base_case.model", "llama", "base_case.model: not a key of models ('llama'). Fix: write llama-s, or"),
         ("base_case.data", "plan", "base_case.data: not a key of data ('plan'). Fix: use one of plans."),
         ("base_case.precision", "8bit", "base_case.precision: not an allowed value ('8bit'). Fix: use one of 4bit"),
         ("base_case.budget", {"tokens": 5, "steps": 5}, "base_case.budget"),
@@ -171,7 +171,7 @@ def test_paths_are_looked_up_beside_the_study_file_before_the_project(load, tmp_
         ("heldout.set", "chat", "heldout.set: not a key of data ('chat'). Fix: use one of plans."),
         ("heldout.rows", "many", "heldout.rows: not a whole number ('many')"),
         ("heldout.rows", None, "heldout.rows: not a whole number (null)"),
-        ("data.chat", {"mix": {"plan": 1}}, "data.chat.mix.plan: not a key of data ('plan'). Fix: use one of plans"),
+        ("data.chat", {"mix": {"plan": 1}}, "data.chat.mix.plan: not a key of data ('plan'). Fix: write plans, or"),
         (
             "data.chat",
             {"mix": {"plans": 0}},
@@ -192,10 +192,14 @@ def test_paths_are_looked_up_beside_the_study_file_before_the_project(load, tmp_
         ("models", {}, "models: empty"),
         (
             "models",
-            {"a b": {}},
+            {"a b": {"path": "resources/models/llama-s"}},
             "models: not in the right form ('a b'). Fix: correct it (A key is part of folder names: letters, digits, '.'",
         ),
-        ("data", {"a" * 61: {}}, f"data: longer than 60 characters ('{'a' * 61}'). Fix: shorten it (A key is part of"),
+        (
+            "data",
+            {"a" * 61: DEMO["data"]["plans"]},
+            f"data: longer than 60 characters ('{'a' * 61}'). Fix: shorten it (A key is part of",
+        ),
         ("models.llama-s.path", "config", "/config). Fix: give a model folder in Hugging Face format."),
         (
             "models.llama-s.path",

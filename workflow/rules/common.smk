@@ -28,7 +28,7 @@ if paths is None or paths.ROOT != CHECKOUT:
     raise SystemExit(2)
 
 from loragrid.comparing.literature.findings import LITERATURE, rules_digest
-from loragrid.errors import UserError, one_line
+from loragrid.errors import UserError, error_lines
 from loragrid.planning.forecast import device_warnings
 from loragrid.planning.gpu_cards import planned_device
 from loragrid.runtime.atomic_files import check_writable, sha256_json
@@ -46,6 +46,9 @@ from loragrid.workflow.resident_workers import start_workers
 try:
     OPTIONS = Options.read(config)
     STUDY = load_study(OPTIONS.study)
+    if workflow.exec_mode == ExecMode.DEFAULT:
+        for slip in STUDY.likely_slips:
+            print(f"warning: {slip}", file=sys.stderr)
     # A cluster's jobs run on other machines.
     if workflow.local_exec and workflow.exec_mode == ExecMode.DEFAULT:
         check_machine(STUDY)
@@ -56,7 +59,7 @@ try:
     JOBS = Jobs(STUDY, results=RESULTS, session_minutes=OPTIONS.session_minutes)
     SCORING = scoring_digest(STUDY)
 except UserError as error:
-    print(f"error: {one_line(str(error))}", file=sys.stderr)
+    print(*error_lines(error), sep="\n", file=sys.stderr)
     raise SystemExit(2)
 
 os.environ |= job_environment(

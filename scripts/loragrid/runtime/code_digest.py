@@ -27,7 +27,10 @@ IGNORED = (
     "loragrid/study/schema.py",
     "loragrid/training/ranks/launcher.py",
     "loragrid/training/ranks/split_base.py",
-    *(f"loragrid/study/checks/{name}.py" for name in ("validation", "point_validation", "tune_validation")),
+    *(
+        f"loragrid/study/checks/{name}.py"
+        for name in ("validation", "point_validation", "tune_validation", "likely_slips")
+    ),
 )
 
 

@@ -3,6 +3,7 @@
 An error is one line: `FILE: KEY: what is wrong (value). Fix: what to do.`
 """
 
+import difflib
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
@@ -20,6 +21,7 @@ NOT_SEARCHED = (
     *("data", "max_length_tokens", "loss_on", "budget", "evaluations"),
 )
 LONGEST_PART = 700  # characters of a part of a message
+ALIKE = 0.8  # likeness of a misspelt name; 8bit and 4bit, which are not the same, have 0.75
 SCHEMA = ROOT / "workflow" / "schemas" / "study.schema.yaml"
 
 
@@ -118,6 +120,15 @@ def _short(text: str) -> str:
 def one_of(names: Iterable[str]) -> str:
     """The fix for an unknown name: the names to choose from."""
     return f"use one of {', '.join(names)}"
+
+
+def nearest(name: Any, names: Iterable[str]) -> str:
+    """The fix for an unknown name: the name that is most like it, and all names to choose from."""
+    known = list(names)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=ALIKE) if isinstance(name, str) else []
+    if not close or len(known) == 1:
+        return one_of(known)
+    return f"write {close[0]}, or {one_of(known)}"
 
 
 def dotted_key(parts: Iterable[str | int]) -> str:

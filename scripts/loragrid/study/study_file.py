@@ -11,6 +11,7 @@ from typing import Any
 from loragrid.errors import UserError
 from loragrid.paths import ROOT
 from loragrid.study.adopted import Adopted, adopted_subjects
+from loragrid.study.checks.likely_slips import likely_slips
 from loragrid.study.checks.validation import check_complete, check_written
 from loragrid.study.completion import complete
 from loragrid.study.file_paths import resolve_paths
@@ -49,6 +50,11 @@ class Study:
     def title(self) -> str:
         """The study's question, one line."""
         return self.yaml["title"]
+
+    @cached_property
+    def likely_slips(self) -> list[str]:
+        """A line for each key that rarely means what its author wanted."""
+        return likely_slips(self.written, self.yaml, self.path)
 
     @property
     def left_out(self) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from loragrid.errors import UserError
 from loragrid.study.checks.point_validation import check_point
 from loragrid.study.grid import NAMED, Arm, arms, resolved
 from loragrid.study.identity import canonical
@@ -17,42 +18,58 @@ from loragrid.study.schema import study_error
 
 # Ten times the largest grid that has been tried. A few more axes of a factorial grid would fill the memory.
 MOST_RUNS = 100_000
+SEPARATOR = ": "  # between an arm and its setting
 
 
-def check_grid(settings: dict[str, Any], path: Path) -> None:
-    """Raise a one-line `UserError` if the grid of a complete study file cannot be trained as written."""
-    _check_design(settings, path)
+def check_grid(settings: dict[str, Any], path: Path) -> Iterator[UserError]:
+    """An error for each reason why the grid of a complete study file cannot be trained as written."""
+    wrong = [*_check_design(settings, path)]
     _check_number_of_runs(settings["grid"], path)
     listed = list(arms(settings))
+    wrong += _check_points(settings, listed, path)
+    yield from wrong
+    # Only then: an arm that cannot be trained may be equal to another one for the same reason.
+    if not wrong:
+        _check_distinct(settings, listed, path)
+        _check_arm_seeds(settings, listed, path)
+
+
+def _check_points(settings: dict[str, Any], listed: list[Arm], path: Path) -> list[UserError]:
+    """An error for each reason why arms cannot be trained, at the first arm that has it."""
+    found: dict[str, UserError] = {}
     for arm in listed:
         key = _place(arm)
         point = dict(settings["base_case"]) | dict(arm.departs)
-        check_point(point, path, key, separator=": " if arm.departs else ".")
-    _check_distinct(settings, listed, path)
-    _check_arm_seeds(settings, listed, path)
+        try:
+            check_point(point, path, key, separator=SEPARATOR if arm.departs else ".")
+        except UserError as error:
+            # What is wrong with the base case is wrong with most arms, only its value may be another.
+            problem = str(error).partition(key)[2].partition(" (")[0]
+            found.setdefault(problem.removeprefix(SEPARATOR).removeprefix("."), error)
+    return list(found.values())
 
 
-def _check_design(settings: dict[str, Any], path: Path) -> None:
+def _check_design(settings: dict[str, Any], path: Path) -> Iterator[UserError]:
     base, grid = settings["base_case"], settings["grid"]
     seeds = grid["axes"].get("seed")
     if seeds is not None and base["seed"] not in seeds:
         problem = f"the base case's seed is not among them ({base['seed']})"
-        raise study_error(path, "grid.axes.seed", problem, fix="add it, or leave base_case.seed out")
+        yield study_error(path, "grid.axes.seed", problem, fix="add it, or leave base_case.seed out")
     # A one-factor grid includes the base case by itself; a factorial one is the product of its
     # lists.
     if grid["design"] == "factorial":
         for axis, values in grid["axes"].items():
             if base[axis] not in values:
                 problem = f"a factorial grid without the base case's value ({value_text(base[axis])})"
-                raise study_error(path, f"grid.axes.{axis}", problem, fix="add that value")
+                yield study_error(path, f"grid.axes.{axis}", problem, fix="add that value")
     for place, departs in written_departures(settings):
         if "seed" in departs:
             problem = f"every arm is trained with the same seeds ({departs['seed']})"
-            raise study_error(path, f"{place}.seed", problem, fix="list the seed in grid.axes.seed instead")
+            yield study_error(path, f"{place}.seed", problem, fix="list the seed in grid.axes.seed instead")
     if grid["design"] == "cells" and set(grid["axes"]) - {"seed"}:
         axis = min(set(grid["axes"]) - {"seed"})
         problem = "an axis in a grid of the design cells"
-        raise study_error(path, f"grid.axes.{axis}", problem, fix="remove it, or use one_factor or factorial")
+        yield study_error(path, f"grid.axes.{axis}", problem, fix="remove it, or use one_factor or factorial")
 
 
 def _check_number_of_runs(grid: Mapping[str, Any], path: Path) -> None:

@@ -1,18 +1,20 @@
-"""Errors against the schema of a study file, in one line.
+"""Errors against the schema of a study file, each in one line.
 
 It only refuses, so `loragrid.runtime.code_digest` leaves it out of the code of the stages.
 """
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 
 from loragrid.errors import UserError
+from loragrid.study.checks.mistakes import Mistake
 from loragrid.study.checks.usual_keys import key_fix, value_fix
-from loragrid.study.schema import dotted_key, forms_of, one_of, read_schema, study_error, types_of
+from loragrid.study.schema import dotted_key, forms_of, nearest, read_schema, study_error, types_of
 
 TYPE_NAMES = {
     "integer": "a whole number",
@@ -23,6 +25,8 @@ TYPE_NAMES = {
     "object": "a map of keys to values",
     "null": "null",
 }
+LEADING_ZERO = r"[+-]?0[0-9]{1,20}"
+LONGEST_VALUE = 80  # characters of the value of an unknown key, which is often a whole section
 # JSON Schema keyword → (what is wrong, fix); {limit} is the keyword's value in the schema.
 RULES = {
     "minimum": ("below the minimum of {limit}", "give {limit} or more"),
@@ -41,36 +45,76 @@ RULES = {
 }
 
 
-def check_schema(settings: dict[str, Any], path: Path) -> None:
-    """Raise a one-line `UserError` about the first key that breaks the schema."""
+def schema_mistakes(settings: dict[str, Any], path: Path) -> list[Mistake]:
+    """Everything in a study file that breaks the schema, in the order of the file."""
     # JSON Schema counts 16.0 as an integer; a rank or a batch size written like that is more likely
     # a slip.
     strict_integers = jsonschema.Draft202012Validator.TYPE_CHECKER.redefine(
         "integer", lambda _, value: isinstance(value, int) and not isinstance(value, bool)
     )
     kind = jsonschema.validators.extend(jsonschema.Draft202012Validator, type_checker=strict_integers)
-    errors = list(kind(read_schema()).iter_errors(settings))
-    if errors:
-        # One error at a time, the same on every call: later ones often only follow from it.
-        first = min(errors, key=lambda error: [str(part) for part in error.absolute_path])
-        raise _schema_error(_most_relevant(first), path)
+    found: dict[tuple, Mistake] = {}
+    for error in kind(read_schema()).iter_errors(settings):
+        for meant in _meant(error):
+            for mistake in _mistakes(meant, path):
+                # jsonschema reports each missing key of a map, and names all of them each time.
+                found.setdefault((mistake.place, mistake.kind), mistake)
+    mistakes = _without_renamed(list(found.values()))
+    return sorted(mistakes, key=lambda mistake: _position(mistake.place, settings))
 
 
-def _most_relevant(error: jsonschema.ValidationError) -> jsonschema.ValidationError:
-    """For `oneOf`, the error of the alternative that the user most likely meant.
+def _meant(error: jsonschema.ValidationError) -> Iterator[jsonschema.ValidationError]:
+    """For `oneOf`, the errors of the alternative that the user most likely meant.
 
     That is the one with the fewest errors. An alternative that takes no value of this type was not
     meant; if that holds for all, the error about `oneOf` itself.
     """
-    while error.context:
-        alternatives: dict[int, list[jsonschema.ValidationError]] = {}
-        for child in error.context:
-            alternatives.setdefault(child.relative_schema_path[0], []).append(child)
-        meant = [found for found in alternatives.values() if not _rejects_type(found[0], error)]
-        if not meant:
-            break
-        error = min(meant, key=lambda found: (len(found), -len(found[0].absolute_path)))[0]
-    return error
+    alternatives: dict[int, list[jsonschema.ValidationError]] = {}
+    for child in error.context or ():
+        alternatives.setdefault(child.relative_schema_path[0], []).append(child)
+    meant = [found for found in alternatives.values() if not _rejects_type(found[0], error)]
+    if not meant:
+        yield error
+        return
+    for child in min(meant, key=lambda found: (len(found), -len(found[0].absolute_path))):
+        yield from _meant(child)
+
+
+def _mistakes(error: jsonschema.ValidationError, path: Path) -> Iterator[Mistake]:
+    place = tuple(error.absolute_path)
+    if error.validator == "additionalProperties":
+        known = sorted(error.schema.get("properties", {}))
+        for name in error.instance:
+            if name not in known:
+                yield Mistake((*place, name), "unknown", _unknown_key(name, error.instance[name], place, known, path))
+    elif error.validator == "required":
+        for name in error.validator_value:
+            if name not in error.instance:
+                key, fix = dotted_key([*place, name]), "add it as described in config/README.md"
+                yield Mistake((*place, name), "missing", study_error(path, key, "missing", fix=fix))
+    else:
+        yield Mistake(place, str(error.validator), _schema_error(error, path))
+
+
+def _without_renamed(mistakes: list[Mistake]) -> list[Mistake]:
+    """The mistakes without the missing keys that are there under a wrong name, whose fix names them."""
+    renamed = set()
+    for mistake in mistakes:
+        if mistake.kind == "unknown":
+            right = str(mistake.error).rpartition(". Fix: write ")[2].rstrip(".")
+            renamed.add((*mistake.place[:-1], right))
+    return [mistake for mistake in mistakes if mistake.kind != "missing" or mistake.place not in renamed]
+
+
+def _position(place: tuple[str | int, ...], settings: Any) -> list[int]:
+    """Where in the file a place is, for sorting; a missing key comes after the others of its map."""
+    position, value = [], settings
+    for part in place:
+        names = list(value) if isinstance(value, dict) else range(len(value) if isinstance(value, list) else 0)
+        found = part in names
+        position.append(list(names).index(part) if found else len(names))
+        value = value[part] if found else None
+    return position
 
 
 def _rejects_type(child: jsonschema.ValidationError, error: jsonschema.ValidationError) -> bool:
@@ -80,12 +124,10 @@ def _rejects_type(child: jsonschema.ValidationError, error: jsonschema.Validatio
 def _schema_error(error: jsonschema.ValidationError, path: Path) -> UserError:
     rule, value, limit = error.validator, error.instance, error.validator_value
     key = dotted_key(error.absolute_path)
-    if rule == "additionalProperties":
-        return _unknown_key(error, path)
-    if rule == "required":
-        missing = next(name for name in limit if name not in value)
-        key = dotted_key([*error.absolute_path, missing])
-        return study_error(path, key, "missing", fix="add it as described in config/README.md")
+    if _takes_number(error) and isinstance(value, str) and re.fullmatch(LEADING_ZERO, value.strip()):
+        # YAML 1.1 reads it in base 8, 1.2 in base 10, and neither may be meant.
+        problem = f"a number that begins with 0 ({value})"
+        return study_error(path, key, problem, fix=f"write {int(value)}")
     if rule in ("type", "oneOf", "pattern") and _takes_number(error) and _is_number(value):
         fix = f"write {_yaml_number(value)} without quotes"
         return study_error(path, key, f"text instead of a number ({value!r})", fix=fix)
@@ -102,19 +144,17 @@ def _schema_error(error: jsonschema.ValidationError, path: Path) -> UserError:
     return _value_error(error, path)
 
 
-def _unknown_key(error: jsonschema.ValidationError, path: Path) -> UserError:
-    known = sorted(error.schema.get("properties", {}))
-    unknown = sorted(str(name) for name in error.instance if name not in known)[0]
-    place = [str(part) for part in error.absolute_path]
-    fix = key_fix(unknown, error.instance.get(unknown), place=place, known=known)
-    return study_error(path, dotted_key([*error.absolute_path, unknown]), "unknown key", fix=fix)
+def _unknown_key(name: str, value: Any, place: tuple[str | int, ...], known: list[str], path: Path) -> UserError:
+    fix = key_fix(str(name), value, place=[str(part) for part in place], known=known)
+    problem = f"unknown key ({_shown(value)[:LONGEST_VALUE]})"
+    return study_error(path, dotted_key([*place, name]), problem, fix=fix)
 
 
 def _value_error(error: jsonschema.ValidationError, path: Path) -> UserError:
     """The error about a value of a wrong type or outside its bounds, with the key's description."""
     rule, limit = error.validator, error.validator_value
     if rule == "enum":
-        fix = one_of(str(value) for value in limit)
+        fix = nearest(error.instance, [str(value) for value in limit])
     elif rule == "type":
         fix = f"give {_kinds(limit)}".replace("a list", "a list, such as [1, 2]")
     else:

@@ -6,45 +6,73 @@ This module, `schema` and the other `*_validation` only refuse studies and chang
 
 import math
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from loragrid.errors import UserError, raise_errors
 from loragrid.study.checks.gpus_validation import check_gpus
 from loragrid.study.checks.grid_validation import check_grid, written_departures
 from loragrid.study.checks.liger_validation import check_liger
-from loragrid.study.checks.schema_validation import check_schema
+from loragrid.study.checks.mistakes import gathered, without_mistakes
+from loragrid.study.checks.schema_validation import schema_mistakes
 from loragrid.study.checks.tune_validation import check_tune
-from loragrid.study.completion import settings_of_methods
+from loragrid.study.completion import complete, settings_of_methods
+from loragrid.study.file_paths import wrong_paths
 from loragrid.study.grid import arms
 from loragrid.study.methods import ADAPTER_SETTINGS, METHODS, not_of_method
-from loragrid.study.schema import dotted_key, one_of, read_schema, study_error
+from loragrid.study.schema import dotted_key, nearest, read_schema, study_error
 
 # Whole numbers that every library and file format here can hold.
 LARGEST_WHOLE = 2**53
 
 
 def check_written(settings: dict[str, Any], path: Path) -> None:
-    """Raise a one-line `UserError` if a study file, as it is written, breaks the schema."""
+    """Raise a `UserError` with a line for each way in which a study file, as it is written, breaks the schema.
+
+    Names and paths that are wrong beside them are named too, as far as the rest of the file tells.
+    """
     _refuse_old_form(settings, path)
-    check_schema(settings, path)
-    _check_finite(settings, path, [])
-    _check_methods(settings, path)
-    _check_warmup(settings, path)
+    mistakes = schema_mistakes(settings, path)
+    errors = [mistake.error for mistake in mistakes]
+    rest = without_mistakes(settings, mistakes)
+    errors += gathered(_check_finite(rest, path, []))
+    if mistakes:
+        errors += _wrong_names(rest, path)
+    else:
+        errors += gathered(_check_methods(rest, path), _check_warmup(rest, path))
+    raise_errors(errors)
+
+
+def _wrong_names(rest: dict[str, Any], path: Path) -> list[UserError]:
+    """Names and paths that are wrong in what is left of a study file without its mistakes."""
+    rest = {"title": "missing"} | rest
+    if schema_mistakes(rest, path):
+        return []
+    # Contradictions are left out: one may follow from a key that was taken out.
+    settings = complete(rest)
+    return gathered(_check_names(settings, path), wrong_paths(settings, path))
 
 
 def check_complete(settings: dict[str, Any], path: Path) -> None:
-    """Raise a one-line `UserError` if keys of a complete study file contradict each other."""
+    """Raise a `UserError` with a line for each contradiction between keys of a complete study file, and for each
+    path that leads nowhere."""
     # By default the held-out rows come from the base case's set, so its name is checked first.
-    _check_names(settings, path)
-    _check_data(settings, path)
-    check_grid(settings, path)
-    check_gpus(settings, path)
-    check_liger(settings, path)
-    _check_scoring(settings["scoring"], path)
-    _check_engine(settings, path)
+    errors = gathered(_check_names(settings, path)) or gathered(_check_data(settings, path))
+    errors += gathered(_check_scoring(settings, path))
+    of_grid = gathered(check_grid(settings, path))
+    # The others go through the runs of a grid, which may be more than memory holds.
+    checks = [] if of_grid else [check_gpus, check_liger, _check_engine]
     if settings["tune"] is not None:
-        check_tune(settings, path)
+        checks.append(check_tune)
+    errors += of_grid + gathered(*(_raised(check, settings, path) for check in checks))
+    raise_errors([*errors, *gathered(wrong_paths(settings, path))])
+
+
+def _raised(check: Callable[..., None], settings: Mapping[str, Any], path: Path) -> Iterator[UserError]:
+    """The error that a check raises."""
+    check(settings, path)
+    yield from ()
 
 
 def _refuse_old_form(settings: dict[str, Any], path: Path) -> None:
@@ -56,21 +84,21 @@ def _refuse_old_form(settings: dict[str, Any], path: Path) -> None:
         raise study_error(path, None, problem, fix=fix)
 
 
-def _check_finite(value: Any, path: Path, key: list[str | int]) -> None:
+def _check_finite(value: Any, path: Path, key: list[str | int]) -> Iterator[UserError]:
     """YAML reads `.nan` and `.inf` as numbers, and a NaN passes every bound of the schema."""
     if isinstance(value, dict):
         for name, item in value.items():
-            _check_finite(item, path, [*key, name])
+            yield from _check_finite(item, path, [*key, name])
     elif isinstance(value, list):
         for index, item in enumerate(value):
-            _check_finite(item, path, [*key, index])
+            yield from _check_finite(item, path, [*key, index])
     elif isinstance(value, float) and not math.isfinite(value):
-        raise study_error(path, dotted_key(key), f"not a finite number ({value})", fix="give a finite number")
+        yield study_error(path, dotted_key(key), f"not a finite number ({value})", fix="give a finite number")
     elif isinstance(value, int) and abs(value) > LARGEST_WHOLE:
-        raise study_error(path, dotted_key(key), f"too large a number ({value})", fix=f"give {LARGEST_WHOLE} or less")
+        yield study_error(path, dotted_key(key), f"too large a number ({value})", fix=f"give {LARGEST_WHOLE} or less")
 
 
-def _check_methods(settings: Mapping[str, Any], path: Path) -> None:
+def _check_methods(settings: Mapping[str, Any], path: Path) -> Iterator[UserError]:
     """Refuse a setting that is written beside a method without it, such as a rank of `full`."""
     base = settings.get("base_case", {})
     method = base.get("method", "lora")
@@ -81,16 +109,16 @@ def _check_methods(settings: Mapping[str, Any], path: Path) -> None:
         foreign = not_of_method(own, departs)
         if foreign is not None:
             problem = f"the method {own} has no such setting ({departs[foreign]})"
-            raise study_error(path, f"{key}.{foreign}", problem, fix=f"remove {foreign}, or use another method")
+            yield study_error(path, f"{key}.{foreign}", problem, fix=f"remove {foreign}, or use another method")
     # The base case's own method may lack a setting that it gives to the other arms.
     absent = ADAPTER_SETTINGS - settings_of_methods(settings)
     for section, given in (("base_case", base), ("grid.axes", settings.get("grid", {}).get("axes", {}))):
         for name in sorted(absent & given.keys()):
             problem = f"no method of the study has this setting ({given[name]})"
-            raise study_error(path, f"{section}.{name}", problem, fix=f"remove it; the method is {method}")
+            yield study_error(path, f"{section}.{name}", problem, fix=f"remove it; the method is {method}")
 
 
-def _check_warmup(settings: Mapping[str, Any], path: Path) -> None:
+def _check_warmup(settings: Mapping[str, Any], path: Path) -> Iterator[UserError]:
     """Refuse a warm-up that no run has, because the only schedule of the study is `constant`."""
     base, grid = settings.get("base_case", {}), settings.get("grid", {})
     schedules = {base.get("schedule"), *grid.get("axes", {}).get("schedule", [])}
@@ -101,34 +129,34 @@ def _check_warmup(settings: Mapping[str, Any], path: Path) -> None:
     for key, value in given.items():
         if schedules == {"constant"} and value not in unused:
             problem = f"the schedule constant has no warm-up ({value})"
-            raise study_error(path, key, problem, fix="remove it, or use the schedule constant_with_warmup")
+            yield study_error(path, key, problem, fix="remove it, or use the schedule constant_with_warmup")
 
 
-def _check_data(settings: dict[str, Any], path: Path) -> None:
+def _check_data(settings: dict[str, Any], path: Path) -> Iterator[UserError]:
     data = settings["data"]
     if settings["heldout"]["set"] not in data:
         problem = f"not a key of data ({settings['heldout']['set']!r})"
-        raise study_error(path, "heldout.set", problem, fix=one_of(data))
+        yield study_error(path, "heldout.set", problem, fix=nearest(settings["heldout"]["set"], data))
     for name, entry in data.items():
-        _check_filters(entry["filters"], f"data.{name}.filters", path)
+        yield from _check_filters(entry["filters"], f"data.{name}.filters", path)
         for part in entry.get("mix", {}):
             key = f"data.{name}.mix.{part}"
             if part not in data:
-                raise study_error(path, key, f"not a key of data ({part!r})", fix=one_of(data))
-            # One level is enough for any mix, and it cannot contain itself.
-            if "mix" in data[part]:
-                raise study_error(path, key, "a mix of a mix", fix="list its sets here instead")
+                yield study_error(path, key, f"not a key of data ({part!r})", fix=nearest(part, data))
+            elif "mix" in data[part]:
+                # One level is enough for any mix, and it cannot contain itself.
+                yield study_error(path, key, "a mix of a mix", fix="list its sets here instead")
 
 
-def _check_filters(filters: Mapping[str, Any], key: str, path: Path) -> None:
+def _check_filters(filters: Mapping[str, Any], key: str, path: Path) -> Iterator[UserError]:
     for what in ("characters", "turns"):
         least, most = filters[f"min_{what}"], filters[f"max_{what}"]
         if most is not None and least > most:
             problem = f"no conversation has at least {least} and at most {most} {what}"
-            raise study_error(path, key, problem, fix=f"lower min_{what}, or raise max_{what}")
+            yield study_error(path, key, problem, fix=f"lower min_{what}, or raise max_{what}")
 
 
-def _check_names(settings: dict[str, Any], path: Path) -> None:
+def _check_names(settings: dict[str, Any], path: Path) -> Iterator[UserError]:
     """Refuse a model or a data set that the study does not have."""
     base, grid = settings["base_case"], settings["grid"]
     named = [("base_case", base), *((f"grid.axes.{n}", {n: v}) for n, vs in grid["axes"].items() for v in vs)]
@@ -138,11 +166,11 @@ def _check_names(settings: dict[str, Any], path: Path) -> None:
             if value is not None and value not in settings[section]:
                 place = key if key.endswith(setting) else f"{key}.{setting}"
                 problem = f"not a key of {section} ({value!r})"
-                raise study_error(path, place, problem, fix=one_of(settings[section]))
+                yield study_error(path, place, problem, fix=nearest(value, settings[section]))
     for name, entry in settings["adopt"].items():
         if entry["model"] not in settings["models"]:
             problem = f"not a key of models ({entry['model']!r})"
-            raise study_error(path, f"adopt.{name}.model", problem, fix=one_of(settings["models"]))
+            yield study_error(path, f"adopt.{name}.model", problem, fix=nearest(entry["model"], settings["models"]))
 
 
 def _check_engine(settings: Mapping[str, Any], path: Path) -> None:
@@ -152,7 +180,7 @@ def _check_engine(settings: Mapping[str, Any], path: Path) -> None:
     base, fix = settings["base_case"], "set scoring.engine to hf, or leave it out"
     points = [dict(base) | dict(arm.departs) for arm in arms(settings)]
     if settings["tune"] is not None:
-        space = settings["tune"]["spaces"][settings["tune"]["space"]]
+        space = settings["tune"]["spaces"].get(settings["tune"]["space"], {})
         points += [dict(base) | {"method": method} for method in space.get("method", {}).get("choices", [])]
     for point in points:
         if not METHODS[point["method"]].vllm:
@@ -163,22 +191,23 @@ def _check_engine(settings: Mapping[str, Any], path: Path) -> None:
             raise study_error(path, "scoring.engine", problem, fix="set it to hf, or precision to 16bit")
 
 
-def _check_scoring(scoring: dict[str, Any], path: Path) -> None:
+def _check_scoring(settings: Mapping[str, Any], path: Path) -> Iterator[UserError]:
+    scoring = settings["scoring"]
     # Subjects are named after their shares.
     names = ["1"]
     for share in scoring["at"]:
         name = f"{share:g}"
         if share < 1 and name in names:
             problem = f"a share too close to another one or to the end ({share})"
-            raise study_error(path, "scoring.at", problem, fix="remove it")
+            yield study_error(path, "scoring.at", problem, fix="remove it")
         names.append(name)
     # A task in both would count as evidence for learning and for forgetting at once.
     twice = set(scoring["target"]) & set(scoring["retention"])
     if twice:
         problem = f"task in both target and retention ({min(twice)!r})"
-        raise study_error(path, "scoring", problem, fix="keep it in one of the two lists")
+        yield study_error(path, "scoring", problem, fix="keep it in one of the two lists")
     if isinstance(scoring["limit"], dict):
         for task in scoring["limit"]:
             if task not in ("others", *scoring["target"], *scoring["retention"]):
                 problem = f"limit of a task in neither target nor retention ({task!r})"
-                raise study_error(path, "scoring.limit", problem, fix="add the task to a list, or remove its limit")
+                yield study_error(path, "scoring.limit", problem, fix="add the task to a list, or remove its limit")

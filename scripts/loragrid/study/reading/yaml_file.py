@@ -16,10 +16,14 @@ from loragrid.errors import one_line
 from loragrid.study.schema import forms_of, study_error, types_of
 
 MERGE, TEXT = "tag:yaml.org,2002:merge", "tag:yaml.org,2002:str"
+INTEGER, FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
+EXACT = 2**53  # a float below it is the whole number that is written
+# What YAML 1.1 reads in another base than the one that is meant: 016 is 14 to it, and 1:30 is 90.
+OTHER_BASE = re.compile(r"[+-]?0[0-9_]+|.*:.*")
 # YAML tag → the schema's types that take such a value as it is.
 TYPES = {
-    "tag:yaml.org,2002:int": {"integer", "number"},
-    "tag:yaml.org,2002:float": {"number"},
+    INTEGER: {"integer", "number"},
+    FLOAT: {"number"},
     "tag:yaml.org,2002:bool": {"boolean"},
     "tag:yaml.org,2002:timestamp": set(),
 }
@@ -101,9 +105,20 @@ def _strict_mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict:
 
 
 # PyYAML follows YAML 1.1, where 2e-4 is text. Everybody who writes it means the number.
-_StrictLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)[eE][+-]?\d+$"), list("+-.0123456789")
-)
+_StrictLoader.add_implicit_resolver(FLOAT, re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)[eE][+-]?\d+$"), list("+-.0123456789"))
+
+
+def _number(loader: _StrictLoader, node: yaml.ScalarNode) -> int | float | str:
+    """A number, or the text of one in another base, which the schema then refuses as text."""
+    if OTHER_BASE.fullmatch(node.value):
+        return node.value
+    if node.tag == INTEGER:
+        return loader.construct_yaml_int(node)
+    return loader.construct_yaml_float(node)
+
+
+_StrictLoader.add_constructor(INTEGER, _number)
+_StrictLoader.add_constructor(FLOAT, _number)
 _StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _strict_mapping)
 
 
@@ -129,8 +144,8 @@ class _Names:
     def _copy(self, node: yaml.Node, forms: list[Mapping[str, Any]]) -> yaml.Node:
         if isinstance(node, yaml.ScalarNode):
             types = types_of(forms)
-            is_name = "string" in types and TYPES.get(node.tag, types).isdisjoint(types)
-            return yaml.ScalarNode(TEXT if is_name else node.tag, node.value, node.start_mark, node.end_mark)
+            tag, value = _scalar(node, types)
+            return yaml.ScalarNode(tag, value, node.start_mark, node.end_mark)
         if isinstance(node, yaml.SequenceNode):
             items = [form["items"] for form in forms if "items" in form]
             return _with_value(node, [self.as_text(item, items) for item in node.value])
@@ -147,6 +162,18 @@ class _Names:
         if isinstance(node, yaml.SequenceNode):
             return _with_value(node, [self.as_text(part, forms) for part in node.value])
         return self.as_text(node, forms)
+
+
+def _scalar(node: yaml.ScalarNode, types: set[str]) -> tuple[str, str]:
+    """Tag and value of a scalar where a schema takes values of these types."""
+    if "string" in types and TYPES.get(node.tag, types).isdisjoint(types):
+        return TEXT, node.value
+    # 1e6 training tokens are a whole number; 16.0 without an exponent is more likely a slip.
+    if node.tag == FLOAT and "e" in node.value.lower() and "integer" in types and "number" not in types:
+        number = float(node.value)
+        if number.is_integer() and abs(number) < EXACT:
+            return INTEGER, f"{number:.0f}"
+    return node.tag, node.value
 
 
 def _below(key: Any, forms: list[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
