@@ -1,4 +1,5 @@
-# make study   set up .venv on first use, run the study named in config/config.yaml, print the path of the report
+# make study   set up .venv on first use, run the study named in config/config.yaml (or STUDY=NAME), print the path of the report
+# make new-study DATA=my.csv MODEL=path-or-hub-id   a study file for data and a model of your own, and what it takes
 # make pages   an index of all reports in reports/: title, answer, date, cost
 # make app     use the tuned models on a local page; Ctrl-C ends it (ARGS="--run RUN" starts with another run)
 # make space   a folder with the app that runs on a Hugging Face Space
@@ -14,12 +15,16 @@ BIN := $(VENV)/bin
 CORES ?= 1
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: study pages app space vllm test test-long certify truth bench base-models clean
+.PHONY: study new-study pages app space vllm test test-long certify truth bench base-models clean
 
 study: $(VENV)/.study
-	$(BIN)/snakemake --cores $(CORES)
-	@study=$$(sed -n 's/^study: *\([^ #]*\).*/\1/p' config/config.yaml); \
+	$(BIN)/snakemake --cores $(CORES) $(if $(STUDY),--config study=$(STUDY))
+	@study=$(STUDY); : "$${study:=$$(sed -n 's/^study: *\([^ #]*\).*/\1/p' config/config.yaml)}"; \
 	echo "loragrid: the report is $(CURDIR)/reports/$$(basename "$${study%.yaml}")/report.html"
+
+# Values reach the shell as its own variables, whatever characters they hold, and only those of this command line.
+new-study: $(VENV)/.study
+	@$(BIN)/python scripts/tools/new_study.py $(strip $(foreach name,DATA MODEL LR CARD HOURS NAME COLUMNS SPLIT,$(if $(filter command,$(origin $(name))),--$(shell echo $(name) | tr A-Z a-z) "$$$(name)")))
 
 pages: $(VENV)/.study
 	$(BIN)/python scripts/tools/index_reports.py $(ARGS)

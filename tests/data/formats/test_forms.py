@@ -188,6 +188,10 @@ def test_labels_as_texts_say_so_too():
     [
         ([{"data": [{"messages": SPOKEN}]}], "give the list under data as the file"),
         ([{"id": 1, "messages": "[{'role' 'user'}]"}] * 2, "write the turns in messages as JSON"),
+        (
+            [{"What is the capital of the land that is so very far away from here?": "b", "x": "c"}],
+            "write the columns' names above",
+        ),
         ([{"role": "prompter", "text": "hello"}] * 2, "give all turns of a conversation in one row"),
         ([[{"messages": SPOKEN}]], "a file that is one array is named .json"),
     ],

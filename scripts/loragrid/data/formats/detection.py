@@ -26,6 +26,7 @@ from loragrid.errors import UserError
 OPTIONAL = ("input", "context")  # beside an instruction; a prompt where there is none
 FORMAT_ROWS = 100  # rows from which the format is detected
 SHOWN_KEYS = 12
+LONGEST_NAME = 60  # characters of a column's name; a longer one is the first row of a table without a header
 TURN_FORMATS = {("spoken", "from", "value"): "sharegpt", ("spoken", "role", "content"): "messages"}
 
 
@@ -82,6 +83,8 @@ def _fix_of_unknown(objects: list[Fields], given: RowFormat) -> str:
     text = next((name for name in MESSAGES if isinstance(fields.get(name), str)), None)
     if text is not None:
         return f"write the turns in {text.removeprefix(GIVEN)} as JSON"
+    if any(len(str(column)) > LONGEST_NAME for column in objects[0]):
+        return "write the columns' names above the first row, such as question,answer"
     if _is_turn(fields, given):
         return "give all turns of a conversation in one row, as a list in messages"
     return "name the columns, such as columns: {prompt: …, reply: …} of the data set"

@@ -31,6 +31,7 @@ TEXT_READERS: dict[str, Reader] = {
 KINDS = f"{', '.join(TEXT_READERS)} (each also with {' or '.join(CODECS)}) or .parquet"
 # What a folder of data has beside its data: README.md, LICENSE, CITATION.cff and the like.
 DOCUMENTATION = ("readme", "license", "licence", "notice", "citation", "changelog", "authors")
+ARCHIVES = (".zip", ".tar", ".tgz", ".7z", ".rar", ".xz")
 SPREADSHEETS = (".xlsx", ".xls", ".xlsm", ".xlsb", ".ods")
 
 
@@ -45,12 +46,14 @@ def file_reader(path: Path) -> Reader:
         return parquet_rows
     if kind in SPREADSHEETS:
         raise UserError(f"data file {path}: spreadsheets are not read ({kind}). Fix: export the sheet as CSV in UTF-8.")
+    shown = f"{before}{last}" if compressed else last
+    if kind in ARCHIVES:
+        raise UserError(f"data file {path}: archives are not read ({shown}). Fix: unpack it.")
     if kind == ".txt":
         raise UserError(
             f"data file {path}: nothing tells where a row of a plain text ends ('.txt'). "
             'Fix: give a folder with a .txt file per row, or a .jsonl file with {"text": "…"} in each line.'
         )
-    shown = f"{before}{last}" if compressed else last
     raise UserError(f"data file {path}: files of kind {shown!r} are not supported. Fix: give one of {KINDS}.")
 
 

@@ -1,0 +1,239 @@
+"""Settings that suit data, model and device: length, batch, precision, budget, seeds and what is measured."""
+
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from loragrid.errors import UserError
+from loragrid.formatting import plural
+from loragrid.models.shape import Shape
+from loragrid.planning.gpu_cards import PlannedDevice
+from loragrid.planning.plan_texts import hours
+from loragrid.proposing.costs import costs_of, memory_mib, needed_mib
+from loragrid.proposing.data_findings import DataFindings
+from loragrid.proposing.model_findings import ModelFindings
+from loragrid.proposing.proposal import Proposal
+from loragrid.proposing.request import Request, key_of
+
+# Half a decade either side of 3e-4, near the optima that are published for LoRA.
+USUAL_RATES = (1e-4, 3e-4, 1e-3)
+SEEDS = (1, 2, 3)
+# ASSUME: what a user waits for without asking: an evening on a CPU, a working day on a GPU.
+USUAL_HOURS = {"cpu": 2.0, "cuda": 8.0}
+LONGEST = {"cpu": 1024, "cuda": 2048}  # max_length_tokens at most: longer rows take the most of the memory
+FITTING_SHARE = 0.99  # of the rows that are not cut
+FEW_ROWS, EPOCHS_OF_FEW = 2_000, 3  # a small data set is worth more than one pass; evaluations show overfitting
+FEWEST_UPDATES = 20
+# Training rows → rows of an update, so that a pass has some forty updates or more.
+UPDATE_ROWS = ((320, 8), (120, 4), (0, 2))
+LARGE_PARAMETERS, MOST_THREADS = 5e7, 4  # a smaller model is fastest on one thread
+# What a base could do before, asked for without writing answers: of English, downloaded from the hub.
+RETENTION = {
+    "cuda": ("arc_easy", "hellaswag", "winogrande"),
+    "cpu": ("blimp_adjunct_island", "blimp_anaphor_number_agreement", "blimp_causative"),
+}
+RETENTION_ITEMS = {"cuda": 1000, "cpu": 200}
+
+
+def propose(
+    request: Request, data: DataFindings, model: ModelFindings, device: PlannedDevice, *, command: str
+) -> Proposal:
+    """Settings for this data and model before they are cut to the hours; `command`: how the study was asked for.
+
+    Raises `UserError` if no run of the model fits the device.
+    """
+    longest = _longest(data, model, device.kind)
+    threads = _threads(model, device.kind)
+    rows = next(rows for least, rows in UPDATE_ROWS if data.train_rows >= least)
+    notes = {
+        "heldout": f"never trained on; {data.train_rows:,} rows are left for training",
+        "max_length_tokens": _length_note(data, longest),
+        "seeds": "three for each setting: a difference between two runs may be the seed's",
+        "scoring": "The loss on the held-out rows says what was learned; no task is needed for it.",
+    }
+    run: dict[str, Any] = {"batch": [rows, 1], "budget": {"epochs": EPOCHS_OF_FEW if data.train_rows < FEW_ROWS else 1}}
+    run |= {"max_length_tokens": longest}
+    if device.kind == "cpu":
+        run |= {"precision": "32bit", "compute_dtype": "fp32", "backend": "trl"}
+    if threads > 1:
+        run["threads"] = threads
+    entry = {"source": request.data_source} | ({"columns": dict(data.columns)} if data.columns else {})
+    retention, notes["retention"] = _retention(model, device.kind)
+    proposal = Proposal(
+        name=request.name,
+        command=command,
+        title=_title(request, data, model),
+        left_out="",
+        data=(key_of(request.data), entry),
+        data_note=data_note(data),
+        model=(model.key, model.entry),
+        model_note=model_note(model),
+        heldout_rows=data.heldout_rows,
+        learning_rates=request.learning_rates or USUAL_RATES,
+        seeds=SEEDS,
+        run=run,
+        retention=retention,
+        limit=RETENTION_ITEMS[device.kind],
+        card=request.card,
+        train_rows=data.train_rows,
+        row_tokens=data.mean_cut(longest),
+        cores=threads,
+        notes=notes,
+    )
+    return fit_memory(proposal, model.shape, device)
+
+
+def fit_memory(proposal: Proposal, shape: Shape, device: PlannedDevice) -> Proposal:
+    """The proposal with the most rows in a pass that fit, and in 4 bits if nothing fits else on a GPU."""
+    limit, whole = memory_mib(device), proposal.rows_per_update
+    tried = [(rows, None) for rows in _divisors(whole)]
+    if device.kind == "cuda":
+        tried += [(rows, "4bit") for rows in _divisors(whole)]
+    needed = 0
+    for rows, precision in tried:
+        run = dict(proposal.run) | {"batch": [rows, whole // rows]} | ({"precision": precision} if precision else {})
+        fitting = replace(proposal, run=run)
+        needed = needed_mib(fitting, shape, device)
+        if limit is None or needed <= limit:
+            room = "" if limit is None else f"{needed:,} of {limit:,} MiB"
+            return replace(fitting, notes=dict(proposal.notes) | {"batch": room})
+    raise UserError(
+        f"MODEL: a run needs {needed:,} MiB even with one row at a time, and {device.name} has {limit:,} for it. "
+        "Fix: choose a smaller model, or CARD=… with more memory."
+    )
+
+
+def fit_hours(proposal: Proposal, limit: float, *, results: Path) -> Proposal:
+    """The proposal with as much training as `limit` hours allow; as little as is useful if not even that fits."""
+    few = proposal
+    for smaller in _smaller(proposal):
+        whole = costs_of(smaller, results).hours
+        if whole <= limit:
+            return smaller
+        fewest = FEWEST_UPDATES * smaller.rows_per_update * smaller.row_tokens
+        few = _with_tokens(smaller, min(fewest, _budget_tokens(smaller)))
+        few_hours = costs_of(few, results).hours
+        if few_hours <= limit:
+            return _largest_that_fits(smaller, (few, few_hours), whole, limit)
+    return replace(few, left_out=f"{_left_out(few)} Even so it takes longer than the {hours(limit)} asked for.")
+
+
+def _largest_that_fits(
+    proposal: Proposal, fewest: tuple[Proposal, float], whole_hours: float, limit: float
+) -> Proposal:
+    """Between the fewest tokens and the whole budget hours grow with the tokens."""
+    few, few_hours = fewest
+    least, most = few.run["budget"]["tokens"], _budget_tokens(proposal)
+    tokens = least + (most - least) * (limit - few_hours) / (whole_hours - few_hours)
+    found = _with_tokens(proposal, tokens)
+    return replace(found, left_out=_left_out(found))
+
+
+def _smaller(proposal: Proposal) -> Iterator[Proposal]:
+    """The proposal, and with less and less that is measured and repeated."""
+    yield proposal
+    proposal = replace(proposal, run=dict(proposal.run) | {"evaluations": 4})
+    yield proposal
+    for rows in (100, 50):
+        if proposal.heldout_rows > rows:
+            more = proposal.train_rows + proposal.heldout_rows - rows
+            notes = dict(proposal.notes) | {"heldout": f"few, to save time; {more:,} rows are left for training"}
+            proposal = replace(proposal, heldout_rows=rows, train_rows=more, notes=notes)
+            yield proposal
+    if proposal.retention:
+        notes = dict(proposal.notes) | {"retention": f"left out to save time: {', '.join(proposal.retention)}"}
+        proposal = replace(proposal, retention=(), notes=notes)
+        yield proposal
+    proposal = replace(proposal, run=dict(proposal.run) | {"evaluations": 2})
+    notes = dict(proposal.notes) | {"seeds": "two, to save time: three find smaller differences"}
+    yield replace(proposal, seeds=proposal.seeds[:2], notes=notes)
+
+
+def _with_tokens(proposal: Proposal, tokens: float) -> Proposal:
+    digits = 10 ** max(0, math.floor(math.log10(tokens)) - 1)
+    return replace(proposal, run=dict(proposal.run) | {"budget": {"tokens": int(tokens // digits * digits)}})
+
+
+def _budget_tokens(proposal: Proposal) -> float:
+    return proposal.run["budget"]["epochs"] * proposal.train_rows * proposal.row_tokens
+
+
+def _left_out(proposal: Proposal) -> str:
+    share = proposal.run["budget"]["tokens"] / (proposal.train_rows * proposal.row_tokens)
+    trained = f"{share:.0%} of the training rows" if share < 1 else f"{share:.1f} passes over the training rows"
+    return f"Longer training: each run sees {trained}, so that the study ends in time."
+
+
+def with_warmup(proposal: Proposal, updates: int) -> Proposal:
+    """The proposal with a warm-up that suits runs of that many updates, and what the budget comes to."""
+    run, notes = dict(proposal.run), dict(proposal.notes)
+    (unit,) = run["budget"]
+    passes = "" if unit == "epochs" else f" of {proposal.row_tokens:.0f} tokens a row"
+    notes["budget"] = f"{plural(updates, 'update')}{passes}"
+    if updates < 100:
+        # 3 % of so few updates are one or two, which keep no first update small.
+        run["warmup"] = {"steps": max(1, round(updates / 10))}
+        notes["warmup"] = "a tenth of so short a run"
+    return replace(proposal, run=run, notes=notes)
+
+
+def _longest(data: DataFindings, model: ModelFindings, kind: str) -> int:
+    lengths = sorted(data.lengths)
+    fitting = lengths[math.ceil(FITTING_SHARE * len(lengths)) - 1]
+    # Multiples of 64, which kernels like, with room for rows that are not in the sample.
+    wanted = 64 * math.ceil(fitting / 64)
+    return min(wanted, LONGEST[kind], model.context or wanted)
+
+
+def _length_note(data: DataFindings, longest: int) -> str:
+    cut = sum(length > longest for length in data.lengths) / len(data.lengths)
+    return "no row of the sample is longer" if not cut else f"{cut:.1%} of the rows are longer and are cut"
+
+
+def _threads(model: ModelFindings, kind: str) -> int:
+    if kind == "cuda" or model.shape.parameters() < LARGE_PARAMETERS:
+        return 1
+    return max(1, min(MOST_THREADS, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1))
+
+
+def _divisors(number: int) -> list[int]:
+    return [part for part in range(number, 0, -1) if number % part == 0]
+
+
+def _retention(model: ModelFindings, kind: str) -> tuple[tuple[str, ...], str]:
+    names = RETENTION[kind]
+    if model.from_hub:
+        return names, "what the base could do before; add tasks that matter to you"
+    return (), f"add tasks to see what is forgotten, such as {names[0]} (downloaded)"
+
+
+def _title(request: Request, data: DataFindings, model: ModelFindings) -> str:
+    if len(request.learning_rates) == 1:
+        return f"Does fine-tuning {model.key} on {data.name} help?"
+    return f"Which learning rate suits {model.key} on {data.name}?"
+
+
+def data_note(data: DataFindings) -> str:
+    """What is in the data, in one or two lines."""
+    lengths = f"{min(data.lengths):,} to {max(data.lengths):,} tokens a row, {data.mean_tokens:,.0f} on average"
+    counts = plural(data.rows_read, "row")
+    if data.distinct < data.rows_read:
+        counts += f", {data.distinct:,} of them distinct and usable"
+    lines = [f"{data.name}: {counts}, in the form {data.form}; {lengths}."]
+    if data.guessed:
+        lines.append("The columns are a guess: the only two with text.")
+    if data.left_out:
+        lines.append(f"Left out: {data.left_out}.")
+    return "\n".join(lines)
+
+
+def model_note(model: ModelFindings) -> str:
+    """What the model is, in one or two lines."""
+    context = "" if model.context is None else f", context of {model.context:,} tokens"
+    lines = [f"{model.shape.parameters() / 1e6:,.1f} million parameters{context}."]
+    if not model.own_template:
+        lines.append("It brings no chat template, so it is taught ChatML.")
+    return "\n".join(lines)

@@ -1,0 +1,148 @@
+"""What is in a user's data: the form of the rows, their number and their length in the model's tokens."""
+
+import itertools
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from loragrid.data.formats.conversation_formats import to_conversation
+from loragrid.data.formats.detection import FORMAT_ROWS, LONGEST_NAME, row_format
+from loragrid.data.formats.roles import known_roles
+from loragrid.data.formats.row_format import RowFormat
+from loragrid.data.heldout_rows import choose_heldout
+from loragrid.data.reading.sources import Source, open_source, read_row
+from loragrid.data.rendering.encoder import Encoder
+from loragrid.data.row_sets import Part, RowSet, sample_keys
+from loragrid.data.source_scan import SourceScan, scan_source
+from loragrid.errors import UserError
+from loragrid.models.chat_templates.template import ChatTemplate
+from loragrid.study.sections import DataSource
+
+SAMPLE_ROWS = 400  # rows that are tokenised to know their lengths
+SPLIT_SEED = 3407  # heldout.seed, whose default the study keeps
+# ASSUME: 200 held-out rows measure a loss within about one percent; of few rows a fifth is kept for measuring.
+MOST_HELDOUT, HELDOUT_SHARE = 200, 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataFindings:
+    """What is in the data. `distinct`: usable rows without equal ones; `lengths`: tokens of a sample of them.
+
+    `columns` maps uses to columns where names are not known ones; `guessed`: they are this project's guess.
+    """
+
+    name: str
+    form: str
+    columns: Mapping[str, str]
+    guessed: bool
+    rows_read: int
+    distinct: int
+    left_out: str
+    left_out_rows: int
+    heldout_rows: int
+    train_rows: int
+    lengths: Sequence[int]
+
+    @property
+    def mean_tokens(self) -> float:
+        """Mean tokens of a row, uncut."""
+        return statistics.fmean(self.lengths)
+
+    def mean_cut(self, longest: int) -> float:
+        """Mean tokens of a row that is cut to `longest`."""
+        return statistics.fmean(min(length, longest) for length in self.lengths)
+
+
+def read_data(
+    source: Mapping[str, Any], columns: Mapping[str, str], template: ChatTemplate, *, folder: Path
+) -> DataFindings:
+    """Read a source as the data stage will. Raises `UserError` for what cannot be read or split.
+
+    `source`: as in a study file, its path absolute; `folder` takes files of the time between.
+    """
+    opened = open_source(DataSource(**source), folder=folder)
+    guessed = not columns
+    columns = columns or guess_columns(opened)
+    scan = scan_source(opened, columns, {})
+    rows = RowSet("data", [Part("data", 1.0, scan, 0, scan.keys)])
+    rows.drop_duplicates()
+    train_rows, heldout_rows = _split(rows)
+    return DataFindings(
+        name=Path(opened.name).name,
+        form=scan.row_format.name,
+        columns=columns,
+        guessed=guessed and bool(columns),
+        rows_read=scan.rows_read,
+        distinct=len(rows.keys),
+        left_out=str(scan.dropped) if scan.dropped.total else "",
+        left_out_rows=scan.dropped.total,
+        heldout_rows=heldout_rows,
+        train_rows=train_rows,
+        lengths=_lengths(scan, rows, template),
+    )
+
+
+def guess_columns(source: Source) -> dict[str, str]:
+    """Prompt and reply among columns of unknown names: the only two that hold text. Empty for a known form.
+
+    Raises `UserError` for other columns, and for a file without a header.
+    """
+    rows = [row for _, row in itertools.islice(source.readable_rows(), FORMAT_ROWS) if isinstance(row, dict)]
+    given = RowFormat("", "", roles=known_roles({}))
+    if not rows or any(row_format(row, given) is not None for row in rows):
+        return {}
+    names = list(dict.fromkeys(str(name) for row in rows for name in row))
+    if any(len(name) > LONGEST_NAME for name in names):
+        raise UserError(
+            f"data {source.name}: the first line seems to be a row and not the columns' names "
+            f"({max(names, key=len)[:LONGEST_NAME]}…). Fix: write a line such as question,answer above it."
+        )
+    texts = [name for name in names if all(_is_text(row.get(name)) for row in rows)]
+    if len(texts) != 2:
+        raise UserError(
+            f"data {source.name}: no column has a known name ({', '.join(names[:12])}). "
+            f'Fix: say which are prompt and reply, such as COLUMNS="prompt={names[0]} reply={names[-1]}".'
+        )
+    return dict(zip(("prompt", "reply"), texts, strict=True))
+
+
+def _is_text(value: Any) -> bool:
+    if not isinstance(value, str) or not value.strip():
+        return False
+    try:
+        float(value)
+    except ValueError:
+        return True
+    return False
+
+
+def _split(rows: RowSet) -> tuple[int, int]:
+    """Training and held-out rows of the split that the study will make: fewer held-out rows if no more can be."""
+    wanted = max(1, min(MOST_HELDOUT, int(HELDOUT_SHARE * len(rows.keys))))
+    while True:
+        try:
+            split = choose_heldout(rows, rows=wanted, seed=SPLIT_SEED).split
+            return len(split.train), wanted
+        except UserError:
+            if wanted == 1:
+                raise
+            wanted = wanted // 2
+
+
+def _lengths(scan: SourceScan, rows: RowSet, template: ChatTemplate) -> list[int]:
+    """Tokens of each row in a sample, with the chat template and uncut."""
+    wanted = {key.row for key in sample_keys(rows.keys, rows=SAMPLE_ROWS, seed=SPLIT_SEED)}
+    raw = [row for number, row in scan.source.raw_rows() if number in wanted]
+    conversations = [to_conversation(read_row(row, "stop"), scan.row_format) for row in raw]
+    encoder = Encoder(template, 2**30, "assistant", "cut")
+    encoded = encoder.encode(conversations)
+    lengths = [row.full_length for each in encoded for _, row in each.rows]
+    if not lengths:
+        reasons = sorted({each.reason for each in encoded if each.reason})
+        raise UserError(
+            f"data {scan.source.name}: model {template.model}'s chat template can show none of its rows "
+            f"({'; '.join(reasons)}). Fix: give other rows, or another model."
+        )
+    return lengths

@@ -1,0 +1,180 @@
+"""A study file for data and a model of one's own: any usual file is read, and what is written fits both."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from loragrid.errors import UserError
+from loragrid.models.find_shape import find_shape
+from loragrid.paths import ROOT
+from loragrid.proposing import new_study as new_study_module
+from loragrid.proposing.choices import FEWEST_UPDATES, fit_memory, propose
+from loragrid.proposing.costs import costs_of, device_of, memory_mib, needed_mib
+from loragrid.proposing.data_findings import read_data
+from loragrid.proposing.model_findings import CHAT_TEMPLATE, ModelFindings, has_chat_template
+from loragrid.proposing.new_study import new_study, write_study
+from loragrid.proposing.proposal import Proposal, rate_text
+from loragrid.proposing.request import Request
+from loragrid.study.study_file import Study, load_study
+from tests.proposing.conftest import ROWS, write_rows
+
+RequestFor = Callable[..., Request]
+COMMAND = "make new-study"
+
+
+def loaded(text: str, tmp_path: Path) -> Study:
+    (tmp_path / "mine.yaml").write_text(text)
+    return load_study(str(tmp_path / "mine.yaml"))
+
+
+@pytest.mark.parametrize("name", ["my.csv", "my.tsv", "my.json", "my.jsonl", "my.jsonl.gz", "folder"])
+@pytest.mark.parametrize("names", [("question", "answer"), ("Prompt", "Completion")])
+def test_three_hundred_rows_in_any_usual_file_are_read(
+    tmp_path: Path, base: ModelFindings, name: str, names: tuple[str, str]
+) -> None:
+    file = write_rows(tmp_path / name, names=names)
+    found = read_data({"path": str(file)}, {}, base.template, folder=tmp_path)
+    assert (found.rows_read, found.distinct, found.heldout_rows, found.train_rows) == (300, 300, 60, 240)
+    assert found.form == "/".join(names).lower() and not found.columns and not found.left_out
+    assert len(found.lengths) == 300 and 20 < found.mean_tokens < 80
+
+
+def test_plain_text_is_read_from_a_file_and_a_folder(tmp_path: Path, base: ModelFindings) -> None:
+    (tmp_path / "my.jsonl").write_text("".join(json.dumps({"text": " ".join(row)}) + "\n" for row in ROWS))
+    (tmp_path / "texts").mkdir()
+    for number, row in enumerate(ROWS[:40]):
+        (tmp_path / "texts" / f"{number}.txt").write_text("\n".join(row))
+    for name, rows in (("my.jsonl", 300), ("texts", 40)):
+        found = read_data({"path": str(tmp_path / name)}, {}, base.template, folder=tmp_path)
+        assert (found.form, found.rows_read, found.heldout_rows) == ("text", rows, rows // 5)
+
+
+def test_the_file_is_a_short_study_of_this_data_and_this_model(tmp_path: Path, request_for: RequestFor) -> None:
+    study = new_study(request_for(write_rows(tmp_path / "my.csv"), learning_rates=(1e-4, 2e-4, 1e-3)), command=COMMAND)
+    made = loaded(study.text, tmp_path)
+    assert made.grid.axes == {"learning_rate": (1e-4, 2e-4, 1e-3), "seed": (1, 2, 3)} and len(made.cells) == 9
+    assert made.base_case.learning_rate == 2e-4
+    assert (made.scoring.target, made.scoring.retention, made.scoring.qualitative) == (("heldout_loss",), (), None)
+    assert made.tune is None and made.likely_slips == []
+    assert made.heldout.rows == 60 and made.plan.rows == 240
+    assert "running" not in study.text and "world" not in study.text
+    lines = study.text.splitlines()
+    assert len(lines) < 50 and max(map(len, lines)) < 180
+    # What the demo's study compares is not what a user's data ask.
+    assert not {"rank", "model"} & made.grid.axes.keys()
+
+
+def test_what_is_printed_says_what_the_study_takes_and_can_find(tmp_path: Path, request_for: RequestFor) -> None:
+    lines = new_study(request_for(write_rows(tmp_path / "my.csv")), command=COMMAND).lines
+    text = "\n".join(lines)
+    assert "my.csv: 300 rows, in the form question/answer; " in text
+    assert "60 rows are held out, 240 are left for training" in text
+    assert "9 runs: learning rates 1.0e-4, 3.0e-4 and 1.0e-3, each with seeds 1, 2 and 3; 180 updates a run" in text
+    (takes,) = [line for line in lines if line.startswith("Takes about ")]
+    assert " on this CPU (" in takes and takes.endswith(" MiB of memory")
+    assert any(line.startswith("Can find: a difference between two settings of ") for line in lines)
+
+
+def test_nothing_is_overwritten(tmp_path: Path, request_for: RequestFor) -> None:
+    request = request_for(write_rows(tmp_path / "my.csv"))
+    study = new_study(request, command=COMMAND)
+    file = write_study(study)
+    assert file == tmp_path / "studies" / "mine.yaml" and file.read_text() == study.text
+    for again in (lambda: new_study(request, command=COMMAND), lambda: write_study(study)):
+        with pytest.raises(UserError, match=r"NAME: .*mine\.yaml is there already\. Fix: .* NAME=mine-2\."):
+            again()
+    assert file.read_text() == study.text
+
+
+def test_names_in_data_cannot_write_into_the_file(tmp_path: Path, request_for: RequestFor) -> None:
+    file = write_rows(tmp_path / "a: b\n# {x}\nscoring: {limit: 1}.csv")
+    study = new_study(request_for(file), command=COMMAND)
+    made = loaded(study.text, tmp_path)
+    assert made.yaml["data"][made.base_case.data]["source"]["path"] == str(file) and made.scoring.limit is None
+
+
+def test_two_columns_of_text_are_taken_as_prompt_and_reply(tmp_path: Path, request_for: RequestFor) -> None:
+    rows = [(number, *row) for number, row in enumerate(ROWS)]
+    file = write_rows(tmp_path / "my.csv", names=("nummer", "frage", "antwort"), rows=rows)
+    study = new_study(request_for(file), command=COMMAND)
+    (entry,) = loaded(study.text, tmp_path).yaml["data"].values()
+    assert entry["columns"] == {"prompt": "frage", "reply": "antwort"}
+    assert "# The columns are a guess: the only two with text." in study.text
+
+
+@pytest.mark.parametrize(
+    ("names", "rows", "line"),
+    [
+        (("a", "b", "c"), [(*row, "x y") for row in ROWS], r"no column has a known name \(a, b, c\)\. Fix: .*COLUMNS="),
+        (
+            ROWS[0],
+            [(f"{q} {q}", a) for q, a in ROWS],
+            r"the first line seems to be a row and not the columns' names \(Town 0",
+        ),
+    ],
+)
+def test_columns_that_cannot_be_told_are_asked_for(
+    tmp_path: Path, base: ModelFindings, names: tuple, rows: list, line: str
+) -> None:
+    names = tuple(f"{name} of a land that is far away, and so on" if " " in name else name for name in names)
+    file = write_rows(tmp_path / "my.csv", names=names, rows=rows)
+    with pytest.raises(UserError, match=line):
+        read_data({"path": str(file)}, {}, base.template, folder=tmp_path)
+
+
+def test_few_hours_buy_fewer_tokens_and_then_less_of_the_rest(tmp_path: Path, request_for: RequestFor) -> None:
+    file = write_rows(tmp_path / "my.csv")
+    whole = new_study(request_for(file), command=COMMAND)
+    assert "budget: {epochs: 3}" in whole.text
+    hours = costs_of(_proposal(file, request_for, tmp_path), tmp_path).hours
+    less = loaded(new_study(request_for(file, hours=hours / 2), command=COMMAND).text, tmp_path)
+    assert less.base_case.budget.tokens < 3 * 240 * 60 and "so that the study ends in time" in less.left_out
+    least = loaded(new_study(request_for(file, hours=1e-6), command=COMMAND).text, tmp_path)
+    assert len(least.grid.axes["seed"]) == 2 and least.base_case.evaluations == 2
+    assert least.base_case.budget.tokens >= 0.9 * FEWEST_UPDATES * least.base_case.per_device * least.plan.row_tokens
+    assert "Even so it takes longer" in least.left_out
+
+
+def _proposal(file: Path, request_for: RequestFor, folder: Path, card: str | None = None) -> Proposal:
+    request = request_for(file, card=card)
+    base = new_study_module.read_model({}, key="")
+    data = read_data({"path": str(file)}, {}, base.template, folder=folder)
+    return propose(request, data, base, device_of(card), command=COMMAND)
+
+
+def test_a_batch_fits_the_card_and_a_model_that_does_not_is_refused(tmp_path: Path, request_for: RequestFor) -> None:
+    proposal = _proposal(write_rows(tmp_path / "my.csv"), request_for, tmp_path, card="T4")
+    device = device_of("T4")
+    assert "precision" not in proposal.run and proposal.card == "T4" and proposal.run["batch"] == [4, 1]
+    shape = find_shape(load_study("t4").models["llama-3b"])
+    long = replace(proposal, run=dict(proposal.run) | {"batch": [8, 1], "max_length_tokens": 2048})
+    fitting = fit_memory(long, shape, device)
+    rows, accumulation = fitting.run["batch"]
+    assert rows * accumulation == 8 and needed_mib(fitting, shape, device) <= memory_mib(device)
+    with pytest.raises(
+        UserError, match=r"MODEL: a run needs [\d,]+ MiB even with one row at a time, and T4 has 14,913 "
+    ):
+        fit_memory(long, replace(shape, layers=32 * shape.layers), device)
+
+
+def test_a_model_without_a_chat_template_gets_one(tmp_path: Path) -> None:
+    assert has_chat_template(ROOT / "resources/models/llama-s") and (ROOT / CHAT_TEMPLATE).is_file()
+    (tmp_path / "tokenizer_config.json").write_text("{}")
+    assert not has_chat_template(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": "{{ messages }}"}))
+    assert has_chat_template(tmp_path)
+
+
+def test_rates_are_written_as_every_yaml_reads_them() -> None:
+    for rate, text in ((2e-4, "2.0e-4"), (1.25e-3, "1.25e-3"), (0.1, "1.0e-1"), (3.0, "3.0e0")):
+        assert rate_text(rate) == text
+        assert load_rate(text) == rate
+
+
+def load_rate(text: str) -> float:
+    # YAML 1.1 needs the sign; the study file's reader does not.
+    return yaml.safe_load(text.replace("e0", "e+0"))
