@@ -1,12 +1,14 @@
 """Real models and data on a CPU: training and a whole study by loragrid, and the same by TRL, PEFT and lm-eval alone.
 
     python -m benchmarks.real --model FOLDER --rows alpaca.json --pairs FOLDER [--threads 1 2] [--repeats 3]
-                              [--parts training study] [--out FILE.json]
+                              [--parts training study] [--tokens 12000] [--heldout 80] [--items 200]
+                              [--out FILE.json]
 
 `--model` is a pretrained chat model in Hugging Face form, such as SmolLM2-135M-Instruct; `--rows` are rows of
 `instruction`, `input` and `output`; `--pairs` is a folder with sets of BLiMP (`blimp_*.jsonl`), of which the first
-three are scored. The study has two learning rates, 12,000 tokens each, the held-out loss of 80 rows, the three sets
-and eight running plans, which the model writes. Everything else is as in `benchmarks.training` and `benchmarks.study`.
+three are scored. The study has two learning rates of `--tokens` each, the held-out loss of `--heldout` rows,
+`--items` of each of the three sets and eight running plans of at most 256 tokens, which the model writes. Everything
+else is as in `benchmarks.training` and `benchmarks.study`.
 """
 
 import argparse
@@ -19,9 +21,15 @@ import yaml
 from benchmarks import study as whole_study
 from benchmarks import training
 from benchmarks.measuring import RESULTS, spread, write
+from loragrid.paths import ROOT
 
 PARTS = ("training", "study")
-SETS, PLANS, TOKENS = 3, 8, 12_000
+SETS, PLANS = 3, 8
+SHORT_PLANS: dict[str, Any] = {
+    "include": str(ROOT / "config" / "tasks" / "running_plan_general" / "running_plan_general.yaml"),
+    "task": "short_plans",
+    "generation_kwargs": {"until": [], "do_sample": False, "max_gen_toks": 256},
+}
 PAIRS: dict[str, Any] = {
     "dataset_path": "json",
     "test_split": "test",
@@ -34,22 +42,24 @@ PAIRS: dict[str, Any] = {
 }
 
 
-def make_study(folder: Path, *, model: Path, rows: Path, pairs: Path, threads: int) -> Path:
-    """The study file and its task files, in `folder`."""
+def make_study(folder: Path, options: argparse.Namespace) -> Path:
+    """The study file and its task files, in `folder`, for the last number of threads."""
+    model, rows, pairs, threads = options.model, options.rows, options.pairs, options.threads[-1]
     sets = sorted(pairs.glob("blimp_*.jsonl"))[:SETS]
     if len(sets) < SETS:
         raise SystemExit(f"error: --pairs: fewer than {SETS} files blimp_*.jsonl in {pairs}. Fix: name their folder.")
     for file in sets:
         task = {"task": file.stem, **PAIRS, "dataset_kwargs": {"data_files": {"test": str(file.resolve())}}}
         (folder / f"{file.stem}.yaml").write_text(yaml.safe_dump(task))
+    (folder / "short_plans.yaml").write_text(yaml.safe_dump(SHORT_PLANS))
     settings = {
         "title": "Which learning rate teaches a real model to answer as Alpaca does?",
         "data": {"alpaca": {"source": {"path": str(rows.resolve())}}},
-        "heldout": {"rows": 80},
+        "heldout": {"rows": options.heldout},
         "models": {"real": {"path": str(model.resolve())}},
         "base_case": {
             "learning_rate": 1.0e-3,
-            "budget": {"tokens": TOKENS},
+            "budget": {"tokens": options.tokens},
             "warmup": {"steps": 2},
             "max_length_tokens": 512,
             "precision": "32bit",
@@ -60,9 +70,9 @@ def make_study(folder: Path, *, model: Path, rows: Path, pairs: Path, threads: i
         },
         "grid": {"axes": {"learning_rate": [2.0e-4, 1.0e-3]}},
         "scoring": {
-            "target": ["running_plan_general", "heldout_loss"],
+            "target": ["short_plans.yaml", "heldout_loss"],
             "retention": [f"{file.stem}.yaml" for file in sets],
-            "limit": {"running_plan_general": PLANS, "others": 200},
+            "limit": {"short_plans.yaml": PLANS, "others": options.items},
             "batch_size": 50,
             "threads": threads,
         },
@@ -117,13 +127,16 @@ def main() -> None:
     )
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--tokens", type=int, default=12_000, help="of each run")
+    parser.add_argument("--heldout", type=int, default=80, help="rows")
+    parser.add_argument("--items", type=int, default=200, help="of each set")
     parser.add_argument("--out", type=Path, default=RESULTS / "real.json")
     options = parser.parse_args()
-    found: dict[str, Any] = {"model": options.model.name}
+    sizes = {name: getattr(options, name) for name in ("tokens", "heldout", "items")}
+    found: dict[str, Any] = {"model": options.model.name, **sizes}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        threads = options.threads[-1]
-        path = make_study(folder, model=options.model, rows=options.rows, pairs=options.pairs, threads=threads)
+        path = make_study(folder, options)
         if "training" in options.parts:
             found["training"] = {
                 str(count): trained(path, folder / str(count), threads=count, repeats=options.repeats)

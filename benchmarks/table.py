@@ -57,8 +57,11 @@ def real(found: dict[str, Any]) -> Iterator[Row]:
             yield f"{where}; {name}", spread(value), goals.get(name, "")
         rate = f"{spread(one['share_of_products'])} of {1000 * one['products_tflops']:.0f} GFLOPS"
         yield f"{where}; share of the rate of matrix products", rate, ""
-    for name, value in found.get("study", {}).get("ratios", {}).items():
-        yield f"Study of {found['model']}, {name}", spread(value), "≤ 0.7" if name == "one core to one process" else ""
+    if "study" in found:
+        sizes = f"{found['tokens']:,} tokens a run, {found['heldout']} held-out rows, {found['items']} items a set"
+        for name, value in found["study"]["ratios"].items():
+            goal = "≤ 0.7" if name == "one core to one process" else ""
+            yield f"Study of {found['model']} ({sizes}), {name}", spread(value), goal
 
 
 def scoring(found: dict[str, Any]) -> Iterator[Row]:

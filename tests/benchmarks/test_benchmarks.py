@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -17,6 +18,7 @@ import yaml
 
 from loragrid.paths import ROOT
 from loragrid.study.study_file import load_study
+from loragrid.study.tasks import item_limit
 from tests.fixtures.app_toys import finished_study, toy_catalogue
 
 BENCHMARKS = ROOT / "benchmarks"
@@ -73,13 +75,20 @@ def test_a_study_of_a_real_model_has_the_three_sets_and_the_plans(tmp_path: Path
     rows = [{"instruction": f"Say {number}.", "input": "", "output": str(number)} for number in range(400)]
     (tmp_path / "rows.json").write_text(json.dumps(rows))
     model = ROOT / "resources" / "models" / "llama-s"
-    path = real.make_study(tmp_path, model=model, rows=tmp_path / "rows.json", pairs=tmp_path, threads=2)
+    sizes = {"tokens": 400, "heldout": 8, "items": 5}
+    places = {"model": model, "rows": tmp_path / "rows.json", "pairs": tmp_path}
+    path = real.make_study(tmp_path, Namespace(**places, **sizes, threads=[1, 2]))
     study = load_study(str(path))
+    assert study.heldout.rows == 8 and item_limit(study.scoring.limit, study.scoring.target[0]) == 8
+    from lm_eval.tasks import TaskManager, get_task_dict
+
+    plans = get_task_dict(["short_plans"], TaskManager(include_path=str(tmp_path)))["short_plans"]
+    assert len(plans.test_docs()) == 48 and plans.config.generation_kwargs["max_gen_toks"] == 256
     assert [Path(task).stem for task in study.scoring.retention] == ["blimp_0", "blimp_1", "blimp_2"]
     assert len(study.cells) == 2 and study.base_case.threads == 2
     assert real.operations_per_token(path) > 0
     with pytest.raises(SystemExit, match="error: --pairs: fewer than 3 files"):
-        real.make_study(tmp_path, model=model, rows=tmp_path / "rows.json", pairs=tmp_path / "none", threads=2)
+        real.make_study(tmp_path, Namespace(**places | {"pairs": tmp_path / "none"}, **sizes, threads=[1]))
 
 
 def test_make_bench_makes_every_line_of_the_page_that_needs_no_gpu() -> None:
