@@ -19,8 +19,6 @@ export OMP_NUM_THREADS ?= 1
 
 study: $(VENV)/.study
 	$(BIN)/snakemake --cores $(CORES) $(if $(STUDY),--config study=$(STUDY))
-	@study=$(STUDY); : "$${study:=$$(sed -n 's/^study: *\([^ #]*\).*/\1/p' config/config.yaml)}"; \
-	echo "loragrid: the report is $(CURDIR)/reports/$$(basename "$${study%.yaml}")/report.html"
 
 # Values reach the shell as its own variables, whatever characters they hold, and only those of this command line.
 new-study: $(VENV)/.study

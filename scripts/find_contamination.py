@@ -27,7 +27,7 @@ from loragrid.data.contamination.ngram_overlap import (
     find_overlaps,
 )
 from loragrid.data.contamination.training_texts import training_texts
-from loragrid.errors import first_line, log_option, one_line, print_line, run_main
+from loragrid.errors import first_line, log_option, one_line, print_result, run_main
 from loragrid.runtime.atomic_files import read_json, write_json
 from loragrid.runtime.code_digest import code_digest
 from loragrid.runtime.quiet_libraries import quiet_libraries
@@ -105,7 +105,9 @@ def print_counts(found: dict[str, Any]) -> None:
     tasks = {name: task for name, task in found["tasks"].items() if task[f"contaminated_{first}"]}
     counts = [f"{task[f'contaminated_{first}']} of {task['items']} items of {name}" for name, task in tasks.items()]
     text = ", ".join(counts) or "no item"
-    print_line(f"contamination {found['set']}: {text} with a run of {first} words of the {found['rows']} training rows")
+    print_result(
+        f"contamination {found['set']}: {text} with a run of {first} words of the {found['rows']} training rows"
+    )
 
 
 def main() -> None:

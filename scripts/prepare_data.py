@@ -26,7 +26,7 @@ from loragrid.data.parallel_rows import row_processes
 from loragrid.data.source_scan import SourceScans
 from loragrid.data.tokenised_rows import tokenise
 from loragrid.data.training_data import GROUPS, write_groups
-from loragrid.errors import UserError, log_option, print_line, run_main
+from loragrid.errors import UserError, log_option, print_result, run_main
 from loragrid.models.chat_templates.probes import inspect_template
 from loragrid.models.loading import context_tokens, load_tokenizer
 from loragrid.models.model_files import resolve_folder
@@ -152,7 +152,7 @@ def main() -> None:
         card = prepare_data(study=load_study(options.study), data_id=options.data, out=options.out)
     dropped = card["rows_read"] - card["rows_kept"]
     split = card["split"]
-    print_line(
+    print_result(
         f"data {card['data_id']}: {split['train_rows']} training and {split['heldout_rows']} "
         f"held-out rows, {dropped} of {card['rows_read']} left out, "
         f"{card['tokens']['train']} training tokens"

@@ -10,7 +10,7 @@ The page loads nothing and is readable without scripts. Its figures are saved be
 import argparse
 from pathlib import Path
 
-from loragrid.errors import log_option, print_line, run_main
+from loragrid.errors import log_option, print_result, run_main
 from loragrid.external.base_comparison import compare_with_base, find_base
 from loragrid.external.figures import draw_external_figures
 from loragrid.external.reading import read_external
@@ -38,7 +38,7 @@ def report(*, study: Study, results: Path, out: Path) -> None:
     draw_search_figures(material, figures)
     copy_tables(results / "compare", empty_folder(out.parent / "tables"))
     write_text(out, render("report.html.j2", study_sections(material), figures))
-    print_line(f"report: {out}")
+    print_result(f"report: {out}")
 
 
 def report_external(*, source: Path, out: Path, base: str | None, title: str | None) -> None:
@@ -49,7 +49,7 @@ def report_external(*, source: Path, out: Path, base: str | None, title: str | N
     figures = draw_external_figures(results, base, rows, out.parent / f"{out.stem}_figures")
     sections = external_sections(results, base, rows, title or f"Runs in {source.name}", source)
     write_text(out, render("external.html.j2", sections, figures))
-    print_line(f"report: {out}")
+    print_result(f"report: {out}")
 
 
 def empty_folder(folder: Path) -> Path:

@@ -26,7 +26,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from loragrid.errors import log_option, print_line, run_main
+from loragrid.errors import log_option, print_result, run_main
 from loragrid.models.adapter_files import MODEL
 from loragrid.models.loading import precision_notes, torch_device
 from loragrid.records.record import ScoreRecord, TaskScore, write_record
@@ -162,7 +162,7 @@ def write_not_scored(study: Study, subject: Subject, identity: SubjectIdentity) 
         seconds=0.0,
     )
     write_record(subject.out / "score.json", record)
-    print_line(f"[{subject.name}] not scored: {identity.reason}")
+    print_result(f"[{subject.name}] not scored: {identity.reason}")
 
 
 def record_header(study: Study, subject: Subject, identity: SubjectIdentity) -> dict[str, Any]:
@@ -199,7 +199,7 @@ def print_score(subject: Subject, name: str, score: TaskScore) -> None:
     else:
         value = score.metrics[score.primary_metric]["value"]
         line = f"{score.primary_metric} {value:.4g} ({score.items} items, {score.seconds:.1f} s)"
-    print_line(f"[{subject.name}] {name}: {line}")
+    print_result(f"[{subject.name}] {name}: {line}")
 
 
 def set_up_process(threads: int) -> None:

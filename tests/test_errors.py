@@ -1,7 +1,9 @@
 """How a stage ends: one line and the exit status that says which end it was."""
 
 import argparse
+import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,15 @@ import pytest
 from loragrid.errors import Failed, Paused, UserError, log_option, run_main
 
 
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """A stage's process ends after Ctrl-C and ignores the next one; the tests' process goes on."""
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.parametrize(
     ("end", "status", "line"),
     [
@@ -28,6 +39,7 @@ def test_an_end_is_one_line_and_a_status(
     with pytest.raises(SystemExit) as ended:
         run_main(main)
     assert (ended.value.code, capsys.readouterr().err) == (status, f"{line}\n")
+    assert (signal.getsignal(signal.SIGINT) is signal.SIG_IGN) == (status == 130), "a second Ctrl-C interrupts the end"
 
 
 def test_a_path_that_cannot_be_written_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

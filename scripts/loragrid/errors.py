@@ -3,7 +3,9 @@
 import argparse
 import contextlib
 import errno
+import json
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterable
@@ -17,6 +19,10 @@ MOST_SHOWN = 30  # mistakes of one file; a file of another kind has hundreds
 EXIT_STOPPED = 130  # 128 + SIGINT, as shells say it
 # What the system says of a path that the user may not use, or that is a file where a folder is needed.
 REFUSED_PATH = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR)
+
+# Set for the jobs of a call that has a display (loragrid/workflow/terminal/): the only writer on the terminal, which
+# reads what they print there. A line of a job is then EVENT and a JSON object with its kind and the job's log.
+DISPLAY, EVENT = "LORAGRID_DISPLAY", "\x1e"
 
 _terminal: TextIO | None = None
 _log: Path | None = None
@@ -91,6 +97,8 @@ def run_main(main: Callable[[], None]) -> None:
     except Paused as pause:
         _end(str(pause), EXIT_PAUSED)
     except KeyboardInterrupt:
+        # The terminal and snakemake may both send the signal; a second exception would interrupt the end.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         _end("stopped by Ctrl-C", EXIT_STOPPED)
     except Exception as bug:
         if isinstance(bug, OSError) and bug.errno in REFUSED_PATH and bug.filename is not None:
@@ -122,10 +130,33 @@ class _Redirect(argparse.Action):
 
 def print_line(line: str) -> None:
     """Print one line on the terminal and in the job's log, if it has one."""
+    _print(line, "line")
+
+
+def print_result(line: str) -> None:
+    """Print one line that a display leaves out, because it says the job's result itself."""
+    _print(line, "result")
+
+
+def print_progress(line: str, *, done: int, total: int, unit: str, text: str, seconds_left: float | None) -> None:
+    """Print one line that a display shows as a bar: `done` of `total` units, beside it `text` and the time left."""
+    _print(line, "progress", done=done, total=total, unit=unit, text=one_line(text), seconds_left=seconds_left)
+
+
+def _print(line: str, kind: str, **progress: Any) -> None:
     line = one_line(line)
     print(line, file=sys.stderr, flush=True)
     if _terminal is not None:
-        print(line, file=_terminal, flush=True)
+        _write_on_terminal(line, kind, **progress)
+
+
+def _write_on_terminal(line: str, kind: str, **progress: Any) -> None:
+    """Write on the terminal past the stream: a terminal that was closed, or the display of a snakemake that was killed,
+    must not end a training."""
+    if os.environ.get(DISPLAY):
+        line = EVENT + json.dumps({"kind": kind, "log": str(_log), "line": line} | progress)
+    with contextlib.suppress(OSError):
+        os.write(_terminal.fileno(), f"{line}\n".encode())
 
 
 def print_line_unbuffered(line: str) -> None:
@@ -134,10 +165,11 @@ def print_line_unbuffered(line: str) -> None:
     Bypasses the streams: the signal may have interrupted a write, and a stream refuses a second
     write within the first.
     """
-    content = f"{one_line(line)}\n".encode()
-    for descriptor in (2,) if _terminal is None else (2, _terminal.fileno()):
-        with contextlib.suppress(OSError):
-            os.write(descriptor, content)
+    line = one_line(line)
+    with contextlib.suppress(OSError):
+        os.write(2, f"{line}\n".encode())
+    if _terminal is not None:
+        _write_on_terminal(line, "line")
 
 
 def output_options() -> tuple[list[str], TextIO | None]:
@@ -168,7 +200,7 @@ def one_line(text: str) -> str:
 
 
 def _end(line: str, status: int) -> None:
-    print_line(line)
+    _print(line, "end")
     raise SystemExit(status) from None
 
 

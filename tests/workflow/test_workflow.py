@@ -28,6 +28,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, toy_llama: Path) -> Check
     assert checkout.planned() == jobs | LAST
     done = checkout.snakemake()
     assert done.returncode == 0, done.stderr[-3000:]
+    (checkout.folder / "said.txt").write_text(done.stderr)
     return checkout
 
 
@@ -48,6 +49,18 @@ def test_the_chain_ends_in_a_report(finished: Checkout) -> None:
         value = json.loads(record.read_text())
         assert value["status"] == "finished" and value["steps"] == 60
         assert value["run"] in page
+
+
+@pytest.mark.slow
+def test_the_terminal_says_what_is_done_the_result_of_each_job_and_where_the_report_is(finished: Checkout) -> None:
+    said = (finished.folder / "said.txt").read_text()
+    lines = [line for line in said.splitlines() if not line.startswith("  … ")]
+    positions = [re.match(r"\[ *(\d+)/10( · .* left)?\] ", line) for line in lines]
+    assert [int(found[1]) for found in positions if found] == list(range(1, 11)), said
+    assert lines[1].startswith("loragrid | toy: ") and any("2 runs of 1 base model (toy)" in line for line in lines)
+    assert len(re.findall(r"\] trained toy_lr\S+: 60 steps, held-out loss [\d.]+ → [\d.]+ \(", said)) == 1, said
+    assert len(re.findall(r"\] scored toy", said)) == 2 and len(re.findall(r"\] scored base toy: ", said)) == 1
+    assert lines[-1].endswith(f"The report: {finished.folder / 'reports/toy/report.html'}") and len(lines) < 20, said
 
 
 @pytest.mark.slow

@@ -28,7 +28,7 @@ if paths is None or paths.ROOT != CHECKOUT:
     raise SystemExit(2)
 
 from loragrid.comparing.literature.findings import LITERATURE, rules_digest
-from loragrid.errors import UserError, error_lines
+from loragrid.errors import DISPLAY, UserError, error_lines
 from loragrid.planning.forecast import device_warnings
 from loragrid.planning.gpu_cards import planned_device
 from loragrid.runtime.atomic_files import check_writable, sha256_json
@@ -42,6 +42,9 @@ from loragrid.workflow.jobs import Jobs, files_digest
 from loragrid.workflow.options import Options
 from loragrid.workflow.preflight import check_machine
 from loragrid.workflow.resident_workers import start_workers
+from loragrid.workflow.stop_signals import StopRequests
+from loragrid.workflow.terminal.header import plan_call
+from loragrid.workflow.terminal.running_job import job_name
 
 try:
     OPTIONS = Options.read(config)
@@ -67,6 +70,15 @@ os.environ |= job_environment(
     session_minutes=OPTIONS.session_minutes or STUDY.training.session_minutes,
     starts_session=workflow.exec_mode != ExecMode.SUBPROCESS,
 )
+
+
+# The display of this call; None without the logger plugin, and in a process that does one job for another snakemake.
+os.environ.pop(DISPLAY, None)
+TERMINAL = next(
+    (handler.display for handler in workflow.logger_manager.get_log_handlers() if hasattr(handler, "display")), None
+)
+if TERMINAL is not None:
+    TERMINAL.report = Path(REPORTS) / "report.html"
 
 
 # What <results>, <logs> and so on stand for in the rules' paths.

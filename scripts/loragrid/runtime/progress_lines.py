@@ -4,7 +4,7 @@ import threading
 import time
 from types import TracebackType
 
-from loragrid.errors import print_line
+from loragrid.errors import print_progress
 
 # Nothing is silent for longer than ten seconds, on a busy machine either.
 LINE_SECONDS = 8.0
@@ -52,12 +52,22 @@ class ProgressLines:
 
     def _left(self, seconds: float) -> str:
         """The time left by the pace so far; empty before anything is done."""
-        done, whole = (self._tokens_done, self._tokens) if self._tokens else (self._done, self._total)
-        if not done:
-            return ""
+        left = self._seconds_left(seconds)
         bound = "at most " if self._at_most else ""
-        return f", {bound}{max(0.0, seconds * (whole - done) / done):.0f} s left"
+        return "" if left is None else f", {bound}{left:.0f} s left"
+
+    def _seconds_left(self, seconds: float) -> float | None:
+        done, whole = (self._tokens_done, self._tokens) if self._tokens else (self._done, self._total)
+        return max(0.0, seconds * (whole - done) / done) if done else None
 
     def _print_lines(self) -> None:
         while not self._ended.wait(LINE_SECONDS):
-            print_line(self.line())
+            print_progress(
+                self.line(),
+                done=self._done,
+                total=self._total,
+                unit=self._items,
+                text=self._label.rpartition("] ")[2],
+                # A bound is no estimate.
+                seconds_left=None if self._at_most else self._seconds_left(time.monotonic() - self._began),
+            )

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from loragrid.errors import print_line
+from loragrid.errors import print_progress
 from loragrid.records.losses import LossRow, LossTable
 from loragrid.runtime.session import SessionClock, StopSignals
 from loragrid.training.totals import Totals
@@ -202,13 +202,13 @@ class Progress:
         if not final and now - self._reported_at < REPORT_SECONDS:
             return
         self._reported_at = now
-        remaining = f"{self._seconds_left():.0f} s left" if self.updates_in_session else "starting"
-        parts = [f"[{self.run}] step {self.totals.step}/{self.planned_steps}"]
-        for kind, name in (("train", "loss"), ("heldout", self.rows_name)):
-            row = self.losses.last(kind)
-            if row is not None:
-                parts.append(f"{name} {row.loss:.4f}")
-        print_line(" ".join(parts) + f" | {self.seconds():.0f} s, {remaining}")
+        left = self._seconds_left() if self.updates_in_session else None
+        ends = "starting" if left is None else f"{left:.0f} s left"
+        rows = {"loss": self.losses.last("train"), self.rows_name: self.losses.last("heldout")}
+        losses = [f"{name} {row.loss:.4f}" for name, row in rows.items() if row is not None]
+        done, total = self.totals.step, self.planned_steps
+        line = f"[{self.run}] step {done}/{total} {' '.join(losses)} | {self.seconds():.0f} s, {ends}"
+        print_progress(line, done=done, total=total, unit="steps", text=", ".join(losses), seconds_left=left)
 
     def _seconds_left(self) -> float:
         """Expected seconds of the remaining updates and measurements, by this session's own pace."""

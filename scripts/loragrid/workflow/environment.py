@@ -90,7 +90,7 @@ def resume_message(study: str, *, results: Path, since: float, directory: str | 
         where = f" --directory {shlex.quote(str(directory))}" if directory else ""
         options = f"--config {shlex.quote(f'study={study}')} partial=true"
         lines.append(f"A report of what is finished: snakemake --cores 1{where} {options}")
-    # Snakemake has written a dozen lines since the job's own.
+    # Other jobs may have gone on for hours since then.
     return "\n".join([*lines, *ended])
 
 

@@ -1,0 +1,108 @@
+"""A signal to Snakemake's process alone stops its jobs as Ctrl-C in a terminal does, and the same command goes on."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from loragrid.paths import ROOT
+
+SNAKEFILE = """
+from loragrid.workflow.stop_signals import StopRequests
+
+onstart:
+    StopRequests(say=print).install()
+
+rule all:
+    input: "first", "second"
+
+rule work:
+    output: "{name}"
+    shell: "exec python job.py {wildcards.name}"
+"""
+# A job that pauses on a signal, as training does; it ends once there is a file `go`.
+JOB = """
+import signal, sys, time
+from pathlib import Path
+
+def pause(number, _):
+    with open("told", "a") as file:
+        print(sys.argv[1], signal.Signals(number).name, file=file)
+    sys.exit(75)
+
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, pause)
+Path(f"{sys.argv[1]}.began").touch()
+while not Path("go").exists():
+    time.sleep(0.05)
+Path(sys.argv[1]).touch()
+"""
+
+
+class Call:
+    """A call of Snakemake with two jobs that run one after the other."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "Snakefile").write_text(SNAKEFILE)
+        (folder / "job.py").write_text(JOB)
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        self.environment = os.environ | {"PYTHONPATH": str(ROOT / "scripts"), "PATH": path}
+
+    def start(self) -> subprocess.Popen:
+        command = [sys.executable, "-m", "snakemake", "--cores", "1", "--rerun-incomplete"]
+        said = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        return subprocess.Popen(command, cwd=self.folder, env=self.environment, start_new_session=True, **said)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_snakemake_alone_pauses_its_job_and_a_rerun_goes_on(tmp_path: Path, number: signal.Signals) -> None:
+    call = Call(tmp_path)
+    snakemake = call.start()
+    try:
+        deadline = time.monotonic() + 120
+        while not list(tmp_path.glob("*.began")):
+            assert snakemake.poll() is None and time.monotonic() < deadline
+            time.sleep(0.05)
+        os.kill(snakemake.pid, number)
+        os.kill(snakemake.pid, number)  # a batch system may send it twice
+        said, _ = snakemake.communicate(timeout=120)
+    finally:
+        (tmp_path / "go").touch()
+    began = [file.stem for file in tmp_path.glob("*.began")]
+    assert snakemake.returncode == 1 and len(began) == 1, said
+    assert (tmp_path / "told").read_text() == f"{began[0]} SIGINT\n"
+    assert f"loragrid: {number.name}: running jobs save their work and stop" in said
+    again = call.start()
+    said, _ = again.communicate(timeout=120)
+    assert again.returncode == 0, said
+    assert (tmp_path / "first").exists() and (tmp_path / "second").exists()
+
+
+def test_a_job_that_begins_after_the_signal_is_told_too(tmp_path: Path) -> None:
+    """Snakemake may be starting a job when the signal comes. In the background of a script, SIGINT is ignored: SIGTERM."""
+    (tmp_path / "job.py").write_text(JOB)
+    (tmp_path / "parent.py").write_text(
+        "import os, signal, subprocess, sys, time\n"
+        "from loragrid.workflow.stop_signals import StopRequests\n"
+        "StopRequests(say=print).install()\n"
+        "try:\n"
+        "    os.kill(os.getpid(), signal.SIGINT)  # ignored\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    time.sleep(60)\n"
+        "except KeyboardInterrupt:\n"
+        "    print(subprocess.run([sys.executable, 'job.py', 'late']).returncode)\n"
+    )
+    ignoring = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)}
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "scripts")}
+    command = [sys.executable, "parent.py"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, timeout=120, capture_output=True, text=True, **ignoring
+    )
+    first, status = done.stdout.splitlines()
+    # The interpreter may be told before it can handle a signal.
+    assert "SIGTERM: running jobs" in first and int(status) in (75, -signal.SIGTERM), done.stderr
