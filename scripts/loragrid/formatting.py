@@ -148,16 +148,17 @@ def p_value(p: float | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds as 14 s, 2.3 min, 1.4 h."""
+    """Seconds as 14 s, 2.3 min, 25 min, 1.4 h: one decimal below ten."""
     if not _is_finite(seconds):
         return UNKNOWN
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 90 * 60:
-        return f"{seconds / 60:.1f} min"
-    return f"{seconds / 3600:.1f} h"
+    amount, unit = seconds, "s"
+    if seconds >= 90 * 60:
+        amount, unit = seconds / 3600, "h"
+    elif seconds >= 90:
+        amount, unit = seconds / 60, "min"
+    # 9.96 would read as 10.0.
+    places = 1 if amount < 9.95 else 0
+    return f"{amount:.{places}f} {unit}"
 
 
 def mebibytes(value: float | None) -> str:

@@ -3,7 +3,9 @@
 import json
 from pathlib import Path
 
+import jinja2
 import pytest
+from markupsafe import Markup
 
 from loragrid.formatting import duration, mebibytes, setting
 from loragrid.reporting.render import TEMPLATES
@@ -134,6 +136,51 @@ def test_a_long_table_shows_its_first_rows(browser) -> None:
     page.click("text=Show all 250 rows")
     assert rows.count() == 250
     page.close()
+
+
+MANY = """{% from "parts.html.j2" import folded, long_table %}<!doctype html><title>many</title><style>.beyond { display: none }</style>
+{% set head %}<thead><tr><th>a</th><th>b</th></tr></thead>{% endset %}
+{% call(n) long_table("Many", head, range(250) | list, "data-sortable") %}<tr><th>{{ n }}</th><td data-sort="{{ n }}">&lt;{{ n }}&gt;</td></tr>{% endcall %}
+<details><summary>More</summary>{% call folded(101) %}<p id="late">&lt;b&gt;</p>{% endcall %}</details><script>{{ script }}</script>"""
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The address of a page with a table of 250 rows and with folded details of many."""
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True)
+    environment.filters["prose"] = str
+    page = tmp_path_factory.mktemp("many") / "many.html"
+    page.write_text(environment.from_string(MANY).render(script=Markup((TEMPLATES / "report.js").read_text())))
+    return page.as_uri()
+
+
+def test_rows_become_elements_when_they_are_needed(browser, many: str) -> None:
+    page, trouble = open_page(browser, many)
+    rows = page.locator("tbody tr")
+    assert rows.count() == 100 and page.locator("#late").count() == 0
+    page.click("thead th:nth-child(2) button")
+    page.click("thead th:nth-child(2) button")
+    assert rows.count() == 250 and rows.first.inner_text().split() == ["249", "<249>"]
+    assert rows.locator("visible=true").count() == 100
+    page.click("summary")
+    assert page.inner_text("#late") == "<b>"
+    assert trouble == []
+    page.context.close()
+
+
+def test_paper_and_a_browser_without_scripts_get_all_rows(browser, many: str) -> None:
+    page, trouble = open_page(browser, many)
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.locator("tbody tr").count() == 250 and page.locator("#late").count() == 1
+    assert trouble == []
+    page.context.close()
+    context = browser.new_context(java_script_enabled=False)
+    plain = context.new_page()
+    plain.goto(many)
+    assert plain.locator("tbody tr").locator("visible=true").count() == 250
+    plain.click("summary")
+    assert plain.locator("#late").is_visible()
+    context.close()
 
 
 def test_a_figure_opens_large_and_goes_back(browser, address: str) -> None:

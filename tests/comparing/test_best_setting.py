@@ -22,7 +22,15 @@ def study(rng: np.random.Generator, gains: np.ndarray):
 
 def row(run: str, improvement: float, stderr: float, **changes) -> dict:
     known = {"run": run, "runs": run, "seeds": 1, "base": "base", "task": "t", "level": "adapters"}
-    known |= {"improvement": improvement, "stderr": stderr, "df": ITEMS - 1, "verdict": "can't tell"}
+    known |= {
+        "improvement": improvement,
+        "difference": improvement,
+        "low": float("nan"),
+        "high": float("nan"),
+        "stderr": stderr,
+        "df": ITEMS - 1,
+        "verdict": "can't tell",
+    }
     return known | changes
 
 
@@ -63,6 +71,16 @@ def test_a_proved_gain_is_hardly_shrunk_and_a_single_one_not_at_all() -> None:
     assert found["low"] < 2.0 < found["high"] and (found["k"], found["contenders"]) == (5, 1)
     alone = best_setting(rows[:1], table, TERMS)
     assert alone["value"] == alone["raw"] and alone["k"] == 1
+
+
+def test_a_single_setting_keeps_the_interval_of_its_comparison() -> None:
+    rows, table = study(np.random.default_rng(6), np.array([0.2]))
+    gain = rows[0]["improvement"]
+    kept = best_setting([rows[0] | {"low": gain - 0.4, "high": gain + 0.4}], table, TERMS)
+    assert (kept["low"], kept["high"]) == (gain - 0.4, gain + 0.4)
+    # Of a loss the improvement has the other sign.
+    loss = rows[0] | {"difference": -gain, "low": -gain - 0.4, "high": -gain + 0.1}
+    assert best_setting([loss], table, TERMS)["high"] == pytest.approx(gain + 0.4)
 
 
 def test_the_interval_holds_for_the_fewest_degrees_of_freedom() -> None:

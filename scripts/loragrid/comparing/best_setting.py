@@ -1,5 +1,6 @@
 """The largest gain of all settings, shrunk for having been chosen as the largest."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -37,6 +38,10 @@ def best_setting(rows: Sequence[Row], table: ItemTable | None, terms: Terms) -> 
     chosen = rows[found.index]
     head = {name: chosen[name] for name in ("run", "runs", "seeds", "base", "task")}
     numbers = {name: value for name, value in asdict(found).items() if name != "index"}
+    if len(rows) == 1 and math.isfinite(chosen["low"]):
+        # Nothing was chosen, so its own interval holds; it weighs the few seeds of each arm apart.
+        sign = 1 if chosen["improvement"] == chosen["difference"] else -1
+        numbers["low"], numbers["high"] = sorted((sign * chosen["low"], sign * chosen["high"]))
     return head | {"level": SETTING if settings else ADAPTERS} | numbers
 
 

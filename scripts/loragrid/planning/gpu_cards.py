@@ -17,7 +17,7 @@ from loragrid.runtime.cpu_speed import MEASURED_SECONDS, product_tflops
 from loragrid.runtime.provenance import cpu_name
 from loragrid.study.sections import Plan
 
-# ASSUME: training in float32 reaches at most this share of a card's float32 peak; not measured.
+# ASSUME: training in float32 reaches at most half of a card's float32 peak; not measured.
 FP32_SHARE = 0.5
 CARDS = ROOT / "config" / "cards.yaml"
 

@@ -28,7 +28,7 @@ from loragrid.study.methods import METHODS
 from loragrid.study.settings import Settings
 from loragrid.study.study_file import Study
 
-# ASSUME: a job requests this many times the predicted memory, since this project has confirmed no
+# ASSUME: a job requests 1.4 times the predicted memory, since this project has confirmed no
 # prediction on a GPU and two jobs that do not fit beside each other both die. A layout of an update
 # fits a card if its request does.
 MEMORY_MARGIN = 1.4

@@ -44,7 +44,7 @@ BUSY_SHARE = 0.6
 # ASSUME: hours are predicted less well than memory, and a job that is cut at its limit waits in the queue once more.
 TIME_MARGIN, STARTUP_MINUTES = 2.0, 10
 UNKNOWN_MINUTES, UNKNOWN_HOST_MIB = 240, 16_000
-# ASSUME: Python with the CUDA libraries takes this much of the machine's memory, and loading a base
+# ASSUME: Python with the CUDA libraries takes 4,000 MiB of the machine's memory, and loading a base
 # takes up to twice its 16-bit size. Without a GPU there are no such libraries, but the whole run is
 # in the machine's memory.
 CUDA_HOST_MIB, CPU_HOST_MIB = 4_000, 1_500

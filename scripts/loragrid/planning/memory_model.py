@@ -40,7 +40,7 @@ KEPT_BYTES = {"fp32": (16, 32), "half": (8, 28)}
 # unsloth moves a layer's input to the machine's memory if it is larger than this, but for the last layer's, and
 # has one on its way (unsloth_zoo 2026.10.9).
 OFFLOADED_FROM_BYTES, INPUTS_NOT_OFFLOADED = 2 * 2**20, 2
-# ASSUME: a CUDA context with its libraries' workspaces takes this much.
+# ASSUME: a CUDA context with its libraries' workspaces takes 500 MiB.
 CONTEXT_MIB = 500
 # Memory that the allocator wastes, as a share of what is allocated and freed in each step. Fitted: the smallest
 # share with which no public run of today's losses takes more than predicted is 0.12 (docs/plan.md).

@@ -11,7 +11,7 @@ OPERATIONS_PER_LAYER, GEMMA_OPERATIONS_PER_LAYER = 327, 472
 WITHOUT_RECOMPUTATION = 3 / 4
 # ASSUME: Python and the driver start an operation in 10 µs; not measured here. A GPU that works faster waits.
 LAUNCH_SECONDS = 1e-5
-# ASSUME: a CPU trains at this share of the speed of its matrix products, and an operation of a small model takes
+# ASSUME: a CPU trains at 80% of the speed of its matrix products, and an operation of a small model takes
 # 50 µs beyond its arithmetic: the demo's runs took about that on one core.
 CPU_SHARE, CPU_OPERATION_SECONDS = 0.8, 5e-5
 # ASSUME: on Colab a job imports its libraries in 35 to 45 s and loads its base in 10 to 20 s.

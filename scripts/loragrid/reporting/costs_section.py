@@ -196,7 +196,7 @@ def total_cost(material: Material) -> str:
 def card_rows(material: Material) -> list[dict[str, str]]:
     """What training all finished runs would take on each card of config/cards.yaml, by the plan's own model.
 
-    A row: `card`, `hours`, `seconds` to sort by, and whether its rate was measured (`source`). The fastest is first.
+    A row: `card`, `time`, `seconds` to sort by, and whether its rate was measured (`source`). The fastest is first.
     """
     planned = _planned_workloads(material)
     if not planned:
@@ -211,8 +211,7 @@ def card_rows(material: Material) -> list[dict[str, str]]:
             for settings, shape, workload in planned
         ]
         whence = "measured elsewhere" if card.training_tflops is not None else "assumed"
-        hours = f"{number(sum(seconds) / 3600, 2)} h"
-        rows.append({"card": key, "hours": hours, "seconds": sum(seconds), "source": whence})
+        rows.append({"card": key, "time": duration(sum(seconds)), "seconds": sum(seconds), "source": whence})
     return sorted(rows, key=lambda row: row["seconds"])
 
 

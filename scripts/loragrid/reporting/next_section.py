@@ -25,7 +25,7 @@ def next_section(material: Material) -> dict[str, Any] | None:
         "open": plural(len(found["questions"]), "open question") if found["questions"] else None,
         "rows": [_row(question, options[question["cheapest"]]) for question in closable[:SHOWN]],
         "more": len(closable) - SHOWN,
-        "without": len(found["questions"]) - len(closable),
+        "without": _without_text(len(found["questions"]) - len(closable)),
         "margin": f"{100 * found['margin']:g}",
         "device": found["device"],
         "assumed": found["assumed_spread"],
@@ -46,6 +46,13 @@ def read_next(material: Material) -> dict[str, Any] | None:
 def sure_share(chance: float) -> str:
     """A chance as percent; what is not certain is not 100 %."""
     return f"{min(99, round(100 * chance))}%"
+
+
+def _without_text(count: int) -> str:
+    """How many questions no single step is likely to close, as a sentence; empty if there is none."""
+    if not count:
+        return ""
+    return f"No single step is likely to close {'the other one' if count == 1 else f'{count} of them'}."
 
 
 def _row(question: dict[str, Any], option: dict[str, Any]) -> dict[str, Any]:

@@ -37,6 +37,7 @@ def render(template: str, sections: dict[str, Any], figures: PageFigures) -> str
         lstrip_blocks=True,
     )
     names = sections["names"]
+    environment.filters["code"] = mark_code
     environment.filters["prose"] = lambda text: keep_whole(text, names)
     css = "".join((TEMPLATES / name).read_text(encoding="utf-8") for name in STYLE_SHEETS)
     css += f"\n{figures.styles.css()}\n"
@@ -71,6 +72,11 @@ def keep_whole(text: str, names: Iterable[str]) -> Markup:
     # Whole names only: llama-3 is not part of llama-3-8b.
     whole_name = rf"(?<![\w-])({choices})(?![\w-])"
     return Markup(re.sub(whole_name, r'<span class="name">\1</span>', str(page_text)))
+
+
+def mark_code(text: str) -> Markup:
+    """A text as HTML in which what stands between backticks is code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(visible(text)))))
 
 
 def content_security_policy(css: str, script: str) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from loragrid.formatting import between, change, decimals, score, visible
+from loragrid.formatting import between, change, decimals, score, visible, whole
 from loragrid.reporting.answers.similarity_strip import mark, strip
 from loragrid.reporting.answers.word_marks import MOST_CHARACTERS, marked_pieces, pieces
 from loragrid.reporting.page import Material
@@ -21,8 +21,8 @@ DRAWS = Draws(2000, seed=0)  # random sign flips
 # Measure → heading and unit of its mean over the prompts.
 MEASURES = {
     "similarity": ("Similarity to the reference", "share"),
-    "reference_log_likelihood": ("Likelihood of the reference, nats per token", "plain"),
-    "new_tokens": ("Length, tokens", "plain"),
+    "reference_log_likelihood": ("Log-likelihood of the reference, nats per token", "plain"),
+    "new_tokens": ("Length, tokens", "count"),
     "stopped": ("Ended by itself", "share"),
     "repetition": ("Repetition", "share"),
 }
@@ -166,7 +166,8 @@ def _mean(rows: list[dict[str, Any]], wording: str, measure: str, unit: str) -> 
     values = [float(row[wording][measure]) for row in rows if row[wording].get(measure) is not None]
     if not values:
         return "–"
-    return score(sum(values) / len(values), unit)
+    mean = sum(values) / len(values)
+    return whole(mean) if unit == "count" else score(mean, unit)
 
 
 def _gaps(rows: Answers) -> dict[str, float]:

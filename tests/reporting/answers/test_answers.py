@@ -4,7 +4,7 @@ import json
 from xml.etree import ElementTree
 
 from loragrid.paths import ROOT
-from loragrid.reporting.answers.similarity_strip import END, WIDTH, mark, strip
+from loragrid.reporting.answers.similarity_strip import END, LANE, WIDTH, mark, strip
 from loragrid.reporting.answers.word_marks import MOST_CHARACTERS, marked_pieces
 
 
@@ -32,8 +32,9 @@ def test_another_answer_altogether_is_said_and_not_marked() -> None:
 def test_similarities_are_marks_with_a_name() -> None:
     drawing = ElementTree.fromstring(strip([("base <b>", 0.0), ("tuned", 1.0), ("failed", None)]))
     assert drawing.get("aria-label") == "Similarity to the reference: base <b> 0%; tuned 100%"
-    places = [one.get("transform").split()[0] for one in drawing if one.get("transform")]
-    assert places == [f"translate({WIDTH - END:.1f}", f"translate({END:.1f}"]
+    places = [one.get("transform").split(") ")[0] for one in drawing if one.get("transform")]
+    # Each on a line of its own: equal similarities would cover each other.
+    assert places == [f"translate({END:.1f} {LANE / 2:g}", f"translate({WIDTH - END:.1f} {1.5 * LANE:g}"]
     assert mark(0).count("cross") == 1 and mark(1) != mark(2)
 
 

@@ -107,7 +107,7 @@ def test_the_next_step_names_option_chance_and_command(keeping: Material) -> Non
     question = {"name": "q", "text": "Does 0.1 differ?", "cheapest": "o"}
     option = {"id": "o", "text": "2 more seeds", "hours": 0.5, "hours_per_closed": 1, "closes": {"q": 1.0}}
     for questions, text in (
-        ([question], "2 more seeds, 30.0 min: answers “Does 0.1 differ?” with a chance of 99%."),
+        ([question], "2 more seeds, 30 min: answers “Does 0.1 differ?” with a chance of 99%."),
         ([question | {"cheapest": None}], "No single step is likely to close one of the 1 open questions."),
         ([], "Nothing is open"),
     ):

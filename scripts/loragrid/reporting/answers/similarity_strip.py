@@ -7,7 +7,8 @@ from markupsafe import Markup
 from loragrid.formatting import score
 from loragrid.reporting.figures.style import CROSS, SERIES, SHAPES
 
-WIDTH, HEIGHT, END = 150, 16, 8  # CSS pixels; END: from the edge to 0 % and 100 %
+WIDTH, END = 150, 8  # CSS pixels; END: from the edge to 0 % and 100 %
+LANE = 7.5  # height of a model's line: similar answers would cover each other on one line
 
 
 def mark(number: int) -> Markup:
@@ -16,15 +17,19 @@ def mark(number: int) -> Markup:
 
 
 def strip(similarities: list[tuple[str, float | None]]) -> Markup:
-    """Marks from 0 % (left) to 100 % (right) for [(model, similarity)], the base first; unknown ones are left out."""
+    """Marks from 0 % (left) to 100 % (right) for [(model, similarity)], a line each, the base first.
+
+    Unknown ones are left out.
+    """
     known = [(number, name, value) for number, (name, value) in enumerate(similarities) if value is not None]
     label = "; ".join(f"{name} {score(value, 'share')}" for _, name, value in known)
+    heights = {number: LANE * (place + 0.5) for place, (number, _, _) in enumerate(known)}
     marks = "".join(
-        _shape(number, END + value * (WIDTH - 2 * END), HEIGHT / 2, 0.75) for number, _, value in reversed(known)
+        _shape(number, END + value * (WIDTH - 2 * END), heights[number], 0.55) for number, _, value in known
     )
-    line = f'<path class="line" d="M{END} {HEIGHT / 2}H{WIDTH - END}"/>'
+    line = f'<path class="line" d="{"".join(f"M{END} {at:g}H{WIDTH - END}" for at in heights.values())}"/>'
     return Markup(
-        f'<svg class="strip" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
+        f'<svg class="strip" viewBox="0 0 {WIDTH} {LANE * max(1, len(known)):g}" role="img" '
         f'aria-label="Similarity to the reference: {escape(label or "unknown")}">{line}{marks}</svg>'
     )
 

@@ -11,6 +11,7 @@ from textwrap import fill
 
 from loragrid.formatting import MINUS
 from loragrid.reporting.figures.style import CROSS, SERIES, SHAPES, spread_labels
+from loragrid.reporting.first_screen.band_label import label_box
 from loragrid.reporting.first_screen.map_points import MapPoint
 from loragrid.reporting.first_screen.scales import Scale, limits, ticks
 
@@ -32,7 +33,7 @@ class Layout:
 
 
 WIDE = Layout("wide", 640, 400, names=150, letters=20)
-NARROW = Layout("narrow", 350, 300, names=92, letters=13, left=50, bottom=38)
+NARROW = Layout("narrow", 350, 300, names=108, letters=13, left=50, bottom=38)
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def gain_map(points: list[MapPoint], axes: MapAxes, layout: Layout) -> str:
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="group" aria-labelledby="{label}">',
         f'<title id="{label}">Gain on {escape(axes.target)} against the change in retention, by setting</title>',
-        *_background(frame),
+        *_background(frame, points),
         *(_dot(frame, point) for point in rest),
         *_settings(frame, named),
         "</svg>",
@@ -94,7 +95,7 @@ def _frame(points: list[MapPoint], named: list[MapPoint], axes: MapAxes, layout:
     return Frame(Scale(*xs, layout.left, right), Scale(*ys, floor, layout.top), layout, axes)
 
 
-def _background(frame: Frame) -> Iterator[str]:
+def _background(frame: Frame, points: list[MapPoint]) -> Iterator[str]:
     """Band, grid, axes, their words, and the base at the origin."""
     x, y, layout, axes = frame.x, frame.y, frame.layout, frame.axes
     top, floor = y.at(0), y.at(-axes.margin)
@@ -107,7 +108,9 @@ def _background(frame: Frame) -> Iterator[str]:
         yield _text(x.start - 5, y.at(value) + 4, _tick(value, share=True), "tick end")
     yield f'<path class="zero" d="M{x.at(0)} {y.start}V{y.end}M{x.start} {y.at(0)}H{x.end}"/>'
     if layout is WIDE:
-        yield _text(x.start + 5, floor - 4, f"accepted loss, {100 * axes.margin:g} points", "tick")
+        words = f"accepted loss, {100 * axes.margin:g} points"
+        box = label_box(x, y, (top, floor), points, len(words))
+        yield _text(box.left, box.bottom - 2, words, "tick")
     points = ", points" if axes.share else ""
     middle = (x.start + x.end) / 2
     yield _text(middle, layout.height - 6, fill_one(f"gained on {axes.target}{points} →", layout), "word middle")

@@ -174,7 +174,7 @@ def _measures(rows: pd.DataFrame, brief: bool) -> str:
     pooled = [task_name(task) for task in rows.loc[rows["family"] == RETENTION, "task"]]
     single = [task_name(task) for task in rows.loc[rows["family"] != RETENTION, "task"]]
     if pooled and brief:
-        return f"{pooled[0]} ({len(single)} exploratory)" if single else pooled[0]
+        return f"{pooled[0]} (exploratory: {plural(len(single), 'more measure')})" if single else pooled[0]
     marked = [f"{listed(single)} (exploratory)"] if single else []
     return ", and ".join(pooled + marked)
 

@@ -19,8 +19,8 @@ def largest_gain_text(compared: ComparedStudy) -> str:
     who = compared.setting_labels[best["run"]]
     interval = between(best["low"], best["high"], compared.unit)
     return (
-        f"The largest of {plural(best['k'], 'gain')}: {who}, {raw} measured. The largest of several is too high by the "
-        f"luck that made it the largest; without it {shrunken} ({compared.interval} {interval} for this {kind})."
+        f"The largest of {plural(best['k'], 'gain')}: {who}, {raw} measured. The largest of several owes part of its "
+        f"size to luck; without that part it is {shrunken} ({compared.interval} {interval} for this {kind})."
     )
 
 
@@ -39,5 +39,5 @@ def _unlearned(found: dict[str, Any], compared: ComparedStudy) -> str:
     tried = f"{plural(found['settings'], 'setting')} at learning rate {rates}"
     return (
         f"{found['model']} {said} on {plain_name(compared.target)} ({tried}; largest gain {gain}, {interval}): "
-        "its score is its base’s, and says nothing of the model once trained."
+        "its score is still its base’s and does not show what the model can do once trained."
     )

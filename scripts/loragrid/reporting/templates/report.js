@@ -14,33 +14,48 @@ const sort = (body, column, down) => {
   known.sort(([a], [b]) => (down ? compare(b, a) : compare(a, b)));
   body.append(...[...known, ...unknown].map(([, row]) => row)); // rows without a value come last in both directions
 };
+// What is long is text in <noscript> until it is needed: a browser takes a second for the elements of a thousand runs.
+const parsed = (later) => {
+  const template = document.createElement("template");
+  template.innerHTML = later.textContent;
+  return template.content;
+};
 // A long table shows its first rows until the reader asks for all: sorting a thousand visible rows takes a second.
 const MOST_ROWS = 100;
+const longTables = new Map(); // table → load(): turns its other rows into elements; show(): shows as many as wanted
 const shorten = (table) => {
+  const next = table.parentElement.nextElementSibling;
+  let rest = next?.matches("noscript.rest") ? next : null;
   const more = document.createElement("button");
   more.type = "button";
   more.className = "more";
   let most = MOST_ROWS;
+  const load = () => {
+    if (!rest) return;
+    table.tBodies[0].append(...parsed(rest).querySelector("tbody").rows);
+    rest.remove();
+    rest = null;
+  };
   const show = () => {
     let matching = 0;
     for (const row of table.tBodies[0].rows) {
       matching += row.hidden ? 0 : 1;
       row.classList.toggle("beyond", matching > most);
     }
+    if (rest) matching += Number(rest.dataset.rows);
     more.hidden = matching <= most;
     more.textContent = `Show all ${matching} rows`;
   };
   more.addEventListener("click", () => {
+    load();
     most = Infinity;
     show();
   });
   table.parentElement.after(more);
   show();
-  return show;
+  longTables.set(table, { load, show });
 };
-const showRows = new Map();
-for (const table of document.querySelectorAll("table[data-sortable]")) {
-  showRows.set(table, shorten(table));
+const sortable = (table) => {
   const heads = [...table.tHead.rows[0].cells];
   heads.forEach((head, column) => {
     const button = document.createElement("button");
@@ -51,17 +66,20 @@ for (const table of document.querySelectorAll("table[data-sortable]")) {
       const down = head.getAttribute("aria-sort") === "ascending";
       heads.forEach((other) => other.removeAttribute("aria-sort"));
       head.setAttribute("aria-sort", down ? "descending" : "ascending");
+      longTables.get(table).load();
       sort(table.tBodies[0], column, down);
-      showRows.get(table)();
+      longTables.get(table).show();
     });
   });
-}
+};
 
 for (const field of document.querySelectorAll("input[data-filters]")) {
   const table = document.getElementById(field.dataset.filters);
-  const rows = [...table.tBodies[0].rows].map((row) => [row, row.textContent.toLowerCase()]);
   const count = document.getElementById(field.getAttribute("aria-describedby"));
+  let rows = null; // with their texts, from the first letter on
   field.addEventListener("input", () => {
+    longTables.get(table).load();
+    rows ??= [...table.tBodies[0].rows].map((row) => [row, row.textContent.toLowerCase()]);
     const wanted = field.value.toLowerCase().split(/\s+/).filter(Boolean);
     let matching = 0;
     for (const [row, text] of rows) {
@@ -69,7 +87,7 @@ for (const field of document.querySelectorAll("input[data-filters]")) {
       matching += row.hidden ? 0 : 1;
     }
     count.textContent = `${matching} of ${rows.length} rows match`;
-    showRows.get(table)();
+    longTables.get(table).show();
   });
 }
 
@@ -85,10 +103,33 @@ const sizes = new ResizeObserver((entries) => {
     }
   });
 });
-for (const table of document.querySelectorAll(".scroll > table")) {
-  sizes.observe(table);
-  sizes.observe(table.parentElement);
+const prepareTables = (part) => {
+  for (const table of part.querySelectorAll(".scroll > table")) {
+    sizes.observe(table);
+    sizes.observe(table.parentElement);
+  }
+  for (const table of part.querySelectorAll("table[data-sortable]")) sortable(table);
+  for (const table of part.querySelectorAll("table[data-sortable], .scroll:has(+ noscript.rest) > table")) shorten(table);
+};
+prepareTables(document);
+
+// Folded details of many rows become elements when they are opened, and all that is left before the page is printed.
+const unfold = (details) => {
+  const later = details.querySelector(":scope > noscript");
+  if (!later) return;
+  later.replaceWith(parsed(later));
+  prepareTables(details);
+};
+for (const details of document.querySelectorAll("details:has(> noscript)")) {
+  details.addEventListener("toggle", () => details.open && unfold(details));
 }
+addEventListener("beforeprint", () => {
+  for (const { load, show } of longTables.values()) {
+    load();
+    show();
+  }
+  for (const details of document.querySelectorAll("details")) unfold(details);
+});
 
 // The numbers of the setting under the pointer or the focus.
 for (const figure of document.querySelectorAll("figure.map")) {
