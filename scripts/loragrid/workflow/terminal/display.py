@@ -18,7 +18,7 @@ from loragrid.workflow.terminal.screens import BarScreen, LineScreen, Snapshot, 
 from loragrid.workflow.terminal.time_left import TimeLeft
 
 # Without bars: a line on a running job after so many seconds, then after twice as many, and so on.
-FIRST_LINE_SECONDS, MOST_LINE_SECONDS = 30.0, 600.0
+FIRST_LINE_SECONDS, MOST_LINE_SECONDS = 60.0, 600.0
 
 
 class Display:
@@ -86,7 +86,7 @@ class Display:
             if job is None:
                 job = RunningJob(rule=info["rule_name"], log=next(iter(info["log"] or ()), ""))
             self._estimate()
-            position = f"{self._position()} " if self._began is not None else ""
+            position = f"[{self._count()}] " if self._began is not None else ""
             self._screen.print(position + failed_line(job, exit_text))
 
     def count_jobs(self, total: int) -> None:
@@ -165,7 +165,10 @@ class Display:
         return f" · {duration(left)} left" if left >= 1 else ""
 
     def _position(self) -> str:
-        return f"[{self._done:>{len(str(self._total))}}/{self._total}{self._left_text()}]"
+        return f"[{self._count()}{self._left_text()}]"
+
+    def _count(self) -> str:
+        return f"{self._done:>{len(str(self._total))}}/{self._total}"
 
     def _notice(self, line: str, job: RunningJob | None) -> None:
         if job is not None:

@@ -11,6 +11,8 @@ from loragrid.workflow.terminal.running_job import RunningJob
 # More rows would push the lines above them out of a small window.
 SHOWN_JOBS = 8
 BAR_WIDTH = 24
+# Red, the library's own, is the colour of failures here.
+BAR_STYLES = {"complete_style": "green", "finished_style": "green", "pulse_style": "green"}
 
 
 @dataclass(frozen=True)
@@ -93,14 +95,12 @@ def bars(snapshot: Snapshot):
     table.add_column(width=BAR_WIDTH)
     table.add_column(no_wrap=True)
     for job in snapshot.jobs[:SHOWN_JOBS]:
-        if job.total:
-            bar = ProgressBar(total=job.total, completed=job.done, width=BAR_WIDTH)
-        else:
-            bar = ProgressBar(total=None, width=BAR_WIDTH, pulse=True)
+        # Before its first number a bar only moves.
+        bar = ProgressBar(total=job.total or None, completed=job.done, width=BAR_WIDTH, **BAR_STYLES)
         table.add_row(Text(job.label), bar, Text(job.progress() or "starting"))
     if len(snapshot.jobs) > SHOWN_JOBS:
         table.add_row(Text(f"and {len(snapshot.jobs) - SHOWN_JOBS} more"))
-    whole = ProgressBar(total=max(1, snapshot.total), completed=snapshot.done, width=BAR_WIDTH)
+    whole = ProgressBar(total=max(1, snapshot.total), completed=snapshot.done, width=BAR_WIDTH, **BAR_STYLES)
     table.add_row(Text("all jobs"), whole, Text(snapshot.text))
     return table
 
