@@ -20,6 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from loragrid.backup.results import add_backup_option, copy_result
 from loragrid.data.data_card import CARD_SCHEMA, set_facts, split_facts, token_facts
 from loragrid.data.data_sets import DataSets
 from loragrid.data.parallel_rows import row_processes
@@ -146,10 +147,13 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="id of the data set, as in the study")
     parser.add_argument("--out", required=True, type=Path, help="folder to write to")
     parser.add_argument("--processes", type=int, default=1, help="processes, without effect on the result (default: 1)")
+    add_backup_option(parser)
     options = parser.parse_args()
     quiet_libraries()
+    study = load_study(options.study).with_backup(options.backup)
     with row_processes(max(1, options.processes)):
-        card = prepare_data(study=load_study(options.study), data_id=options.data, out=options.out)
+        card = prepare_data(study=study, data_id=options.data, out=options.out)
+    copy_result(study, "data", options.data, options.out)
     dropped = card["rows_read"] - card["rows_kept"]
     split = card["split"]
     print_result(

@@ -26,6 +26,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from loragrid.backup.results import add_backup_option, copy_result
 from loragrid.errors import log_option, print_result, run_main
 from loragrid.models.adapter_files import MODEL
 from loragrid.models.loading import precision_notes, torch_device
@@ -223,10 +224,11 @@ def main() -> None:
     for name in ("data", "out"):
         parser.add_argument(f"--{name}")
     add_session_options(parser)
+    add_backup_option(parser)
     options = parser.parse_args()
     if options.subject and not (options.data and options.out):
         parser.error("--subject needs --data and --out")
-    study = load_study(options.study)
+    study = load_study(options.study).with_backup(options.backup)
     if options.list:
         subjects = read_subjects(options.list)
     else:
@@ -236,6 +238,8 @@ def main() -> None:
         set_up_process(study.scoring.threads)
         ends = session_end(options, session_minutes=study.training.session_minutes)
         score_subjects(study=study, subjects=subjects, session_ends=ends)
+        for subject in subjects:
+            copy_result(study, "score", subject.name, subject.out)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Train one run of the grid: an adapter or a whole model, with its losses, history and record.
 
-    train.py --study FILE --run RUN --data FOLDER --out FOLDER [--session-minutes M]
+    train.py --study FILE --run RUN --data FOLDER --out FOLDER [--session-minutes M] [--backup PLACE]
 
 Writes to the output folder: adapter/ (PEFT format) or, if all weights are trained, model/ (Hugging Face format);
 along/SHARE/ with the same for each share of the budget in `scoring.at`; losses.csv; heldout_losses.json (the last
@@ -18,6 +18,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from loragrid.backup.results import add_backup_option
 from loragrid.data.training_data import load_training_data
 from loragrid.errors import log_option, print_line, run_main
 from loragrid.models.adapter_files import save_trained
@@ -43,6 +44,7 @@ from loragrid.training.progress import Progress
 from loragrid.training.ranks.launcher import EXIT_RANK_LOST, launch_ranks
 from loragrid.training.ranks.processes import ONE_RANK, RankLost, Ranks, is_rank, join_ranks, rank_folder
 from loragrid.training.ranks.split_base import needs_split, split_base
+from loragrid.training.run_backup import RunBackup
 from loragrid.training.run_record import (
     already_finished,
     make_record,
@@ -87,11 +89,13 @@ def train_run(
         record_failures(out, run=cell.run),
         RunLock(out, run=cell.run, on_loss=context.stop.request) as lock,
         context.stop,
+        RunBackup(study, run=cell.run, out=out, clock=context.clock) as backup,
     ):
         # Again, now that the lock is held: its last holder may have finished the run meanwhile.
         if (out / "record.json").exists():
             return already_finished(context)
-        run = prepare(context=context, lock=lock)
+        backup.restore()
+        run = prepare(context=context, lock=lock, backup=backup)
         share_base_losses(run)
         record = trained_before(run)
         if ranks.first(record is None):
@@ -99,6 +103,7 @@ def train_run(
         lock.check()
         # Last: Snakemake takes this file as proof that all others are complete.
         write_record(out / "record.json", record)
+        backup.copy_finished()
         run.store.remove_all()
     return record
 
@@ -141,7 +146,7 @@ def _train(run: PreparedRun) -> RunRecord:
     return record
 
 
-def prepare(*, context: RunContext, lock: RunLock) -> PreparedRun:
+def prepare(*, context: RunContext, lock: RunLock, backup: RunBackup | None = None) -> PreparedRun:
     """Load data and base, attach the adapter, and plan the updates; changes nothing in the folder."""
     study, cell, out = context.study, context.cell, context.out
     settings, device, ranks = cell.settings, torch_device(), context.ranks
@@ -182,6 +187,7 @@ def prepare(*, context: RunContext, lock: RunLock) -> PreparedRun:
             fingerprint=identity | {GPUS: ranks.count},
             keep=study.training.keep_checkpoints,
             before_save=lock.check,
+            backup=backup,
         ),
         data=data,
         base=base.facts,
@@ -191,15 +197,14 @@ def prepare(*, context: RunContext, lock: RunLock) -> PreparedRun:
 
 
 def _progress(context: RunContext, *, planned_steps: int) -> Progress:
-    training = context.study.training
     return Progress(
         run=context.cell.run,
         planned_steps=planned_steps,
         evaluations=context.cell.settings.evaluations,
         # The end is saved by itself.
         keep_at=tuple(share for share in context.study.scoring.at if share < 1),
-        save_steps=training.save_steps,
-        save_minutes=training.save_minutes,
+        save_steps=context.study.training.save_steps,
+        save_minutes=context.study.training.save_minutes,
         losses=LossTable(context.out / "losses.csv"),
         clock=context.clock,
         stop=context.stop,
@@ -220,9 +225,10 @@ def main() -> None:
     parser.add_argument("--data", required=True, type=Path, help="folder that prepare_data left")
     parser.add_argument("--out", required=True, type=Path, help="the run's folder")
     add_session_options(parser)
+    add_backup_option(parser)
     arguments = parser.parse_args()
     quiet_libraries()
-    study = load_study(arguments.study)
+    study = load_study(arguments.study).with_backup(arguments.backup)
     cell, gpus = study.cell(arguments.run), study.training.gpus
     ends = session_end(arguments, session_minutes=study.training.session_minutes)
     what = {"study": study, "cell": cell, "data_folder": arguments.data, "out": arguments.out, "session_ends": ends}
@@ -234,7 +240,7 @@ def main() -> None:
         train_run(**what)
         return
     command = [sys.executable, __file__, "--study", arguments.study, "--run", cell.run, "--data", str(arguments.data)]
-    command += ["--out", str(arguments.out)]
+    command += ["--out", str(arguments.out), "--backup", arguments.backup or ""]
     if ends is not None:
         command += ["--session-ends", str(ends)]
     launch_ranks(command, run=cell.run, count=gpus, out=arguments.out)

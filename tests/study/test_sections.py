@@ -92,7 +92,7 @@ def test_nested_sections_are_read_as_sections(place: str) -> None:
 
 
 def test_every_section_of_the_schema_has_a_class_and_every_class_a_section() -> None:
-    assert {place.partition(".")[0] for place in SECTIONS} | {"title", "left_out"} == set(SCHEMA)
+    assert {place.partition(".")[0] for place in SECTIONS} | {"title", "left_out", "backup"} == set(SCHEMA)
     known = [*vars(sections).values(), *vars(settings).values()]
     classes = {kind for kind in known if isinstance(kind, type) and issubclass(kind, Section)}
     assert classes - {Section} == set(CLASSES)

@@ -182,6 +182,29 @@ def test_a_run_killed_with_its_group_resumes_to_the_same_adapter(
     histories = [json.loads(file.read_text()) for file in checkpoints.glob("*/record.json")]
     assert any(len(record["sessions"]) > 1 for record in histories)
 
+@pytest.mark.slow
+def test_a_wiped_machine_takes_up_what_was_copied_elsewhere(finished: Checkout, tmp_path: Path) -> None:
+    """A finished study is copied, and another machine makes only what is not; a copy of other code is not taken."""
+    place = f"backup=folder:{tmp_path / 'copies'}"
+    done = subprocess.run([*finished.command(), place], cwd=finished.folder, capture_output=True, text=True)
+    assert done.returncode == 0 and "6 finished results are copied to folder:" in done.stderr, done.stderr[-3000:]
+    again = subprocess.run([*finished.command(), place], cwd=finished.folder, capture_output=True, text=True)
+    assert again.returncode == 0 and "finished results" not in again.stderr
+
+    there = finished.moved(tmp_path / "there")
+    data = next((tmp_path / "copies/toy/data").glob("*/finished-*.json"))
+    data.rename(data.with_name("finished-0123456789ab.json"))
+    command = [*there.command("--until", "train"), place]
+    done = subprocess.run(command, cwd=there.folder, capture_output=True, text=True)
+    assert done.returncode == 0 and "5 finished results are taken from folder:" in done.stderr, done.stderr[-3000:]
+    assert f"the copy of data {data.parent.name} is not taken (it is of other code or tasks)" in done.stderr
+    # The rows are made again and prove equal, so nothing is trained again.
+    assert re.search(r"^prepare_data +1$", done.stderr + done.stdout, re.MULTILINE)
+    assert there.adapters() == finished.adapters()
+    for record in (finished.folder / "results/toy/train").glob("*/record.json"):
+        kept = json.loads((there.folder / "results/toy/train" / record.parent.name / "record.json").read_text())
+        assert kept["finished_at"] == json.loads(record.read_text())["finished_at"]
+
 
 # The last test of the finished study: it leaves a further run there.
 @pytest.mark.long

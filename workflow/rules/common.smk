@@ -36,6 +36,7 @@ from loragrid.runtime.code_digest import code_digest
 from loragrid.runtime.session import session_seconds
 from loragrid.study.study_file import load_study
 from loragrid.study.tasks import scoring_digest
+from loragrid.workflow.backup import StudyBackup
 from loragrid.workflow.complete_study import write_complete_study
 from loragrid.workflow.environment import job_environment, resume_message, start_fork_server
 from loragrid.workflow.jobs import Jobs, files_digest
@@ -48,7 +49,7 @@ from loragrid.workflow.terminal.running_job import job_name
 
 try:
     OPTIONS = Options.read(config)
-    STUDY = load_study(OPTIONS.study)
+    STUDY = load_study(OPTIONS.study).with_backup(OPTIONS.backup)
     if workflow.exec_mode == ExecMode.DEFAULT:
         for slip in STUDY.likely_slips:
             print(f"warning: {slip}", file=sys.stderr)
@@ -61,9 +62,16 @@ try:
         check_writable(Path.cwd() / place)
     JOBS = Jobs(STUDY, results=RESULTS, session_minutes=OPTIONS.session_minutes)
     SCORING = scoring_digest(STUDY)
+    BACKUP = StudyBackup(JOBS)
+    # Before Snakemake looks which files are there; a dry run changes nothing.
+    if workflow.exec_mode == ExecMode.DEFAULT and not workflow.dryrun:
+        BACKUP.take_up()
 except UserError as error:
     print(*error_lines(error), sep="\n", file=sys.stderr)
     raise SystemExit(2)
+
+# Where there is nothing to be done, Snakemake does not come to `onstart`.
+atexit.register(BACKUP.copy_missing, workflow)
 
 os.environ |= job_environment(
     STUDY,

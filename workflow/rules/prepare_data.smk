@@ -23,4 +23,4 @@ rule prepare_data:
         code=code_digest("prepare_data"),
     shell:
         'exec python "$SCRIPTS/prepare_data.py" --study {params.study} --data {wildcards.data}'
-        " --out {params.out:q} --processes {threads} --log {log:q}"
+        ' --out {params.out:q} --processes {threads} --backup "$BACKUP" --log {log:q}'

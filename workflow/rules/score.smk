@@ -31,7 +31,7 @@ rule score:
         code=code_digest("score"),
     shell:
         'exec python "$SCRIPTS/score.py" --study {params.study} --subject {wildcards.subject} {params.trained}'
-        " --data $(dirname {input.card}) --out $(dirname {output.score}) $SESSION_ENDS --log {log:q}"
+        ' --data $(dirname {input.card}) --out $(dirname {output.score}) $SESSION_ENDS --backup "$BACKUP" --log {log:q}'
 
 
 # A rule of its own for what needs no training here: functions that tell a base from a run would be asked for every run. What is

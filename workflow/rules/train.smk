@@ -27,4 +27,4 @@ rule train:
         code=code_digest("train"),
     shell:
         'exec python "$SCRIPTS/train.py" --study {params.study} --run {wildcards.run} --data $(dirname {input.card})'
-        " --out $(dirname {output.record}) $SESSION_ENDS --log {log:q}"
+        ' --out $(dirname {output.record}) $SESSION_ENDS --backup "$BACKUP" --log {log:q}'

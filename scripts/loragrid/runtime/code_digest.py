@@ -18,15 +18,19 @@ from typing import NamedTuple
 from loragrid.paths import SCRIPTS
 from loragrid.runtime.atomic_files import write_text
 
-# Modules that only refuse, or choose and share cards: they decide whether and where a stage runs, never its result.
+# Modules that only refuse, choose and share cards, or copy results: they decide whether and where a stage runs, never
+# its result.
 IGNORED = (
+    *(f"loragrid/backup/{name}.py" for name in ("__init__", "copier", "copies", "places", "results")),
     "loragrid/models/download_room.py",
     "loragrid/runtime/gpu_locks.py",
     "loragrid/runtime/optional_packages.py",
+    "loragrid/runtime/secrets.py",
     "loragrid/runtime/visible_gpus.py",
     "loragrid/study/schema.py",
     "loragrid/training/ranks/launcher.py",
     "loragrid/training/ranks/split_base.py",
+    "loragrid/training/run_backup.py",
     *(
         f"loragrid/study/checks/{name}.py"
         for name in ("validation", "point_validation", "tune_validation", "likely_slips")

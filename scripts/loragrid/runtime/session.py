@@ -117,6 +117,7 @@ class SessionClock:
         self._slowest_step = 0.0
         self._slowest_evaluation = 0.0
         self._slowest_save = 0.0
+        self._slowest_copy = 0.0
 
     def elapsed(self) -> float:
         """Seconds since this job's work began."""
@@ -126,25 +127,28 @@ class SessionClock:
         """Seconds until the session ends; infinity for one without an end."""
         return math.inf if self._ends is None else self._ends - time.monotonic()
 
-    def record_duration(self, *, step: float = 0.0, evaluation: float = 0.0, save: float = 0.0) -> None:
-        """Record how long a part of the work takes, measured or expected."""
+    def record_duration(
+        self, *, step: float = 0.0, evaluation: float = 0.0, save: float = 0.0, copy: float = 0.0
+    ) -> None:
+        """Record how long a part of the work takes, measured or expected; `copy`: of a checkpoint to its backup."""
         self._slowest_step = max(self._slowest_step, step)
         self._slowest_evaluation = max(self._slowest_evaluation, evaluation)
         self._slowest_save = max(self._slowest_save, save)
+        self._slowest_copy = max(self._slowest_copy, copy)
 
     def slowest_step(self) -> float:
         """Seconds of the slowest step so far."""
         return self._slowest_step
 
     def too_late(self, *, with_evaluation: bool = False, loading: float = 0.0) -> bool:
-        """Whether another step and the save after it might outlast the session.
+        """Whether another step, and the save and the copy after it, might outlast the session.
 
         `with_evaluation` adds an evaluation, `loading` the seconds of loading before the step.
         """
         # Safety factors: steps and evaluations vary little, saving varies with the load of the
         # drive.
         evaluation = 1.2 * self._slowest_evaluation if with_evaluation else 0.0
-        work = loading + 1.2 * self._slowest_step + evaluation + 1.5 * self._slowest_save
+        work = loading + 1.2 * self._slowest_step + evaluation + 1.5 * (self._slowest_save + self._slowest_copy)
         return work + MARGIN_SECONDS > self.left()
 
 

@@ -61,6 +61,15 @@ class Study:
         """What the study leaves out and why, or an empty string."""
         return self.yaml["left_out"]
 
+    @property
+    def backup(self) -> str | None:
+        """The place for copies of the results, or None; no property of the results."""
+        return self.yaml["backup"]
+
+    def with_backup(self, place: str | None) -> "Study":
+        """The study with another place for copies, as a command line gives it; None or an empty text keep its own."""
+        return replace(self, yaml=self.yaml | {"backup": place}) if place else self
+
     @cached_property
     def data(self) -> Mapping[str, DataSet]:
         """The data sets by their keys."""

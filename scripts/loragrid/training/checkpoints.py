@@ -10,7 +10,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from loragrid.errors import Failed, UserError
 from loragrid.records.failures import disk_full
@@ -27,6 +27,19 @@ UNFINISHED = ".saving-"
 BROKEN = "broken-"
 
 
+class Backup(Protocol):
+    """What copies the checkpoints of a run to another place.
+
+    `in_use`: the checkpoints that must stay until they are copied; `shown`: where the copies are, empty without any.
+    """
+
+    in_use: tuple[Path, ...]
+    shown: str
+
+    def copy_checkpoint(self, checkpoint: Path) -> None:
+        """Copy a checkpoint that was just saved, without waiting for it."""
+
+
 class CheckpointStore:
     """The checkpoints of one run; the caller holds the run's lock."""
 
@@ -37,12 +50,14 @@ class CheckpointStore:
         fingerprint: dict[str, Any],
         keep: int,
         before_save: Callable[[], None] = lambda: None,
+        backup: Backup | None = None,
     ) -> None:
         """`before_save` may raise to forbid a save, as it must once the run's lock is lost."""
         self.folder = folder
         self.fingerprint = fingerprint
         self.keep = keep
         self.before_save = before_save
+        self.backup = backup
 
     def save(self, *, step: int, state: dict[str, Any], write: Callable[[Path], None]) -> Path:
         """Save a checkpoint, remove all but the newest `keep`, and return the new one's folder.
@@ -63,6 +78,8 @@ class CheckpointStore:
             (folder / STATE).write_text(json.dumps(state), encoding="utf-8")
             # Last, since it holds the digest of every other file.
             write_manifest(folder, step=step, fingerprint=self.fingerprint)
+        if self.backup is not None:
+            self.backup.copy_checkpoint(final)
         self._prune(newest=final)
         return final
 
@@ -127,7 +144,11 @@ class CheckpointStore:
         # Folders of higher steps do not count: only a verified checkpoint may push out another one.
         written = self._folders()
         older = written[written.index(newest) + 1 :]
+        in_use = () if self.backup is None else self.backup.in_use
         for path in older[max(self.keep, 1) - 1 :]:
+            # The next save removes it.
+            if path in in_use:
+                continue
             # Renamed first: a kill halfway through a deletion must not leave half a checkpoint
             # under a valid name.
             doomed = path.with_name(f"{UNFINISHED}deleted-{path.name}")
@@ -140,9 +161,11 @@ class CheckpointStore:
         for field in sorted(fields, key=lambda name: (name == "run", name)):
             now, then = self.fingerprint.get(field), found.fingerprint.get(field)
             if now != then:
+                copies = self.backup.shown if self.backup is not None else ""
+                doomed = f"{self.folder} and its copies ({copies})" if copies else self.folder
                 raise UserError(
                     f"{found.path}: its {field} was {_shown(then)} and is now {_shown(now)}. "
-                    f"Fix: set it back to resume, or delete {self.folder} to train from the start."
+                    f"Fix: set it back to resume, or delete {doomed} to train from the start."
                 )
 
 

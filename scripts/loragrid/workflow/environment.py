@@ -38,6 +38,7 @@ def job_environment(study: Study, *, session_minutes: float | None, starts_sessi
         "PATH": search_path,
         # A notebook's kernel exports a backend that this environment cannot import.
         "MPLBACKEND": "Agg",
+        "BACKUP": study.backup or "",
         "SESSION": f"--session-minutes {session_minutes}" if session_minutes else "",
     }
     if starts_session:

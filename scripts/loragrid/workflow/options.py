@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from loragrid.errors import UserError
 from loragrid.runtime.session import session_seconds
+from loragrid.study.checks.backup_validation import check_backup_option
 
 SWITCHES = {"true": True, "false": False}
 
@@ -16,7 +17,7 @@ SWITCHES = {"true": True, "false": False}
 class Options:
     """The workflow's options.
 
-    `session_minutes` and `budget_hours` are None where the command line gives none; the latter bounds
+    `session_minutes`, `budget_hours` and `backup` are None where the command line gives none; `budget_hours` bounds
     what `next` proposes. `worker` is None for `auto`.
     """
 
@@ -26,6 +27,7 @@ class Options:
     warm: bool = True
     worker: bool | None = None
     budget_hours: float | None = None
+    backup: str | None = None
 
     @classmethod
     def read(cls, config: Mapping[str, Any]) -> Self:
@@ -38,6 +40,8 @@ class Options:
                 raise UserError(f"--config {name}={value}: unknown option. {hint}")
         session_seconds(config.get("session_minutes"), key="session_minutes")
         _check_hours(config.get("budget_hours"))
+        if config.get("backup") is not None:
+            check_backup_option(str(config["backup"]))
         switches = {name: _switch(name, config[name]) for name in ("partial", "warm") if name in config}
         if "worker" in config:
             switches["worker"] = _switch("worker", config["worker"], other={"auto": None})

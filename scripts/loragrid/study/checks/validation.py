@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from loragrid.errors import UserError, raise_errors
+from loragrid.study.checks.backup_validation import check_backup
 from loragrid.study.checks.gpus_validation import check_gpus
 from loragrid.study.checks.grid_validation import check_grid, written_departures
 from loragrid.study.checks.liger_validation import check_liger
@@ -63,6 +64,7 @@ def check_complete(settings: dict[str, Any], path: Path) -> None:
     of_grid = gathered(check_grid(settings, path))
     # The others go through the runs of a grid, which may be more than memory holds.
     checks = [] if of_grid else [check_gpus, check_liger, _check_engine]
+    checks.append(check_backup)
     if settings["tune"] is not None:
         checks.append(check_tune)
     errors += of_grid + gathered(*(_raised(check, settings, path) for check in checks))
