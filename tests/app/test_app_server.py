@@ -110,6 +110,30 @@ def test_listens_on_this_machine_only_and_to_its_own_name(address: str) -> None:
         assert httpx.get(address, headers={"host": f"{name}:7860"}).status_code == 200
 
 
+def test_a_forged_host_is_not_written_into_the_page(address: str) -> None:
+    for header in ("x-forwarded-host", "x-gradio-server"):
+        for value in ("http://evil.example", "evil.example", "[", "a b:c", ""):
+            answer = httpx.get(f"{address}/config", headers={header: value})
+            assert answer.status_code == 200 and "evil.example" not in answer.text
+            assert answer.json()["root"] == address
+
+
+def test_behind_a_proxy_its_host_is_the_address_if_it_is_a_host(study) -> None:
+    page_of = Scripted(toy_catalogue(study), tuned="", base="")
+    address, page = serving(page_of, host="0.0.0.0", login=(("ada", "pass word"),))
+    try:
+        with httpx.Client(base_url=address.replace("0.0.0.0", "127.0.0.1")) as session:
+            session.post("/login", data={"username": "ada", "password": "pass word"})
+            named = {"x-forwarded-host": "plans.example", "x-forwarded-proto": "https"}
+            assert session.get("/config", headers=named).json()["root"] == "https://plans.example"
+            for value in ("a b", "a.example/x?y", "[::"):
+                root = session.get("/config", headers={"x-forwarded-host": value}).json()["root"]
+                assert root == str(session.base_url).rstrip("/")
+            assert session.get("/config", headers={"host": "a b"}).status_code == 400
+    finally:
+        page.close(verbose=False)
+
+
 @pytest.mark.parametrize("stated", [True, False])
 def test_long_requests_are_refused(address: str, stated: bool) -> None:
     body = b'{"data": ["' + b"x" * (MAX_BODY_BYTES + 400_000) + b'"]}'
@@ -168,6 +192,27 @@ def test_a_full_queue_refuses_further_requests_and_answers_its_own(study, monkey
         for job in jobs:
             job.result(timeout=60)
             assert "Plan generated" in job.outputs()[-1][0]
+    finally:
+        page.close(verbose=False)
+
+
+def test_the_queue_holds_its_limit_against_requests_at_once(study, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "MAX_WAITING", 3)
+    slow = Scripted(toy_catalogue(study), tuned=PLAN, base="", pause=2)
+    address, page = serving(slow)
+    try:
+        functions = httpx.get(f"{address}config").json()["dependencies"]
+        (plan,) = (function["id"] for function in functions if function["api_name"] == "plan")
+
+        def join(number: int) -> int:
+            joined = {"data": [*plan_inputs(), None], "fn_index": plan, "session_hash": f"s{number}"}
+            return httpx.post(f"{address}gradio_api/queue/join", json=joined, timeout=60).status_code
+
+        with ThreadPoolExecutor(24) as pool:
+            statuses = list(pool.map(join, range(24)))
+        # Those that wait, and at most one that is being answered already.
+        assert 3 <= statuses.count(200) <= 4 and statuses.count(503) == 24 - statuses.count(200), statuses
+        slow.pause = 0.0
     finally:
         page.close(verbose=False)
 

@@ -162,3 +162,25 @@ def test_next_monday_is_ahead() -> None:
 
 def test_form_type_is_what_the_page_fills() -> None:
     assert isinstance(FORM, RunningPlanForm) and (FORM.weeks, FORM.days_per_week) == (2, 3)
+
+
+def test_calendar_ids_are_those_of_one_request_and_say_nothing_of_a_person() -> None:
+    def ids(form: RunningPlanForm = FORM, start: date = date(2027, 3, 1)) -> set[str]:
+        return {str(event["uid"]) for event in Calendar.from_ical(as_calendar(form, PLAN, start)).events}
+
+    assert ids() == ids()
+    others = (ids(replace(FORM, name="Zoe")), ids(replace(FORM, weeks=FORM.weeks + 1)), ids(start=date(2027, 3, 8)))
+    for other in others:
+        assert len(other) == 6 and not other & ids()
+    assert not any("zoe" in uid.lower() for uid in others[0])
+
+
+@pytest.mark.parametrize("mark", ["\r", "\r\n", "\n", "\x0b", "\x0c", "\x00", "\x1b", "\x85", "\u2028", "\u2029"])
+def test_no_text_can_add_a_line_to_the_calendar(mark: str) -> None:
+    evil = f"x{mark}ATTACH:http://evil.example{mark}END:VEVENT"
+    plan = f"Week 1: Tue easy 4 {evil}, Sun long, 6; \\n km"
+    content = as_calendar(replace(FORM, name=evil), plan, date(2027, 3, 1))
+    lines = content.decode().replace("\r\n ", "").split("\r\n")
+    assert not [line for line in lines if line.startswith("ATTACH") or not line.isprintable()]
+    assert lines.count("END:VEVENT") == len(Calendar.from_ical(content).events) >= 1
+    assert all(len(line.encode()) <= 75 for line in content.decode().split("\r\n"))

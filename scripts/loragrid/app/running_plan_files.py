@@ -4,6 +4,7 @@ The files are data links in the page, so that the server's disk never holds a pl
 """
 
 import base64
+import hashlib
 import re
 from datetime import UTC, date, datetime, timedelta
 from html import escape
@@ -11,6 +12,7 @@ from typing import Any
 
 from loragrid.app.running_plan_form import RunningPlanForm
 from loragrid.app.running_plan_html import SHORT_DAYS, cells, day_columns, heading, measure_adherence, summary_lines
+from loragrid.errors import one_line
 from loragrid.running_plans.reading import parse_plan
 from loragrid.running_plans.vocabulary import is_running
 
@@ -76,13 +78,14 @@ def as_calendar(form: RunningPlanForm, text: str, start: date) -> bytes:
     Week n covers the seven days from `start` + 7(n - 1). A weekday falls on its date in them, "Day k" on the k-th, and
     runs without a day are spread evenly.
     """
-    from icalendar import Calendar, Event
+    from icalendar import Calendar, Event, vText
 
     plan = parse_plan(text)
     calendar = Calendar()
     calendar.add("prodid", "-//loragrid//running plan//EN")
     calendar.add("version", "2.0")
-    calendar.add("x-wr-calname", heading(form))
+    # As text: icalendar does not escape properties that it does not know.
+    calendar.add("x-wr-calname", vText(one_line(heading(form))))
     now = datetime.now(UTC)
     for week, row in cells(plan).items():
         for day, workout in row.items():
@@ -91,17 +94,26 @@ def as_calendar(form: RunningPlanForm, text: str, start: date) -> bytes:
                 continue
             event = Event()
             on = start + timedelta(days=7 * (week - 1) + offset)
-            # A stable id: importing the file again updates the events instead of doubling them.
-            event.add("uid", f"{on:%Y%m%d}-{_slug(f'{form.race} {week} {day}')}@loragrid")
+            event.add("uid", _event_id(form, start, f"{week} {day}"))
             event.add("dtstamp", now)
             event.add("dtstart", on)
             event.add("dtend", on + timedelta(days=1))
-            event.add("summary", f"{workout or 'run'} (week {week})")
-            event.add("description", heading(form))
+            # The model's own words, which may hold anything.
+            event.add("summary", one_line(f"{workout or 'run'} (week {week})"))
+            event.add("description", one_line(heading(form)))
             # A run must not mark the whole day as busy.
             event.add("transp", "TRANSPARENT")
             calendar.add_component(event)
     return calendar.to_ical() if calendar.events else b""
+
+
+def _event_id(form: RunningPlanForm, start: date, place: str) -> str:
+    """An id that the same request and start give again, so that a second import updates the events, and no other ones.
+
+    It is a digest, since RFC 7986 wants ids that say nothing of a person.
+    """
+    content = repr((form, start.isoformat(), place))
+    return f"{hashlib.sha256(content.encode()).hexdigest()[:32]}@loragrid"
 
 
 def day_offset(day: str, start: date, *, runs: int) -> int | None:

@@ -22,11 +22,19 @@ POLICY = (
 )
 
 
-class SecurityMiddleware:
-    """ASGI middleware. `ancestors`: value of the policy's frame-ancestors, the pages that may frame the app."""
+# A name or an address, and a port: what a Host header may hold.
+HOST = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?")
 
-    def __init__(self, app: Any, *, ancestors: str = "'self'") -> None:
-        self.app = app
+
+class SecurityMiddleware:
+    """ASGI middleware.
+
+    `ancestors`: value of the policy's frame-ancestors, the pages that may frame the app. `proxies`:
+    whether a proxy's X-Forwarded-Host names the app's public address.
+    """
+
+    def __init__(self, app: Any, *, ancestors: str = "'self'", proxies: bool = False) -> None:
+        self.app, self._proxies = app, proxies
         self._headers = [
             (b"content-security-policy", POLICY.format(ancestors=ancestors).encode()),
             (b"x-content-type-options", b"nosniff"),
@@ -38,11 +46,23 @@ class SecurityMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
         elif not OPEN_PATHS.fullmatch(scope["path"].removeprefix(scope.get("root_path", ""))):
-            await _refuse(send, 404, "Not found.")
+            await refuse(send, 404, "Not found.")
         elif _content_length(scope) > MAX_BODY_BYTES:
-            await _refuse(send, 413, f"This request is too long (limit: {MAX_BODY_BYTES // 2**20} MiB).")
+            await refuse(send, 413, f"This request is too long (limit: {MAX_BODY_BYTES // 2**20} MiB).")
+        elif not all(HOST.fullmatch(value.decode("latin-1")) for name, value in scope["headers"] if name == b"host"):
+            await refuse(send, 400, "Invalid host.")
         else:
+            scope = scope | {"headers": [header for header in scope["headers"] if self._accepts(*header)]}
             await self.app(scope, _limited(receive), self._with_headers(send))
+
+    def _accepts(self, name: bytes, value: bytes) -> bool:
+        # Gradio writes these hosts into its page as the address of the app, unchecked.
+        if name == b"x-gradio-server":
+            return False
+        if name != b"x-forwarded-host":
+            return True
+        hosts = value.decode("latin-1").split(",")
+        return self._proxies and all(HOST.fullmatch(host.strip()) for host in hosts)
 
     def _with_headers(self, send: Any) -> Any:
         async def sending(message: dict) -> None:
@@ -73,7 +93,7 @@ def _limited(receive: Any) -> Any:
     return receiving
 
 
-async def _refuse(send: Any, status: int, sentence: str) -> None:
+async def refuse(send: Any, status: int, sentence: str) -> None:
     """Answer with a sentence in the JSON format in which Gradio's page and client expect errors."""
     await send({"type": "http.response.start", "status": status, "headers": [(b"content-type", b"application/json")]})
     await send({"type": "http.response.body", "body": json.dumps({"detail": sentence}).encode()})

@@ -1,5 +1,6 @@
 """The app's page with its three tabs, its theme, and its server."""
 
+import asyncio
 import os
 import re
 import signal
@@ -7,6 +8,7 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from queue import SimpleQueue
+from typing import Any
 
 # Gradio reads this variable on import. The app must send no usage data.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
@@ -16,6 +18,7 @@ import gradio as gr
 from loragrid.app.answering import Answerer
 from loragrid.app.catalogue import Catalogue
 from loragrid.app.compare_tab import CompareTab
+from loragrid.app.login_delays import LoginDelays
 from loragrid.app.request_handling import CancelEvents
 from loragrid.app.running_plan_tab import RunningPlanTab
 from loragrid.app.security_middleware import LOOPBACK, SecurityMiddleware
@@ -67,7 +70,21 @@ def build(answerer: Answerer) -> gr.Blocks:
 
         page.unload(leave)
     # With `api_open`, requests to the API would skip the queue.
-    return page.queue(max_size=MAX_WAITING, default_concurrency_limit=4, api_open=False)
+    page.queue(max_size=MAX_WAITING, default_concurrency_limit=4, api_open=False)
+    join_one_at_a_time(page)
+    return page
+
+
+def join_one_at_a_time(page: gr.Blocks) -> None:
+    """Let requests join the page's queue one after another, so that its limit holds for simultaneous ones too."""
+    # Gradio compares the length with the limit first, then validates, and only then adds the request.
+    lock, join = asyncio.Lock(), page._queue.push
+
+    async def push(*arguments: Any, **options: Any) -> Any:
+        async with lock:
+            return await join(*arguments, **options)
+
+    page._queue.push = push
 
 
 def build_study_tab(tab: gr.Tab, report: str | None) -> None:
@@ -121,7 +138,8 @@ def serve(page: gr.Blocks, options: ServerOptions) -> str:
     # On this machine only, refuse other host names: a page elsewhere could otherwise reach the app by DNS rebinding.
     public = options.share or options.on_hub or options.host not in LOOPBACK
     hosts = ["*"] if public else list(LOOPBACK)
-    guard = Middleware(SecurityMiddleware, ancestors=HUB_PAGES if options.on_hub else "'self'")
+    guard = Middleware(SecurityMiddleware, ancestors=HUB_PAGES if options.on_hub else "'self'", proxies=public)
+    delays = [Middleware(LoginDelays)] if options.login else []
     try:
         _, address, _ = page.launch(
             server_name=options.host,
@@ -141,7 +159,7 @@ def serve(page: gr.Blocks, options: ServerOptions) -> str:
             max_file_size=1,
             theme=theme(),
             css=STYLE.read_text(encoding="utf-8"),
-            app_kwargs={"middleware": [guard, Middleware(TrustedHostMiddleware, allowed_hosts=hosts)]},
+            app_kwargs={"middleware": [guard, Middleware(TrustedHostMiddleware, allowed_hosts=hosts), *delays]},
             # Otherwise Gradio requests its own page and gives up after 3 s, which is too short on a busy machine.
             _frontend=False,
         )
