@@ -11,7 +11,7 @@ from pathlib import Path
 from loragrid.app.catalogue import Catalogue
 from loragrid.app.command_line import add_catalogue_options, catalogue_from_options
 from loragrid.app.security_middleware import LOOPBACK
-from loragrid.errors import UserError, run_main
+from loragrid.errors import UserError, run_main, summary_line
 
 
 def run_app(catalogue: Catalogue, *, host: str, port: int | None, share: bool, login: Path | None) -> None:
@@ -42,7 +42,7 @@ def read_login(path: Path) -> tuple[tuple[str, str], ...]:
 
 def main() -> None:
     """Map the command line to `run_app`."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=summary_line(__doc__))
     add_catalogue_options(parser)
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to listen on; any but this machine's own needs --login"

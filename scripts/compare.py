@@ -34,7 +34,7 @@ from loragrid.comparing.run_table import score_rows, setting_scores, subject_row
 from loragrid.comparing.study_results import SCHEMA, JudgedTables, StudyResults, read_results
 from loragrid.comparing.terms import Terms
 from loragrid.comparing.trade_off import trade_offs
-from loragrid.errors import log_option, run_main
+from loragrid.errors import log_option, run_main, summary_line
 from loragrid.records.outcomes import Outcome
 from loragrid.runtime.atomic_files import write_json, write_text
 from loragrid.runtime.code_digest import code_digest
@@ -148,7 +148,7 @@ def report_progress(outcomes: list[Outcome], families: dict[str, dict[str, int]]
 
 def main() -> None:
     """Map the command line to `compare`."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], parents=[log_option()])
+    parser = argparse.ArgumentParser(description=summary_line(__doc__), parents=[log_option()])
     parser.add_argument("--study", required=True)
     parser.add_argument("--results", type=Path, required=True, help="folder of the study's results")
     parser.add_argument("--out", type=Path, required=True, help="folder for the tables")

@@ -27,7 +27,7 @@ from loragrid.data.contamination.ngram_overlap import (
     find_overlaps,
 )
 from loragrid.data.contamination.training_texts import training_texts
-from loragrid.errors import first_line, log_option, one_line, print_result, run_main
+from loragrid.errors import first_line, log_option, one_line, print_result, run_main, summary_line
 from loragrid.runtime.atomic_files import read_json, write_json
 from loragrid.runtime.code_digest import code_digest
 from loragrid.runtime.quiet_libraries import quiet_libraries
@@ -112,7 +112,7 @@ def print_counts(found: dict[str, Any]) -> None:
 
 def main() -> None:
     """Map the command line to `find_contamination`."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], parents=[log_option()])
+    parser = argparse.ArgumentParser(description=summary_line(__doc__), parents=[log_option()])
     parser.add_argument("--study", required=True, help="study file, or a name in config/studies")
     parser.add_argument("--data", required=True, type=Path, help="folder of the prepared data set")
     parser.add_argument("--out", required=True, type=Path, help="JSON file to write")

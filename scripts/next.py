@@ -20,7 +20,7 @@ from loragrid.deciding.options import Option
 from loragrid.deciding.proposal import propose
 from loragrid.deciding.questions import Question
 from loragrid.deciding.study_changes import Change, changed_file, study_text
-from loragrid.errors import UserError, log_option, run_main
+from loragrid.errors import UserError, log_option, run_main, summary_line
 from loragrid.runtime.atomic_files import write_json, write_text
 from loragrid.runtime.code_digest import code_digest
 from loragrid.study.study_file import Study, load_study
@@ -144,7 +144,7 @@ def positive_hours(text: str) -> float:
 
 def main() -> None:
     """Map the command line to `find_next` or `propose_study`."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], parents=[log_option()])
+    parser = argparse.ArgumentParser(description=summary_line(__doc__), parents=[log_option()])
     parser.add_argument("--study", required=True)
     parser.add_argument("--results", type=Path, required=True, help="folder of the study's results")
     parser.add_argument("--out", type=Path, required=True, help="folder for next.json or the study file")

@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from loragrid.errors import run_main
+from loragrid.errors import run_main, summary_line
 from loragrid.planning.design_power_rows import design_power
 from loragrid.planning.plan_inputs import gather_inputs
 from loragrid.planning.plan_page import format_table, render_page
@@ -68,7 +68,7 @@ def write_plan_files(plan: dict[str, Any], *, results: Path, page_file: Path) ->
 
 def main() -> None:
     """Map the command line to `make_plan`."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=summary_line(__doc__))
     parser.add_argument("--study", required=True, help="study file, or the name of a shipped one")
     parser.add_argument("--results", required=True, type=Path, help="folder of the study's results")
     parser.add_argument("--page", required=True, type=Path, help="the HTML page to write")

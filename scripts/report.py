@@ -10,7 +10,7 @@ The page loads nothing and is readable without scripts. Its figures are saved be
 import argparse
 from pathlib import Path
 
-from loragrid.errors import log_option, print_result, run_main
+from loragrid.errors import log_option, print_result, run_main, summary_line
 from loragrid.external.base_comparison import compare_with_base, find_base
 from loragrid.external.figures import draw_external_figures
 from loragrid.external.reading import read_external
@@ -70,7 +70,7 @@ def copy_tables(source: Path, folder: Path) -> None:
 
 def main() -> None:
     """Map the command line to `report` or `report_external`."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], parents=[log_option()])
+    parser = argparse.ArgumentParser(description=summary_line(__doc__), parents=[log_option()])
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--study", help="study file, or the name of one in config/studies")
     what.add_argument("--external", type=Path, help="files of runs that loragrid did not train")

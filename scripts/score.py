@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from loragrid.backup.results import add_backup_option, copy_result
-from loragrid.errors import log_option, print_result, run_main
+from loragrid.errors import log_option, print_result, run_main, summary_line
 from loragrid.models.adapter_files import MODEL
 from loragrid.models.loading import precision_notes, torch_device
 from loragrid.records.record import ScoreRecord, TaskScore, write_record
@@ -215,7 +215,7 @@ def set_up_process(threads: int) -> None:
 
 def main() -> None:
     """Map the command line to `score_subjects`."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], parents=[log_option()])
+    parser = argparse.ArgumentParser(description=summary_line(__doc__), parents=[log_option()])
     parser.add_argument("--study", required=True)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--subject", help="id of a run, RUN@SHARE, a base or an adopted adapter")

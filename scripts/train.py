@@ -20,7 +20,7 @@ from pathlib import Path
 
 from loragrid.backup.results import add_backup_option
 from loragrid.data.training_data import load_training_data
-from loragrid.errors import log_option, print_line, run_main
+from loragrid.errors import log_option, print_line, run_main, summary_line
 from loragrid.models.adapter_files import save_trained
 from loragrid.models.loading import torch_device
 from loragrid.models.model_files import prepared_entry
@@ -219,7 +219,7 @@ def _set_threads(threads: int) -> None:
 
 def main() -> None:
     """Map the command line to `train_run`."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], parents=[log_option()])
+    parser = argparse.ArgumentParser(description=summary_line(__doc__), parents=[log_option()])
     parser.add_argument("--study", required=True, help="study file")
     parser.add_argument("--run", required=True, help="run id, as the grid names it")
     parser.add_argument("--data", required=True, type=Path, help="folder that prepare_data left")

@@ -23,7 +23,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from loragrid.errors import Paused, UserError, log_option, output_options, print_line, run_main
+from loragrid.errors import Paused, UserError, log_option, output_options, print_line, run_main, summary_line
 from loragrid.records.failures import record_failures
 from loragrid.records.history import minimum_logged
 from loragrid.runtime.gpu_locks import take_one_gpu
@@ -215,7 +215,7 @@ def main() -> None:
 
 
 def _parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], parents=[log_option()])
+    parser = argparse.ArgumentParser(description=summary_line(__doc__), parents=[log_option()])
     parser.add_argument("--study", required=True, help="study file")
     parser.add_argument("--data", required=True, type=Path, help="folder of prepare_data for the base case's model")
     parser.add_argument("--out", required=True, type=Path, help="the search's folder")

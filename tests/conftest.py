@@ -1,11 +1,13 @@
 """Toy models made in a second: random weights, real architectures, a byte-level tokenizer and a chat template."""
 
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 # Two threads on a shared two-core machine run small models five times slower than one.
 os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -118,3 +120,15 @@ def _toy_tokenizer():
     )
     fast.chat_template = TEMPLATE
     return fast
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 400 KiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=400k", "none", str(folder)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("only root may mount a small tmpfs")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TextIO
 
+from loragrid.full_disk import full_disk_line, is_full_disk
+
 EXIT_FAILED = 1
 EXIT_USER_ERROR = 2
 EXIT_PAUSED = 75  # EX_TEMPFAIL of sysexits.h: try the same command again
@@ -101,6 +103,8 @@ def run_main(main: Callable[[], None]) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         _end("stopped by Ctrl-C", EXIT_STOPPED)
     except Exception as bug:
+        if is_full_disk(bug):
+            _end(f"failed: {full_disk_failure(bug)}", EXIT_FAILED)
         if isinstance(bug, OSError) and bug.errno in REFUSED_PATH and bug.filename is not None:
             reason = os.strerror(bug.errno)
             _end(
@@ -112,6 +116,11 @@ def run_main(main: Callable[[], None]) -> None:
         _end(f"failed: {type(bug).__name__}: {bug} (traceback in {_log})", EXIT_FAILED)
 
 
+def full_disk_failure(error: BaseException, folder: Path | None = None, *, lost: str = "") -> Failed:
+    """The failure of whatever met a full disk, with the line of `full_disk_line`."""
+    return Failed(full_disk_line(error, folder, lost=lost), reason="disk_full")
+
+
 def log_option() -> argparse.ArgumentParser:
     """A parent for a stage's argument parser, with `--log FILE`.
 
@@ -121,6 +130,11 @@ def log_option() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--log", type=Path, action=_Redirect, metavar="FILE", help="file that takes the output")
     return parser
+
+
+def summary_line(docstring: str | None) -> str:
+    """The first line of a module's docstring, for `--help`; empty under `python -OO`, which has no docstrings."""
+    return (docstring or "").partition("\n")[0]
 
 
 class _Redirect(argparse.Action):
@@ -145,7 +159,9 @@ def print_progress(line: str, *, done: int, total: int, unit: str, text: str, se
 
 def _print(line: str, kind: str, **progress: Any) -> None:
     line = one_line(line)
-    print(line, file=sys.stderr, flush=True)
+    # The log may be on a full disk; the terminal still gets the line.
+    with contextlib.suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
     if _terminal is not None:
         _write_on_terminal(line, kind, **progress)
 

@@ -26,7 +26,7 @@ from typing import Any
 
 import yaml
 
-from loragrid.errors import Failed, print_line, run_main
+from loragrid.errors import Failed, print_line, run_main, summary_line
 from loragrid.paths import SCRIPTS
 from loragrid.runtime.atomic_files import write_json
 from loragrid.runtime.code_digest import code_digest
@@ -215,7 +215,7 @@ def _written(settings: dict[str, Any], path: Path) -> Study:
 
 def main() -> None:
     """Map the command line to `certify`, and write and print the certificate."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=summary_line(__doc__))
     parser.add_argument("--study", default="demo", help="study with the base case (default: demo)")
     methods = [name for name in METHODS if name != "none"]
     parser.add_argument("--method", action="append", choices=methods, help="method to certify instead; may be repeated")

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from loragrid.errors import UserError, run_main
+from loragrid.errors import UserError, run_main, summary_line
 from loragrid.runtime.atomic_files import write_text
 from loragrid.study.completion import complete
 from loragrid.study.reading.yaml_file import read_yaml
@@ -202,7 +202,7 @@ def _different(value: Settings, defaults: Settings, needed: Settings) -> Iterato
 
 def main() -> None:
     """Read the old file, write the new one and check it."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=summary_line(__doc__))
     parser.add_argument("old", type=Path, metavar="OLD.yaml")
     parser.add_argument("new", type=Path, metavar="NEW.yaml", nargs="?")
     options = parser.parse_args()

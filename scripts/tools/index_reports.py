@@ -8,7 +8,7 @@ import html.parser
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from loragrid.errors import UserError, print_line, run_main
+from loragrid.errors import UserError, print_line, run_main, summary_line
 from loragrid.formatting import plural, visible
 from loragrid.paths import ROOT
 from loragrid.reporting.figures.svg import PageFigures
@@ -81,7 +81,7 @@ def read_report(page: Path, folder: Path) -> dict[str, str]:
 
 def main() -> None:
     """Map the command line to `index_reports`."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=summary_line(__doc__))
     parser.add_argument("--reports", type=Path, default=ROOT / "reports", help="folder of the reports")
     print_line(f"index: {index_reports(parser.parse_args().reports)}")
 

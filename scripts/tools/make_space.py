@@ -19,7 +19,7 @@ from packaging.utils import canonicalize_name
 from loragrid.app.catalogue import Catalogue, to_json
 from loragrid.app.command_line import add_catalogue_options, catalogue_from_options
 from loragrid.app.subjects import AppModel
-from loragrid.errors import UserError, print_line, run_main
+from loragrid.errors import UserError, print_line, run_main, summary_line
 from loragrid.models.model_files import MODEL_FILES
 from loragrid.paths import ROOT, SCRIPTS
 from loragrid.runtime.atomic_files import atomic_folder, write_text
@@ -187,7 +187,7 @@ def readme(catalogue: Catalogue) -> str:
 
 def main() -> None:
     """Map the command line to `make_space`."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=summary_line(__doc__))
     add_catalogue_options(parser)
     parser.add_argument("--out", type=Path, help="folder to write (default: results/STUDY/space)")
     options = parser.parse_args()

@@ -10,7 +10,7 @@ import argparse
 import shlex
 import sys
 
-from loragrid.errors import UserError, print_line, run_main
+from loragrid.errors import UserError, print_line, run_main, summary_line
 from loragrid.proposing.new_study import NewStudy, new_study, write_study
 from loragrid.proposing.request import Request, card_key, key_of, learning_rates, study_columns
 from loragrid.runtime.quiet_libraries import quiet_libraries
@@ -85,7 +85,7 @@ def positive_hours(text: str) -> float | None:
 def main() -> None:
     """Map the command line to `new_study`."""
     parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0], epilog=USAGE, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=summary_line(__doc__), epilog=USAGE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", help="a file, a folder, or a data set of the hub")
     parser.add_argument("--model", help="a folder in Hugging Face format, or a model of the hub")

@@ -13,7 +13,7 @@ import pytest
 import compare
 import report
 from loragrid import formatting
-from loragrid.errors import UserError
+from loragrid.errors import UserError, run_main
 from loragrid.reporting.provenance_section import sessions
 from tests.fixtures import synthetic
 from tests.fixtures.compared import read_table
@@ -216,3 +216,16 @@ def test_a_study_needs_its_results(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     with pytest.raises(SystemExit):
         report.main()
     assert "--study needs --results" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_one_line_with_what_to_free(page, small_disk: Path, capsys: pytest.CaptureFixture) -> None:
+    """A page with its figures needs more than the 400 KiB of this disk."""
+    study, results = synthetic.make_study(page[1]), page[1] / "results"
+    with pytest.raises(SystemExit) as end:
+        run_main(lambda: report.report(study=study, results=results, out=small_disk / "report.html"))
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("failed: ")]
+    assert (
+        end.value.code == 1 and f"failed: {small_disk}" in line and "the disk is full (No space left on device" in line
+    )
+    assert "Fix: free space there (results of other studies" in line and "run the same command again" in line
+    assert not list(small_disk.rglob("*.partial")) and not (small_disk / "report.html").exists()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import score
-from loragrid.errors import Paused
+from loragrid.errors import Paused, run_main
 from loragrid.scoring.loaded_model import LoadedModel
 from loragrid.scoring.running_task import KeptAnswers
 from tests.fixtures.score_toys import as_run, contents
@@ -35,6 +35,31 @@ def test_a_killed_job_continues_with_the_next_task(study, data, runs, scored_alo
     assert contents(tmp_path) == contents(scored_alone[1].out)
     score.score_subjects(study=study, subjects=[subject])
     assert len(scored) == 3  # nothing left to score, nothing loaded
+
+
+def test_a_full_disk_is_one_line_and_no_failed_task(study, data, runs, scored_alone, small_disk, monkeypatch, capsys):
+    """It is met inside of a task, whose failures are recorded otherwise; with room again the job continues."""
+    subject, ballast = as_run(runs[0], data, small_disk / "scored"), small_disk / "ballast"
+    add, size = KeptAnswers.add, []
+
+    def on_a_full_disk(self, request, tokens):
+        if not size:
+            with pytest.raises(OSError, match="No space"), ballast.open("wb", buffering=0) as file:
+                while True:
+                    size.append(file.write(bytes(4096)))
+        add(self, request, tokens)
+
+    monkeypatch.setattr(KeptAnswers, "add", on_a_full_disk)
+    with pytest.raises(SystemExit) as end:
+        run_main(lambda: score.score_subjects(study=study, subjects=[subject]))
+    said = capsys.readouterr().err.splitlines()
+    (line,) = [line for line in said if line.startswith("failed: ")]
+    assert end.value.code == 1 and f"{small_disk}/scored: the disk is full (No space left on device" in line
+    assert "0 MiB free). Fix: free space there (results of other studies" in line
+    assert not (subject.out / "score.json").exists()
+    ballast.unlink()
+    score.score_subjects(study=study, subjects=[subject])
+    assert contents(subject.out) == contents(scored_alone[1].out)
 
 
 @pytest.fixture

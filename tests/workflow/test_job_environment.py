@@ -20,6 +20,7 @@ def test_jobs_find_the_code_the_study_and_the_session_s_end(monkeypatch: pytest.
     assert found["PYTHONPATH"] == found["SCRIPTS"] == str(SCRIPTS) and found["STUDY"] == str(study.path)
     assert found["SESSION"] == "--session-minutes 55"
     assert found["MPLBACKEND"] == "Agg", "a notebook's kernel exports one of its own"
+    assert found["PYTHONOPTIMIZE"] == "", "libraries check with asserts"
     ends = float(found["SESSION_ENDS"].removeprefix("--session-ends "))
     assert ends - time.monotonic() == pytest.approx(55 * 60, abs=5)
 

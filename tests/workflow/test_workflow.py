@@ -23,7 +23,8 @@ LAST = {"compare": 1, "find_next": 1, "report": 1}
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, toy_llama: Path) -> Checkout:
-    checkout = Checkout(tmp_path_factory.mktemp("checkout"), toy_llama)
+    # Braces are wildcards to Snakemake.
+    checkout = Checkout(tmp_path_factory.mktemp("check {out} of {}"), toy_llama)
     jobs = {"prepare_data": 1, "find_contamination": 1, "train": 2, "score": 2, "score_base": 1}
     assert checkout.planned() == jobs | LAST
     done = checkout.snakemake()

@@ -6,6 +6,7 @@ import os
 import shlex
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -43,11 +44,23 @@ from loragrid.workflow.jobs import Jobs, files_digest
 from loragrid.workflow.options import Options
 from loragrid.workflow.preflight import check_machine
 from loragrid.workflow.resident_workers import start_workers
+from loragrid.workflow.results_lock import hold_results
 from loragrid.workflow.stop_signals import StopRequests
 from loragrid.workflow.terminal.header import plan_call
 from loragrid.workflow.terminal.running_job import job_name
 
-try:
+
+@contextmanager
+def user_errors():
+    """End with a line for each mistake of the user in the block."""
+    try:
+        yield
+    except UserError as error:
+        print(*error_lines(error), sep="\n", file=sys.stderr)
+        raise SystemExit(2)
+
+
+with user_errors():
     OPTIONS = Options.read(config)
     STUDY = load_study(OPTIONS.study).with_backup(OPTIONS.backup)
     if workflow.exec_mode == ExecMode.DEFAULT:
@@ -66,9 +79,6 @@ try:
     # Before Snakemake looks which files are there; a dry run changes nothing.
     if workflow.exec_mode == ExecMode.DEFAULT and not workflow.dryrun:
         BACKUP.take_up()
-except UserError as error:
-    print(*error_lines(error), sep="\n", file=sys.stderr)
-    raise SystemExit(2)
 
 # Where there is nothing to be done, Snakemake does not come to `onstart`.
 atexit.register(BACKUP.copy_missing, workflow)
@@ -87,6 +97,9 @@ TERMINAL = next(
 )
 if TERMINAL is not None:
     TERMINAL.report = Path(REPORTS) / "report.html"
+
+# Snakemake looks for wildcards in the path of a conda environment, and a checkout's path may have braces.
+ENVIRONMENT = str(CHECKOUT / "environment.yml").replace("{", "{{").replace("}", "}}")
 
 
 # What <results>, <logs> and so on stand for in the rules' paths.

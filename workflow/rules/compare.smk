@@ -15,7 +15,7 @@ rule compare:
     benchmark:
         "<benchmarks>/compare.tsv"
     conda:
-        "../../environment.yml"
+        ENVIRONMENT
     resources:
         mem_mb=2000,
     params:

@@ -13,7 +13,7 @@ rule find_contamination:
     benchmark:
         "<benchmarks>/find_contamination/{data}.tsv"
     conda:
-        "../../environment.yml"
+        ENVIRONMENT
     threads: 1
     resources:
         mem_mb=2000,

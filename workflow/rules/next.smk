@@ -14,7 +14,7 @@ rule find_next:
     benchmark:
         "<benchmarks>/find_next.tsv"
     conda:
-        "../../environment.yml"
+        ENVIRONMENT
     resources:
         mem_mb=1000,
     params:
@@ -31,7 +31,7 @@ rule next:
     log:
         "<logs>/next.log",
     conda:
-        "../../environment.yml"
+        ENVIRONMENT
     params:
         results=lambda wildcards, input: Path(input.comparison).parents[1],
         budget="" if OPTIONS.budget_hours is None else f"--budget-hours {OPTIONS.budget_hours}",

@@ -8,7 +8,7 @@ rule plan:
     log:
         "<logs>/plan.log",
     conda:
-        "../../environment.yml"
+        ENVIRONMENT
     params:
         results=RESULTS,
         page=f"{REPORTS}/plan.html",

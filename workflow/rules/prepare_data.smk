@@ -13,7 +13,7 @@ rule prepare_data:
         "<benchmarks>/prepare_data/{data}.tsv"
     priority: lambda wildcards: JOBS.priority(wildcards.data)
     conda:
-        "../../environment.yml"
+        ENVIRONMENT
     threads: lambda wildcards: JOBS.data_processes(wildcards.data)
     resources:
         mem_mb=lambda wildcards, threads: 1500 + 500 * threads,

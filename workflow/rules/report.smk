@@ -34,7 +34,7 @@ rule report:
     benchmark:
         "<benchmarks>/report.tsv"
     conda:
-        "../../environment.yml"
+        ENVIRONMENT
     resources:
         mem_mb=2000,
     params:

@@ -17,7 +17,7 @@ rule score:
         subject=f"{RUN_ID}(@{SHARE})?",
     priority: lambda wildcards: JOBS.priority(wildcards.subject)
     conda:
-        "../../environment.yml"
+        ENVIRONMENT
     threads: STUDY.scoring.threads
     resources:
         mem_mb=lambda wildcards: JOBS.request("score", wildcards.subject)["mem_mb"],

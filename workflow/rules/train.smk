@@ -15,7 +15,7 @@ rule train:
         "<benchmarks>/train/{run}.tsv"
     priority: lambda wildcards: JOBS.priority(wildcards.run) - 1
     conda:
-        "../../environment.yml"
+        ENVIRONMENT
     threads: lambda wildcards: JOBS.threads(wildcards.run)
     resources:
         mem_mb=lambda wildcards: JOBS.request("train", wildcards.run)["mem_mb"],

@@ -14,7 +14,7 @@ checkpoint tune:
     benchmark:
         "<benchmarks>/tune.tsv"
     conda:
-        "../../environment.yml"
+        ENVIRONMENT
     threads: STUDY.base_case.threads * (STUDY.tune.workers if STUDY.tune else 1)
     resources:
         mem_mb=JOBS.request("tune", "tune")["mem_mb"],

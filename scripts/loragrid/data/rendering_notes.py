@@ -42,6 +42,9 @@ def rendering_notes(tokenised: TokenisedRows) -> list[str]:
             notes.append(sentence.format(rows=_rows(found.count, first=found.first_rows)))
     if tokenised.written.rows != tokenised.conversations:
         notes.append(f"{tokenised.conversations} conversations are {tokenised.written.rows} training rows")
+    if tokenised.begun.count:
+        rows = _rows(tokenised.begun.count, first=tokenised.begun.first_rows)
+        notes.append(f"{rows} of very long text were cut before they were tokenised: their length counts the beginning")
     if crossing:
         notes.append(f"in {_rows(crossing)} a token crosses a reply's border; it counts as the reply's")
     if template_end(tokenised.template) is None:

@@ -7,7 +7,8 @@ from typing import Any
 
 from loragrid.data.formats.conversation_formats import to_conversation
 from loragrid.data.formats.row_format import RowFormat
-from loragrid.data.parallel_rows import batches, map_batches
+from loragrid.data.parallel_rows import map_batches
+from loragrid.data.reading.json_files import JsonLine
 from loragrid.data.reading.sources import read_row
 from loragrid.data.rendering.encoder import Encoder
 from loragrid.data.rendering.examples import example_segments
@@ -21,7 +22,8 @@ from loragrid.models.chat_templates.end_tokens import template_end
 from loragrid.models.chat_templates.template import ChatTemplate
 from loragrid.study.settings import Settings
 
-BATCH_ROWS = 256  # rows rendered and tokenised at a time
+# Rows rendered and tokenised at a time, and their characters.
+BATCH_ROWS, BATCH_CHARACTERS = 256, 8_000_000
 EXAMPLES = 3  # rows that the card shows
 
 
@@ -59,7 +61,8 @@ class TokenisedRows:
 
     `settings` say how they were cut and labelled; `lengths` are tokens before the cut. `dropped`
     counts rows that could not be written, `facts` what rendering did to rows, by its code;
-    `without_end` rows of which no reply keeps its end token.
+    `without_end` rows of which no reply keeps its end token; `begun` rows of whose text only the
+    beginning was tokenised.
     """
 
     template: ChatTemplate
@@ -70,6 +73,7 @@ class TokenisedRows:
     facts: ReasonCounts = field(default_factory=ReasonCounts)
     lengths: list[int] = field(default_factory=list)
     truncated: RowCount = field(default_factory=RowCount)
+    begun: RowCount = field(default_factory=RowCount)
     crossing_border: RowCount = field(default_factory=RowCount)
     with_tools: RowCount = field(default_factory=RowCount)
     without_end: RowCount = field(default_factory=RowCount)
@@ -99,6 +103,8 @@ class TokenisedRows:
         self.lengths.append(encoded.full_length)
         if encoded.full_length > len(encoded.input_ids):
             self.truncated.add(number)
+        if encoded.begun:
+            self.begun.add(number)
         if encoded.crosses_border:
             self.crossing_border.add(number)
         if row.broken:
@@ -123,7 +129,7 @@ def tokenise(
     encoder = Encoder(template, settings.max_length_tokens, settings.loss_on, long_rows)
     with TokenRowWriter(path) as writer:
         tokenised = TokenisedRows(template, settings, writer)
-        for conversations in map_batches(_encode_batch, encoder, batches(_raw_rows(rows), BATCH_ROWS)):
+        for conversations in map_batches(_encode_batch, encoder, _batches(_raw_rows(rows))):
             for conversation in conversations:
                 tokenised.add(conversation)
     if writer.rows == 0:
@@ -147,6 +153,31 @@ def _raw_rows(rows: RowSet) -> Iterator[tuple[int, Any, RowFormat]]:
         for number, raw in part.scan.source.raw_rows():
             if number in wanted:
                 yield part.offset + number, raw, part.scan.row_format
+
+
+def _batches(rows: Iterator[tuple[int, Any, RowFormat]]) -> Iterator[list[tuple[int, Any, RowFormat]]]:
+    """The rows in lists that fit into memory, in order."""
+    batch: list[tuple[int, Any, RowFormat]] = []
+    characters = 0
+    for row in rows:
+        batch.append(row)
+        characters += _characters(row[1])
+        if len(batch) == BATCH_ROWS or characters > BATCH_CHARACTERS:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
+
+
+def _characters(value: Any) -> int:
+    """The characters of all texts in a row as its source gives it."""
+    if isinstance(value, JsonLine):
+        return len(value.text)
+    if isinstance(value, dict):
+        return sum(map(_characters, value.values()))
+    if isinstance(value, list):
+        return sum(map(_characters, value))
+    return len(value) if isinstance(value, str) else 0
 
 
 def _encode_batch(encoder: Encoder, batch: list[tuple[int, Any, RowFormat]]) -> list[TokenisedConversation]:

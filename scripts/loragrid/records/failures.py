@@ -9,13 +9,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from loragrid.errors import Failed, Paused, UserError, one_line
+from loragrid.errors import Failed, Paused, UserError, full_disk_failure, one_line
+from loragrid.full_disk import DISK_FULL, error_chain, is_full_disk
 from loragrid.records.losses import last_position
 from loragrid.runtime.atomic_files import write_json
 
 SCHEMA = 1
 NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 TORCH_WRITE_ERRORS = ("iostream error", "inline_container", "PytorchStreamWriter")
 UNITS_MIB = {"bytes": 2**-20, "kib": 2**-10, "mib": 1.0, "gib": 2.0**10, "tib": 2.0**20, "pib": 2.0**30, "eib": 2.0**40}
 # How torch and numpy write what they wanted, and how torch writes what was left.
@@ -29,7 +29,7 @@ def out_of_memory(error: BaseException) -> dict[str, Any] | None:
     Keys: `where` ("GPU" or "host"), `needed_mib` and `available_mib` (MiB, None if unknown).
     """
     # Libraries wrap a failed allocation in errors of their own, so the whole chain is searched.
-    for cause in _chain(error):
+    for cause in error_chain(error):
         text = str(cause)
         if type(cause).__name__ == "OutOfMemoryError" or "CUDA out of memory" in text:
             return {"where": "GPU", "needed_mib": _mib(text, NEEDED), "available_mib": _mib(text, FREE)}
@@ -60,14 +60,10 @@ def model_must_fit(model: str) -> Iterator[None]:
 
 def disk_full(error: BaseException, folder: Path) -> bool:
     """Whether `error` comes from a full disk or an exhausted quota."""
-    causes = list(_chain(error))
-    for cause in causes:
-        if isinstance(cause, OSError) and cause.errno in DISK_FULL:
-            return True
-        if "No space left on device" in str(cause) or "Disk quota exceeded" in str(cause):
-            return True
+    if is_full_disk(error):
+        return True
     # torch's archive writer does not say why a write failed, so the disk itself is tried.
-    texts = " ".join(str(cause) for cause in causes)
+    texts = " ".join(str(cause) for cause in error_chain(error))
     return any(sign in texts for sign in TORCH_WRITE_ERRORS) and not _can_write(folder)
 
 
@@ -136,23 +132,13 @@ def _explain(error: Exception, *, out: Path, run: str) -> tuple[Exception, str, 
         failure = memory_failure(memory, subject=f"run {run}", fix=fix)
         return failure, failure.reason, memory
     if disk_full(error, out):
-        line = f"{out}: the disk is full. Fix: make room and run the same command again."
-        return Failed(line, reason="disk_full"), "disk_full", {}
+        failure = full_disk_failure(error, out)
+        return failure, failure.reason, {}
     if isinstance(error, OSError) and error.errno in NOT_WRITABLE:
         reason = os.strerror(error.errno)
         line = f"{out}: cannot be written ({reason}). Fix: make it writable, or give another --out."
         return UserError(line), "not_writable", {}
     return error, "error", {"error": type(error).__name__}
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """`error` and the errors that led to it."""
-    seen: set[int] = set()  # An exception can be its own context's context.
-    cause: BaseException | None = error
-    while cause is not None and id(cause) not in seen:
-        seen.add(id(cause))
-        yield cause
-        cause = cause.__cause__ or cause.__context__
 
 
 def _mib(text: str, pattern: str) -> float | None:

@@ -1,4 +1,4 @@
-"""One trainer per run: a lock file in the run's folder that names its holder.
+"""One trainer per run, and one snakemake per study: a lock file in the folder that names its holder.
 
 It combines two locks because neither is enough alone. The kernel's lock (`flock`) ends with its
 process, however that dies, so a crash is distinguished from a live trainer on the same machine
@@ -40,10 +40,12 @@ class RunLock:
     """Context manager that holds `folder/trainer.lock`, or raises `Paused` with a line that names
     the holder."""
 
+    file, refusal = "trainer.lock", "run {run}: already being trained ({holder}). {advice}"
+
     def __init__(self, folder: Path, *, run: str, on_loss: Callable[[str], None] = lambda reason: None) -> None:
         """`on_loss` is called once, from another thread, when a heartbeat finds that another
         trainer took over."""
-        self.path = folder / "trainer.lock"
+        self.path = folder / self.file
         self.run = run
         self._on_loss = on_loss
         self._token = secrets.token_hex(8)
@@ -110,7 +112,7 @@ class RunLock:
         os.fsync(self._descriptor)
 
     def _refuse(self, advice: str) -> None:
-        raise Paused(f"run {self.run}: already being trained ({self._describe_holder()}). {advice}")
+        raise Paused(self.refusal.format(run=self.run, holder=self._describe_holder(), advice=advice))
 
     def _holder(self) -> dict[str, Any]:
         """The holder that the file names; empty while the file is empty or half written."""
@@ -160,6 +162,16 @@ class RunLock:
                 return
             with suppress(OSError):  # a brief drive failure: the next heartbeat follows soon
                 os.utime(self.path)
+
+
+class StudyLock(RunLock):
+    """Holds `folder/workflow.lock` for one call of snakemake.
+
+    Snakemake's own lock is in its working directory, so two of them can share a folder of results
+    by a link or a mount.
+    """
+
+    file, refusal = "workflow.lock", "{run}: another snakemake writes these results ({holder}). {advice}"
 
 
 def _runs(pid: Any) -> bool:

@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from loragrid.errors import Paused, UserError, one_line
+from loragrid.errors import Paused, UserError, full_disk_failure, one_line
+from loragrid.full_disk import is_full_disk
 from loragrid.models.loading import torch_device
 from loragrid.models.model_files import base_facts
 from loragrid.records.history import minimum_logged
@@ -96,6 +97,9 @@ def _run(job: ScoringJob, task: StudyTask | None, running: RunningTask) -> tuple
     except UserError:
         raise
     except Exception as error:  # one failed task must not stop the others; its reason is recorded
+        # A full disk is no fault of the task, and the next job scores the task again.
+        if is_full_disk(error):
+            raise full_disk_failure(error, job.subject.out) from error
         reason = one_line(f"{type(error).__name__}: {error}")[:500]
     seconds = time.monotonic() - started
     # The session clock treats a task as a step: none is started that might outlive the session.

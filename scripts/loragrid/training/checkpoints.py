@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from loragrid.errors import Failed, UserError
+from loragrid.errors import UserError, full_disk_failure
 from loragrid.records.failures import disk_full
 from loragrid.runtime.atomic_files import atomic_folder
 from loragrid.training.checkpoint_files import (
@@ -97,11 +97,8 @@ class CheckpointStore:
 
     def _explain_full_disk(self, error: BaseException, step: int) -> None:
         if disk_full(error, self.folder):
-            raise Failed(
-                f"{self.folder}: the disk is full, so step {step} was not saved; older "
-                "checkpoints are intact. Fix: make room and run the same command again.",
-                reason="disk_full",
-            ) from error
+            lost = f", so step {step} was not saved; older checkpoints are intact"
+            raise full_disk_failure(error, self.folder, lost=lost) from error
 
     def newest_good(self, warn: Callable[[str], None]) -> Checkpoint | None:
         """The newest checkpoint that verifies, or None; broken ones are set aside with a warning.

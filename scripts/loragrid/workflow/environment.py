@@ -38,6 +38,8 @@ def job_environment(study: Study, *, session_minutes: float | None, starts_sessi
         "PATH": search_path,
         # A notebook's kernel exports a backend that this environment cannot import.
         "MPLBACKEND": "Agg",
+        # Python would leave out docstrings and the checks that libraries write as asserts.
+        "PYTHONOPTIMIZE": "",
         "BACKUP": study.backup or "",
         "SESSION": f"--session-minutes {session_minutes}" if session_minutes else "",
     }

@@ -131,7 +131,9 @@ def test_effects_on_other_measures_are_named_and_one_gain_of_many_is_no_yes(tmp_
     assert helped.short == "Some settings did" and helped.text.startswith("1 of 5 settings beat its base")
     assert mattered.text.startswith("On running plan: learning rate 0.1 scored")
     # Pooled retention is a question of its own; single tasks are counted as exploratory.
-    assert "On other measures: rank 64 is worse than 16 on mean retention (exploratory: 3 more measures)" in mattered.text
+    assert (
+        "On other measures: rank 64 is worse than 16 on mean retention (exploratory: 3 more measures)" in mattered.text
+    )
     assert axis_finding(found, "rank").startswith("On running plan: 4 against 16: can’t tell")
     assert "64 is worse on mean retention, and world facts, world sums and world lists (exploratory)." in axis_finding(
         found, "rank"

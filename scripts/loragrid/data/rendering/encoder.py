@@ -1,6 +1,6 @@
 """Conversations of a data set as the rows that are trained on, long ones cut, split or dropped."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from loragrid.data.formats.conversation import Conversation
@@ -9,6 +9,8 @@ from loragrid.data.rendering.rendered import NOTHING_LEFT, TOO_LONG, WINDOWS, Re
 from loragrid.data.rendering.tokenizing import EncodedChat, count_loss_tokens, encode_chats
 from loragrid.data.rendering.windows import split_to_fit
 from loragrid.models.chat_templates.template import ChatTemplate
+
+MOST_CHARACTERS = 20_000_000  # rendered at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,9 @@ class Encoder:
 
     def encode(self, conversations: Sequence[Conversation]) -> list[EncodedConversation]:
         """Each conversation's rows; several at once are much faster than one by one."""
+        return [encoded for part in _parts(conversations) for encoded in self._encode_part(part)]
+
+    def _encode_part(self, conversations: Sequence[Conversation]) -> list[EncodedConversation]:
         found = self._encode_whole(conversations)
         if self.long_rows == "cut":
             return [_with_loss(encoded) for encoded in found]
@@ -78,6 +83,23 @@ class Encoder:
         # A window without a trained reply is written nowhere, but its length still counts.
         (encoded,) = self._encode_whole([replace(window, untrained=frozenset())])
         return self._fits(encoded)
+
+
+def _parts(conversations: Sequence[Conversation]) -> Iterator[list[Conversation]]:
+    """The conversations in lists whose rendered texts fit into memory, in order."""
+    part: list[Conversation] = []
+    characters = 0
+    for conversation in conversations:
+        # The text up to each reply is rendered twice, without the reply and with it.
+        replies = sum(message["role"] == "assistant" for message in conversation.messages)
+        size = 2 * replies * sum(len(message["content"] or "") for message in conversation.messages)
+        if part and characters + size > MOST_CHARACTERS:
+            yield part
+            part, characters = [], 0
+        part.append(conversation)
+        characters += size
+    if part:
+        yield part
 
 
 def _with_loss(encoded: EncodedConversation) -> EncodedConversation:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from loragrid.data.rendering.early_cut import early_cut, keeps_tokens
 from loragrid.data.rendering.rendered import RenderedChat
 from loragrid.models.chat_templates.template import ChatTemplate
 
@@ -17,12 +18,14 @@ class EncodedChat:
     """A conversation as tokens: `input_ids` and `labels`, int32 of equal length, cut to the limit.
 
     `full_length`: tokens before the cut; `crosses_border`: a token crosses the border of a reply.
+    Both are only of the text's beginning if `begun`: it was cut before it was tokenised.
     """
 
     input_ids: np.ndarray
     labels: np.ndarray
     full_length: int
     crosses_border: bool
+    begun: bool = False
 
 
 def encode_chats(
@@ -35,9 +38,8 @@ def encode_chats(
     counts as part of the reply. Longer conversations lose their end.
     """
     encoded = []
-    for chat, encoding in zip(chats, _encodings(template, chats), strict=True):
+    for chat, (encoding, length) in zip(chats, _encodings(template, chats, max_length_tokens), strict=True):
         input_ids = np.array(encoding.ids, dtype=np.int32)
-        length = len(chat.text)
         if loss_on == "all":
             labels, crosses = _labels_on_all(input_ids, template.tokenizer.bos_token_id), False
             for first, last, _ in _token_ranges(encoding, chat.untrained, length):
@@ -53,21 +55,41 @@ def encode_chats(
                 labels=labels[:max_length_tokens],
                 full_length=len(input_ids),
                 crosses_border=crosses,
+                begun=length < len(chat.text),
             )
         )
     return encoded
 
 
-def _encodings(template: ChatTemplate, chats: Sequence[RenderedChat]) -> list[Any]:
-    """The encoding of each chat, in which messages hold no control token."""
-    plain = [chat.text for chat in chats if chat.masked is None]
+def _encodings(template: ChatTemplate, chats: Sequence[RenderedChat], max_length_tokens: int) -> list[tuple[Any, int]]:
+    """The encoding of each chat, in which messages hold no control token, and how many characters it covers."""
+    texts = [chat.text if chat.masked is None else chat.masked_text for chat in chats]
+    lengths = [early_cut(text, max_length_tokens=max_length_tokens) or len(text) for text in texts]
+    encodings = _tokenised(template, chats, lengths)
+    # Where the beginning of a text leaves doubts, all of it is tokenised.
+    doubtful = [
+        place
+        for place, (text, length) in enumerate(zip(texts, lengths, strict=True))
+        if length < len(text) and not keeps_tokens(encodings[place], text[:length], max_length_tokens=max_length_tokens)
+    ]
+    for place in doubtful:
+        lengths[place] = len(texts[place])
+        (encodings[place],) = _tokenised(template, [chats[place]], [lengths[place]])
+    return list(zip(encodings, lengths, strict=True))
+
+
+def _tokenised(template: ChatTemplate, chats: Sequence[RenderedChat], lengths: Sequence[int]) -> list[Any]:
+    """The encoding of the first characters of each chat."""
+    pairs = list(zip(chats, lengths, strict=True))
+    plain = [chat.text[:length] for chat, length in pairs if chat.masked is None]
     # The template writes the special tokens; the tokenizer would add a second opening token.
     batch = iter(())
     if plain:
         options = {"add_special_tokens": False, "return_attention_mask": False, "verbose": False}
         batch = iter(template.tokenizer(plain, **options).encodings)
     return [
-        next(batch) if chat.masked is None else template.control.encode(chat.masked_text, chat.masked) for chat in chats
+        next(batch) if chat.masked is None else template.control.encode(chat.masked_text[:length], chat.masked)
+        for chat, length in pairs
     ]
 
 

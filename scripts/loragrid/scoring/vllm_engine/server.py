@@ -183,7 +183,7 @@ def _adapter(given: Sequence[Any] | None) -> Any:
 
 def main() -> None:
     """Answer requests until stdin ends."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--versions", action="store_true")
     if parser.parse_args().versions:
         print(json.dumps(versions()))
