@@ -11,9 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from loragrid.errors import UserError, one_line
-from loragrid.external import nested_files, step_logs
+from loragrid.external import step_logs
 from loragrid.external.directions import known_direction
-from loragrid.external.lm_eval_files import DATE, add_item_means, add_results, add_samples, is_sample
+from loragrid.external.formats import nested_files
+from loragrid.external.formats.event_files import INSTALL, MISSING, event_rows, is_event_file, run_of_events
+from loragrid.external.formats.lm_eval_files import (
+    DATE,
+    add_item_means,
+    add_results,
+    add_samples,
+    is_lm_eval,
+    is_sample,
+)
 from loragrid.external.runs import ExternalResults, ExternalRun, is_number
 from loragrid.external.step_logs import COLUMN, ROWS, STATE
 from loragrid.external.tables import add_cells, add_rows, merge, name_of, read_table
@@ -61,7 +70,8 @@ def read_external(source: Path) -> ExternalResults:
         del results.runs[name]
     if not results.runs:
         why = f" ({results.unused[0][1]})" if results.unused else ""
-        raise UserError(f"{source}: no run found{why}. Fix: name files listed in docs/results-from-elsewhere.md")
+        fix = INSTALL if MISSING in why else "name files listed in docs/results-from-elsewhere.md"
+        raise UserError(f"{source}: no run found{why}. Fix: {fix}")
     return results
 
 
@@ -77,7 +87,7 @@ def _files(source: Path) -> list[Path]:
         files = [source]
     else:
         files = sorted((path for path in source.rglob("*") if path.is_file()), key=_by_number)
-    files = [path for path in files if path.suffix.lower() in READ_SUFFIXES]
+    files = [path for path in files if path.suffix.lower() in READ_SUFFIXES or is_event_file(path)]
     if len(files) > MOST_FILES:
         fix = f"name a folder of at most {MOST_FILES} files"
         raise UserError(f"{source}: too many files ({len(files)}). Fix: {fix}")
@@ -94,6 +104,8 @@ def _run_name(path: Path, source: Path) -> str:
     """The run of a file: its first folder below the source that is no checkpoint, or the file's name."""
     parents = path.relative_to(source).parts[:-1]
     folders = [part for part in parents if not CHECKPOINT.fullmatch(part)]
+    if is_event_file(path):
+        return run_of_events(path, source, folders)
     if folders:
         return folders[0]
     in_checkpoint = path != source and path.parent != source
@@ -111,6 +123,9 @@ def _read_file(
     if path.stat().st_size > LARGEST_BYTES:
         return f"larger than {LARGEST_BYTES // 2**20} MiB"
     try:
+        if is_event_file(path):
+            rows = event_rows(path, results)
+            return _add_log(name, rows, path, results, COLUMN) if rows else "no scalars in it"
         content = _content(path)
         if content is None:
             return add_samples(path, results.runs.setdefault(name, ExternalRun(name)))
@@ -123,7 +138,7 @@ def _read_file(
         return NOTHING_KNOWN
     if isinstance(content.get("log_history"), list):
         return _add_trainer_state(content, results.runs.setdefault(name, ExternalRun(name)), path)
-    if isinstance(content.get("results"), dict) and _is_lm_eval(content):
+    if isinstance(content.get("results"), dict) and is_lm_eval(content):
         run = results.runs.setdefault(name, ExternalRun(name))
         run.settings |= _own_config(content.get("config"))
         return add_results(content, run, path)
@@ -159,16 +174,6 @@ def _first_row(path: Path) -> Any:
             if line.strip():
                 return json.loads(line)
     return None
-
-
-def _is_lm_eval(content: dict[str, Any]) -> bool:
-    """Whether results are lm-eval's: tasks with their metrics, and beside them how they were measured."""
-    beside = ("versions", "config", "n-shot", "higher_is_better", "n-samples", "configs", "config_general")
-    values = list(content["results"].values())
-    if any(is_number(value) for value in values):
-        return False
-    texts = [str(key) for metrics in values if isinstance(metrics, dict) for key in metrics]
-    return any(key in content for key in beside) or len(content) == 1 or any("," in text for text in texts)
 
 
 def _own_config(config: Any) -> dict[str, Any]:

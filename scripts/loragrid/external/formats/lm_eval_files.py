@@ -205,3 +205,13 @@ def _add_model(config: dict[str, Any], run: ExternalRun) -> None:
     run.settings |= {name: arguments[key] for name, key in names.items() if arguments.get(key)}
     if arguments.get("pretrained"):
         run.model_arguments = ",".join(f"{key}={value}" for key, value in sorted(arguments.items()))
+
+
+def is_lm_eval(content: dict[str, Any]) -> bool:
+    """Whether results are lm-eval's: tasks with their metrics, and beside them how they were measured."""
+    beside = ("versions", "config", "n-shot", "higher_is_better", "n-samples", "configs", "config_general")
+    values = list(content["results"].values())
+    if any(is_number(value) for value in values):
+        return False
+    texts = [str(key) for metrics in values if isinstance(metrics, dict) for key in metrics]
+    return any(key in content for key in beside) or len(content) == 1 or any("," in text for text in texts)
