@@ -14,6 +14,7 @@ from loragrid.reporting.comparison_tables import axis_sections, base_table, cont
 from loragrid.reporting.costs_section import card_rows, cost_table, total_cost
 from loragrid.reporting.data_section import data_facts, data_failures, data_warnings
 from loragrid.reporting.designs_section import along_part, interaction_parts, size_parts
+from loragrid.reporting.figures.finding_picture import pictured_findings
 from loragrid.reporting.first_screen.section import first_screen
 from loragrid.reporting.next_section import next_section
 from loragrid.reporting.page import Material, asked
@@ -24,7 +25,6 @@ from loragrid.reporting.sentences.largest_gain import largest_gain_text, unlearn
 from loragrid.reporting.sentences.limits import caveat_sentence, not_comparable_sentence
 from loragrid.reporting.sentences.one_seed import one_seed_note
 from loragrid.reporting.sentences.retention import answers
-from loragrid.reporting.sentences.scorecard import scorecard_rows
 from loragrid.reporting.sentences.ship import margin_sentence, ship_lines
 from loragrid.reporting.side_by_side import side_by_side
 from loragrid.reporting.why_section import base_fault_rows, diagnosis_rows, healthy_runs
@@ -77,7 +77,7 @@ def _comparisons(material: Material) -> dict[str, Any]:
         "margin": margin_sentence(compared),
         "against_base": base_table(material),
         "controls": control_table(material),
-        "scorecard": scorecard_rows(compared),
+        "scorecard": pictured_findings(compared),
     }
 
 

@@ -1,8 +1,8 @@
 """The words of the accepted loss cross no mark if any place is free."""
 
+from loragrid.reporting.figures.scales import Scale
 from loragrid.reporting.first_screen.band_label import Box, label_box
 from loragrid.reporting.first_screen.map_points import MapPoint, Spot
-from loragrid.reporting.first_screen.scales import Scale
 
 X, Y = Scale(-0.2, 0.5, 50, 490), Scale(-0.3, 0.05, 350, 0)
 BAND = Y.at(0), Y.at(-0.05)

@@ -9,11 +9,11 @@ from xml.etree import ElementTree
 import pytest
 
 from loragrid.comparing.trade_off import SHIP
+from loragrid.reporting.figures.scales import Scale, limits, ticks
 from loragrid.reporting.first_screen.cards import MOST_WORDS, cards, first_that_fits
 from loragrid.reporting.first_screen.checks import failed_checks
 from loragrid.reporting.first_screen.gain_map import MOST_NAMED, NARROW, WIDE, MapAxes, gain_map, named_points
 from loragrid.reporting.first_screen.map_points import MapPoint, Spot, map_points
-from loragrid.reporting.first_screen.scales import Scale, limits, ticks
 from loragrid.reporting.first_screen.section import first_screen
 from loragrid.reporting.first_screen.steps import steps
 from loragrid.reporting.page import Material

@@ -63,7 +63,7 @@ def larger_is(rule: Rule, cells: StudyCells) -> RuleResult:
         return UNSURE, {"code": "differences", "rows": [_row(row) for _, row in rows.iterrows()]}
     supports = []
     for _, row in proved.iterrows():
-        is_larger = _size(row["value"]) > _size(row["base_case_value"])
+        is_larger = value_size(row["value"]) > value_size(row["base_case_value"])
         expected = rule["direction"] if is_larger else opposite
         supports.append(row["verdict"] == expected)
     why = {"code": "proved_differences", "rows": [_row(row) for _, row in proved.iterrows()]}
@@ -72,7 +72,7 @@ def larger_is(rule: Rule, cells: StudyCells) -> RuleResult:
     return (UNSURE if any(supports) else DISAGREES), why
 
 
-def _size(text: str) -> float:
+def value_size(text: str) -> float:
     """An axis value as a number; a batch's size is the rows of one update."""
     size = 1.0
     for part in str(text).split("x"):

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from loragrid.reporting.figures.scales import Scale
 from loragrid.reporting.first_screen.map_points import MapPoint
-from loragrid.reporting.first_screen.scales import Scale
 
 LETTER_PX, LINE_PX = 6.3, 12
 MARK_PX = 8  # from the middle of a mark to its edge; half of it for a seed

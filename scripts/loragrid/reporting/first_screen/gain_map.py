@@ -10,10 +10,10 @@ from html import escape
 from textwrap import fill
 
 from loragrid.formatting import MINUS
+from loragrid.reporting.figures.scales import Scale, limits, ticks
 from loragrid.reporting.figures.style import CROSS, SERIES, SHAPES, spread_labels
 from loragrid.reporting.first_screen.band_label import label_box
 from loragrid.reporting.first_screen.map_points import MapPoint
-from loragrid.reporting.first_screen.scales import Scale, limits, ticks
 
 MOST_NAMED = 10  # settings with a name, seeds and intervals; the others are grey dots
 
