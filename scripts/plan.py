@@ -32,7 +32,7 @@ def make_plan(
 ) -> dict[str, Any]:
     """The plan as plain values; `worker`: on a GPU, the jobs of a base share a resident worker.
 
-    Keys: `device`, `cells`, `bases`, `tasks`, `design`, `data`, `totals`, `defaults`.
+    Keys: `device`, `cells`, `bases`, `tasks`, `design`, `data`, `totals`, `liger_kernels`, `defaults`.
     """
     inputs = gather_inputs(study, results=results, session_minutes=session_minutes, worker=worker)
     device, minutes = inputs.device, inputs.session_minutes
@@ -49,6 +49,7 @@ def make_plan(
         "design": design_power(study, results),
         "data": {cell.data: vars(inputs.sizes[cell.run]) for cell in study.cells},
         "totals": totals(rows, bases, minutes),
+        "liger_kernels": study.training.liger_kernels,
         "defaults": default_rows(study),
     }
 

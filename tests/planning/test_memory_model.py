@@ -5,24 +5,30 @@ from typing import Any
 
 import pytest
 
-from loragrid.models.batch_sizes import LIGER_LOSS, TRL_CHUNK_ROWS, TRL_LOSS, liger_loss_bytes, rows_with_logits
+from loragrid.models.batch_sizes import (
+    HEAD_LOSS,
+    LIGER_LOSS,
+    TRL_CHUNK_ROWS,
+    TRL_LOSS,
+    liger_loss_bytes,
+    rows_with_logits,
+)
 from loragrid.models.find_shape import find_shape
 from loragrid.models.passes.row_losses import largest_pass
 from loragrid.models.trained_weights import Trainable
 from loragrid.planning.gpu_cards import planned_device
-from loragrid.planning.job_memory import gpu_training_setup, requested_setup, training_setup
+from loragrid.planning.job_memory import gpu_training_setup, on_each_gpu, requested_setup, training_setup
 from loragrid.planning.memory_model import (
     CHUNKED_LOGIT_BYTES,
     FOUR_BIT_BYTES,
     LOGIT_BYTES,
     LOGIT_BYTES_FORWARD,
     Memory,
-    ScoringSetup,
     TrainingSetup,
-    scoring_memory,
     training_memory,
     weight_bytes,
 )
+from loragrid.planning.scoring_memory import ScoringSetup, scoring_memory
 from loragrid.study.study_file import load_study
 from tests.fixtures.studies import changed
 from tests.fixtures.tuned_llama import RANK, tuned_model
@@ -254,3 +260,32 @@ def test_measuring_the_heldout_loss_takes_no_more_than_training() -> None:
         by_trl = t4_memory(model, backend="trl")
         assert longest * vocabulary * LOGIT_BYTES_FORWARD["half"] / 2**20 <= by_trl.logits
     assert largest_pass("cpu", vocabulary=1000) == 2048
+
+
+def test_a_cpu_trains_with_the_logits_of_a_part() -> None:
+    device = replace(planned_device(load_study("demo").plan), kind="cpu")
+
+    def setup(**base_case: object) -> TrainingSetup:
+        settings = {f"base_case__{key}": value for key, value in base_case.items()}
+        return training_setup(changed(load_study("demo"), **settings).base_case, device)
+
+    assert (setup().loss, setup().device) == (HEAD_LOSS, "cpu")
+    others = ({"compute_dtype": "bf16"}, {"precision": "16bit"}, {"target_modules": ["q_proj", "lm_head"]})
+    for other in (*others, {"method": "full", "rank": None, "alpha": None, "target_modules": None}):
+        assert setup(**other).loss == "nll", other
+    assert on_each_gpu(setup(), changed(load_study("demo"), base_case__batch=[2, 1]).base_case, 2).loss == "nll"
+    as_on_cpu = {"backend": "trl", "device": "cpu", "compute_dtype": "fp32", "checkpointing": False}
+    parts, whole = (t4_memory("llama-1b", loss=loss, **as_on_cpu).logits for loss in (HEAD_LOSS, "nll"))
+    # Of 128,256 words, 256 tokens at 4 bytes, and the gradients of all hidden states.
+    assert parts == pytest.approx(4 * (256 * 128_256 + 4096 * 2048) / 2**20) and whole > 30 * parts
+    capped = replace(find_shape(load_study("t4").models["llama-1b"]), model_type="gemma2")
+    asked = replace(setup(), per_device=2, max_length_tokens=2048)
+    assert training_memory(capped, asked).logits == training_memory(capped, replace(asked, loss="nll")).logits
+
+
+def test_a_cpu_writes_many_answers_at_once() -> None:
+    asked = {"batch_size": 4, "compute_dtype": "fp32", "max_length_tokens": 256}
+    few, many = (t4_scoring("llama-1b", **asked, device=device) for device in ("cuda", "cpu"))
+    # 2 GiB of cache: 16 rows of 2,048 tokens with keys and values of 16 layers, 8 heads of 64, 4 bytes.
+    computed = 4 * (2 * 8192 + 4 * 2048) * 4 * 256
+    assert many.activations == pytest.approx((2**31 + computed) / 2**20) and few.activations < many.activations / 4

@@ -2,7 +2,10 @@
 
 import csv
 import json
+import math
 import re
+from dataclasses import replace
+from functools import partial
 from html import unescape
 from pathlib import Path
 
@@ -13,7 +16,8 @@ from loragrid.errors import UserError
 from loragrid.models.find_shape import find_shape
 from loragrid.paths import ROOT
 from loragrid.planning import scoring_cost
-from loragrid.planning.plan_page import format_table, render_page
+from loragrid.planning.plan_page import format_table, render_page, summary
+from loragrid.planning.scoring_cost import scoring_seconds, task_sizes
 from loragrid.study.study_file import Study, load_study
 from plan import main, make_plan, write_plan_files
 from tests.fixtures.plan_records import by_run, write_run_record
@@ -138,6 +142,34 @@ def test_a_plan_for_a_cpu(tmp_path: Path, toy_llama: Path) -> None:
     assert (
         "recomputation" in plan["cells"][0]["flops_by_part"] and not plan["cells"][0]["flops_by_part"]["recomputation"]
     )
+
+
+def test_answers_on_a_cpu_are_planned_many_at_a_time() -> None:
+    """48 answers at once: a step reads all weights, and computes its rows at the rate of training."""
+    shape, scoring = (
+        find_shape(load_study("t4").models["gemma-270m"]),
+        replace(load_study("demo").scoring, batch_size=16),
+    )
+    found = partial(scoring_seconds, shape, heldout_rows=1, row_tokens=100, on_cpu=True)
+    one, many = (found(scoring=replace(scoring, batch_size=size), tflops=0.05)["running_plan"] for size in (1, 48))
+    assert one == many, "a smaller batch does not count"
+    slow, fast = (found(scoring=scoring, tflops=rate)["running_plan"] for rate in (0.01, 1e9))
+    size = task_sizes(scoring)["running_plan"]
+    steps = math.ceil(size.items / 48) * size.answer_tokens
+    assert fast == pytest.approx(steps * (shape.layers * 5e-4 + 4 * shape.parameters() / 1.5e10), rel=1e-3)
+    assert slow > 5 * fast
+
+
+def test_a_plan_with_ligers_kernels_says_that_their_speed_is_not_measured(tmp_path: Path) -> None:
+    study = changed(load_study("t4_short"), base_case__backend="trl")
+    without, with_liger = (
+        make_plan(study=one, results=tmp_path) for one in (study, changed(study, training__liger_kernels=True))
+    )
+    said = [line for line in summary(with_liger) if "liger" in line]
+    assert len(said) == 1 and "speed with LoRA is not measured" in said[0]
+    assert not any("liger" in line for line in summary(without))
+    hours = [plan["totals"]["train_hours"] for plan in (without, with_liger)]
+    assert hours[0] == hours[1]
 
 
 def test_the_files_of_a_plan(t4: Study, tmp_path: Path) -> None:

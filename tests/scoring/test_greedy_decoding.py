@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
+from loragrid.models import batch_sizes
 from loragrid.paths import ROOT
-from loragrid.scoring.hf_engine import greedy_decoding
 from loragrid.scoring.hf_engine.greedy_decoding import Ends, Request, decodes_greedily, greedy_answers, rows_of_a_step
 from loragrid.scoring.hf_engine.slot_attention import supports_slots
 
@@ -47,7 +47,7 @@ def answers(model: Any, prompts: list[list[int]], most: Sequence[int], ends: End
 
 @pytest.fixture
 def four_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(greedy_decoding, "ROWS_ON_CPU", 1)
+    monkeypatch.setattr(batch_sizes, "ROWS_ON_CPU", 1)
 
 
 @pytest.mark.usefixtures("four_rows")
@@ -116,9 +116,9 @@ def test_a_cpu_writes_many_rows_at_once_as_far_as_memory_allows(toy_llama: Path)
     model = load(toy_llama)
     config = model.config
     row = 2 * 4 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim
-    assert rows_of_a_step(model, 4, 100) == greedy_decoding.ROWS_ON_CPU
-    assert rows_of_a_step(model, 4, greedy_decoding.CACHE_BYTES // row // 7) == 7
-    assert rows_of_a_step(model, 4, greedy_decoding.CACHE_BYTES // row) == 4
+    assert rows_of_a_step(model, 4, 100) == batch_sizes.ROWS_ON_CPU
+    assert rows_of_a_step(model, 4, batch_sizes.CACHE_BYTES // row // 7) == 7
+    assert rows_of_a_step(model, 4, batch_sizes.CACHE_BYTES // row) == 4
 
 
 def test_a_row_with_a_stop_text_leaves_the_batch() -> None:

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from loragrid.models import batch_sizes
 from loragrid.models.passes.padding_free import enable_padding_free, loss_only
-from loragrid.training.backends import head_loss as module
+from loragrid.training.backends import head_loss as head_loss_module
 from loragrid.training.backends.head_loss import head_loss, supports_head_loss
 from tests.models.passes.test_padding_free import batches
 from tests.training.test_packing import load
@@ -23,8 +24,8 @@ def test_loss_and_gradients_are_those_of_transformers(
     for model in (plain, ours):
         enable_padding_free(model)
         model.get_output_embeddings().weight.requires_grad_(False)[9] *= 200
-    monkeypatch.setattr(module, "LOGITS_PER_PART", 1)
-    monkeypatch.setattr(module, "LEAST_ROWS", 6)
+    monkeypatch.setattr(batch_sizes, "LOGITS_PER_PART", 1)
+    monkeypatch.setattr(batch_sizes, "LEAST_ROWS", 6)
     inputs = flat | loss_only(flat["labels"])
     tokens = inputs["shift_labels"].numel()
     assert tokens % 6 and tokens > 12 and supports_head_loss(ours)
@@ -72,3 +73,34 @@ def test_a_model_with_another_loss_is_not_supported(toy_llama: Path) -> None:
     assert not supports_head_loss(model)
     half = model.requires_grad_(False).to(torch.bfloat16)
     assert not supports_head_loss(half)
+
+
+def test_the_families_that_the_plan_counts_it_for_have_it() -> None:
+    import transformers as t
+
+    sizes = {"vocab_size": 50, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "head_dim": 8}
+    sizes |= {"num_attention_heads": 2, "num_key_value_heads": 1, "pad_token_id": 0, "max_position_embeddings": 64}
+    for family in batch_sizes.HEAD_LOSS_FAMILIES:
+        model = t.AutoModelForCausalLM.from_config(t.AutoConfig.for_model(family, **sizes)).requires_grad_(False)
+        enable_padding_free(model.eval())
+        assert supports_head_loss(model), family
+
+
+def test_its_memory_is_what_the_plan_counts() -> None:
+    """Bytes for each word more, by torch's own record of allocations: the logits of one part, and no copy of them."""
+    import torch
+
+    def peak(vocabulary: int) -> int:
+        hidden, weight = torch.randn(600, 16, requires_grad=True), torch.randn(vocabulary, 16)
+        targets = torch.arange(600)
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+            head_loss_module._cross_entropy().apply(hidden, weight, targets).backward()
+        events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+        live = highest = 0
+        for event in sorted(events, key=lambda event: event.start_ns()):
+            live += event.nbytes()
+            highest = max(highest, live)
+        return highest
+
+    counted = [batch_sizes.head_loss_bytes(tokens=600, vocab_size=size, hidden_size=16) for size in (20_000, 40_000)]
+    assert peak(40_000) - peak(20_000) == pytest.approx(counted[1] - counted[0], rel=0.01)

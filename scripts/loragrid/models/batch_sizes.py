@@ -8,12 +8,21 @@ LOGITS_PER_PASS = 2**27
 # float32, twice.
 CHOICE_LOGITS_PER_PASS = 2**29
 
+# Rows of a step that writes answers on a CPU, if their cache fits CACHE_BYTES: each step reads all weights, whatever
+# the number of its rows. With SmolLM2-135M a step of 48 rows takes five times as long as one of a single row.
+ROWS_ON_CPU, CACHE_BYTES = 48, 2**31
+
 # TRL's names of the losses of the trl backend. `nll` holds the logits of a whole batch, which a GPU has no room for;
 # `chunked_nll` computes each chunk twice, and a CPU has the memory.
 TRL_LOSS = {"cpu": "nll", "cuda": "chunked_nll"}
 LIGER_LOSS = "liger"  # not a loss of TRL's: the one of liger's kernels (training/backends/liger_kernels.py)
 # Bytes per logit of that one, whose gradients take the place of the logits: in 16 bits a part and the one before it.
 LIGER_LOGIT_BYTES = 4
+# The one of training/backends/head_loss.py on a CPU, in float32; the families whose own loss it is. Other families are
+# tried when they are trained.
+HEAD_LOSS, HEAD_LOSS_FAMILIES = "head", ("llama", "mistral", "gemma", "gemma3_text", "qwen2", "qwen3")
+# With fewer rows a product of matrices spends its time on arranging the head's weights (measured with 49,152 words).
+LOGITS_PER_PART, LEAST_ROWS = 2**22, 256
 # Families (the beginning of transformers' `model_type`) whose logits `chunked_nll` would not scale as the model does;
 # training tries it on the model itself.
 OWN_SCALE = ("granite", "falcon_h1", "hyperclovax")
@@ -39,6 +48,22 @@ def rows_with_logits(backend: str, *, tokens: int, vocab_size: int, loss: str = 
     if loss == "chunked_nll":
         return min(tokens, TRL_CHUNK_ROWS)
     return tokens
+
+
+def head_loss_rows(tokens: int, *, vocab_size: int) -> int:
+    """Number of `tokens` whose logits exist at the same time in `HEAD_LOSS`."""
+    return min(tokens, max(LEAST_ROWS, LOGITS_PER_PART // vocab_size))
+
+
+def head_loss_bytes(*, tokens: int, vocab_size: int, hidden_size: int) -> float:
+    """Bytes that `HEAD_LOSS` holds at once: float32 logits of a part, which become their gradients in place, and the
+    gradients of all hidden states."""
+    return 4 * (head_loss_rows(tokens, vocab_size=vocab_size) * vocab_size + tokens * hidden_size)
+
+
+def answers_on_cpu(batch_size: int, *, row_bytes: int) -> int:
+    """How many answers are written together on a CPU; `row_bytes`: of the cache of one."""
+    return max(batch_size, min(ROWS_ON_CPU, CACHE_BYTES // row_bytes))
 
 
 def liger_loss_bytes(*, tokens: int, vocab_size: int, hidden_size: int) -> float:

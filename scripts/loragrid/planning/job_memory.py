@@ -7,17 +7,15 @@ from operator import attrgetter
 from typing import Any
 
 from loragrid.errors import UserError
-from loragrid.models.batch_sizes import LIGER_LOSS, TRL_LOSS
+from loragrid.models.batch_sizes import HEAD_LOSS, LIGER_LOSS, TRL_LOSS
 from loragrid.models.find_shape import find_shape
 from loragrid.models.shape import Shape
-from loragrid.models.trained_weights import Trainable, check_rank, loaded_parameters
+from loragrid.models.trained_weights import Trainable, check_rank
 from loragrid.planning.gpu_cards import PlannedDevice, named_card
 from loragrid.planning.memory_model import (
     CONTEXT_MIB,
     Memory,
-    ScoringSetup,
     TrainingSetup,
-    scoring_memory,
     splits_base,
     training_memory,
 )
@@ -37,6 +35,8 @@ MEMORY_MARGIN = 1.4
 FREE_SETTINGS = frozenset(
     "learning_rate alpha learning_rate_ratio seed schedule warmup weight_decay max_grad_norm threads".split()
 )
+# Ends of the names of the output layer and the embedding.
+VOCABULARY = ("lm_head", "embed_tokens")
 _KEY = attrgetter(*(field.name for field in fields(Settings) if field.name not in FREE_SETTINGS))
 
 
@@ -108,7 +108,16 @@ def training_setup(settings: Settings, device: PlannedDevice, *, liger: bool = F
         return setup
     asked = settings.compute_dtype
     dtype = "fp32" if asked == "auto" else asked
-    return replace(setup, compute_dtype=dtype, backend="trl", checkpointing=False, loss=TRL_LOSS["cpu"])
+    loss = HEAD_LOSS if settings.precision == "32bit" and dtype == "fp32" and _freezes_head(settings) else None
+    changes = {"compute_dtype": dtype, "backend": "trl", "checkpointing": False, "device": "cpu"}
+    return replace(setup, **changes, loss=loss or TRL_LOSS["cpu"])
+
+
+def _freezes_head(settings: Settings) -> bool:
+    """Whether a run trains neither the output layer nor the embedding, which may be the same matrix."""
+    listed = settings.target_modules or ()
+    named = () if isinstance(listed, str) else listed
+    return settings.method != "full" and not any(name.endswith(VOCABULARY) for name in named)
 
 
 def recorded_layout(record: RunRecord, settings: Settings) -> StepLayout:
@@ -185,7 +194,8 @@ def on_each_gpu(setup: TrainingSetup, settings: Settings, gpus: int) -> Training
     if gpus == 1:
         return setup
     per_device, _ = divided_batch(settings.batch, gpus)
-    return replace(setup, per_device=per_device, backend="trl")
+    loss = TRL_LOSS["cpu"] if setup.loss == HEAD_LOSS else setup.loss
+    return replace(setup, per_device=per_device, backend="trl", loss=loss)
 
 
 def training_memory_on(device: PlannedDevice, shape: Shape, setup: TrainingSetup) -> Memory:
@@ -211,19 +221,6 @@ def run_memory(
         memory = training_memory_on(device, shape, replace(setup, loss="nll"))
         return replace(memory, weights=memory.weights / gpus)
     return memory
-
-
-def predict_scoring(study: Study, cell: Cell, shape: Shape, *, bf16: bool) -> Memory:
-    """`scoring_memory` of a cell's adapter on its base; `bf16`: the GPU computes in bfloat16."""
-    setup = ScoringSetup(
-        precision=cell.settings.precision,
-        adapter_parameters=loaded_parameters(shape, Trainable.of(cell.settings)),
-        batch_size=study.scoring.batch_size,
-        # The held-out rows are as long as those of the base case.
-        max_length_tokens=study.base_case.max_length_tokens,
-        compute_dtype="bf16" if bf16 else "fp16",
-    )
-    return scoring_memory(shape, setup)
 
 
 def gpu_backend(settings: Settings) -> str:

@@ -20,7 +20,6 @@ from loragrid.planning.job_memory import (
     gpu_training_setup,
     named_card_has_bf16,
     planned_layout,
-    predict_scoring,
     request_key,
     requested_setup,
     training_memory_on,
@@ -30,6 +29,7 @@ from loragrid.planning.job_memory import (
 from loragrid.planning.measurements import data_size
 from loragrid.planning.memory_model import training_memory, weight_bytes
 from loragrid.planning.scoring_cost import scoring_seconds
+from loragrid.planning.scoring_memory import predict_scoring
 from loragrid.planning.step_time import training_seconds
 from loragrid.study.batch_shares import StepLayout
 from loragrid.study.grid import Cell
@@ -186,9 +186,8 @@ def _hours(context: _Context, cell: Cell, shape: Shape) -> tuple[float | None, f
         seconds = training_seconds(workload.total_flops, workload.operations, device.rate())
         train_hours = seconds / 3600 / study.training.gpus
     tokens, tflops = data_size(study, cell, context.results).row_tokens, device.rate_tflops
-    seconds = scoring_seconds(
-        shape, scoring=study.scoring, heldout_rows=study.heldout.rows, row_tokens=tokens, tflops=tflops
-    )
+    work = {"scoring": study.scoring, "heldout_rows": study.heldout.rows, "row_tokens": tokens}
+    seconds = scoring_seconds(shape, **work, tflops=tflops, on_cpu=device.kind == "cpu")
     if None in seconds.values():
         return train_hours, None
     return train_hours, sum(seconds.values()) / 3600

@@ -9,10 +9,12 @@ the allocator wastes; docs/plan.md compares the model with all of them.
 from dataclasses import dataclass
 
 from loragrid.models.batch_sizes import (
-    CHOICE_LOGITS_PER_PASS,
+    HEAD_LOSS,
+    HEAD_LOSS_FAMILIES,
     LIGER_LOSS,
     OWN_SCALE,
     UNSLOTH_LOGIT_BYTES,
+    head_loss_bytes,
     liger_loss_bytes,
     rows_with_logits,
 )
@@ -45,9 +47,6 @@ CONTEXT_MIB = 500
 # Memory that the allocator wastes, as a share of what is allocated and freed in each step. Fitted: the smallest
 # share with which no public run of today's losses takes more than predicted is 0.12 (docs/plan.md).
 FRAGMENTATION = 0.15
-# ASSUME: a scored choice and its question have at most 256 tokens, an answer and its question 2048.
-CHOICE_TOKENS, ANSWER_TOKENS = 256, 2048
-SCORE_LOGIT_BYTES = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,8 +71,8 @@ class Memory:
 class TrainingSetup:
     """Settings of a training run that determine its memory, in the study file's words.
 
-    `longest_tokens`: the longest row, if known to be shorter than `max_length_tokens`; `loss`: TRL's name of it, or
-    that of liger's.
+    `longest_tokens`: the longest row, if known to be shorter than `max_length_tokens`; `loss`: TRL's name of it, that
+    of liger's, or `HEAD_LOSS`; `device`: cuda or cpu.
     """
 
     precision: str
@@ -86,23 +85,12 @@ class TrainingSetup:
     checkpointing: bool
     longest_tokens: int | None = None
     loss: str = "nll"
+    device: str = "cuda"
 
     @property
     def row_tokens(self) -> int:
         """Tokens of the longest row that a step may see."""
         return min(self.longest_tokens or self.max_length_tokens, self.max_length_tokens)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScoringSetup:
-    """Settings of scoring that determine its memory; `adapter_parameters` counts those loaded."""
-
-    precision: str
-    adapter_parameters: int
-    batch_size: int
-    max_length_tokens: int
-    compute_dtype: str
-    answer_tokens: int = ANSWER_TOKENS
 
 
 def training_memory(shape: Shape, setup: TrainingSetup) -> Memory:
@@ -137,19 +125,29 @@ def splits_base(memory: Memory, setup: TrainingSetup, *, gpus: int, vram_mib: fl
 def _training_logits(shape: Shape, setup: TrainingSetup, kind: str, *, activations: float) -> float:
     """Bytes of logits in a training step or, if that has fewer of them, in a held-out pass."""
     tokens = setup.per_device * setup.row_tokens
-    loss = "nll" if shape.model_type.startswith(OWN_SCALE) else setup.loss
+    loss = _loss_of(shape, setup.loss)
     rows = rows_with_logits(setup.backend, tokens=tokens, vocab_size=shape.vocab_size, loss=loss)
     if setup.backend == "unsloth":
         return shape.vocab_size * rows * UNSLOTH_LOGIT_BYTES
     # A held-out pass keeps no gradients, but it may have more tokens than a training step.
-    heldout = _heldout_tokens(shape, setup.row_tokens) * LOGIT_BYTES_FORWARD[kind]
+    heldout = heldout_tokens(shape, setup.row_tokens, setup.device) * LOGIT_BYTES_FORWARD[kind]
     if loss == LIGER_LOSS:
         step = liger_loss_bytes(tokens=tokens, vocab_size=shape.vocab_size, hidden_size=shape.hidden_size)
+        return max(step, shape.vocab_size * heldout - activations)
+    if loss == HEAD_LOSS:
+        step = head_loss_bytes(tokens=tokens, vocab_size=shape.vocab_size, hidden_size=shape.hidden_size)
         return max(step, shape.vocab_size * heldout - activations)
     if loss == "chunked_nll":
         # A held-out pass has whole logits, in the place of a step's activations.
         return max(shape.vocab_size * rows * CHUNKED_LOGIT_BYTES, shape.vocab_size * heldout - activations)
     return shape.vocab_size * max(rows * LOGIT_BYTES[kind], heldout)
+
+
+def _loss_of(shape: Shape, asked: str) -> str:
+    """The loss that a family is trained with where `asked` is the usual one."""
+    scales = shape.model_type.startswith(OWN_SCALE)
+    other = asked == HEAD_LOSS and shape.model_type not in HEAD_LOSS_FAMILIES
+    return "nll" if scales or other else asked
 
 
 def _training_activations(shape: Shape, setup: TrainingSetup, kind: str) -> float:
@@ -167,35 +165,6 @@ def _training_activations(shape: Shape, setup: TrainingSetup, kind: str) -> floa
     # With checkpointing one layer at a time keeps what its backward pass needs.
     held = 4 * summed(shape, setup.trainable, "held")
     return activations + (held / shape.layers if setup.checkpointing else held)
-
-
-def scoring_memory(shape: Shape, setup: ScoringSetup) -> Memory:
-    """Memory of scoring: the largest of a held-out pass, a batch of choices and one of answers."""
-    kind = computed_in(shape, setup.compute_dtype)
-    batch = setup.batch_size
-    heldout = _heldout_tokens(shape, setup.max_length_tokens)
-    choices_per_pass = max(CHOICE_TOKENS, CHOICE_LOGITS_PER_PASS // shape.vocab_size)
-    choices = min(batch * CHOICE_TOKENS, choices_per_pass)
-    # Cached numbers per token: a key and a value in every layer.
-    cached = 2 * shape.layers * shape.kv_heads * shape.head_dim
-    cache = batch * setup.answer_tokens * cached * (4 if kind == "fp32" else 2)
-    per_token = 4 * (2 * shape.intermediate_size + 4 * shape.hidden_size)
-    activations_and_logits = (
-        (per_token * heldout, heldout * shape.vocab_size * LOGIT_BYTES_FORWARD[kind]),
-        (per_token * choices, choices * shape.vocab_size * SCORE_LOGIT_BYTES),
-        # While answers are written, only the last token of each has logits.
-        (per_token * batch * CHOICE_TOKENS + cache, batch * shape.vocab_size * SCORE_LOGIT_BYTES),
-    )
-    activations, logits = max(activations_and_logits, key=sum)
-    return Memory(
-        weights=weight_bytes(shape, setup.precision, backend="scoring", kind=kind) / MIB,
-        adapters=4 * setup.adapter_parameters / MIB,
-        gradients=0.0,
-        optimizer=0.0,
-        activations=activations / MIB,
-        logits=logits / MIB,
-        overhead=CONTEXT_MIB + FRAGMENTATION * (activations + logits) / MIB,
-    )
 
 
 def weight_bytes(shape: Shape, precision: str, *, backend: str, kind: str = "half") -> float:
@@ -219,9 +188,9 @@ def computed_in(shape: Shape, compute_dtype: str) -> str:
     return "fp32" if compute_dtype == "fp32" else "half"
 
 
-def _heldout_tokens(shape: Shape, max_length_tokens: int) -> int:
+def heldout_tokens(shape: Shape, max_length_tokens: int, device: str) -> int:
     """Largest number of tokens in one pass over held-out rows, as training and scoring bound it."""
-    return max(max_length_tokens, largest_pass("cuda", vocabulary=shape.vocab_size))
+    return max(max_length_tokens, largest_pass(device, vocabulary=shape.vocab_size))
 
 
 def _layers_bytes(shape: Shape, kind: str, checkpointing: bool) -> float:

@@ -7,7 +7,7 @@ from typing import Any
 
 from loragrid.planning.design_texts import COLUMNS as DESIGN_COLUMNS
 from loragrid.planning.design_texts import design_rows, design_sentences, design_warnings
-from loragrid.planning.plan_texts import UNKNOWN, count, hours, known, last_sentence, layout_lines, setting
+from loragrid.planning.plan_texts import LIGER_LINE, UNKNOWN, count, hours, known, last_sentence, layout_lines, setting
 
 TEMPLATES = Path(__file__).parent / "templates"
 PARTS = ("weights", "adapters", "gradients", "optimizer", "activations", "logits", "overhead")
@@ -142,6 +142,8 @@ def summary(plan: dict[str, Any]) -> list[str]:
     if not all(size["counted"] for size in plan["data"].values()):
         source = "assumed in the study file (plan.row_tokens) until the data are prepared"
         lines.append(f"Tokens per row: {source}")
+    if plan["liger_kernels"]:
+        lines.append(LIGER_LINE)
     return lines + _memory_lines(plan)
 
 

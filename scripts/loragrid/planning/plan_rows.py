@@ -6,11 +6,12 @@ from typing import Any
 from loragrid.models.shape import Shape
 from loragrid.models.trained_weights import Trainable, trained_tensors
 from loragrid.planning.forecast import device_for_model, expected_rate, fitting_changes
-from loragrid.planning.job_memory import gpu_backend, predict_scoring, request_key, run_memory
+from loragrid.planning.job_memory import gpu_backend, request_key, run_memory
 from loragrid.planning.measurements import earlier_peak_mib
 from loragrid.planning.memory_model import CONTEXT_MIB
 from loragrid.planning.plan_inputs import PlanInputs
 from loragrid.planning.scoring_cost import scoring_seconds, task_sizes
+from loragrid.planning.scoring_memory import predict_scoring
 from loragrid.planning.step_time import LOAD_SECONDS, start_seconds, training_seconds
 from loragrid.study.completion import defaults_used
 from loragrid.study.grid import Cell
@@ -65,7 +66,7 @@ def _memory_columns(inputs: PlanInputs, cell: Cell, shape: Shape) -> dict[str, A
     study, device = inputs.study, inputs.device
     layout = inputs.layouts[request_key(cell.settings)]
     memory = run_memory(study, cell, shape, device, layout)
-    score_mib = predict_scoring(study, cell, shape, bf16=device.bf16).total_mib
+    score_mib = predict_scoring(study, cell, shape, bf16=device.bf16, on_cpu=device.kind == "cpu").total_mib
     fits = score_fits = None
     measured_mib = _measured_peak(inputs, cell, shape)
     if device.vram_mib is not None:
@@ -169,6 +170,7 @@ def scoring_columns(inputs: PlanInputs, cell: Cell, *, subject: str, tflops: flo
         heldout_rows=inputs.study.heldout.rows,
         row_tokens=inputs.sizes[cell.run].row_tokens,
         tflops=tflops,
+        on_cpu=inputs.device.kind == "cpu",
     )
     if inputs.device.kind == "cpu":
         del seconds["loading"]  # All jobs share one process.

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from loragrid.models.batch_sizes import answers_on_cpu
 from loragrid.models.flops import forward_per_token
 from loragrid.models.shape import Shape
 from loragrid.paths import ROOT
@@ -22,6 +23,9 @@ SIZES = ROOT / "config" / "task_sizes.yaml"
 # ASSUME: writing a token takes 2.5 ms per layer for any batch size, because a pass over a small
 # batch is bound by launching its kernels, not by arithmetic.
 WRITE_SECONDS_PER_LAYER = 0.0025
+# ASSUME: on a CPU a step starts a layer's operations in 0.5 ms and reads all weights at 15 GB/s; its rows are computed
+# at the rate of training. With this the demo's answers and those of SmolLM2-135M come within a factor of 1.5.
+CPU_SECONDS_PER_LAYER, CPU_BYTES_PER_SECOND = 5e-4, 1.5e10
 # ASSUME: loading the model, its libraries and the tasks takes a minute.
 LOAD_SECONDS = 60
 # Of English text: an estimate that needs no tokenizer.
@@ -73,33 +77,60 @@ def task_sizes(scoring: Scoring) -> dict[str, TaskSize | None]:
 
 
 def scoring_seconds(
-    shape: Shape, *, scoring: Scoring, heldout_rows: int, row_tokens: float, tflops: float
+    shape: Shape, *, scoring: Scoring, heldout_rows: int, row_tokens: float, tflops: float, on_cpu: bool = False
 ) -> dict[str, float | None]:
     """Seconds by task, None for a task of unknown size; `scoring` may have other limits than the study's.
 
     Further keys: `heldout_loss`, `answers` (the side-by-side prompts) and `loading`.
     """
+    writer = _Writer(shape, scoring.batch_size, tflops if on_cpu else None)
     seconds: dict[str, float | None] = {}
     for name, size in task_sizes(scoring).items():
         known = size is not None and size.items is not None
-        seconds[name] = _task_seconds(shape, size, scoring, tflops) if known else None
+        seconds[name] = _task_seconds(size, writer, tflops) if known else None
     if HELDOUT_LOSS in scoring.tasks:
         per_token = forward_per_token(shape, row_tokens=row_tokens)
         seconds[HELDOUT_LOSS] = heldout_rows * row_tokens * per_token / (tflops * 1e12)
     if scoring.qualitative is not None:
-        seconds["answers"] = _answers_seconds(shape, Path(scoring.qualitative), scoring.batch_size)
+        seconds["answers"] = _answers_seconds(Path(scoring.qualitative), writer)
     return seconds | {"loading": LOAD_SECONDS}
 
 
-def _task_seconds(shape: Shape, size: TaskSize, scoring: Scoring, tflops: float) -> float:
+@dataclass(frozen=True)
+class _Writer:
+    """How answers are written: `batch_size` at a time on a GPU; on a CPU, whose rate is `cpu_tflops`, more."""
+
+    shape: Shape
+    batch_size: int
+    cpu_tflops: float | None
+
+    def rows(self, row_tokens: float) -> int:
+        """How many answers are written together, with their prompts of so many tokens."""
+        if self.cpu_tflops is None:
+            return self.batch_size
+        shape = self.shape
+        row_bytes = 4 * 2 * shape.layers * shape.kv_heads * shape.head_dim * math.ceil(row_tokens)
+        return answers_on_cpu(self.batch_size, row_bytes=row_bytes)
+
+    def step_seconds(self, rows: float, row_tokens: float) -> float:
+        """Seconds in which each of the rows gets a token."""
+        shape = self.shape
+        if self.cpu_tflops is None:
+            return shape.layers * WRITE_SECONDS_PER_LAYER
+        computed = rows * forward_per_token(shape, row_tokens=row_tokens) / (self.cpu_tflops * 1e12)
+        return shape.layers * CPU_SECONDS_PER_LAYER + 4 * shape.parameters() / CPU_BYTES_PER_SECOND + computed
+
+
+def _task_seconds(size: TaskSize, writer: _Writer, tflops: float) -> float:
     requests = size.items * size.requests
-    per_token = forward_per_token(shape, row_tokens=size.request_tokens)
+    per_token = forward_per_token(writer.shape, row_tokens=size.request_tokens)
     read_seconds = requests * size.request_tokens * per_token / (tflops * 1e12)
-    batches = math.ceil(requests / scoring.batch_size)
-    return read_seconds + batches * size.answer_tokens * shape.layers * WRITE_SECONDS_PER_LAYER
+    whole = size.request_tokens + size.answer_tokens
+    batches = math.ceil(requests / writer.rows(whole))
+    return read_seconds + batches * size.answer_tokens * writer.step_seconds(requests / max(1, batches), whole)
 
 
-def _answers_seconds(shape: Shape, prompts_file: Path, batch_size: int) -> float:
+def _answers_seconds(prompts_file: Path, writer: _Writer) -> float:
     """Seconds for both wordings of each prompt, in batches with the longest answers first.
 
     An answer may be twice as long as its reference, plus 16 tokens (loragrid/scoring/answers.py).
@@ -112,7 +143,9 @@ def _answers_seconds(shape: Shape, prompts_file: Path, batch_size: int) -> float
             limits += [2 * reference_tokens + 16] * 2
     limits.sort(reverse=True)
     # A batch takes as long as its longest answer, which is the first of each.
-    return sum(limits[::batch_size]) * shape.layers * WRITE_SECONDS_PER_LAYER
+    whole = TEMPLATE_TOKENS + max(limits, default=0)
+    batches = limits[:: writer.rows(whole)]
+    return sum(batches) * writer.step_seconds(len(limits) / max(1, len(batches)), whole)
 
 
 @cache

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from loragrid.models.batch_sizes import answers_on_cpu
 from loragrid.models.passes.row_losses import POSITIONS_PER_PASS
 from loragrid.scoring.hf_engine.shared_prefixes import passes_with_cache, worth_sharing
 from loragrid.scoring.hf_engine.slot_attention import slots_in_use, supports_slots
@@ -18,9 +19,6 @@ from loragrid.scoring.running_task import RunningTask
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# Rows of a step on a CPU, if their cache fits CACHE_BYTES: each step reads all weights, whatever the number of its
-# rows. With SmolLM2-135M a step of 48 rows takes five times as long as one of a single row.
-ROWS_ON_CPU, CACHE_BYTES = 48, 2**31
 # Prompts are read when this share of the slots is free: reading several costs little more than reading one.
 FREE_SHARE = 0.1
 # Stop texts are looked for once in so many tokens: a row goes on for fewer, and most decoding is saved.
@@ -162,7 +160,7 @@ def rows_of_a_step(model: Any, batch_size: int, capacity: int) -> int:
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     row_bytes = capacity * 2 * config.num_hidden_layers * heads * head_size * model.dtype.itemsize
-    return max(batch_size, min(ROWS_ON_CPU, CACHE_BYTES // row_bytes))
+    return answers_on_cpu(batch_size, row_bytes=row_bytes)
 
 
 def _shared_tokens(requests: Sequence[Request]) -> int:

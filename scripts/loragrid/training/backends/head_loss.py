@@ -8,13 +8,12 @@ rounding (tests/training/test_head_loss.py).
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from loragrid.models.batch_sizes import head_loss_rows
 from loragrid.models.passes.padding_free import PROBE, is_padding_free, loss_only
 
 if TYPE_CHECKING:
     import torch
 
-# With fewer rows a product of matrices spends its time on arranging the head's weights (measured with 49,152 words).
-LOGITS_PER_PART, LEAST_ROWS = 2**22, 256
 # Largest difference of the probe's losses that is rounding, as a share of the loss.
 TOLERANCE = 1e-5
 
@@ -78,8 +77,8 @@ def _cross_entropy() -> Any:
         def forward(
             ctx: Any, hidden: "torch.Tensor", weight: "torch.Tensor", targets: "torch.Tensor"
         ) -> "torch.Tensor":
-            rows = max(LEAST_ROWS, LOGITS_PER_PART // weight.shape[0])
-            memory = hidden.new_empty(min(rows, len(hidden)), weight.shape[0])
+            rows = max(1, head_loss_rows(len(hidden), vocab_size=weight.shape[0]))
+            memory = hidden.new_empty(rows, weight.shape[0])
             gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
             total = hidden.new_zeros(())
             for start in range(0, len(hidden), rows):
