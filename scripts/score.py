@@ -27,11 +27,12 @@ from pathlib import Path
 from typing import Any
 
 from loragrid.backup.results import add_backup_option, copy_result
-from loragrid.errors import log_option, print_result, run_main, summary_line
+from loragrid.errors import log_option, print_line, print_result, run_main, summary_line
 from loragrid.models.adapter_files import MODEL
 from loragrid.models.loading import precision_notes, torch_device
 from loragrid.records.record import ScoreRecord, TaskScore, write_record
 from loragrid.runtime.code_digest import code_digest
+from loragrid.runtime.cpu_speed import cpu_has_bf16
 from loragrid.runtime.delegation.residency import kept
 from loragrid.runtime.gpu_locks import take_one_gpu
 from loragrid.runtime.provenance import device_info, git_state, versions
@@ -50,6 +51,7 @@ from loragrid.study.study_file import Study, load_study
 from loragrid.study.tasks import HELDOUT_LOSS, scoring_digest
 
 CTRL_C_SECONDS = 3.0
+HALF = "16bit"
 
 
 def score_subjects(*, study: Study, subjects: Sequence[Subject], session_ends: float | None = None) -> None:
@@ -61,6 +63,8 @@ def score_subjects(*, study: Study, subjects: Sequence[Subject], session_ends: f
     groups = group_by_model(study, subjects)
     if not groups:
         return
+    if study.scoring.precision == HALF and torch_device() == "cpu" and cpu_has_bf16() is False:
+        print_line("this CPU has no instructions for bfloat16: scoring in 16bit is slower than in 32bit")
     clock = SessionClock(session_ends)
     prompts: list[Prompt] = []
     if study.scoring.qualitative:

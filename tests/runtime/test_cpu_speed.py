@@ -6,11 +6,24 @@ from pathlib import Path
 import pytest
 
 from loragrid.runtime import cpu_speed
-from loragrid.runtime.cpu_speed import KEPT_SECONDS, measure_products, product_tflops
+from loragrid.runtime.cpu_speed import KEPT_SECONDS, cpu_has_bf16, measure_products, product_tflops
 
 
 def test_products_are_measured_in_a_process_of_their_own() -> None:
     assert 1e-4 < measure_products(1, seconds=0.01) < 100
+
+
+def test_whether_a_cpu_has_bfloat16_is_read_from_the_system(tmp_path: Path) -> None:
+    file = tmp_path / "cpuinfo"
+    assert cpu_has_bf16(file) is None
+    for text, found in (
+        ("flags\t\t: fpu avx512f avx512_bf16\n", True),
+        ("flags\t\t: fpu avx2\nbugs: bf16\n", False),
+        ("Features\t: fp asimd bf16\n", True),
+        ("processor : 0\n", None),
+    ):
+        file.write_text(text)
+        assert cpu_has_bf16(file) is found, text
 
 
 def test_a_measurement_is_kept_for_the_day_and_for_each_number_of_threads(

@@ -157,6 +157,8 @@ def test_the_engine_of_a_study_is_made_for_all_of_its_runs(study: Study) -> None
     rank = cell.settings.rank
     assert planned_adapters(study, entry, cell.model) == ServedAdapters(rank, frozenset(names))
     assert planned_adapters(study, entry, "another model") == ServedAdapters()
+    half = changed(study, scoring__precision="16bit")
+    assert planned_adapters(half, half.scored_entry(cell), cell.model).rank == rank
 
     def planned(**base_case: Any) -> ServedAdapters:
         return planned_adapters(

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from loragrid.errors import UserError, one_line
 from loragrid.records.failures import logged_failure
@@ -13,6 +13,16 @@ from loragrid.study.grid import Cell
 from loragrid.study.run_names import subject_at
 from loragrid.study.search.winner import cells_with_winner
 from loragrid.study.study_file import Study
+
+
+class Engine(NamedTuple):
+    """What a subject's scores are made by, as the study file says now.
+
+    `precision` is None for runs that are not in 32bit, whose precision `scoring.precision` leaves as it is.
+    """
+
+    name: str
+    precision: str | None
 
 
 @dataclass(frozen=True)
@@ -41,14 +51,20 @@ class Outcome:
 def collect(study: Study, results: Path) -> list[Outcome]:
     """Outcomes of the bases, of the cells in the grid's order, and of the adopted adapters,
     finished or not."""
-    engine = study.scoring.engine
-    found = [_untrained(results, base, "base", cell, engine) for base, cell in study.bases.items()]
+    found = [_untrained(results, base, "base", cell, _engine(study, cell)) for base, cell in study.bases.items()]
     for cell in cells_with_winner(study, results):
+        engine = _engine(study, cell)
         run = _run(results, cell, engine)
         shares = sorted(share for share in study.scoring.at if share < 1)
         found.append(replace(run, along=tuple(_along(results, run, share, engine) for share in shares)))
-    adopted = study.adopted.items()
-    return found + [_untrained(results, name, "adopted", one.cell, engine) for name, one in adopted]
+    for name, one in study.adopted.items():
+        found.append(_untrained(results, name, "adopted", one.cell, _engine(study, one.cell)))
+    return found
+
+
+def _engine(study: Study, cell: Cell) -> Engine:
+    is_whole = cell.settings.precision == "32bit"
+    return Engine(study.scoring.engine, study.scored_entry(cell).precision if is_whole else None)
 
 
 def data_cards(study: Study, results: Path) -> dict[str, dict[str, Any]]:
@@ -69,7 +85,7 @@ def data_failure(results: Path, data: str) -> str | None:
     return None if failure is None else f"its data could not be prepared ({failure[:400]})"
 
 
-def _untrained(results: Path, subject: str, kind: str, cell: Cell, engine: str) -> Outcome:
+def _untrained(results: Path, subject: str, kind: str, cell: Cell, engine: Engine) -> Outcome:
     """The outcome of a subject that is not trained here: a base or an adopted adapter."""
     score, status, reason = _read_score(results, subject, engine)
     if status == "missing":
@@ -77,7 +93,7 @@ def _untrained(results: Path, subject: str, kind: str, cell: Cell, engine: str) 
     return Outcome(subject, kind, cell.model, cell.base, None, None, score, status, reason)
 
 
-def _run(results: Path, cell: Cell, engine: str) -> Outcome:
+def _run(results: Path, cell: Cell, engine: Engine) -> Outcome:
     folder = results / "train" / cell.run
     record, trouble = find_record(folder / "record.json", RunRecord)
     score, status, reason = _read_score(results, cell.run, engine)
@@ -97,7 +113,7 @@ def _run(results: Path, cell: Cell, engine: str) -> Outcome:
     return Outcome(cell.run, "run", cell.model, cell.base, cell, record, score, status, reason)
 
 
-def _along(results: Path, run: Outcome, share: float, engine: str) -> Outcome:
+def _along(results: Path, run: Outcome, share: float, engine: Engine) -> Outcome:
     """The outcome of a run at a part of its budget."""
     subject = subject_at(run.subject, share)
     if run.record is None:
@@ -106,18 +122,21 @@ def _along(results: Path, run: Outcome, share: float, engine: str) -> Outcome:
     return replace(run, subject=subject, score=score, status=status, reason=reason, share=share)
 
 
-def _read_score(results: Path, subject: str, engine: str) -> tuple[ScoreRecord | None, str, str | None]:
+def _read_score(results: Path, subject: str, engine: Engine) -> tuple[ScoreRecord | None, str, str | None]:
     """Score record, status and reason of a subject, whatever its training was.
 
-    `engine`: the study's; scores of another one are none, because engines round differently.
+    Scores of another engine or precision than the study's are none, because they are rounded differently.
     """
     score, trouble = find_record(results / "score" / subject / "score.json", ScoreRecord)
     if trouble:
         return None, "unreadable", trouble
     if score is None:
         return None, "missing", "not scored yet"
-    if score.engine != engine:
-        return None, "missing", f"scored by {score.engine}, not by {engine} as scoring.engine says now"
+    if score.engine != engine.name:
+        return None, "missing", f"scored by {score.engine}, not by {engine.name} as scoring.engine says now"
+    if engine.precision not in (None, score.precision):
+        reason = f"scored in {score.precision}, not in {engine.precision} as scoring.precision says now"
+        return None, "missing", reason
     if score.status != "scored":
         return score, "failed", score.reason or "not scored"
     return score, "scored", None

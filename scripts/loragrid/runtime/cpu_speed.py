@@ -16,6 +16,8 @@ from loragrid.runtime.provenance import cpu_name
 MEASURED_SECONDS = 2.0
 # A machine that is busy in the morning may be quiet in the evening.
 KEPT_SECONDS = 12 * 3600
+# By Linux: of x86, two sets of instructions, and of ARM.
+BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 # Variables that tell the libraries beneath numpy how many threads to use; they read them when they are loaded.
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 # The size of a layer's matrices in a model of about a billion parameters; smaller products are slower. Divided by the
@@ -32,6 +34,16 @@ while products == 0 or time.perf_counter() - began < seconds:
     products += 1
 print(2 * 1024**3 * products * threads / (time.process_time() - used) / 1e12)
 """
+
+
+def cpu_has_bf16(information: Path = Path("/proc/cpuinfo")) -> bool | None:
+    """Whether this CPU has instructions for bfloat16; None where the system does not say."""
+    try:
+        lines = information.read_text().splitlines()
+    except OSError:
+        return None
+    flags = {flag for line in lines if line.lower().startswith(("flags", "features")) for flag in line.split()}
+    return bool(flags & BF16_FLAGS) if flags else None
 
 
 def product_tflops(threads: int) -> float:

@@ -104,7 +104,7 @@ def check_complete(folder: Path) -> None:
 
 def _identity(study: Study, subject: Subject, cell: Cell, *, kind: str) -> SubjectIdentity:
     # The card of the data names the commit of the base that they were prepared with.
-    entry = prepared_entry(study.base_entry(cell), subject.data)
+    entry = prepared_entry(study.scored_entry(cell), subject.data)
     return SubjectIdentity(kind=kind, model=cell.model, base=cell.base, entry=entry)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from loragrid.study.settings import Budget, Section
 
+AS_TRAINED = "as_trained"  # `scoring.precision` for that of each run
 HELDOUT_LOSS = "heldout_loss"  # the loss on held-out rows, as a task in `scoring`
 VALIDATION_LOSS = "validation_loss"  # the loss on the search's own rows, as an objective in `tune`
 
@@ -140,6 +141,7 @@ class Scoring(Section):
     qualitative: str | None
     limit: int | Mapping[str, int | None] | None
     engine: str
+    precision: str
     batch_size: int
     at: tuple[float, ...]
     threads: int

@@ -19,6 +19,7 @@ from loragrid.study.grid import Cell, expand, resolved
 from loragrid.study.reading.yaml_file import read_yaml
 from loragrid.study.schema import one_of, read_schema, study_error
 from loragrid.study.sections import (
+    AS_TRAINED,
     AdoptedAdapter,
     Compare,
     DataSet,
@@ -166,6 +167,11 @@ class Study:
     def base_entry(self, cell: Cell) -> ModelEntry:
         """The base of a run, in the run's precision."""
         return replace(self.models[cell.model], precision=cell.settings.precision)
+
+    def scored_entry(self, cell: Cell) -> ModelEntry:
+        """The base of a run, in the precision that it is scored in."""
+        entry, precision = self.base_entry(cell), self.scoring.precision
+        return entry if precision == AS_TRAINED else replace(entry, precision=precision)
 
     def cell(self, run: str) -> Cell:
         """The cell with this run id; a `UserError` if the study file does not hold it."""

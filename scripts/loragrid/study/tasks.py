@@ -14,7 +14,7 @@ from loragrid.errors import UserError
 from loragrid.paths import ROOT
 from loragrid.runtime.atomic_files import sha256_file, sha256_json
 from loragrid.runtime.delegation.residency import until_next_job
-from loragrid.study.sections import HELDOUT_LOSS
+from loragrid.study.sections import AS_TRAINED, HELDOUT_LOSS
 from loragrid.study.study_file import Study
 
 TASKS = ROOT / "config" / "tasks"
@@ -27,8 +27,8 @@ NAME = re.compile(rb"^[\"']?(?:task|group|tag)[\"']?:[ \t]*[\"']?([^\s\"'\[{#]+)
 def scoring_digest(study: Study) -> str:
     """Digest of all in a study that determines a score; a change of it scores everything again.
 
-    It covers task names, limits, the engine, the batch size (which decides what is padded together), and the
-    content of the prompts, of task files and of the files beside them, but no paths. `threads` does
+    It covers task names, limits, the engine, the precision, the batch size (which decides what is padded together), and
+    the content of the prompts, of task files and of the files beside them, but no paths. `threads` does
     not count: a forward pass gives the same bits with any number. A task name that is neither a
     file nor in config/tasks nor one of lm-eval's is a `UserError`, raised here hours before scoring
     starts.
@@ -51,8 +51,9 @@ def scoring_digest(study: Study) -> str:
             "batch_size": scoring.batch_size,
             "qualitative": sha256_file(scoring.qualitative) if scoring.qualitative else None,
             "files": sorted({(file.name, sha256_file(file)) for file in files}),
-            # Without the key for the default, so that the other engine scored no existing study again.
+            # Without the keys for the defaults, so that they scored no existing study again.
             **({} if scoring.engine == "hf" else {"engine": scoring.engine}),
+            **({} if scoring.precision == AS_TRAINED else {"precision": scoring.precision}),
         }
     )
 

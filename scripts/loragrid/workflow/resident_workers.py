@@ -62,7 +62,8 @@ def job_kinds(jobs: Jobs, gpu: Gpu | None) -> dict[str, Any]:
             needed_mib = jobs.request(stage, name)["vram_mib"] / MEMORY_MARGIN + CONTEXT_MIB
             process = _process(stage, cell, gpu=gpu is not None, liger=study.training.liger_kernels)
         alone = gpu is not None and needed_mib > gpu_mib
-        kind = (*process, _base(cell), alone)
+        base = _base(cell) if stage == "train" else f"{cell.model} {study.scored_entry(cell).precision}"
+        kind = (*process, base, alone)
         names[stage][name] = kinds.setdefault(kind, len(kinds))
 
     for cell in study.cells:

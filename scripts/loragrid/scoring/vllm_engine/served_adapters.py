@@ -74,7 +74,8 @@ def planned_adapters(study: Study, entry: ModelEntry, model: str) -> ServedAdapt
         shape = find_shape(entry)
         for cell in study.cells:
             settings, method = cell.settings, METHODS[cell.settings.method]
-            if shape is None or (cell.model, settings.precision) != (model, entry.precision) or not method.adapter:
+            base = cell.model, study.scored_entry(cell).precision
+            if shape is None or base != (model, entry.precision) or not method.adapter:
                 continue
             names = {name.rpartition(".")[2] for name, _ in shape.adapted_modules(settings.target_modules)}
             # An adapter whose start was taken out of the base is saved with twice its rank.

@@ -23,6 +23,7 @@ from loragrid.study.file_paths import wrong_paths
 from loragrid.study.grid import arms
 from loragrid.study.methods import ADAPTER_SETTINGS, METHODS, not_of_method
 from loragrid.study.schema import dotted_key, nearest, read_schema, study_error
+from loragrid.study.sections import AS_TRAINED
 
 # Whole numbers that every library and file format here can hold.
 LARGEST_WHOLE = 2**53
@@ -63,7 +64,7 @@ def check_complete(settings: dict[str, Any], path: Path) -> None:
     errors += gathered(_check_scoring(settings, path))
     of_grid = gathered(check_grid(settings, path))
     # The others go through the runs of a grid, which may be more than memory holds.
-    checks = [] if of_grid else [check_gpus, check_liger, _check_engine]
+    checks = [] if of_grid else [check_gpus, check_liger, _check_engine, _check_scored_precision]
     checks.append(check_backup)
     if settings["tune"] is not None:
         checks.append(check_tune)
@@ -191,6 +192,17 @@ def _check_engine(settings: Mapping[str, Any], path: Path) -> None:
         if point["precision"] == "4bit":
             problem = "vllm loads no base in this precision (4bit)"
             raise study_error(path, "scoring.engine", problem, fix="set it to hf, or precision to 16bit")
+
+
+def _check_scored_precision(settings: Mapping[str, Any], path: Path) -> None:
+    """Refuse a precision of scoring for runs that are not in 32bit."""
+    if settings["scoring"]["precision"] == AS_TRAINED:
+        return
+    base = settings["base_case"]
+    others = {(dict(base) | dict(arm.departs))["precision"] for arm in arms(settings)} - {"32bit"}
+    if others:
+        problem = f"only for runs in 32bit (a run is in {sorted(others)[0]})"
+        raise study_error(path, "scoring.precision", problem, fix=f"set it to {AS_TRAINED}, or leave it out")
 
 
 def _check_scoring(settings: Mapping[str, Any], path: Path) -> Iterator[UserError]:
