@@ -9,6 +9,7 @@ import pytest
 
 from loragrid.backup.copies import FILES
 from loragrid.backup.places import Place, PlaceError, open_place
+from loragrid.backup.results import copy_result
 from loragrid.errors import Paused, UserError
 from loragrid.runtime.session import SessionClock
 from loragrid.training.run_backup import RunBackup
@@ -152,6 +153,26 @@ def test_a_checkpoint_stays_until_it_is_copied(backed_up: Toy, tmp_path: Path, m
     assert writes == ["checkpoint-1.json", "checkpoint-4.json"]
     store.save(step=5, state={}, write=checkpoint_toys.write_checkpoint)
     assert {path.name for path in folder.iterdir()} == {"checkpoint-4", "checkpoint-5"}
+
+
+def test_a_drive_that_comes_and_goes_costs_a_line_for_each_copy(toy_llama: Path, tmp_path: Path, capfd: Any) -> None:
+    """Not mounted when the session begins and at the first save, mounted at the second."""
+    toy = make_toy(tmp_path / "toy", toy_llama, backup=f"folder:{tmp_path}/drive/copies")
+    for name in ("history.jsonl", "losses.csv"):
+        (tmp_path / name).write_text(name)
+    store = checkpoint_toys.store(tmp_path / "checkpoints")
+    with RunBackup(toy.study, run=toy.cell.run, out=tmp_path, clock=SessionClock(None)) as backup:
+        store.backup = backup
+        backup.restore()
+        store.save(step=1, state={}, write=checkpoint_toys.write_checkpoint)
+    assert copy_result(toy.study, "data", toy.cell.data, toy.data) is False
+    said = capfd.readouterr().err
+    assert said.count("drive is no folder") == 3 and "checkpoint-1 was not copied" in said
+    (tmp_path / "drive").mkdir()
+    with backup:
+        store.save(step=2, state={}, write=checkpoint_toys.write_checkpoint)
+    assert copies(toy) == ["checkpoint-2.json"]
+    assert copy_result(toy.study, "data", toy.cell.data, toy.data) is True and capfd.readouterr().err == ""
 
 
 def test_a_session_leaves_time_for_the_last_copy() -> None:

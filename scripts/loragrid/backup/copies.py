@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
-from loragrid.backup.places import PARTIAL, Place
+from loragrid.backup.places import PARTIAL, Place, PlaceError
 from loragrid.runtime.atomic_files import fsync_tree, sha256_file, sha256_json
 
 SCHEMA = 1
@@ -105,7 +105,7 @@ class CopyStore:
         """Put the files of a copy into a folder; `last` is the path that makes it whole there, a file or a checkpoint.
 
         Nothing is changed in `into` before every file is here and verified. Raises `BrokenCopy` if one is not what the
-        manifest lists.
+        manifest lists, and `PlaceError` if a file cannot be read there or written here.
         """
         fetched = into / RESTORING
         shutil.rmtree(fetched, ignore_errors=True)
@@ -115,6 +115,8 @@ class CopyStore:
             fsync_tree(fetched)
             for path in sorted(_parts(fetched), key=lambda path: path == fetched / last):
                 _move(path, into / path.relative_to(fetched))
+        except OSError as error:
+            raise PlaceError(f"{type(error).__name__}: {error}") from error
         finally:
             shutil.rmtree(fetched, ignore_errors=True)
 

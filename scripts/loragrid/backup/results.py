@@ -6,7 +6,7 @@ from pathlib import Path
 
 from loragrid.backup.copies import BrokenCopy, CopyStore
 from loragrid.backup.places import Place, PlaceError, open_place
-from loragrid.errors import first_line, print_line
+from loragrid.errors import UserError, first_line, print_line
 from loragrid.runtime.atomic_files import sha256_json
 from loragrid.runtime.code_digest import code_digest
 from loragrid.study.study_file import Study
@@ -27,8 +27,14 @@ def add_backup_option(parser: argparse.ArgumentParser) -> None:
 
 
 def place_of(study: Study) -> Place | None:
-    """The place for copies of a study's results, or None; nothing is read or written there."""
-    return None if study.backup is None else open_place(study.backup)
+    """The place for copies of a study's results, or None; nothing is read or written there.
+
+    Raises `PlaceError` if it is there no more; `snakemake` has looked when it started.
+    """
+    try:
+        return None if study.backup is None else open_place(study.backup)
+    except UserError as error:
+        raise PlaceError(str(error)) from None
 
 
 def copies_of(place: Place, study: Study, stage: str, name: str) -> CopyStore:

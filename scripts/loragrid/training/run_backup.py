@@ -33,8 +33,7 @@ class RunBackup:
         """`clock` learns how long a copy takes, so that the session leaves time for the last one."""
         self.study, self.run, self.out, self.clock = study, run, out, clock
         self.keep = study.training.keep_checkpoints
-        place = place_of(study)
-        self.store: CopyStore | None = None if place is None else copies_of(place, study, "train", run)
+        self._store: CopyStore | None = None
         self._copier = Copier()
         self._broken: set[int] = set()
 
@@ -53,11 +52,11 @@ class RunBackup:
     @property
     def shown(self) -> str:
         """The place of the run's copies, for a message; empty without one."""
-        return "" if self.store is None else f"{self.study.backup}, folder {self.store.folder}"
+        return "" if self.study.backup is None else f"{self.study.backup}, folder {self.study.name}/train/{self.run}"
 
     def copy_checkpoint(self, checkpoint: Path) -> None:
         """Copy a checkpoint that was just saved, in the background."""
-        if self.store is None:
+        if self.study.backup is None:
             return
         try:
             files = self._files(checkpoint)
@@ -75,22 +74,28 @@ class RunBackup:
 
     def copy_finished(self) -> None:
         """Copy the finished run, which takes the place of its checkpoints."""
-        if self.store is not None:
+        if self.study.backup is not None:
             self._copier.wait(LAST_COPY_SECONDS)
-            copy_result(self.study, "train", self.run, self.out, store=self.store)
+            copy_result(self.study, "train", self.run, self.out, store=self._store)
 
     def restore(self) -> None:
         """Put the finished run, or a checkpoint newer than those here, into the run's folder.
 
         A copy is verified before it is put there; whether it is of this run and this code is seen when it is resumed.
         """
-        if self.store is None:
+        if self.study.backup is None:
             return
         try:
-            self._restore(self.store)
+            self._restore(self._opened())
         except PlaceError as reason:
             line = "backup: {} cannot be read ({}); what is here is resumed"
             print_line(f"[{self.run}] {line.format(self.study.backup, reason)}")
+
+    def _opened(self) -> CopyStore:
+        """The run's copies; `PlaceError` while the place is not there, such as a drive that is not mounted."""
+        if self._store is None:
+            self._store = copies_of(place_of(self.study), self.study, "train", self.run)
+        return self._store
 
     def _restore(self, store: CopyStore) -> None:
         names = store.names()
@@ -145,13 +150,14 @@ class RunBackup:
         return files
 
     def _copy(self, checkpoint: Path, files: Mapping[str, Path | bytes]) -> None:
-        self.store.write(checkpoint.name, files)
+        store = self._opened()
+        store.write(checkpoint.name, files)
         (written,) = self._steps([checkpoint.name])
-        steps = self._steps(self.store.names())
+        steps = self._steps(store.names())
         # A later one that is whole could not be read when this session began. It is worth more than this one.
         later = [step for step in steps if step > written and step not in self._broken]
         newest = sorted(step for step in steps if step <= written)[-self.keep :]
-        self.store.keep_only([f"checkpoint-{step}" for step in (*newest, *later)])
+        store.keep_only([f"checkpoint-{step}" for step in (*newest, *later)])
 
     def _warn(self, what: str, reason: str) -> None:
         line = f"{what} was not copied to {self.study.backup} ({reason}); the next checkpoint is tried again"
