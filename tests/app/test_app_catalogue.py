@@ -105,6 +105,19 @@ def test_adapter_from_a_folder_finds_its_base(study: Study, tmp_path: Path, toy_
     assert (start.model, start.adapter, start.label) == ("toy", str(folder), "toy, adapter mine")
 
 
+def test_the_merged_model_of_an_export_answers_as_itself(study: Study, tmp_path: Path, toy_llama: Path) -> None:
+    folder = write_model(toy_llama, tmp_path / "export" / "RUN" / "merged", seed=9)
+    with pytest.raises(UserError, match=r"a whole model, whose base is not known .* Fix: name the base with --model"):
+        toy_catalogue(study, adapter=str(folder))
+    (folder.parent / "export.json").write_text('{"model": "toy"}')
+    catalogue = toy_catalogue(study, adapter=str(folder))
+    start = catalogue.subject(catalogue.start)
+    assert (start.adapter, start.label, catalogue.base_of(start).model) == (None, "toy, merged RUN", "toy")
+    sampling, answerer = Sampling(seed=0, temperature=0.0, max_new_tokens=8), Answerer(catalogue)
+    merged, base = (list(answerer.stream(one, "Hi", sampling))[-1] for one in (start, catalogue.base_of(start)))
+    assert merged.text != base.text and catalogue.models[start.model].path == str(folder)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

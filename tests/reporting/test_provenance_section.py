@@ -16,6 +16,8 @@ from tests.fixtures.pages import build_page, compare_and_report
 def test_the_commands_that_repeat_a_study_work_in_a_checkout(tmp_path: Path) -> None:
     page = build_page(tmp_path)
     (commands,) = re.findall(r"<pre>(git checkout [^<]*)</pre>", page)
+    (lines,) = re.findall(r"<pre>(from peft [^<]*)</pre>", page)
+    assert re.fullmatch(r"results/made/train/\S+/adapter", lines.splitlines()[1].split("&#34;")[1])
     digest = sha256_file(tmp_path / "made.yaml")
     assert commands.splitlines() == [
         f"git checkout {synthetic.GIT['commit']}",

@@ -133,3 +133,13 @@ def test_files_digest_is_of_names_and_contents_wherever_they_are(tmp_path: Path)
     assert files_digest((tmp_path / "a").glob("*")) == files_digest((tmp_path / "b").glob("*"))
     (tmp_path / "b" / "x.css").write_text("html")
     assert files_digest((tmp_path / "a").glob("*")) != files_digest((tmp_path / "b").glob("*"))
+
+
+def test_an_export_needs_the_run_and_its_scores_or_the_comparison(study: Study) -> None:
+    jobs, cell = jobs_of(study), study.cells[1]
+    folder = "results/demo"
+    scores = [f"{folder}/score/{subject}/score.json" for subject in (cell.run, cell.base)]
+    assert jobs.export_files(cell.run) == [f"{folder}/train/{cell.run}/record.json", *scores]
+    assert jobs.export_files(None) == [f"{folder}/compare/compare.json"]
+    with pytest.raises(UserError, match=r"^nobody_00000000: not a run or base of demo"):
+        jobs.export_files("nobody_00000000")

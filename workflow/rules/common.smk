@@ -79,6 +79,7 @@ with user_errors():
     # Before Snakemake looks which files are there; a dry run changes nothing.
     if workflow.exec_mode == ExecMode.DEFAULT and not workflow.dryrun:
         BACKUP.take_up()
+    EXPORTED = JOBS.export_files(OPTIONS.run)
 
 # Where there is nothing to be done, Snakemake does not come to `onstart`.
 atexit.register(BACKUP.copy_missing, workflow)

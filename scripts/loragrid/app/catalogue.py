@@ -7,7 +7,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from loragrid.app.subjects import AppModel, adopted_subjects, finished_cells, run_label, subject_of_adapter
+from loragrid.app.subjects import (
+    AppModel,
+    adopted_subjects,
+    finished_cells,
+    merged_entry,
+    run_label,
+    subject_of_adapter,
+)
 from loragrid.errors import UserError
 from loragrid.models.adapter_files import trained_folder
 from loragrid.models.model_files import prepared_entry
@@ -76,6 +83,9 @@ def read_catalogue(
     tuned += [replace(subject, model=keys[subject.base]) for subject in adopted_subjects(study)]
     if adapter is not None:
         tuned.append(replace(given, model=keys[given.base]))
+        if given.adapter is None:
+            models[given.name] = merged_entry(models[keys[given.base]], Path(adapter))
+            tuned[-1] = replace(given, model=given.name)
         start = tuned[-1].name
     elif run is not None:
         start = _finished_run(study, results, run, tuned)

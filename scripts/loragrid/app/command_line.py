@@ -18,7 +18,10 @@ def add_catalogue_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--report", type=Path, help="the study's report (reports/STUDY/report.html)")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--run", help="run to start with (default: the best of the comparison)")
-    which.add_argument("--adapter", help="adapter to start with: a folder, or owner/name[@revision] on the hub")
+    which.add_argument(
+        "--adapter",
+        help="what to start with: an adapter's folder, an export's merged/, or owner/name[@revision] on the hub",
+    )
     parser.add_argument("--model", help="key of the study's model that --adapter was trained on")
 
 

@@ -1,7 +1,7 @@
 """The app's subjects: finished runs, adopted adapters, and an adapter from a folder or the hub."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,9 @@ from loragrid.errors import UserError, one_line, print_line
 from loragrid.formatting import visible
 from loragrid.models.adapter_files import trained_folder, trained_sha256
 from loragrid.models.adopted_adapters import adapter_folder, check_adapter_folder, fetch_adapter
+from loragrid.models.model_files import check_model_folder
 from loragrid.records.record import RunRecord, read_record
+from loragrid.runtime.atomic_files import read_json
 from loragrid.scoring.subjects import check_weights
 from loragrid.setting_texts import axis_name, axis_value
 from loragrid.study.grid import ARMS, SEARCHED, Cell, base_case_on
@@ -88,9 +90,12 @@ def subject_of_adapter(study: Study, adapter: str, model: str | None) -> AppMode
     """An adapter from a local folder or the hub (`owner/name` or `owner/name@revision`) on the study's `model`, or on
     the model that the adapter names as its base if `model` is None; its `model` is that model's key.
 
-    Raises `UserError` for an adapter that cannot be used.
+    The folder may also be the merged model of an export, which then has no `adapter`. Raises `UserError` for what
+    cannot be used.
     """
     folder = Path(adapter)
+    if (folder / "config.json").is_file() and not (folder / "adapter_config.json").is_file():
+        return _merged_subject(study, folder, model)
     if not folder.is_dir():
         name, _, revision = adapter.partition("@")
         folder = fetch_adapter(name, revision or None, where="--adapter")
@@ -104,6 +109,28 @@ def subject_of_adapter(study: Study, adapter: str, model: str | None) -> AppMode
     digest = trained_sha256(folder)[:8]
     label = f"{key}, adapter {adapter.rstrip('/').split('/')[-1]}"
     return AppModel(f"adapter-{digest}", label, key, str(folder), base_case_on(study.yaml, key).base)
+
+
+def _merged_subject(study: Study, folder: Path, model: str | None) -> AppModel:
+    """The merged model in `folder`, whose base is `model` or what the record of its export says."""
+    check_model_folder(folder)
+    record, key = folder.parent / "export.json", model
+    if key is None and record.is_file():
+        key = read_json(record)["model"]
+    if key not in study.models:
+        raise UserError(
+            f"--adapter {folder}: a whole model, whose base is not known to the study ({key}). "
+            f"Fix: name the base with --model, one of {', '.join(study.models)}."
+        )
+    name = f"merged-{trained_sha256(folder)[:8]}"
+    label = f"{key}, merged {folder.resolve().parent.name}"
+    return AppModel(name, label, key, None, base_case_on(study.yaml, key).base)
+
+
+def merged_entry(base: ModelEntry, folder: Path) -> ModelEntry:
+    """The entry of a merged model, which has its own chat template and never 4 bits."""
+    precision = "16bit" if base.precision == "4bit" else base.precision
+    return replace(base, path=str(folder), hub=None, revision=None, chat_template=None, precision=precision)
 
 
 def _named_base(models: Mapping[str, ModelEntry], base: Any, adapter: str) -> str:

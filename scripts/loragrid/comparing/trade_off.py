@@ -5,6 +5,7 @@ seeds, must stay above minus the margin (Schuirmann 1987, Journal of Pharmacokin
 Biopharmaceutics 15:657). Single tasks are warnings.
 """
 
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,12 @@ def trade_offs(comparisons: pd.DataFrame, tables: dict[str, ItemTable], target: 
     for row in rows:
         row["pareto"] = row["kept"] is not None and not any(_dominates(other, row) for other in rows)
     return rows
+
+
+def fit_to_ship(rows: Sequence[Row], adopted: Collection[str]) -> list[Row]:
+    """Those of `trade_offs` that may be shipped, the surest gain first, without the `adopted` adapters."""
+    fit = [row for row in rows if row["ship"] == SHIP and row["run"] not in adopted]
+    return sorted(fit, key=lambda row: -row["gain_low"])
 
 
 def _trade_off(gain: Row, found: list[Row], tables: dict[str, ItemTable], terms: Terms) -> Row:

@@ -10,8 +10,9 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from loragrid.models.adapter_card import CARD, adapter_card
 from loragrid.models.model_files import weights_sha256
-from loragrid.runtime.atomic_files import atomic_folder, sha256_file, write_json
+from loragrid.runtime.atomic_files import atomic_folder, read_json, sha256_file, write_json, write_text
 
 ADAPTER, MODEL = "adapter", "model"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -40,17 +41,19 @@ def trained_sha256(folder: Path) -> str:
 def save_trained(model: Any, run_folder: Path, *, tokenizer: Any) -> Path:
     """Save trained weights in `run_folder`, replacing older ones; returns their folder.
 
-    An adapter fits the original base, even if its method changed the base's weights. A
+    An adapter fits the original base, even if its method changed the base's weights, and gets a card. A
     whole model gets its tokenizer.
     """
     folder = run_folder / (ADAPTER if is_adapter(model) else MODEL)
     with atomic_folder(folder) as unfinished:
         if not is_adapter(model):
             _write_model(model, unfinished, tokenizer=tokenizer)
-        elif hasattr(model, "start_weights"):
+            return folder
+        if hasattr(model, "start_weights"):
             _write_converted(model, unfinished)
         else:
             write_adapter(model, unfinished)
+        write_text(unfinished / CARD, adapter_card(read_json(unfinished / "adapter_config.json")))
     return folder
 
 
@@ -73,7 +76,7 @@ def write_adapter(model: Any, folder: Path, **options: Any) -> None:
     # The embeddings are frozen. PEFT's default, "auto", would ask the hub whether they changed.
     model.save_pretrained(folder, save_embedding_layers=False, **options)
     # PEFT's model card is an empty form.
-    (folder / "README.md").unlink(missing_ok=True)
+    (folder / CARD).unlink(missing_ok=True)
     # safetensors writes through a temporary file that only its owner may read.
     shutil.copymode(folder / "adapter_config.json", folder / ADAPTER_WEIGHTS)
     config_file = folder / "adapter_config.json"

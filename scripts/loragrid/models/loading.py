@@ -141,6 +141,12 @@ def load_base(entry: ModelEntry, *, device: str, place: bool = True) -> "PreTrai
     return model.eval()
 
 
+def load_stored(folder: Path) -> "PreTrainedModel":
+    """A whole model in the dtype of its files, on the CPU, in evaluation mode; raises as `load_base`."""
+    check_model_folder(folder)
+    return _read_weights(folder, {"dtype": "auto"}).eval()
+
+
 def _read_weights(folder: Path, options: dict[str, Any]) -> "PreTrainedModel":
     from transformers import AutoModelForCausalLM
 

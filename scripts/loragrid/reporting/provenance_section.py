@@ -9,7 +9,9 @@ from typing import Any
 
 import yaml
 
+from loragrid.comparing.trade_off import fit_to_ship
 from loragrid.formatting import as_sentence, duration, visible, whole
+from loragrid.models.adapter_files import ADAPTER, MODEL
 from loragrid.paths import ROOT, SCRIPTS
 from loragrid.records.history import History
 from loragrid.records.outcomes import Outcome
@@ -17,6 +19,7 @@ from loragrid.reporting.page import Material
 from loragrid.runtime.atomic_files import sha256_file
 from loragrid.runtime.code_digest import modules_of
 from loragrid.study.completion import defaults_used
+from loragrid.study.methods import METHODS
 from loragrid.study.sections import ModelEntry
 
 ASSUMING_STAGES = (
@@ -210,6 +213,23 @@ def reproduce(material: Material) -> str:
         f"# {path.name}{where} has the SHA-256 {sha256_file(path)}",
     ]
     return "\n".join(line for line in lines if line)
+
+
+def load_lines(material: Material) -> str:
+    """Three lines of Python that load a finished run, the one to take if there is one; empty before any is finished."""
+    finished = [one.subject for one in material.outcomes if one.record and one.record.status == "finished"]
+    fit = fit_to_ship(material.compared.summary["trade_offs"], material.compared.adopted)
+    runs = [*(row["run"] for row in fit if row["run"] in finished), *finished]
+    if not runs:
+        return ""
+    method = next(one.record.method for one in material.outcomes if one.subject == runs[0])
+    package, kind = "peft", "AutoPeftModelForCausalLM"
+    if not METHODS[method].adapter:
+        package, kind = "transformers", "AutoModelForCausalLM"
+    folder = (
+        f"results/{visible(material.study.name)}/train/{visible(runs[0])}/{ADAPTER if package == 'peft' else MODEL}"
+    )
+    return f'from {package} import {kind}\nfolder = "{folder}"\nmodel = {kind}.from_pretrained(folder)'
 
 
 def _checkout(git: dict[str, Any]) -> str:

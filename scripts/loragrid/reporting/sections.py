@@ -18,7 +18,14 @@ from loragrid.reporting.figures.finding_picture import pictured_findings
 from loragrid.reporting.first_screen.section import first_screen
 from loragrid.reporting.next_section import next_section
 from loragrid.reporting.page import Material, asked
-from loragrid.reporting.provenance_section import assumptions, default_rows, provenance, reproduce, sessions
+from loragrid.reporting.provenance_section import (
+    assumptions,
+    default_rows,
+    load_lines,
+    provenance,
+    reproduce,
+    sessions,
+)
 from loragrid.reporting.runs_section import run_rows, setting_columns
 from loragrid.reporting.search_section import search_section
 from loragrid.reporting.sentences.largest_gain import largest_gain_text, unlearned_texts
@@ -120,4 +127,5 @@ def _records(material: Material) -> dict[str, Any]:
         "adopted": bool(material.study.adopt),
         "sessions": sessions(material),
         "reproduce": reproduce(material),
+        "load_lines": load_lines(material),
     }

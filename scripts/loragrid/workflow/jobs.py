@@ -131,6 +131,16 @@ class Jobs:
         files = [f"{self.results}/find_contamination/{data}.json" for data in training_sets(self.study).values()]
         return [file for file in files if Path(file).exists()] if partial else files
 
+    def export_files(self, run: str | None) -> list[str]:
+        """What an export of `run` is made from; of None, which stands for the run that the page names, the comparison.
+
+        An id that the study does not have is a `UserError`.
+        """
+        if run is None:
+            return [f"{self.results}/compare/compare.json"]
+        subjects = run, self._cell(run).base
+        return [self.record(run), *(f"{self.results}/score/{subject}/score.json" for subject in subjects)]
+
     def _cell(self, subject: str) -> Cell:
         """The cell of a run; for a base or an adopted adapter the cell whose data it is scored on."""
         run = run_of(subject)

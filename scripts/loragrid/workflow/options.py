@@ -2,14 +2,17 @@
 
 import difflib
 import math
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Self
 
 from loragrid.errors import UserError
+from loragrid.exporting.gguf import TYPES as GGUF_TYPES
 from loragrid.runtime.session import session_seconds
 from loragrid.study.checks.backup_validation import check_backup_option
 
+SWITCHED = ("partial", "warm", "ollama", "accept")
 SWITCHES = {"true": True, "false": False}
 
 
@@ -18,7 +21,7 @@ class Options:
     """The workflow's options.
 
     `session_minutes`, `budget_hours` and `backup` are None where the command line gives none; `budget_hours` bounds
-    what `next` proposes. `worker` is None for `auto`.
+    what `next` proposes. `worker` is None for `auto`. `run`, `gguf`, `ollama` and `accept` say what `export` does.
     """
 
     study: str
@@ -28,6 +31,10 @@ class Options:
     worker: bool | None = None
     budget_hours: float | None = None
     backup: str | None = None
+    run: str | None = None
+    gguf: str | None = None
+    ollama: bool = False
+    accept: bool = False
 
     @classmethod
     def read(cls, config: Mapping[str, Any]) -> Self:
@@ -42,16 +49,31 @@ class Options:
         _check_hours(config.get("budget_hours"))
         if config.get("backup") is not None:
             check_backup_option(str(config["backup"]))
-        switches = {name: _switch(name, config[name]) for name in ("partial", "warm") if name in config}
+        switches = {name: _switch(name, config[name]) for name in SWITCHED if name in config}
         if "worker" in config:
             switches["worker"] = _switch("worker", config["worker"], other={"auto": None})
-        return cls(**{**config, **switches})
+        _check_gguf(config.get("gguf"))
+        # An id may look like a number.
+        run = {"run": str(config["run"])} if config.get("run") is not None else {}
+        return cls(**{**config, **run, **switches})
+
+    @property
+    def export_arguments(self) -> str:
+        """What `export` is asked for, as words of its command line."""
+        given = [] if self.run is None else ["--run", self.run]
+        given += [] if self.gguf is None else ["--gguf", self.gguf]
+        return shlex.join([*given, *(f"--{name}" for name in ("ollama", "accept") if getattr(self, name))])
 
 
 def _check_hours(hours: Any) -> None:
     number = isinstance(hours, int | float) and not isinstance(hours, bool)
     if hours is not None and not (number and math.isfinite(hours) and hours > 0):
         raise UserError(f"budget_hours: not a number of hours above 0 ({hours}). Fix: give one, such as 4.")
+
+
+def _check_gguf(kind: Any) -> None:
+    if kind not in (None, *GGUF_TYPES):
+        raise UserError(f"gguf: not a type of llama.cpp's converter ({kind}). Fix: use {', '.join(GGUF_TYPES)}.")
 
 
 def _switch(name: str, value: Any, other: Mapping[str, Any] | None = None) -> Any:

@@ -58,10 +58,11 @@ def test_a_gain_that_keeps_is_a_green_yes_with_a_run_to_take(keeping: Material) 
     assert re.search(r"\+[\d.]+ points \(.+\), retention .+ fit to ship\.$", helped.text)
     assert mattered.short == "Can't tell" and "No effect proved of learning rate" in mattered.text
     assert re.match(r"3 seeds a setting, 900 items of running plan, p corrected for \d comparisons\. ", believed.text)
-    take = shown(keeping)["steps"][-1]
+    take, away = shown(keeping)["steps"][-2:]
     fit = {run for row in keeping.compared.summary["trade_offs"] if row["ship"] == SHIP for run in row["runs"].split()}
     assert take.name == "Run to take"
     assert re.fullmatch(r'make app ARGS="--study made\.yaml --run (\S+)"', take.command)[1] in fit
+    assert away.command == "snakemake --cores 1 export --config study=made.yaml"
 
 
 def test_no_green_yes_where_nothing_is_fit_to_ship(forgetting: Material) -> None:
@@ -115,7 +116,7 @@ def test_the_next_step_names_option_chance_and_command(keeping: Material) -> Non
         first = steps(keeping)[0]
         assert first.name == "Do next" and first.text.startswith(text)
     (folder / "next.json").unlink()
-    assert [step.name for step in steps(keeping)] == ["Run to take"]
+    assert [step.name for step in steps(keeping)] == ["Run to take", "Take it away"]
 
 
 def test_the_figure_holds_each_setting_with_its_seeds_and_numbers(keeping: Material) -> None:

@@ -1,10 +1,10 @@
-"""The lines under the cards: what to do next, and which run to take."""
+"""The lines under the cards: what to do next, which run to take, and how."""
 
 import shlex
 from dataclasses import dataclass
 from typing import Any
 
-from loragrid.comparing.trade_off import SHIP
+from loragrid.comparing.trade_off import fit_to_ship
 from loragrid.formatting import duration, visible
 from loragrid.paths import ROOT
 from loragrid.reporting.compared_study import ComparedStudy
@@ -25,8 +25,9 @@ class Step:
 
 
 def steps(material: Material) -> list[Step]:
-    """What to do next, if the stage `next` has run, and which run to take."""
-    found = [next_step(material), run_to_take(material.compared, material.study)]
+    """What to do next, if the stage `next` has run, which run to take, and how."""
+    take = run_to_take(material.compared, material.study)
+    found = [next_step(material), take, export_step(take, material.study)]
     return [step for step in found if step is not None]
 
 
@@ -70,7 +71,7 @@ def _advice(question: dict[str, Any], option: dict[str, Any]) -> str:
 def run_to_take(compared: ComparedStudy, study: Study) -> Step | None:
     """The run of the setting that is fit to ship with the surest gain; that there is none, if so."""
     trained = [row for row in compared.summary["trade_offs"] if row["run"] not in compared.adopted]
-    fit = sorted((row for row in trained if row["ship"] == SHIP), key=lambda row: -row["gain_low"])
+    fit = fit_to_ship(trained, compared.adopted)
     if not trained:
         return None
     if not fit:
@@ -79,3 +80,11 @@ def run_to_take(compared: ComparedStudy, study: Study) -> Step | None:
     label = visible(compared.setting_labels[fit[0]["run"]], 60)
     arguments = f"--study {study_option(study)} --run {shlex.quote(run)}"
     return Step("Run to take", f"{label}, the surest gain of those fit to ship.", f'make app ARGS="{arguments}"')
+
+
+def export_step(take: Step | None, study: Study) -> Step | None:
+    """How to take that run away, if there is one to take."""
+    if take is None or not take.command:
+        return None
+    text = "As adapter, merged model and card, each form measured beside the run."
+    return Step("Take it away", text, f"snakemake --cores 1 export --config study={study_option(study)}")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loragrid.data.training_data import TrainingData
+from loragrid.models.adapter_card import named_base
 from loragrid.models.adapter_files import is_adapter
 from loragrid.models.base_cache import fresh_base, held_base
 from loragrid.models.batch_sizes import TRL_LOSS
@@ -187,8 +188,8 @@ def name_base(model: Any, base: Base) -> None:
     """Name the base in the adapter's configuration by its facts."""
     if is_adapter(model):
         # PEFT would write the folder of the base, which is a place in this machine's cache.
-        config = model.peft_config[model.active_adapter]
-        config.base_model_name_or_path, config.revision = base.facts.source, base.facts.commit
+        config, facts = model.peft_config[model.active_adapter], base.facts
+        config.base_model_name_or_path, config.revision = named_base(facts.source, facts.commit), facts.commit
 
 
 def precision_notes(network: Any, recipe: Recipe) -> tuple[str, ...]:

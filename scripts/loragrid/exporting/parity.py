@@ -1,0 +1,112 @@
+"""Whether an exported form is the run: its held-out loss and its greedy answers beside those that it should have."""
+
+import json
+from dataclasses import dataclass, replace
+
+from loragrid.exporting.exported_run import ExportedRun
+from loragrid.exporting.results import Measured
+from loragrid.scoring.answers import WORDINGS
+from loragrid.study.sections import HELDOUT_LOSS
+
+# ASSUME: a form is the run within 0.002 nats, a fifth of a percent of perplexity and less than two seeds differ by, and
+# with 95 % of the same greedy answers: a rounded weight may turn a near tie.
+MOST_NATS, LEAST_SAME = 0.002, 0.95
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parity:
+    """One form beside its reference: losses in nats per loss token, and answers that are the same text.
+
+    `reference`: what it was compared with. `other_prompts`: questions that the form's own tokenizer and chat template
+    turn into other tokens.
+    """
+
+    form: str
+    reference: str
+    loss: float
+    reference_loss: float
+    rows: int
+    answers: int
+    same_answers: int
+    other_prompts: int
+    arithmetic: str
+
+    @property
+    def difference(self) -> float:
+        """Loss minus that of the reference, nats."""
+        return self.loss - self.reference_loss
+
+    @property
+    def same_share(self) -> float:
+        """Share of answers that are the same; 1 without answers."""
+        return self.same_answers / self.answers if self.answers else 1.0
+
+    @property
+    def holds(self) -> bool:
+        """Whether the form is the run; False where a loss is not a number."""
+        close = abs(self.difference) <= MOST_NATS
+        return close and self.same_share >= LEAST_SAME and self.other_prompts == 0
+
+    @property
+    def answers_text(self) -> str:
+        """The number of same answers."""
+        return f"{self.same_answers} of {self.answers}" if self.answers else "no answers"
+
+    @property
+    def verdict(self) -> str:
+        """Whether the form is the run, in a word or two."""
+        return "matches" if self.holds else "DIFFERS"
+
+    @property
+    def text(self) -> str:
+        """What was found, as a clause."""
+        found = (
+            f"held-out loss {self.loss:.4f} against {self.reference_loss:.4f} ({self.difference:+.4f} nats, at most "
+            f"{MOST_NATS:g})"
+        )
+        if self.answers:
+            found += f", {self.same_answers} of {self.answers} greedy answers the same (at least {LEAST_SAME:.0%})"
+        if self.other_prompts:
+            found += f", other tokens of {self.other_prompts} prompts"
+        return found
+
+
+def parity(form: str, measured: Measured, reference: Measured, *, name: str = "the run on its training base") -> Parity:
+    """A form beside its reference, which is called `name`."""
+    same = sum(one == other for one, other in zip(measured.answers, reference.answers, strict=True))
+    others = sum(one != other for one, other in zip(measured.prompts, reference.prompts, strict=True))
+    return Parity(
+        form=form,
+        reference=name,
+        loss=measured.loss,
+        reference_loss=reference.loss,
+        rows=measured.rows,
+        answers=len(reference.answers),
+        same_answers=same,
+        other_prompts=others,
+        arithmetic=measured.arithmetic,
+    )
+
+
+def parity_with_study(form: str, measured: Measured, run: ExportedRun) -> Parity:
+    """The exported adapter, or whole model, beside what the study measured of the run before."""
+    answers = _scored_answers(run)
+    seen = replace(measured, answers=measured.answers if answers else [])
+    scored = replace(seen, loss=_scored_loss(run), answers=answers)
+    return parity(form, seen, scored, name="what the study measured")
+
+
+def _scored_loss(run: ExportedRun) -> float:
+    task = run.score.tasks.get(HELDOUT_LOSS) if run.score is not None else None
+    if task is not None and task.status == "scored":
+        return task.metrics["loss"]["value"]
+    return run.record.final_heldout_loss
+
+
+def _scored_answers(run: ExportedRun) -> list[str]:
+    """The score's answers to the study's prompts; none if it has none, or has those of another engine."""
+    file = run.results / "score" / run.name / "answers.jsonl"
+    if run.score is None or run.score.engine != "hf" or not file.is_file():
+        return []
+    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    return [row[wording]["answer"] for row in rows for wording in WORDINGS]
