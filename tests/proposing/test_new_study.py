@@ -103,13 +103,17 @@ def test_two_columns_of_text_are_taken_as_prompt_and_reply(tmp_path: Path, reque
     study = new_study(request_for(file), command=COMMAND)
     (entry,) = loaded(study.text, tmp_path).yaml["data"].values()
     assert entry["columns"] == {"prompt": "frage", "reply": "antwort"}
-    assert "# The columns are a guess: the only two with text." in study.text
+    assert "# A guess, as only these columns hold text: frage is the prompt, antwort the reply." in study.text
 
 
 @pytest.mark.parametrize(
     ("names", "rows", "line"),
     [
-        (("a", "b", "c"), [(*row, "x y") for row in ROWS], r"no column has a known name \(a, b, c\)\. Fix: .*COLUMNS="),
+        (
+            ("a", "b", "c"),
+            [(*row, "x y") for row in ROWS],
+            r'3 columns hold text \(a, b, c\)\. Fix: .*COLUMNS="prompt=a reply=b"\.',
+        ),
         (
             ROWS[0],
             [(f"{q} {q}", a) for q, a in ROWS],
@@ -132,11 +136,11 @@ def test_few_hours_buy_fewer_tokens_and_then_less_of_the_rest(tmp_path: Path, re
     assert "budget: {epochs: 3}" in whole.text
     hours = costs_of(_proposal(file, request_for, tmp_path), tmp_path).hours
     less = loaded(new_study(request_for(file, hours=hours / 2), command=COMMAND).text, tmp_path)
-    assert less.base_case.budget.tokens < 3 * 240 * 60 and "so that the study ends in time" in less.left_out
+    assert less.base_case.budget.tokens < 3 * 240 * 60 and "Longer training, to save time: " in less.left_out
     least = loaded(new_study(request_for(file, hours=1e-6), command=COMMAND).text, tmp_path)
     assert len(least.grid.axes["seed"]) == 2 and least.base_case.evaluations == 2
     assert least.base_case.budget.tokens >= 0.9 * FEWEST_UPDATES * least.base_case.per_device * least.plan.row_tokens
-    assert "Even so it takes longer" in least.left_out
+    assert "It still takes longer" in least.left_out
 
 
 def _proposal(file: Path, request_for: RequestFor, folder: Path, card: str | None = None) -> Proposal:

@@ -17,6 +17,7 @@ from loragrid.proposing.data_findings import DataFindings
 from loragrid.proposing.model_findings import ModelFindings
 from loragrid.proposing.proposal import Proposal
 from loragrid.proposing.request import Request, key_of
+from loragrid.study.batch_shares import CPU_PASS_TOKENS
 
 # Half a decade either side of 3e-4, near the optima that are published for LoRA.
 USUAL_RATES = (1e-4, 3e-4, 1e-3)
@@ -89,9 +90,13 @@ def propose(
 def fit_memory(proposal: Proposal, shape: Shape, device: PlannedDevice) -> Proposal:
     """The proposal with the most rows in a pass that fit, and in 4 bits if nothing fits else on a GPU."""
     limit, whole = memory_mib(device), proposal.rows_per_update
-    tried = [(rows, None) for rows in _divisors(whole)]
+    sizes = [rows for rows in range(whole, 0, -1) if whole % rows == 0]
+    if device.kind == "cpu":
+        # A CPU is no faster with more tokens in a pass, as training folds batches up to that size by itself.
+        sizes = [rows for rows in sizes if rows * proposal.run["max_length_tokens"] <= CPU_PASS_TOKENS] or [1]
+    tried = [(rows, None) for rows in sizes]
     if device.kind == "cuda":
-        tried += [(rows, "4bit") for rows in _divisors(whole)]
+        tried += [(rows, "4bit") for rows in sizes]
     needed = 0
     for rows, precision in tried:
         run = dict(proposal.run) | {"batch": [rows, whole // rows]} | ({"precision": precision} if precision else {})
@@ -118,7 +123,7 @@ def fit_hours(proposal: Proposal, limit: float, *, results: Path) -> Proposal:
         few_hours = costs_of(few, results).hours
         if few_hours <= limit:
             return _largest_that_fits(smaller, (few, few_hours), whole, limit)
-    return replace(few, left_out=f"{_left_out(few)} Even so it takes longer than the {hours(limit)} asked for.")
+    return replace(few, left_out=f"{_left_out(few)} It still takes longer than the {hours(limit)} asked for.")
 
 
 def _largest_that_fits(
@@ -164,7 +169,7 @@ def _budget_tokens(proposal: Proposal) -> float:
 def _left_out(proposal: Proposal) -> str:
     share = proposal.run["budget"]["tokens"] / (proposal.train_rows * proposal.row_tokens)
     trained = f"{share:.0%} of the training rows" if share < 1 else f"{share:.1f} passes over the training rows"
-    return f"Longer training: each run sees {trained}, so that the study ends in time."
+    return f"Longer training, to save time: each run sees {trained}."
 
 
 def with_warmup(proposal: Proposal, updates: int) -> Proposal:
@@ -189,7 +194,7 @@ def _longest(data: DataFindings, model: ModelFindings, kind: str) -> int:
 
 
 def _length_note(data: DataFindings, longest: int) -> str:
-    cut = sum(length > longest for length in data.lengths) / len(data.lengths)
+    cut = data.cut_share(longest)
     return "no row of the sample is longer" if not cut else f"{cut:.1%} of the rows are longer and are cut"
 
 
@@ -197,10 +202,6 @@ def _threads(model: ModelFindings, kind: str) -> int:
     if kind == "cuda" or model.shape.parameters() < LARGE_PARAMETERS:
         return 1
     return max(1, min(MOST_THREADS, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1))
-
-
-def _divisors(number: int) -> list[int]:
-    return [part for part in range(number, 0, -1) if number % part == 0]
 
 
 def _retention(model: ModelFindings, kind: str) -> tuple[tuple[str, ...], str]:
@@ -224,7 +225,8 @@ def data_note(data: DataFindings) -> str:
         counts += f", {data.distinct:,} of them distinct and usable"
     lines = [f"{data.name}: {counts}, in the form {data.form}; {lengths}."]
     if data.guessed:
-        lines.append("The columns are a guess: the only two with text.")
+        prompt, reply = data.columns["prompt"], data.columns["reply"]
+        lines.append(f"A guess, as only these columns hold text: {prompt} is the prompt, {reply} the reply.")
     if data.left_out:
         lines.append(f"Left out: {data.left_out}.")
     return "\n".join(lines)

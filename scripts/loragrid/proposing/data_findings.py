@@ -10,7 +10,7 @@ from typing import Any
 from loragrid.data.formats.conversation_formats import to_conversation
 from loragrid.data.formats.detection import FORMAT_ROWS, LONGEST_NAME, row_format
 from loragrid.data.formats.roles import known_roles
-from loragrid.data.formats.row_format import RowFormat
+from loragrid.data.formats.row_format import PROMPTS, RowFormat
 from loragrid.data.heldout_rows import choose_heldout
 from loragrid.data.reading.sources import Source, open_source, read_row
 from loragrid.data.rendering.encoder import Encoder
@@ -22,6 +22,7 @@ from loragrid.study.sections import DataSource
 
 SAMPLE_ROWS = 400  # rows that are tokenised to know their lengths
 SPLIT_SEED = 3407  # heldout.seed, whose default the study keeps
+SHOWN = 12  # names of columns in a message
 # ASSUME: 200 held-out rows measure a loss within about one percent; of few rows a fifth is kept for measuring.
 MOST_HELDOUT, HELDOUT_SHARE = 200, 0.2
 
@@ -49,6 +50,10 @@ class DataFindings:
     def mean_tokens(self) -> float:
         """Mean tokens of a row, uncut."""
         return statistics.fmean(self.lengths)
+
+    def cut_share(self, longest: int) -> float:
+        """Share of the rows of more than `longest` tokens."""
+        return sum(length > longest for length in self.lengths) / len(self.lengths)
 
     def mean_cut(self, longest: int) -> float:
         """Mean tokens of a row that is cut to `longest`."""
@@ -100,12 +105,22 @@ def guess_columns(source: Source) -> dict[str, str]:
             f"({max(names, key=len)[:LONGEST_NAME]}…). Fix: write a line such as question,answer above it."
         )
     texts = [name for name in names if all(_is_text(row.get(name)) for row in rows)]
-    if len(texts) != 2:
+    if len(texts) < 2:
+        return {}  # the data stage says what is wrong
+    if len(texts) > 2:
+        prompt, reply = _likely(texts, rows)
         raise UserError(
-            f"data {source.name}: no column has a known name ({', '.join(names[:12])}). "
-            f'Fix: say which are prompt and reply, such as COLUMNS="prompt={names[0]} reply={names[-1]}".'
+            f"data {source.name}: {len(texts)} columns hold text ({', '.join(texts[:SHOWN])}). "
+            f'Fix: say which are prompt and reply, such as COLUMNS="prompt={prompt} reply={reply}".'
         )
     return dict(zip(("prompt", "reply"), texts, strict=True))
+
+
+def _likely(texts: list[str], rows: list[Mapping[str, Any]]) -> tuple[str, str]:
+    """Prompt and reply for an example: a column with a name of prompts, or the first, and the longest of the others."""
+    prompt = next((name for name in texts if name.lower() in PROMPTS), texts[0])
+    others = [name for name in texts if name != prompt]
+    return prompt, max(others, key=lambda name: sum(len(row[name]) for row in rows))
 
 
 def _is_text(value: Any) -> bool:

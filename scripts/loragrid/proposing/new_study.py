@@ -15,6 +15,7 @@ from loragrid.proposing.proposal import study_text, within_project
 from loragrid.proposing.request import Request, key_of
 from loragrid.runtime.atomic_files import write_text
 
+MANY = 0.1  # share of the rows from which on a loss of rows is a warning
 STUDIES = ROOT / "config" / "studies"
 
 
@@ -49,7 +50,7 @@ def new_study(request: Request, *, command: str) -> NewStudy:
     proposal = fit_hours(propose(request, data, model, device, command=command), limit, results=results)
     proposal = with_warmup(proposal, costs_of(proposal, results).updates)
     costs = costs_of(proposal, results)
-    lines = [*_found(data, model), *plan_lines(proposal, costs)]
+    lines = [*_found(data, model, proposal.run["max_length_tokens"]), *plan_lines(proposal, costs)]
     return NewStudy(request.name, study_text(proposal), tuple(lines), proposal.cores)
 
 
@@ -74,8 +75,12 @@ def _absolute(source: dict) -> dict:
     return source | {"path": str(ROOT / source["path"])} if "path" in source else source
 
 
-def _found(data: DataFindings, model: ModelFindings) -> list[str]:
+def _found(data: DataFindings, model: ModelFindings, longest: int) -> list[str]:
     lines = [*data_note(data).splitlines(), *f"{model.key}: {model_note(model)}".splitlines()]
-    if data.left_out_rows > 0.1 * data.rows_read:
+    lines.append(f"{data.heldout_rows:,} rows are held out, {data.train_rows:,} are left for training")
+    if data.left_out_rows > MANY * data.rows_read:
         lines.append(f"warning: {data.left_out_rows / data.rows_read:.0%} of the rows cannot be used")
-    return [*lines, f"{data.heldout_rows:,} rows are held out, {data.train_rows:,} are left for training"]
+    if data.cut_share(longest) > MANY:
+        share = f"{data.cut_share(longest):.0%} of the rows are longer than {longest:,} tokens and lose their end"
+        lines.append(f"warning: {share}. Shorten them, or choose a model with a longer context")
+    return lines
