@@ -79,6 +79,14 @@ def test_what_is_printed_says_what_the_study_takes_and_can_find(tmp_path: Path, 
     assert any(line.startswith("Can find: a difference between two settings of ") for line in lines)
 
 
+def test_a_single_learning_rate_asks_whether_fine_tuning_helps(tmp_path: Path, request_for: RequestFor) -> None:
+    study = new_study(request_for(write_rows(tmp_path / "my.csv"), learning_rates=(2e-4,)), command=COMMAND)
+    made = loaded(study.text, tmp_path)
+    assert set(made.grid.axes) == {"seed"} and made.title == "Does fine-tuning llama-s on my.csv help?"
+    assert any(line.startswith("Can find: a difference from the base of ") for line in study.lines)
+    assert any(line.startswith("3 runs: learning rate 2.0e-4, each with seeds 1, 2 and 3") for line in study.lines)
+
+
 def test_nothing_is_overwritten(tmp_path: Path, request_for: RequestFor) -> None:
     request = request_for(write_rows(tmp_path / "my.csv"))
     study = new_study(request, command=COMMAND)
@@ -137,10 +145,12 @@ def test_few_hours_buy_fewer_tokens_and_then_less_of_the_rest(tmp_path: Path, re
     hours = costs_of(_proposal(file, request_for, tmp_path), tmp_path).hours
     less = loaded(new_study(request_for(file, hours=hours / 2), command=COMMAND).text, tmp_path)
     assert less.base_case.budget.tokens < 3 * 240 * 60 and "Longer training, to save time: " in less.left_out
-    least = loaded(new_study(request_for(file, hours=1e-6), command=COMMAND).text, tmp_path)
+    shortest = new_study(request_for(file, hours=1e-6), command=COMMAND)
+    least = loaded(shortest.text, tmp_path)
     assert len(least.grid.axes["seed"]) == 2 and least.base_case.evaluations == 2
     assert least.base_case.budget.tokens >= 0.9 * FEWEST_UPDATES * least.base_case.per_device * least.plan.row_tokens
     assert "It still takes longer" in least.left_out
+    assert "Can find: no difference of the held-out loss: 2 seeds a setting are too few" in shortest.lines
 
 
 def _proposal(file: Path, request_for: RequestFor, folder: Path, card: str | None = None) -> Proposal:
