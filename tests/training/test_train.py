@@ -58,6 +58,7 @@ def test_leaves_the_documented_files_and_no_others(reference: Path) -> None:
         "trainer.lock",
     }
     assert {path.name for path in (reference / "adapter").iterdir()} == {
+        "README.md",
         "adapter_config.json",
         "adapter_model.safetensors",
     }

@@ -96,17 +96,23 @@ def parity_with_study(form: str, measured: Measured, run: ExportedRun) -> Parity
     return parity(form, seen, scored, name="what the study measured")
 
 
+def _is_scored_so(run: ExportedRun) -> bool:
+    """Whether the run was scored as it is measured here: by transformers, on the base in the precision of training."""
+    score = run.score
+    return score is not None and score.engine == "hf" and score.precision == run.entry.precision
+
+
 def _scored_loss(run: ExportedRun) -> float:
-    task = run.score.tasks.get(HELDOUT_LOSS) if run.score is not None else None
+    task = run.score.tasks.get(HELDOUT_LOSS) if _is_scored_so(run) else None
     if task is not None and task.status == "scored":
         return task.metrics["loss"]["value"]
     return run.record.final_heldout_loss
 
 
 def _scored_answers(run: ExportedRun) -> list[str]:
-    """The score's answers to the study's prompts; none if it has none, or has those of another engine."""
+    """The score's answers to the study's prompts; none if it has none, or has those of other arithmetic."""
     file = run.results / "score" / run.name / "answers.jsonl"
-    if run.score is None or run.score.engine != "hf" or not file.is_file():
+    if not _is_scored_so(run) or not file.is_file():
         return []
     rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     return [row[wording]["answer"] for row in rows for wording in WORDINGS]
