@@ -103,6 +103,20 @@ def test_where_nothing_can_be_found_both_ends_are_too_near() -> None:
     assert not loss["at_floor"] and not loss["at_ceiling"], "a loss has no ends"
 
 
+def test_a_difference_larger_than_any_change_from_the_reference_is_none_to_look_for() -> None:
+    wide = ErrorParts(np.array([0.25**2]), np.array([99.0]))
+    (found,) = judged(row("plan", 0.5, error=wide))
+    assert math.isnan(found["detectable"]) and found["at_floor"] and found["at_ceiling"]
+    (near_an_end,) = judged(row("plan", 0.5, error=wide, reference_score=0.02))
+    assert 0.5 < near_an_end["detectable"] < 0.98
+
+
+def test_no_interval_of_a_share_leaves_what_a_share_can_change_by() -> None:
+    ends = {"low": -1.98, "high": 1.2}
+    share, loss = judged(row("plan", 0.5, **ends), row("loss", 0.5, **ends))
+    assert (share["low"], share["high"]) == (-1, 1) and (loss["low"], loss["high"]) == (-1.98, 1.2)
+
+
 @pytest.mark.parametrize(
     "skewness, units, method, skewed",
     [

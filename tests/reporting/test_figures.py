@@ -98,6 +98,15 @@ def test_every_chart_draws_one_and_many(share: bool) -> None:
         svg_document(loss_curves([Curve("nan", "s0", ([1.0], [float("nan")]), ([1.0], [float("nan")]))]))
 
 
+def test_names_of_values_that_would_touch_are_slanted() -> None:
+    point = ScoreSeries("target", "s0", [Estimate(0.5, 0.4, 0.6)] * 10)
+    with matplotlib_style():
+        for rates, slanted in ((["0.001", "0.01"], False), ([f"0.00{n}" for n in range(10)], True)):
+            along = value_axis(rates, [None] * len(rates), "learning rate", None)
+            figure = charts.scores_by_value([point], along, share=True, title="Scores")
+            assert (figure.axes[0].get_xticklabels()[0].get_rotation() > 0) is slanted
+
+
 def test_full_half_full_and_hollow_are_three_marks() -> None:
     pictures = []
     with matplotlib_style():
@@ -149,6 +158,7 @@ def test_long_curves_are_thinned_to_means() -> None:
         ([1.0, None, 8.0], None),
         ([1.0, 1.0, 8.0], None),
         ([1.0, 1.01, 800.0], None),  # too far apart for its marks
+        ([*(2.0**power for power in range(9)), 300.0], None),  # near enough one by one, too many of them together
     ],
 )
 def test_a_ladder_of_values_is_spaced_by_logarithm(sizes: list, places: list | None) -> None:

@@ -68,6 +68,12 @@ def _judge_row(row: Row, p_corrected: float, measure: Measure, terms: Terms, fam
     if row["verdict"] == UNSURE:
         row["detectable"] = _detectable(row, error, measure, terms, family)
         row |= _limits(row, measure, sign)
+        if row["at_floor"] and row["at_ceiling"]:
+            # What is larger than any change from this reference is no difference to look for.
+            row["detectable"] = np.nan
+    if measure.unit == "share":
+        # No share changes by more than 1, however wide t is with few seeds.
+        row["low"], row["high"] = max(row["low"], -1.0), min(row["high"], 1.0)
 
 
 def _detectable(row: Row, error: Any, measure: Measure, terms: Terms, family: int) -> float:

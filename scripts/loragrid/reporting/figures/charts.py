@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 MARKER = 6.0
 SEED_MARKER = 3.4
 LONGEST_TICK = 16  # characters of a value under an axis
+LETTERS_ACROSS = 48  # that fit under an axis; where the values have more, their names are slanted
 LONGEST_LINE = 28  # characters of a run's name
 SERIES_SPACING = 0.18  # between the series at one value, as a share of the gap between values
 
@@ -88,7 +89,9 @@ def scores_by_value(series: list[ScoreSeries], along: ValueAxis, *, share: bool,
         axes.axvspan(middle - 0.42, middle + 0.42, color=COLOURS["grid"], alpha=0.35, linewidth=0)
         if along.values[along.base_case] != "base case":
             ticks[along.base_case] += "\nbase case"
-    axes.set_xticks(along.places, ticks)
+    crowded = max(len(line) for tick in ticks for line in tick.split("\n")) > LETTERS_ACROSS / len(ticks)
+    slanted = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if crowded else {}
+    axes.set_xticks(along.places, ticks, **slanted)
     axes.set_xlim(along.places[0] - 0.6 * along.gap, along.places[-1] + 0.6 * along.gap)
     axes.set_xlabel(along.label)
     if share:

@@ -36,7 +36,10 @@ class HeatMap:
 
 
 def heat_map(found: HeatMap, title: str) -> "Figure":
-    """A field per pair of values: darker is better, outlined is the best of its row, the surer the fuller the line."""
+    """A field per pair of values: the stronger its colour, the better.
+
+    Outlined is the best of its row, the surer the fuller the line.
+    """
     from matplotlib.patches import Rectangle
 
     figure = new_figure(0.95 + 0.46 * len(found.rows))
@@ -61,7 +64,8 @@ def heat_map(found: HeatMap, title: str) -> "Figure":
             same = {"horizontalalignment": "center", "verticalalignment": "center"}
             axes.text(column, height, text, fontsize=size, weight=weight, color=COLOURS["ink"], **same)
             if is_base:
-                axes.text(column, row + 0.27, "base case", fontsize=7.5, color=COLOURS["ink"], **same)
+                words = "base case" if len(found.columns) <= LARGEST_TEXT_COLUMNS else "base"
+                axes.text(column, row + 0.27, words, fontsize=7.5, color=COLOURS["ink"], **same)
     axes.set_xticks(range(len(found.columns)), found.columns)
     axes.set_yticks(range(len(found.rows)), found.rows, color=COLOURS["ink"])
     axes.set_xlim(-0.55, len(found.columns) - 0.45)

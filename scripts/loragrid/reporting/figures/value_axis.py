@@ -6,6 +6,7 @@ from itertools import pairwise
 
 LADDER_FROM = 4.0  # times the smallest value: below that, spacing by logarithm says little
 MOST_STRETCHED = 3.0  # times the even spacing; further apart, the marks would not fit
+MOST_PLACES = 16.0  # of the nearest two values' distance in the whole figure, for the same reason
 
 
 @dataclass(frozen=True)
@@ -41,4 +42,4 @@ def ladder_places(sizes: list[float | None]) -> list[float] | None:
     if nearest <= 0 or sizes[-1] < LADDER_FROM * sizes[0]:
         return None
     places = [(one - logarithms[0]) / nearest for one in logarithms]
-    return places if places[-1] <= MOST_STRETCHED * (len(places) - 1) else None
+    return places if places[-1] <= min(MOST_STRETCHED * (len(places) - 1), MOST_PLACES) else None
