@@ -1,6 +1,7 @@
 """Export a finished run: adapter, merged model, GGUF, Ollama, each measured beside the run, and a card.
 
     export.py --study FILE --results FOLDER [--run RUN] [--gguf q8_0] [--ollama] [--accept] [--page REPORT]
+              [--push OWNER/NAME [--public]]
 
 Writes export/RUN/ in the folder of the study's results: adapter/ (PEFT; none if all weights were trained), merged/
 (16 bits), gguf/ and ollama/ if they are asked for, README.md, report.html and, last, export.json. A form that is not
@@ -23,6 +24,7 @@ from loragrid.exporting.merging import MergedFacts, write_merged
 from loragrid.exporting.ollama import write_modelfile
 from loragrid.exporting.parity import Parity, parity, parity_with_study
 from loragrid.exporting.peft_form import write_peft_form
+from loragrid.exporting.push import check_push, push_folder
 from loragrid.exporting.questions import questions_of
 from loragrid.exporting.vllm_measuring import vllm_is_installed
 from loragrid.models.adapter_card import CARD
@@ -158,14 +160,20 @@ def main() -> None:
     parser.add_argument("--gguf", metavar="TYPE", help=f"also write a GGUF file of this type: {', '.join(TYPES)}")
     parser.add_argument("--ollama", action="store_true", help="also write a Modelfile for Ollama")
     parser.add_argument("--accept", action="store_true", help="keep forms that differ from the run")
+    parser.add_argument("--push", metavar="OWNER/NAME", help="push the export to this repository of the hub")
+    parser.add_argument("--public", action="store_true", help="with --push: everybody may read the repository")
     parser.add_argument("--page", type=Path, help="the study's report, to go with the export")
     options = parser.parse_args()
     if options.gguf not in (None, *TYPES):
         raise UserError(f"--gguf: not a type of llama.cpp's converter ({options.gguf}). Fix: use {', '.join(TYPES)}.")
     quiet_libraries()
+    if options.push is not None:
+        check_push(options.push)
     take_one_gpu()
     wishes = Wishes(gguf=options.gguf, ollama=options.ollama, accept=options.accept, page=options.page)
-    export_run(study=load_study(options.study), results=options.results, name=options.run, wishes=wishes)
+    folder = export_run(study=load_study(options.study), results=options.results, name=options.run, wishes=wishes)
+    if options.push is not None:
+        push_folder(folder, options.push, public=options.public)
 
 
 if __name__ == "__main__":

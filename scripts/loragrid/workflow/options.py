@@ -9,10 +9,11 @@ from typing import Any, Self
 
 from loragrid.errors import UserError
 from loragrid.exporting.gguf import TYPES as GGUF_TYPES
+from loragrid.exporting.push import check_push
 from loragrid.runtime.session import session_seconds
 from loragrid.study.checks.backup_validation import check_backup_option
 
-SWITCHED = ("partial", "warm", "ollama", "accept")
+SWITCHED = ("partial", "warm", "ollama", "accept", "public")
 SWITCHES = {"true": True, "false": False}
 
 
@@ -21,7 +22,8 @@ class Options:
     """The workflow's options.
 
     `session_minutes`, `budget_hours` and `backup` are None where the command line gives none; `budget_hours` bounds
-    what `next` proposes. `worker` is None for `auto`. `run`, `gguf`, `ollama` and `accept` say what `export` does.
+    what `next` proposes. `worker` is None for `auto`. `run`, `gguf`, `ollama`, `accept`, `push` and `public` say
+    what `export` does.
     """
 
     study: str
@@ -35,6 +37,8 @@ class Options:
     gguf: str | None = None
     ollama: bool = False
     accept: bool = False
+    push: str | None = None
+    public: bool = False
 
     @classmethod
     def read(cls, config: Mapping[str, Any]) -> Self:
@@ -53,6 +57,8 @@ class Options:
         if "worker" in config:
             switches["worker"] = _switch("worker", config["worker"], other={"auto": None})
         _check_gguf(config.get("gguf"))
+        if config.get("push") is not None:
+            check_push(str(config["push"]))
         # An id may look like a number.
         run = {"run": str(config["run"])} if config.get("run") is not None else {}
         return cls(**{**config, **run, **switches})
@@ -62,7 +68,8 @@ class Options:
         """What `export` is asked for, as words of its command line."""
         given = [] if self.run is None else ["--run", self.run]
         given += [] if self.gguf is None else ["--gguf", self.gguf]
-        return shlex.join([*given, *(f"--{name}" for name in ("ollama", "accept") if getattr(self, name))])
+        given += [] if self.push is None else ["--push", self.push]
+        return shlex.join([*given, *(f"--{name}" for name in ("ollama", "accept", "public") if getattr(self, name))])
 
 
 def _check_hours(hours: Any) -> None:
