@@ -2,6 +2,7 @@
 # make new-study DATA=my.csv MODEL=path-or-hub-id   a study file for data and a model of your own, and what it takes
 # make pages   an index of all reports in reports/: title, answer, date, cost
 # make app     use the tuned models on a local page; Ctrl-C ends it (ARGS="--run RUN" starts with another run)
+# make verify  compare the files of a finished study with their digests: what has changed since it was written
 # make space   a folder with the app that runs on a Hugging Face Space
 # make vllm    set up vLLM in an environment of its own, for studies with scoring.engine: vllm
 # make test    set up the test tools, run the test suite
@@ -15,7 +16,7 @@ BIN := $(VENV)/bin
 CORES ?= 1
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: study new-study pages app space vllm test test-long certify truth bench base-models clean
+.PHONY: study new-study pages verify app space vllm test test-long certify truth bench base-models clean
 
 study: $(VENV)/.study
 	$(BIN)/snakemake --cores $(CORES) $(if $(STUDY),--config study=$(STUDY))
@@ -26,6 +27,9 @@ new-study: $(VENV)/.study
 
 pages: $(VENV)/.study
 	$(BIN)/python scripts/tools/index_reports.py $(ARGS)
+
+verify: $(VENV)/.study
+	$(BIN)/python scripts/tools/verify_results.py $(ARGS)
 
 app: $(VENV)/.app
 	$(BIN)/python scripts/app.py $(ARGS)

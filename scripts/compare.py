@@ -34,11 +34,14 @@ from loragrid.comparing.run_table import score_rows, setting_scores, subject_row
 from loragrid.comparing.study_results import SCHEMA, JudgedTables, StudyResults, read_results
 from loragrid.comparing.terms import Terms
 from loragrid.comparing.trade_off import trade_offs
-from loragrid.errors import log_option, run_main, summary_line
-from loragrid.records.outcomes import Outcome
-from loragrid.runtime.atomic_files import write_json, write_text
+from loragrid.errors import log_option, print_line, run_main, summary_line
+from loragrid.records.outcomes import Outcome, identical_weights
+from loragrid.records.seal import digests_of, write_seal
+from loragrid.runtime.atomic_files import json_text, write_text
 from loragrid.runtime.code_digest import code_digest
 from loragrid.study.study_file import Study, load_study
+
+TABLES = ("runs.csv", "scores.csv", "comparisons.csv", "axes.csv")
 
 
 def compare(*, study: Study, results: Path, out: Path) -> dict[str, Any]:
@@ -61,7 +64,9 @@ def compare(*, study: Study, results: Path, out: Path) -> dict[str, Any]:
     write_table(out / "comparisons.csv", judged.comparisons)
     write_table(out / "axes.csv", judged.axes)
     # Snakemake knows only this file, so it comes last: once it exists, the tables are complete.
-    write_json(out / "compare.json", finite(summary))
+    text = json_text(finite(summary))
+    write_seal(out, digests_of(out, [out / name for name in TABLES]), record="compare.json", text=text)
+    write_text(out / "compare.json", text)
     report_progress(found.outcomes, judged.families)
     return summary
 
@@ -144,6 +149,8 @@ def report_progress(outcomes: list[Outcome], families: dict[str, dict[str, int]]
     scored = sum(run.status == "scored" for run in runs)
     tests = sum(count for family in families.values() for count in family.values())
     print(f"compare: {scored} of {len(runs)} runs scored, {tests} comparisons", file=sys.stderr)
+    for subjects in identical_weights(outcomes):
+        print_line(f"compare: {' and '.join(subjects)} have byte-identical weights: what they differ in had no effect")
 
 
 def main() -> None:

@@ -4,7 +4,7 @@
 
 Writes the output folder as a whole: train.parquet and heldout.parquet (columns row, input_ids and
 labels; -100 where a token carries no loss), row_groups.parquet (training rows that a further split
-must keep together), card.json, and source.jsonl if rows were generated.
+must keep together), card.json, sealed.json (the digests of these files), and source.jsonl if rows were generated.
 Each source is read as a stream: once to check its rows and take their keys, by which rows are
 chosen, and once for each of the two files to tokenise them.
 """
@@ -24,31 +24,48 @@ from loragrid.backup.results import add_backup_option, copy_result
 from loragrid.data.data_card import CARD_SCHEMA, set_facts, split_facts, token_facts
 from loragrid.data.data_sets import DataSets
 from loragrid.data.parallel_rows import row_processes
+from loragrid.data.row_warnings import row_warnings
 from loragrid.data.source_scan import SourceScans
 from loragrid.data.tokenised_rows import tokenise
 from loragrid.data.training_data import GROUPS, write_groups
-from loragrid.errors import UserError, log_option, print_result, run_main
+from loragrid.errors import UserError, log_option, print_line, print_result, run_main
+from loragrid.models.base_checks.tensors import check_tensors
 from loragrid.models.chat_templates.probes import inspect_template
+from loragrid.models.chat_templates.template import ChatTemplate
 from loragrid.models.loading import context_tokens, load_tokenizer
-from loragrid.models.model_files import resolve_folder
-from loragrid.runtime.atomic_files import atomic_folder, write_json
+from loragrid.models.model_files import check_model_folder, resolve_folder
+from loragrid.records.seal import digests_of, write_seal
+from loragrid.runtime.atomic_files import atomic_folder, json_text, write_json
 from loragrid.runtime.optional_packages import check_packages
 from loragrid.runtime.quiet_libraries import quiet_libraries
+from loragrid.runtime.time_limit import time_limit
 from loragrid.study.grid import Cell
 from loragrid.study.sections import ModelEntry
 from loragrid.study.study_file import Study, load_study
+from loragrid.workflow.run_checks import check_batches
 
 # The files that this stage writes; a folder that holds anything else is never replaced.
-OUTPUTS = re.compile(r"card\.json|(train|heldout|row_groups)\.parquet|source(_\d+)?\.jsonl")
+OUTPUTS = re.compile(r"card\.json|sealed\.json|(train|heldout|row_groups)\.parquet|source(_\d+)?\.jsonl")
+PROBE_SECONDS = 120  # for what takes a tenth of a second
+# Long runs that almost match: the texts on which a pattern of nested repetitions tries every way to part them.
+HARD_TEXTS = [
+    "a" * 2_000 + "!",
+    "a" * 2_000 + "1",
+    "1" * 2_000 + "a",
+    " " * 2_000 + "x",
+    "\n" * 2_000 + "x",
+    "!?" * 1_000 + "a",
+]
 
 
 def prepare_data(*, study: Study, data_id: str, out: Path) -> dict[str, Any]:
     """Write the data set `data_id` of a study to the folder `out` and return its data card.
 
     Raises `UserError` for an unknown data id, a package that training needs and that is not
-    installed, an unusable source or chat template, a set without the rows that are asked for, a
-    held-out set that cannot be formed, and rows longer than the model's context. `out` then stays
-    as it was.
+    installed, an unusable source or chat template, a base whose weights do not fit its
+    configuration, a set without the rows that are asked for, a held-out set that cannot be formed,
+    rows longer than the model's context, and a batch larger than the training rows. `out`
+    then stays as it was.
     """
     cell = _cell_of(study, data_id)
     _check_packages(study, data_id)
@@ -59,9 +76,11 @@ def prepare_data(*, study: Study, data_id: str, out: Path) -> dict[str, Any]:
         rows = sets.training_rows(cell.settings.data, heldout)
         entry = study.models[cell.model]
         # The only place that resolves a branch; later stages read the commit from the data card.
-        _, commit = resolve_folder(entry)
+        model_folder, commit = resolve_folder(entry)
+        check_model_folder(model_folder)
+        check_tensors(model_folder)
         entry = replace(entry, revision=commit)
-        template = inspect_template(load_tokenizer(entry), model=cell.model)
+        template = _template(entry, cell.model)
         for settings in (cell.settings, study.base_case):
             _check_length(settings.max_length_tokens, entry, cell.model)
         long_rows = study.data[cell.settings.data].long_rows
@@ -81,6 +100,9 @@ def prepare_data(*, study: Study, data_id: str, out: Path) -> dict[str, Any]:
             **split_facts(rows, heldout, train, held),
             **token_facts(train, held),
         }
+        card["warnings"] += row_warnings(card)
+        check_batches(study, data_id, train.written.rows)
+        write_seal(folder, digests_of(folder, folder.iterdir()), record="card.json", text=json_text(card))
         write_json(folder / "card.json", card)
     return card
 
@@ -101,6 +123,15 @@ def _check_packages(study: Study, data_id: str) -> None:
             report_to=study.training.report_to,
             precision=precision,
         )
+
+
+def _template(entry: ModelEntry, model: str) -> ChatTemplate:
+    """The model's chat template. Both it and the tokenizer's pattern are programs of strangers that may never end."""
+    with time_limit(PROBE_SECONDS, f"model {model}: its chat template", fix="set another chat_template"):
+        template = inspect_template(load_tokenizer(entry), model=model)
+    with time_limit(PROBE_SECONDS, f"model {model}: its tokenizer's pattern", fix="use another tokenizer.json"):
+        template.tokenizer(HARD_TEXTS, add_special_tokens=False)
+    return template
 
 
 def _check_length(max_length_tokens: int, entry: ModelEntry, model: str) -> None:
@@ -161,6 +192,8 @@ def main() -> None:
         f"held-out rows, {dropped} of {card['rows_read']} left out, "
         f"{card['tokens']['train']} training tokens"
     )
+    for warning in card["warnings"]:
+        print_line(f"data {card['data_id']}: {warning}")
 
 
 if __name__ == "__main__":

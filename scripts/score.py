@@ -7,9 +7,9 @@ A run is given with the folder of its record and weights; `RUN@0.5` is the run a
 of its budget. With --list, each base is loaded once for all subjects of the file: one JSON object
 per line with the keys subject, data, out and, for a run, trained.
 
-Writes items.parquet, answers.jsonl, answers_summary.json, lm_eval/{task}.json and, last, score.json
-to the output folder; and tasks/, from which an interrupted job continues: with the next task, and within
-a task that writes answers with the next answer.
+Writes items.parquet, answers.jsonl, answers_summary.json, lm_eval/{task}.json, sealed.json (their digests) and,
+last, score.json to the output folder; and tasks/, from which an interrupted job continues: with the next task, and
+within a task that writes answers with the next answer.
 """
 
 from loragrid.runtime.delegation.client import delegate_job
@@ -30,7 +30,7 @@ from loragrid.backup.results import add_backup_option, copy_result
 from loragrid.errors import log_option, print_line, print_result, run_main, summary_line
 from loragrid.models.adapter_files import MODEL
 from loragrid.models.loading import precision_notes, torch_device
-from loragrid.records.record import ScoreRecord, TaskScore, write_record
+from loragrid.records.record import ScoreRecord, TaskScore, write_sealed_record
 from loragrid.runtime.code_digest import code_digest
 from loragrid.runtime.cpu_speed import cpu_has_bf16
 from loragrid.runtime.delegation.residency import kept
@@ -43,7 +43,7 @@ from loragrid.scoring.loaded_model import LoadedModel
 from loragrid.scoring.prompts import Prompt, read_prompts
 from loragrid.scoring.scoring_job import ScoringJob, score_task, write_answers
 from loragrid.scoring.subjects import Subject, SubjectIdentity, identify, make_subject, read_subjects
-from loragrid.scoring.task_results import write_tables
+from loragrid.scoring.task_results import result_digests, write_tables
 from loragrid.scoring.vllm_engine.process import engine_versions
 from loragrid.scoring.vllm_engine.served_adapters import engine_adapters, planned_adapters
 from loragrid.scoring.vllm_engine.vllm_model import VllmModel
@@ -140,8 +140,8 @@ def score_subject(study: Study, job: ScoringJob, *, tasks: dict[str, StudyTask],
             if done["items"] is not None:
                 tables.append(done["items"])
             print_score(job.subject, own_name, score)
-    write_answers(job, prompts)
     write_tables(job.subject.out, tables, lm_eval_results)
+    write_answers(job, prompts)
     record = ScoreRecord(
         **record_header(study, job.subject, job.identity),
         status="scored",
@@ -153,7 +153,7 @@ def score_subject(study: Study, job: ScoringJob, *, tasks: dict[str, StudyTask],
         notes=(*job.identity.notes, *precision_notes(job.model.entry, device=torch_device())),
     )
     # Written last: score.json is the rule's output, so all other files are complete when it exists.
-    write_record(job.subject.out / "score.json", record)
+    write_sealed_record(job.subject.out / "score.json", record, result_digests(job.subject.out))
 
 
 def write_not_scored(study: Study, subject: Subject, identity: SubjectIdentity) -> None:
@@ -166,7 +166,7 @@ def write_not_scored(study: Study, subject: Subject, identity: SubjectIdentity) 
         tasks={},
         seconds=0.0,
     )
-    write_record(subject.out / "score.json", record)
+    write_sealed_record(subject.out / "score.json", record, {})
     print_result(f"[{subject.name}] not scored: {identity.reason}")
 
 

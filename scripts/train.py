@@ -5,8 +5,9 @@
 Writes to the output folder: adapter/ (PEFT format) or, if all weights are trained, model/ (Hugging Face format);
 along/SHARE/ with the same for each share of the budget in `scoring.at`; losses.csv; heldout_losses.json (the last
 held-out loss row by row, for the score); history.jsonl, finished.json (a copy of the record that Snakemake does not
-delete) and, last, record.json. Until then the folder also has trainer.lock and checkpoints/, from which the same
-command resumes after a kill. A run that stopped without a record says why in failure.json.
+delete), sealed.json (the digests of these files) and, last, record.json. Until then the folder also has trainer.lock
+and checkpoints/, from which the same command resumes after a kill. A run that stopped without a record says why in
+failure.json.
 """
 
 from loragrid.runtime.delegation.client import delegate_job
@@ -27,12 +28,11 @@ from loragrid.models.model_files import prepared_entry
 from loragrid.records.failures import record_failures
 from loragrid.records.history import History
 from loragrid.records.losses import LossTable
-from loragrid.records.record import RunRecord, write_record
+from loragrid.records.record import RunRecord, write_sealed_record
 from loragrid.runtime.gpu_locks import take_gpus
 from loragrid.runtime.quiet_libraries import quiet_libraries
 from loragrid.runtime.run_lock import RunLock
 from loragrid.runtime.session import SessionClock, StopSignals, add_session_options, session_end
-from loragrid.study.budget import plan_steps
 from loragrid.study.grid import Cell
 from loragrid.study.study_file import Study, load_study
 from loragrid.training.backends.factory import choose_backend
@@ -47,6 +47,7 @@ from loragrid.training.ranks.split_base import needs_split, split_base
 from loragrid.training.run_backup import RunBackup
 from loragrid.training.run_record import (
     already_finished,
+    final_digests,
     make_record,
     remove_unfinished,
     save_finished_copy,
@@ -54,7 +55,7 @@ from loragrid.training.run_record import (
 )
 from loragrid.training.run_session import PreparedRun, RunContext, pause_if_late, train_session
 from loragrid.training.shared_losses import keep_last_losses, share_base_losses
-from loragrid.training.step_layout import with_chosen_layout, with_layout
+from loragrid.training.step_layout import planned_steps, with_chosen_layout, with_layout
 
 
 def train_run(
@@ -102,7 +103,7 @@ def train_run(
             record = _train(run)
         lock.check()
         # Last: Snakemake takes this file as proof that all others are complete.
-        write_record(out / "record.json", record)
+        write_sealed_record(out / "record.json", record, final_digests(out))
         backup.copy_finished()
         run.store.remove_all()
     return record
@@ -167,13 +168,7 @@ def prepare(*, context: RunContext, lock: RunLock, backup: RunBackup | None = No
     trainer = backend.trainer(model, base=base, recipe=recipe, data=data, folder=out)
     trainer.ranks = ranks
     recipe = with_layout(recipe, trainer.layout)
-    # The number of updates depends on the lengths of the rows, which the trainer may have packed.
-    steps = plan_steps(
-        settings.budget,
-        lengths_tokens=trainer.lengths_tokens(),
-        per_device=recipe.per_device,
-        accumulation=recipe.accumulation,
-    )
+    steps = planned_steps(cell, recipe, trainer.lengths_tokens())
     identity = fingerprint(cell=cell, recipe=recipe, backend=backend.name, card=data.card, base=base.facts, steps=steps)
     return PreparedRun(
         context=context,

@@ -140,6 +140,19 @@ def test_adapters_that_cannot_be_used(
         subject_of_adapter(study, str(folder), None)
 
 
+def test_an_adapter_none_of_whose_tensors_fits_is_refused(study: Study, tmp_path: Path, toy_llama: Path) -> None:
+    """It would show the base as tuned."""
+    from safetensors.torch import load_file, save_file
+
+    folder = write_adapter(tmp_path / "mine", toy_llama, seed=9)
+    file, config = folder / "adapter_model.safetensors", folder / "adapter_config.json"
+    renamed = {name.replace(".layers.", ".blocks."): weight.clone() for name, weight in load_file(file).items()}
+    save_file(renamed, file)
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"target_modules": "all-linear"}))
+    with pytest.raises(UserError, match=r"adapter .*/mine: its base has no layer model\.blocks\.0"):
+        subject_of_adapter(study, str(folder), None)
+
+
 def test_model_must_be_of_the_study(study: Study, tmp_path: Path, toy_llama: Path) -> None:
     folder = write_adapter(tmp_path / "mine", toy_llama, seed=9)
     with pytest.raises(UserError, match=r"--model: not a model of the study \(other\). Fix: give one of toy"):

@@ -95,3 +95,21 @@ def test_items_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     path.write_bytes(b"no parquet")
     with pytest.raises(UserError, match=r"items\.parquet"):
         stage.compare(study=study, results=tmp_path / "results", out=tmp_path / "out")
+
+
+def test_a_subject_that_was_asked_other_prompts_than_its_base_is_refused(tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    study = synthetic.make_study(tmp_path)
+    synthetic.make_results(study, tmp_path / "results")
+    cell = study.cells[0]
+    for subject, third in ((cell.base, "prompt 3"), (cell.run, "another prompt")):
+        file = tmp_path / "results/score" / subject / "items.parquet"
+        table = pyarrow.parquet.read_table(file)
+        asked = [third if number == 3 else f"prompt {number}" for number in range(len(table))]
+        column = table.schema.get_field_index("prompt_sha256")
+        pyarrow.parquet.write_table(table.set_column(column, "prompt_sha256", pyarrow.array(asked)), file)
+    message = r"items\.parquet: 1 items of .* were asked with another prompt than those of its base .* Fix: delete"
+    with pytest.raises(UserError, match=message):
+        stage.compare(study=study, results=tmp_path / "results", out=tmp_path / "results/compare")

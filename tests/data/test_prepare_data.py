@@ -36,6 +36,7 @@ def test_outputs_are_as_the_other_stages_read_them(tmp_path, toy_llama):
         "card.json",
         "heldout.parquet",
         "row_groups.parquet",
+        "sealed.json",
         "train.parquet",
     ]
     data = load_training_data(tmp_path / "out")
@@ -84,7 +85,7 @@ def test_same_input_same_bytes_and_a_killed_attempt_leaves_nothing(tmp_path, toy
     (tmp_path / "b" / ".preparing" / "half.parquet").write_bytes(b"x")
     for out in ("a", "b"):
         prepare(study, tmp_path / out)
-    written = ["card.json", "heldout.parquet", "row_groups.parquet", "train.parquet"]
+    written = ["card.json", "heldout.parquet", "row_groups.parquet", "sealed.json", "train.parquet"]
     for name in written:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     assert sorted(p.name for p in (tmp_path / "b").iterdir()) == written

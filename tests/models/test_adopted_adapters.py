@@ -11,10 +11,11 @@ from safetensors.numpy import save_file
 
 from loragrid.errors import UserError
 from loragrid.models.adapter_shapes import base_shapes, loaded_shapes, tensor_shapes
-from loragrid.models.adopted_adapters import base_note, check_adapter_folder
+from loragrid.models.adopted_adapters import base_note, check_adapter_folder, check_local_adapters
 from loragrid.study.adopted import ADAPTER_FILES
 from loragrid.study.sections import ModelEntry
 from tests.fixtures.score_toys import write_peft
+from tests.fixtures.studies import toy_study
 
 COMMON = {"task_type": "CAUSAL_LM"}
 KINDS = {
@@ -137,3 +138,12 @@ def test_an_adapted_output_head_fits_unless_its_own_weights_are_there_too(
 def test_a_note_names_another_base(named: Any, hub: str, note: str | None) -> None:
     entry = ModelEntry(chat_template=None, hub=hub, revision="main")
     assert base_note({"base_model_name_or_path": named}, entry) == note
+
+
+def test_one_adapter_under_two_names_is_refused(toy_llama: Path, tmp_path: Path) -> None:
+    for name, seed in (("one", 1), ("copy", 1), ("other", 2)):
+        write_peft(toy_llama, tmp_path / name, KINDS["lora"], seed=seed)
+    entries = {name: {"path": str(tmp_path / name), "model": "toy"} for name in ("one", "other", "copy")}
+    check_local_adapters(toy_study({"toy": toy_llama}, adopt={name: entries[name] for name in ("one", "other")}))
+    with pytest.raises(UserError, match=r"adopt\.copy: the same adapter as adopt\.one, byte by byte"):
+        check_local_adapters(toy_study({"toy": toy_llama}, adopt=entries))

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from loragrid.errors import UserError
 from loragrid.models.attached_adapters import attach_adapter, merged
 
 
@@ -85,3 +86,17 @@ def test_other_adapters_half_precisions_and_bases_stay_as_they_are(toy_llama: Pa
         alone = logits(model)
         with merged(model):
             assert torch.equal(logits(model), alone)
+
+
+def test_an_adapter_of_which_the_base_takes_nothing_is_refused(toy_llama: Path, tmp_path: Path) -> None:
+    """PEFT would leave the base as it is and warn."""
+    from safetensors.torch import load_file, save_file
+    from transformers import AutoModelForCausalLM
+
+    base = AutoModelForCausalLM.from_pretrained(toy_llama).eval()
+    folder = adapter(base, tmp_path / "adapter")
+    weights = load_file(folder / "adapter_model.safetensors")
+    renamed = {name.replace("model.layers", "model.decoder.layers"): weight for name, weight in weights.items()}
+    save_file(renamed, folder / "adapter_model.safetensors")
+    with pytest.raises(UserError, match=r"the adapter does not fit its base \(Found missing adapter keys"):
+        attach_adapter(base, folder)

@@ -142,7 +142,8 @@ def test_gemma_3_is_loaded_in_float32_and_the_score_notes_it(
 
     def load(folder: Path, **options: Any) -> Any:
         load_options.append(options)
-        return SimpleNamespace(eval=lambda: None, to=lambda device: None, modules=list)
+        model = SimpleNamespace(eval=lambda: None, to=lambda device: None, modules=list)
+        return model, {"missing_keys": [], "unexpected_keys": [], "mismatched_keys": []}
 
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", load)
     for folder, wanted in ((toy_gemma, torch.float32), (toy_llama, torch.float16)):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from loragrid.records.outcomes import Outcome, collect
+from loragrid.records.outcomes import Outcome, collect, identical_weights
 from loragrid.records.record import ScoreRecord, write_record
 from loragrid.study.study_file import Study
 from tests.fixtures.studies import toy_study
@@ -96,3 +96,11 @@ def test_a_score_that_cannot_be_read_is_named(study: Study, tmp_path: Path) -> N
     path.write_text("{}")
     outcome = by_subject(study, tmp_path)[adopted]
     assert outcome.status == "unreadable" and "score.json" in outcome.reason
+
+
+def test_runs_of_identical_weights_are_found(study: Study, tmp_path: Path) -> None:
+    runs = [cell.run for cell in study.cells[:3]]
+    for run, weights in zip(runs, ("same", "same", "other")):
+        write_record(tmp_path / "train" / run / "record.json", replace(RUN, run=run, weights_sha256=weights))
+    found = identical_weights(collect(study, tmp_path))
+    assert found == [tuple(runs[:2])]

@@ -55,6 +55,7 @@ def test_leaves_the_documented_files_and_no_others(reference: Path) -> None:
         "history.jsonl",
         "finished.json",
         "record.json",
+        "sealed.json",
         "trainer.lock",
     }
     assert {path.name for path in (reference / "adapter").iterdir()} == {

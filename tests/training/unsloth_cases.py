@@ -83,7 +83,7 @@ def test_a_fresh_process_makes_the_same_adapter(toy: Toy, trained: Path, tmp_pat
     assert {path.name for path in (tmp_path / "run").iterdir()} == {path.name for path in trained.iterdir()}
     assert {path.name for path in trained.iterdir()} == {
         "finished.json",
-        *("adapter", "losses.csv", "history.jsonl", "record.json", "trainer.lock"),
+        *("adapter", "losses.csv", "history.jsonl", "record.json", "sealed.json", "trainer.lock"),
     }
 
 

@@ -92,7 +92,7 @@ TRAINING = {
     "a card that is a list": (in_data("card.json", lambda f: f.write_text("[]")), ["card.json"]),
     "a card of other rows": (
         in_data("card.json", lambda f: f.write_text(json.dumps(json.loads(f.read_text()) | {"fingerprint": "x"}))),
-        ["train.parquet", "fingerprint"],
+        ["card.json", "changed"],
     ),
     "no rows": (in_data("train.parquet", lambda f: f.unlink()), ["train.parquet"]),
     "half the rows": (in_data("heldout.parquet", lambda f: os.truncate(f, 99)), ["heldout.parquet"]),

@@ -45,6 +45,7 @@ from loragrid.workflow.options import Options
 from loragrid.workflow.preflight import check_machine
 from loragrid.workflow.resident_workers import start_workers
 from loragrid.workflow.results_lock import hold_results
+from loragrid.workflow.run_checks import run_warnings
 from loragrid.workflow.stop_signals import StopRequests
 from loragrid.workflow.terminal.header import plan_call
 from loragrid.workflow.terminal.running_job import job_name
@@ -80,6 +81,9 @@ with user_errors():
     if workflow.exec_mode == ExecMode.DEFAULT and not workflow.dryrun:
         BACKUP.take_up()
     EXPORTED = JOBS.export_files(OPTIONS.run)
+    if workflow.exec_mode == ExecMode.DEFAULT:
+        for line in run_warnings(STUDY, Path(RESULTS)):
+            print(f"loragrid: {line}", file=sys.stderr)
 
 # Where there is nothing to be done, Snakemake does not come to `onstart`.
 atexit.register(BACKUP.copy_missing, workflow)

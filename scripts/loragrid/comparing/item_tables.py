@@ -8,6 +8,7 @@ import numpy as np
 
 from loragrid.errors import UserError, first_line
 from loragrid.records.outcomes import Outcome
+from loragrid.records.seal import check_sealed
 from loragrid.study.sections import HELDOUT_LOSS
 
 BITS_PER_BYTE = "bits_per_byte"
@@ -59,7 +60,8 @@ def load_items(results: Path, outcomes: list[Outcome]) -> dict[str, ItemTable]:
 
     After them under `LOSS_BY_BYTE` the held-out loss in bits per byte, if any subject has it. Its
     items are rows of one text: a row of which two tokenizers kept different parts is two items.
-    Raises `UserError` when an items file cannot be read.
+    Raises `UserError` when an items file cannot be read or was changed, and when a subject was asked other prompts
+    than its base.
     """
     scored = [outcome for outcome in outcomes if outcome.status == "scored"]
     found: dict[str, dict[str, Any]] = {}
@@ -78,9 +80,35 @@ def load_items(results: Path, outcomes: list[Outcome]) -> dict[str, ItemTable]:
             if task == HELDOUT_LOSS and BITS_PER_BYTE in score.metrics:
                 by_byte["parts"][outcome.subject] = _values_of_texts(frame)
                 by_byte["group"] = score.group
+    for task, known in found.items():
+        _check_prompts(results, task, known["parts"], {outcome.subject: outcome.base for outcome in scored})
     if by_byte["parts"]:
         found[LOSS_BY_BYTE] = by_byte
     return {task: _table(task, **known) for task, known in found.items()}
+
+
+def _check_prompts(results: Path, task: str, parts: dict[str, dict[str, Any]], bases: dict[str, str]) -> None:
+    """Raise `UserError` if a subject was asked an item with another prompt than its base."""
+    asked: dict[str, dict[Any, Any]] = {}
+    for subject, part in parts.items():
+        base = bases[subject]
+        if base == subject or base not in parts or np.array_equal(part["requests"], parts[base]["requests"]):
+            continue
+        if base not in asked:
+            asked[base] = dict(zip(parts[base]["items"], parts[base]["requests"]))
+        others = [
+            item
+            for item, request in zip(part["items"], part["requests"])
+            # A file from before there were digests of prompts has none.
+            if request and asked[base].get(item) and asked[base][item] != request
+        ]
+        if others:
+            folder = results / "score" / subject
+            raise UserError(
+                f"{folder / 'items.parquet'}: {len(others)} items of {task} were asked with another prompt than those "
+                f"of its base {base} (the first is {others[0]}). Fix: delete {folder} and {results / 'score' / base}, "
+                "and run snakemake again."
+            )
 
 
 def _read_parquet(path: Path) -> dict[str, Any]:
@@ -91,6 +119,7 @@ def _read_parquet(path: Path) -> dict[str, Any]:
     import pyarrow
     import pyarrow.parquet
 
+    check_sealed(path)
     try:
         names = pyarrow.parquet.read_schema(path).names
         wanted = [name for name in ("task", "metric", "item", "value", "cluster", "prompt_sha256") if name in names]

@@ -13,6 +13,7 @@ from loragrid.data.heldout_split import (
     split_rows,
 )
 from loragrid.data.near_duplicates import near_duplicates_of
+from loragrid.data.row_counts import ReasonCounts
 from loragrid.data.row_keys import RowKeys
 from loragrid.data.row_sets import RowSet
 from loragrid.errors import UserError
@@ -107,4 +108,18 @@ class HeldoutRows:
 
 def choose_heldout(candidates: RowSet, *, rows: int, seed: int) -> HeldoutRows:
     """`rows` of the candidates, chosen by text alone. Raises `UserError` if that cannot be done."""
-    return HeldoutRows(candidates, split_rows(candidates.keys, heldout_rows=rows, seed=seed))
+    return HeldoutRows(candidates, split_rows(candidates.keys, heldout_rows=rows, seed=seed, lost=_lost(candidates)))
+
+
+def _lost(rows: RowSet) -> str:
+    """How many rows a set has lost and why, for a message about too few of them; empty if none."""
+    dropped = ReasonCounts()
+    for part in rows.parts:
+        dropped.include(part.scan.dropped, offset=part.offset)
+    read = sum(part.scan.rows_read for part in rows.parts)
+    reasons = [str(counts) for counts in (dropped, rows.filtered) if counts.total]
+    if rows.duplicates.count:
+        reasons.append(f"{rows.duplicates.count} equal ones")
+    if rows.near_duplicates.count:
+        reasons.append(f"{rows.near_duplicates.count} nearly equal ones")
+    return f" of {read} that were read, without {'; '.join(reasons)}" if reasons else ""

@@ -42,18 +42,20 @@ class Split:
     notes: list[str] = field(default_factory=list)
 
 
-def split_rows(keys: Sequence[RowKeys], *, heldout_rows: int, seed: int) -> Split:
+def split_rows(keys: Sequence[RowKeys], *, heldout_rows: int, seed: int, lost: str = "") -> Split:
     """Choose `heldout_rows` rows in whole groups, at random by `seed`; at most half of the rows.
 
     Weaker links are used, with a note, only if stricter ones leave too little to hold out or chain
     most rows into one group. Raises `UserError` if `heldout_rows` is more than half of the rows or
-    cannot be reached with whole groups.
+    cannot be reached with whole groups. `lost`: the message's words on rows that are not among the keys.
     """
     if len(keys) < 2:
-        raise UserError(f"heldout.set: it has {len(keys)} usable row; a split needs at least two. Fix: give more rows.")
+        raise UserError(
+            f"heldout.set: it has {len(keys)} usable row{lost}; a split needs at least two. Fix: give more rows."
+        )
     if heldout_rows > len(keys) // 2:
         raise UserError(
-            f"heldout.rows: {heldout_rows} is more than half of the {len(keys)} usable rows. "
+            f"heldout.rows: {heldout_rows} is more than half of the {len(keys)} usable rows{lost}. "
             f"Fix: lower it to {len(keys) // 2} or less."
         )
     level, groups, chosen = _group_and_choose(keys, heldout_rows=heldout_rows, seed=seed)

@@ -14,7 +14,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from loragrid.errors import Failed
+from loragrid.errors import EXIT_USER_ERROR, Failed
 
 Item, Result = TypeVar("Item"), TypeVar("Result")
 
@@ -72,14 +72,19 @@ def _in_processes(function: Callable, shared: Any, work: Iterator[Any], processe
         initargs=(os.getpid(), function, shared),
     )
     waiting: deque = deque()
+    children: list[Any] = []
     try:
         for batch in work:
             waiting.append(executor.submit(_run, batch))
+            children = children or multiprocessing.active_children()
             if len(waiting) == processes * WAITING_BATCHES:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
     except BrokenProcessPool:
+        # A process that found out why has said so (loragrid.runtime.time_limit).
+        if any(child.exitcode == EXIT_USER_ERROR for child in children):
+            raise SystemExit(EXIT_USER_ERROR) from None
         raise Failed(
             "a process that prepares rows was killed, probably for lack of memory. Fix: give fewer cores.",
             reason="out_of_memory",

@@ -10,7 +10,7 @@ from typing import Any
 from loragrid.data.formats.conversation import Conversation
 from loragrid.data.formats.conversation_formats import to_conversation
 from loragrid.data.formats.detection import ColumnCheck, with_format
-from loragrid.data.formats.reasons import UNKNOWN_ROLE, UnusableRow
+from loragrid.data.formats.reasons import OTHER_FORM, UNKNOWN_ROLE, UnusableRow
 from loragrid.data.formats.row_format import RowFormat
 from loragrid.data.parallel_rows import batches, map_batches
 from loragrid.data.reading.bad_rows import BadRow
@@ -97,7 +97,7 @@ def scan_source(source: Source, columns: Mapping[str, str], roles: Mapping[str, 
     """Detect the format, check every row, and keep the keys of usable rows.
 
     Only keys are kept, not conversations, so that memory stays small for large sources. Raises
-    `UserError` if no row can be used, and for a column that no row has.
+    `UserError` if no row can be used, for a column that no row has, and for rows in several forms.
     """
     row_format = _detect(source, columns, roles)
     scan, check = SourceScan(source, row_format), ColumnCheck(columns)
@@ -106,6 +106,8 @@ def scan_source(source: Source, columns: Mapping[str, str], roles: Mapping[str, 
         scan.include(found)
         check.include(columns_found)
     check.finish(source_name=source.name)
+    if source.bad_rows != "drop":
+        _refuse_other_forms(scan)
     unknown_role = any(reason.startswith(UNKNOWN_ROLE) for reason in scan.dropped.by_reason)
     scan.dropped.merge_rare(UNKNOWN_ROLE, keep=SHOWN_ROLES, name=UNKNOWN_ROLE + ", {} other names")
     if not scan.keys:
@@ -116,6 +118,21 @@ def scan_source(source: Source, columns: Mapping[str, str], roles: Mapping[str, 
             f"data {source.name}: none of its {scan.rows_read} rows can be trained on ({scan.dropped}). Fix: {fix}."
         )
     return scan
+
+
+def _refuse_other_forms(scan: SourceScan) -> None:
+    """Raise `UserError` for rows in another form than the first ones: half of a file would be left out."""
+    others = {reason: rows for reason, rows in scan.dropped.by_reason.items() if reason.startswith(OTHER_FORM)}
+    if not others:
+        return
+    count = sum(rows.count for rows in others.values())
+    names = " and ".join([scan.row_format.name, *sorted(reason.removeprefix(OTHER_FORM) for reason in others)])
+    first = min(rows.first_rows[0] for rows in others.values())
+    raise UserError(
+        f"data {scan.source.name}: the source mixes the formats {names}: {count} of its {scan.rows_read} rows are in "
+        f"another one than its first rows (row {first} is the first). "
+        "Fix: give each format a data set of its own, or set bad_rows: drop, which leaves these rows out."
+    )
 
 
 @dataclass(frozen=True)

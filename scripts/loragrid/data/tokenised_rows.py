@@ -20,10 +20,12 @@ from loragrid.data.token_rows import TokenRowWriter
 from loragrid.errors import UserError
 from loragrid.models.chat_templates.end_tokens import template_end
 from loragrid.models.chat_templates.template import ChatTemplate
+from loragrid.runtime.time_limit import time_limit
 from loragrid.study.settings import Settings
 
 # Rows rendered and tokenised at a time, and their characters.
 BATCH_ROWS, BATCH_CHARACTERS = 256, 8_000_000
+BATCH_SECONDS = 900  # for a batch, which takes a second; a template or a pattern may never end
 EXAMPLES = 3  # rows that the card shows
 
 
@@ -181,6 +183,13 @@ def _characters(value: Any) -> int:
 
 
 def _encode_batch(encoder: Encoder, batch: list[tuple[int, Any, RowFormat]]) -> list[TokenisedConversation]:
+    first, last = batch[0][0], batch[-1][0]
+    what = f"model {encoder.template.model}: its chat template or its tokenizer's pattern, on rows {first} to {last},"
+    with time_limit(BATCH_SECONDS, what, fix="set another chat_template, or leave these rows out"):
+        return _encoded(encoder, batch)
+
+
+def _encoded(encoder: Encoder, batch: list[tuple[int, Any, RowFormat]]) -> list[TokenisedConversation]:
     # The first pass has read these rows, so none of them is a bad one.
     conversations = [to_conversation(read_row(raw, "stop"), row_format) for _, raw, row_format in batch]
     ends = _end_tokens(encoder.template)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loragrid.errors import UserError, first_line
+from loragrid.records.seal import check_sealed
 from loragrid.runtime.atomic_files import read_json
 
 if TYPE_CHECKING:
@@ -31,11 +32,12 @@ class TrainingData:
 def load_training_data(folder: Path) -> TrainingData:
     """Read `train.parquet`, `heldout.parquet` and `card.json` of a data set's folder.
 
-    Raises `UserError` if a file is missing or unreadable, or if its rows are not those of the card.
+    Raises `UserError` if a file is missing, unreadable or changed, or if its rows are not those of the card.
     """
     from datasets import Dataset
 
     card_file = folder / "card.json"
+    check_sealed(folder)
     card = read_json(card_file)
     if not isinstance(card, dict):
         raise UserError(f"{card_file}: not a data card. Fix: delete the file and run prepare_data again.")
@@ -65,6 +67,7 @@ def read_groups(folder: Path) -> dict[int, int]:
 
     Raises `UserError` if the file is missing or unreadable.
     """
+    check_sealed(folder / GROUPS)
     table = _read_parquet(folder / GROUPS, ["row", "group"])
     return dict(zip(table["row"].to_pylist(), table["group"].to_pylist(), strict=True))
 

@@ -4,6 +4,7 @@ import json
 import re
 import struct
 from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ def base_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
+@cache
 def loaded_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     """Name → shape of the parameters that transformers would load from a model folder.
 

@@ -11,8 +11,9 @@ from typing import Any
 from loragrid.errors import UserError, first_line
 from loragrid.models.adapter_shapes import Shapes, base_shapes, check_names, check_shapes, tensor_shapes
 from loragrid.models.shape import FAMILIES
-from loragrid.runtime.atomic_files import read_json
+from loragrid.runtime.atomic_files import read_json, sha256_json
 from loragrid.study.adopted import ADAPTER_FILES
+from loragrid.study.identity import file_content
 from loragrid.study.sections import AdoptedAdapter, ModelEntry
 from loragrid.study.study_file import Study
 
@@ -39,6 +40,7 @@ def check_local_adapters(study: Study) -> None:
     Reads no weights, so that it may run on every call of Snakemake. Adapters from the hub are
     checked when they are fetched.
     """
+    known: dict[tuple[str, str], str] = {}
     for adopted in study.adopted.values():
         if adopted.entry.path is None:
             continue
@@ -46,7 +48,14 @@ def check_local_adapters(study: Study) -> None:
         if entry.folder is not None and read_json(entry.folder / "config.json").get("model_type") in FAMILIES:
             # The tensors of these families have the names of their layers.
             shapes = base_shapes(entry.folder)
-        check_adapter_folder(Path(adopted.entry.path), f"adopt.{adopted.key}", shapes)
+        folder = Path(adopted.entry.path)
+        check_adapter_folder(folder, f"adopt.{adopted.key}", shapes)
+        first = known.setdefault((adopted.entry.model, _content(folder)), adopted.key)
+        if first != adopted.key:
+            raise UserError(
+                f"adopt.{adopted.key}: the same adapter as adopt.{first}, byte by byte ({folder}). "
+                "Fix: remove one of the two, or give the folder that you meant."
+            )
 
 
 def adapter_folder(key: str, entry: AdoptedAdapter) -> tuple[Path, str | None]:
@@ -101,6 +110,11 @@ def check_adapter_folder(folder: Path, where: str, shapes: Shapes | None) -> dic
     check_shapes(config, tensors, shapes, where)
     check_names(config, tensors, shapes, where)
     return config
+
+
+def _content(folder: Path) -> str:
+    """A digest of an adapter's files."""
+    return sha256_json([file_content(str(folder / name)) for name in ADAPTER_FILES])
 
 
 def _read_config(file: Path) -> dict[str, Any]:

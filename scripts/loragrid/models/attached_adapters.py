@@ -1,20 +1,32 @@
 """Adapters on a loaded base: put on, and taken off so that the base is as it was."""
 
 import copy
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from loragrid.errors import UserError, first_line
+
 
 def attach_adapter(base: Any, folder: Path | str, **options: Any) -> Any:
     """The base with the adapter of a folder, in evaluation mode; `options` are PEFT's.
 
-    Attached and not merged, as in training: see `merged`.
+    Attached and not merged, as in training: see `merged`. Raises `UserError` for an adapter with a tensor too few:
+    PEFT would leave that layer as it is in the base and only warn.
     """
     from peft import PeftModel
 
-    model = PeftModel.from_pretrained(base, folder, **options).eval()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="Found missing adapter keys")
+        try:
+            model = PeftModel.from_pretrained(base, folder, **options).eval()
+        except UserWarning as warning:
+            raise UserError(
+                f"{folder}: the adapter does not fit its base ({first_line(warning)}). "
+                "Fix: copy it again, or use the base that it was trained on."
+            ) from None
     keep_dtypes(model)
     return model
 

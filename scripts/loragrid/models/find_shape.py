@@ -35,11 +35,18 @@ def find_config(entry: ModelEntry, *, network: bool = False) -> tuple[Mapping[st
     """
     if entry.folder is not None:
         file = entry.folder / "config.json"
-        return read_json(file), str(file)
+        return _read_config(file), str(file)
     if entry.shape is not None:
         return entry.shape, f"shape of {entry.hub}"
     file = _hub_config(entry.hub, entry.revision, network)
-    return None if file is None else (read_json(file), f"config.json of {entry.hub}")
+    return None if file is None else (_read_config(file), f"config.json of {entry.hub}")
+
+
+def _read_config(file: Path) -> Mapping[str, Any]:
+    config = read_json(file)
+    if not isinstance(config, dict):
+        raise UserError(f"{file}: no model configuration, which is a map of keys to values. Fix: copy the file again.")
+    return config
 
 
 @cache

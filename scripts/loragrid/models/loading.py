@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loragrid.errors import UserError, first_line, one_line
+from loragrid.models.base_checks.tensors import check_report
 from loragrid.models.chat_templates.dates import all_with_fixed_date
 from loragrid.models.float16_range import overflows_float16
 from loragrid.models.model_files import check_model_folder, own_code_error, resolve_folder
@@ -151,7 +152,15 @@ def _read_weights(folder: Path, options: dict[str, Any]) -> "PreTrainedModel":
     from transformers import AutoModelForCausalLM
 
     try:
-        return AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False, use_safetensors=True, **options)
+        model, report = AutoModelForCausalLM.from_pretrained(
+            folder,
+            trust_remote_code=False,
+            use_safetensors=True,
+            # For the report, which names each tensor: any mismatch is refused below.
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            **options,
+        )
     except Exception as error:
         # A wrong config.json can raise anything, up to a ZeroDivisionError. A missing package and
         # too little memory are not the folder's fault; the callers report them.
@@ -167,6 +176,8 @@ def _read_weights(folder: Path, options: dict[str, Any]) -> "PreTrainedModel":
             f"model folder {folder}: the model cannot be loaded ({reason}). "
             "Fix: check its config.json and safetensors files."
         ) from None
+    check_report(report, folder)
+    return model
 
 
 def _four_bit(compute_dtype: Any) -> Any:

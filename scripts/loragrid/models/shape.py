@@ -186,7 +186,7 @@ def read_shape(config: dict[str, Any], where: str) -> Shape:
             attention_bias=bool(config.get("attention_bias", False)),
             mlp_bias=bool(config.get("mlp_bias", False)),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, ArithmeticError) as error:
         raise UserError(f"{where}: key {error} is missing or not a number. Fix: give all sizes of the model.") from None
 
 

@@ -8,6 +8,7 @@ from loragrid.errors import UserError, one_line
 from loragrid.records.failures import logged_failure
 from loragrid.records.history import History
 from loragrid.records.record import RunRecord, ScoreRecord, find_record
+from loragrid.records.seal import check_sealed
 from loragrid.runtime.atomic_files import read_json
 from loragrid.study.grid import Cell
 from loragrid.study.run_names import subject_at
@@ -70,11 +71,26 @@ def _engine(study: Study, cell: Cell) -> Engine:
 def data_cards(study: Study, results: Path) -> dict[str, dict[str, Any]]:
     """Data id → data card, of the study's prepared data sets.
 
-    A search's winner uses the base case's.
+    A search's winner uses the base case's. Raises `UserError` for a card that was changed.
     """
     # Not a glob: the folder may also hold data sets of an earlier version of the study.
     paths = {data: results / "data" / data / "card.json" for data in study.data_sets}
-    return {data: read_json(path) for data, path in sorted(paths.items()) if path.is_file()}
+    found = {data: path for data, path in sorted(paths.items()) if path.is_file()}
+    check_sealed(*found.values())
+    return {data: read_json(path) for data, path in found.items()}
+
+
+def identical_weights(outcomes: list[Outcome]) -> list[tuple[str, ...]]:
+    """The subjects of each set of runs and adopted adapters whose trained weights are one file under several names.
+
+    What such runs differ in had no effect on their training.
+    """
+    by_weights: dict[tuple[str, str], list[str]] = {}
+    for outcome in outcomes:
+        made = outcome.record or (outcome.score if outcome.kind == "adopted" else None)
+        if made is not None and made.weights_sha256 is not None:
+            by_weights.setdefault((outcome.base, made.weights_sha256), []).append(outcome.subject)
+    return [tuple(subjects) for subjects in by_weights.values() if len(subjects) > 1]
 
 
 def data_failure(results: Path, data: str) -> str | None:

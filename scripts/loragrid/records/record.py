@@ -3,12 +3,14 @@
 import dataclasses
 import types
 import typing
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from loragrid.errors import UserError, one_line
-from loragrid.runtime.atomic_files import read_json, write_json
+from loragrid.records.seal import check_sealed, write_seal
+from loragrid.runtime.atomic_files import json_text, read_json, write_json, write_text
 
 RECORD_SCHEMA = 2
 
@@ -153,8 +155,16 @@ def write_record(path: Path | str, record: RunRecord | ScoreRecord) -> None:
     write_json(path, dataclasses.asdict(record))
 
 
+def write_sealed_record(path: Path, record: RunRecord | ScoreRecord, digests: Mapping[str, str]) -> None:
+    """Write a record, the last file of its folder, after the seal of the folder's other files (`digests_of`)."""
+    text = json_text(dataclasses.asdict(record))
+    write_seal(path.parent, digests, record=path.name, text=text)
+    write_text(path, text)
+
+
 def read_record(path: Path | str, kind: type[Record]) -> Record:
-    """Read a record of `kind`; a missing, broken or outdated file is a `UserError`."""
+    """Read a record of `kind`; a missing, broken, outdated or changed file is a `UserError`."""
+    check_sealed(Path(path))
     return as_record(read_json(path), kind, path)
 
 

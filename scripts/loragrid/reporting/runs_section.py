@@ -8,7 +8,7 @@ import pandas as pd
 from loragrid.comparing.designs.axis_pairs import size_of
 from loragrid.comparing.item_tables import BITS_PER_BYTE
 from loragrid.formatting import detectable, duration, number, p_value, score, visible, whole
-from loragrid.records.outcomes import Outcome
+from loragrid.records.outcomes import Outcome, identical_weights
 from loragrid.records.record import TaskScore
 from loragrid.reporting.page import Material
 from loragrid.setting_texts import axis_name, axis_value
@@ -54,6 +54,18 @@ STATUSES = {
     "missing": "not run yet",
     "unreadable": "its record cannot be read",
 }
+
+
+def identical_runs(material: Material) -> list[str]:
+    """A sentence per set of runs that have the same weights under several names."""
+    labels, found = material.compared.labels, []
+    for subjects in identical_weights(material.outcomes):
+        names = [f"“{visible(labels[subject], 80)}”" for subject in subjects]
+        found.append(
+            f"{', '.join(names[:-1])} and {names[-1]} have byte-identical weights: what they differ in had no effect "
+            "on their training, so they are one run under several names."
+        )
+    return found
 
 
 def run_rows(material: Material) -> list[dict[str, Any]]:

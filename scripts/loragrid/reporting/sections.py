@@ -26,7 +26,7 @@ from loragrid.reporting.provenance_section import (
     reproduce,
     sessions,
 )
-from loragrid.reporting.runs_section import run_rows, setting_columns
+from loragrid.reporting.runs_section import identical_runs, run_rows, setting_columns
 from loragrid.reporting.search_section import search_section
 from loragrid.reporting.sentences.largest_gain import largest_gain_text, unlearned_texts
 from loragrid.reporting.sentences.limits import caveat_sentence, not_comparable_sentence
@@ -65,7 +65,7 @@ def _answers(material: Material) -> dict[str, Any]:
         "one_seed": one_seed_note(material),
         "base_faults": base_fault_rows(material),
         "data_failures": data_failures(material),
-        "data_warnings": data_warnings(material),
+        "data_warnings": [*data_warnings(material), *identical_runs(material)],
     }
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from loragrid.formatting import between, change, decimals, score, visible, whole
+from loragrid.records.seal import check_sealed
 from loragrid.reporting.answers.similarity_strip import mark, strip
 from loragrid.reporting.answers.word_marks import MOST_CHARACTERS, marked_pieces, pieces
 from loragrid.reporting.page import Material
@@ -36,6 +37,7 @@ def read_answers(path: Path) -> list[dict[str, Any]]:
     """
     if not path.is_file():
         return []
+    check_sealed(path)
     rows = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:

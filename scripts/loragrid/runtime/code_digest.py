@@ -22,6 +22,7 @@ from loragrid.runtime.atomic_files import write_text
 # its result.
 IGNORED = (
     *(f"loragrid/backup/{name}.py" for name in ("__init__", "copier", "copies", "places", "results")),
+    "loragrid/models/base_checks/tensors.py",
     "loragrid/models/download_room.py",
     "loragrid/runtime/gpu_locks.py",
     "loragrid/runtime/optional_packages.py",
@@ -33,8 +34,9 @@ IGNORED = (
     "loragrid/training/run_backup.py",
     *(
         f"loragrid/study/checks/{name}.py"
-        for name in ("validation", "point_validation", "tune_validation", "likely_slips")
+        for name in ("validation", "point_validation", "run_length", "tune_validation", "likely_slips")
     ),
+    "loragrid/workflow/run_checks.py",
 )
 
 

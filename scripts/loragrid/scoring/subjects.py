@@ -10,6 +10,7 @@ from loragrid.models.adapter_shapes import loaded_shapes
 from loragrid.models.adopted_adapters import adapter_folder, base_note, check_adapter_folder
 from loragrid.models.model_files import check_model_folder, prepared_entry, resolve_folder
 from loragrid.records.record import RunRecord, read_record
+from loragrid.records.seal import check_sealed
 from loragrid.runtime.atomic_files import sha256_file, sha256_json
 from loragrid.runtime.code_digest import code_digest
 from loragrid.runtime.provenance import versions
@@ -85,6 +86,7 @@ def identify(study: Study, subject: Subject) -> SubjectIdentity:
 def check_weights(folder: Path, record: RunRecord) -> None:
     """Raise `UserError` unless a run's weights are complete and are those of its record."""
     check_complete(folder)
+    check_sealed(folder)
     if record.weights_sha256 != trained_sha256(folder):
         raise UserError(
             f"{folder}: the weights were changed since their record was written (sha256 differs). "
@@ -103,6 +105,7 @@ def check_complete(folder: Path) -> None:
 
 
 def _identity(study: Study, subject: Subject, cell: Cell, *, kind: str) -> SubjectIdentity:
+    check_sealed(subject.data)
     # The card of the data names the commit of the base that they were prepared with.
     entry = prepared_entry(study.scored_entry(cell), subject.data)
     return SubjectIdentity(kind=kind, model=cell.model, base=cell.base, entry=entry)
@@ -128,6 +131,7 @@ def _run(study: Study, subject: Subject) -> SubjectIdentity:
         return replace(identity, reason=f"{share:g} of the budget: {why}")
     weights = trained_folder(along_folder(subject.trained, share))
     check_complete(weights)
+    check_sealed(weights)
     return replace(identity, weights=weights)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from loragrid.records.seal import break_seal, digests_of
 from loragrid.runtime.atomic_files import read_json, sha256_file, write_bytes, write_json
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ def write_tables(
     """Write items.parquet and lm_eval/{task}.json; remove results of tasks no longer in the study."""
     import pandas
 
+    break_seal(out)
     table = pandas.concat(tables) if tables else items_table("", "", [])
     write_table(out / "items.parquet", table)
     named = {f"{file_name(task)}.json": results for task, results in lm_eval_results.items() if results is not None}
@@ -72,6 +74,12 @@ def write_tables(
             old.unlink()
     for name, results in named.items():
         write_json(out / "lm_eval" / name, results)
+
+
+def result_digests(out: Path) -> dict[str, str]:
+    """SHA-256 of the files of a scored subject beside its record, for its seal."""
+    files = [out / name for name in ("items.parquet", "answers.jsonl", "answers_summary.json")]
+    return digests_of(out, [*filter(Path.is_file, files), *(out / "lm_eval").glob("*.json")])
 
 
 def save_task(folder: Path, name: str, *, key: str, content: dict[str, Any], items: "pandas.DataFrame | None") -> None:

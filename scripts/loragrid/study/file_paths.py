@@ -1,11 +1,12 @@
 """Paths in a study file, made absolute."""
 
 import copy
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from loragrid.errors import UserError, raise_errors
+from loragrid.errors import UserError, one_line, raise_errors
 from loragrid.paths import ROOT
 from loragrid.study.schema import study_error
 
@@ -67,9 +68,9 @@ class _Paths:
         if "path" in entry:
             before = len(self.errors)
             entry["path"] = self._resolve(f"{key}.path", entry["path"], kinds=("folder",))
-            if len(self.errors) == before and not (Path(entry["path"]) / "config.json").is_file():
-                problem = f"folder without a config.json ({entry['path']})"
-                fix = "give a model folder in Hugging Face format"
+            problem = _no_model_folder(Path(entry["path"])) if len(self.errors) == before else None
+            if problem is not None:
+                problem, fix = f"{problem} ({entry['path']})", "give a model folder in Hugging Face format"
                 self.errors.append(study_error(self.study_file, f"{key}.path", problem, fix=fix))
         if entry["chat_template"] is not None:
             entry["chat_template"] = self._resolve(f"{key}.chat_template", entry["chat_template"])
@@ -93,6 +94,20 @@ class _Paths:
         problem = f"{' or '.join(kinds)} not found, neither beside the study file nor in the project ({name})"
         self.errors.append(study_error(self.study_file, key, problem, fix="check the path"))
         return name
+
+
+def _no_model_folder(folder: Path) -> str | None:
+    """Why a folder is none of a model, by its config.json; None if it may be one."""
+    file = folder / "config.json"
+    if not file.is_file():
+        return "folder without a config.json"
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        return f"config.json cannot be read as JSON: {one_line(str(error))[:100]}"
+    if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
+        return "config.json is no model configuration, which is a map with a model_type"
+    return None
 
 
 def visible_files(folder: Path) -> list[Path]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from loragrid.runtime.atomic_files import sha256_file, sha256_json
 from loragrid.runtime.delegation.residency import until_next_job
+from loragrid.runtime.file_digests import kept_sha256
 from loragrid.study.file_paths import visible_files
 from loragrid.study.sections import ModelEntry
 
@@ -83,9 +84,14 @@ def canonical(value: Any) -> Any:
 def _source_content(path: Path) -> str:
     """Digest of a file of rows, or of the files in a folder, whose names give their order."""
     if not path.is_dir():
-        return file_content(str(path))
+        return _whole_content(path)
     files = visible_files(path)
-    return sha256_json([[file.relative_to(path).as_posix(), file_content(str(file))] for file in files])
+    return sha256_json([[file.relative_to(path).as_posix(), _whole_content(file)] for file in files])
+
+
+def _whole_content(path: Path) -> str:
+    """SHA-256 of a file of rows, of all of it whatever its size: one changed row is another data set."""
+    return sha256_file(path) if path.stat().st_size <= WHOLE_FILE_BYTES else kept_sha256(path)
 
 
 @until_next_job
@@ -103,7 +109,7 @@ def _folder_content(folder: str) -> str:
 @until_next_job
 @cache
 def file_content(path: str) -> str:
-    """Digest of a file; over 64 MiB, of its size and of 64 evenly spaced blocks."""
+    """Digest of a file of a model; over 64 MiB, of its size and of 64 evenly spaced blocks."""
     size = Path(path).stat().st_size
     if size <= WHOLE_FILE_BYTES:
         return sha256_file(path)

@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from loragrid.errors import UserError, print_line
+from loragrid.models.adapter_card import CARD
 from loragrid.models.adapter_files import ADAPTER, ALONG, MODEL, along_folder, trained_sha256
 from loragrid.records.history import History
 from loragrid.records.losses import LossRow, last_position
 from loragrid.records.record import RunRecord, as_record, read_record
-from loragrid.runtime.atomic_files import read_json, sha256_file, sha256_json, write_json
+from loragrid.records.seal import break_seal, digests_of
+from loragrid.runtime.atomic_files import read_json, sha256_json, write_json
 from loragrid.runtime.code_digest import code_digest
 from loragrid.runtime.provenance import device_info, git_state, versions
+from loragrid.scoring.heldout.kept_losses import OF_RUN
 from loragrid.training.backends.adapters import parameter_counts
 from loragrid.training.progress import Progress
 from loragrid.training.run_session import PreparedRun, RunContext
@@ -134,7 +137,7 @@ def save_finished_copy(out: Path, record: RunRecord, *, fingerprint: dict[str, A
     Snakemake was killed and its orphaned trainer finished. The copy keeps that run from being
     trained twice.
     """
-    content = {"fingerprint_sha256": sha256_json(fingerprint), "files": _final_files(out)}
+    content = {"fingerprint_sha256": sha256_json(fingerprint), "files": digests_of(out, _final_files(out))}
     write_json(out / FINISHED_COPY, content | {"record": dataclasses.asdict(record)})
 
 
@@ -150,7 +153,7 @@ def read_finished_copy(out: Path, *, fingerprint: dict[str, Any]) -> RunRecord |
         kept = read_json(path)
         if kept["fingerprint_sha256"] != sha256_json(fingerprint):
             return None
-        if kept["files"] != _final_files(out):
+        if kept["files"] != digests_of(out, _final_files(out)):
             return None
         return as_record(kept["record"], RunRecord, path)
     except (UserError, OSError, KeyError, TypeError):
@@ -184,6 +187,7 @@ def trained_before(run: PreparedRun) -> RunRecord | None:
 
 def remove_unfinished(out: Path) -> History:
     """Remove what an earlier session left unfinished; returns the history, that session closed."""
+    break_seal(out)
     for name in ("failure.json", FINISHED_COPY):
         (out / name).unlink(missing_ok=True)
     # Without a record, weights are not final: they may come from other code or data.
@@ -197,10 +201,16 @@ def remove_unfinished(out: Path) -> History:
     return history
 
 
-def _final_files(out: Path) -> dict[str, str]:
-    """SHA-256 of the final files by their path in the run's folder."""
+def final_digests(out: Path) -> dict[str, str]:
+    """SHA-256 of a finished run's files by their path in its folder, for its seal."""
+    # The finished copy has just been written or compared, so that nothing large is read again.
+    sealed = read_json(out / FINISHED_COPY)["files"]
+    return sealed | digests_of(out, [out / FINISHED_COPY])
+
+
+def _final_files(out: Path) -> list[Path]:
+    """The final files of a run: its losses and its weights, without the cards that are written for their readers."""
     # A diverged run has no adapter and no model.
     folders = (out / ADAPTER, out / MODEL, out / ALONG)
-    weights = [file for folder in folders for file in sorted(folder.rglob("*")) if file.is_file()]
-    files = [out / "losses.csv", *weights]
-    return {str(file.relative_to(out)): sha256_file(file) for file in files}
+    weights = [file for folder in folders for file in folder.rglob("*") if file.is_file() and file.name != CARD]
+    return [file for file in (out / "losses.csv", out / OF_RUN) if file.is_file()] + weights

@@ -2,17 +2,20 @@
 
 import json
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from loragrid.data.training_data import TrainingData
-from loragrid.errors import UserError
+from loragrid.errors import UserError, print_line
 from loragrid.models.find_shape import find_shape
 from loragrid.planning.job_memory import gpu_layout, gpu_training_setup
 from loragrid.study.batch_shares import StepLayout, cpu_layout, written_layout
+from loragrid.study.budget import plan_steps
+from loragrid.study.checks.run_length import check_batch, warmup_warning
+from loragrid.study.grid import Cell
 from loragrid.study.sections import ModelEntry
 from loragrid.training.backends.recipe import Recipe
 from loragrid.training.checkpoint_files import MANIFEST
@@ -39,6 +42,25 @@ def with_chosen_layout(
 def with_layout(recipe: Recipe, layout: StepLayout) -> Recipe:
     """The recipe of a run whose updates have that layout."""
     return replace(recipe, **vars(layout))
+
+
+def planned_steps(cell: Cell, recipe: Recipe, lengths_tokens: Sequence[int]) -> int:
+    """The updates of a run on rows of these lengths, which the trainer may have packed.
+
+    Raises `UserError` for an update of more rows than there are; prints a warning about a warm-up without an end.
+    """
+    settings = cell.settings
+    steps = plan_steps(
+        settings.budget,
+        lengths_tokens=lengths_tokens,
+        per_device=recipe.per_device,
+        accumulation=recipe.accumulation,
+    )
+    check_batch(settings, len(lengths_tokens))
+    warning = warmup_warning(settings, steps)
+    if warning is not None:
+        print_line(f"[{cell.run}] {warning}")
+    return steps
 
 
 def _chosen_layout(

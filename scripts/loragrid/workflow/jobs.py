@@ -7,6 +7,7 @@ from typing import Any
 
 from loragrid.errors import UserError
 from loragrid.models.adopted_adapters import check_local_adapters
+from loragrid.models.base_checks.tensors import check_local_bases
 from loragrid.planning.job_memory import check_study_modules
 from loragrid.planning.job_resources import Request, resource_requests
 from loragrid.runtime.atomic_files import sha256_file, sha256_json
@@ -18,6 +19,7 @@ from loragrid.study.sections import HELDOUT_LOSS
 from loragrid.study.study_file import Study
 from loragrid.study.training_sets import training_sets
 from loragrid.workflow.data_processes import data_processes
+from loragrid.workflow.run_checks import check_runs
 
 
 class Jobs:
@@ -30,11 +32,13 @@ class Jobs:
     def __init__(self, study: Study, *, results: str, session_minutes: float | None) -> None:
         """`session_minutes`: the command line's, None for the study file's.
 
-        Raises `UserError` for modules that no model has, and for an adopted adapter that cannot be
-        used.
+        Raises `UserError` for modules that no model has, for a base or an adopted adapter that cannot be used, and
+        for runs that cannot be what their settings say.
         """
         check_study_modules(study, study.cells)
+        check_local_bases(study)
         check_local_adapters(study)
+        check_runs(study, Path(results))
         self.study, self.results = study, results
         self.searched = study.tune is not None and study.tune.enabled
         adopting = {name: study.bases[adopted.cell.base] for name, adopted in study.adopted.items()}

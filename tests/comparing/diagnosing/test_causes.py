@@ -225,3 +225,11 @@ def test_forgetting_is_the_pooled_verdict_with_the_tasks_as_details(outcome) -> 
         {"task": "world_facts", "difference": -0.3},
         {"task": "world_sums", "difference": 0.02},
     ]
+
+
+def test_a_warm_up_as_long_as_the_run_is_named(outcome) -> None:
+    """The made-up runs have 5 updates of warm-up."""
+    short = dataclasses.replace(outcome, record=dataclasses.replace(outcome.record, planned_steps=4))
+    (cause,) = diagnosed(short)
+    assert (cause.cause, cause.measured["reached"]) == ("warmup", 0.6)
+    assert diagnosed(outcome) == []

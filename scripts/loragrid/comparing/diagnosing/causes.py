@@ -15,6 +15,7 @@ FOLLOWS = {
     "broken_base": {"collapsed", "template"},
     "rate_too_high": {"diverged", "collapsed", "template", "forgot", "under_trained"},
     "diverged": {"collapsed", "template", "forgot", "under_trained"},
+    "warmup": {"rate_too_low", "under_trained"},
     "rate_too_low": {"under_trained"},
     "collapsed": {"template"},
 }

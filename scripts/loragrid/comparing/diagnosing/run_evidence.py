@@ -11,6 +11,7 @@ import numpy as np
 from loragrid.comparing.comparisons import setting_key
 from loragrid.comparing.diagnosing.loss_margins import LossMargin
 from loragrid.records.outcomes import Outcome
+from loragrid.records.seal import check_sealed
 from loragrid.runtime.atomic_files import sha256_json
 from loragrid.statistics.seed_spread import seed_spreads
 
@@ -99,6 +100,7 @@ def read_loss_path(path: Path) -> LossPath | None:
         return None
     import pyarrow.csv
 
+    check_sealed(path)
     table = pyarrow.csv.read_csv(path)
     column = {name: table.column(name) for name in table.column_names}
     kind = np.array(column["kind"].to_pylist(), dtype=object)
@@ -141,6 +143,7 @@ def adapter_distance(folder: Path) -> float | None:
         return None
     from safetensors.numpy import load_file
 
+    check_sealed(folder)
     settings = json.loads(config.read_text(encoding="utf-8"))
     # Other adapters move the weights by more than B·A: DoRA rescales them, IA3 has no such product.
     if settings.get("peft_type", "LORA") != "LORA" or settings.get("use_dora"):

@@ -20,6 +20,7 @@ from loragrid.comparing.study_results import StudyResults
 from loragrid.comparing.terms import Terms
 from loragrid.models.find_shape import find_config
 from loragrid.records.outcomes import Outcome
+from loragrid.records.seal import check_sealed
 from loragrid.statistics.clustered_means import mean_interval
 from loragrid.study.sections import ModelEntry
 from loragrid.study.study_file import Study
@@ -100,6 +101,7 @@ def chance_level(path: Path, task: str) -> float | None:
     """The score of guessing on a multiple-choice task that lists its choices, else None."""
     if not path.is_file():
         return None
+    check_sealed(path)
     configs = json.loads(path.read_text(encoding="utf-8")).get("configs", {})
     config = configs.get(task) or {}
     if config.get("output_type") != "multiple_choice":
@@ -122,6 +124,7 @@ def leaks(results: Path, data_sets: Iterable[str]) -> dict[str, Cause]:
         train, heldout = folder / "train.parquet", folder / "heldout.parquet"
         if not train.is_file() or not heldout.is_file():
             continue
+        check_sealed(train, heldout)
         kept = _row_digests(heldout)
         shared = len(kept & _row_digests(train))
         if shared:

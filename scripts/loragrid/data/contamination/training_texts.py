@@ -11,6 +11,7 @@ from loragrid.data.formats.conversation_formats import to_conversation
 from loragrid.data.formats.detection import with_format
 from loragrid.data.reading.sources import Source, open_source
 from loragrid.errors import UserError, first_line
+from loragrid.records.seal import check_sealed
 from loragrid.study.sections import DataSet
 from loragrid.study.study_file import Study
 
@@ -22,6 +23,7 @@ def training_texts(study: Study, folder: Path, card: dict[str, Any]) -> Iterator
     template's words stand between the turns and long rows are cut. Raises `UserError` if the rows
     cannot be read, or if a source is no longer the one in the data card.
     """
+    check_sealed(folder)
     numbers = _row_numbers(folder / "train.parquet")
     for part in card["sources"]:
         before = part["first_row"] - 1

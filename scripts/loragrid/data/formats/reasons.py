@@ -15,6 +15,7 @@ BAD_CALL = "tool call cannot be read"
 ALL_UNTRAINED = "every reply is marked not to train on"
 BAD_EXAMPLE = "labelled as a bad reply"
 UNKNOWN_ROLE = "unknown role"  # followed by the name
+OTHER_FORM = "row of another form: "  # followed by its name
 
 NAME_CHARACTERS = 40  # of an unknown role in a reason
 
@@ -32,4 +33,4 @@ def unknown_role(name: str) -> str:
 
 def other_form(name: str) -> str:
     """The reason of a row in another form than its source's first rows."""
-    return f"row of another form: {name}"
+    return OTHER_FORM + name

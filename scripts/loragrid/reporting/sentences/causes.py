@@ -11,6 +11,7 @@ from loragrid.formatting import between, change, listed, number, plain_name, plu
 CAUSE_NAMES = {
     "diverged": "Diverged",
     "rate_too_high": "Learning rate too high",
+    "warmup": "Warm-up as long as the run",
     "rate_too_low": "Learning rate too low",
     "under_trained": "Under-trained",
     "overfitted": "Overfitted",
@@ -94,6 +95,11 @@ def _beside_base(seen: Numbers) -> str:
 
 def _loss_not_finite(*_: Any) -> tuple[str, str]:
     return "the loss became NaN or infinite", "any NaN or infinite loss"
+
+
+def _rate_not_reached(seen: Numbers, *_: Any) -> tuple[str, str]:
+    evidence = f"{plural(seen['warmup'], 'update')} of warm-up in a run of {seen['updates']}"
+    return f"{evidence}: the learning rate reached {seen['reached']:.1%} of its value", "a warm-up to the last update"
 
 
 def _updates_lost(seen: Numbers, *_: Any) -> tuple[str, str]:
@@ -215,6 +221,7 @@ def _rows_shared(seen: Numbers, *_: Any) -> tuple[str, str]:
 
 WORDINGS: dict[str, Callable[[Numbers, Numbers, Units], tuple[str, str]]] = {
     "loss_not_finite": _loss_not_finite,
+    "rate_not_reached": _rate_not_reached,
     "updates_lost": _updates_lost,
     "heldout_rose": _heldout_rose,
     "train_rose": _train_rose,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from loragrid.errors import UserError
 from loragrid.models.passes.row_losses import RowLoss
+from loragrid.records.seal import check_sealed
 from loragrid.runtime.atomic_files import read_json, sha256_file, sha256_json, write_json
 from loragrid.runtime.code_digest import code_digest
 from loragrid.runtime.provenance import versions
@@ -54,8 +55,9 @@ class KeptLosses:
     key: str
 
     def read(self, *, rows: int) -> Measured | None:
-        """The losses of the rows, None if the file is missing, damaged, or of another key."""
+        """The losses of the rows, None if the file is missing, damaged, changed, or of another key."""
         try:
+            check_sealed(self.path)
             kept = read_json(self.path)
             losses = [RowLoss(float(nats), int(tokens)) for nats, tokens in kept["losses"]]
             measured = Measured(losses, float(kept["seconds"]))

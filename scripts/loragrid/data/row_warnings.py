@@ -1,0 +1,35 @@
+"""What the data card says about rows that makes the runs on them questionable: the page shows it first."""
+
+from typing import Any
+
+# ASSUME: from this share on, rows that were left out are a sign of a fault in the data, not of a few bad lines.
+MANY_LEFT_OUT = 0.1
+# ASSUME: from this share of the held-out rows on, answers that training has too make the held-out loss too low.
+MANY_KNOWN_ANSWERS = 0.1
+SHOWN_REASONS = 3
+
+
+def row_warnings(facts: dict[str, Any]) -> list[str]:
+    """Warnings about a set's rows, from the card's entries `rows_read`, `dropped` and `split`."""
+    return [*_left_out(facts), *_known_answers(facts["split"])]
+
+
+def _left_out(facts: dict[str, Any]) -> list[str]:
+    counts = {reason: rows["count"] for reason, rows in facts["dropped"].items()}
+    lost, read = sum(counts.values()), facts["rows_read"]
+    if lost <= MANY_LEFT_OUT * read:
+        return []
+    by_count = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    shown = ", ".join(f"{count} {reason}" for reason, count in by_count[:SHOWN_REASONS])
+    more = ", …" if len(by_count) > SHOWN_REASONS else ""
+    return [f"{lost} of {read} rows ({lost / read:.0%}) cannot be trained on and were left out ({shown}{more})"]
+
+
+def _known_answers(split: dict[str, Any]) -> list[str]:
+    known, heldout = split["leaks"]["short_answers"], split["heldout_rows"]
+    if known <= MANY_KNOWN_ANSWERS * heldout:
+        return []
+    return [
+        f"{known} of {heldout} held-out rows ({known / heldout:.0%}) have an answer under 20 characters that training "
+        "has too: the data are too repetitive to part them, so the held-out loss also measures answers learned by heart"
+    ]

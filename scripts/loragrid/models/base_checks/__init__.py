@@ -1,0 +1,1 @@
+"""Checks of a base's files before anything is trained on it."""

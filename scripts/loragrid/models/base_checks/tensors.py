@@ -1,0 +1,119 @@
+"""Whether a base's safetensors files hold the tensors that its config.json asks for, and no others.
+
+transformers fills a missing tensor with random numbers, other ones in each process, and only warns: runs of one study
+would start from different bases.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from loragrid.errors import UserError, first_line
+from loragrid.models.adapter_shapes import Shapes, base_shapes
+from loragrid.models.find_shape import find_config
+from loragrid.models.shape import FAMILIES, Shape, read_shape
+from loragrid.study.study_file import Study
+
+SHOWN = 2  # names of tensors in a message
+
+
+def check_report(report: Mapping[str, Any], folder: Path) -> None:
+    """Raise `UserError` if transformers' loading info has a tensor that is missing, unexpected or of another shape."""
+    sizes = sorted(report["mismatched_keys"])
+    problems = [
+        _problem("missing", report["missing_keys"]),
+        _problem("not of this model", report["unexpected_keys"]),
+        _problem("of another shape", [f"{name} {list(found)}, not {list(asked)}" for name, found, asked in sizes]),
+    ]
+    _refuse([problem for problem in problems if problem], folder)
+
+
+def check_tensors(folder: Path) -> None:
+    """`check_report` of a folder without reading its weights, on torch's meta device: a second, and torch's import.
+
+    A folder whose weights are quantized already is checked when it is loaded: its tensors are packed in other shapes.
+    """
+    import torch
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        if getattr(config, "quantization_config", None) is not None:
+            return
+        tensors = {name: torch.empty(shape, device="meta") for name, shape in base_shapes(folder).items()}
+        _, report = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)].from_pretrained(
+            None,
+            config=config,
+            state_dict=tensors,
+            device_map={"": "meta"},
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+    except UserError:
+        raise
+    except Exception as error:  # each architecture raises its own errors for sizes that it does not expect
+        raise UserError(
+            f"model folder {folder}: transformers cannot build the model ({first_line(error)}). "
+            "Fix: check its config.json and safetensors files."
+        ) from None
+    check_report(report, folder)
+
+
+def check_local_bases(study: Study) -> None:
+    """`check_headers` of a study's models in local folders; reads no weights, for every call of Snakemake."""
+    for entry in study.models.values():
+        if entry.folder is None:
+            continue
+        config, where = find_config(entry)
+        if config.get("model_type") in FAMILIES and not config.get("quantization_config"):
+            check_headers(read_shape(config, where), entry.folder)
+
+
+def check_headers(shape: Shape, folder: Path) -> None:
+    """Raise `UserError` if linear maps or embeddings of a known family are missing or of another shape.
+
+    For a dry run, without torch: `check_tensors` knows all families and all tensors.
+    """
+    tensors = base_shapes(folder)
+    if not any(name.startswith("model.layers.") for name in tensors):
+        return  # saved under other names, which transformers translates
+    wanted = _wanted(shape)
+    missing = [name for name in wanted if name not in tensors]
+    layers = f"model.layers.{shape.layers}."
+    other = [
+        f"{name} {list(tensors[name])}, not {list(size)}"
+        for name, size in wanted.items()
+        if name in tensors and tensors[name] != size
+    ]
+    more = [name for name in tensors if name.startswith(layers)]
+    problems = [_problem("missing", missing), _problem("not of this model", more), _problem("of another shape", other)]
+    _refuse([problem for problem in problems if problem], folder)
+
+
+def _wanted(shape: Shape) -> Shapes:
+    """Name → shape of the linear maps and embeddings."""
+    embedding = (shape.vocab_size, shape.hidden_size)
+    wanted = {"model.embed_tokens.weight": embedding}
+    if not shape.tied:
+        wanted["lm_head.weight"] = embedding
+    for module, (inputs, outputs) in shape.adapted_modules("all-linear"):
+        wanted[f"{module}.weight"] = (outputs, inputs)
+    return wanted
+
+
+def _problem(what: str, names: Iterable[str]) -> str:
+    """A clause about tensors with the first of their names; empty if there are none."""
+    names = sorted(names)
+    if not names:
+        return ""
+    noun = "tensor is" if len(names) == 1 else "tensors are"
+    shown = ", ".join(names[:SHOWN]) + (", …" if len(names) > SHOWN else "")
+    return f"{len(names)} {noun} {what} ({shown})"
+
+
+def _refuse(problems: list[str], folder: Path) -> None:
+    if problems:
+        raise UserError(
+            f"model folder {folder}: its safetensors files do not fit its config.json: {'; '.join(problems)}. "
+            "Fix: copy or download the whole folder again."
+        )

@@ -1,0 +1,86 @@
+"""Checks of all runs of a study against the rows that they are trained on, as early as those are known.
+
+This module only refuses and warns, so `loragrid.runtime.code_digest` leaves it out of the code of the stages.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+from loragrid.errors import UserError
+from loragrid.runtime.atomic_files import read_json
+from loragrid.study.checks.run_length import TrainingRows, check_batch, planned_updates, warmup_warning
+from loragrid.study.grid import Cell
+from loragrid.study.study_file import Study
+
+ROW_PER_LINE = (".jsonl", ".csv", ".tsv")  # files without more rows than lines
+LARGEST_COUNTED_BYTES = 64 * 2**20  # this runs on every call of Snakemake
+ENOUGH_HELDOUT = 0.9  # of the held-out rows that are asked for; whole groups may give no more
+
+
+def check_runs(study: Study, results: Path) -> None:
+    """Raise `UserError` for a batch larger than the training rows, where their number is known before any job.
+
+    The prepare_data stage knows the rows of every set and checks again, and training those that it has packed.
+    """
+    for data_id, cell in study.data_sets.items():
+        check_batches(study, data_id, _known_rows(study, results, data_id, cell).count)
+
+
+def check_batches(study: Study, data_id: str, rows: int | None) -> None:
+    """`check_batch` of all runs on a data set, and of the search's trials if it is the base case's."""
+    # Thousands of cells have few batches.
+    found = {cell.settings.batch: cell.settings for cell in study.cells if cell.data == data_id}
+    for settings in found.values():
+        check_batch(settings, rows)
+    if study.tune is not None and study.cells[0].data == data_id:
+        for batch in study.tune.spaces[study.tune.space].get("batch", {}).get("choices", []):
+            check_batch(replace(study.base_case, batch=tuple(batch)), rows)
+
+
+def run_warnings(study: Study, results: Path) -> list[str]:
+    """A line per length of warm-up that lasts as long as its run, where the run's updates are known before any job."""
+    rows = {data: _known_rows(study, results, data, cell) for data, cell in study.data_sets.items()}
+    found = {}
+    for cell in study.cells:
+        warning = warmup_warning(cell.settings, planned_updates(cell.settings, rows[cell.data]))
+        if warning is not None:
+            found.setdefault(warning, cell.run)
+    return [f"{run}: {warning}" for warning, run in found.items()]
+
+
+def _known_rows(study: Study, results: Path, data_id: str, cell: Cell) -> TrainingRows:
+    """The training rows of a data set, by its card or, before there is one, at most."""
+    card = results / "data" / data_id / "card.json"
+    rows = rows_of_card(read_json(card)) if card.is_file() else None
+    return rows or _at_most(study, cell.settings.data)
+
+
+def rows_of_card(card: dict) -> TrainingRows | None:
+    """The training rows of a data card; None for a card that does not state them."""
+    try:
+        count, tokens = card["split"]["train_rows"], card["tokens"]["train"]
+        return TrainingRows(count, tokens / count)
+    except (KeyError, TypeError, ZeroDivisionError):
+        return None
+
+
+def _at_most(study: Study, name: str) -> TrainingRows:
+    """The most rows that a data set can have to train on: the study's own limit, or the lines of its file."""
+    entry = study.data[name]
+    counts = [] if entry.rows is None else [entry.rows]
+    if entry.source is not None and entry.source.path is not None:
+        lines = _lines(Path(entry.source.path))
+        if lines is not None:
+            held_out = int(ENOUGH_HELDOUT * study.heldout.rows) if study.heldout.set == name else 0
+            counts.append(max(0, lines - held_out))
+    return TrainingRows(min(counts, default=None))
+
+
+def _lines(path: Path) -> int | None:
+    """The lines of a file that holds a row on each, None for another file."""
+    try:
+        if path.suffix.lower() not in ROW_PER_LINE or path.stat().st_size > LARGEST_COUNTED_BYTES:
+            return None
+        return path.read_bytes().count(b"\n") + 1
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}). Fix: check the file.") from None

@@ -1,0 +1,95 @@
+"""Verify that the results of a finished study are as they were written.
+
+    python scripts/tools/verify_results.py [--study STUDY] [--results FOLDER]     (make verify)
+
+Compares every file with the digest that its stage kept: the prepared data, the runs with their weights, the scores and
+the comparison; and each base in a local folder with the one that its runs were trained on. Names each file that has
+changed or is gone, and each folder without digests. Exit status: 0 if all is as it was, else 1.
+"""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+import yaml
+
+from loragrid.errors import Failed, UserError, one_line, run_main
+from loragrid.models.model_files import weights_sha256
+from loragrid.paths import ROOT
+from loragrid.records.record import RunRecord, find_record
+from loragrid.records.seal import changed_files, sealed_files
+from loragrid.study.search.winner import cells_with_winner
+from loragrid.study.study_file import Study, load_study
+
+
+def verify(study: Study, results: Path) -> list[str]:
+    """One line for each part of a study's results that is not as it was written."""
+    if not results.is_dir():
+        raise UserError(f"{results}: no results of the study {study.name}. Fix: run the study, or give --results.")
+    found = []
+    for folder, record in _folders(study, results):
+        found += _folder_problems(folder, record)
+    return found + _base_problems(study, results)
+
+
+def _folders(study: Study, results: Path) -> Iterator[tuple[Path, str]]:
+    """Each folder that a finished study has, and the record that its stage writes last."""
+    runs = [cell.run for cell in cells_with_winner(study, results)]
+    shares = [f"@{share:g}" for share in study.scoring.at if share < 1]
+    along = [f"{run}{share}" for run in runs for share in shares]
+    for data in study.data_sets:
+        yield results / "data" / data, "card.json"
+    for run in runs:
+        yield results / "train" / run, "record.json"
+    for subject in (*study.bases, *runs, *along, *study.adopted):
+        yield results / "score" / subject, "score.json"
+    yield results / "compare", "compare.json"
+
+
+def _folder_problems(folder: Path, record: str) -> list[str]:
+    if not (folder / record).is_file():
+        return [f"{folder}: not finished, or its {record} is gone"]
+    try:
+        if sealed_files(folder) is None:
+            return [f"{folder}: no digests; it was made before they were kept, or its sealed.json is gone"]
+        changed = changed_files(folder)
+    except UserError as error:
+        return [one_line(str(error))]
+    return [f"{folder / name}: {'changed' if (folder / name).is_file() else 'gone'}" for name in changed]
+
+
+def _base_problems(study: Study, results: Path) -> list[str]:
+    """Bases in local folders whose weights are not those that a run was trained on."""
+    found, digests = [], {}
+    for cell in study.cells:
+        entry = study.models[cell.model]
+        record, _ = find_record(results / "train" / cell.run / "record.json", RunRecord)
+        if record is None or entry.folder is None:
+            continue
+        if cell.model not in digests:
+            digests[cell.model] = weights_sha256(entry.folder)
+        if record.base_sha256 != digests[cell.model]:
+            found.append(f"{entry.folder}: not the base that {cell.run} was trained on")
+    return found
+
+
+def main() -> None:
+    """Map the command line to `verify`."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--study", help="name or file of the study (default: the one in config/config.yaml)")
+    parser.add_argument("--results", type=Path, help="folder of the study's results (results/STUDY)")
+    options = parser.parse_args()
+    configured = yaml.safe_load((ROOT / "config" / "config.yaml").read_text(encoding="utf-8"))["study"]
+    study = load_study(options.study or configured)
+    results = options.results or Path("results") / study.name
+    problems = verify(study, results)
+    for line in problems:
+        print(line)
+    if problems:
+        raise Failed(f"{results}: {len(problems)} of its parts are not as they were written")
+    count = sum(len(sealed_files(folder)) for folder, _ in _folders(study, results))
+    print(f"{results}: all {count} files are as they were written")
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,142 @@
+"""Digests of results: a file that has changed since it was written is found where it is read, and by `make verify`."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loragrid.errors import UserError
+from loragrid.records.outcomes import collect, data_cards
+from loragrid.records.record import RunRecord, read_record, write_sealed_record
+from loragrid.records.seal import SEAL, changed_files, check_sealed, digests_of, sealed_files, write_seal
+from loragrid.study.study_file import Study
+from tests.fixtures import synthetic
+from tools.verify_results import verify
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A sealed folder as a run leaves it."""
+    (tmp_path / "run" / "adapter").mkdir(parents=True)
+    run = tmp_path / "run"
+    files = [run / "losses.csv", run / "adapter" / "adapter_config.json"]
+    for file in files:
+        file.write_text(file.name)
+    write_seal(run, digests_of(run, files), record="record.json", text="{}")
+    (run / "record.json").write_text("{}")
+    return run
+
+
+def test_a_seal_holds_the_files_and_the_record(folder: Path) -> None:
+    assert sorted(sealed_files(folder)) == ["adapter/adapter_config.json", "losses.csv", "record.json"]
+    assert changed_files(folder) == []
+    check_sealed(folder, folder / "adapter", folder / "record.json", folder / "adapter" / "adapter_config.json")
+
+
+@pytest.mark.parametrize("name", ["losses.csv", "adapter/adapter_config.json", "record.json"])
+def test_a_changed_file_is_refused_and_the_others_are_not(folder: Path, name: str) -> None:
+    (folder / name).write_text("changed")
+    assert changed_files(folder) == [name]
+    for path in (folder / name, folder):
+        with pytest.raises(
+            UserError, match=rf"{name}: changed since it was written .*Fix: restore it, or delete"
+        ) as error:
+            check_sealed(path)
+        assert "\n" not in str(error.value)
+    other = "losses.csv" if name != "losses.csv" else "record.json"
+    check_sealed(folder / other)
+
+
+def test_what_is_gone_or_new_is_left_to_its_reader(folder: Path) -> None:
+    """A card that is written beside the weights later is no change of them."""
+    (folder / "adapter" / "README.md").write_text("a card")
+    (folder / "losses.csv").unlink()
+    check_sealed(folder)
+    assert changed_files(folder) == ["losses.csv"]
+
+
+def test_a_folder_without_a_seal_is_read_and_a_damaged_seal_is_not(folder: Path) -> None:
+    (folder / SEAL).write_text("[]")
+    with pytest.raises(UserError, match="no digests of files"):
+        check_sealed(folder)
+    (folder / SEAL).unlink()
+    (folder / "losses.csv").write_text("changed")
+    check_sealed(folder)
+    assert sealed_files(folder) is None
+
+
+@pytest.fixture
+def sealed_study(tmp_path: Path) -> tuple[Study, Path]:
+    """A made-up study of which every folder is sealed, as the stages leave it."""
+    study = synthetic.make_study(tmp_path, grid={"axes": {"learning_rate": None, "rank": None, "batch": None}})
+    results = tmp_path / "results"
+    synthetic.make_results(study, results, seed=5)
+    (results / "compare").mkdir(exist_ok=True)
+    (results / "compare" / "compare.json").write_text("{}")
+    for pattern in ("data/*/card.json", "train/*/record.json", "score/*/score.json", "compare/compare.json"):
+        for record in results.glob(pattern):
+            files = [file for file in record.parent.rglob("*") if file.is_file() and file != record]
+            text = record.read_text(encoding="utf-8")
+            write_seal(record.parent, digests_of(record.parent, files), record=record.name, text=text)
+    return study, results
+
+
+def test_a_record_that_was_edited_is_not_read(sealed_study: tuple[Study, Path]) -> None:
+    """In the table its run stays, with the reason."""
+    study, results = sealed_study
+    run = study.cells[0].run
+    path = results / "train" / run / "record.json"
+    record = read_record(path, RunRecord)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"final_heldout_loss": 0.1}))
+    with pytest.raises(UserError, match=r"record\.json: changed since"):
+        read_record(path, RunRecord)
+    (outcome,) = [found for found in collect(study, results) if found.subject == run]
+    assert outcome.status == "unreadable" and "changed since it was written" in outcome.reason
+    write_sealed_record(path, record, digests_of(path.parent, [path.parent / "losses.csv"]))
+    assert read_record(path, RunRecord) == record
+
+
+def test_a_data_card_that_was_edited_is_not_read(sealed_study: tuple[Study, Path]) -> None:
+    study, results = sealed_study
+    card = results / "data" / next(iter(study.data_sets)) / "card.json"
+    card.write_text(card.read_text().replace("{", "{ ", 1))
+    with pytest.raises(UserError, match=r"card\.json: changed since"):
+        data_cards(study, results)
+
+
+def _edit(file: Path) -> None:
+    file.write_bytes(file.read_bytes() + b" ")
+
+
+CHANGES: dict[str, Any] = {
+    "nothing": (lambda results: None, None),
+    "losses": (lambda results: _edit(next(results.glob("train/*/losses.csv"))), r"losses\.csv: changed"),
+    "items": (lambda results: _edit(next(results.glob("score/*/items.parquet"))), r"items\.parquet: changed"),
+    "items gone": (lambda results: next(results.glob("score/*/items.parquet")).unlink(), r"items\.parquet: gone"),
+    "score gone": (lambda results: next(results.glob("score/*/score.json")).unlink(), r"its score\.json is gone"),
+    "seal gone": (lambda results: next(results.glob(f"score/*/{SEAL}")).unlink(), r"no digests; it was made before"),
+    "run gone": (lambda results: shutil.rmtree(next(results.glob("train/*"))), r"its record\.json is gone"),
+    "comparison": (lambda results: _edit(results / "compare" / "compare.json"), r"compare\.json: changed"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_verify_names_what_is_not_as_it_was(sealed_study: tuple[Study, Path], change: str) -> None:
+    study, results = sealed_study
+    make, message = CHANGES[change]
+    make(results)
+    found = [line for line in verify(study, results) if "not the base" not in line]
+    if message is None:
+        assert found == []
+    else:
+        (line,) = found
+        assert re.search(message, line), line
+
+
+def test_verify_compares_the_base(sealed_study: tuple[Study, Path]) -> None:
+    """The synthetic records name no weights that a folder could hold."""
+    study, results = sealed_study
+    assert any("not the base that" in line for line in verify(study, results))

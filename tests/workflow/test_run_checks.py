@@ -1,0 +1,96 @@
+"""Runs that cannot be what their settings say: batches above the rows are refused, warm-ups without an end announced."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from loragrid.errors import UserError
+from loragrid.study.checks.run_length import TrainingRows, check_batch, planned_updates, warmup_warning
+from loragrid.study.study_file import Study
+from loragrid.workflow.run_checks import check_batches, check_runs, rows_of_card, run_warnings
+from tests.fixtures.studies import changed, toy_study
+
+LONG = TrainingRows(1000, 50.0)
+
+
+@pytest.fixture
+def study(toy_llama: Path) -> Study:
+    return toy_study({"llama": toy_llama}, base_case={"batch": [8, 1], "budget": {"steps": 60}})
+
+
+@pytest.mark.parametrize(
+    ("batch", "rows", "message"),
+    [
+        ([32, 1], 20, r"batch: an update would take 32 rows \(\[32, 1\]\), and data set rows has 20"),
+        ([4, 8], 20, r"batch: an update would take 32 rows"),
+        ([21, 1], 20, r"Fix: lower the batch to 20 rows or fewer, or give more rows\.$"),
+        ([10, 2], 20, None),
+        ([2048, 1], None, None),
+    ],
+)
+def test_an_update_sees_no_more_than_all_rows(study: Study, batch: list, rows: int | None, message: str | None) -> None:
+    case = changed(study, base_case__batch=batch).base_case
+    if message is None:
+        check_batch(case, rows)
+        return
+    with pytest.raises(UserError, match=message):
+        check_batch(case, rows)
+
+
+@pytest.mark.parametrize(
+    ("settings", "rows", "updates"),
+    [
+        ({"warmup": {"steps": 9999}}, LONG, "9999 updates of a run that has 60: .* reaches 0.0002, only 0.6% of it"),
+        ({"warmup": {"steps": 60}}, TrainingRows(None), "60 updates of a run that has 60"),
+        ({"warmup": {"steps": 59}}, LONG, None),
+        ({"warmup": {"steps": 9999}, "schedule": "constant"}, LONG, None),
+        ({"warmup": {"ratio": 0.99}}, LONG, None),
+        # 4,000 tokens of 50 a row in updates of 8: 10 updates.
+        ({"warmup": {"steps": 10}, "budget": {"tokens": 4000}}, LONG, "10 updates of a run that has 10"),
+        ({"warmup": {"steps": 10}, "budget": {"tokens": 4000}}, TrainingRows(1000), None),
+        ({"warmup": {"steps": 10}, "budget": {"tokens": 4000}, "packing": True}, LONG, None),
+        ({"warmup": {"steps": 125}, "budget": {"epochs": 1}}, LONG, "125 updates of a run that has 125"),
+        ({"warmup": {"steps": 0}, "budget": {"steps": 1}}, LONG, None),
+    ],
+)
+def test_a_warm_up_to_the_last_update(study: Study, settings: dict, rows: TrainingRows, updates: str | None) -> None:
+    case = changed(study, **{f"base_case__{key}": value for key, value in settings.items()}).base_case
+    warning = warmup_warning(case, planned_updates(case, rows))
+    assert (warning is None) == (updates is None)
+    assert updates is None or re.match(f"warmup: {updates}", warning)
+
+
+def test_every_run_and_every_trial_is_checked(study: Study) -> None:
+    arms = changed(study, grid__axes={"batch": [[8, 1], [16, 2]]})
+    with pytest.raises(UserError, match=r"32 rows \(\[16, 2\]\)"):
+        check_batches(arms, arms.cells[0].data, 20)
+    searched = toy_study(
+        {"llama": Path(study.models["llama"].path)},
+        base_case={"batch": [8, 1], "budget": {"steps": 60}},
+        tune={"budget": {"steps": 10}, "space": "s", "spaces": {"s": {"batch": {"choices": [[8, 1], [64, 1]]}}}},
+    )
+    with pytest.raises(UserError, match=r"64 rows"):
+        check_batches(searched, searched.cells[0].data, 20)
+    check_batches(searched, searched.cells[0].data, 64)
+
+
+def test_a_dry_run_knows_the_limit_the_lines_and_the_card(study: Study, tmp_path: Path) -> None:
+    limited = changed(study, data__rows__rows=20, base_case__batch=[32, 1])
+    with pytest.raises(UserError, match="has 20 to train on"):
+        check_runs(limited, tmp_path)
+    file = tmp_path / "rows.jsonl"
+    file.write_text("{}\n" * 40)
+    lines = changed(study, data__rows__source={"path": str(file)}, base_case__batch=[32, 1], heldout__rows=10)
+    with pytest.raises(UserError, match="has 32 to train on"):
+        check_runs(changed(lines, base_case__batch=[33, 1]), tmp_path)
+    check_runs(changed(lines, base_case__batch=[31, 1]), tmp_path)
+    assert rows_of_card({"split": {"train_rows": 4}, "tokens": {"train": 10}}) == TrainingRows(4, 2.5)
+    assert rows_of_card({}) is None
+
+
+def test_a_dry_run_names_each_warm_up_once(study: Study, tmp_path: Path) -> None:
+    long = changed(study, base_case__warmup={"steps": 70}, grid__axes={"seed": [1, 2]})
+    (line,) = run_warnings(long, tmp_path)
+    assert line.startswith(f"{long.cells[0].run}: warmup: 70 updates of a run that has 60")
+    assert run_warnings(study, tmp_path) == []
