@@ -12,13 +12,14 @@ from loragrid.errors import UserError
 from loragrid.models.find_shape import find_shape
 from loragrid.paths import ROOT
 from loragrid.proposing import new_study as new_study_module
-from loragrid.proposing.choices import FEWEST_UPDATES, fit_memory, propose
+from loragrid.proposing.choices import fit_memory, propose
 from loragrid.proposing.costs import costs_of, device_of, memory_mib, needed_mib
 from loragrid.proposing.data_findings import read_data
 from loragrid.proposing.model_findings import CHAT_TEMPLATE, ModelFindings, has_chat_template
 from loragrid.proposing.new_study import new_study, write_study
 from loragrid.proposing.proposal import Proposal, rate_text
 from loragrid.proposing.request import Request
+from loragrid.proposing.time_limit import FEWEST_UPDATES
 from loragrid.study.study_file import Study, load_study
 from tests.proposing.conftest import ROWS, write_rows
 

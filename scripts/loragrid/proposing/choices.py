@@ -2,17 +2,14 @@
 
 import math
 import os
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from loragrid.errors import UserError
 from loragrid.formatting import plural
 from loragrid.models.shape import Shape
 from loragrid.planning.gpu_cards import PlannedDevice
-from loragrid.planning.plan_texts import hours
-from loragrid.proposing.costs import costs_of, memory_mib, needed_mib
+from loragrid.proposing.costs import memory_mib, needed_mib
 from loragrid.proposing.data_findings import DataFindings
 from loragrid.proposing.model_findings import ModelFindings
 from loragrid.proposing.proposal import Proposal
@@ -22,12 +19,9 @@ from loragrid.study.batch_shares import CPU_PASS_TOKENS
 # Half a decade either side of 3e-4, near the optima that are published for LoRA.
 USUAL_RATES = (1e-4, 3e-4, 1e-3)
 SEEDS = (1, 2, 3)
-# ASSUME: what a user waits for without asking: an evening on a CPU, a working day on a GPU.
-USUAL_HOURS = {"cpu": 2.0, "cuda": 8.0}
 LONGEST = {"cpu": 1024, "cuda": 2048}  # max_length_tokens at most: longer rows take the most of the memory
 FITTING_SHARE = 0.99  # of the rows that are not cut
 FEW_ROWS, EPOCHS_OF_FEW = 2_000, 3  # a small data set is worth more than one pass; evaluations show overfitting
-FEWEST_UPDATES = 20
 # Training rows → rows of an update, so that a pass has some forty updates or more.
 UPDATE_ROWS = ((320, 8), (120, 4), (0, 2))
 LARGE_PARAMETERS, MOST_THREADS = 5e7, 4  # a smaller model is fastest on one thread
@@ -109,67 +103,6 @@ def fit_memory(proposal: Proposal, shape: Shape, device: PlannedDevice) -> Propo
         f"MODEL: a run needs {needed:,} MiB even with one row at a time, and {device.name} has {limit:,} for it. "
         "Fix: choose a smaller model, or CARD=… with more memory."
     )
-
-
-def fit_hours(proposal: Proposal, limit: float, *, results: Path) -> Proposal:
-    """The proposal with as much training as `limit` hours allow; as little as is useful if not even that fits."""
-    few = proposal
-    for smaller in _smaller(proposal):
-        whole = costs_of(smaller, results).hours
-        if whole <= limit:
-            return smaller
-        fewest = FEWEST_UPDATES * smaller.rows_per_update * smaller.row_tokens
-        few = _with_tokens(smaller, min(fewest, _budget_tokens(smaller)))
-        few_hours = costs_of(few, results).hours
-        if few_hours <= limit:
-            return _largest_that_fits(smaller, (few, few_hours), whole, limit)
-    return replace(few, left_out=f"{_left_out(few)} It still takes longer than the {hours(limit)} asked for.")
-
-
-def _largest_that_fits(
-    proposal: Proposal, fewest: tuple[Proposal, float], whole_hours: float, limit: float
-) -> Proposal:
-    """Between the fewest tokens and the whole budget hours grow with the tokens."""
-    few, few_hours = fewest
-    least, most = few.run["budget"]["tokens"], _budget_tokens(proposal)
-    tokens = least + (most - least) * (limit - few_hours) / (whole_hours - few_hours)
-    found = _with_tokens(proposal, tokens)
-    return replace(found, left_out=_left_out(found))
-
-
-def _smaller(proposal: Proposal) -> Iterator[Proposal]:
-    """The proposal, and with less and less that is measured and repeated."""
-    yield proposal
-    proposal = replace(proposal, run=dict(proposal.run) | {"evaluations": 4})
-    yield proposal
-    for rows in (100, 50):
-        if proposal.heldout_rows > rows:
-            more = proposal.train_rows + proposal.heldout_rows - rows
-            notes = dict(proposal.notes) | {"heldout": f"few, to save time; {more:,} rows are left for training"}
-            proposal = replace(proposal, heldout_rows=rows, train_rows=more, notes=notes)
-            yield proposal
-    if proposal.retention:
-        notes = dict(proposal.notes) | {"retention": f"left out to save time: {', '.join(proposal.retention)}"}
-        proposal = replace(proposal, retention=(), notes=notes)
-        yield proposal
-    proposal = replace(proposal, run=dict(proposal.run) | {"evaluations": 2})
-    notes = dict(proposal.notes) | {"seeds": "two, to save time: three find smaller differences"}
-    yield replace(proposal, seeds=proposal.seeds[:2], notes=notes)
-
-
-def _with_tokens(proposal: Proposal, tokens: float) -> Proposal:
-    digits = 10 ** max(0, math.floor(math.log10(tokens)) - 1)
-    return replace(proposal, run=dict(proposal.run) | {"budget": {"tokens": int(tokens // digits * digits)}})
-
-
-def _budget_tokens(proposal: Proposal) -> float:
-    return proposal.run["budget"]["epochs"] * proposal.train_rows * proposal.row_tokens
-
-
-def _left_out(proposal: Proposal) -> str:
-    share = proposal.run["budget"]["tokens"] / (proposal.train_rows * proposal.row_tokens)
-    trained = f"{share:.0%} of the training rows" if share < 1 else f"{share:.1f} passes over the training rows"
-    return f"Longer training, to save time: each run sees {trained}."
 
 
 def with_warmup(proposal: Proposal, updates: int) -> Proposal:

@@ -6,13 +6,14 @@ from pathlib import Path
 
 from loragrid.errors import UserError
 from loragrid.paths import ROOT
-from loragrid.proposing.choices import USUAL_HOURS, data_note, fit_hours, model_note, propose, with_warmup
+from loragrid.proposing.choices import data_note, model_note, propose, with_warmup
 from loragrid.proposing.costs import costs_of, device_of
 from loragrid.proposing.data_findings import DataFindings, read_data
 from loragrid.proposing.model_findings import ModelFindings, read_model
 from loragrid.proposing.plan_lines import plan_lines
 from loragrid.proposing.proposal import study_text, within_project
 from loragrid.proposing.request import Request, key_of
+from loragrid.proposing.time_limit import USUAL_HOURS, fit_hours
 from loragrid.runtime.atomic_files import write_text
 
 MANY = 0.1  # share of the rows from which on a loss of rows is a warning
