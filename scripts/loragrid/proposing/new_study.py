@@ -11,7 +11,7 @@ from loragrid.proposing.costs import costs_of, device_of
 from loragrid.proposing.data_findings import DataFindings, read_data
 from loragrid.proposing.model_findings import ModelFindings, read_model
 from loragrid.proposing.plan_lines import plan_lines
-from loragrid.proposing.proposal import study_text, within_project
+from loragrid.proposing.proposal import Proposal, study_text, within_project
 from loragrid.proposing.request import Request, key_of
 from loragrid.proposing.time_limit import USUAL_HOURS, fit_hours
 from loragrid.runtime.atomic_files import write_text
@@ -51,7 +51,7 @@ def new_study(request: Request, *, command: str) -> NewStudy:
     proposal = fit_hours(propose(request, data, model, device, command=command), limit, results=results)
     proposal = with_warmup(proposal, costs_of(proposal, results).updates)
     costs = costs_of(proposal, results)
-    lines = [*_found(data, model, proposal.run["max_length_tokens"]), *plan_lines(proposal, costs)]
+    lines = [*_found(data, model, proposal), *plan_lines(proposal, costs)]
     return NewStudy(request.name, study_text(proposal), tuple(lines), proposal.cores)
 
 
@@ -76,9 +76,10 @@ def _absolute(source: dict) -> dict:
     return source | {"path": str(ROOT / source["path"])} if "path" in source else source
 
 
-def _found(data: DataFindings, model: ModelFindings, longest: int) -> list[str]:
+def _found(data: DataFindings, model: ModelFindings, proposal: Proposal) -> list[str]:
+    longest = proposal.run["max_length_tokens"]
     lines = [*data_note(data).splitlines(), *f"{model.key}: {model_note(model)}".splitlines()]
-    lines.append(f"{data.heldout_rows:,} rows are held out, {data.train_rows:,} are left for training")
+    lines.append(f"{proposal.heldout_rows:,} rows are held out, {proposal.train_rows:,} are left for training")
     if data.left_out_rows > MANY * data.rows_read:
         lines.append(f"warning: {data.left_out_rows / data.rows_read:.0%} of the rows cannot be used")
     if data.cut_share(longest) > MANY:
