@@ -64,9 +64,11 @@ bench: $(VENV)/.test
 base-models: $(VENV)/.study
 	$(BIN)/python scripts/tools/make_base_models.py
 
-# The conda environment takes the same pins.
+# The conda environments take the same pins.
 environment.yml: requirements.txt
-	sed -n '1,/- pip:/p' $@ > $@.new && sed -n 's/^\([A-Za-z].*\)/      - "\1"/p' $< >> $@.new && mv $@.new $@
+environment-gpu.yml: requirements.txt requirements-gpu.txt
+environment.yml environment-gpu.yml:
+	sed -n '1,/- pip:/p' $@ > $@.new && sed -n 's/^\([A-Za-z].*\)/      - "\1"/p' $^ >> $@.new && mv $@.new $@
 
 clean:
 	rm -rf $(VENV)

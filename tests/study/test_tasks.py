@@ -7,7 +7,7 @@ import yaml
 from loragrid.errors import UserError
 from loragrid.paths import ROOT
 from loragrid.study.study_file import load_study
-from loragrid.study.tasks import scoring_digest
+from loragrid.study.tasks import code_in_tasks, scoring_digest
 
 
 @pytest.fixture
@@ -80,3 +80,15 @@ def test_a_task_file_beside_the_study_may_be_meant(folder: Path) -> None:
     write(folder, retention=["oposites"])
     with pytest.raises(UserError, match=r"unknown task \('oposites'\)\. Fix: use .*opposites\.yaml"):
         digest(folder)
+
+
+def test_task_files_that_run_code_are_named_with_what_they_name(folder: Path) -> None:
+    """Beside the task and in what it includes too; the project's own tasks are not named."""
+    study = load_study(str(folder / "mine.yaml"))
+    assert code_in_tasks(study) == []
+    (folder / "task.yaml").write_text("task: mine\ninclude: ../base.yaml\nprocess_docs: !function helpers.clean\n")
+    (folder.parent / "base.yaml").write_text("doc_to_text: !function  other.text\nmetric_list: [{hf_evaluate: true}]\n")
+    first, second = code_in_tasks(study)
+    assert first.startswith(f"{folder.parent}/base.yaml: this task file runs code when the study is scored (")
+    assert "!function  other.text, hf_evaluate: true" in first
+    assert second.startswith(f"{folder}/task.yaml: ") and "(!function helpers.clean)" in second

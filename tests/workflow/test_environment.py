@@ -52,13 +52,38 @@ def test_make_study_leaves_the_words_to_the_workflow(tmp_path: Path) -> None:
     assert [line for line in said if not line.startswith("make")] == ["snakemake --cores 2"]
 
 
-def test_conda_environment_takes_the_same_pins() -> None:
-    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+@pytest.mark.parametrize(
+    ("name", "sources"),
+    [
+        ("environment.yml", ["requirements.txt"]),
+        ("environment-gpu.yml", ["requirements.txt", "requirements-gpu.txt"]),
+    ],
+)
+def test_conda_environments_take_the_same_pins(name: str, sources: list[str]) -> None:
+    environment = yaml.safe_load((ROOT / name).read_text())
     pip = next(item["pip"] for item in environment["dependencies"] if isinstance(item, dict))
-    wanted = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if not line.startswith("#")]
-    assert pip == wanted, "run make environment.yml"
+    lines = [line for source in sources for line in (ROOT / source).read_text().splitlines()]
+    assert pip == [line for line in lines if not line.startswith(("#", "-r "))], f"run make {name}"
     python = next(item for item in environment["dependencies"] if str(item).startswith("python="))
     assert tuple(map(int, python.removeprefix("python=").split("."))) >= (3, 11)
+
+
+def test_container_recipes_have_one_image_and_the_pins_of_the_study() -> None:
+    """What hadolint asks for: a tag, no recommended packages, no caches, and what is installed pinned."""
+    docker, apptainer = ((ROOT / "containers" / name).read_text() for name in ("Dockerfile", "loragrid.def"))
+    images = {re.search(pattern, text, re.M)[1] for pattern, text in ((r"^FROM (\S+)$", docker), (r"^From: (\S+)$", apptainer))}
+    (image,) = images
+    assert re.fullmatch(r"python:3\.\d+-slim-\w+", image)
+    for text in (docker, apptainer):
+        code = "\n".join(line for line in text.splitlines() if not line.strip().startswith("#"))
+        assert code.count("--no-install-recommends") == code.count("apt-get install") == 1
+        assert "rm -rf /var/lib/apt/lists/*" in code and "sudo" not in code and "latest" not in code
+        (install,) = re.findall(r"pip install .*", code)
+        assert "--no-cache-dir --requirement" in install
+        named = {name for name in re.findall(r"requirements[\w-]*\.txt", code)}
+        assert named == {"requirements.txt", "requirements-gpu.txt"}
+    ignored = (ROOT / "containers" / "Dockerfile.dockerignore").read_text().split()
+    assert ignored == ["*", "!requirements.txt", "!requirements-gpu.txt"]
 
 
 def test_a_cpu_machine_gets_no_cuda_package_by_name() -> None:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
-from snakemake.settings.types import ExecMode
+from snakemake.settings.types import DeploymentMethod, ExecMode
 
 # Planning makes millions of objects that live until the end; by default Python's collector looks through all of them again and
 # again. A dry run of 10,000 cells takes 39 s of CPU time with this line and 48 s without.
@@ -36,7 +36,7 @@ from loragrid.runtime.atomic_files import check_writable, sha256_json
 from loragrid.runtime.code_digest import code_digest
 from loragrid.runtime.session import session_seconds
 from loragrid.study.study_file import load_study
-from loragrid.study.tasks import scoring_digest
+from loragrid.study.tasks import code_in_tasks, scoring_digest
 from loragrid.workflow.backup import StudyBackup
 from loragrid.workflow.complete_study import write_complete_study
 from loragrid.workflow.environment import job_environment, resume_message, start_fork_server
@@ -67,6 +67,8 @@ with user_errors():
     if workflow.exec_mode == ExecMode.DEFAULT:
         for slip in STUDY.likely_slips:
             print(f"warning: {slip}", file=sys.stderr)
+        for line in code_in_tasks(STUDY):
+            print(f"loragrid: {line}", file=sys.stderr)
     # A cluster's jobs run on other machines.
     if workflow.local_exec and workflow.exec_mode == ExecMode.DEFAULT:
         check_machine(STUDY)
@@ -105,6 +107,8 @@ if TERMINAL is not None:
 
 # Snakemake looks for wildcards in the path of a conda environment, and a checkout's path may have braces.
 ENVIRONMENT = str(CHECKOUT / "environment.yml").replace("{", "{{").replace("}", "}}")
+IMAGE = str(CHECKOUT / "containers" / "loragrid.sif")
+CONTAINED = DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method
 
 
 # What <results>, <logs> and so on stand for in the rules' paths.

@@ -23,6 +23,11 @@ TASKS = ROOT / "config" / "tasks"
 # as lists are not found.
 NAME = re.compile(rb"^[\"']?(?:task|group|tag)[\"']?:[ \t]*[\"']?([^\s\"'\[{#]+)[\"']?[ \t]*(?:#.*)?\r?$", re.MULTILINE)
 
+# Code that a task file runs: functions of the modules beside it, and metrics that lm-eval takes from the hub.
+CODE = re.compile(r"(!function[ \t]+[\w.]+|hf_evaluate:[ \t]*[Tt]rue)")
+MOST_INCLUDES = 5  # one within the other
+INCLUDE = re.compile(r"^include:[ \t]*[\"']?([^\s\"'#]+)", re.MULTILINE)
+
 
 def scoring_digest(study: Study) -> str:
     """Digest of all in a study that determines a score; a change of it scores everything again.
@@ -70,6 +75,33 @@ def task_digest(study: Study, name: str) -> str:
             "files": sorted({(file.name, sha256_file(file)) for file in files}),
         }
     )
+
+
+def code_in_tasks(study: Study) -> list[str]:
+    """A line per task file of the user's that runs code when the study is scored, with what it names.
+
+    The files of config/tasks are part of the project, as its scripts are.
+    """
+    named = [task_file(name) for name in study.scoring.tasks]
+    own = {file.resolve() for file in named if file is not None} - set(TASKS.rglob("*.yaml"))
+    # A group names the tasks of the files beside it.
+    found = {path for file in own for path in file.parent.glob("*.y*ml")}
+    for _ in range(MOST_INCLUDES):
+        found |= {path for file in found for path in _included(file)}
+    lines = []
+    for file in sorted(found):
+        code = dict.fromkeys(CODE.findall(_text(file)))
+        if code:
+            lines.append(f"{file}: this task file runs code when the study is scored ({', '.join(code)})")
+    return lines
+
+
+def _included(file: Path) -> list[Path]:
+    return [path for name in INCLUDE.findall(_text(file)) if (path := (file.parent / name).resolve()).is_file()]
+
+
+def _text(file: Path) -> str:
+    return file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
 
 
 def _checked_file(name: str, study_file: Path, *, key: str) -> Path | None:
