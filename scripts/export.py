@@ -14,7 +14,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from loragrid.errors import Failed, UserError, log_option, print_line, run_main
+from loragrid.errors import Failed, UserError, log_option, print_line, run_main, summary_line
 from loragrid.exporting.card import Card, card_text
 from loragrid.exporting.export_record import export_key, kept_parities, write_export_record
 from loragrid.exporting.exported_run import ExportedRun, find_run, run_to_take
@@ -153,7 +153,7 @@ def write_card(run: ExportedRun, folder: Path, card: Card, *, key: str) -> None:
 
 def main() -> None:
     """Map the command line to `export_run`."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], parents=[log_option()])
+    parser = argparse.ArgumentParser(description=summary_line(__doc__), parents=[log_option()])
     parser.add_argument("--study", required=True)
     parser.add_argument("--results", type=Path, required=True, help="folder of the study's results")
     parser.add_argument("--run", help="id of the run (default: the one that the page names)")

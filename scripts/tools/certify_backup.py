@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 from loragrid.backup.results import copies_of, place_of
-from loragrid.errors import Failed, print_line, run_main
+from loragrid.errors import Failed, print_line, run_main, summary_line
 from loragrid.runtime.atomic_files import write_json
 from loragrid.runtime.quiet_libraries import quiet_libraries
 from loragrid.study.study_file import Study, load_study
@@ -58,7 +58,7 @@ def summary(found: dict) -> str:
 
 def main() -> None:
     """Map the command line to `certify`, and write and print the certificate."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=summary_line(__doc__))
     parser.add_argument("--study", default="demo", help="study with the base case (default: demo)")
     parser.add_argument("--kills", type=int, default=20, help="kills (default: 20)")
     parser.add_argument("--seed", type=int, default=3407, help="seed of the kills (default: 3407)")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import yaml
 
-from loragrid.errors import Failed, UserError, one_line, run_main
+from loragrid.errors import Failed, UserError, one_line, run_main, summary_line
 from loragrid.models.model_files import weights_sha256
 from loragrid.paths import ROOT
 from loragrid.records.record import RunRecord, find_record
@@ -75,7 +75,7 @@ def _base_problems(study: Study, results: Path) -> list[str]:
 
 def main() -> None:
     """Map the command line to `verify`."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=summary_line(__doc__))
     parser.add_argument("--study", help="name or file of the study (default: the one in config/config.yaml)")
     parser.add_argument("--results", type=Path, help="folder of the study's results (results/STUDY)")
     options = parser.parse_args()

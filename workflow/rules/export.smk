@@ -10,7 +10,7 @@ rule export:
     log:
         "<logs>/export.log",
     conda:
-        "../../environment.yml"
+        ENVIRONMENT
     threads: STUDY.scoring.threads
     resources:
         mem_mb=JOBS.request("score", OPTIONS.run or STUDY.cells[0].run)["mem_mb"],
