@@ -47,6 +47,24 @@ if __name__ == "__main__":
 """
 
 
+def edited_profile(text: str) -> str:
+    """The shipped profile with the four lines of docs/cluster.md in use, and the type of the train jobs' GPU."""
+    for line in (
+        "slurm_account: mine",
+        "slurm_partition: gpu",
+        "set-resources:",
+        "  prepare_data:",
+        "    slurm_partition: cpu    # 3",
+        "  find_contamination:",
+        "    slurm_partition: cpu    # 4",
+        "  train:",
+        "    gpu_model: a100",
+    ):
+        assert text.count(f"# {line}") == 1, line
+        text = text.replace(f"# {line}", line)
+    return text.replace("gpu_model: a100", "gpu_model: fake")
+
+
 class Submitted(Checkout):
     """A checkout whose snakemake submits two runs of the demo to a cluster: its model, its generator, fewer rows, one task."""
 
@@ -69,7 +87,8 @@ class Submitted(Checkout):
         self.profile = folder / "workflow" / "profiles" / "slurm"
         settings_of_it = (self.profile / "config.yaml").read_text()
         assert settings_of_it.count("TERM@120'") == 1
-        (self.profile / "config.yaml").write_text(settings_of_it.replace("TERM@120'", "TERM@45'"))
+        settings_of_it = edited_profile(settings_of_it.replace("TERM@120'", "TERM@45'"))
+        (self.profile / "config.yaml").write_text(settings_of_it)
         for name in ("slow", "broken"):
             (folder / name).mkdir()
 
@@ -128,7 +147,8 @@ def assert_request(submitted: Submitted, job: int, run: str) -> None:
     ][run]
     said = submitted.cluster.ask("scontrol", "show", "job", str(job))
     hours, minutes = divmod(planned["runtime"], 60)
-    assert f"TimeLimit={hours:02d}:{minutes:02d}:00" in said and "gres:gpu:1" in said
+    assert f"TimeLimit={hours:02d}:{minutes:02d}:00" in said and "gres:gpu:fake:1" in said
+    assert "Partition=gpu" in said and "Account=mine" in said
     assert f"mem={planned['mem_mb']}M" in said, said
 
 
@@ -196,6 +216,9 @@ def test_the_same_command_goes_on(submitted: Submitted) -> None:
     assert len(list((submitted.folder / "results/demo/score").glob("*/score.json"))) == 3
     assert "<html" in (submitted.folder / "reports/demo/report.html").read_text()
     comments = [comment for _, comment in submitted.cluster.jobs().values()]
+    data = [number for number, (_, comment) in submitted.cluster.jobs().items() if "prepare_data" in comment]
+    said = submitted.cluster.ask("scontrol", "show", "job", str(data[0]))
+    assert "Partition=cpu" in said and "Account=mine" in said and "gres" not in said
     assert not [comment for comment in comments if "compare" in comment or "report" in comment]
 
 
