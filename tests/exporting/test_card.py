@@ -2,8 +2,11 @@
 
 import csv
 import json
+import re
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 from huggingface_hub import ModelCard
@@ -13,8 +16,10 @@ from loragrid.exporting.exported_run import ExportedRun
 from loragrid.exporting.licences import UNKNOWN, base_licence, source_licence
 from loragrid.exporting.merging import MergedFacts
 from loragrid.exporting.parity import Parity
+from loragrid.exporting.peft_form import write_peft_form
+from loragrid.models.loading import load_base
 from loragrid.study.sections import DataSource, ModelEntry
-from tests.exporting.conftest import Finished
+from tests.exporting.conftest import Finished, finish_study
 
 SAME = Parity(
     form="merged", reference="the run", loss=1.0, reference_loss=1.001, rows=9, answers=2, same_answers=2,
@@ -107,3 +112,21 @@ def test_licences_are_those_that_a_card_states(tmp_path: Path, root: Path) -> No
     assert source_licence(DataSource(generator="running_plans")).id == "mit"
     # Tests are offline.
     assert source_licence(DataSource(hub="owner/rows", revision="main")).text == UNKNOWN
+
+
+@pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed: requirements-gpu.txt")
+def test_the_card_loads_an_adapter_on_the_4_bits_that_it_was_trained_on(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    four_bits = {"learning_rate": 1e-3, "precision": "4bit", "backend": "trl"}
+    run = finish_study(tmp_path, model, base_case=four_bits, grid={"axes": {"method": ["lora"]}}).run()
+    write_peft_form(run, tmp_path / "adapter")
+    monkeypatch.chdir(tmp_path)
+    lines = re.search(r"^```python\n(.*?)^```$", card_text(run, CARD), re.M | re.S)[1]
+    found: dict[str, Any] = {}
+    exec(lines, found)
+    loaded, trained_on = (
+        {name: value for name, value in one.config.quantization_config.to_dict().items() if "dtype" not in name}
+        for one in (found["model"].get_base_model(), load_base(run.entry, device="cpu"))
+    )
+    assert loaded == trained_on and loaded["load_in_4bit"]

@@ -1,5 +1,6 @@
 """The short card of an adapter folder, and its base, which is found from any other folder."""
 
+import ast
 import json
 from pathlib import Path
 
@@ -18,10 +19,14 @@ def test_a_base_is_named_by_its_commit_or_its_absolute_folder(root: Path) -> Non
 
 
 def test_the_card_of_a_hub_base() -> None:
-    text = adapter_card({"base_model_name_or_path": "owner/base", "revision": "abc", "r": 8, "peft_type": "LORA"})
+    config = {"base_model_name_or_path": "owner/base", "revision": "abc", "r": 8, "peft_type": "LORA"}
+    text = adapter_card(config, four_bits=False)
     found = ModelCard(text).data
     assert (found.base_model, found.library_name) == ("owner/base", "peft")
     assert "`owner/base` at commit `abc`" in text and '("owner/base", revision="abc")' in text and "- r: 8" in text
+    quantized = adapter_card(config, four_bits=True)
+    assert '("owner/base", revision="abc", quantization_config=four_bits)' in quantized and "four_bits" not in text
+    ast.parse(quantized.split("```")[1].removeprefix("python"))
 
 
 def test_the_folder_that_training_leaves_loads_from_anywhere_with_plain_peft(

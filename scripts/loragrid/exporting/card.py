@@ -57,6 +57,7 @@ def card_text(run: ExportedRun, card: Card) -> str:
         fingerprint=record.data_fingerprint,
         base_licence=base_licence(run.entry).text,
         adapter=not run.is_whole,
+        four_bits=run.entry.precision == "4bit",
         dtype=card.merged.dtype,
         merged_into=card.merged.merged_into,
         parities=card.parities,

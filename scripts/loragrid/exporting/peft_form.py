@@ -20,4 +20,4 @@ def write_peft_form(run: ExportedRun, folder: Path) -> None:
     write_json(folder / "adapter_config.json", config)
     # Its chat template is the one of training, which may not be the base's own.
     load_tokenizer(run.entry).save_pretrained(folder)
-    write_text(folder / CARD, adapter_card(config))
+    write_text(folder / CARD, adapter_card(config, four_bits=run.entry.precision == "4bit"))

@@ -17,15 +17,19 @@ TEXT = """
 
 ```python
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-base = AutoModelForCausalLM.from_pretrained({arguments})
+from transformers import AutoModelForCausalLM, AutoTokenizer{four_bits}
+base = AutoModelForCausalLM.from_pretrained({arguments}{quantized})
 model = PeftModel.from_pretrained(base, "path/to/this/folder")
 tokenizer = AutoTokenizer.from_pretrained({arguments})
 ```
 
 Trained by a run of loragrid. This card has no scores: those are in the study's report and in the card of the exported
 run (`snakemake --cores 1 export`).
+"""
+# Without it the adapter would be on a base that it was not trained on; LoftQ even corrects the errors of the 4 bits.
+FOUR_BITS = """, BitsAndBytesConfig
+
+four_bits = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True)
 """
 
 
@@ -42,8 +46,11 @@ def base_metadata(source: str, commit: str | None) -> dict[str, Any]:
     return {"base_model": source if commit is not None else Path(source).name}
 
 
-def adapter_card(config: Mapping[str, Any]) -> str:
-    """The README.md of a folder with this adapter configuration, with metadata that the hub reads."""
+def adapter_card(config: Mapping[str, Any], *, four_bits: bool) -> str:
+    """The README.md of a folder with this adapter configuration, with metadata that the hub reads.
+
+    `four_bits`: the adapter was trained on the base in 4 bits.
+    """
     from huggingface_hub import ModelCardData
 
     source, commit = config["base_model_name_or_path"], config.get("revision")
@@ -54,7 +61,16 @@ def adapter_card(config: Mapping[str, Any]) -> str:
     if commit is not None:
         base, arguments = f"- Base: `{source}` at commit `{commit}`", f'"{source}", revision="{commit}"'
     shown = [f"- {name}: {_text(config[name])}" for name in SETTINGS if config.get(name)]
-    text = TEXT.format(name=Path(source).name, base=base, settings="\n".join(shown), arguments=arguments)
+    if four_bits:
+        base += ", in 4 bits (bitsandbytes, NF4)"
+    text = TEXT.format(
+        name=Path(source).name,
+        base=base,
+        settings="\n".join(shown),
+        arguments=arguments,
+        four_bits=FOUR_BITS if four_bits else "\n",
+        quantized=", quantization_config=four_bits" if four_bits else "",
+    )
     return f"---\n{metadata.to_yaml()}\n---\n{text}"
 
 

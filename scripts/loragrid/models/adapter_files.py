@@ -53,7 +53,9 @@ def save_trained(model: Any, run_folder: Path, *, tokenizer: Any) -> Path:
             _write_converted(model, unfinished)
         else:
             write_adapter(model, unfinished)
-        write_text(unfinished / CARD, adapter_card(read_json(unfinished / "adapter_config.json")))
+        four_bits = getattr(model.get_base_model(), "is_loaded_in_4bit", False)
+        config = read_json(unfinished / "adapter_config.json")
+        write_text(unfinished / CARD, adapter_card(config, four_bits=four_bits))
     return folder
 
 
