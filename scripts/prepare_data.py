@@ -126,7 +126,7 @@ def _check_packages(study: Study, data_id: str) -> None:
 
 
 def _template(entry: ModelEntry, model: str) -> ChatTemplate:
-    """The model's chat template. Both it and the tokenizer's pattern are programs of strangers that may never end."""
+    """The model's chat template. The template and the tokenizer's pattern come from others and may never end."""
     with time_limit(PROBE_SECONDS, f"model {model}: its chat template", fix="set another chat_template"):
         template = inspect_template(load_tokenizer(entry), model=model)
     with time_limit(PROBE_SECONDS, f"model {model}: its tokenizer's pattern", fix="use another tokenizer.json"):

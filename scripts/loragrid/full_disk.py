@@ -61,7 +61,7 @@ def _place_of(error: BaseException) -> Path | None:
 
 
 def _free_room(place: Path) -> str:
-    """How much is free; empty if nobody can say."""
+    """The free space; empty if the system does not say."""
     with suppress(OSError):
         return f", {shutil.disk_usage(place).free / 2**20:.0f} MiB free"
     return ""

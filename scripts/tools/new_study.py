@@ -58,6 +58,13 @@ def command_of(request: Request) -> str:
         words.append(f'LR="{" ".join(f"{rate:g}" for rate in request.learning_rates)}"')
     words += [f"CARD={request.card}"] if request.card else []
     words += [f"HOURS={request.hours:g}"] if request.hours else []
+    words += [f"NAME={request.name}"] if request.name != key_of(request.data) else []
+    if request.columns:
+        columns = " ".join(
+            f'{use}="{name}"' if " " in name else f"{use}={name}" for use, name in request.columns.items()
+        )
+        words.append(f"COLUMNS={shlex.quote(columns)}")
+    words += [f"SPLIT={shlex.quote(request.split)}"] if request.split != Request.split else []
     return " ".join(["make new-study", *words])
 
 

@@ -159,6 +159,16 @@ def test_a_damaged_file_changes_nothing_here(store: CopyStore, tmp_path: Path, d
     assert not (there / RESTORING).exists()
 
 
+def test_a_copy_that_has_lost_a_file_is_broken(store: CopyStore, tmp_path: Path) -> None:
+    """A place that can be read has other copies, so this is not a failure of the place."""
+    save(store, tmp_path / "here", 5)
+    copy = store.read("checkpoint-5")
+    store.place.remove([f"{store.folder}/{FILES}/{copy.files['history.jsonl'].sha256}"])
+    with pytest.raises(BrokenCopy, match=r"history\.jsonl is gone"):
+        store.restore(copy, tmp_path / "there", last="checkpoints/checkpoint-5")
+    assert not list((tmp_path / "there").glob("*"))
+
+
 @pytest.mark.parametrize("path", ["../x", "/etc/x", "a/../../x", "", ".restoring/x", "a\\..\\x"])
 def test_a_manifest_names_no_file_outside_of_the_folder(store: CopyStore, path: str) -> None:
     manifest = {"schema": 1, "name": "checkpoint-5", "files": {path: {"bytes": 0, "sha256": "0" * 64, "mtime_ns": 0}}}

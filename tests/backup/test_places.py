@@ -70,5 +70,7 @@ def test_no_error_repeats_a_secret_of_the_environment(monkeypatch: pytest.Monkey
     with pytest.raises(PlaceError, match="403") as caught:
         Place("x", Leaky(), "x").sizes("")
     assert not any(value in str(caught.value) for value in secrets.values())
+    monkeypatch.setenv("OTHER_TOKEN", f"{secrets['HF_TOKEN']}-and-more")
+    assert without_secrets(f"403 for {secrets['HF_TOKEN']}-and-more") == "403 for ***"
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
     assert without_secrets("a false alarm") == "a false alarm"

@@ -1,5 +1,6 @@
 """The command line of a new study: what is missing is asked for on a terminal, and named elsewhere."""
 
+import shlex
 import shutil
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import pytest
 from loragrid.errors import UserError, run_main
 from loragrid.paths import ROOT
 from loragrid.proposing.new_study import NewStudy
-from loragrid.proposing.request import Request
+from loragrid.proposing.request import Request, study_columns
 from tools import new_study as tool
 
 ASKED = Request(data="my.csv", model="owner/name", name="my", learning_rates=(1e-4, 2e-4), card="T4", hours=0.5)
@@ -76,6 +77,14 @@ def test_the_command_in_the_file_asks_for_the_same_study() -> None:
     assert command == 'make new-study DATA=my.csv MODEL=owner/name LR="0.0001 0.0002" CARD=T4 HOURS=0.5'
     odd = Request(data="my rows;$(x).csv", model="b", name="my")
     assert "DATA='my rows;$(x).csv'" in tool.command_of(odd)
+    columns = {"prompt": "the question", "reply": "answer"}
+    named = Request(data="owner/rows", model="b", name="mail", columns=columns, split="test")
+    command = tool.command_of(named)
+    assert command == (
+        "make new-study DATA=owner/rows MODEL=b NAME=mail COLUMNS='prompt=\"the question\" reply=answer' SPLIT=test"
+    )
+    (given,) = [word for word in shlex.split(command) if word.startswith("COLUMNS=")]
+    assert study_columns(given.removeprefix("COLUMNS=")) == columns
 
 
 def test_a_name_that_is_no_file_name_is_refused(monkeypatch: pytest.MonkeyPatch, proposed: list[Request]) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from loragrid.backup.copier import Copier
 from loragrid.backup.copies import FILES
 from loragrid.backup.places import Place, PlaceError, open_place
 from loragrid.backup.results import copy_result
@@ -153,6 +154,30 @@ def test_a_checkpoint_stays_until_it_is_copied(backed_up: Toy, tmp_path: Path, m
     assert writes == ["checkpoint-1.json", "checkpoint-4.json"]
     store.save(step=5, state={}, write=checkpoint_toys.write_checkpoint)
     assert {path.name for path in folder.iterdir()} == {"checkpoint-4", "checkpoint-5"}
+
+
+def test_a_place_that_hangs_is_waited_for_once_and_keeps_its_checkpoint(
+    backed_up: Toy, tmp_path: Path, monkeypatch: Any, capfd: Any
+) -> None:
+    """The finished run is not copied beside a copy that still runs, which would remove it at its end."""
+    go, write, waits, wait = threading.Event(), Place.write, [], Copier.wait
+
+    def slow(self: Place, files: dict) -> None:
+        go.wait()
+        write(self, files)
+
+    monkeypatch.setattr(Place, "write", slow)
+    monkeypatch.setattr(Copier, "wait", lambda self, seconds: (waits.append(seconds), wait(self, 0.0))[1])
+    for name in ("history.jsonl", "losses.csv", "record.json"):
+        (tmp_path / name).write_text(name)
+    store = checkpoint_toys.store(tmp_path / "checkpoints")
+    with RunBackup(backed_up.study, run=backed_up.cell.run, out=tmp_path, clock=SessionClock(None)) as backup:
+        store.backup = backup
+        store.save(step=1, state={}, write=checkpoint_toys.write_checkpoint)
+        backup.copy_finished()
+    assert waits == [600.0, 0.0] and "the last checkpoint was not copied" in capfd.readouterr().err
+    go.set()
+    assert wait(backup._copier, 60.0) and copies(backed_up) == ["checkpoint-1.json"]
 
 
 def test_a_drive_that_comes_and_goes_costs_a_line_for_each_copy(toy_llama: Path, tmp_path: Path, capfd: Any) -> None:

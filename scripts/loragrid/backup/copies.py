@@ -104,8 +104,8 @@ class CopyStore:
     def restore(self, copy: Copy, into: Path, *, last: str) -> None:
         """Put the files of a copy into a folder; `last` is the path that makes it whole there, a file or a checkpoint.
 
-        Nothing is changed in `into` before every file is here and verified. Raises `BrokenCopy` if one is not what the
-        manifest lists, and `PlaceError` if a file cannot be read there or written here.
+        Nothing is changed in `into` before every file is here and verified. Raises `BrokenCopy` if one is gone or not
+        what the manifest lists, and `PlaceError` if a file cannot be read there or written here.
         """
         fetched = into / RESTORING
         shutil.rmtree(fetched, ignore_errors=True)
@@ -121,7 +121,13 @@ class CopyStore:
             shutil.rmtree(fetched, ignore_errors=True)
 
     def _fetch(self, file: CopiedFile, to: Path) -> None:
-        self.place.fetch(f"{self.folder}/{FILES}/{file.sha256}", to)
+        try:
+            self.place.fetch(f"{self.folder}/{FILES}/{file.sha256}", to)
+        except PlaceError as error:
+            # A place may lose a single file, by hand or by a drive's own clean-up. An older copy can be whole.
+            if isinstance(error.__cause__, FileNotFoundError):
+                raise BrokenCopy(f"{to.name} is gone") from None
+            raise
         if to.stat().st_size != file.bytes or sha256_file(to) != file.sha256:
             raise BrokenCopy(f"{to.name} does not match its SHA-256")
         # Snakemake compares the times of files.

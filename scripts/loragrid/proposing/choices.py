@@ -82,7 +82,7 @@ def propose(
 
 
 def fit_memory(proposal: Proposal, shape: Shape, device: PlannedDevice) -> Proposal:
-    """The proposal with the most rows in a pass that fit, and in 4 bits if nothing fits else on a GPU."""
+    """The proposal with as many rows in a pass as fit, and in 4 bits if nothing else fits on a GPU."""
     limit, whole = memory_mib(device), proposal.rows_per_update
     sizes = [rows for rows in range(whole, 0, -1) if whole % rows == 0]
     if device.kind == "cpu":
@@ -106,7 +106,7 @@ def fit_memory(proposal: Proposal, shape: Shape, device: PlannedDevice) -> Propo
 
 
 def with_warmup(proposal: Proposal, updates: int) -> Proposal:
-    """The proposal with a warm-up that suits runs of that many updates, and what the budget comes to."""
+    """The proposal with a warm-up that suits runs of that many updates; the note of its budget says how many."""
     run, notes = dict(proposal.run), dict(proposal.notes)
     (unit,) = run["budget"]
     passes = "" if unit == "epochs" else f" of {proposal.row_tokens:.0f} tokens a row"

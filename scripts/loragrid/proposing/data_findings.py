@@ -65,7 +65,7 @@ def read_data(
 ) -> DataFindings:
     """Read a source as the data stage will. Raises `UserError` for what cannot be read or split.
 
-    `source`: as in a study file, its path absolute; `folder` takes files of the time between.
+    `source`: as in a study file, its path absolute; `folder` is for temporary files.
     """
     opened = open_source(DataSource(**source), folder=folder)
     guessed = not columns
@@ -134,7 +134,7 @@ def _is_text(value: Any) -> bool:
 
 
 def _split(rows: RowSet) -> tuple[int, int]:
-    """Training and held-out rows of the split that the study will make: fewer held-out rows if no more can be."""
+    """Training and held-out rows of the split that the study will make; fewer held-out rows if need be."""
     wanted = max(1, min(MOST_HELDOUT, int(HELDOUT_SHARE * len(rows.keys))))
     while True:
         try:

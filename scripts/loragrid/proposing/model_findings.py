@@ -46,7 +46,7 @@ def read_model(entry: Mapping[str, Any], *, key: str) -> ModelFindings:
         used = ModelEntry(**vars(used) | {"chat_template": str(ROOT / CHAT_TEMPLATE)})
     shape = find_shape(used, network=True)
     if shape is None:
-        raise UserError(f"MODEL: no config.json tells the model's sizes ({folder}). Fix: give a complete model folder.")
+        raise UserError(f"MODEL: no config.json with the model's sizes ({folder}). Fix: give a complete model folder.")
     return ModelFindings(
         key=key,
         entry={**entry} if own_template else {**entry, "chat_template": CHAT_TEMPLATE},

@@ -15,7 +15,8 @@ BLOCK_BYTES = 2**20
 
 def without_secrets(text: str) -> str:
     """`text` with every value of an environment variable that is named like a secret replaced by `***`."""
-    for _, value in _secrets():
+    # The longest first: one value may begin with another.
+    for value in sorted((value for _, value in _secrets()), key=len, reverse=True):
         text = text.replace(value, "***")
     return text
 

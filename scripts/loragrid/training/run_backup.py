@@ -36,12 +36,13 @@ class RunBackup:
         self._store: CopyStore | None = None
         self._copier = Copier()
         self._broken: set[int] = set()
+        self._wait_seconds = LAST_COPY_SECONDS
 
     def __enter__(self) -> "RunBackup":
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if not self._copier.wait(LAST_COPY_SECONDS):
+        if not self._last_copy_ended():
             self._warn("the last checkpoint", f"not finished after {LAST_COPY_SECONDS:.0f} s")
 
     @property
@@ -74,8 +75,8 @@ class RunBackup:
 
     def copy_finished(self) -> None:
         """Copy the finished run, which takes the place of its checkpoints."""
-        if self.study.backup is not None:
-            self._copier.wait(LAST_COPY_SECONDS)
+        # A checkpoint's copy that still runs would remove this one at its end: the next snakemake copies the run.
+        if self.study.backup is not None and self._last_copy_ended():
             copy_result(self.study, "train", self.run, self.out, store=self._store)
 
     def restore(self) -> None:
@@ -158,6 +159,13 @@ class RunBackup:
         later = [step for step in steps if step > written and step not in self._broken]
         newest = sorted(step for step in steps if step <= written)[-self.keep :]
         store.keep_only([f"checkpoint-{step}" for step in (*newest, *later)])
+
+    def _last_copy_ended(self) -> bool:
+        """Wait for the copies that were submitted; a place that hung once is not waited for again."""
+        ended = self._copier.wait(self._wait_seconds)
+        if not ended:
+            self._wait_seconds = 0.0
+        return ended
 
     def _warn(self, what: str, reason: str) -> None:
         line = f"{what} was not copied to {self.study.backup} ({reason}); the next checkpoint is tried again"

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM to Snakemake's process alone: its jobs are told, as Ctrl-C in a terminal tells the whole group."""
+"""SIGINT and SIGTERM to Snakemake's process alone: its jobs receive them too, as they do after Ctrl-C in a terminal."""
 
 import contextlib
 import signal

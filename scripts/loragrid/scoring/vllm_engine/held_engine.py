@@ -1,6 +1,6 @@
 """vLLM's engine for a job of scoring: a new one, or the one that a resident worker holds since an earlier job.
 
-An engine reads the adapter of a later job when the first request for it comes. It is let go of, with its processes,
+An engine reads the adapter of a later job when the first request for it comes. It is ended, with its processes,
 for a model or an adapter that it cannot serve, for any other base in this process, when the pool needs the memory,
 and when the worker ends.
 """
@@ -72,7 +72,7 @@ def give_back(engine: Engine) -> None:
 
 @on_release
 def release_engine() -> None:
-    """Let go of the held engine: end its processes."""
+    """End the held engine and its processes."""
     global _held
     if _held is not None:
         engine, _held = _held, None
@@ -80,7 +80,7 @@ def release_engine() -> None:
 
 
 def _free_the_card() -> None:
-    """Let go of what this process holds of the card: vLLM takes nearly all of it."""
+    """Free this process's memory on the card: vLLM takes nearly all of it."""
     release_all()
     if (torch := sys.modules.get("torch")) is not None and torch.cuda.is_initialized():
         torch.cuda.empty_cache()

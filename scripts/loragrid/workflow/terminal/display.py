@@ -1,4 +1,4 @@
-"""The display of one call of Snakemake: it hears of jobs and their output, and is the only writer on the terminal."""
+"""The display of one call of Snakemake: it receives jobs' events and output, and is the only writer on the terminal."""
 
 import contextlib
 import json
@@ -90,7 +90,7 @@ class Display:
             self._screen.print(position + failed_line(job, exit_text))
 
     def count_jobs(self, total: int) -> None:
-        """Snakemake knows of so many jobs, after a search of more than at the begin."""
+        """Snakemake counts this many jobs, which may be more than at the start, after a search."""
         with self._lock:
             self._total = max(self._total, total - self._unshown)
 
