@@ -107,18 +107,18 @@ def measure_forms(run: ExportedRun, folder: Path) -> tuple[list[Parity], list[st
     if run.is_whole:
         trained = Form(kind="whole", folder=run.trained, entry=run.entry)
     reference = measure_form(trained, job)
-    found, notes = [tell(run, parity_with_study(trained.kind, reference, run))], []
+    found, notes = [print_parity(run, parity_with_study(trained.kind, reference, run))], []
     merged = folder / MERGED
-    found.append(tell(run, parity(MERGED, measure_form(Form(kind=MERGED, folder=merged), job), reference)))
+    found.append(print_parity(run, parity(MERGED, measure_form(Form(kind=MERGED, folder=merged), job), reference)))
     for file in folder.glob(f"{GGUF}/*.gguf"):
         if can_measure():
             form = Form(kind=GGUF, folder=file, tokenizer=merged)
-            found.append(tell(run, parity(GGUF, measure_form(form, job), reference)))
+            found.append(print_parity(run, parity(GGUF, measure_form(form, job), reference)))
         else:
             notes.append(NO_LLAMA_CPP)
     if vllm_is_installed():
         try:
-            found.append(tell(run, parity(VLLM, measure_form(Form(kind=VLLM, folder=merged), job), reference)))
+            found.append(print_parity(run, parity(VLLM, measure_form(Form(kind=VLLM, folder=merged), job), reference)))
         except Failed as failure:  # such as a card that vLLM does not run on
             notes.append(f"The merged model was not measured in vLLM: {failure}.")
     for note in notes:
@@ -126,7 +126,7 @@ def measure_forms(run: ExportedRun, folder: Path) -> tuple[list[Parity], list[st
     return found, notes
 
 
-def tell(run: ExportedRun, found: Parity) -> Parity:
+def print_parity(run: ExportedRun, found: Parity) -> Parity:
     """Print what was found, and return it."""
     verdict = "matches" if found.holds else "differs from"
     print_line(f"[{run.name}] {found.form} {verdict} {found.reference}: {found.text}")

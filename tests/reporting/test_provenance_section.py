@@ -6,7 +6,7 @@ import re
 import types
 from pathlib import Path
 
-from loragrid.reporting.provenance_section import assumptions, reproduce
+from loragrid.reporting.provenance_section import assumptions, load_lines, reproduce
 from loragrid.runtime.atomic_files import sha256_file
 from loragrid.study.study_file import load_study
 from tests.fixtures import synthetic
@@ -28,6 +28,20 @@ def test_the_commands_that_repeat_a_study_work_in_a_checkout(tmp_path: Path) -> 
     shipped = dataclasses.replace(load_study("demo"), yaml={})
     material = types.SimpleNamespace(study=shipped, outcomes=[])
     assert reproduce(material).splitlines()[1] == ".venv/bin/snakemake --cores 1 --config study=demo"
+
+
+def test_the_lines_load_a_run_with_weights() -> None:
+    methods = {"a": "none", "b": "full"}
+    outcomes = [
+        types.SimpleNamespace(subject=name, record=types.SimpleNamespace(status="finished", method=method))
+        for name, method in methods.items()
+    ]
+    compared = types.SimpleNamespace(summary={"trade_offs": []}, adopted={})
+    study = types.SimpleNamespace(name="made")
+    material = types.SimpleNamespace(study=study, outcomes=outcomes, compared=compared)
+    assert 'folder = "results/made/train/b/model"' in load_lines(material)
+    material.outcomes = outcomes[:1]
+    assert load_lines(material) == ""
 
 
 def test_runs_trained_by_other_code_are_marked(tmp_path: Path) -> None:

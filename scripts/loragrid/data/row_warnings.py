@@ -31,5 +31,5 @@ def _known_answers(split: dict[str, Any]) -> list[str]:
         return []
     return [
         f"{known} of {heldout} held-out rows ({known / heldout:.0%}) have an answer under 20 characters that training "
-        "has too: the data are too repetitive to part them, so the held-out loss also measures answers learned by heart"
+        "has too: the data are too repetitive to keep them apart, so the held-out loss also measures memorised answers"
     ]

@@ -217,14 +217,15 @@ def reproduce(material: Material) -> str:
 
 def load_lines(material: Material) -> str:
     """Three lines of Python that load a finished run, the one to take if there is one; empty before any is finished."""
-    finished = [one.subject for one in material.outcomes if one.record and one.record.status == "finished"]
+    records = {one.subject: one.record for one in material.outcomes if one.record}
+    # A run of the method `none` left no weights.
+    finished = [name for name, one in records.items() if one.status == "finished" and one.method != "none"]
     fit = fit_to_ship(material.compared.summary["trade_offs"], material.compared.adopted)
     runs = [*(row["run"] for row in fit if row["run"] in finished), *finished]
     if not runs:
         return ""
-    method = next(one.record.method for one in material.outcomes if one.subject == runs[0])
     package, kind = "peft", "AutoPeftModelForCausalLM"
-    if not METHODS[method].adapter:
+    if not METHODS[records[runs[0]].method].adapter:
         package, kind = "transformers", "AutoModelForCausalLM"
     folder = (
         f"results/{visible(material.study.name)}/train/{visible(runs[0])}/{ADAPTER if package == 'peft' else MODEL}"

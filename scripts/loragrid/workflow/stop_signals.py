@@ -35,20 +35,20 @@ class StopRequests:
         now = time.monotonic()
         if self._first is None:
             self._first = now
-            threading.Thread(target=self._tell_jobs, args=(number,), daemon=True).start()
+            threading.Thread(target=self._signal_jobs, args=(number,), daemon=True).start()
         elif now - self._first < ONE_REQUEST_SECONDS:
             return
         raise KeyboardInterrupt
 
-    def _tell_jobs(self, number: int) -> None:
+    def _signal_jobs(self, number: int) -> None:
         name = signal.Signals(number).name
         self._say(f"loragrid: {name}: running jobs save their work and stop; no other job begins")
-        told: set[int] = set()
+        signalled: set[int] = set()
         # Again and again: Snakemake may be starting a job right now.
         while True:
             for job in psutil.Process().children():
-                if job.pid not in told:
-                    told.add(job.pid)
+                if job.pid not in signalled:
+                    signalled.add(job.pid)
                     with contextlib.suppress(psutil.Error):
                         job.send_signal(signal.SIGTERM if self._ignored else signal.SIGINT)
             time.sleep(LOOK_AGAIN_SECONDS)

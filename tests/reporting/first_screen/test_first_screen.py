@@ -116,7 +116,7 @@ def test_the_next_step_names_option_chance_and_command(keeping: Material) -> Non
         first = steps(keeping)[0]
         assert first.name == "Do next" and first.text.startswith(text)
     (folder / "next.json").unlink()
-    assert [step.name for step in steps(keeping)] == ["Run to take", "Take it away"]
+    assert [step.name for step in steps(keeping)] == ["Run to take", "Export it"]
 
 
 def test_the_figure_holds_each_setting_with_its_seeds_and_numbers(keeping: Material) -> None:

@@ -83,8 +83,8 @@ def run_to_take(compared: ComparedStudy, study: Study) -> Step | None:
 
 
 def export_step(take: Step | None, study: Study) -> Step | None:
-    """How to take that run away, if there is one to take."""
+    """How to export that run, if there is one to take."""
     if take is None or not take.command:
         return None
     text = "As adapter, merged model and card, each form measured beside the run."
-    return Step("Take it away", text, f"snakemake --cores 1 export --config study={study_option(study)}")
+    return Step("Export it", text, f"snakemake --cores 1 export --config study={study_option(study)}")
