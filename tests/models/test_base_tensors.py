@@ -15,6 +15,8 @@ from loragrid.models.base_checks.tensors import check_headers, check_tensors
 from loragrid.models.loading import load_base
 from loragrid.models.shape import read_shape
 from loragrid.study.sections import ModelEntry
+from loragrid.workflow.jobs import Jobs
+from tests.fixtures.studies import toy_study
 
 QUERY = "model.layers.1.self_attn.q_proj.weight"
 Weights = dict[str, torch.Tensor]
@@ -84,3 +86,12 @@ def test_the_check_reads_no_weights(toy_llama: Path, tmp_path: Path) -> None:
     content = file.read_bytes()
     file.write_bytes(content[: 8 + int.from_bytes(content[:8], "little")])
     check_tensors(folder)
+
+
+def test_a_folder_in_the_place_of_weights_is_refused(toy_llama: Path, tmp_path: Path) -> None:
+    """Also by the identity of the runs, which every call of Snakemake asks for first."""
+    folder = shutil.copytree(toy_llama, tmp_path / "broken")
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors").mkdir()
+    with pytest.raises(UserError, match=r"model\.safetensors: not a safetensors file .*Fix: "):
+        Jobs(toy_study({"toy": folder}), results="results/any", session_minutes=None)

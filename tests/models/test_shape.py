@@ -101,6 +101,15 @@ def test_an_unusable_shape_is_a_user_error(tmp_path: Path) -> None:
         read_shape(
             {key: value for key, value in SMALL.items() if key != "vocab_size"} | {"model_type": "llama"}, "here"
         )
+    for size, problem in (
+        (None, "a size is not a number"),
+        (-1, "layers is not between 1 and"),
+        (10**9, "layers is not"),
+    ):
+        with pytest.raises(UserError, match=f"^here: {problem} .*Fix: give "):
+            read_shape(SMALL | {"model_type": "llama", "num_hidden_layers": size}, "here")
+    with pytest.raises(UserError, match=r"^here: vocab_size is not between 1 and 10,000,000 \(0\)"):
+        read_shape(SMALL | {"model_type": "llama", "vocab_size": 0}, "here")
     with pytest.raises(UserError, match=r"no module 'q_prj'\. Fix: choose from q_proj"):
         read_shape(SMALL | {"model_type": "llama"}, "here").adapted_matrices(["v_proj", "q_prj"])
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))

@@ -80,6 +80,12 @@ def test_what_is_printed_says_what_the_study_takes_and_can_find(tmp_path: Path, 
     assert any(line.startswith("Can find: a difference between two settings of ") for line in lines)
 
 
+def test_three_rows_make_a_study_that_says_what_it_cannot_find(tmp_path: Path, request_for: RequestFor) -> None:
+    study = new_study(request_for(write_rows(tmp_path / "my.csv", rows=ROWS[:3])), command=COMMAND)
+    assert loaded(study.text, tmp_path).heldout.rows == 1
+    assert "Can find: no difference of the held-out loss: one held-out row is too few" in study.lines
+
+
 def test_a_single_learning_rate_asks_whether_fine_tuning_helps(tmp_path: Path, request_for: RequestFor) -> None:
     study = new_study(request_for(write_rows(tmp_path / "my.csv"), learning_rates=(2e-4,)), command=COMMAND)
     made = loaded(study.text, tmp_path)

@@ -53,6 +53,13 @@ def test_power_grows_with_seeds_items_and_the_level() -> None:
     assert power_of(Design(200, (3, 1), (3, 3, 3), 0.05), NOISE, 0.5) == 0.0
 
 
+def test_a_single_item_finds_nothing() -> None:
+    """Its spread cannot be measured."""
+    design = Design(items=1, seeds=(3, 3), other_seeds=(), level=0.05)
+    assert power_of(design, NOISE, 0.9) == pass_probability(design, NOISE, 0.9) == 0.0
+    assert math.isnan(smallest_difference(design, NOISE, power=0.8))
+
+
 def test_the_smallest_difference_has_the_stated_power() -> None:
     design = Design(items=200, seeds=(3, 3), other_seeds=(3, 3, 3, 3), level=0.05)
     least = smallest_difference(design, NOISE, power=0.8)

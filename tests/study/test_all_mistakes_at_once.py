@@ -118,6 +118,12 @@ def test_a_rate_with_an_exponent_is_a_number_and_a_seed_that_begins_with_0_is_re
             load(f"{SHORT}base_case: {{rank: {written}}}\n")
     with pytest.raises(UserError, match=r"session_minutes: not a number or null \('1:30'\)"):
         load(f"{SHORT}training: {{session_minutes: 1:30}}\n")
+    # A number of Python that is none of YAML is not only a matter of quotes.
+    for written, number in (("+.5", "0.5"), ("８", "8"), ("'1_000_001'", "1000001")):
+        with pytest.raises(UserError, match=rf"weight_decay: text instead of a number .*Fix: write {number} without"):
+            load(f"{SHORT}base_case: {{weight_decay: {written}}}\n")
+    with pytest.raises(UserError, match=r"weight_decay: not a number \('nan'\)"):
+        load(f"{SHORT}base_case: {{weight_decay: nan}}\n")
     # A name may look like one.
     assert "016" in load(SHORT.replace("llama-s:", "016:")).models
 

@@ -36,6 +36,8 @@ FAMILIES = {
 MODULE_GROUPS = {"all-linear": "model.layers.", "attention": ".self_attn.", "mlp": ".mlp."}
 # Families whose input and output embeddings are one matrix unless the configuration says otherwise.
 TIED_BY_DEFAULT = ("gemma", "gemma2", "gemma3_text")
+# Ten times those of the largest models.
+MOST_LAYERS, LARGEST_SIZE = 2_000, 10_000_000
 # One layer in so many attends to the whole context if the configuration lists no layer types.
 FULL_ATTENTION_EVERY = {"gemma2": 2, "gemma3_text": 6}
 
@@ -169,7 +171,7 @@ def read_shape(config: dict[str, Any], where: str) -> Shape:
     try:
         heads, layers = int(config["num_attention_heads"]), int(config["num_hidden_layers"])
         hidden = int(config["hidden_size"])
-        return Shape(
+        shape = Shape(
             model_type=kind,
             vocab_size=int(config["vocab_size"]),
             hidden_size=hidden,
@@ -186,8 +188,22 @@ def read_shape(config: dict[str, Any], where: str) -> Shape:
             attention_bias=bool(config.get("attention_bias", False)),
             mlp_bias=bool(config.get("mlp_bias", False)),
         )
-    except (KeyError, TypeError, ValueError, ArithmeticError) as error:
+    except KeyError as error:
         raise UserError(f"{where}: key {error} is missing or not a number. Fix: give all sizes of the model.") from None
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise UserError(f"{where}: a size is not a number ({error}). Fix: give all sizes of the model.") from None
+    _check_sizes(shape, where)
+    return shape
+
+
+def _check_sizes(shape: Shape, where: str) -> None:
+    """Refuse sizes that no model has: a list of a billion layers would fill the memory."""
+    for name in ("layers", "heads", "kv_heads", "head_dim", "hidden_size", "intermediate_size", "vocab_size"):
+        size, most = getattr(shape, name), MOST_LAYERS if name == "layers" else LARGEST_SIZE
+        if not 0 < size <= most:
+            raise UserError(
+                f"{where}: {name} is not between 1 and {most:,} ({size:,}). Fix: give the sizes of the model."
+            )
 
 
 def _sliding_window(config: dict[str, Any], kind: str) -> int | None:

@@ -41,7 +41,10 @@ def plan_lines(proposal: Proposal, costs: Costs) -> list[str]:
 def _differences(costs: Costs) -> Iterator[str]:
     found, what = _smallest_of_loss(costs)
     if found is None:
-        yield f"no difference of the held-out loss: {len(costs.study.grid.axes['seed'])} seeds a setting are too few"
+        few = f"{len(costs.study.grid.axes['seed'])} seeds a setting are"
+        if costs.study.heldout.rows == 1:
+            few = "one held-out row is"
+        yield f"no difference of the held-out loss: {few} too few"
         return
     noise = f"assumed: another seed moves the loss of a run by {SEED_SD:.0%}"
     chance = f"with a probability of {costs.study.compare.power:g} ({noise})"

@@ -47,13 +47,18 @@ class Design:
     level: float
     pairs: int = 1
 
+    @property
+    def has_error(self) -> bool:
+        """Whether its differences have an error: one item has no spread, and neither has one seed."""
+        return self.items > 1 and all(count > 1 for count in self.seeds)
+
 
 def power_of(design: Design, noise: NoiseVariances, difference: float, *, seed: int = 0) -> float:
     """The chance that the test of settings finds a true difference, in its own direction.
 
-    Zero where an arm has one seed: the test makes no statement about such a setting.
+    Zero where an arm has one seed, and for one item: the test makes no statement about such a setting.
     """
-    if any(count < 2 for count in design.seeds):
+    if not design.has_error:
         return 0.0
     return float(np.mean(_needed(design, noise, seed) < difference))
 
@@ -63,7 +68,7 @@ def pass_probability(design: Design, noise: NoiseVariances, margin: float, *, se
 
     `level` of the design is that of the interval, such as 0.05 for 95 %.
     """
-    if any(count < 2 for count in design.seeds):
+    if not design.has_error:
         return 0.0
     return float(np.mean(_needed(design, noise, seed) < margin))
 
@@ -74,7 +79,7 @@ def smallest_difference(design: Design, noise: NoiseVariances, *, power: float, 
     It is also the smallest margin that an unchanged setting passes with that probability, where
     `level` of the design is that of the interval.
     """
-    if any(count < 2 for count in design.seeds):
+    if not design.has_error:
         return float("nan")
     found = float(np.quantile(_needed(design, noise, 0), power, method="higher"))
     return found if found <= largest else float("nan")

@@ -102,7 +102,7 @@ def _folder_content(folder: str) -> str:
     Other files, such as a README, do not count.
     """
     kinds = {".json", ".safetensors", ".jinja", ".model", ".txt"}
-    files = sorted(file for file in Path(folder).iterdir() if file.suffix in kinds)
+    files = sorted(file for file in Path(folder).iterdir() if file.suffix in kinds and file.is_file())
     return sha256_json([[file.name, file_content(str(file))] for file in files])
 
 

@@ -4,6 +4,7 @@ It only refuses, so `loragrid.runtime.code_digest` leaves it out of the code of 
 """
 
 import json
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -129,8 +130,8 @@ def _schema_error(error: jsonschema.ValidationError, path: Path) -> UserError:
         problem = f"a number that begins with 0 ({value})"
         return study_error(path, key, problem, fix=f"write {int(value)}")
     if rule in ("type", "oneOf", "pattern") and _takes_number(error) and _is_number(value):
-        fix = f"write {_yaml_number(value)} without quotes"
-        return study_error(path, key, f"text instead of a number ({value!r})", fix=fix)
+        number = _yaml_number(value)
+        return study_error(path, key, f"text instead of a number ({value!r})", fix=f"write {number} without quotes")
     if limit == "integer" and isinstance(value, float) and value.is_integer():
         return study_error(path, key, f"has a decimal point ({value!r})", fix=f"write the whole number {value:.0f}")
     fix = value_fix(value, error.schema, place=list(error.absolute_path))
@@ -192,17 +193,21 @@ def _takes_number(error: jsonschema.ValidationError) -> bool:
 
 def _is_number(text: Any) -> bool:
     try:
-        float(text)
-    except (ValueError, TypeError):
+        return isinstance(text, str) and math.isfinite(float(text))
+    except ValueError:
         return False
-    return isinstance(text, str)
 
 
 def _yaml_number(text: str) -> str:
     """A number as YAML 1.1 needs it, with a point and a signed exponent: 2.0e-4, not 2e-4."""
-    if re.fullmatch(r"[+-]?\d+[eE][+-]?\d+", text):
+    if re.fullmatch(r"[+-]?[0-9]+[eE][+-]?[0-9]+", text):
         mantissa, exponent = re.split("[eE]", text)
         if exponent[0] not in "+-":
             exponent = f"+{exponent}"
         return f"{mantissa}.0e{exponent}"
-    return text.strip()
+    plain = text.strip()
+    # Of what Python reads as a number and YAML does not, such as +.5 and digits of other scripts, the usual form.
+    if re.fullmatch(r"[+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?", plain):
+        return plain
+    value = float(plain)
+    return f"{value:.0f}" if value.is_integer() else str(value)
