@@ -18,6 +18,7 @@ from loragrid.models.model_files import weights_sha256
 from loragrid.paths import ROOT
 from loragrid.records.record import RunRecord, find_record
 from loragrid.records.seal import changed_files, sealed_files
+from loragrid.runtime.atomic_files import read_json
 from loragrid.study.search.winner import cells_with_winner
 from loragrid.study.study_file import Study, load_study
 
@@ -53,9 +54,23 @@ def _folder_problems(folder: Path, record: str) -> list[str]:
         if sealed_files(folder) is None:
             return [f"{folder}: no digests; it was made before they were kept, or its sealed.json is gone"]
         changed = changed_files(folder)
+        owner = _owner(folder / record)
     except UserError as error:
         return [one_line(str(error))]
-    return [f"{folder / name}: {'changed' if (folder / name).is_file() else 'gone'}" for name in changed]
+    found = [f"{folder / name}: {'changed' if (folder / name).is_file() else 'gone'}" for name in changed]
+    if not found and record not in sealed_files(folder):
+        found = [f"{folder / 'sealed.json'}: changed; it has no digest of {record}"]
+    if not found and owner not in (None, folder.name):
+        found = [f"{folder}: the results of {owner}, not its own"]
+    return found
+
+
+def _owner(record: Path) -> str | None:
+    """The run or subject that a record names; None for the records of data and of the comparison."""
+    if record.name not in ("record.json", "score.json"):
+        return None
+    kept = read_json(record)
+    return kept.get("run") or kept.get("subject") if isinstance(kept, dict) else None
 
 
 def _base_problems(study: Study, results: Path) -> list[str]:

@@ -59,9 +59,10 @@ def test_what_is_gone_or_new_is_left_to_its_reader(folder: Path) -> None:
 
 
 def test_a_folder_without_a_seal_is_read_and_a_damaged_seal_is_not(folder: Path) -> None:
-    (folder / SEAL).write_text("[]")
-    with pytest.raises(UserError, match="no digests of files"):
-        check_sealed(folder)
+    for damage in ("[]", "", "[" * 100_000, '{"schema": 1, "files": [1]}'):
+        (folder / SEAL).write_text(damage)
+        with pytest.raises(UserError, match=r"no digests of files\. Fix: restore it, or delete"):
+            check_sealed(folder)
     (folder / SEAL).unlink()
     (folder / "losses.csv").write_text("changed")
     check_sealed(folder)
@@ -105,6 +106,27 @@ def test_a_data_card_that_was_edited_is_not_read(sealed_study: tuple[Study, Path
     card.write_text(card.read_text().replace("{", "{ ", 1))
     with pytest.raises(UserError, match=r"card\.json: changed since"):
         data_cards(study, results)
+
+
+def test_results_of_another_run_are_not_read(sealed_study: tuple[Study, Path]) -> None:
+    """A folder that was copied with its digests has nothing that changed."""
+    study, results = sealed_study
+    taken, given = (cell.run for cell in study.cells[:2])
+    for stage in ("train", "score"):
+        shutil.rmtree(results / stage / taken)
+        shutil.copytree(results / stage / given, results / stage / taken)
+        (outcome,) = [found for found in collect(study, results) if found.subject == taken]
+        assert outcome.status == "unreadable"
+        assert f"{taken}: the results of {given}, not its own. Fix: delete the folder" in outcome.reason
+    lines = [line for line in verify(study, results) if "not its own" in line]
+    assert lines == [f"{results / stage / taken}: the results of {given}, not its own" for stage in ("train", "score")]
+
+
+def test_verify_names_digests_without_the_record(sealed_study: tuple[Study, Path]) -> None:
+    study, results = sealed_study
+    seal = next(results.glob(f"score/*/{SEAL}"))
+    seal.write_text('{"schema": 1, "files": {}}')
+    assert f"{seal}: changed; it has no digest of score.json" in verify(study, results)
 
 
 def _edit(file: Path) -> None:

@@ -112,6 +112,8 @@ def _untrained(results: Path, subject: str, kind: str, cell: Cell, engine: Engin
 def _run(results: Path, cell: Cell, engine: Engine) -> Outcome:
     folder = results / "train" / cell.run
     record, trouble = find_record(folder / "record.json", RunRecord)
+    if record is not None and record.run != cell.run:
+        record, trouble = None, _copied(folder, record.run)
     score, status, reason = _read_score(results, cell.run, engine)
     if trouble:
         status, reason = "unreadable", trouble
@@ -144,6 +146,8 @@ def _read_score(results: Path, subject: str, engine: Engine) -> tuple[ScoreRecor
     Scores of another engine or precision than the study's are none, because they are rounded differently.
     """
     score, trouble = find_record(results / "score" / subject / "score.json", ScoreRecord)
+    if score is not None and score.subject != subject:
+        trouble = _copied(results / "score" / subject, score.subject)
     if trouble:
         return None, "unreadable", trouble
     if score is None:
@@ -156,6 +160,11 @@ def _read_score(results: Path, subject: str, engine: Engine) -> tuple[ScoreRecor
     if score.status != "scored":
         return score, "failed", score.reason or "not scored"
     return score, "scored", None
+
+
+def _copied(folder: Path, owner: str) -> str:
+    """The trouble of a folder that holds the results of another subject, whose own digests fit."""
+    return f"{folder}: the results of {owner}, not its own. Fix: delete the folder and run snakemake again."
 
 
 def _of_record(

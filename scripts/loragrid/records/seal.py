@@ -38,7 +38,10 @@ def sealed_files(folder: Path) -> dict[str, str] | None:
     file = folder / SEAL
     if not file.is_file():
         return None
-    kept = read_json(file)
+    try:
+        kept = read_json(file)
+    except UserError:
+        kept = None  # its fix, to delete the file, would end the check
     files = kept.get("files") if isinstance(kept, dict) else None
     if not isinstance(files, dict) or kept.get("schema") != SCHEMA:
         raise UserError(f"{file}: no digests of files. Fix: restore it, or delete {folder} and run snakemake again.")
