@@ -12,13 +12,17 @@ from loragrid.runtime.run_lock import StudyLock
 from loragrid.workflow.results_lock import hold_results
 
 
-def test_a_second_working_directory_is_refused_before_it_writes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("backup", [False, True])
+def test_a_second_working_directory_is_refused_before_it_writes(tmp_path: Path, backup: bool) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     results = first / "results" / "demo"
     for folder in (results, second):
         folder.mkdir(parents=True)
     (second / "results").symlink_to(first / "results")
     command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "workflow/Snakefile", "--cores", "1"]
+    if backup:
+        (tmp_path / "place").mkdir()
+        command += ["--config", f"backup=folder:{tmp_path / 'place'}"]
     with StudyLock(results, run="results/demo"):
         done = subprocess.run(command, cwd=second, capture_output=True, text=True)
     assert done.returncode == 2, done.stderr
@@ -26,6 +30,7 @@ def test_a_second_working_directory_is_refused_before_it_writes(tmp_path: Path) 
     assert "results/demo: another snakemake writes these results (process " in line and "Fix: wait for it" in line
     assert "Traceback" not in done.stderr
     assert [path.name for path in results.iterdir()] == ["workflow.lock"]
+    assert not backup or not list((tmp_path / "place").iterdir())
 
 
 def test_the_lock_ends_with_its_process(tmp_path: Path) -> None:

@@ -80,7 +80,8 @@ with user_errors():
     SCORING = scoring_digest(STUDY)
     BACKUP = StudyBackup(JOBS)
     # Before Snakemake looks which files are there; a dry run changes nothing.
-    if workflow.exec_mode == ExecMode.DEFAULT and not workflow.dryrun:
+    if workflow.exec_mode == ExecMode.DEFAULT and not workflow.dryrun and STUDY.backup is not None:
+        hold_results(Path(RESULTS))
         BACKUP.take_up()
     EXPORTED = JOBS.export_files(OPTIONS.run)
     if workflow.exec_mode == ExecMode.DEFAULT:

@@ -158,6 +158,12 @@ def _parts(folder: Path) -> list[Path]:
 
 def _move(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    if target.is_dir():
-        shutil.rmtree(target)
+    if not target.is_dir():
+        os.replace(source, target)
+        return
+    # Renamed and not removed: a kill while many files are removed would leave neither folder.
+    old = target.with_name(f".{target.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    os.replace(target, old)
     os.replace(source, target)
+    shutil.rmtree(old, ignore_errors=True)
