@@ -131,7 +131,7 @@ def test_a_prepared_set_does_not_depend_on_the_number_of_processes(tmp_path, toy
             card = prepare(study, out)
         assert card["rows_read"] == 46 and card["duplicates_removed"]["count"] == 3
         contents.append({path.name: path.read_bytes() for path in sorted(out.iterdir())})
-    assert contents[0] == contents[1] and len(contents[0]) == 4
+    assert contents[0] == contents[1] and len(contents[0]) == 5
 
 
 def test_a_bad_line_stops_all_processes(tmp_path, toy_llama, monkeypatch):

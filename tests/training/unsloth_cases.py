@@ -138,7 +138,7 @@ def test_packed_samples_do_not_see_each_other(toy_llama: Path, tmp_path: Path) -
         "base_case__budget": {"steps": 1},
         "base_case__dropout": 0.0,
     }
-    packed = make_toy(tmp_path / "a", toy_llama, **whole, base_case__packing=True, base_case__batch=[2, 32])
+    packed = make_toy(tmp_path / "a", toy_llama, **whole, base_case__packing=True, base_case__batch=[2, 9])
     padded = make_toy(tmp_path / "b", toy_llama, **whole, base_case__batch=[5, 6])
     records = [toy.train(tmp_path / name) for toy, name in ((packed, "packed"), (padded, "padded"))]
     assert records[0].final_train_loss == pytest.approx(records[1].final_train_loss, rel=1e-5)

@@ -56,7 +56,10 @@ class Call:
     def start(self) -> subprocess.Popen:
         command = [sys.executable, "-m", "snakemake", "--cores", "1", "--rerun-incomplete"]
         said = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-        return subprocess.Popen(command, cwd=self.folder, env=self.environment, start_new_session=True, **said)
+        # Where the tests run in the background, a shell has told their processes to ignore Ctrl-C.
+        heeding = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+        options = {"cwd": self.folder, "env": self.environment, "start_new_session": True}
+        return subprocess.Popen(command, **options, **said, **heeding)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

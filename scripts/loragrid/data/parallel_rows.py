@@ -72,11 +72,11 @@ def _in_processes(function: Callable, shared: Any, work: Iterator[Any], processe
         initargs=(os.getpid(), function, shared),
     )
     waiting: deque = deque()
-    children: list[Any] = []
+    children: set[Any] = set()
     try:
         for batch in work:
             waiting.append(executor.submit(_run, batch))
-            children = children or multiprocessing.active_children()
+            children.update(multiprocessing.active_children())
             if len(waiting) == processes * WAITING_BATCHES:
                 yield waiting.popleft().result()
         while waiting:

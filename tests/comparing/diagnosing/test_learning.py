@@ -26,7 +26,7 @@ def found(**improvements: tuple[float, str]) -> dict[str, dict]:
             {
                 "run": run, "runs": run, "seeds": 2, "base": f"base-{model}", "task": "t", "verdict": verdict,
                 "level": "adapters" if verdict == "adapters differ" else "setting", "improvement": improvement,
-                "stderr": 0.01, "df": 40.0,
+                "stderr": 0.01, "df": 40.0, "difference": improvement, "low": improvement - 0.02, "high": improvement + 0.02,
             }
         )  # fmt: skip
     results = SimpleNamespace(target="t", tables={"t": item_table(values)}, outcomes=outcomes)

@@ -9,6 +9,7 @@ import pytest
 
 from loragrid.data.contamination.training_texts import training_texts
 from loragrid.errors import UserError
+from loragrid.records.seal import break_seal
 from loragrid.study.study_file import Study
 from tests.fixtures.chat_data import as_source, prepare_all, read_rows, sentence, study_of_sets, talk, write_rows
 
@@ -55,5 +56,8 @@ def test_the_demo_s_generated_rows_and_rows_that_have_changed(tmp_path: Path, to
     with pytest.raises(UserError, match=r"have changed since they were prepared \(sha256 .*Fix: run prepare_data"):
         next(training_texts(study, folder, card))
     (folder / "train.parquet").write_bytes(b"")
+    with pytest.raises(UserError, match=r"train\.parquet: changed since it was written"):
+        next(training_texts(study, folder, card))
+    break_seal(folder)
     with pytest.raises(UserError, match=r"train\.parquet: not readable"):
         next(training_texts(study, folder, card))

@@ -58,8 +58,10 @@ def schema_mistakes(settings: dict[str, Any], path: Path) -> list[Mistake]:
     for error in kind(read_schema()).iter_errors(settings):
         for meant in _meant(error):
             for mistake in _mistakes(meant, path):
-                # jsonschema reports each missing key of a map, and names all of them each time.
-                found.setdefault((mistake.place, mistake.kind), mistake)
+                # jsonschema reports each missing key of a map, and names all of them each time. Of a value one mistake
+                # is enough: 0.5 rows are no whole number, and below 1.
+                kind_of_place = mistake.kind if mistake.kind in ("unknown", "missing") else "value"
+                found.setdefault((mistake.place, kind_of_place), mistake)
     mistakes = _without_renamed(list(found.values()))
     return sorted(mistakes, key=lambda mistake: _position(mistake.place, settings))
 
