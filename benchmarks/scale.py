@@ -52,7 +52,7 @@ def grid_study(folder: Path, cells: int, *, added: bool = False) -> Path:
 
 
 def finish(folder: Path, study: Path) -> None:
-    """Make the files of a finished study, empty, each newer than its inputs."""
+    """Make the files of a finished study, each newer than its inputs and empty, but for the data card, which is read."""
 
     from loragrid.study.study_file import load_study
     from loragrid.study.training_sets import training_sets
@@ -73,6 +73,9 @@ def finish(folder: Path, study: Path) -> None:
             reports / "tables" / ".snakemake_timestamp",
         ],
     ]
+    for card in steps[0]:
+        card.parent.mkdir(parents=True, exist_ok=True)
+        card.write_text("{}")
     touch(steps)
 
 
