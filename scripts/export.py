@@ -43,7 +43,7 @@ NO_LLAMA_CPP = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wishes:
+class ExportRequest:
     """What is asked for: a `gguf` type or None, a Modelfile for Ollama, forms that differ from the run, the `page`."""
 
     gguf: str | None = None
@@ -52,44 +52,44 @@ class Wishes:
     page: Path | None = None
 
 
-def export_run(*, study: Study, results: Path, name: str | None = None, wishes: Wishes) -> Path:
+def export_run(*, study: Study, results: Path, name: str | None = None, request: ExportRequest) -> Path:
     """Export a run and return the folder; an export of the same things is kept as it is.
 
     Raises `UserError` for a run without weights, and `Failed` if a form is not the run and that is not accepted; then
     an earlier export stays, and nothing else.
     """
-    if wishes.gguf is not None:
+    if request.gguf is not None:
         converter()  # before the work
     run = find_run(study, results, name or run_to_take(study, results))
     out = results / "export" / run.name
-    asked = wishes.gguf, wishes.ollama, can_measure(), vllm_is_installed()
-    key = export_key(run, asked=asked, page=wishes.page)
+    asked = request.gguf, request.ollama, can_measure(), vllm_is_installed()
+    key = export_key(run, asked=asked, page=request.page)
     kept = kept_parities(out, key=key)
     if kept is not None:
-        judge(run, kept, accept=wishes.accept)
+        judge(run, kept, accept=request.accept)
         print_line(f"[{run.name}] exported before with the same code and files: {out}")
         return out
     with atomic_folder(out) as folder:
-        merged = write_forms(run, folder, wishes)
+        merged = write_forms(run, folder, request)
         found, notes = measure_forms(run, folder)
-        judge(run, found, accept=wishes.accept)
-        write_card(run, folder, Card(merged, found, notes, wishes.page), key=key)
+        judge(run, found, accept=request.accept)
+        write_card(run, folder, Card(merged, found, notes, request.page), key=key)
     print_line(f"[{run.name}] exported to {out}")
     return out
 
 
-def write_forms(run: ExportedRun, folder: Path, wishes: Wishes) -> MergedFacts:
+def write_forms(run: ExportedRun, folder: Path, request: ExportRequest) -> MergedFacts:
     """Write all forms of the run that are asked for."""
     if not run.is_whole:
         write_peft_form(run, folder / ADAPTER)
     merged = write_merged(run, folder / MERGED)
     print_line(f"[{run.name}] merged into {merged.merged_into}; its weights are {merged.dtype}")
     source = f"../{MERGED}"
-    if wishes.gguf is not None:
-        file = folder / GGUF / f"model-{wishes.gguf}.gguf"
-        write_gguf(folder / MERGED, file, wishes.gguf)
+    if request.gguf is not None:
+        file = folder / GGUF / f"model-{request.gguf}.gguf"
+        write_gguf(folder / MERGED, file, request.gguf)
         source = f"../{GGUF}/{file.name}"
-    if wishes.ollama:
+    if request.ollama:
         write_modelfile(source, folder / MERGED, folder / MODELFILE)
     return merged
 
@@ -170,8 +170,8 @@ def main() -> None:
     if options.push is not None:
         check_push(options.push)
     take_one_gpu()
-    wishes = Wishes(gguf=options.gguf, ollama=options.ollama, accept=options.accept, page=options.page)
-    folder = export_run(study=load_study(options.study), results=options.results, name=options.run, wishes=wishes)
+    request = ExportRequest(gguf=options.gguf, ollama=options.ollama, accept=options.accept, page=options.page)
+    folder = export_run(study=load_study(options.study), results=options.results, name=options.run, request=request)
     if options.push is not None:
         push_folder(folder, options.push, public=options.public)
 

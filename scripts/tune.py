@@ -10,7 +10,7 @@ trials/, trials.csv, curves.csv, winner/ (the best setting as a study file) and,
 from loragrid.runtime.delegation.client import delegate_job
 
 if __name__ == "__main__":
-    delegate_job()  # only so that idle workers let go of the GPU's memory
+    delegate_job()  # only so that idle workers free the GPU's memory
 
 import argparse
 import math

@@ -19,7 +19,7 @@ from loragrid.paths import ROOT
 @pytest.fixture
 def ctrl_c() -> Iterator[None]:
     """A stage's process ends after Ctrl-C and ignores the next one; the tests' process goes on."""
-    # Where the tests run in the background, a shell has told their process to ignore it.
+    # A shell that runs the tests in the background makes them ignore it.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)

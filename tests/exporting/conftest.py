@@ -26,9 +26,9 @@ class Finished:
     def run(self, method: str = "lora") -> ExportedRun:
         return find_run(self.study, self.results, self.runs[method])
 
-    def export(self, method: str = "lora", **wishes: Any) -> Path:
-        wanted = export.Wishes(**wishes)
-        return export.export_run(study=self.study, results=self.results, name=self.runs[method], wishes=wanted)
+    def export(self, method: str = "lora", **request: Any) -> Path:
+        wanted = export.ExportRequest(**request)
+        return export.export_run(study=self.study, results=self.results, name=self.runs[method], request=wanted)
 
 
 def finish_study(folder: Path, model: Path, **sections: Any) -> Finished:

@@ -114,11 +114,11 @@ def test_a_whole_model_has_no_adapter(finished: Finished, in_process: list[Any])
 
 def test_runs_without_weights_are_refused_in_one_line(finished: Finished, tmp_path: Path) -> None:
     study, results, run = finished.study, finished.results, finished.runs["lora"]
-    wishes = export.Wishes()
+    request = export.ExportRequest()
     with pytest.raises(UserError, match=r"^run: not a run of toy \(nobody\)\. Fix: .*results/toy/train\.$"):
-        export.export_run(study=study, results=results, name="nobody", wishes=wishes)
+        export.export_run(study=study, results=results, name="nobody", request=request)
     with pytest.raises(UserError, match=r"no finished run\. Fix: run the study first"):
-        export.export_run(study=study, results=tmp_path, name=run, wishes=wishes)
+        export.export_run(study=study, results=tmp_path, name=run, request=request)
     record = replace(read_record(results / "train" / run / "record.json", RunRecord))
     for changes, reason in (
         ({"status": "diverged", "reason": "loss NaN"}, r"diverged and left no weights \(loss NaN\)\. Fix: "),
@@ -128,7 +128,7 @@ def test_runs_without_weights_are_refused_in_one_line(finished: Finished, tmp_pa
         folder.mkdir(parents=True, exist_ok=True)
         write_record(folder / "record.json", replace(record, **changes))
         with pytest.raises(UserError, match=reason):
-            export.export_run(study=study, results=tmp_path, name=run, wishes=wishes)
+            export.export_run(study=study, results=tmp_path, name=run, request=request)
 
 
 def test_without_a_run_it_is_the_one_that_the_page_names(finished: Finished, tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def test_a_damaged_or_unwritable_cache_costs_time_only(tmp_path: Path, reads: li
 
 
 def test_every_byte_of_large_data_counts(tmp_path: Path, reads: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A byte between the blocks by which a model's large files are told apart."""
+    """A changed byte between the blocks that the sampled digest of a large model file reads."""
     monkeypatch.setattr(identity, "WHOLE_FILE_BYTES", 10)
     file, data = tmp_path / "rows.jsonl", {"chat": {"filters": {}, "rows": None, "source": {"path": ""}}}
     file.write_bytes(b"a" * 8_000_000)

@@ -32,7 +32,7 @@ def test_a_run_is_sealed_with_its_record(run: Path) -> None:
 
 
 def test_a_changed_adapter_configuration_is_refused(run: Path) -> None:
-    """Alpha is no part of the weights: another one changes every score."""
+    """Alpha is not in the weights, but another alpha changes every score."""
     record = read_record(run / "record.json", RunRecord)
     edit_config(run, lora_alpha=40)
     for read in (lambda: check_weights(run / "adapter", record), lambda: adapter_distance(run / "adapter")):

@@ -56,10 +56,10 @@ class Call:
     def start(self) -> subprocess.Popen:
         command = [sys.executable, "-m", "snakemake", "--cores", "1", "--rerun-incomplete"]
         said = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-        # Where the tests run in the background, a shell has told their processes to ignore Ctrl-C.
-        heeding = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+        # A shell that runs the tests in the background makes them ignore Ctrl-C.
+        not_ignored = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
         options = {"cwd": self.folder, "env": self.environment, "start_new_session": True}
-        return subprocess.Popen(command, **options, **said, **heeding)
+        return subprocess.Popen(command, **options, **said, **not_ignored)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

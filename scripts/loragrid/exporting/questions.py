@@ -16,7 +16,7 @@ OPENINGS, OPENING_TOKENS = 40, 64
 
 @dataclass(frozen=True)
 class Question:
-    """A question in words, which the form's own chat template writes, or as token ids; the other is None."""
+    """A question as text, which the form's own chat template renders, or as token ids; the other is None."""
 
     text: str | None
     ids: list[int] | None

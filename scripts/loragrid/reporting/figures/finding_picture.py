@@ -103,7 +103,7 @@ def _row(scale: Scale, mark: Mark, unit: str, top: int) -> Iterator[str]:
 
 
 def _numbers(mark: Mark, unit: str) -> str:
-    """A mark and its range in words."""
+    """The text of a mark: its value and its range."""
     if unit in LOGARITHMIC:
         low, high = (setting(float(f"{edge:.2g}")) for edge in mark.said)
         return f"{setting(mark.value)}, said {low if low == high else f'{low} to {high}'}"

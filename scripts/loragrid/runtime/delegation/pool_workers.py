@@ -1,4 +1,4 @@
-"""The worker processes of a pool and their places: starting one, and asking it to let go of its memory or to end."""
+"""The worker processes of a pool and their places: starting one, and asking it to free its memory or to end."""
 
 import contextlib
 import os
@@ -84,7 +84,7 @@ def start_worker(job: dict[str, Any], fixed: tuple) -> Worker:
 
 
 def release(worker: Worker) -> bool:
-    """Let an idle worker let go of its base; False if it does not answer."""
+    """Let an idle worker free its base; False if it does not answer."""
     if not worker.base:
         return True
     worker.base = ""

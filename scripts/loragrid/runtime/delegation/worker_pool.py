@@ -8,7 +8,7 @@ worker with it when it is killed.
 
 A place is a card, or a share of one, where one job runs at a time. It has at most one worker of each family: unsloth
 changes the libraries of its process for good, so its jobs have workers of their own. Only the worker with the job
-holds a base: the others on that card let go of theirs before it begins.
+holds a base: the others on that card free theirs before it begins.
 """
 
 import contextlib
@@ -38,7 +38,7 @@ from loragrid.runtime.delegation.worker import BEGUN, LAST
 from loragrid.runtime.gpu_locks import lock_one_gpu
 from loragrid.runtime.visible_gpus import VARIABLE
 
-# A job of the search does its own work; it is asked for so that the workers let go of the card's memory.
+# A job of the search does its own work; it is asked for so that the workers free the card's memory.
 STAGES = ("train", "score", "tune")
 # Written by the workflow. "kinds": the fields of each `JobKind`; "names": stage → name of a job → number of its kind.
 KINDS = "kinds.json"
@@ -170,7 +170,7 @@ class WorkerPool(JobServer):
         return self.places[-1]
 
     def _make_room(self, device: str | None, *, but: Worker | None, alone: bool) -> None:
-        """Let the idle workers of a card, `but` one, let go of what they hold; end them for a job that is `alone`."""
+        """Let the idle workers of a card, `but` one, free what they hold; end them for a job that is `alone`."""
         for place, worker in list(self.workers.values()):
             if place.device != device or worker is but or worker.client is not None:
                 continue
