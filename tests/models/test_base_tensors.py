@@ -1,6 +1,7 @@
 """A base whose weights do not fit its configuration is refused, before anything is trained on it."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -79,13 +80,32 @@ def test_whole_models_pass(family: str, request: pytest.FixtureRequest) -> None:
     check_headers(read_shape(json.loads((folder / "config.json").read_text()), "config.json"), folder)
 
 
-def test_the_check_reads_no_weights(toy_llama: Path, tmp_path: Path) -> None:
-    """Only the header: a file whose weights are cut off still has all names and shapes."""
+def test_the_check_reads_no_weights_but_finds_a_file_that_is_cut(toy_llama: Path, tmp_path: Path) -> None:
+    """Only the header and the file's size: weights that are a hole in the file pass."""
     folder = shutil.copytree(toy_llama, tmp_path / "cut")
     file = folder / "model.safetensors"
     content = file.read_bytes()
     file.write_bytes(content[: 8 + int.from_bytes(content[:8], "little")])
+    os.truncate(file, len(content))
     check_tensors(folder)
+    os.truncate(file, len(content) - 1)
+    wanted = rf"not a safetensors file \(it ends after {len(content) - 1:,} of {len(content):,} bytes\)\. Fix: "
+    with pytest.raises(UserError, match=wanted):
+        check_tensors(folder)
+    with pytest.raises(UserError, match=wanted):
+        check_headers(read_shape(json.loads((folder / "config.json").read_text()), "config.json"), folder)
+
+
+def test_a_quantization_that_transformers_does_not_know_is_refused(toy_llama: Path, tmp_path: Path) -> None:
+    """transformers passes it over with a warning and loads the weights as they are."""
+    folder = shutil.copytree(toy_llama, tmp_path / "quantized")
+    config = json.loads((folder / "config.json").read_text())
+    for method in ("gptq", "foo"):
+        (folder / "config.json").write_text(json.dumps(config | {"quantization_config": {"quant_method": method}}))
+        if method == "gptq":
+            check_tensors(folder)
+    with pytest.raises(UserError, match=r"quant_method is not one that transformers knows \(foo\)\. Fix: "):
+        check_tensors(folder)
 
 
 def test_a_folder_in_the_place_of_weights_is_refused(toy_llama: Path, tmp_path: Path) -> None:

@@ -153,6 +153,18 @@ def test_a_likely_slip_is_a_warning_with_what_to_change(load: Load, section: str
     assert line.startswith(f"mine.yaml: {warning}") and ". Fix: " in line and line.endswith(".")
 
 
+def test_two_models_that_are_one_are_a_warning(load: Load) -> None:
+    two = (
+        SHORT.replace("models: {", "models: {copy: {path: resources/models/llama-s}, ")
+        + "base_case: {model: llama-s}\n"
+    )
+    (line,) = load(f"{two}grid: {{axes: {{model: [llama-s, copy]}}}}\n").likely_slips
+    assert (
+        line.startswith("mine.yaml: models.llama-s: the same model as copy (") and ". Fix: give llama-s its own" in line
+    )
+    assert load(two).likely_slips == [], "one that is not trained is no slip"
+
+
 @pytest.mark.parametrize(
     "section",
     [

@@ -28,8 +28,12 @@ def tensor_shapes(file: Path) -> dict[str, tuple[int, ...]]:
             if length > LONGEST_HEADER:
                 raise ValueError("its header is too long")
             header = json.loads(stream.read(length))
-        return {name: tuple(entry["shape"]) for name, entry in header.items() if name != "__metadata__"}
-    except (OSError, ValueError, struct.error, KeyError, TypeError, AttributeError) as error:
+        tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
+        whole = 8 + length + max((entry["data_offsets"][1] for entry in tensors.values()), default=0)
+        if file.stat().st_size < whole:
+            raise ValueError(f"it ends after {file.stat().st_size:,} of {whole:,} bytes")
+        return {name: tuple(entry["shape"]) for name, entry in tensors.items()}
+    except (OSError, ValueError, struct.error, LookupError, TypeError, AttributeError) as error:
         reason = one_line(str(error))[:200]
         raise UserError(f"{file}: not a safetensors file ({reason}). Fix: download or copy it again.") from None
 

@@ -38,7 +38,9 @@ def check_tensors(folder: Path) -> None:
 
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        if getattr(config, "quantization_config", None) is not None:
+        quantization = getattr(config, "quantization_config", None)
+        if quantization is not None:
+            _check_quantization(quantization, folder)
             return
         tensors = {name: torch.empty(shape, device="meta") for name, shape in base_shapes(folder).items()}
         _, report = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)].from_pretrained(
@@ -57,6 +59,18 @@ def check_tensors(folder: Path) -> None:
             "Fix: check its config.json and safetensors files."
         ) from None
     check_report(report, folder)
+
+
+def _check_quantization(quantization: Mapping[str, Any], folder: Path) -> None:
+    """Refuse a method of quantization that transformers does not know, since it would load the base without it."""
+    from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
+
+    method = quantization.get("quant_method") or "bitsandbytes"  # old files name none
+    if method not in {*AUTO_QUANTIZATION_CONFIG_MAPPING, "bitsandbytes"}:
+        raise UserError(
+            f"model folder {folder}: quantization_config.quant_method is not one that transformers knows ({method}). "
+            "Fix: correct config.json, or give the model in 16 bits."
+        )
 
 
 def check_local_bases(study: Study) -> None:

@@ -22,7 +22,7 @@ INTERPRETER, VARIABLE = ROOT / ".venv" / "vllm" / "bin" / "python", "LORAGRID_VL
 ENVIRONMENT = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
 # Waits for the end of its input, then kills its process group. The input ends when this process closes it or dies.
 WATCHER = ("/bin/sh", "-c", "cat > /dev/null; kill -9 0")
-# A server of workers waits 20 s for one that lets go of its engine (`pool_workers.ENDS_WITHIN_SECONDS`).
+# A server of workers waits 20 s for one that frees its engine (`pool_workers.ENDS_WITHIN_SECONDS`).
 ENDS_WITHIN_SECONDS, GROUP_ENDS_WITHIN_SECONDS = 10.0, 5.0
 LOG_CHARACTERS = 20_000  # of the end of the log, in which the reason of a failure is looked for
 

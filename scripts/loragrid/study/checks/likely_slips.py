@@ -22,6 +22,7 @@ OTHER_DATA = 1.5
 def likely_slips(written: Mapping[str, Any], settings: Mapping[str, Any], path: Path) -> list[str]:
     """A line for each likely slip of a study file: as it is written, and complete with absolute paths."""
     found = [*_single_values(written, settings), *_planned_rows(written, settings), *_demo_tasks(settings)]
+    found += _equal_models(settings)
     return [f"{path.name}: {line}" for line in found]
 
 
@@ -42,6 +43,21 @@ def _single_values(written: Mapping[str, Any], settings: Mapping[str, Any]) -> I
                 f"grid.axes.{name}: a single value ({shown}), which is trained beside the base case's "
                 f"{value_text(base[name])}. Fix: to train {shown} alone, write it in base_case.{name} and remove the "
                 f"axis; to compare the two, write base_case.{name} too."
+            )
+
+
+def _equal_models(settings: Mapping[str, Any]) -> Iterator[str]:
+    """Only models that the study trains: an axis of models that are one compares each with itself."""
+    used = {settings["base_case"]["model"], *settings["grid"]["axes"].get("model", [])}
+    first: dict[tuple, str] = {}
+    for name in sorted(used & settings["models"].keys()):
+        entry = settings["models"][name]
+        place = entry.get("path") or entry.get("hub"), entry.get("revision"), entry.get("chat_template")
+        other = first.setdefault(place, name)
+        if other != name:
+            yield (
+                f"models.{name}: the same model as {other} ({place[0]}), so the two are compared with themselves. "
+                f"Fix: give {name} its own path, or remove it from grid.axes.model."
             )
 
 
