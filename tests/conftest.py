@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, settings
 from loragrid.paths import ROOT
 from loragrid.runtime.delegation.client import FORK_SERVER
 from loragrid.runtime.delegation.fork_server import RESIDENT
+from tests.fixtures.hub_server import HubServer, hub_server
 
 # The same examples in each run and on each machine; the first ones import libraries, so no example has a deadline.
 settings.register_profile(
@@ -132,3 +133,11 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("only root may mount a small tmpfs")
     yield folder
     subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    """A stand-in for the hub on loopback, which huggingface_hub then talks to."""
+    with hub_server() as server:
+        server.use(monkeypatch)
+        yield server

@@ -1,20 +1,12 @@
 """Copies in a repository of the hub, by a stand-in on loopback: private, whole commits, no token in any message."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from loragrid.backup.copies import CopyStore
 from loragrid.backup.places import Place, PlaceError, open_place
-from tests.fixtures.hub_server import LARGE_BYTES, TOKEN, HubServer, hub_server
-
-
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
-    with hub_server() as server:
-        server.use(monkeypatch)
-        yield server
+from tests.fixtures.hub_server import LARGE_BYTES, TOKEN, HubServer
 
 
 @pytest.fixture

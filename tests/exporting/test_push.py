@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,16 +12,9 @@ from loragrid.exporting.push import push_folder
 from loragrid.paths import SCRIPTS
 from loragrid.runtime.secrets import BLOCK_BYTES, secret_names_in
 from loragrid.workflow.options import Options
-from tests.fixtures.hub_server import LARGE_BYTES, TOKEN, HubServer, hub_server
+from tests.fixtures.hub_server import LARGE_BYTES, TOKEN, HubServer
 
 CARD = "---\nlibrary_name: peft\n---\n# A card\n"
-
-
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
-    with hub_server() as server:
-        server.use(monkeypatch)
-        yield server
 
 
 @pytest.fixture

@@ -13,6 +13,9 @@ from tests.fixtures import train_toys
 from tools import certify
 from tools.certify_backup import summary
 
+# Kills between and during copies are tested on their parts in tests/training/test_run_backup.py too.
+pytestmark = pytest.mark.long
+
 # The first moment drawn with this seed is the beginning of the second copy.
 SECOND_COPY = 15
 
