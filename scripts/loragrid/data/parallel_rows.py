@@ -82,6 +82,8 @@ def _in_processes(function: Callable, shared: Any, work: Iterator[Any], processe
         while waiting:
             yield waiting.popleft().result()
     except BrokenProcessPool:
+        # The pool breaks before the kernel knows how a process ended: this waits for all of them.
+        executor.shutdown(cancel_futures=True)
         # A process that found out why has said so (loragrid.runtime.time_limit).
         if any(child.exitcode == EXIT_USER_ERROR for child in children):
             raise SystemExit(EXIT_USER_ERROR) from None
