@@ -30,6 +30,7 @@ from loragrid.data.tokenised_rows import tokenise
 from loragrid.data.training_data import GROUPS, write_groups
 from loragrid.errors import UserError, log_option, print_line, print_result, run_main
 from loragrid.models.base_checks.tensors import check_tensors
+from loragrid.models.base_checks.values import check_values
 from loragrid.models.chat_templates.probes import inspect_template
 from loragrid.models.chat_templates.template import ChatTemplate
 from loragrid.models.loading import context_tokens, load_tokenizer
@@ -78,7 +79,7 @@ def prepare_data(*, study: Study, data_id: str, out: Path) -> dict[str, Any]:
         # The only place that resolves a branch; later stages read the commit from the data card.
         model_folder, commit = resolve_folder(entry)
         check_model_folder(model_folder)
-        check_tensors(model_folder)
+        check_values(model_folder, tied=check_tensors(model_folder))
         entry = replace(entry, revision=commit)
         template = _template(entry, cell.model)
         for settings in (cell.settings, study.base_case):

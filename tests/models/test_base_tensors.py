@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from loragrid.errors import UserError
-from loragrid.models.base_checks.tensors import check_headers, check_tensors
+from loragrid.models.base_checks.tensors import check_dtypes, check_headers, check_tensors
+from loragrid.models.base_checks.values import check_finite, check_values
 from loragrid.models.loading import load_base
 from loragrid.models.shape import read_shape
 from loragrid.study.sections import ModelEntry
@@ -115,3 +116,101 @@ def test_a_folder_in_the_place_of_weights_is_refused(toy_llama: Path, tmp_path: 
     (folder / "model.safetensors").mkdir()
     with pytest.raises(UserError, match=r"model\.safetensors: not a safetensors file .*Fix: "):
         Jobs(toy_study({"toy": folder}), results="results/any", session_minutes=None)
+
+
+def test_weights_of_integers_are_refused_in_a_dry_run(toy_llama: Path, tmp_path: Path) -> None:
+    """transformers casts them to floats without their scales. A folder that says how it is quantized is read by that."""
+    folder = broken(toy_llama, tmp_path / "int8", lambda w: w.update({QUERY: w[QUERY].to(torch.int8)}))
+    message = rf"{QUERY} holds no floating-point numbers \(I8\), and config\.json has no quantization_config\. Fix: "
+    with pytest.raises(UserError, match=message):
+        Jobs(toy_study({"toy": folder}), results="results/any", session_minutes=None)
+    with pytest.raises(UserError, match=message):
+        check_tensors(folder)
+    said = {"quantization_config": {"quant_method": "bitsandbytes", "load_in_8bit": True}}
+    quantized = broken(folder, tmp_path / "quantized", lambda w: None, **said)
+    Jobs(toy_study({"toy": quantized}), results="results/any", session_minutes=None)
+    assert check_tensors(quantized) == {}
+
+
+def test_masks_of_integers_are_no_weights(toy_llama: Path, tmp_path: Path) -> None:
+    folder = broken(
+        toy_llama, tmp_path / "mask", lambda w: w.update({"attn.bias": torch.ones(4, 4, dtype=torch.uint8)})
+    )
+    check_dtypes(folder)
+
+
+VALUES = {
+    "NaN": (lambda w: w[QUERY][3].fill_(float("nan")), f"{QUERY} holds values that are not finite"),
+    "infinity": (
+        lambda w: w["model.norm.weight"][:1].fill_(float("-inf")),
+        "model.norm.weight holds values that are not",
+    ),
+    "zeros": (lambda w: w[QUERY].zero_(), f"{QUERY} holds nothing but zeros"),
+}
+
+
+@pytest.mark.parametrize("fault", VALUES)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e5m2])
+def test_weights_that_no_network_can_have_are_refused(
+    fault: str, dtype: torch.dtype, toy_llama: Path, tmp_path: Path
+) -> None:
+    change, message = VALUES[fault]
+
+    def spoil(weights: Weights) -> None:
+        change(weights)
+        weights.update({name: values.to(dtype) for name, values in weights.items()})
+
+    folder = broken(toy_llama, tmp_path / "spoilt", spoil)
+    with pytest.raises(UserError, match=rf"model\.safetensors: {message}.* Fix: download or copy it again"):
+        check_values(folder, tied={})
+
+
+def test_norms_and_the_start_of_an_adapter_may_be_zero(toy_llama: Path, tmp_path: Path) -> None:
+    """Gemma's norms and most biases begin there, as does one of the two matrices of LoRA."""
+    change = VALUES["zeros"][0]
+    check_values(broken(toy_llama, tmp_path / "norm", lambda w: w["model.norm.weight"].zero_()), tied={})
+    check_finite(broken(toy_llama, tmp_path / "zeros", change) / "model.safetensors")
+    spoilt = broken(toy_llama, tmp_path / "nan", VALUES["NaN"][0]) / "model.safetensors"
+    with pytest.raises(UserError, match=r"not finite \(NaN or infinity\)\. Fix: copy the adapter again"):
+        check_finite(spoilt)
+
+
+def test_a_base_is_read_once_while_it_stays_as_it_is(
+    toy_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = broken(toy_llama, tmp_path / "base", lambda w: None)
+    os.utime(folder / "model.safetensors", (0, 0))
+    check_values(folder, tied={})
+    with monkeypatch.context() as changed:
+        changed.setattr("loragrid.models.base_checks.values._problem", lambda file: "read again")
+        check_values(folder, tied={})
+        (folder / "model.safetensors").touch()
+        with pytest.raises(UserError, match="read again"):
+            check_values(folder, tied={})
+
+
+@pytest.mark.parametrize("family", ["toy_llama", "toy_gemma"])
+def test_an_output_head_that_contradicts_the_configuration_is_refused(
+    family: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """With both in the files transformers would use both, with a warning; vLLM would use the embedding alone."""
+    model, embedding = request.getfixturevalue(family), "model.embed_tokens.weight"
+
+    def other_head(weights: Weights) -> None:
+        weights["lm_head.weight"] = weights[embedding].flip(0).contiguous()
+
+    folder = broken(model, tmp_path / "other", other_head, tie_word_embeddings=True)
+    with pytest.raises(
+        UserError, match=r"lm_head\.weight differs from model\.embed_tokens\.weight, but .*Fix: set tie_"
+    ):
+        check_values(folder, tied=check_tensors(folder))
+    same = broken(folder, tmp_path / "same", lambda w: w.update({"lm_head.weight": w[embedding].clone()}))
+    check_values(same, tied=check_tensors(same))
+    free = broken(folder, tmp_path / "free", lambda w: None, tie_word_embeddings=False)
+    check_values(free, tied=check_tensors(free))
+    headless = broken(folder, tmp_path / "headless", lambda w: w.pop("lm_head.weight"), tie_word_embeddings=False)
+    with pytest.raises(UserError, match=r"1 tensor is missing \(lm_head\.weight\)"):
+        check_tensors(headless)
+    with pytest.raises(UserError, match=r"1 tensor is missing \(lm_head\.weight\)"):
+        Jobs(toy_study({"toy": headless}), results="results/any", session_minutes=None)

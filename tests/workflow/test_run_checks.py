@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import pandas
 import pytest
 
 from loragrid.errors import UserError
@@ -82,11 +83,40 @@ def test_a_dry_run_knows_the_limit_the_lines_and_the_card(study: Study, tmp_path
     file = tmp_path / "rows.jsonl"
     file.write_text("{}\n" * 40)
     lines = changed(study, data__rows__source={"path": str(file)}, base_case__batch=[32, 1], heldout__rows=10)
-    with pytest.raises(UserError, match="has 32 to train on"):
-        check_runs(changed(lines, base_case__batch=[33, 1]), tmp_path)
+    with pytest.raises(UserError, match="has 31 to train on"):
+        check_runs(changed(lines, base_case__batch=[32, 1]), tmp_path)
     check_runs(changed(lines, base_case__batch=[31, 1]), tmp_path)
     assert rows_of_card({"split": {"train_rows": 4}, "tokens": {"train": 10}}) == TrainingRows(4, 2.5)
     assert rows_of_card({}) is None
+
+
+FILES = {
+    "rows.jsonl": b"{}\n" * 19,
+    "rows.ndjson": b"{}\n" * 18 + b"{}",
+    "rows.csv": b"a,b" + b"\r1,2" * 18,
+    "rows.json": b"[" + b"{}," * 18 + b"{}]",
+}
+
+
+@pytest.mark.parametrize("name", [*FILES, "rows.parquet"])
+def test_a_dry_run_refuses_to_hold_out_more_than_half(study: Study, tmp_path: Path, name: str) -> None:
+    file = tmp_path / name
+    if name in FILES:
+        file.write_bytes(FILES[name])
+    else:
+        pandas.DataFrame({"text": ["a"] * 19}).to_parquet(file)
+    small = changed(study, data__rows__source={"path": str(file)}, base_case__batch=[1, 1])
+    check_runs(changed(small, heldout__rows=9), tmp_path)
+    with pytest.raises(UserError, match=r"^heldout\.rows: 10 is more than half of the 19 rows of .*Fix: lower it to 9"):
+        check_runs(changed(small, heldout__rows=10), tmp_path)
+
+
+@pytest.mark.parametrize(("name", "content"), [("rows.json", b"[{"), ("rows.json", b"{}"), ("rows.parquet", b"PAR1")])
+def test_a_file_that_cannot_be_counted_is_left_to_its_reader(
+    study: Study, tmp_path: Path, name: str, content: bytes
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    check_runs(changed(study, data__rows__source={"path": str(tmp_path / name)}), tmp_path)
 
 
 def test_a_dry_run_names_each_warm_up_once(study: Study, tmp_path: Path) -> None:

@@ -7,9 +7,10 @@ from typing import Any
 
 from loragrid.errors import UserError, one_line, print_line
 from loragrid.formatting import visible
-from loragrid.models.adapter_files import trained_folder, trained_sha256
+from loragrid.models.adapter_files import ADAPTER_WEIGHTS, trained_folder, trained_sha256
 from loragrid.models.adapter_shapes import loaded_shapes
 from loragrid.models.adopted_adapters import adapter_folder, check_adapter_folder, fetch_adapter
+from loragrid.models.base_checks.values import check_finite
 from loragrid.models.model_files import check_model_folder, resolve_folder
 from loragrid.records.record import RunRecord, read_record
 from loragrid.runtime.atomic_files import read_json
@@ -66,6 +67,7 @@ def adopted_subjects(study: Study) -> list[AppModel]:
             folder, _ = adapter_folder(adopted.key, adopted.entry)
             shapes = loaded_shapes(resolve_folder(study.models[adopted.entry.model])[0])
             check_adapter_folder(folder, f"adopt.{adopted.key}", shapes)
+            check_finite(folder / ADAPTER_WEIGHTS)
         except UserError as error:
             print_line(f"{adopted.subject} is left out: {one_line(str(error))}")
             continue
@@ -108,6 +110,7 @@ def subject_of_adapter(study: Study, adapter: str, model: str | None) -> AppMode
     if key not in study.models:
         raise UserError(f"--model: not a model of the study ({key}). Fix: give one of {', '.join(study.models)}.")
     check_adapter_folder(folder, f"adapter {adapter}", loaded_shapes(resolve_folder(study.models[key])[0]))
+    check_finite(folder / ADAPTER_WEIGHTS)
     # Named by content: two adapters with the same folder name stay apart.
     digest = trained_sha256(folder)[:8]
     label = f"{key}, adapter {adapter.rstrip('/').split('/')[-1]}"

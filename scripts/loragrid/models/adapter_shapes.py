@@ -17,11 +17,17 @@ PART = re.compile(r"\.(lora_[AB]|lora_embedding_[AB]|lora_magnitude_vector|vera_
 SHARED = re.compile(r"base_model\.(model\.)?vera_[AB]")  # VeRA's matrices, one for all layers
 PAIRS = [("lora_A", "lora_B"), ("lora_embedding_A", "lora_embedding_B"), ("vera_lambda_b", "vera_lambda_d")]
 PAIRS += [(other, one) for one, other in PAIRS]
+FLOATS = ("F", "BF")  # how the names of floating-point dtypes begin in a safetensors file
 LONGEST_HEADER = 100 * 2**20  # bytes; the format's own limit
 
 
 def tensor_shapes(file: Path) -> dict[str, tuple[int, ...]]:
-    """Name → shape, from the header of a safetensors file; a broken file is a `UserError`."""
+    """Name → shape, from the header of a safetensors file; raises as `tensor_header`."""
+    return {name: shape for name, (shape, _) in tensor_header(file).items()}
+
+
+def tensor_header(file: Path) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Name → (shape, dtype such as "BF16"), from the header of a safetensors file; a broken file is a `UserError`."""
     try:
         with file.open("rb") as stream:
             (length,) = struct.unpack("<Q", stream.read(8))
@@ -32,7 +38,7 @@ def tensor_shapes(file: Path) -> dict[str, tuple[int, ...]]:
         whole = 8 + length + max((entry["data_offsets"][1] for entry in tensors.values()), default=0)
         if file.stat().st_size < whole:
             raise ValueError(f"it ends after {file.stat().st_size:,} of {whole:,} bytes")
-        return {name: tuple(entry["shape"]) for name, entry in tensors.items()}
+        return {name: (tuple(entry["shape"]), str(entry["dtype"])) for name, entry in tensors.items()}
     except (OSError, ValueError, struct.error, LookupError, TypeError, AttributeError) as error:
         reason = one_line(str(error))[:200]
         raise UserError(f"{file}: not a safetensors file ({reason}). Fix: download or copy it again.") from None

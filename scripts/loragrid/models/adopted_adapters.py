@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from loragrid.errors import UserError, first_line
-from loragrid.models.adapter_shapes import Shapes, base_shapes, check_names, check_shapes, tensor_shapes
+from loragrid.models.adapter_shapes import FLOATS, Shapes, base_shapes, check_names, check_shapes, tensor_header
 from loragrid.models.shape import FAMILIES
 from loragrid.runtime.atomic_files import read_json, sha256_json
 from loragrid.study.adopted import ADAPTER_FILES
@@ -104,7 +104,11 @@ def check_adapter_folder(folder: Path, where: str, shapes: Shapes | None) -> dic
             f"Fix: give one of {', '.join(PEFT_TYPES)}."
         )
     _refuse_wrong_types(config, where)
-    tensors = tensor_shapes(folder / "adapter_model.safetensors")
+    header = tensor_header(folder / "adapter_model.safetensors")
+    for name, (_, dtype) in header.items():
+        if not dtype.startswith(FLOATS):
+            raise UserError(f"{where}: {name} holds no floating-point numbers ({dtype}). Fix: save the adapter again.")
+    tensors = {name: shape for name, (shape, _) in header.items()}
     _refuse_vocabulary(config, tensors, where)
     _refuse_changes_of_the_base(config, where)
     check_shapes(config, tensors, shapes, where)

@@ -23,6 +23,7 @@ from loragrid.runtime.atomic_files import write_text
 IGNORED = (
     *(f"loragrid/backup/{name}.py" for name in ("__init__", "copier", "copies", "places", "results")),
     "loragrid/models/base_checks/tensors.py",
+    "loragrid/models/base_checks/values.py",
     "loragrid/models/download_room.py",
     "loragrid/runtime/gpu_locks.py",
     "loragrid/runtime/optional_packages.py",

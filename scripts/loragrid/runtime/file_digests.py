@@ -1,8 +1,12 @@
-"""SHA-256 of large files, kept in a folder of the user's cache: every call of Snakemake asks for those of the data."""
+"""What was found by reading large files, kept in a folder of the user's cache.
+
+Every call of Snakemake asks for the SHA-256 of the data, and every data set for the values of its base's weights.
+"""
 
 import hashlib
 import os
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,19 +21,24 @@ SETTLED_SECONDS = 2.0
 
 def kept_sha256(path: Path) -> str:
     """SHA-256 of a file's content, read again only if its size, its times or its inode have changed."""
+    return kept_result(path, "sha256", sha256_file)
+
+
+def kept_result(path: Path, what: str, find: Callable[[Path], str]) -> str:
+    """`find(path)`, computed again only if the file's size, its times or its inode have changed; `what` names it."""
     state = _state(path)
     name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:24]
-    kept = user_cache() / "digests" / f"{name}.json"
+    kept = user_cache() / "digests" / f"{name}.{what}.json"
     with suppress(UserError, OSError, KeyError, TypeError):
         found = read_json(kept)
         if found["state"] == state:
-            return found["sha256"]
-    digest = sha256_file(path)
+            return found["result"]
+    result = find(path)
     settled = time.time() - path.stat().st_mtime > SETTLED_SECONDS
     if settled and _state(path) == state:
         with suppress(OSError):  # without a cache it takes longer
-            write_json(kept, {"state": state, "sha256": digest})
-    return digest
+            write_json(kept, {"state": state, "result": result})
+    return result
 
 
 def _state(path: Path) -> list[Any]:

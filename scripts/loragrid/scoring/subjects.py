@@ -8,6 +8,7 @@ from loragrid.errors import UserError
 from loragrid.models.adapter_files import ADAPTER, ADAPTER_WEIGHTS, along_folder, trained_folder, trained_sha256
 from loragrid.models.adapter_shapes import loaded_shapes
 from loragrid.models.adopted_adapters import adapter_folder, base_note, check_adapter_folder
+from loragrid.models.base_checks.values import check_finite
 from loragrid.models.model_files import check_model_folder, prepared_entry, resolve_folder
 from loragrid.records.record import RunRecord, read_record
 from loragrid.records.seal import check_sealed
@@ -140,6 +141,7 @@ def _adopted(study: Study, subject: Subject, adopted: Adopted) -> SubjectIdentit
     folder, commit = adapter_folder(adopted.key, adopted.entry)
     base, _ = resolve_folder(identity.entry)
     config = check_adapter_folder(folder, f"adopt.{adopted.key}", loaded_shapes(base))
+    check_finite(folder / ADAPTER_WEIGHTS)
     note = base_note(config, identity.entry)
     return replace(
         identity,

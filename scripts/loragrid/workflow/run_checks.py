@@ -3,6 +3,7 @@
 This module only refuses and warns, so `loragrid.runtime.code_digest` leaves it out of the code of the stages.
 """
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,20 +11,34 @@ from loragrid.errors import UserError
 from loragrid.runtime.atomic_files import read_json
 from loragrid.study.checks.run_length import TrainingRows, check_batch, planned_updates, warmup_warning
 from loragrid.study.grid import Cell
+from loragrid.study.sections import DataSet
 from loragrid.study.study_file import Study
 
-ROW_PER_LINE = (".jsonl", ".csv", ".tsv")  # files without more rows than lines
+ROW_PER_LINE = (".jsonl", ".ndjson", ".csv", ".tsv")  # files without more rows than lines
 LARGEST_COUNTED_BYTES = 64 * 2**20  # this runs on every call of Snakemake
+LARGEST_PARSED_BYTES = 8 * 2**20
 ENOUGH_HELDOUT = 0.9  # of the held-out rows that are asked for; whole groups may give no more
 
 
 def check_runs(study: Study, results: Path) -> None:
-    """Raise `UserError` for a batch larger than the training rows, where their number is known before any job.
+    """Raise `UserError` for too many held-out rows and for a batch larger than the training rows, where the number of
+    rows is known before any job.
 
     The prepare_data stage knows the rows of every set and checks again, and training those that it has packed.
     """
+    _check_heldout(study)
     for data_id, cell in study.data_sets.items():
         check_batches(study, data_id, _known_rows(study, results, data_id, cell).count)
+
+
+def _check_heldout(study: Study) -> None:
+    """Refuse to hold out more than half of the rows, as the split does, for a set whose rows are known at most."""
+    rows = _source_rows(study.data[study.heldout.set])
+    if rows is not None and study.heldout.rows > rows // 2:
+        raise UserError(
+            f"heldout.rows: {study.heldout.rows} is more than half of the {rows} rows of data.{study.heldout.set}. "
+            f"Fix: lower it to {rows // 2} or less, or give more rows."
+        )
 
 
 def check_batches(study: Study, data_id: str, rows: int | None) -> None:
@@ -66,21 +81,44 @@ def rows_of_card(card: dict) -> TrainingRows | None:
 
 def _at_most(study: Study, name: str) -> TrainingRows:
     """The most rows that a data set can have to train on: the study's own limit, or the lines of its file."""
-    entry = study.data[name]
+    entry, rows = study.data[name], _source_rows(study.data[name])
     counts = [] if entry.rows is None else [entry.rows]
-    if entry.source is not None and entry.source.path is not None:
-        lines = _lines(Path(entry.source.path))
-        if lines is not None:
-            held_out = int(ENOUGH_HELDOUT * study.heldout.rows) if study.heldout.set == name else 0
-            counts.append(max(0, lines - held_out))
+    if rows is not None:
+        held_out = int(ENOUGH_HELDOUT * study.heldout.rows) if study.heldout.set == name else 0
+        counts.append(max(0, rows - held_out))
     return TrainingRows(min(counts, default=None))
 
 
-def _lines(path: Path) -> int | None:
-    """The lines of a file that holds a row on each, None for another file."""
+def _source_rows(entry: DataSet) -> int | None:
+    """The most rows that the source of a data set can have; None if only the prepare_data stage will know."""
+    source = entry.source
+    if source is None or source.path is None:
+        return None if source is None else source.rows
+    path = Path(source.path)
     try:
-        if path.suffix.lower() not in ROW_PER_LINE or path.stat().st_size > LARGEST_COUNTED_BYTES:
-            return None
-        return path.read_bytes().count(b"\n") + 1
+        return _file_rows(path, path.stat().st_size) if path.is_file() else None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}). Fix: check the file.") from None
+
+
+def _file_rows(path: Path, size: int) -> int | None:
+    kind = path.suffix.lower()
+    if kind in ROW_PER_LINE and size <= LARGEST_COUNTED_BYTES:
+        content = path.read_bytes()
+        # Also of a file that ends its lines as old Macs did.
+        return max(content.count(end) + (not content.endswith(end)) for end in (b"\n", b"\r"))
+    if kind == ".json" and size <= LARGEST_PARSED_BYTES:
+        try:
+            content = json.loads(path.read_bytes())
+        except (ValueError, RecursionError):
+            return None  # prepare_data names the mistake
+        return len(content) if isinstance(content, list) else None
+    if kind == ".parquet":
+        import pyarrow
+        import pyarrow.parquet
+
+        try:
+            return pyarrow.parquet.read_metadata(path).num_rows
+        except pyarrow.ArrowException:
+            return None
+    return None

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from loragrid.errors import UserError, first_line
-from loragrid.models.adapter_shapes import Shapes, base_shapes
+from loragrid.models.adapter_shapes import FLOATS, Shapes, base_shapes, tensor_header
 from loragrid.models.find_shape import find_config
 from loragrid.models.shape import FAMILIES, Shape, read_shape
 from loragrid.study.study_file import Study
@@ -28,10 +28,11 @@ def check_report(report: Mapping[str, Any], folder: Path) -> None:
     _refuse([problem for problem in problems if problem], folder)
 
 
-def check_tensors(folder: Path) -> None:
+def check_tensors(folder: Path) -> dict[str, str]:
     """`check_report` of a folder without reading its weights, on torch's meta device: a second, and torch's import.
 
     A folder whose weights are quantized already is checked when it is loaded: its tensors are packed in other shapes.
+    Returns the names of tensors that are one by its config.json: tied one → the one that it shares.
     """
     import torch
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
@@ -41,9 +42,10 @@ def check_tensors(folder: Path) -> None:
         quantization = getattr(config, "quantization_config", None)
         if quantization is not None:
             _check_quantization(quantization, folder)
-            return
+            return {}
+        check_dtypes(folder)
         tensors = {name: torch.empty(shape, device="meta") for name, shape in base_shapes(folder).items()}
-        _, report = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)].from_pretrained(
+        model, report = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)].from_pretrained(
             None,
             config=config,
             state_dict=tensors,
@@ -59,6 +61,22 @@ def check_tensors(folder: Path) -> None:
             "Fix: check its config.json and safetensors files."
         ) from None
     check_report(report, folder)
+    return dict(model.all_tied_weights_keys)
+
+
+def check_dtypes(folder: Path) -> None:
+    """Raise `UserError` for weights that are no floating-point numbers, in a folder that says nothing of quantization.
+
+    transformers would cast them to floats, without the scales that they were made with.
+    """
+    for file in sorted(folder.glob("*.safetensors")):
+        for name, (_, dtype) in tensor_header(file).items():
+            # Other integers are masks and positions.
+            if name.endswith(".weight") and not dtype.startswith(FLOATS):
+                raise UserError(
+                    f"{file}: {name} holds no floating-point numbers ({dtype}), and config.json has no "
+                    "quantization_config. Fix: give the model in 16 bits, or the config.json of the quantized one."
+                )
 
 
 def _check_quantization(quantization: Mapping[str, Any], folder: Path) -> None:
@@ -74,12 +92,15 @@ def _check_quantization(quantization: Mapping[str, Any], folder: Path) -> None:
 
 
 def check_local_bases(study: Study) -> None:
-    """`check_headers` of a study's models in local folders; reads no weights, for every call of Snakemake."""
+    """`check_dtypes` and `check_headers` of models in local folders; reads no weights, for every call of Snakemake."""
     for entry in study.models.values():
         if entry.folder is None:
             continue
         config, where = find_config(entry)
-        if config.get("model_type") in FAMILIES and not config.get("quantization_config"):
+        if config.get("quantization_config"):
+            continue
+        check_dtypes(entry.folder)
+        if config.get("model_type") in FAMILIES:
             check_headers(read_shape(config, where), entry.folder)
 
 
