@@ -30,6 +30,7 @@ from loragrid.exporting.vllm_measuring import vllm_is_installed
 from loragrid.models.adapter_card import CARD
 from loragrid.models.adapter_files import ADAPTER
 from loragrid.models.loading import load_tokenizer
+from loragrid.records.seal import check_sealed
 from loragrid.runtime.atomic_files import atomic_folder, write_text
 from loragrid.runtime.gpu_locks import take_one_gpu
 from loragrid.runtime.quiet_libraries import quiet_libraries
@@ -146,6 +147,7 @@ def judge(run: ExportedRun, found: list[Parity], *, accept: bool) -> None:
 def write_card(run: ExportedRun, folder: Path, card: Card, *, key: str) -> None:
     """Write the card, the study's page beside it and, last, the record."""
     if card.has_page:
+        check_sealed(card.page)
         shutil.copyfile(card.page, folder / "report.html")
     write_text(folder / CARD, card_text(run, card))
     write_export_record(run, folder, card, key=key)

@@ -4,7 +4,8 @@
     report.py --external PATH --out report.html [--base RUN] [--title TEXT]
 
 The page loads nothing and is readable without scripts. Its figures are saved beside it in figures/
-(SVG and PNG) and its tables in tables/ (CSV). The same results give the same bytes.
+(SVG and PNG), its tables in tables/ (CSV) and the digests of all three in sealed.json. The same results give the same
+bytes.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from loragrid.external.figures import draw_external_figures
 from loragrid.external.reading import read_external
 from loragrid.external.sections import external_sections
 from loragrid.records.outcomes import collect
+from loragrid.records.seal import digests_of, write_seal
 from loragrid.reporting.figures.design_figures import draw_design_figures
 from loragrid.reporting.figures.score_figures import draw_score_figures
 from loragrid.reporting.figures.search_figures import draw_search_figures
@@ -26,6 +28,7 @@ from loragrid.reporting.sections import study_sections
 from loragrid.runtime.atomic_files import write_bytes, write_text
 from loragrid.study.study_file import Study, load_study
 
+DRAWN = (".svg", ".png", ".csv")
 TABLES = ("runs.csv", "scores.csv", "comparisons.csv", "axes.csv")
 
 
@@ -37,7 +40,10 @@ def report(*, study: Study, results: Path, out: Path) -> None:
     draw_design_figures(material, figures)
     draw_search_figures(material, figures)
     copy_tables(results / "compare", empty_folder(out.parent / "tables"))
-    write_text(out, render("report.html.j2", study_sections(material), figures))
+    text = render("report.html.j2", study_sections(material), figures)
+    drawn = [file for name in ("figures", "tables") for file in (out.parent / name).iterdir() if file.suffix in DRAWN]
+    write_seal(out.parent, digests_of(out.parent, drawn), record=out.name, text=text)
+    write_text(out, text)
     print_result(f"report: {out}")
 
 
@@ -57,7 +63,7 @@ def empty_folder(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     # Only what a report writes: the folder may hold files of the user.
     for path in folder.iterdir():
-        if path.suffix in (".svg", ".png", ".csv"):
+        if path.suffix in DRAWN:
             path.unlink()
     return folder
 

@@ -2,9 +2,10 @@
 
     python scripts/tools/verify_results.py [--study STUDY] [--results FOLDER]     (make verify)
 
-Compares every file with the digest that its stage kept: the prepared data, the runs with their weights, the scores and
-the comparison; and each base in a local folder with the one that its runs were trained on. Names each file that has
-changed or is gone, and each folder without digests. Exit status: 0 if all is as it was, else 1.
+Compares every file with the digest that its stage kept: the prepared data, the runs with their weights, the scores, the
+comparison, the page with its figures and tables, and the exports that are there; and each base in a local folder with
+the one that its runs were trained on. Names each file that has changed or is gone, each folder without digests, and
+what keeps none. Exit status: 0 if all is as it was, else 1.
 """
 
 import argparse
@@ -22,19 +23,21 @@ from loragrid.runtime.atomic_files import read_json
 from loragrid.study.search.winner import cells_with_winner
 from loragrid.study.study_file import Study, load_study
 
+UNCOVERED = "logs, checkpoints and history of runs, the search, options (next/), find_contamination/ and hub models"
+
 
 def verify(study: Study, results: Path) -> list[str]:
     """One line for each part of a study's results that is not as it was written."""
     if not results.is_dir():
         raise UserError(f"{results}: no results of the study {study.name}. Fix: run the study, or give --results.")
     found = []
-    for folder, record in _folders(study, results):
+    for folder, record in sealed_folders(study, results):
         found += _folder_problems(folder, record)
     return found + _base_problems(study, results)
 
 
-def _folders(study: Study, results: Path) -> Iterator[tuple[Path, str]]:
-    """Each folder that a finished study has, and the record that its stage writes last."""
+def sealed_folders(study: Study, results: Path) -> Iterator[tuple[Path, str]]:
+    """Each folder that a finished study has, and its exports; with each the record that its stage writes last."""
     runs = [cell.run for cell in cells_with_winner(study, results)]
     shares = [f"@{share:g}" for share in study.scoring.at if share < 1]
     along = [f"{run}{share}" for run in runs for share in shares]
@@ -45,6 +48,9 @@ def _folders(study: Study, results: Path) -> Iterator[tuple[Path, str]]:
     for subject in (*study.bases, *runs, *along, *study.adopted):
         yield results / "score" / subject, "score.json"
     yield results / "compare", "compare.json"
+    yield results.parent.parent / "reports" / results.name, "report.html"
+    for folder in sorted((results / "export").glob("*_????????/")):
+        yield folder, "export.json"
 
 
 def _folder_problems(folder: Path, record: str) -> list[str]:
@@ -102,8 +108,8 @@ def main() -> None:
         print(line)
     if problems:
         raise Failed(f"{results}: {len(problems)} of its parts are not as they were written")
-    count = sum(len(sealed_files(folder)) for folder, _ in _folders(study, results))
-    print(f"{results}: all {count} files are as they were written")
+    count = sum(len(sealed_files(folder)) for folder, _ in sealed_folders(study, results))
+    print(f"{results}: all {count} files are as they were written. Without digests: {UNCOVERED}.")
 
 
 if __name__ == "__main__":

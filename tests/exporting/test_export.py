@@ -16,6 +16,7 @@ import export
 from loragrid.errors import Failed, UserError
 from loragrid.exporting import merging
 from loragrid.records.record import RunRecord, read_record, write_record
+from loragrid.records.seal import changed_files
 from tests.exporting.conftest import Finished
 
 TOKEN = "hf_thisIsNoTokenButLooksLikeOne"
@@ -41,7 +42,7 @@ def test_an_export_is_measured_in_fresh_processes_and_says_so(finished: Finished
     record = json.loads((out / "export.json").read_text())
     assert [(one["form"], one["holds"]) for one in record["parities"]] == [("adapter", True), ("merged", True)]
     assert record["merged"] == {"dtype": "float16", "merged_into": "the base in float32"}
-    assert set(record["files"]) == files_of(out) - {"export.json"}
+    assert set(record["files"]) == files_of(out) - {"export.json", "sealed.json"} and changed_files(out) == []
     assert f"[{run}] merged matches the run on its training base: held-out loss " in done.stderr
     written = [file for file in (*out.rglob("*"), tmp_path / "log") if file.is_file()]
     assert not [file for file in written if TOKEN.encode() in file.read_bytes()] and TOKEN not in done.stderr

@@ -8,10 +8,13 @@ from typing import Any
 
 import pytest
 
+from loragrid.comparing.diagnosing.run_evidence import read_loss_path
+from loragrid.comparing.diagnosing.study_checks import chance_level, leaks
 from loragrid.errors import UserError
 from loragrid.records.outcomes import collect, data_cards
 from loragrid.records.record import RunRecord, read_record, write_sealed_record
 from loragrid.records.seal import SEAL, changed_files, check_sealed, digests_of, sealed_files, write_seal
+from loragrid.reporting.side_by_side import read_answers
 from loragrid.study.study_file import Study
 from tests.fixtures import synthetic
 from tools.verify_results import verify
@@ -50,12 +53,45 @@ def test_a_changed_file_is_refused_and_the_others_are_not(folder: Path, name: st
     check_sealed(folder / other)
 
 
-def test_what_is_gone_or_new_is_left_to_its_reader(folder: Path) -> None:
+def test_what_is_new_is_left_to_its_reader(folder: Path) -> None:
     """A card that is written beside the weights later is no change of them."""
     (folder / "adapter" / "README.md").write_text("a card")
-    (folder / "losses.csv").unlink()
-    check_sealed(folder)
-    assert changed_files(folder) == ["losses.csv"]
+    check_sealed(folder, folder / "adapter" / "README.md")
+    assert changed_files(folder) == []
+
+
+@pytest.mark.parametrize("gone", ["losses.csv", "adapter"])
+def test_what_was_removed_is_noticed_where_it_would_be_read(folder: Path, gone: str) -> None:
+    if gone == "adapter":
+        shutil.rmtree(folder / gone)
+    else:
+        (folder / gone).unlink()
+    for path in (folder / gone, folder):
+        with pytest.raises(UserError, match=rf"{gone}.*: removed since it was written .*Fix: restore it, or delete"):
+            check_sealed(path)
+    assert len(changed_files(folder)) == 1
+    check_sealed(folder / "record.json")
+
+
+@pytest.mark.parametrize("file", ["losses.csv", "answers.jsonl", "lm_eval/task.json", "train.parquet"])
+def test_a_reader_of_what_may_be_absent_notices_what_was_removed(tmp_path: Path, file: str) -> None:
+    """A run without losses, answers or choices is read as one that had none."""
+    results = tmp_path / "results"
+    folder = results / "data" / "rows"
+    path = folder / file
+    read = {
+        "losses.csv": lambda: read_loss_path(path),
+        "answers.jsonl": lambda: read_answers(path) or None,
+        "lm_eval/task.json": lambda: chance_level(path, "task"),
+        "train.parquet": lambda: leaks(results, ["rows"]) or None,
+    }[file]
+    assert read() is None
+    path.parent.mkdir(parents=True)
+    path.write_text("x")
+    write_seal(folder, digests_of(folder, [path]), record="record.json", text="{}")
+    path.unlink()
+    with pytest.raises(UserError, match="removed since it was written"):
+        read()
 
 
 def test_a_folder_without_a_seal_is_read_and_a_damaged_seal_is_not(folder: Path) -> None:
@@ -73,12 +109,23 @@ def test_a_folder_without_a_seal_is_read_and_a_damaged_seal_is_not(folder: Path)
 def sealed_study(tmp_path: Path) -> tuple[Study, Path]:
     """A made-up study of which every folder is sealed, as the stages leave it."""
     study = synthetic.make_study(tmp_path, grid={"axes": {"learning_rate": None, "rank": None, "batch": None}})
-    results = tmp_path / "results"
+    results = tmp_path / "results" / "made"
     synthetic.make_results(study, results, seed=5)
-    (results / "compare").mkdir(exist_ok=True)
-    (results / "compare" / "compare.json").write_text("{}")
-    for pattern in ("data/*/card.json", "train/*/record.json", "score/*/score.json", "compare/compare.json"):
-        for record in results.glob(pattern):
+    run = study.cells[0].run
+    for name in (
+        "results/made/compare/compare.json",
+        "reports/made/report.html",
+        f"results/made/export/{run}/export.json",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("{}")
+    (results / "export" / run / "model.safetensors").write_text("weights")
+    (tmp_path / "reports/made/figures").mkdir()
+    (tmp_path / "reports/made/figures/scores.svg").write_text("<svg/>")
+    records = ("data/*/card.json", "train/*/record.json", "score/*/score.json", "compare/compare.json")
+    records += ("export/*/export.json",)
+    for pattern in (*(f"results/made/{record}" for record in records), "reports/made/report.html"):
+        for record in tmp_path.glob(pattern):
             files = [file for file in record.parent.rglob("*") if file.is_file() and file != record]
             text = record.read_text(encoding="utf-8")
             write_seal(record.parent, digests_of(record.parent, files), record=record.name, text=text)
@@ -142,6 +189,11 @@ CHANGES: dict[str, Any] = {
     "seal gone": (lambda results: next(results.glob(f"score/*/{SEAL}")).unlink(), r"no digests; it was made before"),
     "run gone": (lambda results: shutil.rmtree(next(results.glob("train/*"))), r"its record\.json is gone"),
     "comparison": (lambda results: _edit(results / "compare" / "compare.json"), r"compare\.json: changed"),
+    "page": (lambda results: _edit(results.parents[1] / "reports/made/report.html"), r"report\.html: changed"),
+    "page gone": (lambda results: shutil.rmtree(results.parents[1] / "reports"), r"its report\.html is gone"),
+    "figure": (lambda results: _edit(next(results.parents[1].glob("reports/*/*/*.svg"))), r"scores\.svg: changed"),
+    "export": (lambda results: _edit(next(results.glob("export/*/*.safetensors"))), r"model\.safetensors: changed"),
+    "export gone": (lambda results: next(results.glob("export/*/*.safetensors")).unlink(), r"safetensors: gone"),
 }
 
 

@@ -14,6 +14,7 @@ import compare
 import report
 from loragrid import formatting
 from loragrid.errors import UserError, run_main
+from loragrid.records.seal import changed_files, sealed_files
 from loragrid.reporting.provenance_section import sessions
 from tests.fixtures import synthetic
 from tests.fixtures.compared import read_table
@@ -158,6 +159,8 @@ def test_figures_and_tables_are_saved_beside_the_page(page) -> None:
     names = {p.stem for p in (folder / "figures").glob("*.svg")}
     assert names == {p.stem for p in (folder / "figures").glob("*.png")}
     assert {"differences", "trade_off", "scores_learning_rate", "loss_rank", "loss_batch", "scores_model"} <= names
+    assert {"report.html", "tables/runs.csv", "figures/differences.svg"} < sealed_files(folder).keys()
+    assert changed_files(folder) == []
 
 
 def test_figures_of_an_earlier_report_go_and_other_files_stay(page, tmp_path: Path) -> None:
@@ -167,6 +170,7 @@ def test_figures_of_an_earlier_report_go_and_other_files_stay(page, tmp_path: Pa
     report.report(study=synthetic.make_study(page[1]), results=page[1] / "results", out=tmp_path / "report.html")
     names = {path.name for path in (tmp_path / "figures").iterdir()}
     assert "loss_of_a_run_that_is_gone.svg" not in names and {"notes.txt", "differences.svg"} <= names
+    assert "figures/notes.txt" not in sealed_files(tmp_path)
 
 
 def test_failed_and_missing_runs_stay_with_reasons(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from loragrid.models.adopted_adapters import adapter_folder, check_adapter_folde
 from loragrid.models.base_checks.values import check_finite
 from loragrid.models.model_files import check_model_folder, resolve_folder
 from loragrid.records.record import RunRecord, read_record
+from loragrid.records.seal import check_sealed
 from loragrid.runtime.atomic_files import read_json
 from loragrid.scoring.subjects import check_weights
 from loragrid.setting_texts import axis_name, axis_value
@@ -120,6 +121,7 @@ def subject_of_adapter(study: Study, adapter: str, model: str | None) -> AppMode
 def _merged_subject(study: Study, folder: Path, model: str | None) -> AppModel:
     """The merged model in `folder`, whose base is `model` or what the record of its export says."""
     check_model_folder(folder)
+    check_sealed(folder)
     record, key = folder.parent / "export.json", model
     if key is None and record.is_file():
         key = read_json(record)["model"]

@@ -13,6 +13,7 @@ from loragrid.comparing.measures import POOLED_RETENTION
 from loragrid.comparing.study_results import SCHEMA
 from loragrid.errors import UserError
 from loragrid.records.outcomes import Outcome, collect
+from loragrid.records.seal import check_sealed
 from loragrid.runtime.atomic_files import read_json
 from loragrid.study.cell_pairs import place_of
 from loragrid.study.grid import arms as grid_arms
@@ -115,6 +116,7 @@ def read_compared(study: Study, results: Path) -> ComparedResults:
     folder = results / "compare"
     if not (folder / "compare.json").is_file():
         raise UserError(f"{folder / 'compare.json'}: file not found. Fix: run compare first")
+    check_sealed(folder)
     summary = read_json(folder / "compare.json")
     if summary.get("schema") != SCHEMA:
         raise UserError(f"{folder / 'compare.json'}: written by another version of compare. Fix: run compare again")

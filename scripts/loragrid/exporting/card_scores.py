@@ -9,6 +9,7 @@ from typing import Any
 from loragrid.comparing.measures import POOLED_RETENTION
 from loragrid.exporting.exported_run import COMPARISON, ExportedRun
 from loragrid.formatting import between, change, decimals, listed, plain_name, score
+from loragrid.records.seal import check_sealed
 from loragrid.runtime.atomic_files import read_json
 from loragrid.statistics.paired_statistics import WORSE
 
@@ -105,6 +106,7 @@ def seeds_of_setting(run: ExportedRun) -> int:
 
 def _is_compared(run: ExportedRun) -> bool:
     """Whether the comparison is there and holds this run."""
+    check_sealed(run.results / COMPARISON.parent)
     return (run.results / COMPARISON).is_file() and bool(_rows(run, "scores.csv"))
 
 

@@ -10,7 +10,8 @@ from loragrid.errors import UserError
 from loragrid.exporting.card import Card
 from loragrid.exporting.exported_run import COMPARISON, ExportedRun
 from loragrid.exporting.parity import Parity
-from loragrid.runtime.atomic_files import read_json, sha256_file, sha256_json, write_json
+from loragrid.records.seal import write_seal
+from loragrid.runtime.atomic_files import json_text, read_json, sha256_file, sha256_json, write_text
 from loragrid.runtime.code_digest import code_digest
 from loragrid.runtime.provenance import device_info, git_state, versions
 
@@ -52,7 +53,9 @@ def write_export_record(run: ExportedRun, folder: Path, card: Card, *, key: str)
         "code": code_digest("export"),
         "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    write_json(folder / RECORD, content)
+    text = json_text(content)
+    write_seal(folder, files, record=RECORD, text=text)
+    write_text(folder / RECORD, text)
 
 
 def kept_parities(folder: Path, *, key: str) -> list[Parity] | None:

@@ -9,6 +9,7 @@ from loragrid.errors import UserError
 from loragrid.models.adapter_files import MODEL, trained_folder
 from loragrid.models.model_files import prepared_entry
 from loragrid.records.record import RunRecord, ScoreRecord, find_record, read_record
+from loragrid.records.seal import check_sealed
 from loragrid.runtime.atomic_files import read_json
 from loragrid.scoring.subjects import check_weights
 from loragrid.study.grid import Cell
@@ -78,6 +79,7 @@ def find_run(study: Study, results: Path, name: str) -> ExportedRun:
 
 def run_to_take(study: Study, results: Path) -> str:
     """The run that the page names as the one to take; raises `UserError` if it names none."""
+    check_sealed(results / COMPARISON.parent)
     compared: dict[str, Any] = read_json(results / COMPARISON)
     fit = fit_to_ship(compared["trade_offs"], study.adopted)
     if not fit:

@@ -55,9 +55,9 @@ def changed_files(folder: Path) -> list[str]:
 
 
 def check_sealed(*paths: Path) -> None:
-    """Raise `UserError` for a file that is not the one that its stage wrote.
+    """Raise `UserError` for a file that is not the one that its stage wrote, or that was removed.
 
-    Of a folder, all of its sealed files are checked. What is missing or has no digest is left to its reader.
+    Of a folder, all of its sealed files are checked. What has no digest is left to its reader.
     """
     seals: dict[Path, Any] = {}
     for path in paths:
@@ -68,12 +68,13 @@ def check_sealed(*paths: Path) -> None:
             seals[root] = sealed_files(root)
         name = path.relative_to(root).as_posix()
         for sealed, digest in seals[root].items():
-            if (name in (".", sealed) or sealed.startswith(f"{name}/")) and _digest(root / sealed) not in (
-                None,
-                digest,
-            ):
+            if name not in (".", sealed) and not sealed.startswith(f"{name}/"):
+                continue
+            found = _digest(root / sealed)
+            if found != digest:
+                what = "changed" if found else "removed"
                 raise UserError(
-                    f"{root / sealed}: changed since it was written (its sha256 is not that of {SEAL}). "
+                    f"{root / sealed}: {what} since it was written (its sha256 is not that of {SEAL}). "
                     f"Fix: restore it, or delete {root} and run snakemake again."
                 )
 

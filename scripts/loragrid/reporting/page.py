@@ -11,6 +11,7 @@ from loragrid.comparing.study_results import SCHEMA
 from loragrid.errors import UserError
 from loragrid.formatting import listed, plain_name, plural, visible
 from loragrid.records.outcomes import Outcome, data_cards
+from loragrid.records.seal import check_sealed
 from loragrid.reporting.compared_study import ComparedStudy
 from loragrid.runtime.atomic_files import read_json
 from loragrid.setting_texts import axis_name, axis_value
@@ -45,6 +46,7 @@ def gather(study: Study, results: Path, outcomes: list[Outcome]) -> Material:
     Raises `UserError` when compare has not run, or was another version.
     """
     folder = results / "compare"
+    check_sealed(folder)
     compared = _compared_study(study, folder, outcomes)
     scores = read_table(folder / "scores.csv")
     runs = read_table(folder / "runs.csv").set_index("subject")

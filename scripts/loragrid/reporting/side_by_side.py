@@ -35,9 +35,9 @@ def read_answers(path: Path) -> list[dict[str, Any]]:
 
     Lines that are no whole answer are skipped.
     """
+    check_sealed(path)
     if not path.is_file():
         return []
-    check_sealed(path)
     rows = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:

@@ -96,11 +96,11 @@ class RunEvidence:
 
 def read_loss_path(path: Path) -> LossPath | None:
     """A losses.csv as arrays, or None if there is no such file."""
+    check_sealed(path)
     if not path.is_file():
         return None
     import pyarrow.csv
 
-    check_sealed(path)
     table = pyarrow.csv.read_csv(path)
     column = {name: table.column(name) for name in table.column_names}
     kind = np.array(column["kind"].to_pylist(), dtype=object)
@@ -139,11 +139,11 @@ def adapter_distance(folder: Path) -> float | None:
     that numpy does not know, such as bfloat16.
     """
     weights, config = folder / "adapter_model.safetensors", folder / "adapter_config.json"
+    check_sealed(folder)
     if not weights.is_file() or not config.is_file() or weights.stat().st_size > LARGEST_ADAPTER_BYTES:
         return None
     from safetensors.numpy import load_file
 
-    check_sealed(folder)
     settings = json.loads(config.read_text(encoding="utf-8"))
     # Other adapters move the weights by more than B·A: DoRA rescales them, IA3 has no such product.
     if settings.get("peft_type", "LORA") != "LORA" or settings.get("use_dora"):

@@ -99,9 +99,9 @@ def _near_chance(base: Outcome, results: StudyResults, terms: Terms) -> Iterator
 
 def chance_level(path: Path, task: str) -> float | None:
     """The score of guessing on a multiple-choice task that lists its choices, else None."""
+    check_sealed(path)
     if not path.is_file():
         return None
-    check_sealed(path)
     configs = json.loads(path.read_text(encoding="utf-8")).get("configs", {})
     config = configs.get(task) or {}
     if config.get("output_type") != "multiple_choice":
@@ -122,9 +122,9 @@ def leaks(results: Path, data_sets: Iterable[str]) -> dict[str, Cause]:
     found = {}
     for folder in (results / "data" / data for data in sorted(data_sets)):
         train, heldout = folder / "train.parquet", folder / "heldout.parquet"
+        check_sealed(train, heldout)
         if not train.is_file() or not heldout.is_file():
             continue
-        check_sealed(train, heldout)
         kept = _row_digests(heldout)
         shared = len(kept & _row_digests(train))
         if shared:
