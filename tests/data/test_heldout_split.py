@@ -80,7 +80,7 @@ def test_every_reply_of_a_conversation_links_rows():
         return row_keys(n, Conversation(messages, None, cut_after_last_reply=False))
 
     keys = [talk(1, shared, "one ending of its own"), talk(2, "a first reply here", shared.upper()), talk(3, "x", "y")]
-    groups = group_rows(keys, level=0)
+    groups = group_rows(keys, level=LINK_LEVELS[0])
     assert groups[0] == groups[1] != groups[2]
 
 
@@ -108,6 +108,38 @@ def test_short_answers_are_ignored_only_if_they_chain_most_rows():
     assert split.link_level == LINK_LEVELS[0] and leaks(mostly, split)["short_answers"] == 0
 
 
+@pytest.mark.parametrize("labels", [["yes", "no"], ["good", "bad", "neither"]])
+def test_labels_are_on_both_sides(labels):
+    """As many rows of each label: whole labels would leave training without one, and the held-out set with that one alone."""
+    rng = random.Random(7)
+    pairs = [(sentence(rng, 9), labels[n % len(labels)]) for n in range(300)]
+    split = split_rows(rows_of(pairs), heldout_rows=60, seed=1)
+    assert len(split.heldout) == 60 and split.link_level == LINK_LEVELS[2]
+    for side in (split.train, split.heldout):
+        assert {pairs[i][1] for i in side} == set(labels)
+
+
+def test_labels_leave_nearly_equal_prompts_together():
+    rng = random.Random(8)
+    prompts = [sentence(rng, 30) for _ in range(40)]
+    keys = rows_of(
+        [(f"{prompt}{end}", "yes" if n % 2 else "no") for n, prompt in enumerate(prompts) for end in ("", " x")]
+    )
+    split = split_rows(keys, heldout_rows=20, seed=1)
+    assert len(split.heldout) == 20
+    assert not {i // 2 for i in split.heldout} & {i // 2 for i in split.train}
+
+
+def test_held_out_rows_that_would_all_give_one_long_answer_are_refused():
+    rng = random.Random(9)
+    labels = [f"the customer is {word} with the answer" for word in ("happy", "unhappy", "content")]
+    keys = rows_of([(sentence(rng, 9), labels[n % 3]) for n in range(90)])
+    with pytest.raises(
+        UserError, match=r"30 of 30 held-out rows would give the same answer, .* fewer than 20 characters"
+    ):
+        split_rows(keys, heldout_rows=18, seed=1)
+
+
 def test_a_split_that_cannot_be_made_is_a_user_error():
     rng = random.Random(5)
     keys = rows_of([(sentence(rng, 9), "the very same answer to everything") for _ in range(50)])
@@ -128,14 +160,14 @@ def test_prompts_that_differ_only_in_numbers_are_different():
     rng = random.Random(6)
     pairs = [(frame.format(w, d), sentence(rng, 9)) for w in range(4, 24) for d in range(2, 7)]
     keys = rows_of(pairs)
-    assert max(Counter(group_rows(keys, level=0)).values()) == 1
+    assert max(Counter(group_rows(keys, level=LINK_LEVELS[0])).values()) == 1
     alike = (
         "PLEASE write a running plan for a marathon, in 4 weeks with 2 days a week, I am a beginner who likes a hill"
     )
     again = rows_of([*pairs, (alike, "something else")])
-    groups = group_rows(again, level=0)
+    groups = group_rows(again, level=LINK_LEVELS[0])
     assert groups[-1] == groups[0] and len(set(groups)) == len(groups) - 1
-    assert len(set(group_rows(again, level=1))) == len(groups)
+    assert len(set(group_rows(again, level=LINK_LEVELS[1]))) == len(groups)
 
 
 def test_normalise():

@@ -125,7 +125,7 @@ def test_rows_like_held_out_ones_leave_every_training_set():
     rng = random.Random(2)
     pairs = [(sentence(rng, 20), sentence(rng, 10)) for _ in range(60)]
     heldout = choose_heldout(row_set("chat", pairs), rows=6, seed=1)
-    assert heldout.level == 0 and len(heldout.keys) == 6
+    assert heldout.level == LINK_LEVELS[0] and len(heldout.keys) == 6
     prompt, answer = pairs[heldout.keys[0].row - 1]
     foreign = row_set(
         "foreign",

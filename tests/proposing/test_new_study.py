@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from loragrid.data.rendering.encoder import Encoder
 from loragrid.errors import UserError
 from loragrid.models.find_shape import find_shape
 from loragrid.paths import ROOT
@@ -67,6 +68,30 @@ def test_the_file_is_a_short_study_of_this_data_and_this_model(tmp_path: Path, r
     assert len(lines) < 50 and max(map(len, lines)) < 180
     # What the demo's study compares is not what a user's data ask.
     assert not {"rank", "model"} & made.grid.axes.keys()
+
+
+def test_labels_are_usable_and_every_row_is_accounted_for(tmp_path: Path, request_for: RequestFor) -> None:
+    rows = [(question, "yes" if number % 2 else "no") for number, (question, _) in enumerate(ROWS)]
+    study = new_study(request_for(write_rows(tmp_path / "my.csv", rows=[*rows, *rows[:30]])), command=COMMAND)
+    assert "60 rows are held out, 240 are left for training" in study.lines
+    assert any(line.startswith("60 of 60 held-out rows (100%) have an answer under 20 char") for line in study.lines)
+    for line in ("330 rows, 300 of them used, ", "# Left out: 30 rows equal to an earlier one.\n"):
+        assert line in study.text
+
+
+def test_only_a_beginning_of_very_long_rows_is_tokenised(
+    tmp_path: Path, base: ModelFindings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = " ".join(f"word {number}" for number in range(14_000))
+    rows = [(question, f"{answer} {text}") for question, answer in ROWS[:20]]
+    seen = []
+    encode = Encoder.encode
+    monkeypatch.setattr(Encoder, "encode", lambda self, chats: (seen.append(len(chats)), encode(self, chats))[1])
+    file = write_rows(tmp_path / "my.jsonl", rows=rows)
+    found = read_data({"path": str(file)}, {}, base.template, folder=tmp_path)
+    assert found.distinct == 20 and seen == [len(found.lengths)] == [10]
+    whole = len(base.template.tokenizer(rows[0][1])["input_ids"])
+    assert 0.8 < min(found.lengths) / whole <= max(found.lengths) / whole < 1.2
 
 
 def test_what_is_printed_says_what_the_study_takes_and_can_find(tmp_path: Path, request_for: RequestFor) -> None:

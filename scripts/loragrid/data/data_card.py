@@ -93,7 +93,7 @@ def split_facts(rows: RowSet, heldout: HeldoutRows, train: TokenisedRows, held: 
         "split": {
             "train_rows": train.written.rows,
             "heldout_rows": held.written.rows,
-            "tied_by": heldout.split.link_level,
+            "tied_by": str(heldout.split.link_level),
             "answer_groups": len(group_sizes),
             "largest_group": max(group_sizes),
             "leaks": leaks,

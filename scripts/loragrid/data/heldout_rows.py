@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from loragrid.data.heldout_split import (
-    LINK_LEVELS,
     NEAR_DUPLICATE_SIMILARITY,
     PROMPT_CHARACTERS,
     Split,
@@ -39,7 +38,7 @@ class HeldoutRows:
         self.rows.keep(lambda key, _: key.digest in self._digests)
         # The split has compared these rows with the held-out ones already.
         self._compared = {keys[position].digest for position in split.train}
-        self.level = LINK_LEVELS.index(split.link_level)
+        self.level = split.link_level
         self._answers = {answer for key in self.keys for answer in linking_answers(key, self.level)}
         self._prompts = {key.prompt for key in self.keys}
 
@@ -81,7 +80,7 @@ class HeldoutRows:
     def _reasons(self, keys: Sequence[RowKeys]) -> list[str | None]:
         """Per row the reason to keep it out of training, None for no reason."""
         reasons = [self._exact_reason(key) for key in keys]
-        if self.level > 0:
+        if not self.level.near_prompts:
             return reasons
         open_cases = []
         for position, key in enumerate(keys):

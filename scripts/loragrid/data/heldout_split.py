@@ -19,35 +19,47 @@ NEAR_DUPLICATE_SIMILARITY = 0.9
 PROMPT_CHARACTERS = 4_000
 # Whole groups rarely add up to the exact number of held-out rows; this share of it is enough.
 ENOUGH_HELDOUT = 0.9
-# How rows are linked, strictest first; the data card names the level in these words.
-LINK_LEVELS = (
-    "equal answers and near-equal prompts",
-    "equal answers and equal prompts",
-    "equal answers of 20 characters or more and equal prompts",
-)
+# Held-out rows of which most give one answer measure that answer alone; of fewer rows than these it may be chance.
+FEWEST_OF_ONE_ANSWER = 10
+
+
+@dataclass(frozen=True)
+class LinkLevel:
+    """How rows are linked: also by short answers, which may be labels; also by nearly equal prompts."""
+
+    short_answers: bool
+    near_prompts: bool
+
+    def __str__(self) -> str:
+        answers = "equal answers" if self.short_answers else "equal answers of 20 characters or more"
+        return f"{answers} and {'near-equal' if self.near_prompts else 'equal'} prompts"
+
+
+# Strictest first; the data card names the level in its words.
+LINK_LEVELS = tuple(LinkLevel(short, near) for short in (True, False) for near in (True, False))
 
 
 @dataclass(frozen=True)
 class Split:
     """Positions of the training and held-out rows among the keys, ascending.
 
-    `groups` holds the group number of each position, `link_level` the entry of `LINK_LEVELS` that
-    formed the groups.
+    `groups` holds the group number of each position, which `link_level` formed.
     """
 
     train: tuple[int, ...]
     heldout: tuple[int, ...]
     groups: tuple[int, ...]
-    link_level: str
+    link_level: LinkLevel
     notes: list[str] = field(default_factory=list)
 
 
 def split_rows(keys: Sequence[RowKeys], *, heldout_rows: int, seed: int, lost: str = "") -> Split:
     """Choose `heldout_rows` rows in whole groups, at random by `seed`; at most half of the rows.
 
-    Weaker links are used, with a note, only if stricter ones leave too little to hold out or chain
-    most rows into one group. Raises `UserError` if `heldout_rows` is more than half of the rows or
-    cannot be reached with whole groups. `lost`: the message's words on rows that are not among the keys.
+    Weaker links are used, with a note, only if stricter ones leave too little to hold out, or chain
+    most of all rows or of the held-out ones into one group, as labels do. Raises `UserError` if `heldout_rows`
+    is more than half of the rows or cannot be reached with whole groups, and if most held-out rows would give
+    the same long answer. `lost`: the message's words on rows that are not among the keys.
     """
     if len(keys) < 2:
         raise UserError(
@@ -64,8 +76,9 @@ def split_rows(keys: Sequence[RowKeys], *, heldout_rows: int, seed: int, lost: s
         train=train,
         heldout=tuple(sorted(chosen)),
         groups=tuple(groups),
-        link_level=LINK_LEVELS[level],
+        link_level=level,
     )
+    _check_answers([keys[i] for i in split.heldout])
     return replace(split, notes=_split_notes(split, requested=heldout_rows))
 
 
@@ -74,7 +87,7 @@ def _group_and_choose(
     *,
     heldout_rows: int,
     seed: int,
-) -> tuple[int, list[int], set[int]]:
+) -> tuple[LinkLevel, list[int], set[int]]:
     """Link level, group of each row, and held-out positions.
 
     The strictest level that leaves enough to hold out without one group of most rows is used, or
@@ -82,12 +95,12 @@ def _group_and_choose(
     """
     ranks = [random_rank(key.digest, seed, b"split") for key in keys]
     with_giant_group = []
-    for level in range(len(LINK_LEVELS)):
+    for level in LINK_LEVELS:
         groups = group_rows(keys, level=level)
         chosen = choose_groups(groups, ranks, rows=heldout_rows)
         if len(chosen) < ENOUGH_HELDOUT * heldout_rows:
             continue
-        if max(Counter(groups).values()) <= max(1, len(keys) / 2):
+        if not _has_giant_group(groups) and not _has_giant_group([groups[i] for i in chosen]):
             return level, groups, chosen
         with_giant_group.append((level, groups, chosen))
     if with_giant_group:
@@ -99,22 +112,37 @@ def _group_and_choose(
     )
 
 
-def group_rows(keys: Sequence[RowKeys], *, level: int) -> list[int]:
-    """Group number of each row, equal for rows that `LINK_LEVELS[level]` links, also in a chain."""
+def _has_giant_group(groups: Sequence[int]) -> bool:
+    """Whether more than one row and more than half of them are in one group."""
+    return max(Counter(groups).values()) > max(1, len(groups) / 2)
+
+
+def _check_answers(heldout: Sequence[RowKeys]) -> None:
+    answers = Counter(answer for key in heldout for answer in key.answers)
+    most = max(answers.values(), default=0)
+    if most >= FEWEST_OF_ONE_ANSWER and most > len(heldout) / 2:
+        raise UserError(
+            f"heldout.set: {most} of {len(heldout)} held-out rows would give the same answer, and training never: rows "
+            "with an equal answer of 20 characters or more are kept on one side, and these data have few answers. "
+            "Fix: if the answers are labels, write them with fewer than 20 characters; else give more varied data."
+        )
+
+
+def group_rows(keys: Sequence[RowKeys], *, level: LinkLevel) -> list[int]:
+    """Group number of each row, equal for rows that the level links, also in a chain."""
     sets = DisjointSets(len(keys))
     first_position: dict[tuple[str, Any], int] = {}
     for position, key in enumerate(keys):
         for link in [("answer", answer) for answer in linking_answers(key, level)] + [("prompt", key.prompt)]:
             sets.join(first_position.setdefault(link, position), position)
-    # Only the strictest level compares prompts inexactly.
-    if level == 0:
+    if level.near_prompts:
         _join_near_prompts(sets, [key.prompt for key in keys])
     return [sets.find(position) for position in range(len(keys))]
 
 
-def linking_answers(key: RowKeys, level: int) -> tuple[int, ...]:
-    """The answers that link a row to others; only the weakest level ignores the short ones."""
-    return key.answers if level == 2 else key.answers + key.short_answers
+def linking_answers(key: RowKeys, level: LinkLevel) -> tuple[int, ...]:
+    """The answers that link a row to others."""
+    return key.answers + key.short_answers if level.short_answers else key.answers
 
 
 def group_near_prompts(prompts: Sequence[str]) -> list[int]:
@@ -180,7 +208,8 @@ def _split_notes(split: Split, *, requested: int) -> list[str]:
     notes = []
     if split.link_level != LINK_LEVELS[0]:
         notes.append(
-            f"linking rows by {LINK_LEVELS[0]} left too little to hold out: they are linked by {split.link_level}"
+            f"linking rows by {LINK_LEVELS[0]} left too little to hold out, or too few answers: "
+            f"they are linked by {split.link_level}"
         )
     if len(split.heldout) != requested:
         found = len(split.heldout)

@@ -11,7 +11,8 @@ SHOWN_REASONS = 3
 
 def row_warnings(facts: dict[str, Any]) -> list[str]:
     """Warnings about a set's rows, from the card's entries `rows_read`, `dropped` and `split`."""
-    return [*_left_out(facts), *_known_answers(facts["split"])]
+    split = facts["split"]
+    return [*_left_out(facts), *known_answers_warning(split["leaks"]["short_answers"], split["heldout_rows"])]
 
 
 def _left_out(facts: dict[str, Any]) -> list[str]:
@@ -25,11 +26,11 @@ def _left_out(facts: dict[str, Any]) -> list[str]:
     return [f"{lost} of {read} rows ({lost / read:.0%}) cannot be trained on and were left out ({shown}{more})"]
 
 
-def _known_answers(split: dict[str, Any]) -> list[str]:
-    known, heldout = split["leaks"]["short_answers"], split["heldout_rows"]
+def known_answers_warning(known: int, heldout: int) -> list[str]:
+    """A warning if many of the held-out rows, `known` ones, have a short answer that training has too."""
     if known <= MANY_KNOWN_ANSWERS * heldout:
         return []
     return [
         f"{known} of {heldout} held-out rows ({known / heldout:.0%}) have an answer under 20 characters that training "
-        "has too: the data are too repetitive to keep them apart, so the held-out loss also measures memorised answers"
+        "has too: as it should be if these are labels; otherwise the held-out loss also measures memorised answers"
     ]

@@ -155,13 +155,16 @@ def data_note(data: DataFindings) -> str:
     lengths = f"{min(data.lengths):,} to {max(data.lengths):,} tokens a row, {data.mean_tokens:,.0f} on average"
     counts = plural(data.rows_read, "row")
     if data.distinct < data.rows_read:
-        counts += f", {data.distinct:,} of them distinct and usable"
+        counts += f", {data.distinct:,} of them used"
     lines = [f"{data.name}: {counts}, in the form {data.form}; {lengths}."]
     if data.guessed:
         prompt, reply = data.columns["prompt"], data.columns["reply"]
         lines.append(f"A guess, as only these columns hold text: {prompt} is the prompt, {reply} the reply.")
     if data.left_out:
         lines.append(f"Left out: {data.left_out}.")
+    if data.equal_rows:
+        lines.append(f"Left out: {plural(data.equal_rows, 'row')} equal to an earlier one.")
+    lines += [f"{note[0].upper()}{note[1:]}." for note in data.split_notes]
     return "\n".join(lines)
 
 

@@ -11,16 +11,24 @@ from loragrid.data.formats.conversation_formats import to_conversation
 from loragrid.data.formats.detection import FORMAT_ROWS, LONGEST_NAME, row_format
 from loragrid.data.formats.roles import known_roles
 from loragrid.data.formats.row_format import PROMPTS, RowFormat
-from loragrid.data.heldout_rows import choose_heldout
+from loragrid.data.heldout_rows import HeldoutRows, choose_heldout
+from loragrid.data.heldout_split import count_leaks
 from loragrid.data.reading.sources import Source, open_source, read_row
+from loragrid.data.rendering.early_cut import FEWEST_CHARACTERS, early_cut
 from loragrid.data.rendering.encoder import Encoder
-from loragrid.data.row_sets import Part, RowSet, sample_keys
+from loragrid.data.rendering.rendered import RenderedChat
+from loragrid.data.rendering.tokenizing import EncodedChat
+from loragrid.data.row_keys import RowKeys, random_rank
+from loragrid.data.row_sets import Part, RowSet
+from loragrid.data.row_warnings import known_answers_warning
 from loragrid.data.source_scan import SourceScan, scan_source
 from loragrid.errors import UserError
 from loragrid.models.chat_templates.template import ChatTemplate
 from loragrid.study.sections import DataSource
 
-SAMPLE_ROWS = 400  # rows that are tokenised to know their lengths
+# Rows that are tokenised to know their lengths, and their characters: fewer rows tell enough where they are long.
+SAMPLE_ROWS, SAMPLE_CHARACTERS, FEWEST_SAMPLED = 400, 1_000_000, 10
+SAMPLED_TOKENS = 2048  # of a very long row only a beginning is tokenised, for so many tokens as are trained at most
 SPLIT_SEED = 3407  # heldout.seed, whose default the study keeps
 SHOWN = 12  # names of columns in a message
 # ASSUME: 200 held-out rows measure a loss within about one percent; of few rows a fifth is kept for measuring.
@@ -32,6 +40,7 @@ class DataFindings:
     """What is in the data. `distinct`: usable rows without equal ones; `lengths`: tokens of a sample of them.
 
     `columns` maps uses to columns where names are not known ones; `guessed`: they are this project's guess.
+    `heldout_rows` are those to ask for, `heldout_found` those that the split gives; `split_notes` say how.
     """
 
     name: str
@@ -42,8 +51,11 @@ class DataFindings:
     distinct: int
     left_out: str
     left_out_rows: int
+    equal_rows: int
     heldout_rows: int
+    heldout_found: int
     train_rows: int
+    split_notes: Sequence[str]
     lengths: Sequence[int]
 
     @property
@@ -73,7 +85,7 @@ def read_data(
     scan = scan_source(opened, columns, {})
     rows = RowSet("data", [Part("data", 1.0, scan, 0, scan.keys)])
     rows.drop_duplicates()
-    train_rows, heldout_rows = _split(rows)
+    wanted, heldout = _split(rows)
     return DataFindings(
         name=Path(opened.name).name,
         form=scan.row_format.name,
@@ -83,8 +95,11 @@ def read_data(
         distinct=len(rows.keys),
         left_out=str(scan.dropped) if scan.dropped.total else "",
         left_out_rows=scan.dropped.total,
-        heldout_rows=heldout_rows,
-        train_rows=train_rows,
+        equal_rows=rows.duplicates.count,
+        heldout_rows=wanted,
+        heldout_found=len(heldout.keys),
+        train_rows=len(heldout.split.train),
+        split_notes=_split_notes(heldout),
         lengths=_lengths(scan, rows, template),
     )
 
@@ -133,27 +148,31 @@ def _is_text(value: Any) -> bool:
     return False
 
 
-def _split(rows: RowSet) -> tuple[int, int]:
-    """Training and held-out rows of the split that the study will make; fewer held-out rows if need be."""
+def _split(rows: RowSet) -> tuple[int, HeldoutRows]:
+    """Held-out rows to ask for, and the split that the study will make of them; fewer if need be."""
     wanted = max(1, min(MOST_HELDOUT, int(HELDOUT_SHARE * len(rows.keys))))
     while True:
         try:
-            split = choose_heldout(rows, rows=wanted, seed=SPLIT_SEED).split
-            return len(split.train), wanted
+            return wanted, choose_heldout(rows, rows=wanted, seed=SPLIT_SEED)
         except UserError:
             if wanted == 1:
                 raise
             wanted = wanted // 2
 
 
+def _split_notes(heldout: HeldoutRows) -> list[str]:
+    keys = heldout.candidates.keys
+    leaks = count_leaks([keys[position] for position in heldout.split.train], heldout.keys)
+    return [*heldout.split.notes, *known_answers_warning(leaks["short_answers"], len(heldout.keys))]
+
+
 def _lengths(scan: SourceScan, rows: RowSet, template: ChatTemplate) -> list[int]:
-    """Tokens of each row in a sample, with the chat template and uncut."""
-    wanted = {key.row for key in sample_keys(rows.keys, rows=SAMPLE_ROWS, seed=SPLIT_SEED)}
+    """Tokens of each row in a sample, with the chat template and uncut; of very long rows an estimate."""
+    wanted = {key.row for key in _sample(rows.keys)}
     raw = [row for number, row in scan.source.raw_rows() if number in wanted]
     conversations = [to_conversation(read_row(row, "stop"), scan.row_format) for row in raw]
-    encoder = Encoder(template, 2**30, "assistant", "cut")
-    encoded = encoder.encode(conversations)
-    lengths = [row.full_length for each in encoded for _, row in each.rows]
+    encoded = Encoder(template, SAMPLED_TOKENS, "assistant", "cut").encode(conversations)
+    lengths = [_whole_length(*row) for each in encoded for row in each.rows]
     if not lengths:
         reasons = sorted({each.reason for each in encoded if each.reason})
         raise UserError(
@@ -161,3 +180,17 @@ def _lengths(scan: SourceScan, rows: RowSet, template: ChatTemplate) -> list[int
             f"({'; '.join(reasons)}). Fix: give other rows, or another model."
         )
     return lengths
+
+
+def _sample(keys: Sequence[RowKeys]) -> list[RowKeys]:
+    """Keys in a random order, until they are enough rows or enough text."""
+    ranked = sorted(keys, key=lambda key: random_rank(key.digest, SPLIT_SEED, b"sample"))[:SAMPLE_ROWS]
+    read = list(itertools.accumulate(min(key.characters, 2 * FEWEST_CHARACTERS) for key in ranked))
+    return ranked[: max(FEWEST_SAMPLED, sum(characters <= SAMPLE_CHARACTERS for characters in read))]
+
+
+def _whole_length(chat: RenderedChat, encoded: EncodedChat) -> int:
+    """Tokens of a row; of one whose beginning was tokenised as many a character in the rest."""
+    if not encoded.begun:
+        return encoded.full_length
+    return round(encoded.full_length * len(chat.text) / early_cut(chat.text, max_length_tokens=SAMPLED_TOKENS))

@@ -79,7 +79,9 @@ def _absolute(source: dict) -> dict:
 def _found(data: DataFindings, model: ModelFindings, proposal: Proposal) -> list[str]:
     longest = proposal.run["max_length_tokens"]
     lines = [*data_note(data).splitlines(), *f"{model.key}: {model_note(model)}".splitlines()]
-    lines.append(f"{proposal.heldout_rows:,} rows are held out, {proposal.train_rows:,} are left for training")
+    asked = data.heldout_rows == proposal.heldout_rows
+    held = data.heldout_found if asked else proposal.heldout_rows
+    lines.append(f"{held:,} rows are held out, {proposal.train_rows:,} are left for training")
     if data.left_out_rows > MANY * data.rows_read:
         lines.append(f"warning: {data.left_out_rows / data.rows_read:.0%} of the rows cannot be used")
     if data.cut_share(longest) > MANY:
