@@ -87,6 +87,7 @@ def run_main(main: Callable[[], None]) -> None:
     Exit status: 0 done, 1 failed, 2 user error, 75 paused, 130 stopped by Ctrl-C. With the option
     of `log_option`, a bug's traceback is in the log.
     """
+    _take_ctrl_c()
     try:
         main()
     except UserError as error:
@@ -114,6 +115,12 @@ def run_main(main: Callable[[], None]) -> None:
             raise
         traceback.print_exc()
         _end(f"failed: {type(bug).__name__}: {bug} (traceback in {_log})", EXIT_FAILED)
+
+
+def _take_ctrl_c() -> None:
+    """Let Ctrl-C raise `KeyboardInterrupt` from now on, where `delegate_job` had left it to the system."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def full_disk_failure(error: BaseException, folder: Path | None = None, *, lost: str = "") -> Failed:

@@ -7,6 +7,7 @@ Snakemake's own log file in `.snakemake/log/` has all that the display leaves ou
 
 import logging
 import sys
+from types import TracebackType
 from typing import Any
 
 from snakemake_interface_logger_plugins.base import LogHandlerBase
@@ -47,6 +48,20 @@ LOCKED = (
     "error: {folder}: another snakemake works in this folder, or one was killed here. "
     "Fix: wait for the other one; if none is running, run `snakemake --unlock`, then the same command again."
 )
+INTERRUPTED = "loragrid: interrupted; the same command starts again"
+
+
+def print_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print an uncaught exception as Python does, but Ctrl-C in one line."""
+    if issubclass(kind, KeyboardInterrupt):
+        print(f"\n{INTERRUPTED}", file=sys.stderr, flush=True)
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
+# While it runs jobs, Snakemake stops them after Ctrl-C and says so; before that it would print a traceback. It can be
+# changed from the import of its plugins on.
+sys.excepthook = print_uncaught
 
 
 class LogHandler(LogHandlerBase):
@@ -110,6 +125,8 @@ class LogHandler(LogHandlerBase):
         text = record.getMessage()
         if getattr(record, "exception", None) == "LockException":
             self.display.print(LOCKED.format(folder=Path.cwd()))
+        elif "KeyboardInterrupt" in text:  # within a function of a rule
+            self.display.print(INTERRUPTED)
         elif "CalledProcessError" in text:
             # The event of the job that failed follows; it says everything but the exit status.
             self._exit_texts.append(text)

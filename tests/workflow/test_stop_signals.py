@@ -53,8 +53,8 @@ class Call:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         self.environment = os.environ | {"PYTHONPATH": str(ROOT / "scripts"), "PATH": path}
 
-    def start(self) -> subprocess.Popen:
-        command = [sys.executable, "-m", "snakemake", "--cores", "1", "--rerun-incomplete"]
+    def start(self, *options_of_snakemake: str) -> subprocess.Popen:
+        command = [sys.executable, "-m", "snakemake", "--cores", "1", "--rerun-incomplete", *options_of_snakemake]
         said = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         # A shell that runs the tests in the background makes them ignore Ctrl-C.
         not_ignored = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
@@ -109,3 +109,45 @@ def test_a_job_that_begins_after_the_signal_is_told_too(tmp_path: Path) -> None:
     first, status = done.stdout.splitlines()
     # The interpreter may be told before it can handle a signal.
     assert "SIGTERM: running jobs" in first and int(status) in (75, -signal.SIGTERM), done.stderr
+
+
+def test_ctrl_c_before_any_job_is_one_line(tmp_path: Path) -> None:
+    """Snakemake ends as it does without the plugin, by the signal, and says no traceback."""
+    call = Call(tmp_path)
+    (tmp_path / "Snakefile").write_text("import pathlib, time\npathlib.Path('parsing').touch()\ntime.sleep(60)\n")
+    snakemake = call.start("--logger", "loragrid")
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "parsing").exists():
+        assert snakemake.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    snakemake.send_signal(signal.SIGINT)
+    said, _ = snakemake.communicate(timeout=120)
+    assert snakemake.returncode == -signal.SIGINT, said
+    assert said.strip() == "loragrid: interrupted; the same command starts again"
+
+
+STAGE = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that runs the tests in the background ignores it
+from loragrid.errors import run_main
+from loragrid.runtime.delegation.client import delegate_job
+delegate_job()
+print("importing", flush=True)
+if {imports}:
+    signal.pause()
+def main():
+    signal.pause()
+run_main(main)
+"""
+
+
+@pytest.mark.parametrize(("imports", "status", "line"), [(True, -signal.SIGINT, ""), (False, 130, "stopped by Ctrl-C\n")])
+def test_ctrl_c_while_a_job_imports_its_libraries_is_no_traceback(imports: bool, status: int, line: str) -> None:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "scripts")}
+    job = subprocess.Popen([sys.executable, "-c", STAGE.format(imports=imports)], env=environment, **pipes)
+    assert job.stdout.readline() == "importing\n"
+    if not imports:
+        time.sleep(0.2)  # until main waits
+    job.send_signal(signal.SIGINT)
+    assert (job.wait(timeout=60), job.stderr.read()) == (status, line)

@@ -128,18 +128,24 @@ def test_a_failed_job_is_one_line_with_its_reason_and_log(
     ]
 
 
+@pytest.mark.parametrize(
+    ("number", "line"),
+    [
+        ("SIGKILL: 9", "failed: killed by SIGKILL, as the system does when memory runs out (log: results/a.log)"),
+        ("SIGINT: 2", "stopped by Ctrl-C before its work began"),
+    ],
+)
 def test_a_job_that_was_killed_says_by_what(
-    capsys: pytest.CaptureFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    number: str, line: str, capsys: pytest.CaptureFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     handler = LogHandler(settings(), None)
-    killed = f"{RULE_ERROR}died with <Signals.SIGKILL: 9>."
+    killed = f"{RULE_ERROR}died with <Signals.{number}>."
     handler.emit(record(killed, LogEvent.ERROR, logging.ERROR, exception="RuleException"))
     failed = job(1, "train", log=["results/a.log"])
     handler.emit(record("Error in rule train", LogEvent.JOB_ERROR, logging.ERROR, **failed))
     handler.close()
-    line = "train failed: killed by SIGKILL, as the system does when memory runs out (log: results/a.log)\n"
-    assert capsys.readouterr().err == line
+    assert capsys.readouterr().err == f"train {line}\n"
 
 
 def test_nothing_to_do_names_the_report(capsys: pytest.CaptureFixture, tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def take_over(job: dict[str, Any], descriptors: Sequence[int]) -> None:
         os.dup2(descriptor, target)
         os.close(descriptor)
     for number in FORWARDED:
-        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        signal.signal(number, signal.SIG_DFL)
     with contextlib.suppress(OSError):  # the client's group is gone with the client
         os.setpgid(0, job["group"])  # a signal to the job's group reaches this process directly
     os.environ.clear()

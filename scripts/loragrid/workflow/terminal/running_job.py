@@ -103,6 +103,8 @@ def failed_line(job: RunningJob, exit_text: str) -> str:
     """One line on a job that failed or paused; `exit_text` is what Snakemake says of its exit."""
     if pause := pause_line(job):
         return f"{job.label} paused: {pause}"
+    if "died with <Signals.SIGINT" in exit_text:
+        return f"{job.label} stopped by Ctrl-C before its work began"
     reason = logged_failure(Path(job.log)) if job.log else None
     if reason is None:
         reason = _exit_reason(exit_text)
