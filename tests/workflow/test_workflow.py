@@ -252,6 +252,17 @@ def test_the_package_of_another_checkout_is_refused_with_a_command_to_paste(tmp_
     assert line.endswith(f"-e '{other}'")
 
 
+def test_a_snakemake_outside_of_the_environment_is_one_line(tmp_path: Path) -> None:
+    """Without the package Snakemake knows no logger `loragrid`, which the default profile asks for where it is."""
+    outside = "import sys; sys.path[:] = [place for place in sys.path if place != {scripts!r}]; import snakemake.cli; {call}"
+    call = f"snakemake.cli.main(['--dry-run', '--directory', {str(tmp_path)!r}])"
+    program = outside.format(scripts=str(ROOT / "scripts"), call=call)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
+    *before, line = done.stderr.splitlines()
+    assert done.returncode == 2 and line.startswith("error: the package loragrid is not installed. Fix: "), done.stderr
+    assert all(other.startswith("Using workflow specific profile") for other in before)
+
+
 def test_a_checkout_behind_a_symbolic_link_is_the_same_checkout(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(ROOT)
     command = [sys.executable, "-m", "snakemake", "--dry-run", "--quiet", "--directory", tmp_path]

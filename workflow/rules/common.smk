@@ -25,6 +25,9 @@ except ModuleNotFoundError:
 if paths is None or paths.ROOT != CHECKOUT:
     found = "is not installed" if paths is None else f"comes from {paths.ROOT}"
     fix = f"python -m pip install --no-deps -e {shlex.quote(str(CHECKOUT))}"
+    environment = CHECKOUT / ".venv" / "bin" / "activate"
+    if paths is None and environment.is_file():
+        fix = f"source {shlex.quote(str(environment))}"
     print(f"error: the package loragrid {found}. Fix: {fix}", file=sys.stderr)
     raise SystemExit(2)
 
