@@ -20,7 +20,7 @@ from loragrid.deciding.options import Option
 from loragrid.deciding.proposal import propose
 from loragrid.deciding.questions import Question
 from loragrid.deciding.study_changes import Change, changed_file, study_text
-from loragrid.errors import UserError, log_option, run_main, summary_line
+from loragrid.errors import UserError, log_option, print_result, run_main, summary_line
 from loragrid.runtime.atomic_files import write_json, write_text
 from loragrid.runtime.code_digest import code_digest
 from loragrid.study.study_file import Study, load_study
@@ -154,7 +154,9 @@ def main() -> None:
     options = parser.parse_args()
     places = {"study": load_study(options.study), "results": options.results, "out": options.out}
     if not options.propose:
-        find_next(**places)
+        found = find_next(**places)
+        count = len(found["questions"])
+        print_result(f"next: {f'{count}, on the page with what would decide them' if count else 'none'}")
         return
     _, table = propose_study(**places, budget_hours=options.budget_hours)
     if options.text is not None:

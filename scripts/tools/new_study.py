@@ -98,7 +98,9 @@ def main() -> None:
     parser.add_argument("--model", help="a folder in Hugging Face format, or a model of the hub")
     parser.add_argument("--lr", metavar="RATES", help='learning rates to compare, such as "1e-4 2e-4 1e-3"')
     parser.add_argument("--card", help="a GPU of config/cards.yaml to plan for if this machine has none, such as T4")
-    parser.add_argument("--hours", help="the most that the study may take (default: 2 on a CPU, 8 on a GPU)")
+    parser.add_argument(
+        "--hours", help="the most that the study may take (default: ten minutes on a CPU, 8 hours on a GPU)"
+    )
     parser.add_argument("--name", help="name of the study (default: that of the data)")
     parser.add_argument("--columns", help="prompt and reply among columns, such as 'prompt=frage reply=antwort'")
     parser.add_argument("--split", default="train", help="split of a data set of the hub (default: train)")

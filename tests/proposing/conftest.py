@@ -20,10 +20,12 @@ ROWS = [(f"What is the capital of land {i}?", f"Town {i * 7 % 311} is, where que
 
 @pytest.fixture(autouse=True)
 def quiet_core(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No GPU and a core of known speed, and a folder for studies that is not the project's."""
+    """No GPU and a core of known speed, and folders for studies and results that are not the project's."""
     monkeypatch.setattr(gpu_cards, "detect_gpu", lambda: None)
     monkeypatch.setattr(gpu_cards, "product_tflops", lambda threads: 0.06 * threads)
     monkeypatch.setattr(new_study_module, "STUDIES", tmp_path / "studies")
+    # Earlier results would say how fast this machine is.
+    monkeypatch.setattr(new_study_module, "ROOT", tmp_path)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """A study file for data and a model of one's own: any usual file is read, and what is written fits both."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +13,9 @@ from loragrid.data.rendering.encoder import Encoder
 from loragrid.errors import UserError
 from loragrid.models.find_shape import find_shape
 from loragrid.paths import ROOT
+from loragrid.planning import gpu_cards
 from loragrid.proposing import new_study as new_study_module
-from loragrid.proposing.choices import fit_memory, propose
+from loragrid.proposing.choices import data_note, fit_memory, propose
 from loragrid.proposing.costs import costs_of, device_of, memory_mib, needed_mib
 from loragrid.proposing.data_findings import read_data
 from loragrid.proposing.model_findings import CHAT_TEMPLATE, ModelFindings, has_chat_template
@@ -143,7 +145,48 @@ def test_two_columns_of_text_are_taken_as_prompt_and_reply(tmp_path: Path, reque
     study = new_study(request_for(file), command=COMMAND)
     (entry,) = loaded(study.text, tmp_path).yaml["data"].values()
     assert entry["columns"] == {"prompt": "frage", "reply": "antwort"}
-    assert "# A guess, as only these columns hold text: frage is the prompt, antwort the reply." in study.text
+    assert "# A guess: frage is the prompt and antwort is the reply; COLUMNS says otherwise." in study.text
+    assert "# Not used: nummer.\n" in study.text
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns"),
+    [
+        ([{"text": q, "label": "yes", "id": n} for n, (q, _) in enumerate(ROWS)], {"prompt": "text", "reply": "label"}),
+        ([{"Frage": q, "Antwort": a if n % 3 else "7"} for n, (q, a) in enumerate(ROWS[:6])], {"prompt": "Frage", "reply": "Antwort"}),
+        ([{"sentence": q} for q, _ in ROWS], {"text": "sentence"}),
+        ([{"text": q, "source": "web", "length": 3} for q, _ in ROWS], {}),
+    ],
+)  # fmt: skip
+def test_columns_are_guessed(tmp_path: Path, base: ModelFindings, rows: list, columns: dict) -> None:
+    file = tmp_path / "my.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = read_data({"path": str(file)}, {}, base.template, folder=tmp_path)
+    assert found.columns == columns and set(found.unused) == rows[0].keys() - set(columns.values()) - {"text"}
+    if not columns:
+        assert 'Not used: length and source; if that is the reply to the text, say COLUMNS="prompt=text ' in data_note(
+            found
+        )
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (
+            '{"' + "What is this? " * 9 + '": "a", "q": "b"}',
+            r'a text stands where the name of a field .* \[{"question"',
+        ),
+        ('{"sentence": "How nice", "label": 1}', r"beside sentence only numbers are left .*\(label\)\. Fix: .* text"),
+        (
+            '{"question": ["Who?", "Why?"], "answer": ["I", "So"]}',
+            r"none of its 1 rows .*\(1 not text .*\. Fix: write prompts and",
+        ),
+    ],
+)
+def test_rows_that_are_none_are_one_line(tmp_path: Path, base: ModelFindings, text: str, line: str) -> None:
+    (tmp_path / "my.json").write_text(text)
+    with pytest.raises(UserError, match=line):
+        read_data({"path": str(tmp_path / "my.json")}, {}, base.template, folder=tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -152,7 +195,7 @@ def test_two_columns_of_text_are_taken_as_prompt_and_reply(tmp_path: Path, reque
         (
             ("a", "b", "c"),
             [(*row, "x y") for row in ROWS],
-            r'3 columns hold text \(a, b, c\)\. Fix: .*COLUMNS="prompt=a reply=b"\.',
+            r'3 of its columns hold text \(a, b, c\)\. Fix: .*COLUMNS="prompt=a reply=b"\.',
         ),
         (
             ROWS[0],
@@ -174,15 +217,31 @@ def test_few_hours_buy_fewer_tokens_and_then_less_of_the_rest(tmp_path: Path, re
     file = write_rows(tmp_path / "my.csv")
     whole = new_study(request_for(file), command=COMMAND)
     assert "budget: {epochs: 3}" in whole.text
-    hours = costs_of(_proposal(file, request_for, tmp_path), tmp_path).hours
-    less = loaded(new_study(request_for(file, hours=hours / 2), command=COMMAND).text, tmp_path)
+    costs = costs_of(_proposal(file, request_for, tmp_path), tmp_path)
+    # Half of the training; the other jobs take as long as before.
+    half = costs.hours - costs.totals["hours"] / 2
+    less = loaded(new_study(request_for(file, hours=half), command=COMMAND).text, tmp_path)
     assert less.base_case.budget.tokens < 3 * 240 * 60 and "Longer training, to save time: " in less.left_out
-    shortest = new_study(request_for(file, hours=1e-6), command=COMMAND)
+    one_rate = loaded(new_study(request_for(file, hours=1e-6), command=COMMAND).text, tmp_path)
+    assert (
+        set(one_rate.grid.axes) == {"seed"} and len(one_rate.cells) == 3 and "other learning rates" in one_rate.left_out
+    )
+    shortest = new_study(request_for(file, hours=1e-6, learning_rates=(1e-4, 1e-3)), command=COMMAND)
     least = loaded(shortest.text, tmp_path)
     assert len(least.grid.axes["seed"]) == 2 and least.base_case.evaluations == 2
     assert least.base_case.budget.tokens >= 0.9 * FEWEST_UPDATES * least.base_case.per_device * least.plan.row_tokens
     assert "It still takes longer" in least.left_out
     assert "Can find: no difference of the held-out loss: 2 seeds a setting are too few" in shortest.lines
+
+
+def test_on_a_cpu_a_first_page_comes_within_ten_minutes_and_more_hours_are_offered(
+    tmp_path: Path, request_for: RequestFor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu_cards, "product_tflops", lambda threads: 0.0005)
+    study = new_study(request_for(write_rows(tmp_path / "my.csv")), command=COMMAND)
+    (takes,) = [line for line in study.lines if line.startswith("Takes about ")]
+    assert 5 < int(takes.split()[2]) <= 10
+    assert re.search(r"HOURS=2 proposes 9 runs of 180 updates, about .*, which can find a difference ", study.lines[-1])
 
 
 def _proposal(file: Path, request_for: RequestFor, folder: Path, card: str | None = None) -> Proposal:

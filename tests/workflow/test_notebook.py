@@ -168,6 +168,6 @@ def test_plan_run_and_report(tmp_path: Path, toy_llama: Path, monkeypatch: pytes
     NotebookClient(book, timeout=600, resources={"metadata": {"path": str(checkout.folder)}}).execute()
 
     assert "sessions" in text_of(cells["plan"]) and "llama-s" in text_of(cells["plan"])
-    assert "report: reports/demo/report.html" in text_of(cells["run"])
+    assert "wrote the page: reports/demo/report.html" in text_of(cells["run"])
     assert "&lt;html" in cells["report"].outputs[-1]["data"]["text/html"]
     assert (tmp_path / "drive/reports/demo/report.html").exists()

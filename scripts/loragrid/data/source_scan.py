@@ -10,7 +10,7 @@ from typing import Any
 from loragrid.data.formats.conversation import Conversation
 from loragrid.data.formats.conversation_formats import to_conversation
 from loragrid.data.formats.detection import ColumnCheck, with_format
-from loragrid.data.formats.reasons import OTHER_FORM, UNKNOWN_ROLE, UnusableRow
+from loragrid.data.formats.reasons import NOT_TEXT, OTHER_FORM, UNKNOWN_ROLE, UnusableRow
 from loragrid.data.formats.row_format import RowFormat
 from loragrid.data.parallel_rows import batches, map_batches
 from loragrid.data.reading.bad_rows import BadRow
@@ -112,6 +112,8 @@ def scan_source(source: Source, columns: Mapping[str, str], roles: Mapping[str, 
     scan.dropped.merge_rare(UNKNOWN_ROLE, keep=SHOWN_ROLES, name=UNKNOWN_ROLE + ", {} other names")
     if not scan.keys:
         fix = "give rows without these faults"
+        if set(scan.dropped.by_reason) == {NOT_TEXT}:
+            fix = 'write prompts and replies as text ("42", not 42), neither as lists nor as objects'
         if unknown_role:
             fix = "map the names in the data set's roles, such as roles: {seeker: user}"
         raise UserError(

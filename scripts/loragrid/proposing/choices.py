@@ -6,9 +6,10 @@ from dataclasses import replace
 from typing import Any
 
 from loragrid.errors import UserError
-from loragrid.formatting import plural
+from loragrid.formatting import listed, plural
 from loragrid.models.shape import Shape
 from loragrid.planning.gpu_cards import PlannedDevice
+from loragrid.proposing.column_guess import SHOWN, column_words
 from loragrid.proposing.costs import memory_mib, needed_mib
 from loragrid.proposing.data_findings import DataFindings
 from loragrid.proposing.model_findings import ModelFindings
@@ -60,14 +61,15 @@ def propose(
     proposal = Proposal(
         name=request.name,
         command=command,
-        title=_title(request, data, model),
         left_out="",
         data=(key_of(request.data), entry),
+        data_name=data.name,
         data_note=data_note(data),
         model=(model.key, model.entry),
         model_note=model_note(model),
         heldout_rows=data.heldout_rows,
         learning_rates=request.learning_rates or USUAL_RATES,
+        rates_asked=bool(request.learning_rates),
         seeds=SEEDS,
         run=run,
         retention=retention,
@@ -144,12 +146,6 @@ def _retention(model: ModelFindings, kind: str) -> tuple[tuple[str, ...], str]:
     return (), f"add tasks to see what is forgotten, such as {names[0]} (downloaded)"
 
 
-def _title(request: Request, data: DataFindings, model: ModelFindings) -> str:
-    if len(request.learning_rates) == 1:
-        return f"Does fine-tuning {model.key} on {data.name} help?"
-    return f"Which learning rate suits {model.key} on {data.name}?"
-
-
 def data_note(data: DataFindings) -> str:
     """What is in the data, in one or two lines."""
     lengths = f"{min(data.lengths):,} to {max(data.lengths):,} tokens a row, {data.mean_tokens:,.0f} on average"
@@ -158,14 +154,26 @@ def data_note(data: DataFindings) -> str:
         counts += f", {data.distinct:,} of them used"
     lines = [f"{data.name}: {counts}, in the form {data.form}; {lengths}."]
     if data.guessed:
-        prompt, reply = data.columns["prompt"], data.columns["reply"]
-        lines.append(f"A guess, as only these columns hold text: {prompt} is the prompt, {reply} the reply.")
+        uses = listed([f"{column} is the {use}" for use, column in data.columns.items()])
+        lines.append(f"A guess: {uses}; COLUMNS says otherwise.")
+    if data.unused:
+        more = [f"{len(data.unused) - SHOWN} more"] if len(data.unused) > SHOWN else []
+        lines.append(f"Not used: {listed([*data.unused[:SHOWN], *more])}{_if_reply(data)}.")
     if data.left_out:
         lines.append(f"Left out: {data.left_out}.")
     if data.equal_rows:
         lines.append(f"Left out: {plural(data.equal_rows, 'row')} equal to an earlier one.")
     lines += [f"{note[0].upper()}{note[1:]}." for note in data.split_notes]
     return "\n".join(lines)
+
+
+def _if_reply(data: DataFindings) -> str:
+    """What to say if plain text has a column beside it that may be its reply."""
+    if data.form != "text" or data.columns:
+        return ""
+    return (
+        f'; if that is the reply to the text, say COLUMNS="{column_words({"prompt": "text", "reply": data.unused[0]})}"'
+    )
 
 
 def model_note(model: ModelFindings) -> str:

@@ -10,6 +10,7 @@ from loragrid.planning.gpu_cards import PlannedDevice, planned_device
 from loragrid.planning.job_memory import MEMORY_MARGIN, run_memory
 from loragrid.planning.plan_inputs import gather_inputs
 from loragrid.planning.plan_rows import base_rows, plan_row, totals
+from loragrid.planning.short_jobs import other_seconds
 from loragrid.proposing.proposal import Proposal
 from loragrid.study.sections import Plan
 from loragrid.study.study_file import Study
@@ -31,8 +32,8 @@ class Costs:
 
     @property
     def hours(self) -> float:
-        """Hours of the whole study, one job at a time."""
-        return self.totals["hours"]
+        """Hours of the whole study from the command to the page, one job at a time."""
+        return self.totals["hours"] + other_seconds(self.study) / 3600
 
     @property
     def updates(self) -> int:

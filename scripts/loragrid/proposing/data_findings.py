@@ -8,12 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from loragrid.data.formats.conversation_formats import to_conversation
-from loragrid.data.formats.detection import FORMAT_ROWS, LONGEST_NAME, row_format
-from loragrid.data.formats.roles import known_roles
-from loragrid.data.formats.row_format import PROMPTS, RowFormat
 from loragrid.data.heldout_rows import HeldoutRows, choose_heldout
 from loragrid.data.heldout_split import count_leaks
-from loragrid.data.reading.sources import Source, open_source, read_row
+from loragrid.data.reading.sources import open_source, read_row
 from loragrid.data.rendering.early_cut import FEWEST_CHARACTERS, early_cut
 from loragrid.data.rendering.encoder import Encoder
 from loragrid.data.rendering.rendered import RenderedChat
@@ -24,13 +21,13 @@ from loragrid.data.row_warnings import known_answers_warning
 from loragrid.data.source_scan import SourceScan, scan_source
 from loragrid.errors import UserError
 from loragrid.models.chat_templates.template import ChatTemplate
+from loragrid.proposing.column_guess import guess_columns
 from loragrid.study.sections import DataSource
 
 # Rows that are tokenised to know their lengths, and their characters: fewer rows tell enough where they are long.
 SAMPLE_ROWS, SAMPLE_CHARACTERS, FEWEST_SAMPLED = 400, 1_000_000, 10
 SAMPLED_TOKENS = 2048  # of a very long row only a beginning is tokenised, for so many tokens as are trained at most
 SPLIT_SEED = 3407  # heldout.seed, whose default the study keeps
-SHOWN = 12  # names of columns in a message
 # ASSUME: 200 held-out rows measure a loss within about one percent; of few rows a fifth is kept for measuring.
 MOST_HELDOUT, HELDOUT_SHARE = 200, 0.2
 
@@ -40,6 +37,7 @@ class DataFindings:
     """What is in the data. `distinct`: usable rows without equal ones; `lengths`: tokens of a sample of them.
 
     `columns` maps uses to columns where names are not known ones; `guessed`: they are this project's guess.
+    `unused`: names of fields that nothing reads.
     `heldout_rows` are those to ask for, `heldout_found` those that the split gives; `split_notes` say how.
     """
 
@@ -51,6 +49,7 @@ class DataFindings:
     distinct: int
     left_out: str
     left_out_rows: int
+    unused: Sequence[str]
     equal_rows: int
     heldout_rows: int
     heldout_found: int
@@ -95,6 +94,7 @@ def read_data(
         distinct=len(rows.keys),
         left_out=str(scan.dropped) if scan.dropped.total else "",
         left_out_rows=scan.dropped.total,
+        unused=tuple(scan.unused),
         equal_rows=rows.duplicates.count,
         heldout_rows=wanted,
         heldout_found=len(heldout.keys),
@@ -102,50 +102,6 @@ def read_data(
         split_notes=_split_notes(heldout),
         lengths=_lengths(scan, rows, template),
     )
-
-
-def guess_columns(source: Source) -> dict[str, str]:
-    """Prompt and reply among columns of unknown names: the only two that hold text. Empty for a known form.
-
-    Raises `UserError` for other columns, and for a file without a header.
-    """
-    rows = [row for _, row in itertools.islice(source.readable_rows(), FORMAT_ROWS) if isinstance(row, dict)]
-    given = RowFormat("", "", roles=known_roles({}))
-    if not rows or any(row_format(row, given) is not None for row in rows):
-        return {}
-    names = list(dict.fromkeys(str(name) for row in rows for name in row))
-    if any(len(name) > LONGEST_NAME for name in names):
-        raise UserError(
-            f"data {source.name}: the first line seems to be a row and not the columns' names "
-            f"({max(names, key=len)[:LONGEST_NAME]}…). Fix: write a line such as question,answer above it."
-        )
-    texts = [name for name in names if all(_is_text(row.get(name)) for row in rows)]
-    if len(texts) < 2:
-        return {}  # the data stage says what is wrong
-    if len(texts) > 2:
-        prompt, reply = _likely(texts, rows)
-        raise UserError(
-            f"data {source.name}: {len(texts)} columns hold text ({', '.join(texts[:SHOWN])}). "
-            f'Fix: say which are prompt and reply, such as COLUMNS="prompt={prompt} reply={reply}".'
-        )
-    return dict(zip(("prompt", "reply"), texts, strict=True))
-
-
-def _likely(texts: list[str], rows: list[Mapping[str, Any]]) -> tuple[str, str]:
-    """Prompt and reply for an example: a column with a name of prompts, or the first, and the longest of the others."""
-    prompt = next((name for name in texts if name.lower() in PROMPTS), texts[0])
-    others = [name for name in texts if name != prompt]
-    return prompt, max(others, key=lambda name: sum(len(row[name]) for row in rows))
-
-
-def _is_text(value: Any) -> bool:
-    if not isinstance(value, str) or not value.strip():
-        return False
-    try:
-        float(value)
-    except ValueError:
-        return True
-    return False
 
 
 def _split(rows: RowSet) -> tuple[int, HeldoutRows]:

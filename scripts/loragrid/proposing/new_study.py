@@ -7,13 +7,13 @@ from pathlib import Path
 from loragrid.errors import UserError
 from loragrid.paths import ROOT
 from loragrid.proposing.choices import data_note, model_note, propose, with_warmup
-from loragrid.proposing.costs import costs_of, device_of
+from loragrid.proposing.costs import Costs, costs_of, device_of
 from loragrid.proposing.data_findings import DataFindings, read_data
 from loragrid.proposing.model_findings import ModelFindings, read_model
-from loragrid.proposing.plan_lines import plan_lines
+from loragrid.proposing.plan_lines import longer_line, plan_lines
 from loragrid.proposing.proposal import Proposal, study_text, within_project
 from loragrid.proposing.request import Request, key_of
-from loragrid.proposing.time_limit import USUAL_HOURS, fit_hours
+from loragrid.proposing.time_limit import LONGER_HOURS, USUAL_HOURS, fit_hours
 from loragrid.runtime.atomic_files import write_text
 
 MANY = 0.1  # share of the rows from which on a loss of rows is a warning
@@ -47,12 +47,19 @@ def new_study(request: Request, *, command: str) -> NewStudy:
     with tempfile.TemporaryDirectory() as folder:
         data = read_data(_absolute(source), request.columns, model.template, folder=Path(folder))
     results = ROOT / "results" / request.name
-    limit = request.hours or USUAL_HOURS[device.kind]
-    proposal = fit_hours(propose(request, data, model, device, command=command), limit, results=results)
-    proposal = with_warmup(proposal, costs_of(proposal, results).updates)
-    costs = costs_of(proposal, results)
+    whole = propose(request, data, model, device, command=command)
+    proposal, costs = _within(whole, request.hours or USUAL_HOURS[device.kind], results)
     lines = [*_found(data, model, proposal), *plan_lines(proposal, costs)]
+    if request.hours is None and device.kind == "cpu" and proposal.left_out:
+        lines.append(longer_line(LONGER_HOURS, _within(whole, LONGER_HOURS, results)[1]))
     return NewStudy(request.name, study_text(proposal), tuple(lines), proposal.cores)
+
+
+def _within(whole: Proposal, limit: float, results: Path) -> tuple[Proposal, Costs]:
+    """The proposal cut to that many hours, and its costs."""
+    proposal = fit_hours(whole, limit, results=results)
+    proposal = with_warmup(proposal, costs_of(proposal, results).updates)
+    return proposal, costs_of(proposal, results)
 
 
 def check_name(name: str) -> None:

@@ -38,8 +38,16 @@ def plan_lines(proposal: Proposal, costs: Costs) -> list[str]:
     return lines
 
 
+def longer_line(limit: float, costs: Costs) -> str:
+    """What a study of more hours would be."""
+    runs, updates = plural(len(costs.study.cells), "run"), plural(costs.updates, "update")
+    what = f"HOURS={limit:g} proposes {runs} of {updates}, about {hours(costs.hours)}"
+    found, _ = _smallest_of_loss(costs)
+    return what if found is None else f"{what}, which can find {_difference(costs)}"
+
+
 def _differences(costs: Costs) -> Iterator[str]:
-    found, what = _smallest_of_loss(costs)
+    found, _ = _smallest_of_loss(costs)
     if found is None:
         few = f"{len(costs.study.grid.axes['seed'])} seeds a setting are"
         if costs.study.heldout.rows == 1:
@@ -47,11 +55,15 @@ def _differences(costs: Costs) -> Iterator[str]:
         yield f"no difference of the held-out loss: {few} too few"
         return
     noise = f"assumed: another seed moves the loss of a run by {SEED_SD:.0%}"
-    chance = f"with a probability of {costs.study.compare.power:g} ({noise})"
-    yield f"a difference {what} of {100 * found:.2g} % of the held-out loss, {chance}"
+    yield f"{_difference(costs)}, with a probability of {costs.study.compare.power:g} ({noise})"
     design = design_power(costs.study, costs.results)
     for name, _, items, _, from_base, between in design_rows(design):
         yield f"on {name} ({items} items) {between} points between two settings, {from_base} from the base"
+
+
+def _difference(costs: Costs) -> str:
+    found, what = _smallest_of_loss(costs)
+    return f"a difference {what} of {100 * found:.2g} % of the held-out loss"
 
 
 def _smallest_of_loss(costs: Costs) -> tuple[float | None, str]:

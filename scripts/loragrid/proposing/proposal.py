@@ -17,20 +17,22 @@ class Proposal:
     """A study of one model on one data set that compares learning rates.
 
     `data` and `model`: key and entry of the study file; `data_note` and `model_note`: what was found in them. `run`:
-    further settings of the base case, in the order of the file. `notes`: setting → why it has its value. `heldout_rows`
-    are those of the study, `train_rows` what is left; `row_tokens`: the mean of a row.
+    further settings of the base case, in the order of the file. `notes`: setting → why it has its value. `rates_asked`:
+    the user named the learning rates. `heldout_rows` are those of the study, `train_rows` what is left; `row_tokens`:
+    the mean of a row.
     """
 
     name: str
     command: str
-    title: str
     left_out: str
     data: tuple[str, Mapping[str, Any]]
+    data_name: str
     data_note: str
     model: tuple[str, Mapping[str, Any]]
     model_note: str
     heldout_rows: int
     learning_rates: tuple[float, ...]
+    rates_asked: bool
     seeds: tuple[int, ...]
     run: Mapping[str, Any]
     retention: tuple[str, ...]
@@ -40,6 +42,13 @@ class Proposal:
     row_tokens: float
     cores: int = 1
     notes: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """The question that the study answers."""
+        if len(self.learning_rates) == 1:
+            return f"Does fine-tuning {self.model[0]} on {self.data_name} help?"
+        return f"Which learning rate suits {self.model[0]} on {self.data_name}?"
 
     @property
     def base_rate(self) -> float:
@@ -92,7 +101,7 @@ def _inputs(proposal: Proposal) -> list[str]:
 
 
 def _runs(proposal: Proposal) -> list[str]:
-    lines = ["", "base_case:", f"  learning_rate: {rate_text(proposal.base_rate)}"]
+    lines = ["", "base_case:", f"  learning_rate: {rate_text(proposal.base_rate)}{_note(proposal, 'learning_rate')}"]
     for name, value in proposal.run.items():
         lines.append(f"  {name}: {_yaml(value)}{_note(proposal, name)}")
     lines += ["", "grid:", "  axes:"]

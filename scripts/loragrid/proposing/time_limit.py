@@ -9,8 +9,9 @@ from loragrid.planning.plan_texts import hours
 from loragrid.proposing.costs import costs_of
 from loragrid.proposing.proposal import Proposal
 
-# ASSUME: what a user waits for without asking: an evening on a CPU, a working day on a GPU.
-USUAL_HOURS = {"cpu": 2.0, "cuda": 8.0}
+# ASSUME: what a user waits for without asking: a first page within ten minutes on a CPU, a working day on a GPU.
+USUAL_HOURS = {"cpu": 1 / 6, "cuda": 8.0}
+LONGER_HOURS = 2.0  # what the wizard offers beside ten minutes
 FEWEST_UPDATES = 20
 USUAL_EVALUATIONS = 10  # the default of the study file
 
@@ -22,7 +23,7 @@ def fit_hours(proposal: Proposal, limit: float, *, results: Path) -> Proposal:
         found = _fitted(least, limit, results) or found
         if found is not None and _mostly_trains(found):
             return found
-    least = _two_seeds(least)
+    least = _fewer_runs(least)
     found = found or _fitted(least, limit, results)
     if found is not None:
         return found
@@ -82,7 +83,12 @@ def _less_measured(proposal: Proposal) -> Iterator[Proposal]:
     yield replace(proposal, run=dict(proposal.run) | {"evaluations": 2})
 
 
-def _two_seeds(proposal: Proposal) -> Proposal:
+def _fewer_runs(proposal: Proposal) -> Proposal:
+    """One learning rate if its user named none, since two seeds find hardly any difference; else two seeds."""
+    if not proposal.rates_asked:
+        notes = dict(proposal.notes) | {"learning_rate": "one, to save time; LR compares several"}
+        left_out = "Other learning rates, to save time."
+        return replace(proposal, learning_rates=(proposal.base_rate,), notes=notes, left_out=left_out)
     notes = dict(proposal.notes) | {"seeds": "two, to save time: three find smaller differences"}
     return replace(proposal, seeds=proposal.seeds[:2], notes=notes)
 
@@ -101,4 +107,7 @@ def _budget_tokens(proposal: Proposal) -> float:
 def _left_out(proposal: Proposal) -> str:
     share = proposal.run["budget"]["tokens"] / (proposal.train_rows * proposal.row_tokens)
     trained = f"{share:.0%} of the training rows" if share < 1 else f"{share:.1f} passes over the training rows"
-    return f"Longer training, to save time: each run sees {trained}."
+    what = "Longer training"
+    if len(proposal.learning_rates) == 1 and not proposal.rates_asked:
+        what += " and other learning rates"
+    return f"{what}, to save time: each run sees {trained}."

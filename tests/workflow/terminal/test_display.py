@@ -68,7 +68,7 @@ def test_a_call_is_a_header_a_line_for_each_job_and_an_end(place: Path, capfd: p
         "[1/3 · 12 min left] trained llama-s_rank64: 137 steps, held-out loss 0.2500 → 0.1900 (2 h 0 min)"
     )
     assert said[3] == "[2/3] scored llama-s_rank64: sums 0.75 (2 h 0 min)"
-    assert said[4] == "[3/3] report: page.html (2 h 0 min)"
+    assert said[4] == "[3/3] wrote the page: page.html (2 h 0 min)"
     assert re.fullmatch(r"loragrid: 3 jobs done in \d+ s\. The report: " + re.escape(f"{place}/page.html"), said[5])
     assert len(said) == 6 and DISPLAY not in os.environ
 

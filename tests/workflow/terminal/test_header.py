@@ -26,9 +26,9 @@ def test_the_header_says_what_how_many_runs_and_how_long(demo: Study, tmp_path: 
     first, what, do, where = plan.header
     assert first == f"demo: {demo.title}"
     assert what == "10 runs of 2 base models (llama-s, llama-m), scored on 5 tasks"
-    assert do.startswith("23 jobs to do; by the plan, training and scoring take ")
+    assert do.startswith("23 jobs to do; by the plan they take about ")
     assert where.startswith(f"logs: {tmp_path}/logs/ | Ctrl-C pauses") and plan.unshown == 1
-    assert plan.planned_seconds.keys() == set(all_jobs(demo)) - {("report", ""), ("all", "")}
+    assert plan.planned_seconds.keys() == set(all_jobs(demo)) - {("all", "")}
 
 
 def test_finished_runs_are_counted_and_not_planned(demo: Study, tmp_path: Path) -> None:

@@ -44,6 +44,13 @@ def test_a_slow_card_is_as_slow_for_other_stages() -> None:
     assert left.seconds([]) == 1200
 
 
+def test_a_short_job_says_nothing_of_training_and_counts_itself() -> None:
+    left = TimeLeft(planned={("prepare_data", "d"): 6.0, ("train", "a"): 3600.0, ("report", ""): 7.0})
+    left.waiting = {("train", "a"), ("report", "")}
+    left.finish(running("prepare_data", "d", since=1))
+    assert left.seconds([]) == 3607
+
+
 def test_jobs_at_the_same_time_share_the_rest() -> None:
     left = TimeLeft(planned={("train", name): 100.0 for name in "abcd"}, waiting={("train", name) for name in "abcd"})
     jobs = [running("train", "a", since=0), running("train", "b", since=0)]

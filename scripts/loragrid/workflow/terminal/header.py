@@ -7,6 +7,7 @@ from pathlib import Path
 from loragrid.errors import UserError
 from loragrid.planning.plan_inputs import gather_inputs
 from loragrid.planning.plan_rows import base_rows, plan_row
+from loragrid.planning.short_jobs import SHORT_JOB_SECONDS, START_SECONDS
 from loragrid.study.run_names import subject_at
 from loragrid.study.study_file import Study
 from loragrid.workflow.terminal.running_job import duration
@@ -42,6 +43,7 @@ def plan_call(study: Study, jobs: Collection[Key], *, results: Path, session_min
             device, seconds = _planned_seconds(study, results, session_minutes)
         except UserError:
             pass  # the stage that meets it says it with its fix
+    seconds |= {job: SHORT_JOB_SECONDS[job[0]] for job in jobs if job[0] in SHORT_JOB_SECONDS}
     header = _header(study, jobs, results=results, device=device, seconds=seconds)
     return CallPlan(jobs=jobs, unshown=called - len(jobs), header=header, planned_seconds=seconds)
 
@@ -78,8 +80,8 @@ def _header(
         do += f" ({runs - to_train} of {runs} runs are trained)"
     long = [job for job in jobs if job[0] in LONG_RULES]
     if long and all(job in seconds for job in long):
-        total = sum(seconds[job] for job in long)
-        do += f"; by the plan, training and scoring take {duration(total)}, one job at a time on {device}"
+        total = START_SECONDS + sum(seconds.get(job, 0.0) for job in jobs)
+        do += f"; by the plan they take about {duration(total)}, one at a time on {device}"
     where = f"logs: {results}/logs/ | Ctrl-C pauses; the same command continues"
     return f"{study.name}: {study.title}", what, do, where
 

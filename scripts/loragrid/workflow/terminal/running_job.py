@@ -15,7 +15,16 @@ from loragrid.workflow.environment import PAUSES
 PAUSED = (*PAUSES, "stopped by Ctrl-C")
 # The hash at the end of the id of a run or data set, and the first word of a base's.
 HASH, BASE_PREFIX = re.compile(r"[_-][0-9a-f]{8}(?=@|$)"), re.compile(r"^base-(?=.+-[0-9a-f]{8}$)")
-VERBS = {"train": "trained", "score": "scored", "score_base": "scored base", "prepare_data": "prepared"}
+VERBS = {
+    "train": "trained",
+    "score": "scored",
+    "score_base": "scored base",
+    "prepare_data": "prepared",
+    "find_contamination": "looked for test items in",
+    "compare": "compared",
+    "find_next": "looked for open questions",
+    "report": "wrote the page",
+}
 
 
 @dataclass
@@ -92,7 +101,7 @@ def duration(seconds: float) -> str:
 def finished_line(job: RunningJob) -> str:
     """One line on a finished job: what it did, its result, how long it took."""
     verb = VERBS.get(job.rule)
-    what = f"{verb} {short_name(job.name)}" if verb else job.label.replace("_", " ")
+    what = f"{verb} {short_name(job.name)}".strip() if verb else job.label.replace("_", " ")
     result = _result(job)
     if result:
         what = f"{what}: {result}"

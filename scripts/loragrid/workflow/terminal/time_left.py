@@ -53,7 +53,9 @@ class TimeLeft:
         same = [key for key in self._taken if key[0] == rule]
         if planned is None:
             return sum(self._taken[key] for key in same) / len(same) if same else None
-        known = [key for key in same or self._taken if self.planned.get(key)]
+        # How long a short job takes says nothing of a long one, nor the other way round.
+        others = [key for key in self._taken if key[0] in LONG_RULES and rule in LONG_RULES]
+        known = [key for key in same or others if self.planned.get(key)]
         if not known:
             return planned
         taken = sum(self._taken[key] for key in known) / len(known)
