@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 IGNORED = -100  # the label without loss, as in torch's cross_entropy
 # Small enough for the caches of a CPU, large enough to fill a GPU.
-POSITIONS_PER_PASS = {"cpu": 2048, "cuda": 8192}
+POSITIONS_PER_PASS = {"cpu": 1024, "cuda": 8192}
 
 Row = tuple[Sequence[int], Sequence[int]]  # input_ids, labels
 
