@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -44,7 +45,7 @@ def test_three_hundred_rows_in_any_usual_file_are_read(
     found = read_data({"path": str(file)}, {}, base.template, folder=tmp_path)
     assert (found.rows_read, found.distinct, found.heldout_rows, found.train_rows) == (300, 300, 60, 240)
     assert found.form == "/".join(names).lower() and not found.columns and not found.left_out
-    assert len(found.lengths) == 300 and 20 < found.mean_tokens < 80
+    assert len(found.lengths) == 300 and 20 < np.mean(found.tokens) < 80
 
 
 def test_plain_text_is_read_from_a_file_and_a_folder(tmp_path: Path, base: ModelFindings) -> None:
@@ -75,7 +76,7 @@ def test_the_file_is_a_short_study_of_this_data_and_this_model(tmp_path: Path, r
 def test_labels_are_usable_and_every_row_is_accounted_for(tmp_path: Path, request_for: RequestFor) -> None:
     rows = [(question, "yes" if number % 2 else "no") for number, (question, _) in enumerate(ROWS)]
     study = new_study(request_for(write_rows(tmp_path / "my.csv", rows=[*rows, *rows[:30]])), command=COMMAND)
-    assert "60 rows are held out, 240 are left for training" in study.lines
+    assert "60 rows held out, 240 left for training" in study.lines
     assert any(line.startswith("60 of 60 held-out rows (100%) have an answer under 20 char") for line in study.lines)
     for line in ("330 rows, 300 of them used, ", "# Left out: 30 rows equal to an earlier one.\n"):
         assert line in study.text
@@ -91,16 +92,26 @@ def test_only_a_beginning_of_very_long_rows_is_tokenised(
     monkeypatch.setattr(Encoder, "encode", lambda self, chats: (seen.append(len(chats)), encode(self, chats))[1])
     file = write_rows(tmp_path / "my.jsonl", rows=rows)
     found = read_data({"path": str(file)}, {}, base.template, folder=tmp_path)
-    assert found.distinct == 20 and seen == [len(found.lengths)] == [10]
+    assert found.distinct == 20 and sum(seen) == len(found.lengths) == 10
     whole = len(base.template.tokenizer(rows[0][1])["input_ids"])
-    assert 0.8 < min(found.lengths) / whole <= max(found.lengths) / whole < 1.2
+    assert 0.8 < found.tokens[0] / whole <= found.tokens[-1] / whole < 1.2
+    assert found.cut_share(2048) == 1 and found.lost_share(2048) == 0
+
+
+def test_prompts_that_leave_no_room_for_a_reply_are_said(tmp_path: Path, request_for: RequestFor) -> None:
+    long = [(f"{question} {'and more ' * 600}", answer) for question, answer in ROWS]
+    study = new_study(request_for(write_rows(tmp_path / "my.csv", rows=[*ROWS[:150], *long[150:]])), command=COMMAND)
+    assert "warning: 50% of the rows are left out: their prompts alone have 512 tokens or more" in study.lines
+    assert "50.0% of the rows are longer and are cut, 50.0% left out as no reply is left" in study.text
+    with pytest.raises(UserError, match=r"DATA: the prompts are longer than the 512 tokens of a row, .* Fix: shorten"):
+        new_study(request_for(write_rows(tmp_path / "all.csv", rows=long)), command=COMMAND)
 
 
 def test_what_is_printed_says_what_the_study_takes_and_can_find(tmp_path: Path, request_for: RequestFor) -> None:
     lines = new_study(request_for(write_rows(tmp_path / "my.csv")), command=COMMAND).lines
     text = "\n".join(lines)
     assert "my.csv: 300 rows, in the form question/answer; " in text
-    assert "60 rows are held out, 240 are left for training" in text
+    assert "60 rows held out, 240 left for training" in text
     assert "9 runs: learning rates 1.0e-4, 3.0e-4 and 1.0e-3, each with seeds 1, 2 and 3; 180 updates a run" in text
     (takes,) = [line for line in lines if line.startswith("Takes about ")]
     assert " on this CPU (" in takes and takes.endswith(" MiB of memory")
@@ -195,7 +206,7 @@ def test_rows_that_are_none_are_one_line(tmp_path: Path, base: ModelFindings, te
         (
             ("a", "b", "c"),
             [(*row, "x y") for row in ROWS],
-            r'3 of its columns hold text \(a, b, c\)\. Fix: .*COLUMNS="prompt=a reply=b"\.',
+            r'its columns do not tell which are prompt and reply \(a, b, c\)\. Fix: .*COLUMNS="prompt=a reply=b"\.',
         ),
         (
             ROWS[0],

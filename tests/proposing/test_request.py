@@ -34,6 +34,17 @@ def test_data_that_are_not_there_are_named_with_the_nearest_name(tmp_path: Path,
         _ = request(data=f"{tmp_path}/{name}").data_source
 
 
+def test_a_slip_that_would_pass_in_silence_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "my.csv").touch()
+    with pytest.raises(UserError, match=r"SPLIT: only a data set of the hub has splits \(test\)\. Fix: "):
+        _ = request(data=f"{tmp_path}/my.csv", split="test").data_source
+    for place in (f"{tmp_path}/my.csv", str(tmp_path)):
+        with pytest.raises(UserError, match=r"MODEL: no model folder, which has a config\.json \(.*\)\. Fix: give"):
+            _ = request(model=place).model_entry
+    with pytest.raises(UserError, match=r"COLUMNS: a column with two uses \(answer\)\. Fix: "):
+        study_columns("prompt=answer reply=answer")
+
+
 def test_a_path_is_no_hub_id() -> None:
     with pytest.raises(UserError, match="DATA: nothing is there"):
         _ = request(data="data/rows.csv").data_source

@@ -12,6 +12,7 @@ from typing import Any
 from loragrid.data.near_duplicates import DisjointSets, near_duplicate_pairs
 from loragrid.data.row_keys import RowKeys, random_rank
 from loragrid.errors import UserError
+from loragrid.formatting import plural
 
 # ASSUME: two prompts are near duplicates from a Jaccard similarity of 0.9, judged on their first
 # 4,000 characters.
@@ -106,8 +107,8 @@ def _group_and_choose(
     if with_giant_group:
         return with_giant_group[0]
     raise UserError(
-        f"heldout.rows: {heldout_rows} rows cannot be held out without sharing an answer or "
-        f"prompt with training: the {len(keys)} usable rows fall into {len(set(groups))} groups "
+        f"heldout.rows: {plural(heldout_rows, 'row')} cannot be held out without sharing an answer or "
+        f"prompt with training: the {len(keys)} usable rows fall into {plural(len(set(groups)), 'group')} "
         "that share them. Fix: lower heldout.rows, or give more varied data."
     )
 

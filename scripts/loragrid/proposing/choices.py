@@ -2,6 +2,7 @@
 
 import math
 import os
+import statistics
 from dataclasses import replace
 from typing import Any
 
@@ -121,16 +122,22 @@ def with_warmup(proposal: Proposal, updates: int) -> Proposal:
 
 
 def _longest(data: DataFindings, model: ModelFindings, kind: str) -> int:
-    lengths = sorted(data.lengths)
-    fitting = lengths[math.ceil(FITTING_SHARE * len(lengths)) - 1]
+    fitting = data.tokens[math.ceil(FITTING_SHARE * len(data.tokens)) - 1]
     # Multiples of 64, which kernels like, with room for rows that are not in the sample.
     wanted = 64 * math.ceil(fitting / 64)
-    return min(wanted, LONGEST[kind], model.context or wanted)
+    longest = min(wanted, LONGEST[kind], model.context or wanted)
+    if data.lost_share(longest) == 1:
+        raise UserError(
+            f"DATA: the prompts are longer than the {longest:,} tokens of a row, and no reply would be left. "
+            "Fix: shorten the prompts, or choose a model with a longer context or a GPU."
+        )
+    return longest
 
 
 def _length_note(data: DataFindings, longest: int) -> str:
-    cut = data.cut_share(longest)
-    return "no row of the sample is longer" if not cut else f"{cut:.1%} of the rows are longer and are cut"
+    cut, lost = data.cut_share(longest), data.lost_share(longest)
+    note = "no row of the sample is longer" if not cut else f"{cut:.1%} of the rows are longer and are cut"
+    return f"{note}, {lost:.1%} left out as no reply is left" if lost else note
 
 
 def _threads(model: ModelFindings, kind: str) -> int:
@@ -148,7 +155,8 @@ def _retention(model: ModelFindings, kind: str) -> tuple[tuple[str, ...], str]:
 
 def data_note(data: DataFindings) -> str:
     """What is in the data, in one or two lines."""
-    lengths = f"{min(data.lengths):,} to {max(data.lengths):,} tokens a row, {data.mean_tokens:,.0f} on average"
+    tokens = data.tokens
+    lengths = f"{tokens[0]:,} to {tokens[-1]:,} tokens a row, {statistics.fmean(tokens):,.0f} on average"
     counts = plural(data.rows_read, "row")
     if data.distinct < data.rows_read:
         counts += f", {data.distinct:,} of them used"

@@ -45,8 +45,8 @@ def guess_columns(source: Source) -> dict[str, str]:
         return {}  # the data stage says what is wrong
     prompt, reply = _likely(texts, strings, rows)
     raise UserError(
-        f"data {source.name}: {len(texts)} of its columns hold text ({', '.join(texts[:SHOWN])}). "
-        f'Fix: say which are prompt and reply, such as COLUMNS="{column_words({"prompt": prompt, "reply": reply})}".'
+        f"data {source.name}: its columns do not tell which are prompt and reply ({', '.join(strings[:SHOWN])}). "
+        f'Fix: say so, such as COLUMNS="{column_words({"prompt": prompt, "reply": reply})}".'
     )
 
 

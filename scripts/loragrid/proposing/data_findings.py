@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from loragrid.data.formats.conversation_formats import to_conversation
 from loragrid.data.heldout_rows import HeldoutRows, choose_heldout
 from loragrid.data.heldout_split import count_leaks
 from loragrid.data.reading.sources import open_source, read_row
 from loragrid.data.rendering.early_cut import FEWEST_CHARACTERS, early_cut
-from loragrid.data.rendering.encoder import Encoder
+from loragrid.data.rendering.encoder import EncodedConversation, Encoder
 from loragrid.data.rendering.rendered import RenderedChat
-from loragrid.data.rendering.tokenizing import EncodedChat
+from loragrid.data.rendering.tokenizing import NO_LOSS, EncodedChat
 from loragrid.data.row_keys import RowKeys, random_rank
 from loragrid.data.row_sets import Part, RowSet
 from loragrid.data.row_warnings import known_answers_warning
@@ -32,9 +34,17 @@ SPLIT_SEED = 3407  # heldout.seed, whose default the study keeps
 MOST_HELDOUT, HELDOUT_SHARE = 200, 0.2
 
 
+@dataclass(frozen=True)
+class RowLength:
+    """The tokens of a row, and those before the first that carries loss."""
+
+    tokens: int
+    before_reply: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class DataFindings:
-    """What is in the data. `distinct`: usable rows without equal ones; `lengths`: tokens of a sample of them.
+    """What is in the data. `distinct`: usable rows without equal ones; `lengths`: of a sample of them.
 
     `columns` maps uses to columns where names are not known ones; `guessed`: they are this project's guess.
     `unused`: names of fields that nothing reads.
@@ -55,20 +65,24 @@ class DataFindings:
     heldout_found: int
     train_rows: int
     split_notes: Sequence[str]
-    lengths: Sequence[int]
+    lengths: Sequence[RowLength]
 
     @property
-    def mean_tokens(self) -> float:
-        """Mean tokens of a row, uncut."""
-        return statistics.fmean(self.lengths)
+    def tokens(self) -> list[int]:
+        """Tokens of each row of the sample, uncut, ascending."""
+        return sorted(length.tokens for length in self.lengths)
 
     def cut_share(self, longest: int) -> float:
         """Share of the rows of more than `longest` tokens."""
-        return sum(length > longest for length in self.lengths) / len(self.lengths)
+        return sum(tokens > longest for tokens in self.tokens) / len(self.lengths)
+
+    def lost_share(self, longest: int) -> float:
+        """Share of the rows of which no reply is left if they are cut to `longest` tokens."""
+        return sum(length.before_reply >= longest for length in self.lengths) / len(self.lengths)
 
     def mean_cut(self, longest: int) -> float:
         """Mean tokens of a row that is cut to `longest`."""
-        return statistics.fmean(min(length, longest) for length in self.lengths)
+        return statistics.fmean(min(tokens, longest) for tokens in self.tokens)
 
 
 def read_data(
@@ -122,13 +136,20 @@ def _split_notes(heldout: HeldoutRows) -> list[str]:
     return [*heldout.split.notes, *known_answers_warning(leaks["short_answers"], len(heldout.keys))]
 
 
-def _lengths(scan: SourceScan, rows: RowSet, template: ChatTemplate) -> list[int]:
-    """Tokens of each row in a sample, with the chat template and uncut; of very long rows an estimate."""
-    wanted = {key.row for key in _sample(rows.keys)}
-    raw = [row for number, row in scan.source.raw_rows() if number in wanted]
-    conversations = [to_conversation(read_row(row, "stop"), scan.row_format) for row in raw]
-    encoded = Encoder(template, SAMPLED_TOKENS, "assistant", "cut").encode(conversations)
-    lengths = [_whole_length(*row) for each in encoded for row in each.rows]
+def _lengths(scan: SourceScan, rows: RowSet, template: ChatTemplate) -> list[RowLength]:
+    """The lengths of each row in a sample, with the chat template and uncut; of very long rows an estimate."""
+    long = {key.row: key.characters > 2 * FEWEST_CHARACTERS for key in _sample(rows.keys)}
+    raw = [(row, long[number]) for number, row in scan.source.raw_rows() if number in long]
+    # Of a very long row only a beginning is tokenised, in which there may be no reply.
+    encoders = {
+        False: Encoder(template, 2**30, "assistant", "cut"),
+        True: Encoder(template, SAMPLED_TOKENS, "all", "cut"),
+    }
+    encoded: list[EncodedConversation] = []
+    for is_long, encoder in encoders.items():
+        wanted = [row for row, its_long in raw if its_long is is_long]
+        encoded += encoder.encode([to_conversation(read_row(row, "stop"), scan.row_format) for row in wanted])
+    lengths = [_row_length(*row) for each in encoded for row in each.rows]
     if not lengths:
         reasons = sorted({each.reason for each in encoded if each.reason})
         raise UserError(
@@ -145,8 +166,11 @@ def _sample(keys: Sequence[RowKeys]) -> list[RowKeys]:
     return ranked[: max(FEWEST_SAMPLED, sum(characters <= SAMPLE_CHARACTERS for characters in read))]
 
 
-def _whole_length(chat: RenderedChat, encoded: EncodedChat) -> int:
-    """Tokens of a row; of one whose beginning was tokenised as many a character in the rest."""
+def _row_length(chat: RenderedChat, encoded: EncodedChat) -> RowLength:
+    """The length of a row; of one whose beginning was tokenised as many tokens a character in the rest."""
     if not encoded.begun:
-        return encoded.full_length
-    return round(encoded.full_length * len(chat.text) / early_cut(chat.text, max_length_tokens=SAMPLED_TOKENS))
+        return RowLength(encoded.full_length, int(np.flatnonzero(encoded.labels != NO_LOSS)[0]))
+    read = early_cut(chat.text, max_length_tokens=SAMPLED_TOKENS) or len(chat.text)
+    tokens_per_character = encoded.full_length / read
+    first = chat.replies[0][0] if chat.replies else 0
+    return RowLength(round(len(chat.text) * tokens_per_character), round(first * tokens_per_character))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from loragrid.errors import UserError
+from loragrid.formatting import plural
 from loragrid.paths import ROOT
 from loragrid.proposing.choices import data_note, model_note, propose, with_warmup
 from loragrid.proposing.costs import Costs, costs_of, device_of
@@ -88,10 +89,14 @@ def _found(data: DataFindings, model: ModelFindings, proposal: Proposal) -> list
     lines = [*data_note(data).splitlines(), *f"{model.key}: {model_note(model)}".splitlines()]
     asked = data.heldout_rows == proposal.heldout_rows
     held = data.heldout_found if asked else proposal.heldout_rows
-    lines.append(f"{held:,} rows are held out, {proposal.train_rows:,} are left for training")
+    lines.append(f"{plural(held, 'row')} held out, {proposal.train_rows:,} left for training")
     if data.left_out_rows > MANY * data.rows_read:
         lines.append(f"warning: {data.left_out_rows / data.rows_read:.0%} of the rows cannot be used")
     if data.cut_share(longest) > MANY:
         share = f"{data.cut_share(longest):.0%} of the rows are longer than {longest:,} tokens and lose their end"
         lines.append(f"warning: {share}. Shorten them, or choose a model with a longer context")
+    if lost := data.lost_share(longest):
+        lines.append(
+            f"warning: {lost:.0%} of the rows are left out: their prompts alone have {longest:,} tokens or more"
+        )
     return lines

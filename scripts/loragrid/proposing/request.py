@@ -43,12 +43,21 @@ class Request:
     @property
     def data_source(self) -> dict[str, Any]:
         """`source` of the data set in the study file. Raises `UserError` for what is neither a path nor a hub id."""
-        return _place(self.data, "DATA", "a file, a folder", {"revision": "main", "split": self.split})
+        source = _place(self.data, "DATA", "a file, a folder", {"revision": "main", "split": self.split})
+        if "path" in source and self.split != Request.split:
+            raise UserError(f"SPLIT: only a data set of the hub has splits ({self.split}). Fix: leave it out.")
+        return source
 
     @property
     def model_entry(self) -> dict[str, Any]:
         """The entry of the model in the study file. Raises `UserError` for what is neither a path nor a hub id."""
-        return _place(self.model, "MODEL", "a folder in Hugging Face format", {})
+        entry = _place(self.model, "MODEL", "a folder in Hugging Face format", {})
+        if "path" in entry and not (ROOT / entry["path"] / "config.json").is_file():
+            problem = f"no model folder, which has a config.json ({self.model})"
+            raise UserError(
+                f"MODEL: {problem}. Fix: give a folder in Hugging Face format, or a hub id such as owner/name."
+            )
+        return entry
 
 
 def _place(text: str, name: str, kinds: str, of_hub: dict[str, Any]) -> dict[str, Any]:
@@ -116,4 +125,7 @@ def study_columns(text: str | None) -> dict[str, str]:
         if use not in USES:
             raise UserError(f"COLUMNS: not a use ({use!r}). Fix: {one_of(USES)}.")
         columns[use] = column.strip("\"'")
+    names = list(columns.values())
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UserError(f"COLUMNS: a column with two uses ({twice[0]}). Fix: give each use a column of its own.")
     return columns

@@ -142,6 +142,10 @@ def _check_data(settings: dict[str, Any], path: Path) -> Iterator[UserError]:
         yield study_error(path, "heldout.set", problem, fix=nearest(settings["heldout"]["set"], data))
     for name, entry in data.items():
         yield from _check_filters(entry["filters"], f"data.{name}.filters", path)
+        columns = list(entry.get("columns", {}).values())
+        if twice := [column for column in columns if columns.count(column) > 1]:
+            problem = f"a column with two uses ({twice[0]!r})"
+            yield study_error(path, f"data.{name}.columns", problem, fix="give each use a column of its own")
         for part in entry.get("mix", {}):
             key = f"data.{name}.mix.{part}"
             if part not in data:
