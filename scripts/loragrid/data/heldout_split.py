@@ -12,7 +12,6 @@ from typing import Any
 from loragrid.data.near_duplicates import DisjointSets, near_duplicate_pairs
 from loragrid.data.row_keys import RowKeys, random_rank
 from loragrid.errors import UserError
-from loragrid.formatting import plural
 
 # ASSUME: two prompts are near duplicates from a Jaccard similarity of 0.9, judged on their first
 # 4,000 characters.
@@ -106,10 +105,12 @@ def _group_and_choose(
         with_giant_group.append((level, groups, chosen))
     if with_giant_group:
         return with_giant_group[0]
+    count = len(set(groups))
+    made = "one group" if count == 1 else f"{count} groups"
     raise UserError(
-        f"heldout.rows: {plural(heldout_rows, 'row')} cannot be held out without sharing an answer or "
-        f"prompt with training: the {len(keys)} usable rows fall into {plural(len(set(groups)), 'group')} "
-        "that share them. Fix: lower heldout.rows, or give more varied data."
+        f"heldout.rows: {heldout_rows} of {len(keys)} rows cannot be held out without sharing an answer or "
+        f"prompt with training: the rows that share them make {made}. "
+        "Fix: lower heldout.rows, or give more varied data."
     )
 
 
