@@ -114,6 +114,17 @@ def test_licences_are_those_that_a_card_states(tmp_path: Path, root: Path) -> No
     assert source_licence(DataSource(hub="owner/rows", revision="main")).text == UNKNOWN
 
 
+def test_the_adapter_s_folder_has_the_chat_template_that_the_study_sets(finished: Finished, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    run, template = finished.run(), tmp_path / "mine.jinja"
+    template.write_text("{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }}{% endfor %}")
+    write_peft_form(replace(run, entry=replace(run.entry, chat_template=str(template))), tmp_path / "adapter")
+    assert (tmp_path / "adapter" / "chat_template.jinja").read_text() == template.read_text()
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "adapter")
+    assert tokenizer.apply_chat_template([{"role": "user", "content": "hello"}], tokenize=False) == "[user] hello"
+
+
 @pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed: requirements-gpu.txt")
 def test_the_card_loads_an_adapter_on_the_4_bits_that_it_was_trained_on(
     tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
@@ -123,6 +134,7 @@ def test_the_card_loads_an_adapter_on_the_4_bits_that_it_was_trained_on(
     write_peft_form(run, tmp_path / "adapter")
     monkeypatch.chdir(tmp_path)
     lines = re.search(r"^```python\n(.*?)^```$", card_text(run, CARD), re.M | re.S)[1]
+    lines = lines.replace("path/to/llama-s", run.record.base_source)
     found: dict[str, Any] = {}
     exec(lines, found)
     loaded, trained_on = (

@@ -15,8 +15,10 @@ import pytest
 import export
 from loragrid.errors import Failed, UserError
 from loragrid.exporting import merging
+from loragrid.paths import ROOT
 from loragrid.records.record import RunRecord, read_record, write_record
 from loragrid.records.seal import changed_files
+from loragrid.runtime.secrets import texts_in
 from tests.exporting.conftest import Finished
 
 TOKEN = "hf_thisIsNoTokenButLooksLikeOne"
@@ -29,7 +31,7 @@ def files_of(folder: Path) -> set[str]:
 def test_an_export_is_measured_in_fresh_processes_and_says_so(finished: Finished, tmp_path: Path) -> None:
     """As the rule calls it; and no token of the environment is in anything that it writes or prints."""
     page = tmp_path / "report.html"
-    page.write_text("<h1>The study</h1>")
+    page.write_text(f"<h1>The study</h1> {finished.run().record.base_source} {finished.study.path}")
     run, results = finished.runs["lora"], finished.results
     command = [sys.executable, export.__file__, "--study", str(finished.study.path), "--results", str(results)]
     command += ["--run", run, "--page", str(page), "--ollama", "--log", str(tmp_path / "log")]
@@ -40,10 +42,20 @@ def test_an_export_is_measured_in_fresh_processes_and_says_so(finished: Finished
     assert {"adapter/adapter_model.safetensors", "adapter/README.md", "merged/model.safetensors"} < files_of(out)
     assert {"README.md", "export.json", "report.html", "ollama/Modelfile"} < files_of(out)
     record = json.loads((out / "export.json").read_text())
-    assert [(one["form"], one["holds"]) for one in record["parities"]] == [("adapter", True), ("merged", True)]
+    assert [(one["form"], one["holds"]) for one in record["parities"]] == [
+        ("adapter", True),
+        ("merged in float16", True),
+    ]
     assert record["merged"] == {"dtype": "float16", "merged_into": "the base in float32"}
     assert set(record["files"]) == files_of(out) - {"export.json", "sealed.json"} and changed_files(out) == []
-    assert f"[{run}] merged matches the run on its training base: held-out loss " in done.stderr
+    assert f"[{run}] merged in float16 matches the run on its training base: held-out loss " in done.stderr
+    # Others can neither use nor need to know the places of the base, of the data and of the results on this machine.
+    own = [str(finished.study.path.parent), finished.run().record.base_source, str(ROOT)]
+    assert not [file for file in out.rglob("*") if file.is_file() and texts_in(file, own)]
+    config = json.loads((out / "adapter" / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == record["base_source"] == "llama-s"
+    # The page, which named two of them, says the last part of their paths.
+    assert (out / "report.html").read_text() == f"<h1>The study</h1> llama-s {finished.study.path.name}"
     written = [file for file in (*out.rglob("*"), tmp_path / "log") if file.is_file()]
     assert not [file for file in written if TOKEN.encode() in file.read_bytes()] and TOKEN not in done.stderr
 
@@ -80,14 +92,34 @@ def test_a_merge_with_a_wrong_scale_is_caught(
     from tests.exporting.conftest import finish_study
 
     broken = finish_study(tmp_path, model, grid={"axes": {"method": ["lora"]}})
-    with pytest.raises(Failed, match=r"not the run .*: merged \(held-out loss .* nats, at most 0.002.*accept=true"):
-        broken.export()
-    assert not files_of(broken.results / "export")
+    reason = r"not the run .*: merged in float16 \(held-out loss .* nats, at most 0.002.*\.refused\. Fix: .*accept=true"
+    for _ in range(2):  # the second time it is not measured again
+        with pytest.raises(Failed, match=reason):
+            broken.export()
+        assert [form.kind for form in in_process] == ["adapter", "merged"]
+    run = broken.runs["lora"]
+    refused = broken.results / "export" / f"{run}.refused"
+    assert [path.name for path in refused.parent.iterdir()] == [refused.name]
     out = broken.export(accept=True)
-    assert re.search(r"^\| merged \|.*\| DIFFERS \|$", (out / "README.md").read_text(), re.MULTILINE)
+    assert len(in_process) == 2 and [path.name for path in out.parent.iterdir()] == [run]
+    assert re.search(r"^\| merged in float16 \|.*\| DIFFERS \|$", (out / "README.md").read_text(), re.MULTILINE)
     # Kept once, it is not taken for the run by a later call without the option.
     with pytest.raises(Failed, match="not the run"):
         broken.export()
+
+
+def test_a_refused_export_that_was_changed_is_measured_again(
+    tmp_path: Path, model: Path, in_process: list[Any], wrong_scale: None
+) -> None:
+    from tests.exporting.conftest import finish_study
+
+    broken = finish_study(tmp_path, model, grid={"axes": {"method": ["lora"]}})
+    with pytest.raises(Failed):
+        broken.export()
+    refused = broken.results / "export" / f"{broken.runs['lora']}.refused"
+    (refused / "merged" / "config.json").write_text("{}")
+    out = broken.export(accept=True)
+    assert len(in_process) == 4 and json.loads((out / "merged" / "config.json").read_text())["model_type"] == "llama"
 
 
 def test_an_adapter_whose_alpha_was_changed_is_not_what_the_study_measured(
@@ -152,7 +184,9 @@ def test_the_card_s_lines_load_the_forms(
     out = finished.export("lora", page=Path("no-page"))
     monkeypatch.chdir(out)
     adapter, merged, ask = re.findall(r"^```python\n(.*?)^```$", (out / "README.md").read_text(), re.M | re.S)
-    assert len(adapter.splitlines()) == 4 and len(ast.parse(merged).body) == 3
+    base = finished.run().record.base_source
+    assert len(adapter.splitlines()) == 5 and len(ast.parse(merged).body) == 3
+    adapter = adapter.replace("path/to/llama-s", base)
     found: dict[str, dict[str, Any]] = {}
     for name, lines in (("adapter", adapter), ("merged", merged)):
         found[name] = {}

@@ -97,6 +97,13 @@ def test_a_file_with_a_secret_in_it_is_not_pushed(
     assert hub.requests == []
 
 
+def test_a_file_that_names_a_place_of_this_machine_is_not_pushed(hub: HubServer, export: Path) -> None:
+    (export / "adapter" / "adapter_config.json").write_text('{"base_model_name_or_path": "/home/anna/models/base"}')
+    with pytest.raises(UserError, match=r"adapter_config.json names a place of this machine \(/home/anna/models\)"):
+        push_folder(export, "me/model", places=["/home/berta", "/home/anna/models"])
+    assert hub.requests == []
+
+
 def test_a_pushing_process_leaves_the_token_nowhere(hub: HubServer, export: Path, tmp_path: Path) -> None:
     """Neither in its output, nor in any file that it wrote, its home and cache included; the hub alone was sent it."""
     code = (

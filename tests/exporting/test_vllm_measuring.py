@@ -23,7 +23,7 @@ def test_what_vllm_answers_is_compared_too(
     monkeypatch.setenv(process.VARIABLE, str(python))
     out = finished.export("lora", page=tmp_path / "no-page")
     record = json.loads((out / "export.json").read_text())
-    assert [one["form"] for one in record["parities"]] == ["adapter", "merged", "vllm"]
+    assert [one["form"] for one in record["parities"]] == ["adapter", "merged in float16", "vllm"]
     assert record["parities"][2]["holds"] and record["parities"][2]["arithmetic"] == "float16 in vLLM"
     assert engine_starts(python) == 1
 
@@ -42,4 +42,4 @@ def test_a_vllm_that_does_not_run_here_is_a_note(
     monkeypatch.setattr(export, "vllm_is_installed", lambda: True)
     out = finished.export("full", ollama=True)
     note = "The merged model was not measured in vLLM: no kernel for this card."
-    assert note in (out / "README.md").read_text() and json.loads((out / "export.json").read_text())["notes"] == [note]
+    assert note in (out / "README.md").read_text() and note in json.loads((out / "export.json").read_text())["notes"]

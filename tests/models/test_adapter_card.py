@@ -29,6 +29,13 @@ def test_the_card_of_a_hub_base() -> None:
     ast.parse(quantized.split("```")[1].removeprefix("python"))
 
 
+def test_the_card_of_an_export_loads_its_own_tokenizer_and_names_no_place_of_a_local_base() -> None:
+    config = {"base_model_name_or_path": "base", "revision": None, "r": 8}
+    text = adapter_card(config, four_bits=False, exported=True)
+    assert 'AutoModelForCausalLM.from_pretrained("path/to/base")' in text
+    assert 'AutoTokenizer.from_pretrained("path/to/this/folder")' in text and "the local folder `base`" in text
+
+
 def test_the_folder_that_training_leaves_loads_from_anywhere_with_plain_peft(
     toy_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

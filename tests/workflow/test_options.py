@@ -35,7 +35,7 @@ def test_options_that_the_command_line_gives() -> None:
 def test_a_misspelt_name_is_refused() -> None:
     with pytest.raises(UserError, match=r"^--config partail=true: unknown option\. Did you mean partial\?$"):
         Options.read({"study": "demo", "partail": "true"})
-    with pytest.raises(UserError, match="Fix: use study, session_minutes, partial, warm, worker, budget_hours, backup, run, gguf"):
+    with pytest.raises(UserError, match="Fix: use study, session_minutes, partial, warm, worker, budget_hours, backup, run, dtype, gguf"):
         Options.read({"study": "demo", "x": 1})
 
 
@@ -53,8 +53,10 @@ def test_hours_for_what_next_proposes() -> None:
 
 
 def test_what_an_export_is_asked_for() -> None:
-    given = {"run": "llama_1 2", "gguf": "q8_0", "accept": "true", "ollama": False}
-    assert Options.read({"study": "demo"} | given).export_arguments == "--run 'llama_1 2' --gguf q8_0 --accept"
+    given = {"run": "llama_1 2", "dtype": "float32", "gguf": "q8_0", "accept": "true", "ollama": False}
+    assert Options.read({"study": "demo"} | given).export_arguments == "--run 'llama_1 2' --dtype float32 --gguf q8_0 --accept"
     assert Options.read({"study": "demo"}).export_arguments == ""
     with pytest.raises(UserError, match=r"^gguf: not a type of llama.cpp's converter \(q9\)\. Fix: use f32, f16"):
         Options.read({"study": "demo", "gguf": "q9"})
+    with pytest.raises(UserError, match=r"^dtype: not one of a merged model \(fp32\)\. Fix: use bfloat16, float16, f"):
+        Options.read({"study": "demo", "dtype": "fp32"})

@@ -12,7 +12,7 @@ from loragrid.exporting.licences import base_licence, source_licence
 from loragrid.exporting.merging import MergedFacts
 from loragrid.exporting.parity import Parity
 from loragrid.formatting import visible, whole
-from loragrid.models.adapter_card import base_metadata
+from loragrid.models.adapter_card import base_metadata, placed_base
 from loragrid.study.run_names import value_text
 from loragrid.study.sections import DataSource
 
@@ -23,12 +23,16 @@ LONGEST = 200  # characters of a text that the study's author or a data set has 
 
 @dataclass(frozen=True)
 class Card:
-    """Everything that a card says beside what the run's records hold; `page`: the report, which may be absent."""
+    """Everything that a card says beside what the run's records hold.
+
+    `rejected`: merged models in other dtypes that were not kept; `page`: the report, which may be absent.
+    """
 
     merged: MergedFacts
     parities: Sequence[Parity]
     notes: Sequence[str]
     page: Path | None
+    rejected: Sequence[Parity] = ()
 
     @property
     def has_page(self) -> bool:
@@ -46,11 +50,12 @@ def card_text(run: ExportedRun, card: Card) -> str:
     scores = read_scores(run)
     record = run.record
     body = environment.get_template("card.md.j2").render(
-        title=f"{_base_name(run)}, {record.method}: {run.name}",
+        title=f"{Path(run.base_name).name}, {record.method}: {run.name}",
         run=run.name,
         study_title=html.escape(visible(run.study.title, LONGEST), quote=False),
         page=card.has_page,
         base=_base_text(run),
+        base_path=None if record.base_commit is not None else placed_base(run.base_name),
         base_sha256=record.base_sha256,
         data=[(name, _data_text(source)) for name, source in sources_of(run).items()],
         rows=f"{whole(record.train_rows)} to train on, {whole(record.heldout_rows)} held out",
@@ -61,6 +66,7 @@ def card_text(run: ExportedRun, card: Card) -> str:
         dtype=card.merged.dtype,
         merged_into=card.merged.merged_into,
         parities=card.parities,
+        rejected=card.rejected,
         form_notes=card.notes,
         scores=scores,
         forgotten=forgotten(run),
@@ -112,14 +118,10 @@ def sources_of(run: ExportedRun) -> dict[str, DataSource]:
     return find(run.cell.settings.data)
 
 
-def _base_name(run: ExportedRun) -> str:
-    return Path(run.record.base_source).name
-
-
 def _base_text(run: ExportedRun) -> str:
     record = run.record
     if record.base_commit is None:
-        return f"`{record.base_source}`, a local folder, trained on in {run.entry.precision}"
+        return f"`{run.base_name}`, a local folder, trained on in {run.entry.precision}"
     return f"`{record.base_source}` at commit `{record.base_commit}`, trained on in {run.entry.precision}"
 
 

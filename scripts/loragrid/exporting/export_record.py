@@ -15,7 +15,7 @@ from loragrid.runtime.atomic_files import json_text, read_json, sha256_file, sha
 from loragrid.runtime.code_digest import code_digest
 from loragrid.runtime.provenance import device_info, git_state, versions
 
-RECORD, SCHEMA = "export.json", 1
+RECORD, SCHEMA = "export.json", 2
 
 
 def export_key(run: ExportedRun, *, asked: Sequence[Any], page: Path | None) -> str:
@@ -40,22 +40,28 @@ def write_export_record(run: ExportedRun, folder: Path, card: Card, *, key: str)
         "key": key,
         "model": run.cell.model,
         "weights_sha256": record.weights_sha256,
-        "base_source": record.base_source,
+        "base_source": run.base_name,
         "base_commit": record.base_commit,
         "base_sha256": record.base_sha256,
         "merged": asdict(card.merged),
-        "parities": [asdict(one) | {"difference": one.difference, "holds": one.holds} for one in card.parities],
+        "parities": [_comparison(one) for one in card.parities],
+        "rejected": [_comparison(one) for one in card.rejected],
         "notes": list(card.notes),
         "files": files,
         "versions": versions(),
         "git": git_state(),
-        "device": device_info(),
+        # Without the machine's name: the record is pushed with the rest.
+        "device": {name: value for name, value in device_info().items() if name != "host"},
         "code": code_digest("export"),
         "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     text = json_text(content)
     write_seal(folder, files, record=RECORD, text=text)
     write_text(folder / RECORD, text)
+
+
+def _comparison(found: Parity) -> dict[str, Any]:
+    return asdict(found) | {"difference": found.difference, "holds": found.holds}
 
 
 def kept_parities(folder: Path, *, key: str) -> list[Parity] | None:

@@ -43,6 +43,12 @@ class ExportedRun:
         return self.trained.name == MODEL
 
     @property
+    def base_name(self) -> str:
+        """The base as readers elsewhere know it: the hub's id, or the name of a local folder without its path."""
+        source = self.record.base_source
+        return source if self.record.base_commit is not None else Path(source).name
+
+    @property
     def name(self) -> str:
         """The run's id."""
         return self.cell.run

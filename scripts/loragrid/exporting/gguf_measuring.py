@@ -4,13 +4,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from loragrid.exporting.questions import Question
-from loragrid.exporting.results import Measured
+from loragrid.exporting.questions import Measured, Question
 from loragrid.models.passes.row_losses import IGNORED, Row
 from loragrid.scoring.heldout.losses import read_rows, weighted_mean
+from loragrid.scoring.running_task import RunningTask
 
 
-def measure_gguf(file: Path, parquet: Path, questions: Sequence[Question], tokenizer: Any) -> Measured:
+def measure_gguf(
+    file: Path, parquet: Path, questions: Sequence[Question], tokenizer: Any, *, running: RunningTask, threads: int
+) -> Measured:
     """Measure a GGUF; `tokenizer`: the merged model's, which writes prompts as text and answers from tokens.
 
     The file's own tokenizer makes the tokens of the prompts, and its own end tokens end answers.
@@ -22,13 +24,22 @@ def measure_gguf(file: Path, parquet: Path, questions: Sequence[Question], token
     # No token of a prompt is shorter than a byte.
     asked = [one.most_tokens + len(one.ids or text.encode()) for one, text in zip(questions, texts, strict=True)]
     context = max(*asked, *(len(ids) for ids, _ in rows))
-    model = llama_cpp.Llama(str(file), n_ctx=context, logits_all=True, n_gpu_layers=-1, verbose=False)
-    loss, _ = weighted_mean([_row_loss(model, row) for row in rows])
-    prompts, answers = [], []
-    for one, text in zip(questions, texts, strict=True):
-        ids = one.ids or model.tokenize(text.encode(), add_bos=False, special=True)
-        prompts.append(list(ids))
-        answers.append(tokenizer.decode(_greedy(model, ids, one.most_tokens), skip_special_tokens=True))
+    model = llama_cpp.Llama(
+        str(file), n_ctx=context, logits_all=True, n_gpu_layers=-1, n_threads=threads, n_threads_batch=threads,
+        verbose=False,
+    )  # fmt: skip
+    losses, prompts, answers = [], [], []
+    with running.progress(len(rows), "rows", tokens=sum(len(ids) for ids, _ in rows)) as progress:
+        for row in rows:
+            losses.append(_row_loss(model, row))
+            progress.add(items=1, tokens=len(row[0]))
+    with running.progress(len(questions), "answers") as progress:
+        for one, text in zip(questions, texts, strict=True):
+            ids = one.ids or model.tokenize(text.encode(), add_bos=False, special=True)
+            prompts.append(list(ids))
+            answers.append(tokenizer.decode(_greedy(model, ids, one.most_tokens), skip_special_tokens=True))
+            progress.add(items=1)
+    loss, _ = weighted_mean(losses)
     return Measured(loss, len(rows), answers, prompts, "llama.cpp")
 
 

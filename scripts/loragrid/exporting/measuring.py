@@ -1,62 +1,72 @@
 """Held-out losses and greedy answers of an exported form, loaded in a process of its own.
 
-    python -m loragrid.exporting.measuring REQUEST.json ANSWER.json
+    python -m loragrid.exporting.measuring REQUEST.json ANSWER.json [--log FILE]
 
 A process that made the form could measure what it has in memory and not what it wrote.
 """
 
+import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
+import traceback
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from loragrid.errors import Failed, UserError, one_line, run_main
-from loragrid.exporting.questions import Question, as_json
-from loragrid.exporting.results import Measured
+from loragrid.errors import Failed, UserError, first_line, log_option, one_line, output_options
+from loragrid.exporting.questions import Measured, Question, as_json
+from loragrid.runtime.progress_lines import ProgressLines
+from loragrid.scoring.running_task import RunningTask
 from loragrid.study.sections import ModelEntry
 
-LAST_CHARACTERS = 300  # of what a process that failed has printed
+LAST_CHARACTERS = 300  # of the reason why a form cannot be measured
+# ASSUME: weights in float32 may fill this share of the memory; activations and logits take the rest.
+FLOAT32_SHARE = 0.7
 
 
 @dataclass(frozen=True, kw_only=True)
 class Form:
     """A form to load: `kind` is "adapter" (`folder` on the base `entry`), "whole", "merged", "vllm" or "gguf" (a file).
 
-    `entry`: the training base of an adapter or of a whole model; `tokenizer`: folder of that of a GGUF.
+    `entry`: the training base of an adapter or of a whole model; `tokenizer`: folder of that of a GGUF. `dtype`:
+    what a model of transformers computes in, as of `common_dtype`; None for what it computes in by itself.
     """
 
     kind: str
     folder: Path
     entry: ModelEntry | None = None
     tokenizer: Path | None = None
+    dtype: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What every form of a run is measured on."""
+    """What every form of a run is measured on; `label` begins the lines that say how far it is."""
 
     heldout: Path
     questions: list[Question]
     batch_size: int
     threads: int
+    label: str = "export"
 
 
 def measure_form(form: Form, job: Job) -> Measured:
-    """Measure a form in a fresh process; raises `Failed` with the last line that it printed."""
+    """Measure a form in a fresh process that prints how far it is; raises `Failed` with its reason."""
     with tempfile.TemporaryDirectory() as place:
         request, answer = Path(place, "request.json"), Path(place, "answer.json")
         request.write_text(json.dumps(request_of(form, job)))
-        command = [sys.executable, "-m", __name__, str(request), str(answer)]
-        done = subprocess.run(command, stderr=subprocess.PIPE, text=True)
-        sys.stderr.write(done.stderr)
-        if done.returncode != 0:
-            lines = [line for line in done.stderr.splitlines() if line.strip()] or ["it printed nothing"]
-            raise Failed(f"{form.folder}: cannot be measured ({one_line(lines[-1])[:LAST_CHARACTERS]})")
-        return Measured(**json.loads(answer.read_text()))
+        options, terminal = output_options()
+        command = [sys.executable, "-m", __name__, str(request), str(answer), *options]
+        done = subprocess.run(command, stderr=terminal)
+        found = json.loads(answer.read_text()) if answer.is_file() else {}
+        if done.returncode != 0 or "failure" in found:
+            reason = found.get("failure", f"its process ended with {done.returncode}")
+            raise Failed(f"{form.kind}: cannot be measured ({reason})")
+        return Measured(**found)
 
 
 def request_of(form: Form, job: Job) -> dict[str, Any]:
@@ -67,10 +77,12 @@ def request_of(form: Form, job: Job) -> dict[str, Any]:
         "folder": str(form.folder),
         "entry": entry,
         "tokenizer": str(form.tokenizer),
+        "dtype": form.dtype,
         "heldout": str(job.heldout),
         "questions": as_json(job.questions),
         "batch_size": job.batch_size,
         "threads": job.threads,
+        "label": f"{job.label} measuring {form.kind}",
     }
 
 
@@ -80,32 +92,59 @@ def _plain(value: Any) -> Any:
 
 def measure(request: Mapping[str, Any]) -> Measured:
     """Load the form of a request and measure it, in this process."""
-    questions = [Question(**question) for question in request["questions"]]
+    questions, running = [Question(**question) for question in request["questions"]], RunningTask(request["label"])
+    folder, heldout = Path(request["folder"]), Path(request["heldout"])
     if request["kind"] == "gguf":
         from transformers import AutoTokenizer
 
         from loragrid.exporting.gguf_measuring import measure_gguf
 
         tokenizer = AutoTokenizer.from_pretrained(request["tokenizer"], trust_remote_code=False)
-        return measure_gguf(Path(request["folder"]), Path(request["heldout"]), questions, tokenizer)
+        return measure_gguf(folder, heldout, questions, tokenizer, running=running, threads=request["threads"])
     if request["kind"] == "vllm":
         from loragrid.exporting.vllm_measuring import measure_vllm
 
-        return measure_vllm(Path(request["folder"]), Path(request["heldout"]), questions)
+        return measure_vllm(folder, heldout, questions, running=running)
     import torch
 
     from loragrid.models.attached_adapters import merged
+    from loragrid.models.compute_dtype import compute_in
     from loragrid.scoring.heldout.losses import measure as row_losses
     from loragrid.scoring.heldout.losses import weighted_mean
 
     torch.set_num_threads(request["threads"])
-    model, tokenizer = _load(request)
-    losses = row_losses(model, Path(request["heldout"]))
+    with ProgressLines(f"{request['label']}, loading", total=1, items="models"):
+        model, tokenizer = _load(request)
+    own_loss = None
+    if request["kind"] == "merged" and request["dtype"] not in (None, _name(model.dtype)):
+        # As its users load it.
+        own_loss, _ = weighted_mean(row_losses(model, heldout, running))
+    losses = row_losses(compute_in(model, request["dtype"]), heldout, running)
     loss, _ = weighted_mean(losses)
     with merged(model), torch.inference_mode():
-        prompts, answers = _answers(model, tokenizer, questions, batch_size=request["batch_size"])
-    dtype = str(model.dtype).removeprefix("torch.")
-    return Measured(loss, len(losses), answers, prompts, f"{dtype} on {model.device.type}")
+        prompts, answers = _answers(model, tokenizer, questions, batch_size=request["batch_size"], running=running)
+    arithmetic = f"{_name(model.dtype)} on {model.device.type}"
+    return Measured(loss, len(losses), answers, prompts, arithmetic, own_loss)
+
+
+def _name(dtype: Any) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def common_dtype(parameters: int) -> str | None:
+    """The dtype that forms are compared in: float32 where so many parameters fit, else None, for each form its own.
+
+    In 16 bits each form adds errors of arithmetic, which may exceed what a merge loses and differ between kernels.
+    """
+    import torch
+
+    from loragrid.models.loading import torch_device
+
+    if torch_device() == "cuda":
+        room = torch.cuda.get_device_properties(0).total_memory
+    else:
+        room = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return "float32" if 4 * parameters <= FLOAT32_SHARE * room else None
 
 
 def _load(request: Mapping[str, Any]) -> tuple[Any, Any]:
@@ -113,9 +152,10 @@ def _load(request: Mapping[str, Any]) -> tuple[Any, Any]:
     from transformers import AutoTokenizer
 
     from loragrid.models.attached_adapters import attach_adapter
+    from loragrid.models.compute_dtype import compute_in
     from loragrid.models.loading import load_base, load_stored, load_tokenizer, torch_device
 
-    folder, device = Path(request["folder"]), torch_device()
+    folder, device, dtype = Path(request["folder"]), torch_device(), request["dtype"]
     if request["kind"] == "merged":
         model = load_stored(folder).to(device)
         return model, AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
@@ -123,17 +163,17 @@ def _load(request: Mapping[str, Any]) -> tuple[Any, Any]:
     if request["kind"] == "whole":
         model = load_base(ModelEntry(**request["entry"] | {"path": str(folder), "hub": None}), device=device)
         return model, load_tokenizer(entry)
-    return attach_adapter(load_base(entry, device=device), folder), load_tokenizer(entry)
+    base = compute_in(load_base(entry, device=device), dtype)
+    return attach_adapter(base, folder), load_tokenizer(entry)
 
 
 def _answers(
-    model: Any, tokenizer: Any, questions: list[Question], *, batch_size: int
+    model: Any, tokenizer: Any, questions: list[Question], *, batch_size: int, running: RunningTask
 ) -> tuple[list[list[int]], list[str]]:
     """The token ids of each question's prompt, and the greedy answers."""
     from loragrid.scoring.answers import generate_greedily
     from loragrid.scoring.generation import AnswerMeter
     from loragrid.scoring.prompts import prompt_ids
-    from loragrid.scoring.running_task import NOTHING_KEPT
 
     context = model.config.get_text_config().max_position_embeddings
     prompts = [prompt_ids(tokenizer, one.text) if one.ids is None else one.ids for one in questions]
@@ -144,7 +184,7 @@ def _answers(
             f"scoring.qualitative: a prompt of {longest} tokens leaves no room in the context of {context}. "
             "Fix: shorten it."
         )
-    rows = generate_greedily(model, tokenizer, asked, batch_size=batch_size, running=NOTHING_KEPT)
+    rows = generate_greedily(model, tokenizer, asked, batch_size=batch_size, running=running)
     meter, answers = AnswerMeter(model, tokenizer), []
     for (_, most), tokens in zip(asked, rows, strict=True):
         kept, _ = meter.measure(tokens[:most], stops=[])
@@ -153,14 +193,23 @@ def _answers(
 
 
 def main() -> None:
-    """Map the command line to `measure`."""
+    """Map the command line to `measure`; a failure is written for the process that asks, which prints it."""
+    parser = argparse.ArgumentParser(parents=[log_option()])
+    parser.add_argument("request", type=Path)
+    parser.add_argument("answer", type=Path)
+    options = parser.parse_args()
     from loragrid.runtime.quiet_libraries import quiet_libraries
 
     quiet_libraries()
-    request, answer = sys.argv[1:]
-    measured = measure(json.loads(Path(request).read_text()))
-    Path(answer).write_text(json.dumps(asdict(measured)))
+    try:
+        found = asdict(measure(json.loads(options.request.read_text())))
+    except (UserError, Failed) as failure:
+        found = {"failure": one_line(str(failure))[:LAST_CHARACTERS]}
+    except Exception as error:  # whatever a library raises for a form that it does not take
+        traceback.print_exc()
+        found = {"failure": f"{type(error).__name__}: {first_line(error)}"[:LAST_CHARACTERS]}
+    options.answer.write_text(json.dumps(found))
 
 
 if __name__ == "__main__":
-    run_main(main)
+    main()

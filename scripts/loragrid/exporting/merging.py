@@ -1,4 +1,4 @@
-"""The merged form: one model in 16 bits whose weights hold what the run learned."""
+"""The merged form: one model whose weights hold what the run learned."""
 
 import shutil
 from collections.abc import Iterator
@@ -13,6 +13,7 @@ from loragrid.models.chat_templates.end_tokens import end_tokens
 from loragrid.models.float16_range import overflows_float16
 from loragrid.models.loading import load_base, load_stored, load_tokenizer
 from loragrid.models.model_files import resolve_folder
+from loragrid.runtime.progress_lines import ProgressLines
 
 if TYPE_CHECKING:
     import torch
@@ -27,30 +28,32 @@ class MergedFacts:
     merged_into: str
 
 
-def write_merged(run: ExportedRun, folder: Path) -> MergedFacts:
+def write_merged(run: ExportedRun, folder: Path, dtype: str | None = None) -> MergedFacts:
     """Write the merged model, its tokenizer and its generation settings to `folder`, as transformers reads them.
 
-    Each layer is merged in float32 and rounded once. Raises `UserError` for an adapter that PEFT cannot merge, `Failed`
-    for weights that are not finite.
+    Each layer is merged in float32 and rounded once, to `dtype` ("float16"), or if it is None to the base's own 16-bit
+    dtype. Raises `UserError` for an adapter that PEFT cannot merge, `Failed` for weights that are not finite.
     """
     import torch
 
     model, merged_into = _base_to_merge(run)
-    dtype = sixteen_bits(model)
-    if not run.is_whole:
-        model = merge_adapter(model, run.trained, dtype)
-    model.to(dtype)
-    for name, weight in model.named_parameters():
-        if not torch.isfinite(weight).all():
-            raise Failed(f"{run.name}: {name} is not finite in {dtype} once it is merged")
-    tokenizer = load_tokenizer(run.entry)
-    _name_end_tokens(model, tokenizer)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    wanted = sixteen_bits(model) if dtype is None else getattr(torch, dtype)
+    # Weights of layers without an adapter are rounded here, the others once they are merged.
+    with ProgressLines(f"[{run.name}] merging", total=1, items="models"):
+        if not run.is_whole:
+            model = merge_adapter(model, run.trained, wanted)
+        model.to(wanted)
+        for name, weight in model.named_parameters():
+            if not torch.isfinite(weight).all():
+                raise Failed(f"{run.name}: {name} is not finite in {wanted} once it is merged")
+        tokenizer = load_tokenizer(run.entry)
+        _name_end_tokens(model, tokenizer)
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
     for file in folder.glob("*.safetensors"):
         # safetensors writes through a temporary file that only its owner may read.
         shutil.copymode(folder / "config.json", file)
-    return MergedFacts(str(dtype).removeprefix("torch."), merged_into)
+    return MergedFacts(str(wanted).removeprefix("torch."), merged_into)
 
 
 def sixteen_bits(model: "PreTrainedModel") -> "torch.dtype":

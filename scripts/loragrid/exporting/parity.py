@@ -1,10 +1,11 @@
 """Whether an exported form is the run: its held-out loss and its greedy answers beside those that it should have."""
 
 import json
+import math
 from dataclasses import dataclass, replace
 
 from loragrid.exporting.exported_run import ExportedRun
-from loragrid.exporting.results import Measured
+from loragrid.exporting.questions import Measured
 from loragrid.scoring.answers import WORDINGS
 from loragrid.study.sections import HELDOUT_LOSS
 
@@ -18,7 +19,8 @@ class Parity:
     """One form beside its reference: losses in nats per loss token, and answers that are the same text.
 
     `reference`: what it was compared with. `other_prompts`: questions that the form's own tokenizer and chat template
-    turn into other tokens.
+    turn into other tokens. `own_loss`: the form's loss when it computes in the dtype of its weights and not in the one
+    of the comparison; None if that is the same or was not measured.
     """
 
     form: str
@@ -30,11 +32,17 @@ class Parity:
     same_answers: int
     other_prompts: int
     arithmetic: str
+    own_loss: float | None = None
 
     @property
     def difference(self) -> float:
         """Loss minus that of the reference, nats."""
         return self.loss - self.reference_loss
+
+    @property
+    def overflows(self) -> bool:
+        """Whether the form has no number for a loss when it computes in the dtype of its weights."""
+        return self.own_loss is not None and not math.isfinite(self.own_loss)
 
     @property
     def same_share(self) -> float:
@@ -45,7 +53,7 @@ class Parity:
     def holds(self) -> bool:
         """Whether the form is the run; False where a loss is not a number."""
         close = abs(self.difference) <= MOST_NATS
-        return close and self.same_share >= LEAST_SAME and self.other_prompts == 0
+        return close and self.same_share >= LEAST_SAME and self.other_prompts == 0 and not self.overflows
 
     @property
     def answers_text(self) -> str:
@@ -68,6 +76,8 @@ class Parity:
             found += f", {self.same_answers} of {self.answers} greedy answers the same (at least {LEAST_SAME:.0%})"
         if self.other_prompts:
             found += f", other tokens of {self.other_prompts} prompts"
+        if self.overflows:
+            found += ", no number when it computes in the dtype of its weights"
         return found
 
 
@@ -85,13 +95,15 @@ def parity(form: str, measured: Measured, reference: Measured, *, name: str = "t
         same_answers=same,
         other_prompts=others,
         arithmetic=measured.arithmetic,
+        own_loss=measured.own_loss,
     )
 
 
 def parity_with_study(form: str, measured: Measured, run: ExportedRun) -> Parity:
     """The exported adapter, or whole model, beside what the study measured of the run before."""
     answers = _scored_answers(run)
-    seen = replace(measured, answers=measured.answers if answers else [])
+    # The study's prompts come first; the rest the study did not ask.
+    seen = replace(measured, answers=measured.answers[: len(answers)])
     scored = replace(seen, loss=_scored_loss(run), answers=answers)
     return parity(form, seen, scored, name="what the study measured")
 

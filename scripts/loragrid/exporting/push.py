@@ -2,10 +2,11 @@
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from loragrid.errors import Failed, UserError, first_line, print_line
-from loragrid.runtime.secrets import secret_names_in, without_secrets
+from loragrid.runtime.secrets import secret_names_in, texts_in, without_secrets
 
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 TOKEN = "HF_TOKEN"
@@ -25,14 +26,16 @@ def check_push(repository: str) -> None:
         raise UserError("push: HF_HUB_OFFLINE is set. Fix: unset it for this command.")
 
 
-def push_folder(folder: Path, repository: str, *, public: bool = False) -> None:
+def push_folder(folder: Path, repository: str, *, public: bool = False, places: Sequence[str] = ()) -> None:
     """Push the files of a folder to a repository of models, which is made if it does not exist.
 
-    Raises `UserError` for a public repository unless `public`, and for a file with a secret of the environment in it;
-    nothing is pushed then. Raises `Failed` if the hub refuses; no line repeats the token.
+    Raises `UserError` for a public repository unless `public`, and for a file that holds a secret of the environment or
+    one of `places`, paths of this machine; nothing is pushed then. Raises `Failed` if the hub refuses; no line repeats
+    the token.
     """
     check_push(repository)
     _refuse_secrets(folder)
+    _refuse_places(folder, places)
     from huggingface_hub import HfApi
 
     api = HfApi(token=os.environ[TOKEN].strip())
@@ -58,6 +61,13 @@ def push_folder(folder: Path, repository: str, *, public: bool = False) -> None:
             f"push: {repository} did not take the export ({reason}); {folder} is complete. Fix: {fix}."
         ) from None
     print_line(f"pushed {folder} to {api.endpoint}/{repository} ({'private' if private else 'public'})")
+
+
+def _refuse_places(folder: Path, places: Sequence[str]) -> None:
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and (found := texts_in(path, places)):
+            fix = "remove it from the file, or name the folder by a path relative to the project"
+            raise UserError(f"push: {path} names a place of this machine ({found[0]}). Fix: {fix}.")
 
 
 def _refuse_secrets(folder: Path) -> None:

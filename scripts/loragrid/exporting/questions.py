@@ -1,4 +1,4 @@
-"""What an exported form is asked: the study's prompts, or how held-out rows begin, and the most tokens of an answer."""
+"""What an exported form is asked, the study's prompts and then how held-out rows begin, and what is measured of it."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,8 +10,10 @@ from loragrid.scoring.answers import REFERENCE_EXTRA, REFERENCE_FACTOR, WORDINGS
 from loragrid.scoring.heldout.losses import read_rows
 from loragrid.scoring.prompts import read_prompts, reference_ids
 
-# Without prompts of the study: enough answers to tell 95 % from less, and enough tokens for a model to go astray.
-OPENINGS, OPENING_TOKENS = 40, 64
+# ASSUME: 40 answers tell 95 % from less (two may differ); a study with fewer prompts is asked held-out rows too.
+LEAST_QUESTIONS = 40
+# Enough tokens for a model to go astray, few enough for a CPU.
+OPENING_TOKENS = 32
 
 
 @dataclass(frozen=True)
@@ -23,23 +25,36 @@ class Question:
     most_tokens: int
 
 
+@dataclass(frozen=True)
+class Measured:
+    """Mean held-out loss, nats per loss token, of `rows` rows; answers as text, the prompts' token ids; arithmetic.
+
+    `own_loss`: the loss in the dtype of the weights, if the rest was computed in another one.
+    """
+
+    loss: float
+    rows: int
+    answers: list[str]
+    prompts: list[list[int]]
+    arithmetic: str
+    own_loss: float | None = None
+
+
 def questions_of(run: ExportedRun, tokenizer: Any) -> list[Question]:
-    """Both wordings of the study's prompts, or the beginnings of held-out rows if the study has no prompts."""
-    source = run.study.scoring.qualitative
-    if source is None:
-        return _openings(run.data / "heldout.parquet")
+    """Both wordings of the study's prompts, in their order, then openings of held-out rows up to `LEAST_QUESTIONS`."""
     found = []
-    for prompt in read_prompts(Path(source)):
+    source = run.study.scoring.qualitative
+    for prompt in [] if source is None else read_prompts(Path(source)):
         most = REFERENCE_FACTOR * len(reference_ids(tokenizer, prompt.reference)) + REFERENCE_EXTRA
         found += [Question(getattr(prompt, wording), None, most) for wording in WORDINGS]
-    return found
+    return found + _openings(run.data / "heldout.parquet", max(0, LEAST_QUESTIONS - len(found)))
 
 
-def _openings(parquet: Path) -> list[Question]:
+def _openings(parquet: Path, count: int) -> list[Question]:
     """Rows up to their first token with loss; at least one token, for a row that is trained on as a whole."""
     _, rows = read_rows(parquet)
     found = []
-    for ids, labels in rows[:OPENINGS]:
+    for ids, labels in rows[:count]:
         first = next(place for place, label in enumerate(labels) if place > 0 and label != IGNORED)
         found.append(Question(None, list(ids[:first]), OPENING_TOKENS))
     return found

@@ -20,12 +20,19 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer{four_bits}
 base = AutoModelForCausalLM.from_pretrained({arguments}{quantized})
 model = PeftModel.from_pretrained(base, "path/to/this/folder")
-tokenizer = AutoTokenizer.from_pretrained({arguments})
+tokenizer = AutoTokenizer.from_pretrained({tokenizer})
 ```
 
-Trained by a run of loragrid. This card has no scores: those are in the study's report and in the card of the exported
-run (`snakemake --cores 1 export`).
+{end}
 """
+TRAINED = """
+Trained by a run of loragrid. This card has no scores: those are in the study's report and in the card of the exported
+run (`snakemake --cores 1 export`), whose adapter folder also has the tokenizer with the chat template of training.
+""".strip()
+EXPORTED = """
+The tokenizer in this folder has the chat template that the adapter was trained with. Scores, data and limits are in the
+card of the folder above.
+""".strip()
 # Without it the adapter would be on a base that it was not trained on; LoftQ even corrects the errors of the 4 bits.
 FOUR_BITS = """, BitsAndBytesConfig
 
@@ -41,15 +48,21 @@ def named_base(source: str, commit: str | None) -> str:
     return source if commit is not None else str((ROOT / source).resolve())
 
 
+def placed_base(name: str) -> str:
+    """What a card for others writes in place of the path of a local base."""
+    return f"path/to/{name}"
+
+
 def base_metadata(source: str, commit: str | None) -> dict[str, Any]:
     """The `base_model` of a card; for a local folder its name, since the hub refuses a path."""
     return {"base_model": source if commit is not None else Path(source).name}
 
 
-def adapter_card(config: Mapping[str, Any], *, four_bits: bool) -> str:
+def adapter_card(config: Mapping[str, Any], *, four_bits: bool, exported: bool = False) -> str:
     """The README.md of a folder with this adapter configuration, with metadata that the hub reads.
 
-    `four_bits`: the adapter was trained on the base in 4 bits.
+    `four_bits`: the adapter was trained on the base in 4 bits; `exported`: the folder has the tokenizer, and a local
+    base is named without its place on this machine.
     """
     from huggingface_hub import ModelCardData
 
@@ -57,7 +70,7 @@ def adapter_card(config: Mapping[str, Any], *, four_bits: bool) -> str:
     metadata = ModelCardData(
         **base_metadata(source, commit), library_name="peft", pipeline_tag="text-generation", tags=["loragrid"]
     )
-    base, arguments = f"- Base: the local folder `{source}`", f'"{source}"'
+    base, arguments = f"- Base: the local folder `{source}`", f'"{placed_base(source) if exported else source}"'
     if commit is not None:
         base, arguments = f"- Base: `{source}` at commit `{commit}`", f'"{source}", revision="{commit}"'
     shown = [f"- {name}: {_text(config[name])}" for name in SETTINGS if config.get(name)]
@@ -70,6 +83,8 @@ def adapter_card(config: Mapping[str, Any], *, four_bits: bool) -> str:
         arguments=arguments,
         four_bits=FOUR_BITS if four_bits else "\n",
         quantized=", quantization_config=four_bits" if four_bits else "",
+        tokenizer='"path/to/this/folder"' if exported else arguments,
+        end=EXPORTED if exported else TRAINED,
     )
     return f"---\n{metadata.to_yaml()}\n---\n{text}"
 

@@ -91,12 +91,7 @@ def atomic_folder(
         yield temporary
         # Content first, name second: after a power cut the final name must not show empty files.
         fsync_tree(temporary)
-        if final.exists():
-            # Moved, not deleted: a kill halfway through a deletion would leave half a folder under
-            # the final name.
-            os.rename(final, replaced)
-        os.rename(temporary, final)
-        fsync_folder(final.parent)
+        replace_folder(temporary, final)
     except BaseException as error:
         try:
             on_error(error)
@@ -104,6 +99,23 @@ def atomic_folder(
             if replaced.exists() and not final.exists():
                 os.rename(replaced, final)
             shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def replace_folder(folder: Path, final: Path) -> None:
+    """Rename `folder` to `final` beside it, in place of an existing one; on any error that one stays."""
+    replaced = folder.with_name(f"{folder.name}.replaced")
+    shutil.rmtree(replaced, ignore_errors=True)
+    if final.exists():
+        # Moved, not deleted: a kill halfway through a deletion would leave half a folder under
+        # the final name.
+        os.rename(final, replaced)
+    try:
+        os.rename(folder, final)
+        fsync_folder(final.parent)
+    except BaseException:
+        if replaced.exists() and not final.exists():
+            os.rename(replaced, final)
         raise
     shutil.rmtree(replaced, ignore_errors=True)
 

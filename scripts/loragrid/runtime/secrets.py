@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 SECRET_NAME = re.compile(
@@ -23,15 +23,21 @@ def without_secrets(text: str) -> str:
 
 def secret_names_in(path: Path) -> list[str]:
     """Names of the environment variables whose secret values a file holds."""
-    secrets = [(name, value.encode()) for name, value in _secrets()]
-    found, before = set(), b""
+    secrets = list(_secrets())
+    held = texts_in(path, [value for _, value in secrets])
+    return sorted({name for name, value in secrets if value in held})
+
+
+def texts_in(path: Path, texts: Sequence[str]) -> list[str]:
+    """Those of the texts that a file of any kind holds, in UTF-8."""
+    sought, found, before = {text: text.encode() for text in texts}, set(), b""
     with open(path, "rb") as file:
-        while secrets and (block := file.read(BLOCK_BYTES)):
-            # A value may begin in one block and end in the next.
-            text = before + block
-            found |= {name for name, value in secrets if value in text}
-            before = text[-max(len(value) for _, value in secrets) :]
-    return sorted(found)
+        while sought and (block := file.read(BLOCK_BYTES)):
+            # A text may begin in one block and end in the next.
+            content = before + block
+            found |= {text for text, encoded in sought.items() if encoded in content}
+            before = content[-max(map(len, sought.values())) :]
+    return [text for text in sought if text in found]
 
 
 def _secrets() -> Iterator[tuple[str, str]]:

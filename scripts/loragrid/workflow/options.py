@@ -10,6 +10,7 @@ from typing import Any, Self
 from loragrid.errors import UserError
 from loragrid.exporting.gguf import TYPES as GGUF_TYPES
 from loragrid.exporting.push import check_push
+from loragrid.models.compute_dtype import DTYPES
 from loragrid.runtime.session import session_seconds
 from loragrid.study.checks.backup_validation import check_backup_option
 
@@ -22,8 +23,8 @@ class Options:
     """The workflow's options.
 
     `session_minutes`, `budget_hours` and `backup` are None where the command line gives none; `budget_hours` bounds
-    what `next` proposes. `worker` is None for `auto`. `run`, `gguf`, `ollama`, `accept`, `push` and `public` say
-    what `export` does.
+    what `next` proposes. `worker` is None for `auto`. `run`, `dtype`, `gguf`, `ollama`, `accept`, `push` and
+    `public` say what `export` does.
     """
 
     study: str
@@ -34,6 +35,7 @@ class Options:
     budget_hours: float | None = None
     backup: str | None = None
     run: str | None = None
+    dtype: str | None = None
     gguf: str | None = None
     ollama: bool = False
     accept: bool = False
@@ -56,6 +58,8 @@ class Options:
         switches = {name: _switch(name, config[name]) for name in SWITCHED if name in config}
         if "worker" in config:
             switches["worker"] = _switch("worker", config["worker"], other={"auto": None})
+        if config.get("dtype") not in (None, *DTYPES):
+            raise UserError(f"dtype: not one of a merged model ({config['dtype']}). Fix: use {', '.join(DTYPES)}.")
         _check_gguf(config.get("gguf"))
         if config.get("push") is not None:
             check_push(str(config["push"]))
@@ -67,6 +71,7 @@ class Options:
     def export_arguments(self) -> str:
         """What `export` is asked for, as words of its command line."""
         given = [] if self.run is None else ["--run", self.run]
+        given += [] if self.dtype is None else ["--dtype", self.dtype]
         given += [] if self.gguf is None else ["--gguf", self.gguf]
         given += [] if self.push is None else ["--push", self.push]
         return shlex.join([*given, *(f"--{name}" for name in ("ollama", "accept", "public") if getattr(self, name))])
