@@ -108,20 +108,6 @@ def test_a_merge_with_a_wrong_scale_is_caught(
         broken.export()
 
 
-def test_a_refused_export_that_was_changed_is_measured_again(
-    tmp_path: Path, model: Path, in_process: list[Any], wrong_scale: None
-) -> None:
-    from tests.exporting.conftest import finish_study
-
-    broken = finish_study(tmp_path, model, grid={"axes": {"method": ["lora"]}})
-    with pytest.raises(Failed):
-        broken.export()
-    refused = broken.results / "export" / f"{broken.runs['lora']}.refused"
-    (refused / "merged" / "config.json").write_text("{}")
-    out = broken.export(accept=True)
-    assert len(in_process) == 4 and json.loads((out / "merged" / "config.json").read_text())["model_type"] == "llama"
-
-
 def test_an_adapter_whose_alpha_was_changed_is_not_what_the_study_measured(
     finished: Finished, in_process: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
