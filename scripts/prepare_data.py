@@ -188,13 +188,14 @@ def main() -> None:
     copy_result(study, "data", options.data, options.out)
     dropped = card["rows_read"] - card["rows_kept"]
     split = card["split"]
+    # The last line of the log is what a display shows of a finished job.
+    for warning in card["warnings"]:
+        print_line(f"data {card['data_id']}: {warning}")
     print_result(
         f"data {card['data_id']}: {split['train_rows']} training and {split['heldout_rows']} "
         f"held-out rows, {dropped} of {card['rows_read']} left out, "
         f"{card['tokens']['train']} training tokens"
     )
-    for warning in card["warnings"]:
-        print_line(f"data {card['data_id']}: {warning}")
 
 
 if __name__ == "__main__":

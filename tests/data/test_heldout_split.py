@@ -101,7 +101,7 @@ def test_short_answers_are_ignored_only_if_they_chain_most_rows():
     keys = rows_of([(sentence(rng, 9), rng.choice(["Yes.", "No."])) for _ in range(200)])
     split = split_rows(keys, heldout_rows=20, seed=1)
     assert split.link_level == LINK_LEVELS[2] and len(split.heldout) == 20
-    assert any("left too little" in note for note in split.notes)
+    assert any("leaves too little" in note for note in split.notes)
     assert leaks(keys, split) == {"answers": 0, "prompts": 0, "short_answers": 20}
     mostly = rows_of([(sentence(rng, 9), "Yes." if n < 60 else sentence(rng, 9)) for n in range(200)])
     split = split_rows(mostly, heldout_rows=20, seed=1)

@@ -26,7 +26,7 @@ def facts(*, dropped: int = 0, read: int = 100, known: int = 0, heldout: int = 2
         (facts(dropped=10), None),
         (facts(dropped=11), r"11 of 100 rows \(11%\) cannot be trained on and were left out \(11 empty reply\)"),
         (facts(known=2), None),
-        (facts(known=3), r"3 of 20 held-out rows \(15%\) have an answer under 20 characters that training has too"),
+        (facts(known=3), r"15% of the held-out rows have an answer under 20 characters that training has too"),
     ],
 )
 def test_what_is_worth_a_warning(card: dict, warning: str | None) -> None:

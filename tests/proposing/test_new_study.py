@@ -77,7 +77,7 @@ def test_labels_are_usable_and_every_row_is_accounted_for(tmp_path: Path, reques
     rows = [(question, "yes" if number % 2 else "no") for number, (question, _) in enumerate(ROWS)]
     study = new_study(request_for(write_rows(tmp_path / "my.csv", rows=[*rows, *rows[:30]])), command=COMMAND)
     assert "60 rows held out, 240 left for training" in study.lines
-    assert any(line.startswith("60 of 60 held-out rows (100%) have an answer under 20 char") for line in study.lines)
+    assert any(line.startswith("100% of the held-out rows have an answer under 20 char") for line in study.lines)
     for line in ("330 rows, 300 of them used, ", "# Left out: 30 rows equal to an earlier one.\n"):
         assert line in study.text
 

@@ -208,10 +208,15 @@ def choose_groups(groups: Sequence[int], ranks: Sequence[bytes], *, rows: int) -
 
 def _split_notes(split: Split, *, requested: int) -> list[str]:
     notes = []
-    if split.link_level != LINK_LEVELS[0]:
+    apart = []
+    if not split.link_level.short_answers:
+        apart.append("equal answers under 20 characters")
+    if not split.link_level.near_prompts:
+        apart.append("nearly equal prompts")
+    if apart:
         notes.append(
-            f"linking rows by {LINK_LEVELS[0]} left too little to hold out, or too few answers: "
-            f"they are linked by {split.link_level}"
+            f"{' and '.join(apart)} are on both sides of the split: keeping them on one leaves too little to hold "
+            "out, or mostly one answer"
         )
     if len(split.heldout) != requested:
         found = len(split.heldout)
