@@ -67,6 +67,7 @@ def test_a_real_model_s_figures_are_rows_of_the_page() -> None:
     ]
 
 
+@pytest.mark.long
 def test_a_study_of_a_real_model_has_the_three_sets_and_the_plans(tmp_path: Path) -> None:
     real = load("real")
     pair = {"sentence_good": "He sees himself.", "sentence_bad": "He sees itself."}
@@ -104,6 +105,7 @@ def test_make_bench_makes_every_line_of_the_page_that_needs_no_gpu() -> None:
     }
 
 
+@pytest.mark.long
 def test_a_made_up_finished_study_has_nothing_to_do_until_it_grows(tmp_path: Path) -> None:
     scale = load("scale")
     study = scale.grid_study(tmp_path, 100)
@@ -131,6 +133,7 @@ def test_a_made_up_finished_study_has_nothing_to_do_until_it_grows(tmp_path: Pat
     assert jobs == {"train": "10", "score": "10", "total": "24"} | once
 
 
+@pytest.mark.long
 def test_made_up_conversations_are_all_kept(tmp_path: Path) -> None:
     scale = load("scale")
     found = scale.measure_rows(150, tmp_path / "rows", processes=[])

@@ -110,7 +110,7 @@ def test_a_job_that_begins_too_late_loads_nothing(toy: Toy, reference: Path, tmp
         toy.train(tmp_path / "alone" / "run", session_ends=time.monotonic() - 1)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.long)])
 def test_signal_to_the_command(toy_llama: Path, tmp_path: Path, number: int) -> None:
     """The real command: exit status 75, one line that says how to resume, no final file."""
     toy = make_toy(tmp_path, toy_llama, base_case__budget={"steps": 100_000})

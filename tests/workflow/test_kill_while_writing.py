@@ -57,6 +57,7 @@ def kill_at(number: int, work: Callable[[], None]) -> bool:
     return os.waitpid(child, 0)[1] == signal.SIGKILL
 
 
+@pytest.mark.long
 def test_tables_and_page_are_whole_or_absent_after_a_kill_at_any_file(scored: Path, tmp_path: Path) -> None:
     """No file under its final name is half written, compare.json and the page come last, and the next call finishes."""
     tables, pages = scored / "results/compare", tmp_path / "reports"

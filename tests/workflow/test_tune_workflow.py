@@ -56,6 +56,7 @@ def test_a_search_that_is_part_of_the_study_comes_first_and_adds_its_winner(tmp_
     assert planned(study, tmp_path, f"results/toy/train/{run}/record.json") == {"train": 1}
 
 
+@pytest.mark.long
 def test_the_winner_of_a_study_of_several_models(tmp_path: Path, toy_llama: Path, toy_gemma: Path) -> None:
     """The winner shares the base case's model and data; a partial report uses what is scored and waits for nothing."""
     path = make(tmp_path, toy_llama).path

@@ -140,7 +140,7 @@ def test_saving_more_often_or_pausing_changes_nothing_that_is_finished(finished:
     finished.write(before)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_next_writes_a_study_that_goes_on_with_everything_finished(finished: Checkout) -> None:
     done = finished.snakemake("next")
     assert done.returncode == 0, done.stderr[-3000:]
