@@ -10,7 +10,6 @@ report turns them into sentences.
 
 import argparse
 import math
-import sys
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
@@ -34,7 +33,7 @@ from loragrid.comparing.run_table import score_rows, setting_scores, subject_row
 from loragrid.comparing.study_results import SCHEMA, JudgedTables, StudyResults, read_results
 from loragrid.comparing.terms import Terms
 from loragrid.comparing.trade_off import trade_offs
-from loragrid.errors import log_option, print_line, run_main, summary_line
+from loragrid.errors import log_option, print_line, print_result, run_main, summary_line
 from loragrid.records.outcomes import Outcome, identical_weights
 from loragrid.records.seal import digests_of, write_seal
 from loragrid.runtime.atomic_files import json_text, write_text
@@ -148,9 +147,9 @@ def report_progress(outcomes: list[Outcome], families: dict[str, dict[str, int]]
     runs = [outcome for outcome in outcomes if outcome.kind == "run"]
     scored = sum(run.status == "scored" for run in runs)
     tests = sum(count for family in families.values() for count in family.values())
-    print(f"compare: {scored} of {len(runs)} runs scored, {tests} comparisons", file=sys.stderr)
     for subjects in identical_weights(outcomes):
         print_line(f"compare: {' and '.join(subjects)} have byte-identical weights: what they differ in had no effect")
+    print_result(f"compare: runs scored: {scored} of {len(runs)}, comparisons: {tests}")
 
 
 def main() -> None:
