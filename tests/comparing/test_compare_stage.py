@@ -9,6 +9,7 @@ import pytest
 import compare as stage
 from loragrid.errors import UserError
 from loragrid.records.outcomes import collect
+from loragrid.records.seal import digests_of, write_seal
 from loragrid.study.completion import setting_names
 from tests.fixtures import synthetic
 from tests.fixtures.compared import read_table
@@ -94,6 +95,21 @@ def test_items_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     path = tmp_path / "results/score" / study.cells[0].run / "items.parquet"
     path.write_bytes(b"no parquet")
     with pytest.raises(UserError, match=r"items\.parquet"):
+        stage.compare(study=study, results=tmp_path / "results", out=tmp_path / "out")
+
+
+@pytest.mark.parametrize("change", ["changed", "removed"])
+def test_items_that_are_not_those_of_the_score_are_refused(tmp_path: Path, change: str) -> None:
+    study = synthetic.make_study(tmp_path, grid={"axes": {"learning_rate": None, "rank": None, "batch": None}})
+    synthetic.make_results(study, tmp_path / "results")
+    path = tmp_path / "results/score" / study.cells[0].run / "items.parquet"
+    text = (path.parent / "score.json").read_text()
+    write_seal(path.parent, digests_of(path.parent, [path]), record="score.json", text=text)
+    if change == "changed":
+        path.write_bytes(path.read_bytes() + b" ")
+    else:
+        path.unlink()
+    with pytest.raises(UserError, match=rf"items\.parquet: {change} since it was written"):
         stage.compare(study=study, results=tmp_path / "results", out=tmp_path / "out")
 
 

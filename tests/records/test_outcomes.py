@@ -2,11 +2,13 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from loragrid.records.outcomes import Outcome, collect, identical_weights
 from loragrid.records.record import ScoreRecord, write_record
+from loragrid.reporting.runs_section import identical_runs
 from loragrid.study.study_file import Study
 from tests.fixtures.studies import toy_study
 from tests.records.test_records import RUN, SCORE
@@ -104,3 +106,7 @@ def test_runs_of_identical_weights_are_found(study: Study, tmp_path: Path) -> No
         write_record(tmp_path / "train" / run / "record.json", replace(RUN, run=run, weights_sha256=weights))
     found = identical_weights(collect(study, tmp_path))
     assert found == [tuple(runs[:2])]
+    labels = dict(zip(runs, ("rank 16", "<batch>", "rank 64")))
+    page = SimpleNamespace(outcomes=collect(study, tmp_path), compared=SimpleNamespace(labels=labels))
+    (sentence,) = identical_runs(page)
+    assert sentence.startswith("“rank 16” and “<batch>” have byte-identical weights: what they differ in had no effect")

@@ -74,7 +74,7 @@ def test_what_was_removed_is_noticed_where_it_would_be_read(folder: Path, gone: 
 
 
 @pytest.mark.parametrize("file", ["losses.csv", "answers.jsonl", "lm_eval/task.json", "train.parquet"])
-def test_a_reader_of_what_may_be_absent_notices_what_was_removed(tmp_path: Path, file: str) -> None:
+def test_a_reader_of_what_may_be_absent_notices_what_changed_or_was_removed(tmp_path: Path, file: str) -> None:
     """A run without losses, answers or choices is read as one that had none."""
     results = tmp_path / "results"
     folder = results / "data" / "rows"
@@ -89,6 +89,9 @@ def test_a_reader_of_what_may_be_absent_notices_what_was_removed(tmp_path: Path,
     path.parent.mkdir(parents=True)
     path.write_text("x")
     write_seal(folder, digests_of(folder, [path]), record="record.json", text="{}")
+    path.write_text("y")
+    with pytest.raises(UserError, match="changed since it was written"):
+        read()
     path.unlink()
     with pytest.raises(UserError, match="removed since it was written"):
         read()

@@ -13,6 +13,7 @@ import pytest
 import score
 from loragrid.errors import Failed, UserError
 from loragrid.records.record import RunRecord, ScoreRecord, read_record, write_record
+from loragrid.records.seal import digests_of, write_seal
 from loragrid.scoring.loaded_model import LoadedModel
 from loragrid.scoring.subjects import Subject, read_subjects
 from tests.fixtures.score_toys import GENERATE, TASK, as_base, as_run, contents, metrics
@@ -133,6 +134,10 @@ def test_mistakes_are_reported_before_anything_is_scored(study, data, runs, tmp_
     weights.write_bytes(weights.read_bytes()[:-1] + b"!")
     (tmp_path / "incomplete" / "adapter" / "adapter_model.safetensors").unlink()
     (tmp_path / "unrecorded" / "record.json").unlink()
+    other_rows = shutil.copytree(data, tmp_path / "other_rows")
+    write_seal(other_rows, digests_of(other_rows, [*other_rows.glob("*.parquet")]), record="card.json", text="")
+    with (other_rows / "heldout.parquet").open("ab") as file:
+        file.write(b" ")
     for wrong, message in (
         (replace(good, trained=None), "for a run, give --trained"),
         (replace(good, name=other), f"is the record of {name}, not of {other}"),
@@ -142,6 +147,7 @@ def test_mistakes_are_reported_before_anything_is_scored(study, data, runs, tmp_
         (replace(good, trained=tmp_path / "changed"), "changed since their record was written"),
         (replace(good, trained=tmp_path / "unrecorded"), "record.json is missing"),
         (replace(good, data=tmp_path), "heldout.parquet is missing"),
+        (replace(good, data=other_rows), "heldout.parquet: changed since it was written"),
     ):
         with pytest.raises(UserError, match=message):
             score.score_subjects(study=study, subjects=[wrong])

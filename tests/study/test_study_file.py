@@ -409,3 +409,16 @@ def test_every_key_of_the_schema_is_described_and_the_list_of_keys_is_current() 
 def test_every_shipped_study_is_valid() -> None:
     files = sorted((ROOT / "config" / "studies").glob("*.yaml"))
     assert [load_study(str(file)).name for file in files] == [file.stem for file in files]
+
+
+@pytest.mark.parametrize("config", ["[]", '"llama"', "{}", '{"model_type": 3}'])
+def test_a_model_folder_whose_configuration_is_none_is_refused(tmp_path: Path, config: str) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text(config)
+    study = tmp_path / "mine.yaml"
+    study.write_text(yaml.safe_dump(DEMO | {"models": DEMO["models"] | {"llama-s": {"path": "model"}}}))
+    with pytest.raises(
+        UserError, match=r"models\.llama-s\.path: config\.json is no model configuration.*Fix: give a model"
+    ):
+        load_study(str(study))

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from loragrid.comparing.diagnosing.run_evidence import adapter_distance, read_loss_path
+from loragrid.data.training_data import load_training_data
 from loragrid.errors import UserError
 from loragrid.records.record import RunRecord, read_record
-from loragrid.records.seal import changed_files, sealed_files
+from loragrid.records.seal import changed_files, digests_of, sealed_files, write_seal
 from loragrid.scoring.subjects import check_weights
 from tests.fixtures.train_toys import Toy
 
@@ -45,6 +46,21 @@ def test_changed_losses_are_refused(run: Path) -> None:
     file.write_text(file.read_text().replace("train", "heldout", 1))
     with pytest.raises(UserError, match=r"losses\.csv: changed since it was written"):
         read_loss_path(file)
+
+
+@pytest.mark.parametrize("change", ["changed", "removed"])
+def test_rows_are_not_trained_on_if_the_held_out_ones_are_others(toy: Toy, tmp_path: Path, change: str) -> None:
+    data = shutil.copytree(toy.data, tmp_path / "data")
+    text = (data / "card.json").read_text()
+    write_seal(data, digests_of(data, data.glob("*.parquet")), record="card.json", text=text)
+    load_training_data(data)
+    file = data / "heldout.parquet"
+    if change == "changed":
+        file.write_bytes(file.read_bytes() + b" ")
+    else:
+        file.unlink()
+    with pytest.raises(UserError, match=rf"heldout\.parquet: {change} since it was written"):
+        load_training_data(data)
 
 
 def test_a_card_beside_the_weights_is_no_change(run: Path, toy: Toy, capsys: pytest.CaptureFixture) -> None:
