@@ -99,7 +99,7 @@ def main() -> None:
     parser.add_argument("--lr", metavar="RATES", help='learning rates to compare, such as "1e-4 2e-4 1e-3"')
     parser.add_argument("--card", help="a GPU of config/cards.yaml to plan for if this machine has none, such as T4")
     parser.add_argument(
-        "--hours", help="the most that the study may take (default: ten minutes on a CPU, 8 hours on a GPU)"
+        "--hours", help="the most that the study may take (default: eight minutes on a CPU, 8 hours on a GPU)"
     )
     parser.add_argument("--name", help="name of the study (default: that of the data)")
     parser.add_argument("--columns", help="prompt and reply among columns, such as 'prompt=frage reply=antwort'")

@@ -9,9 +9,10 @@ from loragrid.planning.plan_texts import hours
 from loragrid.proposing.costs import costs_of
 from loragrid.proposing.proposal import Proposal
 
-# ASSUME: what a user waits for without asking: a first page within ten minutes on a CPU, a working day on a GPU.
-USUAL_HOURS = {"cpu": 1 / 6, "cuda": 8.0}
-LONGER_HOURS = 2.0  # what the wizard offers beside ten minutes
+# ASSUME: what a user waits for without asking: a first page within ten minutes on a CPU, where the plan may be wrong by
+# a fifth; a working day on a GPU.
+USUAL_HOURS = {"cpu": 8 / 60, "cuda": 8.0}
+LONGER_HOURS = 2.0  # what the wizard offers beside a first page
 FEWEST_UPDATES = 20
 USUAL_EVALUATIONS = 10  # the default of the study file
 
