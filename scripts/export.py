@@ -18,7 +18,7 @@ from loragrid.errors import Failed, UserError, log_option, print_line, run_main,
 from loragrid.exporting.card import Card, card_text
 from loragrid.exporting.export_record import export_key, kept_parities, write_export_record
 from loragrid.exporting.exported_run import ExportedRun, find_run, run_to_take
-from loragrid.exporting.gguf import TYPES, can_measure, converter, write_gguf
+from loragrid.exporting.gguf import TYPES, can_measure, check_converts, converter, write_gguf
 from loragrid.exporting.measuring import Form, Job, common_dtype, measure_form
 from loragrid.exporting.merged_dtype import MergedForm, write_merged_form
 from loragrid.exporting.ollama import write_modelfile
@@ -32,6 +32,7 @@ from loragrid.models.adapter_card import CARD
 from loragrid.models.adapter_files import ADAPTER
 from loragrid.models.compute_dtype import DTYPES
 from loragrid.models.loading import load_tokenizer
+from loragrid.models.model_files import resolve_folder
 from loragrid.records.seal import check_sealed
 from loragrid.runtime.atomic_files import atomic_folder, replace_folder, write_text
 from loragrid.runtime.gpu_locks import take_one_gpu
@@ -90,6 +91,9 @@ def export_run(*, study: Study, results: Path, name: str | None = None, request:
 def write_and_measure(run: ExportedRun, folder: Path, request: ExportRequest) -> Card:
     """Write all forms of the run that are asked for, and measure each in a process of its own; what the card says."""
     job, dtype = job_of(run), common_dtype(run.record.total_parameters)
+    if request.gguf is not None:
+        with ProgressLines(f"[{run.name}] checking that the base converts to GGUF", total=1, items="models"):
+            check_converts(resolve_folder(run.entry)[0])  # before the work
     if not run.is_whole:
         write_peft_form(run, folder / ADAPTER)
     reference, beside_study = measure_reference(run, folder, job, dtype)

@@ -18,7 +18,7 @@ from tests.exporting.conftest import Finished
 CONVERTER = """
 import shutil, sys
 merged, outfile = sys.argv[1], sys.argv[sys.argv.index("--outfile") + 1]
-if sys.argv[sys.argv.index("--outtype") + 1] == "f32":
+if "--vocab-only" in sys.argv and "unknown" in open(f"{merged}/config.json").read():
     sys.exit("NotImplementedError: BPE pre-tokenizer was not recognized")
 open(outfile, "w").write(merged)
 """
@@ -44,9 +44,14 @@ def test_without_a_converter_one_line_says_how_to_get_it(
     assert "\n" not in str(found.value) and not in_process
 
 
-def test_a_model_that_the_converter_refuses(llama_cpp_folder: Path, tmp_path: Path) -> None:
+def test_a_base_that_the_converter_refuses_is_said_before_the_work(
+    finished: Finished, llama_cpp_folder: Path, tmp_path: Path, in_process: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config.json").write_text("unknown")
+    monkeypatch.setattr(export, "resolve_folder", lambda _: (tmp_path, None))
     with pytest.raises(Failed, match=r"^gguf: llama\.cpp's converter refuses the model \(NotImplementedError: BPE"):
-        gguf.write_gguf(tmp_path, tmp_path / "gguf" / "model.gguf", "f32")
+        finished.export(gguf="f32")
+    assert not in_process
 
 
 def test_a_file_that_cannot_be_measured_is_exported_and_said_so(

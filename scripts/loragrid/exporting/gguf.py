@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -27,10 +28,20 @@ def converter() -> list[str]:
     return [sys.executable, str(script)]
 
 
+def check_converts(base: Path) -> None:
+    """Raise `Failed` if the converter does not know the architecture or the tokenizer of the model in that folder."""
+    with tempfile.TemporaryDirectory() as place:
+        _convert(base, Path(place, "vocabulary.gguf"), "--vocab-only")
+
+
 def write_gguf(merged: Path, file: Path, kind: str) -> None:
     """Convert the merged model to GGUF of that type; raises `Failed` with the converter's last line."""
     file.parent.mkdir(parents=True)
-    command = [*converter(), str(merged), "--outfile", str(file), "--outtype", kind]
+    _convert(merged, file, "--outtype", kind)
+
+
+def _convert(folder: Path, file: Path, *options: str) -> None:
+    command = [*converter(), str(folder), "--outfile", str(file), *options]
     done = subprocess.run(command, capture_output=True, text=True)
     sys.stderr.write(done.stdout + done.stderr)
     if done.returncode != 0 or not file.is_file():
