@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 
-from loragrid.exporting.merging import merge_adapter
+from loragrid.exporting.merging import merge_adapter, write_merged
 from loragrid.models.adapter_files import save_trained, trained_folder
 from loragrid.models.attached_adapters import attach_adapter
 from loragrid.models.loading import load_base, load_stored
 from loragrid.study.methods import METHODS
 from loragrid.training.backends.adapters import attach
 from loragrid.training.backends.recipe import make_recipe
+from tests.exporting.conftest import finish_study
 from tests.fixtures.train_toys import make_toy
 
 ADAPTERS = [name for name, method in METHODS.items() if method.adapter]
@@ -74,3 +75,18 @@ def test_a_tied_head_gets_weights_of_its_own_when_it_is_adapted(toy_gemma: Path,
     assert torch.allclose(logits(model), wanted, atol=1e-4)
     model.save_pretrained(tmp_path / "merged")
     assert torch.allclose(logits(load_stored(tmp_path / "merged")), wanted, atol=1e-4)
+
+
+def test_a_run_in_16_bits_is_merged_into_the_base_as_training_rounded_it(toy_llama: Path, tmp_path: Path) -> None:
+    """The base is stored in float32: its own weights are not those that the adapter was trained on."""
+    import torch
+    from safetensors.torch import load_file
+
+    finished = finish_study(
+        tmp_path, toy_llama, base_case={"precision": "16bit", "backend": "trl"}, grid={"axes": {"method": ["lora"]}}
+    )
+    facts = write_merged(finished.run(), tmp_path / "merged", "float32")
+    assert facts.merged_into == "the base in bfloat16, as it was trained on"
+    name = "model.embed_tokens.weight"  # without an adapter
+    stored, found = (load_file(folder / "model.safetensors")[name] for folder in (toy_llama, tmp_path / "merged"))
+    assert torch.equal(found, stored.bfloat16().float()) and not torch.equal(found, stored)

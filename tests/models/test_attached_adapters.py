@@ -1,5 +1,6 @@
 """Adapters that are part of a base's weights for a while."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,9 @@ import pytest
 
 from loragrid.errors import UserError
 from loragrid.models.attached_adapters import attach_adapter, merged
+from loragrid.models.compute_dtype import compute_in
+from loragrid.models.loading import load_base
+from loragrid.study.sections import ModelEntry
 
 
 def adapter(base: Any, folder: Path, **settings: Any) -> Path:
@@ -60,6 +64,19 @@ def test_a_merged_adapter_computes_alike_and_leaves_the_base_as_it_was(
 
 def plain(name: str) -> str:
     return name.replace(".base_layer", "")
+
+
+@pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed: requirements-gpu.txt")
+def test_4_bit_weights_are_not_merged_even_where_they_are_computed_with_in_float32(
+    toy_llama: Path, tmp_path: Path
+) -> None:
+    import torch
+
+    base = load_base(ModelEntry(chat_template=None, path=str(toy_llama), precision="4bit"), device="cpu")
+    model = attach_adapter(compute_in(base, "float32"), adapter(base, tmp_path))
+    attached = logits(model)
+    with merged(model):
+        assert torch.equal(logits(model), attached) and attached.dtype == torch.float32
 
 
 def test_an_error_within_leaves_the_base_as_it_was(toy_llama: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from loragrid.exporting.exported_run import ExportedRun
 from loragrid.models.attached_adapters import attach_adapter
 from loragrid.models.chat_templates.end_tokens import end_tokens
 from loragrid.models.float16_range import overflows_float16
-from loragrid.models.loading import load_base, load_stored, load_tokenizer
+from loragrid.models.loading import load_base, load_stored, load_tokenizer, torch_device
 from loragrid.models.model_files import resolve_folder
 from loragrid.runtime.progress_lines import ProgressLines
 
@@ -118,14 +118,23 @@ def _base_to_merge(run: ExportedRun) -> tuple["PreTrainedModel", str]:
         # The adapter begins as the error of the 4-bit weights: on the 16-bit ones it would be added twice.
         base = load_base(run.entry, device="cpu").dequantize()
         return base, "the 4-bit base that it was trained on, dequantised, for LoftQ corrects that base's error"
-    folder, _ = resolve_folder(run.entry)
-    base = load_stored(folder)
+    rounded = run.entry.precision == "16bit"
+    if rounded:
+        # A base in 32 bits is rounded for training, and the adapter is trained on what is left.
+        base = load_base(run.entry, device=torch_device(), place=False)
+    else:
+        folder, _ = resolve_folder(run.entry)
+        base = load_stored(folder)
     if getattr(base, "is_quantized", False):
         return base.dequantize(), "the base as it is stored, quantised, with its weights dequantised"
-    stored = str(base.dtype).removeprefix("torch.")
+    into = f"the base in {_dtype_name(base)}"
     if run.entry.precision == "4bit":
-        return base, f"the base in {stored}, though it was trained on the 4-bit one"
-    return base, f"the base in {stored}"
+        into += ", though it was trained on the 4-bit one"
+    return base, f"{into}, as it was trained on" if rounded else into
+
+
+def _dtype_name(model: "PreTrainedModel") -> str:
+    return str(model.dtype).removeprefix("torch.")
 
 
 def _name_end_tokens(model: Any, tokenizer: Any) -> None:

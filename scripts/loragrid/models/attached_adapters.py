@@ -49,7 +49,8 @@ def merged(model: Any) -> Iterator[None]:
     import torch
 
     config = getattr(model, "peft_config", {}).get(getattr(model, "active_adapter", None))
-    if config is None or config.peft_type != "LORA" or model.dtype != torch.float32:
+    quantized = getattr(model.config, "quantization_config", None) is not None
+    if config is None or config.peft_type != "LORA" or model.dtype != torch.float32 or quantized:
         yield
         return
     from peft.tuners.tuners_utils import BaseTunerLayer
