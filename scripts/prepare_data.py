@@ -33,6 +33,7 @@ from loragrid.models.base_checks.tensors import check_tensors
 from loragrid.models.base_checks.values import check_values
 from loragrid.models.chat_templates.probes import inspect_template
 from loragrid.models.chat_templates.template import ChatTemplate
+from loragrid.models.find_shape import vocabulary_size
 from loragrid.models.loading import context_tokens, load_tokenizer
 from loragrid.models.model_files import check_model_folder, resolve_folder
 from loragrid.records.seal import digests_of, write_seal
@@ -64,7 +65,7 @@ def prepare_data(*, study: Study, data_id: str, out: Path) -> dict[str, Any]:
 
     Raises `UserError` for an unknown data id, a package that training needs and that is not
     installed, an unusable source or chat template, a base whose weights do not fit its
-    configuration, a set without the rows that are asked for, a held-out set that cannot be formed,
+    configuration or its tokenizer, a set without the rows that are asked for, a held-out set that cannot be formed,
     rows longer than the model's context, and a batch larger than the training rows. `out`
     then stays as it was.
     """
@@ -92,6 +93,7 @@ def prepare_data(*, study: Study, data_id: str, out: Path) -> dict[str, Any]:
         long_rows = study.data[study.heldout.set].long_rows
         path = folder / "heldout.parquet"
         held = tokenise(heldout.rows, template, study.base_case, long_rows=long_rows, path=path, purpose="hold out")
+        _check_token_ids(max(train.written.largest_id, held.written.largest_id), entry, cell.model)
         card = {
             "schema": CARD_SCHEMA,
             "data_id": data_id,
@@ -142,6 +144,16 @@ def _check_length(max_length_tokens: int, entry: ModelEntry, model: str) -> None
         raise UserError(
             f"max_length_tokens: {max_length_tokens} is longer than the context of model "
             f"{model}, {context} tokens. Fix: set it to {context} or less."
+        )
+
+
+def _check_token_ids(largest: int, entry: ModelEntry, model: str) -> None:
+    """Refuse the tokenizer of another model, whose tokens the base has no embeddings for."""
+    size = vocabulary_size(entry)
+    if size is not None and largest >= size:
+        raise UserError(
+            f"model {model}: its tokenizer made token {largest} of the rows, and its vocabulary has {size} tokens. "
+            "Fix: give the tokenizer that belongs to the model."
         )
 
 

@@ -1,6 +1,7 @@
 """Mistakes in data files and tokenizers: each ends in one line with the file and the fix."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -62,7 +63,16 @@ def test_a_data_file(workspace: Workspace, stages: Stages, mistake: str) -> None
     stages.check("prepare_data", words)
 
 
+def more_tokens(folder: Path) -> None:
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    tokenizer.add_tokens(["number"])
+    tokenizer.save_pretrained(folder)
+
+
 TOKENIZERS = {
+    "tokens that the model lacks": (in_model(more_tokens), ["toy", "its tokenizer made token 263", "has 263 tokens"]),
     "no tokenizer": (in_model(lambda f: [p.unlink() for p in f.glob("tokenizer*")]), ["model", "tokenizer"]),
     "half a tokenizer": (in_model(lambda f: (f / "tokenizer.json").write_text('{"version": "1.0"')), ["tokenizer"]),
     "no chat template": (in_model(lambda f: (f / "chat_template.jinja").unlink()), ["chat_template", "chatml"]),

@@ -17,8 +17,8 @@ ROW_GROUP = 5_000  # bounds the memory of rows that wait to be written
 class TokenRowWriter:
     """Writes `row` (int64), `input_ids` and `labels` (lists of int32); use it in a `with` block.
 
-    Afterwards `rows`, `tokens` and `loss_tokens` hold the totals, and `fingerprint` the SHA-256
-    over the rows in order, as `training_data.rows_sha256` computes it from the file.
+    Afterwards `rows`, `tokens` and `loss_tokens` hold the totals, `largest_id` the largest token id, and `fingerprint`
+    the SHA-256 over the rows in order, as `training_data.rows_sha256` computes it from the file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -30,7 +30,7 @@ class TokenRowWriter:
         self._writer = parquet.ParquetWriter(path, schema)
         self._pending: list[tuple[int, EncodedChat]] = []
         self._digest = hashlib.sha256()
-        self.rows = self.tokens = self.loss_tokens = 0
+        self.rows = self.tokens = self.loss_tokens = self.largest_id = 0
 
     def __enter__(self) -> "TokenRowWriter":
         return self
@@ -55,6 +55,7 @@ class TokenRowWriter:
             self._digest.update(values.astype("<i4").tobytes())
         self.rows += 1
         self.tokens += len(encoded.input_ids)
+        self.largest_id = max(self.largest_id, int(encoded.input_ids.max()))
         self.loss_tokens += count_loss_tokens(encoded.labels)
         if len(self._pending) == ROW_GROUP:
             self._flush()

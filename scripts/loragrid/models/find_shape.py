@@ -42,6 +42,16 @@ def find_config(entry: ModelEntry, *, network: bool = False) -> tuple[Mapping[st
     return None if file is None else (_read_config(file), f"config.json of {entry.hub}")
 
 
+def vocabulary_size(entry: ModelEntry) -> int | None:
+    """Size of a model's vocabulary, from its configuration or the study file; None if unknown."""
+    found = find_config(entry)
+    if found is None:
+        return None
+    config = found[0]
+    # Multimodal models keep the language model's settings in `text_config`.
+    return config.get("vocab_size") or (config.get("text_config") or {}).get("vocab_size")
+
+
 def _read_config(file: Path) -> Mapping[str, Any]:
     config = read_json(file)
     if not isinstance(config, dict):

@@ -15,9 +15,9 @@ from loragrid.comparing.diagnosing.study_checks import (
     leaks,
     not_comparable,
     untrained_loss,
-    vocabulary,
 )
 from loragrid.comparing.study_results import read_results
+from loragrid.models.find_shape import vocabulary_size
 from loragrid.records.outcomes import collect
 from loragrid.study.sections import ModelEntry
 from tests.fixtures import synthetic
@@ -43,9 +43,9 @@ def test_an_unscored_base_is_judged_by_what_its_runs_measured_first(tmp_path: Pa
 
 def test_the_vocabulary_of_a_hub_model_is_that_of_its_shape() -> None:
     entry = ModelEntry(hub="someone/model", revision="main", shape=synthetic.SHAPE, chat_template=None)
-    assert vocabulary(entry) == 4096
-    assert vocabulary(dataclasses.replace(entry, shape={"text_config": {"vocab_size": 7}})) == 7
-    assert vocabulary(dataclasses.replace(entry, shape=None)) is None  # nothing was downloaded
+    assert vocabulary_size(entry) == 4096
+    assert vocabulary_size(dataclasses.replace(entry, shape={"text_config": {"vocab_size": 7}})) == 7
+    assert vocabulary_size(dataclasses.replace(entry, shape=None)) is None  # nothing was downloaded
 
 
 @pytest.mark.parametrize(

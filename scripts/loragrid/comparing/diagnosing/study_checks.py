@@ -18,11 +18,10 @@ from loragrid.comparing.diagnosing.run_evidence import answer_measures
 from loragrid.comparing.item_tables import BITS_PER_BYTE
 from loragrid.comparing.study_results import StudyResults
 from loragrid.comparing.terms import Terms
-from loragrid.models.find_shape import find_config
+from loragrid.models.find_shape import vocabulary_size
 from loragrid.records.outcomes import Outcome
 from loragrid.records.seal import check_sealed
 from loragrid.statistics.clustered_means import mean_interval
-from loragrid.study.sections import ModelEntry
 from loragrid.study.study_file import Study
 from loragrid.study.tasks import HELDOUT_LOSS
 
@@ -47,7 +46,7 @@ def base_faults(results: StudyResults, terms: Terms) -> dict[str, list[Cause]]:
 
 
 def _near_uniform(base: Outcome, outcomes: list[Outcome], study: Study) -> Iterator[Cause]:
-    loss, tokens = untrained_loss(base, outcomes), vocabulary(study.models[base.model])
+    loss, tokens = untrained_loss(base, outcomes), vocabulary_size(study.models[base.model])
     # A model that knows nothing spreads its probability evenly, and its loss is ln(vocabulary).
     if loss is not None and tokens and loss >= NEAR_UNIFORM * math.log(tokens):
         measured = {"loss": loss, "vocabulary": tokens, "uniform_loss": math.log(tokens)}
@@ -61,16 +60,6 @@ def untrained_loss(base: Outcome, outcomes: list[Outcome]) -> float | None:
         return scored.metrics["loss"]["value"]
     of_runs = (o.record.first_heldout_loss for o in outcomes if o.base == base.subject and o.record)
     return next((loss for loss in of_runs if loss is not None), None)
-
-
-def vocabulary(entry: ModelEntry) -> int | None:
-    """Size of a model's vocabulary, from its configuration or the study file; None if unknown."""
-    found = find_config(entry)
-    if found is None:
-        return None
-    config = found[0]
-    # Multimodal models keep the language model's settings in `text_config`.
-    return config.get("vocab_size") or (config.get("text_config") or {}).get("vocab_size")
 
 
 def _near_chance(base: Outcome, results: StudyResults, terms: Terms) -> Iterator[Cause]:
