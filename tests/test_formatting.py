@@ -56,3 +56,11 @@ from loragrid import formatting, setting_texts
 )
 def test_values_as_text(made: str, wanted: str) -> None:
     assert made == wanted
+
+
+def test_a_difference_has_the_decimals_of_its_interval() -> None:
+    assert formatting.change_beside(-0.0516, -0.0981, -0.0051, "loss") == "−0.052"
+    assert formatting.between(-0.0981, -0.0051, "loss") == "−0.098 to −0.005"
+    assert formatting.change_beside(-0.0211, -0.22, 0.18, "loss") == "−0.02"
+    assert formatting.change_beside(0.0211, None, None, "loss") == "+0.0211"
+    assert formatting.change_beside(0.25, 0.14, 0.36, "share") == "+25 points"

@@ -119,8 +119,23 @@ def between(low: float | None, high: float | None, unit: str) -> str:
         return f"{change(low, unit)} to {change(high, unit)}"
     if unit == "share":
         return " to ".join(change(end, unit, places=decimals(low, high)) for end in (low, high))
-    places = max(0, 1 - math.floor(math.log10(high - low)))
+    places = _places_beside(low, high)
     return " to ".join(_minus(f"{end:+.{places}f}") for end in (low, high))
+
+
+def change_beside(value: float | None, low: float | None, high: float | None, unit: str, *, least: int = 0) -> str:
+    """A signed difference with its unit, and with the decimals of its interval: −0.05 beside −0.10 to +0.01.
+
+    `least`: decimals of points at least.
+    """
+    if unit == "share" or not _is_finite(value) or not _is_interval(low, high):
+        return change(value, unit, words=True, places=max(least, decimals(low, high)))
+    return _minus(f"{value:+.{_places_beside(low, high)}f}")
+
+
+def _places_beside(low: float, high: float) -> int:
+    """Decimals that show two digits of the width of an interval."""
+    return max(0, 1 - math.floor(math.log10(high - low)))
 
 
 def detectable(value: float | None, unit: str) -> str:

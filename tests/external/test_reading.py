@@ -105,3 +105,23 @@ def test_nothing_at_all_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text("{}")
     with pytest.raises(UserError, match=r"no run found \(neither a table of runs.*\)\. Fix: "):
         read_external(tmp_path)
+
+
+def test_a_nested_file_names_its_runs_and_keeps_error_and_count_with_their_score(tmp_path: Path) -> None:
+    score = {"accuracy": 0.41, "stderr": 0.01, "n": 2400}
+    runs = [
+        {"id": "baseline", "config": {"model": {"name": "small"}}, "metrics": {"mmlu": score}},
+        {"id": "tuned", "config": {"model": {"name": "large"}, "lora": {"r": 16}}, "metrics": {"mmlu": score}},
+    ]
+    (tmp_path / "summary.json").write_text(json.dumps({"experiments": runs}))
+    found = read_external(tmp_path).runs
+    assert {name: run.settings["model"] for name, run in found.items()} == {"baseline": "small", "tuned": "large"}
+    assert set(found["tuned"].scores) == {("mmlu accuracy", "")}
+    kept = found["tuned"].scores["mmlu accuracy", ""]
+    assert (kept.value, kept.stderr, kept.items) == (0.41, 0.01, 2400)
+
+
+def test_a_number_of_items_is_no_score(tmp_path: Path) -> None:
+    (tmp_path / "runs.csv").write_text("run,acc,acc_stderr,acc_n\nbase,0.4,0.02,500\ntuned,0.5,0.02,500\n")
+    runs = read_external(tmp_path).runs
+    assert set(runs["base"].scores) == {("acc", "")} and runs["base"].scores["acc", ""].items == 500

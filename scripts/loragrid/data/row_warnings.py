@@ -2,9 +2,9 @@
 
 from typing import Any
 
-# ASSUME: from this share on, rows that were left out are a sign of a fault in the data, not of a few bad lines.
+# ASSUME: from a tenth on, rows that were left out are a sign of a fault in the data, not of a few bad lines.
 MANY_LEFT_OUT = 0.1
-# ASSUME: from this share of the held-out rows on, answers that training has too make the held-out loss too low.
+# ASSUME: from a tenth of the held-out rows on, answers that training has too make the held-out loss too low.
 MANY_KNOWN_ANSWERS = 0.1
 SHOWN_REASONS = 3
 

@@ -10,7 +10,7 @@ from loragrid.deciding.forecast import Forecast
 from loragrid.deciding.item_supply import own_name
 from loragrid.deciding.options import Option
 from loragrid.deciding.questions import Question
-from loragrid.formatting import between, change, decimals, listed, plain_name, plural, whole
+from loragrid.formatting import between, change_beside, listed, plain_name, plural, whole
 from loragrid.setting_texts import axis_name, axis_value
 from loragrid.study.grid import ARMS
 
@@ -56,8 +56,7 @@ def so_far_text(question: Question, compared: ComparedResults) -> str:
         return "not trained yet"
     measure = question.measure
     unit = "share" if measure == POOLED_RETENTION else compared.summary["tasks"][measure]["unit"]
-    places = decimals(row["low"], row["high"])
-    found = change(row["difference"], unit, words=True, places=places)
+    found = change_beside(row["difference"], row["low"], row["high"], unit)
     note = "" if row["level"] == "setting" else ", of one seed"
     return f"{found} ({between(row['low'], row['high'], unit)}{note})"
 

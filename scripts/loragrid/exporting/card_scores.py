@@ -8,7 +8,7 @@ from typing import Any
 
 from loragrid.comparing.measures import POOLED_RETENTION
 from loragrid.exporting.exported_run import COMPARISON, ExportedRun
-from loragrid.formatting import between, change, decimals, listed, plain_name, score
+from loragrid.formatting import between, change_beside, decimals, listed, plain_name, score
 from loragrid.records.seal import check_sealed
 from loragrid.runtime.atomic_files import read_json
 from loragrid.statistics.paired_statistics import WORSE
@@ -88,7 +88,7 @@ def forgotten(run: ExportedRun) -> str:
     if row["kept"] is None:
         return "Not measured: the study has no comparable retention tasks for this setting."
     over = f"over {row['seeds']} seeds" if row["seeds"] > 1 else "with one seed"
-    amount = change(row["kept"], "share", words=True, places=decimals(row["kept_low"], row["kept_high"]))
+    amount = change_beside(row["kept"], row["kept_low"], row["kept_high"], "share")
     text = f"Mean change on the retention tasks against the base, {over}: {amount} "
     text += f"({between(row['kept_low'], row['kept_high'], 'share')}), {row['kept_verdict'] or 'not tested'}."
     worse = [one["task"] for one in _comparisons(run) if one["group"] == "retention" and one["verdict"] == WORSE]
@@ -141,7 +141,7 @@ def _setting(row: Mapping[str, str] | None, unit: str) -> dict[str, Any]:
         return {}
     low, high = _number(row["low"]), _number(row["high"])
     return {
-        "change": change(float(row["difference"]), unit, words=True, places=decimals(low, high)),
+        "change": change_beside(float(row["difference"]), low, high, unit),
         "interval": between(low, high, unit),
         "verdict": row["verdict"],
         "seeds": int(row["seeds"]),

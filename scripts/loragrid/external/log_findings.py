@@ -11,7 +11,7 @@ from loragrid.comparing.diagnosing.loss_causes import diverged, overfitted, unde
 from loragrid.comparing.diagnosing.run_evidence import RunEvidence
 from loragrid.external.directions import LOSS_WORDS, known_direction, name_words
 from loragrid.external.runs import ExternalResults, ExternalRun, is_number, score_name, shortened
-from loragrid.formatting import listed, number, plural
+from loragrid.formatting import listed, number, plural, whole
 from loragrid.reporting.sentences.causes import CauseText, cause_texts
 
 LONGEST_NAME = 80
@@ -30,9 +30,16 @@ def run_causes(results: ExternalResults) -> list[dict[str, Any]]:
         evidence = RunEvidence(None, run.path, epochs if is_number(epochs) else None, {}, {}, None)
         causes = with_symptoms([*diverged(evidence), *under_trained(evidence), *overfitted(evidence)])
         if causes:
-            texts = [_beside_scores(run, text) for text in cause_texts(map(asdict, causes), {})]
+            texts = [
+                _beside_scores(run, _in_unit(text, run.path_unit)) for text in cause_texts(map(asdict, causes), {})
+            ]
             rows.append({"label": shortened(run.name, LONGEST_NAME), "causes": texts})
     return rows
+
+
+def _in_unit(text: CauseText, unit: str) -> CauseText:
+    """The evidence by what the log counts, such as steps."""
+    return replace(text, evidence=text.evidence.replace("of the tokens", f"of the {unit}"))
 
 
 def _beside_scores(run: ExternalRun, text: CauseText) -> CauseText:
@@ -86,8 +93,8 @@ def losses_not_compared(runs: Sequence[ExternalRun]) -> list[str]:
     if len(units) == 1 and lengths[shortest] != lengths[longest]:
         unit = units.pop()
         sentences.append(
-            f"The last losses are not compared: the runs differ in length, from {number(lengths[shortest])} {unit} "
-            f"({shortened(shortest, LONGEST_NAME)}) to {number(lengths[longest])} ({shortened(longest, LONGEST_NAME)})."
+            f"The last losses are not compared: the runs differ in length, from {whole(lengths[shortest])} {unit} "
+            f"({shortened(shortest, LONGEST_NAME)}) to {whole(lengths[longest])} ({shortened(longest, LONGEST_NAME)})."
         )
     stated = {str(run.settings["data"]) for run in logged if run.settings.get("data")}
     if len(stated) > 1:

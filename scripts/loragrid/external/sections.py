@@ -1,5 +1,6 @@
 """The page of external runs as plain values: comparisons, causes, and what the files lack."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,19 @@ from loragrid.external.base_comparison import BaseComparison
 from loragrid.external.log_findings import run_causes
 from loragrid.external.runs import ExternalResults, ExternalRun, ScoreKey, is_number, score_name, shortened
 from loragrid.external.sentences import answer, missing_parts, not_compared
-from loragrid.formatting import between, change, decimals, p_value, plain_name, plural, score, setting, visible
+from loragrid.formatting import (
+    MINUS,
+    between,
+    change,
+    change_beside,
+    decimals,
+    p_value,
+    plain_name,
+    plural,
+    score,
+    setting,
+    visible,
+)
 from loragrid.statistics.paired_statistics import DIFFER
 
 FLAGS = ("--base", "--log_samples")  # named in sentences, where they must not break
@@ -26,12 +39,14 @@ def external_sections(
     keys = list(dict.fromkeys(key for run in results.runs.values() for key in run.scores))
     settings = list(dict.fromkeys(name for run in results.runs.values() for name in run.settings))
     small = {name for name in settings if _has_powers(results, name)}
+    said = answer(results, rows, base)
     return {
         "title": visible(title, 300),
         "source": visible(source.name, 200),
         "counts": f"{plural(len(results.runs), 'run')} with {plural(len(keys), 'different score')}",
-        "answer": answer(results, rows, base),
-        "not_compared": not_compared(results, base, rows),
+        "answer": said,
+        # Without a verdict the answer itself says why.
+        "not_compared": [part for part in not_compared(results, base, rows) if part not in said],
         "missing": missing_parts(results, base, rows),
         "settings": [{"name": plain_name(name), "numeric": _is_numeric(results, name)} for name in settings],
         "scores": [score_name(key) for key in keys],
@@ -69,10 +84,16 @@ def _score_cell(run: ExternalRun, key: ScoreKey, unit: str) -> dict[str, Any]:
     if key not in run.scores:
         return {"text": "–", "sort": None}
     found = run.scores[key]
-    text = score(found.value, unit, 1)
-    if found.stderr:
-        text += f" ± {change(found.stderr, unit, places=1).lstrip('+')}"
+    text = _with_error(found.value, found.stderr, unit) if found.stderr else score(found.value, unit, 1)
     return {"text": text, "sort": found.value}
+
+
+def _with_error(value: float, stderr: float, unit: str) -> str:
+    """A score and its standard error, which has two digits; a score that is no share has as many decimals."""
+    if unit == "share":
+        return f"{score(value, unit, 1)} ± {change(stderr, unit, places=1).lstrip('+')}"
+    places = max(0, 1 - math.floor(math.log10(stderr)))
+    return f"{value:.{places}f} ± {stderr:.{places}f}".replace("-", MINUS)
 
 
 def _setting_cell(value: Any, *, scientific: bool) -> dict[str, Any]:
@@ -88,7 +109,8 @@ def _setting_cell(value: Any, *, scientific: bool) -> dict[str, Any]:
 
 def _comparison_row(row: BaseComparison, unit: str) -> dict[str, Any]:
     # As many decimals as the interval supports, and one more than none: means of seeds differ by less than a point.
-    places = max(1, decimals(row.test.low, row.test.high)) if row.test is not None else 1
+    low, high = (row.test.low, row.test.high) if row.test is not None else (None, None)
+    places = max(1, decimals(low, high))
     return {
         "run": shortened(row.run, LONGEST_NAME),
         "against": shortened(row.against, LONGEST_NAME),
@@ -96,7 +118,7 @@ def _comparison_row(row: BaseComparison, unit: str) -> dict[str, Any]:
         "better_is": DIRECTIONS[row.higher_is_better],
         "before": score(row.base.value, unit, places),
         "after": score(row.score.value, unit, places),
-        "difference": change(row.difference, unit, words=True, places=places),
+        "difference": change_beside(row.difference, low, high, unit, least=1),
         "interval": _interval(row, unit),
         "p": p_value(row.p_corrected),
         "method": row.test.method if row.test is not None else "–",

@@ -7,7 +7,7 @@ from loragrid.external.comparability import is_folder, other_metrics
 from loragrid.external.log_findings import losses_not_compared
 from loragrid.external.runs import ExternalResults, ExternalRun, score_name, shortened
 from loragrid.external.score_tests import ALPHA, UNPAIRED
-from loragrid.formatting import between, change, decimals, listed, plural
+from loragrid.formatting import between, change_beside, listed, plural
 from loragrid.statistics.paired_statistics import UNSURE
 
 LONGEST_RUN = 60
@@ -70,7 +70,7 @@ def _names(results: ExternalResults, rows: Sequence[BaseComparison]) -> str:
 def _amount(results: ExternalResults, row: BaseComparison) -> str:
     """A difference with its interval."""
     unit, ends = results.unit(row.key), (row.test.low, row.test.high)
-    return f"{change(row.difference, unit, words=True, places=max(1, decimals(*ends)))}, {between(*ends, unit)}"
+    return f"{change_beside(row.difference, *ends, unit, least=1)}, {between(*ends, unit)}"
 
 
 def _between_settings(results: ExternalResults, rows: Sequence[BaseComparison]) -> list[str]:

@@ -1,5 +1,6 @@
 """Tables of external runs: one run per row, settings and scores in columns of many names."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ NAME_COLUMNS = ("run", "name", "run_name", "id", "experiment", "experiment_name"
 # Columns with the number of items behind the row's scores.
 ITEMS = ("n", "items", "n_items", "num_items", "n_samples", "num_samples", "eval_samples", "n_eval", "total")
 RIGHT = ("correct", "n_correct", "num_correct")
+COUNTS = ITEMS[:-1]  # a total may be a score
 # A table with a row per run and task.
 TASK, VALUES, ERRORS = "task", ("value", "score"), ("stderr", "se", "std_err", "standard_error")
 Row = dict[str, Any]
@@ -119,11 +121,11 @@ def _add_cell(run: ExternalRun, key: str, value: Any, row: Row) -> str | None:
         run.settings[setting[0]] = setting[1]
         return None
     # Read together with their scores.
-    if key.endswith(("stderr", "_se")) or key in ITEMS or key in RIGHT:
+    if key.endswith(("stderr", "_se")) or key in ITEMS or key in RIGHT or _counts_items(key, row):
         return None
     reason = reason_against(key, value)
     if reason is None:
-        items = first_of(row, (f"{key}_n", f"n_{key}", *ITEMS))
+        items = first_of(row, (f"{key}_n", f"n_{key}", *_of_group(key, row, COUNTS), *ITEMS))
         run.scores[key, ""] = ExternalScore(
             float(value), _stderr_of(key, row), int(items) if items and items >= 1 else None
         )
@@ -134,5 +136,27 @@ def _add_cell(run: ExternalRun, key: str, value: Any, row: Row) -> str | None:
 
 def _stderr_of(key: str, row: Row) -> float | None:
     """The standard error of a score by the column beside it."""
-    error = first_of(row, (f"{key}_stderr", f"{key} stderr", f"{key}_se", f"{key}/stderr"))
+    beside = _of_group(key, row, ERRORS)
+    error = first_of(row, (f"{key}_stderr", f"{key} stderr", f"{key}_se", f"{key}/stderr", *beside))
     return float(error) if is_number(error) else None
+
+
+def _counts_items(key: str, row: Row) -> bool:
+    """Whether a column is the number of items of a score beside it: “acc_n”, or “mmlu n” of a nested file."""
+    if key.removesuffix("_n") in row.keys() - {key} or key.removeprefix("n_") in row.keys() - {key}:
+        return True
+    group, _, last = key.rpartition(" ")
+    return bool(group) and last in COUNTS and len(_scores_of_group(group, row)) > 0
+
+
+def _of_group(key: str, row: Row, names: Sequence[str]) -> list[str]:
+    """Columns that belong to a group of which this is the only score: “mmlu stderr” beside “mmlu accuracy”."""
+    group = key.rpartition(" ")[0]
+    if not group or len(_scores_of_group(group, row)) > 1:
+        return []
+    return [f"{group} {name}" for name in names]
+
+
+def _scores_of_group(group: str, row: Row) -> list[str]:
+    parts = {key: key.rpartition(" ") for key in row}
+    return [key for key, part in parts.items() if part[0] == group and part[2] not in (*COUNTS, *ERRORS)]

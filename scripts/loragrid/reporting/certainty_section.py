@@ -17,7 +17,7 @@ MOST_OWN = 3  # settings with a spread of their own in one cell
 
 # Method in the tables → its sentence on the page.
 TESTS = {
-    SEEDS_T: "Settings are tested by t, with the variances of items and of seeds in the error.",
+    SEEDS_T: "Settings are tested by a t test, with the variances of items and of seeds in the error.",
     MCNEMAR: "Right-or-wrong items of two adapters are tested by the exact McNemar test.",
     EXACT: (
         "Where few items are not simply right or wrong, or few clusters are shared, all flips of the "

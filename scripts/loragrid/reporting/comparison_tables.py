@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from loragrid.comparing.item_tables import BITS_PER_BYTE
-from loragrid.formatting import between, change, decimals, p_value, score, visible
+from loragrid.formatting import between, change_beside, decimals, p_value, score, visible
 from loragrid.reporting.compared_study import ComparedStudy
 from loragrid.reporting.page import Material
 from loragrid.reporting.sentences.axis_findings import axis_finding
@@ -69,7 +69,7 @@ def comparison_row(row: pd.Series, unit: str, name: str) -> dict[str, Any]:
         "incomplete": " of " in items,
         "before": score(row.get("reference_score"), unit, places),
         "after": score(row.get("score"), unit, places),
-        "difference": change(row["difference"], unit, words=True, places=places),
+        "difference": change_beside(row["difference"], row.get("low"), row.get("high"), unit),
         "interval": between(row["low"], row["high"], unit) if row["verdict"] else "",
         "skew": skew_text(row),
         "p": p_value(row.get("p_corrected")),

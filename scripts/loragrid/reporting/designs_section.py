@@ -23,6 +23,9 @@ def interaction_parts(material: Material) -> list[dict[str, Any]]:
         names = {task: heat_name(number, task) for task in pair["tasks"]}
         # Beside the targets the mean over the retention tasks, which counts more than each of them.
         targets = [task for task in names if task == POOLED_RETENTION or tasks[task]["group"] == "target"]
+        others = [task for task in names if task not in targets]
+        if POOLED_RETENTION in names and len(others) == 1:
+            others = []  # the mean over one task is that task
         parts.append(
             {
                 "title": start(f"{axis_name(pair['columns_axis'])} and {axis_name(pair['rows_axis'])}"),
@@ -32,7 +35,7 @@ def interaction_parts(material: Material) -> list[dict[str, Any]]:
                 "averaged": pair["places"] > 1,
                 "one_seed": pair["seeds"] == 1,
                 "targets": [names[task] for task in targets],
-                "others": [names[task] for task in names if task not in targets],
+                "others": [names[task] for task in others],
             }
         )
     return parts

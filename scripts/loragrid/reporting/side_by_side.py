@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from loragrid.formatting import between, change, decimals, score, visible, whole
+from loragrid.formatting import between, change, change_beside, score, visible, whole
 from loragrid.records.seal import check_sealed
 from loragrid.reporting.answers.similarity_strip import mark, strip
 from loragrid.reporting.answers.word_marks import MOST_CHARACTERS, marked_pieces, pieces
@@ -205,7 +205,7 @@ def _memory(gaps: dict[str, float], base: dict[str, float], alpha: float, *, epo
     before, after = (np.array([[found[id_] for id_ in shared]]) for found in (base, gaps))
     found = compare_paired(before, after, confidence=1 - alpha, draws=DRAWS)
     low, high = float(found.low[0]), float(found.high[0])
-    amount = change(float(found.difference[0]), "share", words=True, places=decimals(low, high))
+    amount = change_beside(float(found.difference[0]), low, high, "share")
     text = f"{amount} ({between(low, high, 'share')}): "
     if low > 0:
         return f"{text}partly memorised"

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from loragrid.reporting.sentences.along import along_sentence
-from loragrid.reporting.sentences.interactions import correction_text, interaction_finding
+from loragrid.reporting.sentences.interactions import axes_together, correction_text, interaction_finding, movements
 from loragrid.reporting.sentences.learning_curves import curve_finding, tokens_text
 
 UNITS = {"running_plan": "share", "world_facts": "share"}
@@ -32,6 +32,14 @@ def test_the_best_value_moves() -> None:
         "An interaction is proved, so averages over rank and learning rate hide it: rank 64 with learning rate 0.1 "
         "differs by +40 points (+30 to +50) from what the two effects add up to.",
     ]
+
+
+def test_axes_that_are_proved_to_matter_together_are_named_together() -> None:
+    moves = {"code": "moves", "evidence": [["16", "0.1", "1e-3"], ["64", "1e-3", "0.1"]]}
+    pairs = [pair(moves), pair({"code": "open"}, columns_axis="batch")]
+    compared = SimpleNamespace(target="running_plan", summary={"interactions": pairs})
+    assert axes_together(compared) == ["learning rate", "rank"]
+    assert len(movements(compared)) == 1 and "moves with the rank" in movements(compared)[0]
 
 
 @pytest.mark.parametrize(

@@ -138,7 +138,9 @@ def test_effects_on_other_measures_are_named_and_one_gain_of_many_is_no_yes(tmp_
     assert "64 is worse on mean retention, and world facts, world sums and world lists (exploratory)." in axis_finding(
         found, "rank"
     )
-    assert methods_used(found) == ["Settings are tested by t, with the variances of items and of seeds in the error."]
+    assert methods_used(found) == [
+        "Settings are tested by a t test, with the variances of items and of seeds in the error."
+    ]
     assert found.summary["unmade_checks"].keys() <= found.summary["diagnoses"].keys()
     of_settings = family_sentences(found)
     assert of_settings[0].startswith("Of settings: 9 on the main target, 9 on mean retention and ")

@@ -33,7 +33,7 @@ def test_without_a_choice_nothing_is_said() -> None:
 def test_a_model_that_learned_nothing_is_not_called_worse() -> None:
     assert unlearned_texts(compared(learned_nothing=[NOTHING])) == {
         "llama-m": "llama-m learned nothing on running plan (3 settings at learning rate 0.001 and 0.01; largest gain "
-        "+1.0 points, −5.0 to +4.0): its score is still its base’s and does not show what the model can do once trained."
+        "+1.0 points, −5.0 to +4.0): its score does not show what the model can do once trained."
     }
     open_question = NOTHING | {"code": "no_gain_shown"}
     (text,) = unlearned_texts(compared(learned_nothing=[open_question])).values()

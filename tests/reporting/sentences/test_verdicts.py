@@ -35,11 +35,11 @@ NOTHING_FOUND = OPEN | {"detectable": np.nan, "stderr": 0.1}
         (OPEN | {"at_floor": float("nan"), "at_ceiling": float("nan")}, "finds 12 points or more"),
         (
             NOTHING_FOUND | {"seed_stderr": 0.09},
-            "no difference of any size can be proved: too few seeds (2)",
+            "no difference of any size can be proved with 2 seeds",
         ),
         (
             NOTHING_FOUND | {"seed_stderr": 0.01, "units": 28},
-            "no difference of any size can be proved: too few items (28 independent)",
+            "no difference of any size can be proved with 28 independent items",
         ),
     ],
 )

@@ -68,13 +68,20 @@ def runs_of(content: Any) -> list[Any] | None:
 
 def flat_row(content: Mapping[str, Any]) -> FlatFile:
     """A nested map as one row with the names that tables use."""
-    flat = FlatFile({}, [], {})
+    flat, named_at = FlatFile({}, [], {}), DEEPEST
     for path, found in _leaves(content, ()):
         value = as_number(found)
         if isinstance(value, list) and is_step_log(value):
             flat.steps.extend(value if not flat.steps else [])
             continue
         name, whole = path[-1], _score_name(path)
+        if name in NAME_COLUMNS:
+            if path[-2:-1] in (("model",), ("base_model",)):
+                flat.row.setdefault("model", value)
+            # A name further in is no run's, such as the data's.
+            if len(path) > named_at:
+                continue
+            named_at = len(path)
         setting = setting_of(name, value)
         if (setting is not None and setting[0] != "metric") or name in NAME_COLUMNS:
             # What stands further out describes the run itself.

@@ -81,6 +81,7 @@ def inline_svg(document: str, *, name: str, description: str, styles: StyleClass
     # Tag by tag: text between tags may come from anywhere and must not be mistaken for an
     # attribute.
     svg = re.sub(r"<[^<>]+>", lambda found: _page_tag(found[0], name, styles), svg)
+    svg = _without_idle_parts(svg)
     box = re.search(r'viewBox="[^"]*"', svg)[0]
     label = f'role="img" aria-labelledby="{name}-title"'
     head = f'<svg xmlns="http://www.w3.org/2000/svg" {box} {label}>'
@@ -96,6 +97,26 @@ def _page_tag(tag: str, name: str, styles: StyleClasses) -> str:
     if style is None:
         return tag
     return tag.replace(style[0], f'class="{styles.class_of(_page_style(style[1]))}"')
+
+
+def _without_idle_parts(svg: str) -> str:
+    """The drawing without ids that nothing refers to, groups that then hold no attribute, and space between tags.
+
+    They are a third of matplotlib's elements, and a browser needs time for each when it opens a page of many figures.
+    """
+    used = {*re.findall(r'(?:href="#|url\(#)([^")]+)', svg)}
+    kept: list[bool] = []  # of the groups that are open here
+
+    def trimmed(found: re.Match[str]) -> str:
+        tag = re.sub(r'\s+id="([^"]*)"', lambda own: own[0] if own[1] in used else "", found[0])
+        if tag == "</g>":
+            return tag if kept.pop() else ""
+        if re.match(r"<g\b", tag) and not tag.endswith("/>"):
+            kept.append(tag != "<g>")
+            return tag if kept[-1] else ""
+        return tag
+
+    return re.sub(r">\s+<", "><", re.sub(r"<[^<>]+>", trimmed, svg))
 
 
 def _page_style(style: str) -> str:

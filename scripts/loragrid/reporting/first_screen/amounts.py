@@ -2,13 +2,12 @@
 
 from typing import Any
 
-from loragrid.formatting import between, change, decimals
+from loragrid.formatting import between, change_beside
 
 
 def amount(row: dict[str, Any], name: str, unit: str) -> str:
     """The row's `name` (gain or kept) without its interval: +25 points."""
-    places = decimals(row[f"{name}_low"], row[f"{name}_high"])
-    return change(row[name], unit, words=True, places=places)
+    return change_beside(row[name], row[f"{name}_low"], row[f"{name}_high"], unit)
 
 
 def with_interval(row: dict[str, Any], name: str, unit: str) -> str:

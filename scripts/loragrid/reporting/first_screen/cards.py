@@ -9,6 +9,7 @@ from loragrid.reporting.compared_study import ComparedStudy
 from loragrid.reporting.first_screen.amounts import amount, with_interval
 from loragrid.reporting.sentences.axis_findings import missed_text, sort_axes, target_rows, what_mattered
 from loragrid.reporting.sentences.findings import did_it_help, start
+from loragrid.reporting.sentences.interactions import axes_together, movements
 from loragrid.statistics.paired_statistics import BETTER, WORSE
 
 MOST_WORDS = 35  # of a card: a reader of twenty seconds has time for a hundred
@@ -115,10 +116,13 @@ def mattered_card(compared: ComparedStudy) -> Card:
     if not found.moved and not found.still:
         first = headline.text.split(". ", 1)[0] + "."
         return Card(headline.question, tone, headline.short, first_that_fits(headline.text, first))
-    steps = [f"{start(step)}." for step in found.steps]
-    still = f"No effect proved of {_few(found.still)}" if found.still else ""
+    together = axes_together(compared)
+    steps = movements(compared) + [f"{start(step)}." for step in found.steps]
+    # What is averaged over the very setting that it depends on says little of it.
+    alone = [name for name in found.still if name not in together]
+    still = f"No effect proved of {_few(alone)}" if alone else ""
     closing = f"{still}." if still else ""
-    full = f"{still}; {missed_text(found, compared.unit)}." if still else ""
+    full = f"{still}; {missed_text(found, compared.unit)}." if still and not together else closing
     short = headline.short if len(found.moved) <= 2 else f"{start(found.moved[0])} and {len(found.moved) - 1} others"
     choices = (steps, full), (steps, closing), (steps[:2], closing), (steps[:1], closing), (steps[:1], "")
     texts = [" ".join([*first, last]).strip() for first, last in choices]

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from loragrid.formatting import between, change, decimals, number, plain_name, whole
+from loragrid.formatting import between, change, change_beside, number, plain_name, whole
 from loragrid.reporting.compared_study import ComparedStudy
 
 
@@ -60,4 +60,4 @@ def _share(share: float, row: dict[str, Any]) -> str:
 
 def _amount(ends: list[float], unit: str) -> str:
     value, low, high = ends
-    return f"{change(value, unit, words=True, places=decimals(low, high))} ({between(low, high, unit)})"
+    return f"{change_beside(value, low, high, unit)} ({between(low, high, unit)})"

@@ -9,7 +9,7 @@ from loragrid.comparing.measures import RETENTION
 from loragrid.formatting import detectable, listed, plain_name, plural
 from loragrid.reporting.compared_study import ComparedStudy
 from loragrid.reporting.sentences.findings import Headline, difference, start
-from loragrid.reporting.sentences.interactions import movement_text, moving_pairs
+from loragrid.reporting.sentences.interactions import axes_together, movements
 from loragrid.reporting.sentences.largest_gain import unlearned_texts
 from loragrid.reporting.sentences.limits import reason_text
 from loragrid.reporting.sentences.verdicts import differing, of_adapters, of_settings, open_text, proved, task_name
@@ -31,10 +31,12 @@ def what_mattered(compared: ComparedStudy) -> Headline:
         text = " ".join(["No setting could be compared with the base case yet.", *reasons, *unlearned])
         return Headline(question, "unsure", "Can't tell", text)
     found = sort_axes(rows, compared)
-    parts = _effects(found, compared) + _of_one_seed(found, compared) + [f"{reason}." for reason in found.not_compared]
-    parts += [f"{movement_text(pair, compared.target)}" for pair in moving_pairs(compared)] + unlearned
+    parts = movements(compared) + _effects(found, compared)
+    parts += _of_one_seed(found, compared) + [f"{reason}." for reason in found.not_compared] + unlearned
     if found.moved:
         return Headline(question, "good", start(listed(found.moved)), " ".join(parts))
+    if together := axes_together(compared):
+        return Headline(question, "good", f"{start(listed(together))}, together", " ".join(parts))
     return Headline(question, "unsure", "Can't tell", " ".join(parts))
 
 
@@ -114,7 +116,8 @@ def _effects(found: AxesFound, compared: ComparedStudy) -> list[str]:
     if found.steps:
         parts[0] = f"On {name}: {found.steps[0]}."
     if found.still:
-        parts.append(f"{start(listed(found.still))}: no effect proved; {missed_text(found, compared.unit)}.")
+        averaged = " on average over the other settings" if axes_together(compared) else ""
+        parts.append(f"{start(listed(found.still))}: no effect proved{averaged}; {missed_text(found, compared.unit)}.")
     if found.elsewhere:
         parts.append(f"On other measures: {_first(found.elsewhere, MOST_ELSEWHERE)}.")
     return parts

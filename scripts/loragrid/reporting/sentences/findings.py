@@ -6,7 +6,17 @@ from typing import Any
 import pandas as pd
 
 from loragrid.comparing.contrasts import ADAPTERS
-from loragrid.formatting import between, change, decimals, detectable, listed, p_value, plain_name, plural, score
+from loragrid.formatting import (
+    between,
+    change_beside,
+    decimals,
+    detectable,
+    listed,
+    p_value,
+    plain_name,
+    plural,
+    score,
+)
 from loragrid.reporting.compared_study import ComparedStudy
 from loragrid.reporting.sentences.verdicts import (
     ONE_SEED_COVERS,
@@ -45,7 +55,7 @@ class Headline:
 
 def difference(row: Any, unit: str) -> str:
     """A row's difference with its unit and the decimals that its interval deserves."""
-    return change(row["difference"], unit, words=True, places=decimals(row["low"], row["high"]))
+    return change_beside(row["difference"], row["low"], row["high"], unit)
 
 
 def start(sentence: str) -> str:

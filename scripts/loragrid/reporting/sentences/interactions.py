@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from loragrid.formatting import between, change, decimals, detectable, listed, plural
+from loragrid.formatting import between, change_beside, detectable, listed, plural
 from loragrid.reporting.compared_study import ComparedStudy
 from loragrid.reporting.sentences.findings import start
 from loragrid.reporting.sentences.verdicts import families_text, task_name
@@ -20,13 +20,12 @@ def interaction_finding(pair: dict[str, Any], compared: ComparedStudy) -> list[s
     if pair["unequal_tokens"]:
         return ["Not tested: some of these runs trained on more tokens than others."]
     found = [movement_text(pair, task), interaction_text(pair, task, compared.units[task])]
-    elsewhere = [
-        f"{task_name(name)}: {MOVEMENT_WORDS[scores['movement']['code']]}"
-        for name, scores in pair["tasks"].items()
-        if name != task and scores["movement"]["code"] in ("moves", "stays")
-    ]
-    if elsewhere:
-        found.append(f"On other measures the best {axis_name(pair['columns_axis'])}: {listed(elsewhere)}.")
+    rows, columns = axis_name(pair["rows_axis"]), axis_name(pair["columns_axis"])
+    ways = {"moves": f"moves with the {rows}", "stays": f"is the same at every {rows}"}
+    for code, words in ways.items():
+        tasks = [name for name, scores in pair["tasks"].items() if name != task and scores["movement"]["code"] == code]
+        if tasks:
+            found.append(f"On {listed([task_name(name) for name in tasks])} the best {columns} {words} (proved).")
     if pair["seeds"] == 1:
         found.append("Some of these values have one seed, which says nothing of their settings.")
     return [sentence for sentence in found if sentence]
@@ -39,7 +38,15 @@ def moving_pairs(compared: ComparedStudy) -> list[dict[str, Any]]:
     return [pair for pair in pairs if pair["tasks"][target]["movement"]["code"] == "moves"]
 
 
-MOVEMENT_WORDS = {"moves": "moves (proved)", "stays": "is the same in every row (proved)"}
+def movements(compared: ComparedStudy) -> list[str]:
+    """Sentences on the settings whose best value is proved to move with another setting."""
+    return [movement_text(pair, compared.target) for pair in moving_pairs(compared)]
+
+
+def axes_together(compared: ComparedStudy) -> list[str]:
+    """Names of the axes that are proved to matter together: the best value of one moves with the other."""
+    pairs = moving_pairs(compared)
+    return list(dict.fromkeys(axis_name(pair[side]) for pair in pairs for side in ("columns_axis", "rows_axis")))
 
 
 def movement_text(pair: dict[str, Any], task: str) -> str:
@@ -101,8 +108,7 @@ def _contrast(pair: dict[str, Any], row: dict[str, Any], unit: str) -> str:
         f"{axis_name(pair['rows_axis'])} {_row(pair, row['row'])} with "
         f"{axis_name(pair['columns_axis'])} {_column(pair, row['column'])}"
     )
-    places = decimals(row["low"], row["high"])
-    amount = change(row["difference"], unit, words=True, places=places)
+    amount = change_beside(row["difference"], row["low"], row["high"], unit)
     return f"{both} differs by {amount} ({between(row['low'], row['high'], unit)}) from what the two effects add up to"
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from loragrid.comparing.contrasts import SETTING
 from loragrid.comparing.diagnosing.learning import NOTHING
-from loragrid.formatting import between, change, decimals, listed, plain_name, plural, setting
+from loragrid.formatting import between, change_beside, listed, plain_name, plural, setting
 from loragrid.reporting.compared_study import ComparedStudy
 
 
@@ -14,8 +14,7 @@ def largest_gain_text(compared: ComparedStudy) -> str:
     if best is None or best["k"] < 2:
         return ""
     kind = "setting" if best["level"] == SETTING else "adapter"
-    places = decimals(best["low"], best["high"])
-    raw, shrunken = (change(best[name], compared.unit, words=True, places=places) for name in ("raw", "value"))
+    raw, shrunken = (change_beside(best[name], best["low"], best["high"], compared.unit) for name in ("raw", "value"))
     who = compared.setting_labels[best["run"]]
     interval = between(best["low"], best["high"], compared.unit)
     return (
@@ -31,13 +30,12 @@ def unlearned_texts(compared: ComparedStudy) -> dict[str, str]:
 
 def _unlearned(found: dict[str, Any], compared: ComparedStudy) -> str:
     best = found["best"]
-    places = decimals(best["low"], best["high"])
-    gain = change(best["value"], compared.unit, words=True, places=places)
+    gain = change_beside(best["value"], best["low"], best["high"], compared.unit)
     interval = between(best["low"], best["high"], compared.unit)
     rates = listed([setting(rate) for rate in found["learning_rates"]])
     said = "learned nothing" if found["code"] == NOTHING else "is not shown to have learned anything"
     tried = f"{plural(found['settings'], 'setting')} at learning rate {rates}"
     return (
         f"{found['model']} {said} on {plain_name(compared.target)} ({tried}; largest gain {gain}, {interval}): "
-        "its score is still its base’s and does not show what the model can do once trained."
+        "its score does not show what the model can do once trained."
     )

@@ -6,7 +6,7 @@ import pandas as pd
 
 from loragrid.comparing.measures import POOLED_RETENTION
 from loragrid.comparing.trade_off import SHIP
-from loragrid.formatting import between, change, decimals, listed, plain_name, plural
+from loragrid.formatting import between, change, change_beside, listed, plain_name, plural
 from loragrid.reporting.compared_study import ComparedStudy
 from loragrid.reporting.sentences.axis_findings import what_mattered
 from loragrid.reporting.sentences.findings import Headline, did_it_help, not_scored, start
@@ -59,7 +59,7 @@ def _of_settings(rows: pd.DataFrame, compared: ComparedStudy) -> tuple[str, str,
         everyone = len(lost) == len(rows)
         tone, short = ("bad", "All settings forgot") if everyone else ("unsure", "Some settings forgot")
         return tone, short, _worse_sentence(lost, "setting", compared)
-    over = f"on the mean over {_tasks(compared)}"
+    over = f"on {_tasks(compared)}"
     if (rows["low"] >= -compared.summary["terms"]["retention_margin"]).all():
         return "good", f"At most {points}", f"Every interval {over} excludes a loss of more than {points}."
     text = f"No setting is proved to have lost {over}, but {_reach(rows, compared)}."
@@ -72,7 +72,7 @@ def _of_adapters(rows: pd.DataFrame, compared: ComparedStudy) -> tuple[str, str,
     if lost:
         short = "All adapters lost" if len(lost) == len(rows) else "Some adapters lost"
         return "adapters", short, _worse_sentence(lost, "adapter", compared)
-    over = f"on the mean over {_tasks(compared)}"
+    over = f"on {_tasks(compared)}"
     text = f"No adapter is shown to score lower than its base {over}, but {_reach(rows, compared)}."
     return "unsure", "Nothing shown", text
 
@@ -87,10 +87,11 @@ def _margin(compared: ComparedStudy) -> str:
 
 
 def _tasks(compared: ComparedStudy) -> str:
-    """3 retention tasks, without those that are no share of right answers."""
+    """The mean over 3 retention tasks, without those that are no share of right answers."""
     kept = [name for name, task in compared.summary["tasks"].items() if task["group"] == "retention"]
     left_out = [name for name in kept if compared.units[name] != "share"]
-    text = plural(len(kept) - len(left_out), "retention task")
+    count = len(kept) - len(left_out)
+    text = "the retention task" if count == 1 else f"the mean over {plural(count, 'retention task')}"
     if left_out:
         text += f" (without {listed([plain_name(name) for name in left_out])}, in another unit)"
     return text
@@ -106,7 +107,7 @@ def _worse_sentence(runs: list[str], noun: str, compared: ComparedStudy) -> str:
         named.append(f"{len(runs) - MOST_NAMED} more")
     nouns = noun if len(runs) == 1 else noun.replace("adapter", "adapters").replace("setting", "settings")
     verb = "did worse" if noun == "setting" else "scored lower than the base"
-    return f"{count} {nouns} {verb} on the mean over {_tasks(compared)}: {listed(named)}."
+    return f"{count} {nouns} {verb} on {_tasks(compared)}: {listed(named)}."
 
 
 def _name(run: str, compared: ComparedStudy) -> str:
@@ -130,7 +131,7 @@ def _base_case(compared: ComparedStudy) -> str:
 
 
 def _kept(row: dict[str, Any]) -> str:
-    amount = change(row["kept"], "share", words=True, places=decimals(row["kept_low"], row["kept_high"]))
+    amount = change_beside(row["kept"], row["kept_low"], row["kept_high"], "share")
     return f"{amount} ({between(row['kept_low'], row['kept_high'], 'share')})"
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from loragrid.comparing.literature.findings import LITERATURE, PublishedFinding, load_findings
 from loragrid.errors import UserError
-from loragrid.formatting import between, change, decimals, listed, plain_name, plural, setting
+from loragrid.formatting import between, change, change_beside, listed, plain_name, plural, setting
 from loragrid.reporting.compared_study import ComparedStudy
 from loragrid.reporting.sentences.limits import reason_text
 from loragrid.setting_texts import axis_name, axis_value
@@ -51,8 +51,7 @@ def why_text(why: dict[str, Any], finding: PublishedFinding, compared: ComparedS
 def _difference(row: dict[str, Any], compared: ComparedStudy) -> str:
     verdict = row["verdict"].replace("'", "’")
     value, default = (axis_value(row["axis"], row[key]) for key in ("value", "base_case_value"))
-    places = decimals(row["low"], row["high"])
-    amount = change(row["difference"], compared.unit, words=True, places=places)
+    amount = change_beside(row["difference"], row["low"], row["high"], compared.unit)
     return f"{axis_name(row['axis'])} {value} against {default}: {amount}, {verdict}"
 
 
@@ -76,8 +75,7 @@ def _methods_text(why: dict[str, Any]) -> str:
         return f"this needs three or more learning rates of {one} and of {other}, all else equal"
     if why["code"] == "needs_methods":
         return f"this needs runs with {one} and with {other}, all else equal, scored on retention tasks"
-    places = decimals(why["low"], why["high"])
-    amount = change(why["difference"], "share", words=True, places=places)
+    amount = change_beside(why["difference"], why["low"], why["high"], "share")
     rates = f"{one} at {setting(why['rates'][0])} against {other} at {setting(why['rates'][1])}"
     verdict = why["verdict"].replace("'", "’")
     return f"mean retention of {rates}: {amount} ({between(why['low'], why['high'], 'share')}), {verdict}"

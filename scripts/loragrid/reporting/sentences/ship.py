@@ -2,7 +2,16 @@
 
 from typing import Any
 
-from loragrid.formatting import between, change, decimals, detectable, listed, p_value, plain_name, score, whole
+from loragrid.formatting import (
+    between,
+    change_beside,
+    detectable,
+    listed,
+    p_value,
+    plain_name,
+    score,
+    whole,
+)
 from loragrid.reporting.compared_study import ComparedStudy
 from loragrid.statistics.paired_statistics import UNSURE
 
@@ -60,7 +69,7 @@ def _ship_line(row: dict[str, Any], compared: ComparedStudy) -> dict[str, Any]:
 
 
 def _amount(row: dict[str, Any], name: str, unit: str) -> str:
-    return change(row[name], unit, words=True, places=decimals(row[f"{name}_low"], row[f"{name}_high"]))
+    return change_beside(row[name], row[f"{name}_low"], row[f"{name}_high"], unit)
 
 
 def margin_sentence(compared: ComparedStudy) -> str:

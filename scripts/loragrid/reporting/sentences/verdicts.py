@@ -89,7 +89,7 @@ def open_text(row: Mapping[str, Any], unit: str) -> str:
     if row["verdict"] != UNSURE:
         return ""
     if not _is_number(row.get("detectable")):
-        return f"no difference of any size can be proved: {_too_few(row)}"
+        return f"no difference of any size can be proved with {_too_few(row)}"
     text = f"finds {detectable(row['detectable'], unit)} or more"
     limits = floor_text(row, unit)
     return f"{text}; {limits}" if limits else text
@@ -111,8 +111,8 @@ def _too_few(row: Mapping[str, Any]) -> str:
     of_seeds = row.get("seed_stderr")
     if _is_number(of_seeds) and _is_number(row.get("stderr")) and 2 * of_seeds**2 > row["stderr"] ** 2:
         seeds = row.get("seeds")
-        return f"too few seeds ({int(seeds)})" if _is_number(seeds) else "too few seeds"
-    return f"too few items ({whole(row['units'])} independent)"
+        return plural(int(seeds), "seed") if _is_number(seeds) else "so few seeds"
+    return plural(int(row["units"]), "independent item")
 
 
 def skew_text(row: Mapping[str, Any]) -> str:

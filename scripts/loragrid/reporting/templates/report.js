@@ -134,7 +134,8 @@ addEventListener("beforeprint", () => {
 // The numbers of the setting under the pointer or the focus.
 for (const figure of document.querySelectorAll("figure.map")) {
   const readout = figure.querySelector(".readout");
-  const hint = "Point at a setting, or move to it with the Tab key, for its numbers.";
+  const pointed = "Point at a setting, or move to it with the Tab key, for its numbers.";
+  const hint = matchMedia("(hover: none)").matches ? "Tap a setting for its numbers." : pointed;
   readout.textContent = hint;
   const show = (event) => {
     const found = event.target.closest("[data-numbers]");

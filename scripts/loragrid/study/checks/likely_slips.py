@@ -15,7 +15,7 @@ DEMO_TASKS = ROOT / "config" / "tasks" / "demo"
 DEMO_PROMPTS = ROOT / "config" / "prompts" / "demo.jsonl"
 # A larger file is not read each time that a study is opened.
 LARGEST_COUNTED = 32 * 2**20
-# ASSUME: `plan.rows` was written for other data if it differs from the number of lines by more than this factor.
+# ASSUME: `plan.rows` was written for other data if it differs from the number of lines by a factor of more than 1.5.
 OTHER_DATA = 1.5
 
 
