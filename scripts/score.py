@@ -38,6 +38,7 @@ from loragrid.runtime.gpu_locks import take_one_gpu
 from loragrid.runtime.provenance import device_info, git_state, versions
 from loragrid.runtime.quiet_libraries import quiet_libraries
 from loragrid.runtime.session import SessionClock, add_session_options, ctrl_c_ends_within, session_end
+from loragrid.runtime.torch_memory import set_up_torch
 from loragrid.scoring.lm_eval_tasks import StudyTask, find_tasks
 from loragrid.scoring.loaded_model import LoadedModel
 from loragrid.scoring.prompts import Prompt, read_prompts
@@ -212,9 +213,7 @@ def set_up_process(threads: int) -> None:
     os.environ["OMP_NUM_THREADS"] = str(threads)
     quiet_libraries()
     take_one_gpu()
-    import torch
-
-    torch.set_num_threads(threads)
+    set_up_torch(threads)
 
 
 def main() -> None:

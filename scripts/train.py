@@ -33,6 +33,7 @@ from loragrid.runtime.gpu_locks import take_gpus
 from loragrid.runtime.quiet_libraries import quiet_libraries
 from loragrid.runtime.run_lock import RunLock
 from loragrid.runtime.session import SessionClock, StopSignals, add_session_options, session_end
+from loragrid.runtime.torch_memory import set_up_torch
 from loragrid.study.grid import Cell
 from loragrid.study.study_file import Study, load_study
 from loragrid.training.backends.factory import choose_backend
@@ -155,7 +156,7 @@ def prepare(*, context: RunContext, lock: RunLock, backup: RunBackup | None = No
     split = needs_split(study, cell, device=device, ranks=ranks)
     recipe = make_recipe(study, cell, device=device)
     recipe = recipe_of_rank(recipe, rank=ranks.rank, count=ranks.count, split=split)
-    _set_threads(recipe.threads)
+    set_up_torch(recipe.threads)
     data = load_training_data(context.data_folder)
     entry = prepared_entry(study.base_entry(cell), context.data_folder)
     if ranks.count == 1:
@@ -204,12 +205,6 @@ def _progress(context: RunContext, *, planned_steps: int) -> Progress:
         clock=context.clock,
         stop=context.stop,
     )
-
-
-def _set_threads(threads: int) -> None:
-    import torch
-
-    torch.set_num_threads(threads)
 
 
 def main() -> None:

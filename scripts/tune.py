@@ -29,6 +29,7 @@ from loragrid.records.history import minimum_logged
 from loragrid.runtime.gpu_locks import take_one_gpu
 from loragrid.runtime.quiet_libraries import quiet_libraries
 from loragrid.runtime.session import SessionClock, StopSignals, add_session_options, session_end
+from loragrid.runtime.torch_memory import set_up_torch
 from loragrid.searching.objective import read_objective, trial_scorer
 from loragrid.searching.result_files import write_result
 from loragrid.searching.search import Claim, Search
@@ -52,7 +53,7 @@ def tune(
         raise UserError(
             f"{study.path.name}: tune: null. Fix: describe a search there, as config/studies/demo.yaml does."
         )
-    _set_threads(study.base_case.threads)
+    set_up_torch(study.base_case.threads)
     clock = SessionClock(session_ends)
     with record_failures(out, run="tune"), StopSignals() as stop:
         (out / "failure.json").unlink(missing_ok=True)
@@ -181,12 +182,6 @@ def further_workers(count: int, arguments: list[str]) -> Iterator[None]:
             process.terminate()
         for process in processes:
             process.wait()
-
-
-def _set_threads(threads: int) -> None:
-    import torch
-
-    torch.set_num_threads(threads)
 
 
 def main() -> None:

@@ -20,6 +20,7 @@ from typing import Any
 from loragrid.errors import Failed, UserError, first_line, log_option, one_line, output_options
 from loragrid.exporting.questions import Measured, Question, as_json
 from loragrid.runtime.progress_lines import ProgressLines
+from loragrid.runtime.torch_memory import set_up_torch
 from loragrid.scoring.running_task import RunningTask
 from loragrid.study.sections import ModelEntry
 
@@ -112,7 +113,7 @@ def measure(request: Mapping[str, Any]) -> Measured:
     from loragrid.scoring.heldout.losses import measure as row_losses
     from loragrid.scoring.heldout.losses import weighted_mean
 
-    torch.set_num_threads(request["threads"])
+    set_up_torch(request["threads"])
     with ProgressLines(f"{request['label']}, loading", total=1, items="models"):
         model, tokenizer = _load(request)
     own_loss = None

@@ -17,6 +17,7 @@ from typing import Any
 from loragrid import errors
 from loragrid.runtime.delegation import residency
 from loragrid.runtime.delegation.transfer import ANSWER, FORWARDED, receive_job, take_over
+from loragrid.runtime.torch_memory import return_freed_memory
 
 # What a worker tells the pool: a job's surroundings are taken over; what it was asked for is done; and so was its last
 # job, after which it ends.
@@ -108,6 +109,7 @@ def _free_memory() -> None:
     gc.collect()
     if (torch := sys.modules.get("torch")) is not None and torch.cuda.is_initialized():
         torch.cuda.empty_cache()
+    return_freed_memory()
 
 
 def stay_and_serve(channel: socket.socket) -> None:

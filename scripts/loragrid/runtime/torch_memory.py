@@ -1,0 +1,31 @@
+"""Memory that torch frees on a CPU and will need again for the next tensor.
+
+glibc hands a large freed block back to the system at once, and the next block of that size is new pages, which the
+kernel fills with zeros when they are first touched. Measuring SmolLM2's held-out loss spent an eighth of its time so.
+"""
+
+import ctypes
+
+# Parameters of glibc's mallopt(3).
+TRIM_THRESHOLD, MMAP_MAX = -1, -4
+LARGEST_INT = 2**31 - 1
+
+
+def set_up_torch(threads: int) -> None:
+    """Use this number of threads and, without a GPU, keep freed memory for tensors until `return_freed_memory`."""
+    import torch
+
+    torch.set_num_threads(threads)
+    if torch.cuda.is_available():
+        return  # what a base took in main memory before it went to the GPU would be kept too
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):  # musl and macOS have no such function
+        libc.mallopt(MMAP_MAX, 0)
+        libc.mallopt(TRIM_THRESHOLD, LARGEST_INT)
+
+
+def return_freed_memory() -> None:
+    """Give the system what this process has freed, for example between the jobs of a worker."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "malloc_trim"):
+        libc.malloc_trim(0)
