@@ -148,7 +148,10 @@ def _problem(what: str, names: Iterable[str]) -> str:
 
 def _refuse(problems: list[str], folder: Path) -> None:
     if problems:
+        fix = "copy or download the whole folder again"
+        if problems == [_problem("missing", ["lm_head.weight"])]:
+            fix += ", or set tie_word_embeddings to true in config.json if the model has no head of its own"
         raise UserError(
             f"model folder {folder}: its safetensors files do not fit its config.json: {'; '.join(problems)}. "
-            "Fix: copy or download the whole folder again."
+            f"Fix: {fix}."
         )
