@@ -25,11 +25,18 @@ def test_earlier_cells_come_first_and_a_cell_is_trained_once_all_before_it_are_s
     jobs = jobs_of(study)
     first, second = study.cells[:2]
     assert jobs.priority(first.data) == jobs.priority(first.base) == jobs.priority(first.run)
-    train = [jobs.priority(cell.run) - 1 for cell in study.cells]
+    train = [jobs.train_priority(cell.run) for cell in study.cells]
     score = [jobs.priority(cell.run) for cell in study.cells]
     assert score[0] > train[0] > score[1] > train[1] and min(train) > 0
     assert jobs.priority(second.run) < jobs.priority(first.run)
     assert jobs.priority("a_winner_00000000") == 0
+
+
+def test_all_cells_are_trained_before_vllm_scores_any(study: Study) -> None:
+    jobs = jobs_of(changed(study, scoring__engine="vllm"))
+    score = [jobs.priority(cell.run) for cell in study.cells]
+    train = [jobs.train_priority(cell.run) for cell in study.cells]
+    assert min(train) > max(score) and train == sorted(train, reverse=True)
 
 
 def test_a_subject_is_scored_on_the_data_of_its_model(study: Study) -> None:

@@ -13,7 +13,7 @@ rule train:
         "<logs>/train/{run}.log",
     benchmark:
         "<benchmarks>/train/{run}.tsv"
-    priority: lambda wildcards: JOBS.priority(wildcards.run) - 1
+    priority: lambda wildcards: JOBS.train_priority(wildcards.run)
     conda:
         ENVIRONMENT
     threads: lambda wildcards: JOBS.threads(wildcards.run)

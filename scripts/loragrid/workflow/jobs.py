@@ -62,11 +62,19 @@ class Jobs:
         study.
 
         Earlier cells come first, and a base is scored with the first cell that is compared with it.
-        Odd numbers are free for the train rule: a cell is trained once all cells before it are
-        scored. Adopted adapters and the search's winner come last.
+        Odd numbers are those of `train_priority`. Adopted adapters and the search's winner come last.
         """
         cells = len(self.study.cells)
         return 2 * (cells - self.cell_order.get(run_of(name), cells))
+
+    def train_priority(self, run: str) -> int:
+        """Priority of the training of a run.
+
+        A cell is trained once all cells before it are scored. vLLM has the GPU to itself and takes a minute to
+        start, so where it scores, all cells are trained first and one engine scores them.
+        """
+        own = self.priority(run) - 1
+        return own + 2 * len(self.study.cells) if self.study.scoring.engine == "vllm" else own
 
     def winner(self) -> str | None:
         """The run id of the search's winner, where the search is part of the study, done, and found
