@@ -209,6 +209,11 @@ def test_rows_that_are_none_are_one_line(tmp_path: Path, base: ModelFindings, te
             r'its columns do not tell which are prompt and reply \(a, b, c\)\. Fix: .*COLUMNS="prompt=a reply=b"\.',
         ),
         (
+            ("premise", "hypothesis", "label"),
+            [(*row, number % 2) for number, row in enumerate(ROWS)],
+            r"its columns do not tell which are prompt and reply \(premise, hypothesis, label\)",
+        ),
+        (
             ROWS[0],
             [(f"{q} {q}", a) for q, a in ROWS],
             r"the first line seems to be a row and not the columns' names \(Town 0",

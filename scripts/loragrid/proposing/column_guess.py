@@ -33,7 +33,9 @@ def guess_columns(source: Source) -> dict[str, str]:
     _check_names(names, source)
     texts = [name for name in names if _holds_text(name, rows)]
     strings = [name for name in names if _holds_strings(name, rows)]
-    if len(texts) == 2:
+    labels = [name for name in names if name.strip().lower() in LABELS and name not in texts]
+    # Two texts and a label, such as premise and hypothesis: neither text is the reply.
+    if len(texts) == 2 and not labels:
         return dict(zip(("prompt", "reply"), texts, strict=True))
     if len(names) == len(texts) == 1:
         return {"text": texts[0]}
@@ -75,11 +77,12 @@ def _check_names(names: Sequence[str], source: Source) -> None:
 
 
 def _likely(texts: Sequence[str], strings: Sequence[str], rows: Sequence[Row]) -> tuple[str, str]:
-    """Prompt and reply for an example: a column with a name of prompts, or the first, and the longest of the others."""
+    """Prompt and reply for an example: a column with a usual name, or the first; a label, or the longest text."""
     candidates = texts or strings
     named = {name.lower(): name for name in candidates}
     prompt = next((named[name] for name in PROMPTS if name in named), candidates[0])
-    others = [name for name in texts if name != prompt] or [name for name in strings if name != prompt]
+    others = [name for name in strings if name.strip().lower() in LABELS and name != prompt]
+    others = others or [name for name in texts if name != prompt] or [name for name in strings if name != prompt]
     return prompt, max(others, key=lambda name: sum(len(row.get(name) or "") for row in rows))
 
 

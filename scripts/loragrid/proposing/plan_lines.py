@@ -30,7 +30,7 @@ def plan_lines(proposal: Proposal, costs: Costs) -> list[str]:
         f"{plural(len(study.cells), 'run')}: {what} {rates}, "
         f"each with seeds {listed([str(seed) for seed in proposal.seeds])}; {plural(costs.updates, 'update')} a run",
         f"Takes about {hours(costs.hours)} on {where}, one job at a time, and {costs.peak_mib:,} MiB of memory",
-        f"  by {costs.rows[0]['train_from']}",
+        f"  ({costs.rows[0]['train_from']})",
         *(f"Can find: {line}" for line in _differences(costs)),
     ]
     if proposal.left_out:
