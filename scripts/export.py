@@ -124,7 +124,7 @@ def own_arithmetic(merged: MergedForm) -> list[str]:
         return []
     return [
         f'Loaded with dtype="auto", the merged model computes in {merged.facts.dtype}: its held-out loss is then '
-        f"{loss:.4f} ({loss - merged.parity.reference_loss:+.4f} nats)."
+        f"{loss:.4f} ({round(loss - merged.parity.reference_loss, 4) + 0.0:+.4f} nats)."
     ]
 
 

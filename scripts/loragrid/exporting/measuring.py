@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from loragrid.errors import Failed, UserError, first_line, log_option, one_line, output_options
+from loragrid.errors import EXIT_STOPPED, Failed, UserError, first_line, log_option, one_line, output_options
 from loragrid.exporting.questions import Measured, Question, as_json
 from loragrid.runtime.progress_lines import ProgressLines
 from loragrid.runtime.torch_memory import set_up_torch
@@ -204,6 +204,8 @@ def main() -> None:
     quiet_libraries()
     try:
         found = asdict(measure(json.loads(options.request.read_text())))
+    except KeyboardInterrupt:
+        raise SystemExit(EXIT_STOPPED) from None  # the stage says so
     except (UserError, Failed) as failure:
         found = {"failure": one_line(str(failure))[:LAST_CHARACTERS]}
     except Exception as error:  # whatever a library raises for a form that it does not take

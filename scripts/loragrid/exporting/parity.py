@@ -40,6 +40,11 @@ class Parity:
         return self.loss - self.reference_loss
 
     @property
+    def shown_difference(self) -> str:
+        """The difference for a reader, without a minus before zero."""
+        return f"{round(self.difference, 4) + 0.0:+.4f}"
+
+    @property
     def overflows(self) -> bool:
         """Whether the form has no number for a loss when it computes in the dtype of its weights."""
         return self.own_loss is not None and not math.isfinite(self.own_loss)
@@ -69,7 +74,7 @@ class Parity:
     def text(self) -> str:
         """What was found, as a clause."""
         found = (
-            f"held-out loss {self.loss:.4f} against {self.reference_loss:.4f} ({self.difference:+.4f} nats, at most "
+            f"held-out loss {self.loss:.4f} against {self.reference_loss:.4f} ({self.shown_difference} nats, at most "
             f"{MOST_NATS:g})"
         )
         if self.answers:
