@@ -110,15 +110,16 @@ def points(value: float, unit: str, places: int = 0) -> str:
     return " point" if f"{abs(value) * 100:.{places}f}" == "1" else " points"
 
 
-def between(low: float | None, high: float | None, unit: str) -> str:
+def between(low: float | None, high: float | None, unit: str, *, least: int = 0) -> str:
     """An interval of a difference: −7 to +9.
 
-    Both ends get the same decimals, as many as its width supports.
+    Both ends get the same decimals, as many as its width supports; `least`: decimals of points at least.
     """
     if not _is_interval(low, high):
         return f"{change(low, unit)} to {change(high, unit)}"
     if unit == "share":
-        return " to ".join(change(end, unit, places=decimals(low, high)) for end in (low, high))
+        places = max(least, decimals(low, high))
+        return " to ".join(change(end, unit, places=places) for end in (low, high))
     places = _places_beside(low, high)
     return " to ".join(_minus(f"{end:+.{places}f}") for end in (low, high))
 

@@ -43,7 +43,7 @@ def external_sections(
     return {
         "title": visible(title, 300),
         "source": visible(source.name, 200),
-        "counts": f"{plural(len(results.runs), 'run')} with {plural(len(keys), 'different score')}",
+        "counts": f"{plural(len(results.runs), 'run')}, {plural(len(keys), 'score')}",
         "answer": said,
         # Without a verdict the answer itself says why.
         "not_compared": [part for part in not_compared(results, base, rows) if part not in said],
@@ -155,4 +155,4 @@ def _note(row: BaseComparison) -> str:
 def _interval(row: BaseComparison, unit: str) -> str:
     if row.test is None:
         return "–"
-    return between(row.test.low, row.test.high, unit)
+    return between(row.test.low, row.test.high, unit, least=1)

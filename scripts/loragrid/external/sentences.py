@@ -57,7 +57,7 @@ def _count(
     refused = sum(bool(row.refused) for row in first)
     if refused:
         text += f"; {refused} more could not be made"
-    return f"{text} ({_tests_made(judged)}, corrected together by Holm’s method at {ALPHA:.0%})."
+    return f"{text}. Tests: {_tests_made(judged)}; corrected together by Holm’s method at {ALPHA:.0%}."
 
 
 def _names(results: ExternalResults, rows: Sequence[BaseComparison]) -> str:
@@ -70,7 +70,7 @@ def _names(results: ExternalResults, rows: Sequence[BaseComparison]) -> str:
 def _amount(results: ExternalResults, row: BaseComparison) -> str:
     """A difference with its interval."""
     unit, ends = results.unit(row.key), (row.test.low, row.test.high)
-    return f"{change_beside(row.difference, *ends, unit, least=1)}, {between(*ends, unit)}"
+    return f"{change_beside(row.difference, *ends, unit, least=1)}, {between(*ends, unit, least=1)}"
 
 
 def _between_settings(results: ExternalResults, rows: Sequence[BaseComparison]) -> list[str]:

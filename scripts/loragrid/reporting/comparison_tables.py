@@ -9,9 +9,9 @@ from loragrid.comparing.item_tables import BITS_PER_BYTE
 from loragrid.formatting import between, change_beside, decimals, p_value, score, visible
 from loragrid.reporting.compared_study import ComparedStudy
 from loragrid.reporting.page import Material
-from loragrid.reporting.sentences.axis_findings import axis_finding
 from loragrid.reporting.sentences.findings import start
 from loragrid.reporting.sentences.limits import reason_text
+from loragrid.reporting.sentences.value_findings import axis_finding
 from loragrid.reporting.sentences.verdicts import (
     FAMILY_HEADINGS,
     covers_text,

@@ -6,7 +6,6 @@ from loragrid.formatting import duration, number, visible, whole
 from loragrid.records.outcomes import Outcome
 from loragrid.reporting.comparison_tables import axis_table
 from loragrid.reporting.page import Material
-from loragrid.reporting.sentences.axis_findings import axis_finding
 from loragrid.reporting.sentences.search import (
     TRIAL_OUTCOMES,
     edge_remarks,
@@ -19,6 +18,7 @@ from loragrid.reporting.sentences.search import (
     search_setup,
     setting_value,
 )
+from loragrid.reporting.sentences.value_findings import axis_finding
 from loragrid.setting_texts import axis_name
 from loragrid.study.search.search_space import coordinate
 from loragrid.study.search.winner import read_search

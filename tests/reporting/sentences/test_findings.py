@@ -3,20 +3,24 @@
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 
 import compare
 from loragrid.errors import UserError
 from loragrid.records.outcomes import collect
+from loragrid.records.seal import break_seal
 from loragrid.reporting.certainty_section import family_sentences, methods_used, seed_spread_rows
 from loragrid.reporting.page import Material, asked, gather
 from loragrid.reporting.runs_section import run_rows
-from loragrid.reporting.sentences.axis_findings import AxesFound, axis_finding, missed_text
+from loragrid.reporting.sentences.axis_findings import AxesFound, missed_text
 from loragrid.reporting.sentences.limits import not_comparable_sentence
 from loragrid.reporting.sentences.one_seed import one_seed_note
 from loragrid.reporting.sentences.retention import answers
 from loragrid.reporting.sentences.scorecard import scorecard_rows
+from loragrid.reporting.sentences.value_findings import axis_finding
 from tests.fixtures import synthetic
 from tests.fixtures.compared import read_table, run_of
 
@@ -184,6 +188,17 @@ def test_results_of_another_version_of_compare_are_refused(tmp_path: Path) -> No
     study = synthetic.make_study(tmp_path)
     compare.compare(study=study, results=tmp_path / "results", out=tmp_path / "results/compare")
     path = tmp_path / "results/compare/compare.json"
+    break_seal(path.parent)
     path.write_text(json.dumps(json.loads(path.read_text()) | {"schema": 1}))
     with pytest.raises(UserError, match=r"compare\.json: written by another version of compare\. Fix: "):
         gather(study, tmp_path / "results", collect(study, tmp_path / "results"))
+
+
+def test_many_values_of_one_verdict_share_a_clause() -> None:
+    values = [{"value": value, "difference": gain} for value, gain in (("1", 0.1), ("2", 0.2), ("3", 0.3), ("4", 0.4))]
+    row = {"axis": "rank", "task": "t", "family": "target", "base_case_value": "16", "low": 0.05, "high": 0.5}
+    rows = pd.DataFrame([row | {"verdict": "better"} | value for value in values])
+    compared = SimpleNamespace(axes=rows, target="t", unit="share", higher_is_better=True)
+    assert axis_finding(compared, "rank") == (
+        "On t: better than 16: 1 (+10 points), 2 (+20 points), 3 (+30 points) and 4 (+40 points)."
+    )

@@ -90,6 +90,9 @@ def scores_by_value(series: list[ScoreSeries], along: ValueAxis, *, share: bool,
         if along.values[along.base_case] != "base case":
             ticks[along.base_case] += "\nbase case"
     crowded = max(len(line) for tick in ticks for line in tick.split("\n")) > LETTERS_ACROSS / len(ticks)
+    if crowded and along.base_case is not None:
+        # The second line of a slanted name would lie on its neighbour.
+        ticks[along.base_case] = ticks[along.base_case].removesuffix("\nbase case")
     slanted = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if crowded else {}
     axes.set_xticks(along.places, ticks, **slanted)
     axes.set_xlim(along.places[0] - 0.6 * along.gap, along.places[-1] + 0.6 * along.gap)

@@ -1,4 +1,4 @@
-"""The report's answer to "which setting mattered?", and a sentence per axis."""
+"""The report's answer to "which setting mattered?"."""
 
 import math
 from dataclasses import dataclass, field
@@ -12,9 +12,9 @@ from loragrid.reporting.sentences.findings import Headline, difference, start
 from loragrid.reporting.sentences.interactions import axes_together, movements
 from loragrid.reporting.sentences.largest_gain import unlearned_texts
 from loragrid.reporting.sentences.limits import reason_text
-from loragrid.reporting.sentences.verdicts import differing, of_adapters, of_settings, open_text, proved, task_name
+from loragrid.reporting.sentences.verdicts import differing, of_adapters, of_settings, proved, task_name
 from loragrid.setting_texts import axis_name, axis_value
-from loragrid.statistics.paired_statistics import DIFFER, UNSURE
+from loragrid.statistics.paired_statistics import DIFFER
 from loragrid.study.cell_pairs import UNTRAINED
 from loragrid.study.grid import ARMS, NAMED, TIED
 
@@ -199,36 +199,3 @@ def _step(row: pd.Series, axis: str, compared: ComparedStudy) -> str:
 def _named(axis: str, value: str) -> str:
     """A value with its axis; an arm of several settings is named by itself."""
     return value if axis in (TIED, NAMED) else f"{axis_name(axis)} {value}"
-
-
-def axis_finding(compared: ComparedStudy, axis: str) -> str:
-    """One sentence above an axis's figures: what its values did on the main target."""
-    rows = compared.axes
-    rows = rows[(rows["axis"] == axis) & (rows["task"] == compared.target)]
-    judged = rows[rows["verdict"] != ""]
-    if judged.empty:
-        if rows.empty:
-            return "Nothing to compare yet."
-        return f"Not compared: {reason_text(rows.iloc[0])}."
-    parts = [_value_finding(row, axis, compared) for _, row in judged.iterrows()]
-    elsewhere = [f"{value} is {verdict} on {tasks}" for value, verdict, _, tasks in proved_elsewhere(compared, axis)]
-    text = f"On {plain_name(compared.target)}: {'; '.join(parts)}."
-    # A search's winner differs in several settings, so its row says nothing about one of them.
-    if elsewhere and axis != "search":
-        text += f" On other measures: {'; '.join(elsewhere)}."
-    return text
-
-
-def _value_finding(row: pd.Series, axis: str, compared: ComparedStudy) -> str:
-    amount = difference(row, compared.unit)
-    value, default = (axis_value(axis, row[key]) for key in ("value", "base_case_value"))
-    if axis == "model" and row["value"] in unlearned_texts(compared):
-        return f"{value} is not compared as a model: it has not learned {plain_name(compared.target)} (see Why)"
-    if row["verdict"] == DIFFER:
-        both = f"the adapters of {value} and {default}"
-        if axis == "method" and row["value"] == UNTRAINED:
-            both = f"{value} and the adapter of {default}"
-        return f"{both} differ ({amount})"
-    if row["verdict"] != UNSURE:
-        return f"{value} is {row['verdict']} than {default} ({amount})"
-    return f"{value} against {default}: can’t tell ({amount}; {open_text(row, compared.unit)})"
