@@ -33,7 +33,7 @@ class Layout:
 
 
 WIDE = Layout("wide", 640, 400, names=150, letters=20)
-NARROW = Layout("narrow", 350, 300, names=108, letters=13, left=50, bottom=38)
+NARROW = Layout("narrow", 350, 300, names=114, letters=14, left=50, bottom=38)
 
 
 @dataclass(frozen=True)
