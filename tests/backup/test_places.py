@@ -30,7 +30,17 @@ def test_texts_that_name_none(text: str) -> None:
         check_backup({"backup": text}, Path("study.yaml"))
 
 
-@pytest.mark.parametrize("text", ["ftp://me:hunter2@host/x", "https://host/x?token=hunter2", "s3://k:hunter2@b/x"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ftp://me:hunter2@host/x",
+        "https://host/x?token=hunter2",
+        "s3://k:hunter2@b/x",
+        "abfs://c@a.dfs.core.windows.net/x?sv=2024&sig=hunter2",
+        "s3://b/x?aws_secret_access_key=hunter2",
+        "dav://host/x#token=hunter2",
+    ],
+)
 def test_credentials_in_an_address_are_refused_and_not_repeated(text: str) -> None:
     with pytest.raises(UserError, match="credentials in the address") as caught:
         check_backup_option(text)
@@ -50,6 +60,12 @@ def test_a_drive_that_is_not_mounted_is_no_place(tmp_path: Path) -> None:
 def test_an_address_without_its_package_is_one_line() -> None:
     with pytest.raises(UserError, match=r"^backup: nosuch://x cannot be used \(.*\)\. Fix: install the package"):
         open_place("nosuch://x")
+
+
+@pytest.mark.parametrize("text", ["reference://x", "zip://."])
+def test_an_address_that_its_file_system_refuses_in_its_own_way_is_one_line(text: str) -> None:
+    with pytest.raises(UserError, match=rf"^backup: {text} cannot be used \(.*\)\. Fix: check the address"):
+        open_place(text)
 
 
 def test_a_place_that_cannot_be_written_says_why(tmp_path: Path) -> None:

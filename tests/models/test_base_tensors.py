@@ -15,6 +15,7 @@ from loragrid.errors import UserError
 from loragrid.models.base_checks.tensors import check_dtypes, check_headers, check_tensors
 from loragrid.models.base_checks.values import check_finite, check_values
 from loragrid.models.loading import load_base
+from loragrid.models.model_files import check_model_folder
 from loragrid.models.shape import read_shape
 from loragrid.study.sections import ModelEntry
 from loragrid.workflow.jobs import Jobs
@@ -218,3 +219,50 @@ def test_an_output_head_that_contradicts_the_configuration_is_refused(
         UserError, match=r"1 tensor is missing \(lm_head\.weight\)\. Fix: .* or set tie_word_embeddings to true"
     ):
         Jobs(toy_study({"toy": headless}), results="results/any", session_minutes=None)
+
+
+def sharded(folder: Path, out: Path, *, listed: int = 2) -> Path:
+    """A copy of a model folder with its weights in two files, of which the index names the first or both."""
+    shutil.copytree(folder, out)
+    weights = load_file(out / "model.safetensors")
+    (out / "model.safetensors").unlink()
+    names, half, places = sorted(weights), len(weights) // 2, {}
+    for number, part in enumerate((names[:half], names[half:]), start=1):
+        file = f"model-0000{number}-of-00002.safetensors"
+        save_file({name: weights[name] for name in part}, out / file, metadata={"format": "pt"})
+        places |= dict.fromkeys(part if number <= listed else (), file)
+    (out / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    return out
+
+
+def test_weights_of_two_files_pass_beside_the_same_weights_under_other_names(toy_llama: Path, tmp_path: Path) -> None:
+    folder = sharded(toy_llama, tmp_path / "base")
+    save_file({"layers.0.attention.wq.weight": torch.ones(2, 2)}, folder / "consolidated.safetensors")
+    check_model_folder(folder)
+    check_tensors(folder)
+    check_values(folder, tied={})
+
+
+INDEXES = {
+    "half of it": (lambda index: None, "tensors are missing"),
+    "none": (lambda index: index.unlink(), "neither model.safetensors nor"),
+    "a list": (lambda index: index.write_text("[]"), "no map of tensors"),
+    "no map": (lambda index: index.write_text('{"weight_map": {"a": 1}}'), "no map of tensors"),
+    "lost file": (lambda index: (index.parent / "model-00001-of-00002.safetensors").unlink(), "1 of the 1 files"),
+}
+
+
+@pytest.mark.parametrize("mistake", INDEXES)
+def test_an_index_that_does_not_name_all_weights_is_refused(toy_llama: Path, tmp_path: Path, mistake: str) -> None:
+    change, message = INDEXES[mistake]
+    folder = sharded(toy_llama, tmp_path / "base", listed=1)
+    change(folder / "model.safetensors.index.json")
+    with pytest.raises(UserError, match=rf"{message}.*Fix: "):
+        check_headers(read_shape(json.loads((folder / "config.json").read_text()), "config.json"), folder)
+
+
+def test_an_adapter_beside_the_model_is_refused(toy_llama: Path, tmp_path: Path) -> None:
+    folder = broken(toy_llama, tmp_path / "base", lambda weights: None)
+    (folder / "adapter_config.json").write_text("{}")
+    with pytest.raises(UserError, match=r"an adapter lies beside the model.*Fix: move"):
+        check_model_folder(folder)

@@ -50,6 +50,8 @@ def test_an_update_sees_no_more_than_all_rows(study: Study, batch: list, rows: i
         # 4,000 tokens of 50 a row in updates of 8: 10 updates.
         ({"warmup": {"steps": 10}, "budget": {"tokens": 4000}}, LONG, "10 updates of a run that has 10"),
         ({"warmup": {"steps": 10}, "budget": {"tokens": 4000}}, TrainingRows(1000), None),
+        # Epochs need no lengths: a dry run knows the rows of a file.
+        ({"warmup": {"steps": 10}, "budget": {"epochs": 1}}, TrainingRows(80), "10 updates of a run that has 10"),
         ({"warmup": {"steps": 10}, "budget": {"tokens": 4000}, "packing": True}, LONG, None),
         ({"warmup": {"steps": 125}, "budget": {"epochs": 1}}, LONG, "125 updates of a run that has 125"),
         ({"warmup": {"steps": 0}, "budget": {"steps": 1}}, LONG, None),

@@ -176,8 +176,10 @@ def open_place(text: str) -> Place:
         address = folder.as_uri()
     try:
         file_system, root = fsspec.core.url_to_fs(address)
-    except (ImportError, ValueError) as error:
-        fix = "install the package that fsspec needs for it, or choose another place"
+    except Exception as error:  # some file systems connect here, with errors of their own
+        fix = "check the address and the network"
+        if isinstance(error, ImportError | ValueError):
+            fix = "install the package that fsspec needs for it, or choose another place"
         raise UserError(f"backup: {text} cannot be used ({_reason(error)}). Fix: {fix}.") from None
     return Place(text, file_system, root)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from loragrid.errors import UserError, one_line
+from loragrid.models.weight_files import weight_files
 
 Shapes = Mapping[str, tuple[int, ...]]  # name of a tensor → its shape
 PREFIX = "base_model.model."
@@ -45,9 +46,9 @@ def tensor_header(file: Path) -> dict[str, tuple[tuple[int, ...], str]]:
 
 
 def base_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Name → shape of all tensors in a model folder's safetensors files."""
+    """Name → shape of all tensors in the safetensors files that are loaded of a model folder."""
     shapes: dict[str, tuple[int, ...]] = {}
-    for file in sorted(folder.glob("*.safetensors")):
+    for file in weight_files(folder):
         shapes |= tensor_shapes(file)
     return shapes
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from loragrid.errors import UserError, first_line
 from loragrid.models.download_room import check_download
+from loragrid.models.weight_files import weight_files
 from loragrid.paths import ROOT
 from loragrid.runtime.atomic_files import read_json, sha256_file, sha256_json
 from loragrid.runtime.delegation.residency import is_resident
@@ -117,10 +118,12 @@ def check_model_folder(folder: Path) -> str:
     # ignore auto_map; others they refuse. This names the reason in one line.
     if "auto_map" in config and not _in_transformers(config["model_type"]):
         raise own_code_error(folder, "config.json", fix="use a model that the transformers library supports")
-    if not any(folder.glob("*.safetensors")):
+    weight_files(folder)
+    if (folder / "adapter_config.json").exists():
+        # transformers would load the adapter onto the model, or onto the base that the adapter names.
         raise UserError(
-            f"model folder {folder}: no .safetensors file, and pickled weights are never loaded. "
-            "Fix: convert the weights to safetensors."
+            f"model folder {folder}: an adapter lies beside the model (adapter_config.json). "
+            "Fix: move the adapter's files to a folder of their own."
         )
     return config["model_type"]
 

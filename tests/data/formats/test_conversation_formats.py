@@ -72,6 +72,7 @@ def test_an_unusable_row_has_its_reason(reason, row):
     [
         ("empty reply", {"instruction": "a", "input": "", "output": ""}),
         ("empty reply", {"instruction": "a", "input": "", "output": None}),
+        ("empty reply", {"instruction": "a", "input": "", "output": " \u200b\n\ufeff"}),  # nothing that shows
         ("empty prompt", {"instruction": "", "input": " ", "output": "x"}),
         ("not text", {"instruction": "a", "input": 3, "output": "x"}),
         ("not text", {"instruction": "a", "input": "", "output": 4.5}),

@@ -2,12 +2,14 @@
 
 import ast
 import json
+import re
 import warnings
 from typing import Any
 
 from loragrid.data.formats.reasons import NOT_TEXT, UnusableRow
 
 ONLY_TEXT = {str}
+BLANK = re.compile(r"[\s\u00ad\u200b-\u200f\u2060\ufeff]*")  # white space, and characters that nothing shows
 THOUGHT_PARTS = ("thinking", "reasoning")  # types of content parts, and the keys of their text
 
 
@@ -28,7 +30,7 @@ def without_nulls(value: Any) -> Any:
 
 def checked_text(value: Any, reason_if_empty: str, *, optional: bool = False) -> str:
     """The value if it is text. Raises `UnusableRow` for other values, and for blank text unless `optional`."""
-    if value is None or (isinstance(value, str) and (not value or value.isspace())):
+    if value is None or (isinstance(value, str) and BLANK.fullmatch(value)):
         if optional:
             return value or ""
         raise UnusableRow(reason_if_empty)

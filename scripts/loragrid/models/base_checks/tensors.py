@@ -12,6 +12,7 @@ from loragrid.errors import UserError, first_line
 from loragrid.models.adapter_shapes import FLOATS, Shapes, base_shapes, tensor_header
 from loragrid.models.find_shape import find_config
 from loragrid.models.shape import FAMILIES, Shape, read_shape
+from loragrid.models.weight_files import weight_files
 from loragrid.study.study_file import Study
 
 SHOWN = 2  # names of tensors in a message
@@ -69,7 +70,7 @@ def check_dtypes(folder: Path) -> None:
 
     transformers would cast them to floats, without the scales that they were made with.
     """
-    for file in sorted(folder.glob("*.safetensors")):
+    for file in weight_files(folder):
         for name, (_, dtype) in tensor_header(file).items():
             # Other integers are masks and positions.
             if name.endswith(".weight") and not dtype.startswith(FLOATS):

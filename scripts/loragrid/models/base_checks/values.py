@@ -10,6 +10,7 @@ from pathlib import Path
 
 from loragrid.errors import UserError, first_line
 from loragrid.models.adapter_shapes import tensor_header
+from loragrid.models.weight_files import weight_files
 from loragrid.runtime.file_digests import kept_result
 
 
@@ -18,7 +19,7 @@ def check_values(folder: Path, *, tied: Mapping[str, str]) -> None:
 
     `tied`: names of two tensors that are one by config.json.
     """
-    files = sorted(folder.glob("*.safetensors"))
+    files = weight_files(folder)
     for file in files:
         problem = kept_result(file, "values", _problem)
         if problem:

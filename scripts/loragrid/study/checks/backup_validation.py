@@ -9,7 +9,8 @@ from loragrid.errors import UserError
 from loragrid.study.schema import study_error
 
 FORMS = re.compile(r"hub:[\w.-]+/[\w.-]+|folder:.+|[a-z][a-z0-9+.-]*://[^\s]+")
-PASSWORD = re.compile(r"://[^/]*:[^/]*@|[?&](token|key|secret|password)=", re.IGNORECASE)
+# Also the names of Azure's and Amazon's: sig, aws_secret_access_key, X-Amz-Signature.
+PASSWORD = re.compile(r"://[^/]*:[^/]*@|[?&#;][^=/]*(token|key|secret|passw|sig|credential)[^=/]*=", re.IGNORECASE)
 
 
 def check_backup(settings: Mapping[str, Any], path: Path) -> None:

@@ -44,7 +44,7 @@ def warmup_warning(settings: Settings, planned: int | None) -> str | None:
 
 def planned_updates(settings: Settings, rows: TrainingRows) -> int | None:
     """The run's updates; None if they are not known yet, as with rows that are still to be packed."""
-    unknown = rows.count is None or rows.mean_tokens is None
+    unknown = rows.count is None or (settings.budget.tokens is not None and rows.mean_tokens is None)
     if settings.budget.steps is None and (settings.packing or unknown):
         return None
     return updates(
