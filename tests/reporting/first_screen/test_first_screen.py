@@ -12,9 +12,17 @@ from loragrid.comparing.trade_off import SHIP
 from loragrid.reporting.figures.scales import Scale, limits, ticks
 from loragrid.reporting.first_screen.cards import MOST_WORDS, cards, first_that_fits
 from loragrid.reporting.first_screen.checks import failed_checks
-from loragrid.reporting.first_screen.gain_map import MOST_NAMED, NARROW, WIDE, MapAxes, gain_map, named_points
+from loragrid.reporting.first_screen.gain_map import (
+    MOST_NAMED,
+    NARROW,
+    WIDE,
+    MapAxes,
+    gain_map,
+    leaves_figure,
+    named_points,
+)
 from loragrid.reporting.first_screen.map_points import MapPoint, Spot, map_points
-from loragrid.reporting.first_screen.section import first_screen
+from loragrid.reporting.first_screen.section import first_screen, map_caption
 from loragrid.reporting.first_screen.steps import steps
 from loragrid.reporting.page import Material
 from loragrid.reporting.provenance_section import provenance
@@ -56,7 +64,9 @@ def test_a_gain_that_keeps_is_a_green_yes_with_a_run_to_take(keeping: Material) 
     helped, mattered, believed = shown(keeping)["cards"]
     assert (helped.tone, helped.short) == ("good", "Yes")
     assert re.search(r"\+[\d.]+ points \(.+\), retention .+ fit to ship\.$", helped.text)
-    assert mattered.short == "Can't tell" and "No effect proved of learning rate" in mattered.text
+    assert mattered.short == "Can't tell" and mattered.text.startswith(
+        "Learning rate: no effect on running plan shown; "
+    )
     assert re.match(r"3 seeds a setting, 900 items of running plan, p corrected for \d comparisons\. ", believed.text)
     take, away = shown(keeping)["steps"][-2:]
     fit = {run for row in keeping.compared.summary["trade_offs"] if row["ship"] == SHIP for run in row["runs"].split()}
@@ -108,7 +118,7 @@ def test_the_next_step_names_option_chance_and_command(keeping: Material) -> Non
     question = {"name": "q", "text": "Does 0.1 differ?", "cheapest": "o"}
     option = {"id": "o", "text": "2 more seeds", "hours": 0.5, "hours_per_closed": 1, "closes": {"q": 1.0}}
     for questions, text in (
-        ([question], "2 more seeds, 30 min: answers “Does 0.1 differ?” with a chance of 99%."),
+        ([question], "2 more seeds, 30 min: settles “Does 0.1 differ?” with a probability of 99%."),
         ([question | {"cheapest": None}], "No single step is likely to close one of the 1 open questions."),
         ([], "Nothing is open"),
     ):
@@ -147,9 +157,10 @@ def test_of_a_thousand_settings_few_are_named_and_all_are_dots(layout) -> None:
 
 
 def test_an_interval_that_leaves_the_figure_ends_in_an_arrow_and_hostile_names_stay_text() -> None:
-    svg = gain_map(
-        [made_point(1, HOSTILE.replace("\u0000", "")), made_point(2)], MapAxes(HOSTILE[:30], False, 0.05), WIDE
-    )
+    points, axes = [made_point(1, HOSTILE.replace("\u0000", "")), made_point(2)], MapAxes(HOSTILE[:30], False, 0.05)
+    svg = gain_map(points, axes, WIDE)
+    assert leaves_figure(points, axes, WIDE)
+    assert "beyond the figure" in map_caption(points, 0.05, arrows=True)
     tree = ElementTree.fromstring(svg)
     assert not [one for one in tree.iter() if one.tag.endswith("script")]
     assert svg.count('class="interval"') == 2 + 4  # two crosses, two arrows each

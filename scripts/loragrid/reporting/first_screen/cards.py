@@ -120,7 +120,7 @@ def mattered_card(compared: ComparedStudy) -> Card:
     steps = movements(compared) + [f"{start(step)}." for step in found.steps]
     # What is averaged over the very setting that it depends on says little of it.
     alone = [name for name in found.still if name not in together]
-    still = f"No effect proved of {_few(alone)}" if alone else ""
+    still = f"{start(_few(alone))}: no effect on {plain_name(compared.target)} shown" if alone else ""
     closing = f"{still}." if still else ""
     full = f"{still}; {missed_text(found, compared.unit)}." if still and not together else closing
     short = headline.short if len(found.moved) <= 2 else f"{start(found.moved[0])} and {len(found.moved) - 1} others"
@@ -133,7 +133,7 @@ def _few(names: list[str]) -> str:
     """model, rank and 3 other axes."""
     more = len(names) - MOST_AXES
     shown = names if more <= 0 else [*names[:MOST_AXES], plural(more, "other axis", "other axes")]
-    return listed(shown, "or")
+    return listed(shown)
 
 
 def belief_card(compared: ComparedStudy, failures: list[str]) -> Card:
@@ -151,8 +151,8 @@ def belief_card(compared: ComparedStudy, failures: list[str]) -> Card:
     rests = f"{number} a setting, {items}, p corrected for {plural(compared_count, 'comparison')}."
     passed = "Checks passed: all runs scored, no fault in the base, no task item in the training rows."
     if failures:
-        passed = f"Look at: {'; '.join(failures)}."
-    one = f"Look at: {failures[0]}." if failures else passed
+        passed = f"Caution: {'; '.join(failures)}."
+    one = f"Caution: {failures[0]}." if failures else passed
     return Card(BELIEF, tone, short, first_that_fits(f"{rests} {passed}", f"{rests} {one}", rests))
 
 

@@ -75,6 +75,13 @@ def gain_map(points: list[MapPoint], axes: MapAxes, layout: Layout) -> str:
     return "".join(parts)
 
 
+def leaves_figure(points: list[MapPoint], axes: MapAxes, layout: Layout) -> bool:
+    """Whether an interval of a named setting goes on beyond the figure and ends in an arrow."""
+    named = named_points(points)
+    frame = _frame(points, named, axes, layout)
+    return any(next(_arrows(frame, point), None) is not None for point in named)
+
+
 def named_points(points: list[MapPoint]) -> list[MapPoint]:
     """All settings if they are few, else the first of the grid and those that no other beats in both."""
     if len(points) <= MOST_NAMED:
@@ -116,10 +123,12 @@ def _background(frame: Frame, points: list[MapPoint]) -> Iterator[str]:
     yield _text(middle, layout.height - 6, fill_one(f"gained on {axes.target}{points} →", layout), "word middle")
     yield (
         f'<text class="word middle" transform="translate(12 {(y.start + y.end) / 2}) rotate(-90)">'
-        "kept: change in retention, points →</text>"
+        "change on the retention tasks, points →</text>"
     )
     yield f'<path class="base" d="{CROSS}" transform="translate({x.at(0)} {y.at(0)})"/>'
-    yield _text(x.at(0) - 8, y.at(0) - 8, "base", "word end" if x.at(0) - x.start > 40 else "word")
+    room = x.at(0) - x.start
+    words = "untrained base" if room > 96 else "base"
+    yield _text(x.at(0) - 8, y.at(0) - 8, words, "word end" if room > 40 else "word")
 
 
 def fill_one(text: str, layout: Layout) -> str:

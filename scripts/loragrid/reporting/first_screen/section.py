@@ -7,7 +7,7 @@ from markupsafe import Markup
 from loragrid.formatting import duration, plain_name
 from loragrid.reporting.first_screen.cards import cards
 from loragrid.reporting.first_screen.checks import failed_checks
-from loragrid.reporting.first_screen.gain_map import NARROW, WIDE, MapAxes, gain_map, named_points
+from loragrid.reporting.first_screen.gain_map import NARROW, WIDE, MapAxes, gain_map, leaves_figure, named_points
 from loragrid.reporting.first_screen.map_points import MapPoint, map_points
 from loragrid.reporting.first_screen.steps import steps
 from loragrid.reporting.page import Material
@@ -26,7 +26,7 @@ def first_screen(material: Material, origin: dict[str, Any]) -> dict[str, Any]:
         margin = compared.summary["terms"]["retention_margin"]
         axes = MapAxes(plain_name(compared.target), compared.unit == "share", margin)
         maps = [Markup(gain_map(points, axes, layout)) for layout in (WIDE, NARROW)]
-        caption = map_caption(points, margin)
+        caption = map_caption(points, margin, arrows=any(leaves_figure(points, axes, one) for one in (WIDE, NARROW)))
     return {
         "cards": cards(compared, failed_checks(material, origin)),
         "steps": steps(material),
@@ -45,14 +45,17 @@ def cost_text(material: Material) -> str:
     return duration(sum(trained) + sum(scored)) if trained else ""
 
 
-def map_caption(points: list[MapPoint], margin: float) -> str:
-    """What the marks of the figure are, as far as it shows them."""
+def map_caption(points: list[MapPoint], margin: float, *, arrows: bool) -> str:
+    """What the marks of the figure are, as far as it shows them. `arrows`: whether an interval leaves it."""
     named = named_points(points)
-    parts = [f"Up and to the right is best. Green: a loss of up to {100 * margin:g} points, which is accepted."]
+    accepted = f"Green: a loss of up to {100 * margin:g} points, accepted if no part of the interval is below."
+    parts = ["Up and to the right is best.", accepted]
     if any(point.seeds for point in named):
         parts.append("Large: mean of a setting with intervals; small: its seeds.")
     if any(point.one_seed for point in named):
         parts.append("Hollow: one seed, interval for other items only.")
+    if arrows:
+        parts.append("Arrow: the interval goes on beyond the figure.")
     if len(named) < len(points):
         parts.append(
             f"Named are {len(named)} of {len(points)} settings: the first, and those that no other beats in both."

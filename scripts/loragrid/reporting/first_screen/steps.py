@@ -62,10 +62,10 @@ def next_step(material: Material) -> Step | None:
 
 
 def _advice(question: dict[str, Any], option: dict[str, Any]) -> str:
-    """2 more seeds for llama-m, 2 min: closes “Does llama-m keep …?” with a chance of 45%."""
+    """2 more seeds for llama-m, 2 min: settles “Does llama-m keep …?” with a probability of 45%."""
     text, asked = (visible(found["text"], LONGEST_TEXT) for found in (option, question))
     chance = sure_share(option["closes"][question["name"]])
-    return f"{text}, {duration(3600 * option['hours'])}: answers “{asked}” with a chance of {chance}."
+    return f"{text}, {duration(3600 * option['hours'])}: settles “{asked}” with a probability of {chance}."
 
 
 def run_to_take(compared: ComparedStudy, study: Study) -> Step | None:
