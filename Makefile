@@ -23,7 +23,7 @@ study: $(VENV)/.study
 
 # Values reach the shell as its own variables, whatever characters they hold, and only those of this command line.
 new-study: $(VENV)/.study
-	@$(BIN)/python scripts/tools/new_study.py $(strip $(foreach name,DATA MODEL LR CARD HOURS NAME COLUMNS SPLIT,$(if $(filter command,$(origin $(name))),--$(shell echo $(name) | tr A-Z a-z) "$$$(name)")))
+	@$(BIN)/python scripts/tools/new_study.py $(strip $(foreach name,DATA MODEL LR CARD HOURS NAME COLUMNS SPLIT,$(if $(filter command,$(origin $(name))),--$(shell echo $(name) | tr A-Z a-z)="$$$(name)")))
 
 pages: $(VENV)/.study
 	$(BIN)/python scripts/tools/index_reports.py $(ARGS)

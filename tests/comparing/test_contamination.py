@@ -1,10 +1,14 @@
 """Scores without contaminated items: of every subject and of the base case, per data set."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from loragrid.comparing.contamination import contamination
 from loragrid.comparing.study_results import StudyResults, read_results
+from loragrid.errors import UserError
 from loragrid.study.training_sets import training_sets
 from tests.fixtures import synthetic
 from tests.fixtures.synthetic_records import CONTAMINATION, write_contamination
@@ -60,3 +64,12 @@ def test_without_another_item_there_is_no_second_score(results: StudyResults) ->
     assert "scores" not in tasks["no_such_task"], "a task that nobody is scored on has counts alone"
     (row, *_) = tasks["running_plan"]["scores"]
     assert row["other_items"] == 0 and np.isnan(row["other_value"]) and np.isnan(row["difference"])
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", "null"])
+def test_a_file_of_another_form_is_one_line(results: StudyResults, tmp_path: Path, content: str) -> None:
+    file = tmp_path / "find_contamination" / f"{training_sets(results.study)['plans']}.json"
+    file.parent.mkdir()
+    file.write_text(content)
+    with pytest.raises(UserError, match=r"not what find_contamination writes\. Fix: delete it"):
+        contamination(replace(results, folder=tmp_path), 0.95)

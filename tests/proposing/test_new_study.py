@@ -160,6 +160,11 @@ def test_two_columns_of_text_are_taken_as_prompt_and_reply(tmp_path: Path, reque
     assert "# Not used: nummer.\n" in study.text
 
 
+def test_a_guess_from_what_may_be_the_first_row_says_so(tmp_path: Path, request_for: RequestFor) -> None:
+    file = write_rows(tmp_path / "my.csv", names=("Say 12", "It is 12"))
+    assert "# If that is the first row" in new_study(request_for(file), command=COMMAND).text
+
+
 @pytest.mark.parametrize(
     ("rows", "columns"),
     [

@@ -8,6 +8,7 @@ import numpy as np
 
 from loragrid.comparing.item_tables import ItemTable
 from loragrid.comparing.study_results import StudyResults
+from loragrid.errors import UserError
 from loragrid.records.outcomes import Outcome
 from loragrid.runtime.atomic_files import read_json
 from loragrid.statistics.clustered_means import mean_interval
@@ -15,6 +16,7 @@ from loragrid.study.training_sets import training_sets
 
 # Lists of item names, which compare.json does not repeat.
 NAMES = ("items_8", "items_13")
+OF_SET = ("data_id", "rows", "method", "not_checked")
 
 
 def contamination(results: StudyResults, confidence: float) -> dict[str, Any]:
@@ -36,6 +38,8 @@ def contamination(results: StudyResults, confidence: float) -> dict[str, Any]:
 
 def _of_set(results: StudyResults, name: str, path: Path, confidence: float) -> dict[str, Any]:
     content = read_json(path)
+    if not isinstance(content, dict) or not {*OF_SET, "tasks"} <= content.keys():
+        raise UserError(f"{path}: not what find_contamination writes. Fix: delete it and run snakemake again.")
     runs = [o for o in results.outcomes if o.kind == "run" and o.cell.settings.data == name]
     bases = {run.base for run in runs}
     trained = [o.subject for o in runs if o.status == "scored"]
@@ -48,7 +52,7 @@ def _of_set(results: StudyResults, name: str, path: Path, confidence: float) -> 
             clean = ~np.isin(table.items.astype(str), facts["items_8"])
             tasks[task]["scores"] = _scores(table, clean, subjects, confidence)
             tasks[task]["base_case"] = _mean_score(table, clean, _base_case(runs), confidence)
-    kept = {key: content[key] for key in ("data_id", "rows", "method", "not_checked")}
+    kept = {key: content[key] for key in OF_SET}
     return kept | {"tasks": tasks}
 
 

@@ -164,6 +164,10 @@ def data_note(data: DataFindings) -> str:
     if data.guessed:
         uses = listed([f"{column} is the {use}" for use, column in data.columns.items()])
         lines.append(f"A guess: {uses}; COLUMNS says otherwise.")
+        if any(character.isdigit() for column in data.columns.values() for character in column):
+            lines.append(
+                "If that is the first row and not the columns' names, write a line such as question,answer above."
+            )
     if data.unused:
         more = [f"{len(data.unused) - SHOWN} more"] if len(data.unused) > SHOWN else []
         lines.append(f"Not used: {listed([*data.unused[:SHOWN], *more])}{_if_reply(data)}.")
