@@ -16,7 +16,7 @@ REWORDED = {
     "loragrid/reporting/sentences/limits.py": "in common, too few to prove any difference",
     "loragrid/reporting/sentences/scorecard.py": "lowest held-out loss",
     "loragrid/reporting/sentences/ship.py": "gain not proved",
-    "loragrid/reporting/sentences/findings.py": "beat {their} base",
+    "loragrid/reporting/sentences/findings.py": "beat {their} untrained base",
     "loragrid/formatting.py": "none of any size",
 }
 

@@ -42,7 +42,7 @@ def test_the_runs_of_a_setting_share_its_verdict_on_the_page(tmp_path: Path) -> 
     rows = [row for row in run_rows(material) if row["label"] in ("base case", "seed 2", "seed 3")]
     assert [row["scores"][0]["verdict"] for row in rows] == ["better"] * 3
     helped = answers(material.compared)[0]
-    assert "of 5 settings beat their base" in helped.text and "mean of 3 seeds" in helped.text
+    assert "of 5 settings beat their untrained base" in helped.text and "mean of 3 seeds" in helped.text
     assert helped.tone == "good" and one_seed_note(material) == ""
     assert len(asked(material)) == 3 and asked(material)[-1] == "Seeds: 1, 2 and 3."
 
@@ -85,7 +85,10 @@ def test_settings_with_one_seed_beside_others_are_told_apart(tmp_path: Path) -> 
     material = compared_study(tmp_path, {"grid": {"base_case_seeds": [2, 3], "axes": RATES}})
     helped, mattered, forgotten = answers(material.compared)
     assert one_seed_note(material).startswith("2 of 3 settings were trained under one seed and cannot be judged")
-    assert helped.text.startswith("1 of 1 setting beat its base") and "2 adapters of one seed differ" in helped.text
+    assert (
+        helped.text.startswith("1 of 1 setting beat its untrained base")
+        and "2 adapters of one seed differ" in helped.text
+    )
     assert "one seed in an arm, so nothing is said of the setting" in mattered.text
     # What the base case kept says nothing of the adapter that forgot.
     assert forgotten.short == "Some adapters lost" and "One adapter of one seed scored lower" in forgotten.text
@@ -132,7 +135,7 @@ def test_effects_on_other_measures_are_named_and_one_gain_of_many_is_no_yes(tmp_
     material = compared_study(tmp_path, SEEDS, effect=effect)
     found = material.compared
     helped, mattered, _ = answers(found)
-    assert helped.short == "Some settings did" and helped.text.startswith("1 of 5 settings beat its base")
+    assert helped.short == "Some settings did" and helped.text.startswith("1 of 5 settings beat its untrained base")
     assert mattered.text.startswith("On running plan: learning rate 0.1 scored")
     # Pooled retention is a question of its own; single tasks are counted as exploratory.
     assert (

@@ -122,7 +122,7 @@ def mattered_card(compared: ComparedStudy) -> Card:
     alone = [name for name in found.still if name not in together]
     still = f"{start(_few(alone))}: no effect on {plain_name(compared.target)} shown" if alone else ""
     closing = f"{still}." if still else ""
-    full = f"{still}; {missed_text(found, compared.unit)}." if still and not together else closing
+    full = f"{still}; {missed_text(found, compared.unit, effect='one')}." if still and not together else closing
     short = headline.short if len(found.moved) <= 2 else f"{start(found.moved[0])} and {len(found.moved) - 1} others"
     choices = (steps, full), (steps, closing), (steps[:2], closing), (steps[:1], closing), (steps[:1], "")
     texts = [" ".join([*first, last]).strip() for first, last in choices]

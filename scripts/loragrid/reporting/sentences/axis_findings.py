@@ -144,14 +144,14 @@ def _first(texts: list[str], most: int) -> str:
     return "; ".join(texts[:most]) + more
 
 
-def missed_text(found: AxesFound, unit: str) -> str:
+def missed_text(found: AxesFound, unit: str, *, effect: str = "an effect") -> str:
     """The size below which the tests of these axes would usually miss an effect; axes where they miss any."""
     sizes = dict(zip(found.still, found.detectable, strict=True))
     blind = [axis for axis, size in sizes.items() if math.isnan(size)]
     if len(blind) == len(sizes):
         return "with these items and seeds no effect of any size can be proved"
     largest = max(size for size in sizes.values() if not math.isnan(size))
-    text = f"an effect below about {detectable(largest, unit)} would usually be missed"
+    text = f"{effect} below about {detectable(largest, unit)} would usually be missed"
     if blind:
         text += f", and on {listed(blind)} one of any size"
     return text

@@ -110,9 +110,9 @@ def _of_settings(rows: pd.DataFrame, name: str, compared: ComparedStudy) -> tupl
         if not len(worse):
             tone, short = "good", _how_often(better, rows, compared)
         their = "its" if len(better) == 1 else "their"
-        return tone, short, f"{len(better)} of {everyone} beat {their} base on {name}{harm}."
+        return tone, short, f"{len(better)} of {everyone} beat {their} untrained base on {name}{harm}."
     if len(worse):
-        return "bad", "No", f"None of {everyone} beat its base on {name}{harm}."
+        return "bad", "No", f"None of {everyone} beat its untrained base on {name}{harm}."
     return "unsure", "Can't tell", f"None of {everyone} differs from its base on {name} by more than chance explains."
 
 
