@@ -38,6 +38,7 @@ from loragrid.models.loading import context_tokens, load_tokenizer
 from loragrid.models.model_files import check_model_folder, resolve_folder
 from loragrid.records.seal import digests_of, write_seal
 from loragrid.runtime.atomic_files import atomic_folder, json_text, write_json
+from loragrid.runtime.memory_limit import memory_limit
 from loragrid.runtime.optional_packages import check_packages
 from loragrid.runtime.quiet_libraries import quiet_libraries
 from loragrid.runtime.time_limit import time_limit
@@ -49,6 +50,7 @@ from loragrid.workflow.run_checks import check_batches
 # The files that this stage writes; a folder that holds anything else is never replaced.
 OUTPUTS = re.compile(r"card\.json|sealed\.json|(train|heldout|row_groups)\.parquet|source(_\d+)?\.jsonl")
 PROBE_SECONDS = 120  # for what takes a tenth of a second
+PROBE_BYTES = 4 * 2**30  # for texts of a few lines
 # Long runs that almost match: the texts on which a pattern of nested repetitions tries every way to part them.
 HARD_TEXTS = [
     "a" * 2_000 + "!",
@@ -131,7 +133,9 @@ def _check_packages(study: Study, data_id: str) -> None:
 def _template(entry: ModelEntry, model: str) -> ChatTemplate:
     """The model's chat template. The template and the tokenizer's pattern come from others and may never end."""
     with time_limit(PROBE_SECONDS, f"model {model}: its chat template", fix="set another chat_template"):
-        template = inspect_template(load_tokenizer(entry), model=model)
+        tokenizer = load_tokenizer(entry)
+        with memory_limit(PROBE_BYTES):
+            template = inspect_template(tokenizer, model=model)
     with time_limit(PROBE_SECONDS, f"model {model}: its tokenizer's pattern", fix="use another tokenizer.json"):
         template.tokenizer(HARD_TEXTS, add_special_tokens=False)
     return template

@@ -46,7 +46,7 @@ def test_a_public_repository_is_refused_unless_it_is_asked_for(hub: HubServer, e
     assert len(shown.commits) == 1
 
 
-@pytest.mark.parametrize("repository", ["me", "me/a/b", "https://x/y", "me/a b", "../x/y", ""])
+@pytest.mark.parametrize("repository", ["me", "me/a/b", "https://x/y", "me/a b", "../x/y", "../..", "me/a.", ""])
 def test_a_name_that_is_no_repository_is_refused(hub: HubServer, export: Path, repository: str) -> None:
     with pytest.raises(UserError, match=r"^push: no repository of the hub \(.*\)\. Fix: write push=owner/name\.$"):
         push_folder(export, repository)

@@ -16,7 +16,7 @@ NOT_PUSHED = (".*", "**/.*", "*.partial", "**/*.partial")
 
 def check_push(repository: str) -> None:
     """Raise `UserError`, before any work, for a name that is no repository, without a token, or if the hub is off."""
-    if not REPOSITORY.fullmatch(repository):
+    if not _is_repository(repository):
         raise UserError(f"push: no repository of the hub ({repository[:100]}). Fix: write push=owner/name.")
     if not os.environ.get(TOKEN, "").strip():
         raise UserError(f"push: {TOKEN} is not set. Fix: export {TOKEN} with a token that may write to {repository}.")
@@ -24,6 +24,16 @@ def check_push(repository: str) -> None:
 
     if constants.is_offline_mode():
         raise UserError("push: HF_HUB_OFFLINE is set. Fix: unset it for this command.")
+
+
+def _is_repository(name: str) -> bool:
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError:  # such as dots at an end, which the hub would refuse after all work
+        return False
+    return REPOSITORY.fullmatch(name) is not None
 
 
 def push_folder(folder: Path, repository: str, *, public: bool = False, places: Sequence[str] = ()) -> None:

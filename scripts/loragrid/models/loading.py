@@ -28,7 +28,7 @@ def load_tokenizer(entry: ModelEntry) -> "PreTrainedTokenizerFast":
     check_model_folder(folder)
     tokenizer = _read_tokenizer(folder)
     if entry.chat_template is not None:
-        tokenizer.chat_template = Path(entry.chat_template).read_text(encoding="utf-8")
+        tokenizer.chat_template = _template_text(Path(entry.chat_template))
     if tokenizer.chat_template is None:
         raise UserError(
             f"model folder {folder}: no chat template. Fix: set the model's chat_template in the study "
@@ -43,9 +43,19 @@ def load_tokenizer(entry: ModelEntry) -> "PreTrainedTokenizerFast":
     return tokenizer
 
 
+def _template_text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"chat_template {file}: not a text in UTF-8 ({first_line(error)}). Fix: save it so.") from None
+
+
 def _read_tokenizer(folder: Path) -> "PreTrainedTokenizerFast":
     try:
-        return _tokenizer_class(folder).from_pretrained(folder, trust_remote_code=False, use_fast=True)
+        tokenizer = _tokenizer_class(folder).from_pretrained(folder, trust_remote_code=False, use_fast=True)
+        if not isinstance(tokenizer.model_max_length, int | float):
+            raise TypeError(f"model_max_length is no number: {tokenizer.model_max_length!r}")
+        return tokenizer
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         if "trust_remote_code" in str(error):
             fix = "set tokenizer_class in it to PreTrainedTokenizerFast if the folder has a tokenizer.json"
