@@ -266,3 +266,10 @@ def test_an_adapter_beside_the_model_is_refused(toy_llama: Path, tmp_path: Path)
     (folder / "adapter_config.json").write_text("{}")
     with pytest.raises(UserError, match=r"an adapter lies beside the model.*Fix: move"):
         check_model_folder(folder)
+
+
+def test_a_model_that_continues_no_text_and_a_number_in_words_are_named(toy_llama: Path, tmp_path: Path) -> None:
+    for key, value, message in (("model_type", "t5", r"continues a text \(t5\)"), ("num_hidden_layers", "2", "'2'")):
+        folder = broken(toy_llama, tmp_path / key, lambda weights: None, **{key: value})
+        with pytest.raises(UserError, match=rf"{message}.*Fix: "):
+            check_tensors(folder)

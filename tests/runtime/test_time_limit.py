@@ -79,6 +79,13 @@ def test_a_loop_that_jinja_itself_refuses(toy_llama: Path, tmp_path: Path) -> No
         prepare_data._template(entry, "llama")
 
 
+def test_a_template_that_asks_for_gigabytes(toy_llama: Path, tmp_path: Path) -> None:
+    (tmp_path / "huge.jinja").write_text("{% set text = 'a' * 10**11 %}{{ messages[0].content }}")
+    entry = ModelEntry(path=str(toy_llama), precision="32bit", chat_template=str(tmp_path / "huge.jinja"))
+    with pytest.raises(UserError, match=r"does not render a plain conversation \(MemoryError"):
+        prepare_data._template(entry, "llama")
+
+
 def test_a_tokenizer_whose_pattern_gives_up(toy_llama: Path, tmp_path: Path) -> None:
     """After ten million tries, within a second, with a panic that is no Exception."""
     from tokenizers import Regex, Tokenizer, pre_tokenizers

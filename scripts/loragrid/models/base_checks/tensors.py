@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from loragrid.errors import UserError, first_line
+from loragrid.errors import UserError, one_line
 from loragrid.models.adapter_shapes import FLOATS, Shapes, base_shapes, tensor_header
 from loragrid.models.find_shape import find_config
 from loragrid.models.shape import FAMILIES, Shape, read_shape
@@ -40,6 +40,9 @@ def check_tensors(folder: Path) -> dict[str, str]:
 
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+            problem = f"no language model that continues a text ({config.model_type})"
+            raise UserError(f"model folder {folder}: {problem}. Fix: give another model.")
         quantization = getattr(config, "quantization_config", None)
         if quantization is not None:
             _check_quantization(quantization, folder)
@@ -58,7 +61,7 @@ def check_tensors(folder: Path) -> dict[str, str]:
         raise
     except Exception as error:  # each architecture raises its own errors for sizes that it does not expect
         raise UserError(
-            f"model folder {folder}: transformers cannot build the model ({first_line(error)}). "
+            f"model folder {folder}: transformers cannot build the model ({one_line(str(error))[:300]}). "
             "Fix: check its config.json and safetensors files."
         ) from None
     check_report(report, folder)
