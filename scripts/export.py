@@ -4,8 +4,9 @@
               [--page REPORT] [--push OWNER/NAME [--public]]
 
 Writes export/RUN/ in the folder of the study's results: adapter/ (PEFT; none if all weights were trained), merged/,
-gguf/ and ollama/ if they are asked for, README.md, report.html and, last, export.json. A form that is not the run by
-its held-out loss and greedy answers ends the stage and leaves all of it in export/RUN.refused/, unless it is accepted.
+gguf/ and ollama/ if they are asked for, README.md, report.html and, last, export.json. A form that
+differs from the run in held-out loss or greedy answers ends the stage and leaves everything in export/RUN.refused/,
+unless it is accepted.
 Without --run it takes the run that the page names.
 """
 
@@ -22,7 +23,7 @@ from loragrid.exporting.gguf import TYPES, can_measure, check_converts, converte
 from loragrid.exporting.measuring import Form, Job, common_dtype, measure_form
 from loragrid.exporting.merged_dtype import MergedForm, write_merged_form
 from loragrid.exporting.ollama import write_modelfile
-from loragrid.exporting.parity import Parity, parity, parity_with_study
+from loragrid.exporting.parity import Parity, parity, parity_with_study, signed_nats
 from loragrid.exporting.peft_form import write_peft_form
 from loragrid.exporting.private_paths import private_paths, without_paths
 from loragrid.exporting.push import check_push, push_folder
@@ -62,8 +63,8 @@ class ExportRequest:
 def export_run(*, study: Study, results: Path, name: str | None = None, request: ExportRequest) -> Path:
     """Export a run and return the folder; an export of the same things is kept as it is.
 
-    Raises `UserError` for a run without weights, and `Failed` if a form is not the run and that is not accepted; then
-    an earlier export stays, and the new one waits in RUN.refused to be accepted, without being measured again.
+    Raises `UserError` for a run without weights, and `Failed` if a form differs from the run and that is not accepted;
+    then an earlier export stays, and the new one waits in RUN.refused and can be accepted without another measurement.
     """
     if request.gguf is not None:
         converter()  # before the work
@@ -118,13 +119,13 @@ def write_and_measure(run: ExportedRun, folder: Path, request: ExportRequest) ->
 
 
 def own_arithmetic(merged: MergedForm) -> list[str]:
-    """What the merged model's held-out loss is as users load it, if that is not how forms are compared."""
+    """A note with the merged model's held-out loss as users load it, if forms are compared in another dtype."""
     loss = merged.parity.own_loss
     if loss is None:
         return []
     return [
         f'Loaded with dtype="auto", the merged model computes in {merged.facts.dtype}: its held-out loss is then '
-        f"{loss:.4f} ({round(loss - merged.parity.reference_loss, 4) + 0.0:+.4f} nats)."
+        f"{loss:.4f} ({signed_nats(loss - merged.parity.reference_loss)} nats)."
     ]
 
 
@@ -183,16 +184,16 @@ def print_parity(run: ExportedRun, found: Parity) -> Parity:
 
 
 def judge(run: ExportedRun, found: Sequence[Parity], folder: Path, *, accept: bool) -> None:
-    """Raise `Failed` if a form is not the run, unless that is accepted."""
+    """Raise `Failed` if a form differs from the run by more than is allowed, unless that is accepted."""
     wrong = [f"{one.form} ({one.text})" for one in found if not one.holds]
     if not wrong or accept:
         return
-    fix = "--config accept=true takes it as it was measured"
+    fix = "--config accept=true keeps it as it was measured"
     if any(one.form.startswith(MERGED) and "float32" not in one.form for one in found if not one.holds):
         fix += "; --config dtype=float32 merges without rounding, in twice the bytes"
     raise Failed(
-        f"{run.name}: not the run by more than is allowed: {'; '.join(wrong)}. Nothing was exported; "
-        f"it is in {folder}. Fix: {fix}."
+        f"{run.name}: differs from the run by more than is allowed: {'; '.join(wrong)}. Nothing was exported; "
+        f"the files are in {folder}. Fix: {fix}."
     )
 
 
@@ -232,7 +233,7 @@ def main() -> None:
     study = load_study(options.study)
     folder = export_run(study=study, results=options.results, name=options.run, request=request)
     if options.push is not None:
-        push_folder(folder, options.push, public=options.public, places=private_paths(study, options.results))
+        push_folder(folder, options.push, public=options.public, paths=private_paths(study, options.results))
 
 
 if __name__ == "__main__":

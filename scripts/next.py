@@ -156,7 +156,7 @@ def main() -> None:
     if not options.propose:
         found = find_next(**places)
         count = len(found["questions"])
-        text = f"{count}, on the page with what would decide them" if count else "none"
+        text = f"{count} found; the page says what would decide them" if count else "none"
         print_result(f"next: {text}")
         return
     _, table = propose_study(**places, budget_hours=options.budget_hours)

@@ -152,11 +152,11 @@ def _check_length(max_length_tokens: int, entry: ModelEntry, model: str) -> None
 
 
 def _check_token_ids(largest: int, entry: ModelEntry, model: str) -> None:
-    """Refuse the tokenizer of another model, whose tokens the base has no embeddings for."""
+    """Refuse a tokenizer of another model: the base has no embeddings for some of its tokens."""
     size = vocabulary_size(entry)
     if size is not None and largest >= size:
         raise UserError(
-            f"model {model}: its tokenizer made token {largest} of the rows, and its vocabulary has {size} tokens. "
+            f"model {model}: its tokenizer gives token id {largest}, but its vocabulary has {size} tokens. "
             "Fix: give the tokenizer that belongs to the model."
         )
 
@@ -204,7 +204,7 @@ def main() -> None:
     copy_result(study, "data", options.data, options.out)
     dropped = card["rows_read"] - card["rows_kept"]
     split = card["split"]
-    # The last line of the log is what a display shows of a finished job.
+    # The display shows a finished job by the last line of its log, so warnings come first.
     for warning in card["warnings"]:
         print_line(f"data {card['data_id']}: {warning}")
     print_result(

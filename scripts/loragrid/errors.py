@@ -118,7 +118,7 @@ def run_main(main: Callable[[], None]) -> None:
 
 
 def _take_ctrl_c() -> None:
-    """Let Ctrl-C raise `KeyboardInterrupt` from now on, where `delegate_job` had left it to the system."""
+    """Let Ctrl-C raise `KeyboardInterrupt` from now on, where `delegate_job` has left it to the system."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

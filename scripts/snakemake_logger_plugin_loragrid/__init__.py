@@ -48,7 +48,7 @@ LOCKED = (
     "error: {folder}: another snakemake works in this folder, or one was killed here. "
     "Fix: wait for the other one; if none is running, run `snakemake --unlock`, then the same command again."
 )
-INTERRUPTED = "loragrid: interrupted; the same command starts again"
+INTERRUPTED = "loragrid: interrupted; run the same command to start again"
 
 
 def print_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -59,8 +59,8 @@ def print_uncaught(kind: type[BaseException], error: BaseException, trace: Trace
         sys.__excepthook__(kind, error, trace)
 
 
-# While it runs jobs, Snakemake stops them after Ctrl-C and says so; before that it would print a traceback. It can be
-# changed from the import of its plugins on.
+# While it runs jobs, Snakemake stops them after Ctrl-C and says so; before that it would print a traceback. Its
+# plugins are the first code of this package that it imports.
 sys.excepthook = print_uncaught
 
 

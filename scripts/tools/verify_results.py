@@ -5,7 +5,7 @@
 Compares every file with the digest that its stage kept: the prepared data, the runs with their weights, the scores, the
 comparison, the page with its figures and tables, and the exports that are there; and each base in a local folder with
 the one that its runs were trained on. Names each file that has changed or is gone, each folder without digests, and
-what keeps none. Exit status: 0 if all is as it was, else 1.
+the results that never have any. Exit status: 0 if all is as it was, else 1.
 """
 
 import argparse

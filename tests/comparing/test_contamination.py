@@ -71,5 +71,5 @@ def test_a_file_of_another_form_is_one_line(results: StudyResults, tmp_path: Pat
     file = tmp_path / "find_contamination" / f"{training_sets(results.study)['plans']}.json"
     file.parent.mkdir()
     file.write_text(content)
-    with pytest.raises(UserError, match=r"not what find_contamination writes\. Fix: delete it"):
+    with pytest.raises(UserError, match=r"not a file that find_contamination wrote\. Fix: delete it"):
         contamination(replace(results, folder=tmp_path), 0.95)

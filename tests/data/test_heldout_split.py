@@ -143,7 +143,7 @@ def test_held_out_rows_that_would_all_give_one_long_answer_are_refused():
 def test_a_split_that_cannot_be_made_is_a_user_error():
     rng = random.Random(5)
     keys = rows_of([(sentence(rng, 9), "the very same answer to everything") for _ in range(50)])
-    with pytest.raises(UserError, match=r"5 of 50 rows cannot be held out .* make one group\. Fix: lower"):
+    with pytest.raises(UserError, match=r"5 of 50 rows cannot be held out .* form one group\. Fix: lower"):
         split_rows(keys, heldout_rows=5, seed=1)
     with pytest.raises(
         UserError, match=r"heldout\.rows: 26 is more than half of the 50 usable rows\. Fix: lower it to 25"

@@ -92,7 +92,7 @@ def test_a_merge_with_a_wrong_scale_is_caught(
     from tests.exporting.conftest import finish_study
 
     broken = finish_study(tmp_path, model, grid={"axes": {"method": ["lora"]}})
-    reason = r"not the run .*: merged in float16 \(held-out loss .* nats, at most 0.002.*\.refused\. Fix: .*accept=true"
+    reason = r"differs from the run .*: merged in float16 \(held-out loss .* nats, at most 0.002.*\.refused\. Fix: .*accept=true"
     for _ in range(2):  # the second time it is not measured again
         with pytest.raises(Failed, match=reason):
             broken.export()
@@ -104,7 +104,7 @@ def test_a_merge_with_a_wrong_scale_is_caught(
     assert len(in_process) == 2 and [path.name for path in out.parent.iterdir()] == [run]
     assert re.search(r"^\| merged in float16 \|.*\| DIFFERS \|$", (out / "README.md").read_text(), re.MULTILINE)
     # Kept once, it is not taken for the run by a later call without the option.
-    with pytest.raises(Failed, match="not the run"):
+    with pytest.raises(Failed, match="differs from the run"):
         broken.export()
 
 
@@ -120,7 +120,7 @@ def test_an_adapter_whose_alpha_was_changed_is_not_what_the_study_measured(
         file.write_text(json.dumps(config | {"lora_alpha": 10 * config["lora_alpha"]}))
 
     monkeypatch.setattr(export, "write_peft_form", write_changed)
-    with pytest.raises(Failed, match=r"not the run .*: adapter \("):
+    with pytest.raises(Failed, match=r"differs from the run .*: adapter \("):
         finished.export(gguf=None, page=Path("another-key"), ollama=True)
 
 

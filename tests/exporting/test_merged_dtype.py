@@ -1,4 +1,4 @@
-"""The dtype of the merged model: the first 16-bit one that is the run, or the closest."""
+"""The dtype of the merged model: the first 16-bit one that matches the run, or the closest."""
 
 import math
 from dataclasses import replace
@@ -44,7 +44,7 @@ def written(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         ({"bfloat16": 1.008, "float16": math.nan}, "bfloat16", [math.nan]),
     ],
 )
-def test_the_first_that_is_the_run_is_kept_or_the_closest(
+def test_the_first_that_matches_the_run_is_kept_or_the_closest(
     losses: dict[str, float], kept: str, rejected: list[float],
     finished: Finished, written: list[str], tmp_path: Path,
 ) -> None:  # fmt: skip
@@ -98,3 +98,16 @@ def test_a_family_that_overflows_and_a_weight_beyond_the_range_leave_the_first(
     written.clear()
     write_merged_form(finished.run(), tmp_path / "other", dtype=None, compare=compare)
     assert written == ["bfloat16"]
+
+
+def test_a_second_form_that_cannot_be_measured_leaves_no_files(
+    finished: Finished, written: list[str], tmp_path: Path
+) -> None:
+    def compare(place: Path, dtype: str) -> Parity:
+        if dtype == "float16":
+            raise Failed("merged: cannot be measured")
+        return replace(FOUND, loss=1.008)
+
+    found = write_merged_form(finished.run(), tmp_path / "merged", dtype=None, compare=compare)
+    assert written == ["bfloat16", "float16"] and found.facts.dtype == "bfloat16"
+    assert [path.name for path in tmp_path.iterdir()] == ["merged"]

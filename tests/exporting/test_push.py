@@ -99,8 +99,8 @@ def test_a_file_with_a_secret_in_it_is_not_pushed(
 
 def test_a_file_that_names_a_place_of_this_machine_is_not_pushed(hub: HubServer, export: Path) -> None:
     (export / "adapter" / "adapter_config.json").write_text('{"base_model_name_or_path": "/home/anna/models/base"}')
-    with pytest.raises(UserError, match=r"adapter_config.json names a place of this machine \(/home/anna/models\)"):
-        push_folder(export, "me/model", places=["/home/berta", "/home/anna/models"])
+    with pytest.raises(UserError, match=r"adapter_config.json contains a path of this machine \(/home/anna/models\)"):
+        push_folder(export, "me/model", paths=["/home/berta", "/home/anna/models"])
     assert hub.requests == []
 
 

@@ -122,7 +122,9 @@ def test_a_folder_in_the_place_of_weights_is_refused(toy_llama: Path, tmp_path: 
 def test_weights_of_integers_are_refused_in_a_dry_run(toy_llama: Path, tmp_path: Path) -> None:
     """transformers casts them to floats without their scales. A folder that says how it is quantized is read by that."""
     folder = broken(toy_llama, tmp_path / "int8", lambda w: w.update({QUERY: w[QUERY].to(torch.int8)}))
-    message = rf"{QUERY} holds no floating-point numbers \(I8\), and config\.json has no quantization_config\. Fix: "
+    message = (
+        rf"{QUERY} does not hold floating-point numbers \(I8\), and config\.json has no quantization_config\. Fix: "
+    )
     with pytest.raises(UserError, match=message):
         Jobs(toy_study({"toy": folder}), results="results/any", session_minutes=None)
     with pytest.raises(UserError, match=message):
@@ -264,12 +266,15 @@ def test_an_index_that_does_not_name_all_weights_is_refused(toy_llama: Path, tmp
 def test_an_adapter_beside_the_model_is_refused(toy_llama: Path, tmp_path: Path) -> None:
     folder = broken(toy_llama, tmp_path / "base", lambda weights: None)
     (folder / "adapter_config.json").write_text("{}")
-    with pytest.raises(UserError, match=r"an adapter lies beside the model.*Fix: move"):
+    with pytest.raises(UserError, match=r"an adapter is in the model's folder.*Fix: move"):
         check_model_folder(folder)
 
 
-def test_a_model_that_continues_no_text_and_a_number_in_words_are_named(toy_llama: Path, tmp_path: Path) -> None:
-    for key, value, message in (("model_type", "t5", r"continues a text \(t5\)"), ("num_hidden_layers", "2", "'2'")):
+def test_a_model_that_is_not_causal_and_a_number_in_words_are_named(toy_llama: Path, tmp_path: Path) -> None:
+    for key, value, message in (
+        ("model_type", "t5", r"not a causal language model \(t5\)"),
+        ("num_hidden_layers", "2", "'2'"),
+    ):
         folder = broken(toy_llama, tmp_path / key, lambda weights: None, **{key: value})
         with pytest.raises(UserError, match=rf"{message}.*Fix: "):
             check_tensors(folder)

@@ -156,7 +156,7 @@ def test_two_columns_of_text_are_taken_as_prompt_and_reply(tmp_path: Path, reque
     study = new_study(request_for(file), command=COMMAND)
     (entry,) = loaded(study.text, tmp_path).yaml["data"].values()
     assert entry["columns"] == {"prompt": "frage", "reply": "antwort"}
-    assert "# A guess: frage is the prompt and antwort is the reply; COLUMNS says otherwise." in study.text
+    assert "# A guess: frage is the prompt and antwort is the reply; COLUMNS changes it." in study.text
     assert "# Not used: nummer.\n" in study.text
 
 
@@ -190,9 +190,12 @@ def test_columns_are_guessed(tmp_path: Path, base: ModelFindings, rows: list, co
     [
         (
             '{"' + "What is this? " * 9 + '": "a", "q": "b"}',
-            r'a text stands where the name of a field .* \[{"question"',
+            r'a text is in the place of a field name .* \[{"question"',
         ),
-        ('{"sentence": "How nice", "label": 1}', r"beside sentence only numbers are left .*\(label\)\. Fix: .* text"),
+        (
+            '{"sentence": "How nice", "label": 1}',
+            r"no column for the reply: beside sentence there are only numbers .*\(label\)\. Fix: .* text",
+        ),
         (
             '{"question": ["Who?", "Why?"], "answer": ["I", "So"]}',
             r"none of its 1 rows .*\(1 not text .*\. Fix: write prompts and",
@@ -211,12 +214,12 @@ def test_rows_that_are_none_are_one_line(tmp_path: Path, base: ModelFindings, te
         (
             ("a", "b", "c"),
             [(*row, "x y") for row in ROWS],
-            r'its columns do not tell which are prompt and reply \(a, b, c\)\. Fix: .*COLUMNS="prompt=a reply=b"\.',
+            r'it is unclear which columns are prompt and reply \(a, b, c\)\. Fix: .*COLUMNS="prompt=a reply=b"\.',
         ),
         (
             ("premise", "hypothesis", "label"),
             [(*row, number % 2) for number, row in enumerate(ROWS)],
-            r"its columns do not tell which are prompt and reply \(premise, hypothesis, label\)",
+            r"it is unclear which columns are prompt and reply \(premise, hypothesis, label\)",
         ),
         (
             ROWS[0],

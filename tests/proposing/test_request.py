@@ -39,7 +39,7 @@ def test_a_slip_that_would_pass_in_silence_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"SPLIT: only a data set of the hub has splits \(test\)\. Fix: "):
         _ = request(data=f"{tmp_path}/my.csv", split="test").data_source
     for place in (f"{tmp_path}/my.csv", str(tmp_path)):
-        with pytest.raises(UserError, match=r"MODEL: no model folder, which has a config\.json \(.*\)\. Fix: give"):
+        with pytest.raises(UserError, match=r"MODEL: not a model folder, without a config\.json \(.*\)\. Fix: give"):
             _ = request(model=place).model_entry
     with pytest.raises(UserError, match=r"COLUMNS: a column with two uses \(answer\)\. Fix: "):
         study_columns("prompt=answer reply=answer")

@@ -72,7 +72,7 @@ def more_tokens(folder: Path) -> None:
 
 
 TOKENIZERS = {
-    "tokens that the model lacks": (in_model(more_tokens), ["toy", "its tokenizer made token 263", "has 263 tokens"]),
+    "tokens that the model lacks": (in_model(more_tokens), ["toy", "its tokenizer gives token id 263", "has 263 tokens"]),
     "no tokenizer": (in_model(lambda f: [p.unlink() for p in f.glob("tokenizer*")]), ["model", "tokenizer"]),
     "half a tokenizer": (in_model(lambda f: (f / "tokenizer.json").write_text('{"version": "1.0"')), ["tokenizer"]),
     "no chat template": (in_model(lambda f: (f / "chat_template.jinja").unlink()), ["chat_template", "chatml"]),

@@ -58,5 +58,5 @@ def test_what_an_export_is_asked_for() -> None:
     assert Options.read({"study": "demo"}).export_arguments == ""
     with pytest.raises(UserError, match=r"^gguf: not a type of llama.cpp's converter \(q9\)\. Fix: use f32, f16"):
         Options.read({"study": "demo", "gguf": "q9"})
-    with pytest.raises(UserError, match=r"^dtype: not one of a merged model \(fp32\)\. Fix: use bfloat16, float16, f"):
+    with pytest.raises(UserError, match=r"^dtype: not a dtype of a merged model \(fp32\)\. Fix: use bfloat16, float16, f"):
         Options.read({"study": "demo", "dtype": "fp32"})

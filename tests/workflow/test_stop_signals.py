@@ -123,7 +123,7 @@ def test_ctrl_c_before_any_job_is_one_line(tmp_path: Path) -> None:
     snakemake.send_signal(signal.SIGINT)
     said, _ = snakemake.communicate(timeout=120)
     assert snakemake.returncode == -signal.SIGINT, said
-    assert said.strip() == "loragrid: interrupted; the same command starts again"
+    assert said.strip() == "loragrid: interrupted; run the same command to start again"
 
 
 STAGE = """

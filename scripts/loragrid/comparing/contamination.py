@@ -39,7 +39,7 @@ def contamination(results: StudyResults, confidence: float) -> dict[str, Any]:
 def _of_set(results: StudyResults, name: str, path: Path, confidence: float) -> dict[str, Any]:
     content = read_json(path)
     if not isinstance(content, dict) or not {*OF_SET, "tasks"} <= content.keys():
-        raise UserError(f"{path}: not what find_contamination writes. Fix: delete it and run snakemake again.")
+        raise UserError(f"{path}: not a file that find_contamination wrote. Fix: delete it and run snakemake again.")
     runs = [o for o in results.outcomes if o.kind == "run" and o.cell.settings.data == name]
     bases = {run.base for run in runs}
     trained = [o.subject for o in runs if o.status == "scored"]

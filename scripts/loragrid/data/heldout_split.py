@@ -19,15 +19,15 @@ NEAR_DUPLICATE_SIMILARITY = 0.9
 PROMPT_CHARACTERS = 4_000
 # Whole groups rarely add up to the exact number of held-out rows; this share of it is enough.
 ENOUGH_HELDOUT = 0.9
-# Held-out rows of which most give one answer measure that answer alone; of fewer rows than these it may be chance.
+# Held-out rows that mostly give one answer measure that answer alone; among fewer rows than these it may be chance.
 FEWEST_OF_ONE_ANSWER = 10
 
 
 @dataclass(frozen=True)
 class LinkLevel:
-    """How rows are linked: also by short answers, which may be labels; also by nearly equal prompts."""
+    """How rows are linked besides long answers and equal prompts: also by short answers, also by near prompts."""
 
-    short_answers: bool
+    short_answers: bool  # they may be labels, which many rows share
     near_prompts: bool
 
     def __str__(self) -> str:
@@ -35,7 +35,7 @@ class LinkLevel:
         return f"{answers} and {'near-equal' if self.near_prompts else 'equal'} prompts"
 
 
-# Strictest first; the data card names the level in its words.
+# Strictest first; `str` of a level is its text in the data card.
 LINK_LEVELS = tuple(LinkLevel(short, near) for short in (True, False) for near in (True, False))
 
 
@@ -59,7 +59,7 @@ def split_rows(keys: Sequence[RowKeys], *, heldout_rows: int, seed: int, lost: s
     Weaker links are used, with a note, only if stricter ones leave too little to hold out, or chain
     most of all rows or of the held-out ones into one group, as labels do. Raises `UserError` if `heldout_rows`
     is more than half of the rows or cannot be reached with whole groups, and if most held-out rows would give
-    the same long answer. `lost`: the message's words on rows that are not among the keys.
+    the same long answer. `lost`: a clause for the message about rows that are not among the keys.
     """
     if len(keys) < 2:
         raise UserError(
@@ -90,8 +90,8 @@ def _group_and_choose(
 ) -> tuple[LinkLevel, list[int], set[int]]:
     """Link level, group of each row, and held-out positions.
 
-    The strictest level that leaves enough to hold out without one group of most rows is used, or
-    else the strictest that leaves enough.
+    The strictest level that leaves enough to hold out, with most rows in one group neither of all nor
+    of the held-out ones, is used; else the strictest that leaves enough.
     """
     ranks = [random_rank(key.digest, seed, b"split") for key in keys]
     with_giant_group = []
@@ -106,10 +106,10 @@ def _group_and_choose(
     if with_giant_group:
         return with_giant_group[0]
     count = len(set(groups))
-    made = "one group" if count == 1 else f"{count} groups"
+    groups_text = "one group" if count == 1 else f"{count} groups"
     raise UserError(
         f"heldout.rows: {heldout_rows} of {len(keys)} rows cannot be held out without sharing an answer or "
-        f"prompt with training: the rows that share them make {made}. "
+        f"prompt with training: rows that share one form {groups_text}. "
         "Fix: lower heldout.rows, or give more varied data."
     )
 
@@ -120,13 +120,14 @@ def _has_giant_group(groups: Sequence[int]) -> bool:
 
 
 def _check_answers(heldout: Sequence[RowKeys]) -> None:
+    """Raise `UserError` if most of many held-out rows give the same long answer."""
     answers = Counter(answer for key in heldout for answer in key.answers)
     most = max(answers.values(), default=0)
     if most >= FEWEST_OF_ONE_ANSWER and most > len(heldout) / 2:
         raise UserError(
-            f"heldout.set: {most} of {len(heldout)} held-out rows would give the same answer, and training never: rows "
-            "with an equal answer of 20 characters or more are kept on one side, and these data have few answers. "
-            "Fix: if the answers are labels, write them with fewer than 20 characters; else give more varied data."
+            f"heldout.set: {most} of {len(heldout)} held-out rows would give the same answer, and no training row: "
+            "rows with an equal answer of 20 characters or more are kept on one side, and these data have few answers. "
+            "Fix: if the answers are labels, write them with fewer than 20 characters; otherwise give more varied data."
         )
 
 
@@ -215,8 +216,8 @@ def _split_notes(split: Split, *, requested: int) -> list[str]:
         apart.append("nearly equal prompts")
     if apart:
         notes.append(
-            f"{' and '.join(apart)} are on both sides of the split: keeping them on one leaves too little to hold "
-            "out, or mostly one answer"
+            f"{' and '.join(apart)} are on both sides of the split: keeping them on one side leaves too little "
+            "to hold out, or mostly one answer"
         )
     if len(split.heldout) != requested:
         found = len(split.heldout)

@@ -31,6 +31,6 @@ def known_answers_warning(known: int, heldout: int) -> list[str]:
     if known <= MANY_KNOWN_ANSWERS * heldout:
         return []
     return [
-        f"{known / heldout:.0%} of the held-out rows have an answer under 20 characters that training has too: as it "
-        "should be if these are labels; otherwise the held-out loss also measures memorised answers"
+        f"{known / heldout:.0%} of the held-out rows have an answer under 20 characters that training has too. Labels "
+        "should be shared so; if these are not labels, the held-out loss also measures memorised answers"
     ]

@@ -34,7 +34,7 @@ class Form:
     """A form to load: `kind` is "adapter" (`folder` on the base `entry`), "whole", "merged", "vllm" or "gguf" (a file).
 
     `entry`: the training base of an adapter or of a whole model; `tokenizer`: folder of that of a GGUF. `dtype`:
-    what a model of transformers computes in, as of `common_dtype`; None for what it computes in by itself.
+    what a model of transformers computes in, from `common_dtype`; None for its own dtype.
     """
 
     kind: str
@@ -46,7 +46,7 @@ class Form:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What every form of a run is measured on; `label` begins the lines that say how far it is."""
+    """What every form of a run is measured on; `label` begins the progress lines."""
 
     heldout: Path
     questions: list[Question]
@@ -56,7 +56,7 @@ class Job:
 
 
 def measure_form(form: Form, job: Job) -> Measured:
-    """Measure a form in a fresh process that prints how far it is; raises `Failed` with its reason."""
+    """Measure a form in a fresh process, which prints its progress; raises `Failed` with its reason."""
     with tempfile.TemporaryDirectory() as place:
         request, answer = Path(place, "request.json"), Path(place, "answer.json")
         request.write_text(json.dumps(request_of(form, job)))
@@ -133,7 +133,7 @@ def _name(dtype: Any) -> str:
 
 
 def common_dtype(parameters: int) -> str | None:
-    """The dtype that forms are compared in: float32 where so many parameters fit, else None, for each form its own.
+    """The dtype that forms are compared in: float32 if so many parameters fit the memory, else None (each in its own).
 
     In 16 bits each form adds errors of arithmetic, which may exceed what a merge loses and differ between kernels.
     """

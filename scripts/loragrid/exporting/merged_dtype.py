@@ -30,9 +30,9 @@ class MergedForm:
 def write_merged_form(
     run: ExportedRun, folder: Path, *, dtype: str | None, compare: Callable[[Path, str], Parity]
 ) -> MergedForm:
-    """Write the merged model to `folder` in `dtype`, or if that is None in the first 16-bit one that is the run.
+    """Write the merged model to `folder` in `dtype`, or if that is None in the first 16-bit one that matches the run.
 
-    `compare` measures the model in a folder, whose dtype it is given. If none is the run, the closest is kept.
+    `compare` measures the model in a folder, given its dtype. If none matches the run, the closest is kept.
     """
     tried: list[tuple[Path, MergedForm]] = []
     try:
@@ -45,8 +45,9 @@ def write_merged_form(
         place, best = min(tried, key=lambda one: _distance(one[1].parity))
         place.rename(folder)
     finally:
-        for left, _ in tried:
-            shutil.rmtree(left, ignore_errors=True)
+        # Also what a second attempt has written before it failed.
+        for number in range(2):
+            shutil.rmtree(_place(folder, number), ignore_errors=True)
     return MergedForm(best.facts, best.parity, [one.parity for _, one in tried if one is not best])
 
 
@@ -58,10 +59,14 @@ def _try(
     tried: list[tuple[Path, MergedForm]],
 ) -> None:
     """Write one merged model beside `folder`, measure it, and add both to `tried`."""
-    place = folder.with_name(f"{folder.name}-{len(tried)}")
+    place = _place(folder, len(tried))
     facts = write_merged(run, place, dtype)
     print_line(f"[{run.name}] merged into {facts.merged_into}; its weights are {facts.dtype}")
     tried.append((place, MergedForm(facts, compare(place, facts.dtype))))
+
+
+def _place(folder: Path, number: int) -> Path:
+    return folder.with_name(f"{folder.name}-{number}")
 
 
 def _second_dtype(run: ExportedRun, first: str) -> str | None:

@@ -38,10 +38,10 @@ def write_merged(run: ExportedRun, folder: Path, dtype: str | None = None) -> Me
 
     model, merged_into = _base_to_merge(run)
     wanted = sixteen_bits(model) if dtype is None else getattr(torch, dtype)
-    # Weights of layers without an adapter are rounded here, the others once they are merged.
     with ProgressLines(f"[{run.name}] merging", total=1, items="models"):
         if not run.is_whole:
             model = merge_adapter(model, run.trained, wanted)
+        # Merging has rounded the layers with an adapter already.
         model.to(wanted)
         for name, weight in model.named_parameters():
             if not torch.isfinite(weight).all():
@@ -120,7 +120,7 @@ def _base_to_merge(run: ExportedRun) -> tuple["PreTrainedModel", str]:
         return base, "the 4-bit base that it was trained on, dequantised, for LoftQ corrects that base's error"
     rounded = run.entry.precision == "16bit"
     if rounded:
-        # A base in 32 bits is rounded for training, and the adapter is trained on what is left.
+        # Training rounded a base stored in 32 bits, and the adapter was trained on the rounded weights.
         base = load_base(run.entry, device=torch_device(), place=False)
     else:
         folder, _ = resolve_folder(run.entry)

@@ -1,4 +1,4 @@
-"""Whether an exported form is the run: its held-out loss and its greedy answers beside those that it should have."""
+"""Whether an exported form matches the run: its held-out loss and greedy answers beside the expected ones."""
 
 import json
 import math
@@ -9,9 +9,14 @@ from loragrid.exporting.questions import Measured
 from loragrid.scoring.answers import WORDINGS
 from loragrid.study.sections import HELDOUT_LOSS
 
-# ASSUME: a form is the run within 0.002 nats, a fifth of a percent of perplexity and less than two seeds differ by, and
-# with 95 % of the same greedy answers: a rounded weight may turn a near tie.
+# ASSUME: a form matches the run within 0.002 nats, which is a fifth of a percent of perplexity and less than two seeds
+# differ by, and with 95 % of the same greedy answers: a rounded weight may turn a near tie.
 MOST_NATS, LEAST_SAME = 0.002, 0.95
+
+
+def signed_nats(nats: float) -> str:
+    """A difference of losses with its sign and four decimals, without a minus before zero."""
+    return f"{round(nats, 4) + 0.0:+.4f}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,12 +46,12 @@ class Parity:
 
     @property
     def shown_difference(self) -> str:
-        """The difference for a reader, without a minus before zero."""
-        return f"{round(self.difference, 4) + 0.0:+.4f}"
+        """The difference as text."""
+        return signed_nats(self.difference)
 
     @property
     def overflows(self) -> bool:
-        """Whether the form has no number for a loss when it computes in the dtype of its weights."""
+        """Whether the form's loss is not finite when it computes in the dtype of its weights."""
         return self.own_loss is not None and not math.isfinite(self.own_loss)
 
     @property
@@ -56,7 +61,7 @@ class Parity:
 
     @property
     def holds(self) -> bool:
-        """Whether the form is the run; False where a loss is not a number."""
+        """Whether the form matches the run; False where a loss is not a number."""
         close = abs(self.difference) <= MOST_NATS
         return close and self.same_share >= LEAST_SAME and self.other_prompts == 0 and not self.overflows
 
@@ -67,7 +72,7 @@ class Parity:
 
     @property
     def verdict(self) -> str:
-        """Whether the form is the run, in a word or two."""
+        """Whether the form matches the run, in a word or two."""
         return "matches" if self.holds else "DIFFERS"
 
     @property
@@ -107,7 +112,7 @@ def parity(form: str, measured: Measured, reference: Measured, *, name: str = "t
 def parity_with_study(form: str, measured: Measured, run: ExportedRun) -> Parity:
     """The exported adapter, or whole model, beside what the study measured of the run before."""
     answers = _scored_answers(run)
-    # The study's prompts come first; the rest the study did not ask.
+    # The study's prompts come first; it did not ask the other questions.
     seen = replace(measured, answers=measured.answers[: len(answers)])
     scored = replace(seen, loss=_scored_loss(run), answers=answers)
     return parity(form, seen, scored, name="what the study measured")

@@ -15,7 +15,7 @@ def write_peft_form(run: ExportedRun, folder: Path) -> None:
     folder.mkdir(parents=True)
     shutil.copyfile(run.trained / ADAPTER_WEIGHTS, folder / ADAPTER_WEIGHTS)
     config = read_json(run.trained / "adapter_config.json")
-    # The path of a local base is of use on this machine only, and no reader's business.
+    # The path of a local base is private and of use on this machine only.
     config["base_model_name_or_path"] = run.base_name
     config["revision"] = run.record.base_commit
     write_json(folder / "adapter_config.json", config)

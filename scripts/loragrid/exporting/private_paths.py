@@ -1,4 +1,4 @@
-"""Paths of this machine, which are of no use to others and no business of theirs: no exported file names one."""
+"""Paths of this machine, which are private and of no use to others: no exported file contains one."""
 
 from collections.abc import Iterator
 from pathlib import Path

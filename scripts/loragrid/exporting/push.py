@@ -36,16 +36,16 @@ def _is_repository(name: str) -> bool:
     return REPOSITORY.fullmatch(name) is not None
 
 
-def push_folder(folder: Path, repository: str, *, public: bool = False, places: Sequence[str] = ()) -> None:
+def push_folder(folder: Path, repository: str, *, public: bool = False, paths: Sequence[str] = ()) -> None:
     """Push the files of a folder to a repository of models, which is made if it does not exist.
 
     Raises `UserError` for a public repository unless `public`, and for a file that holds a secret of the environment or
-    one of `places`, paths of this machine; nothing is pushed then. Raises `Failed` if the hub refuses; no line repeats
-    the token.
+    one of `paths`, which are private; nothing is pushed then. Raises `Failed` if the hub refuses; no line repeats the
+    token.
     """
     check_push(repository)
     _refuse_secrets(folder)
-    _refuse_places(folder, places)
+    _refuse_paths(folder, paths)
     from huggingface_hub import HfApi
 
     api = HfApi(token=os.environ[TOKEN].strip())
@@ -73,11 +73,11 @@ def push_folder(folder: Path, repository: str, *, public: bool = False, places: 
     print_line(f"pushed {folder} to {api.endpoint}/{repository} ({'private' if private else 'public'})")
 
 
-def _refuse_places(folder: Path, places: Sequence[str]) -> None:
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and (found := texts_in(path, places)):
+def _refuse_paths(folder: Path, paths: Sequence[str]) -> None:
+    for file in sorted(folder.rglob("*")):
+        if file.is_file() and (found := texts_in(file, paths)):
             fix = "remove it from the file, or name the folder by a path relative to the project"
-            raise UserError(f"push: {path} names a place of this machine ({found[0]}). Fix: {fix}.")
+            raise UserError(f"push: {file} contains a path of this machine ({found[0]}). Fix: {fix}.")
 
 
 def _refuse_secrets(folder: Path) -> None:

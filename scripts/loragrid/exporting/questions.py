@@ -1,4 +1,4 @@
-"""What an exported form is asked, the study's prompts and then how held-out rows begin, and what is measured of it."""
+"""Questions to an exported form, the study's prompts and then openings of held-out rows, and what is measured."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,7 +27,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Measured:
-    """Mean held-out loss, nats per loss token, of `rows` rows; answers as text, the prompts' token ids; arithmetic.
+    """Mean held-out loss in nats per loss token over `rows` rows; answers as text; the prompts' token ids; arithmetic.
 
     `own_loss`: the loss in the dtype of the weights, if the rest was computed in another one.
     """

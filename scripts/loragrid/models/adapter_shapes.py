@@ -46,7 +46,7 @@ def tensor_header(file: Path) -> dict[str, tuple[tuple[int, ...], str]]:
 
 
 def base_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Name → shape of all tensors in the safetensors files that are loaded of a model folder."""
+    """Name → shape of all tensors in the safetensors files that transformers loads from a model folder."""
     shapes: dict[str, tuple[int, ...]] = {}
     for file in weight_files(folder):
         shapes |= tensor_shapes(file)

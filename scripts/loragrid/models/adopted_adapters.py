@@ -107,7 +107,9 @@ def check_adapter_folder(folder: Path, where: str, shapes: Shapes | None) -> dic
     header = tensor_header(folder / "adapter_model.safetensors")
     for name, (_, dtype) in header.items():
         if not dtype.startswith(FLOATS):
-            raise UserError(f"{where}: {name} holds no floating-point numbers ({dtype}). Fix: save the adapter again.")
+            raise UserError(
+                f"{where}: {name} does not hold floating-point numbers ({dtype}). Fix: save the adapter again."
+            )
     tensors = {name: shape for name, (shape, _) in header.items()}
     _refuse_vocabulary(config, tensors, where)
     _refuse_changes_of_the_base(config, where)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# In which a merged model can be stored.
+# Those in which a merged model can be stored.
 DTYPES = ("bfloat16", "float16", "float32")
 
 

@@ -47,14 +47,14 @@ def _template_text(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"chat_template {file}: not a text in UTF-8 ({first_line(error)}). Fix: save it so.") from None
+        raise UserError(f"chat_template {file}: not read ({first_line(error)}). Fix: save it as UTF-8.") from None
 
 
 def _read_tokenizer(folder: Path) -> "PreTrainedTokenizerFast":
     try:
         tokenizer = _tokenizer_class(folder).from_pretrained(folder, trust_remote_code=False, use_fast=True)
         if not isinstance(tokenizer.model_max_length, int | float):
-            raise TypeError(f"model_max_length is no number: {tokenizer.model_max_length!r}")
+            raise TypeError(f"model_max_length is not a number: {tokenizer.model_max_length!r}")
         return tokenizer
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         if "trust_remote_code" in str(error):

@@ -122,7 +122,7 @@ def check_model_folder(folder: Path) -> str:
     if (folder / "adapter_config.json").exists():
         # transformers would load the adapter onto the model, or onto the base that the adapter names.
         raise UserError(
-            f"model folder {folder}: an adapter lies beside the model (adapter_config.json). "
+            f"model folder {folder}: an adapter is in the model's folder (adapter_config.json). "
             "Fix: move the adapter's files to a folder of their own."
         )
     return config["model_type"]

@@ -1,17 +1,17 @@
-"""Seconds of the jobs that neither train nor score, of which the plan's rows say nothing."""
+"""Seconds of the jobs that neither train nor score, which the plan's rows leave out."""
 
 from loragrid.study.study_file import Study
 from loragrid.study.tasks import HELDOUT_LOSS
 
-# ASSUME: rounded up from the demo on one quiet core. Preparing grows with the rows, by two seconds a thousand, and is
-# still short beside training on so many.
+# ASSUME: rounded up from the demo on one quiet core. Preparing takes two seconds more per thousand rows, which is
+# still short beside training on them.
 SHORT_JOB_SECONDS = {"prepare_data": 6.0, "find_contamination": 2.0, "compare": 3.0, "find_next": 2.0, "report": 7.0}
 # Until the first job works: reading the study, and importing the libraries in the process that the jobs share.
 START_SECONDS = 12.0
 
 
 def other_seconds(study: Study) -> float:
-    """Seconds of a whole study beside training and scoring."""
+    """Seconds of a whole study other than training and scoring."""
     counts = dict.fromkeys(SHORT_JOB_SECONDS, 1)
     counts["prepare_data"] = len(study.data_sets)
     counts["find_contamination"] = 0 if set(study.scoring.tasks) <= {HELDOUT_LOSS} else len(study.data_sets)

@@ -163,10 +163,10 @@ def data_note(data: DataFindings) -> str:
     lines = [f"{data.name}: {counts}, in the form {data.form}; {lengths}."]
     if data.guessed:
         uses = listed([f"{column} is the {use}" for use, column in data.columns.items()])
-        lines.append(f"A guess: {uses}; COLUMNS says otherwise.")
+        lines.append(f"A guess: {uses}; COLUMNS changes it.")
         if any(character.isdigit() for column in data.columns.values() for character in column):
             lines.append(
-                "If that is the first row and not the columns' names, write a line such as question,answer above."
+                "If these are values of a first row and not column names, add a line such as question,answer above it."
             )
     if data.unused:
         more = [f"{len(data.unused) - SHOWN} more"] if len(data.unused) > SHOWN else []
@@ -180,11 +180,11 @@ def data_note(data: DataFindings) -> str:
 
 
 def _if_reply(data: DataFindings) -> str:
-    """What to say if plain text has a column beside it that may be its reply."""
+    """A hint if plain text has a column beside it that may be its reply."""
     if data.form != "text" or data.columns:
         return ""
     return (
-        f'; if that is the reply to the text, say COLUMNS="{column_words({"prompt": "text", "reply": data.unused[0]})}"'
+        f'; if that is the reply to the text, set COLUMNS="{column_words({"prompt": "text", "reply": data.unused[0]})}"'
     )
 
 

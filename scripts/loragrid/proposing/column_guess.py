@@ -1,4 +1,4 @@
-"""Prompt and reply among columns of names that no usual form has: a guess, or a question in one line."""
+"""Prompt and reply among columns with unusual names: a guess, or a question in one line."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from loragrid.data.reading.sources import Source
 from loragrid.errors import UserError
 
 TABLES = (".csv", ".tsv")
-# Beside a column called text: what that text is to be classified as.
+# Names of a column with the class of a text.
 LABELS = ("label", "labels", "class", "category", "sentiment", "target")
 SHOWN = 12  # names of columns in a message
 Row = Mapping[str, Any]
@@ -41,14 +41,14 @@ def guess_columns(source: Source) -> dict[str, str]:
         return {"text": texts[0]}
     numbers = [name for name in names if all(isinstance(row.get(name), int | float) for row in rows)]
     if len(strings) == len(texts) == 1 and numbers:
-        problem = f"beside {texts[0]} only numbers are left to be the reply ({', '.join(numbers[:SHOWN])})"
+        problem = f"no column for the reply: beside {texts[0]} there are only numbers ({', '.join(numbers[:SHOWN])})"
         raise UserError(f'data {source.name}: {problem}. Fix: write the reply as text, such as "1" and not 1.')
     if len(strings) < 2:
         return {}  # the data stage says what is wrong
     prompt, reply = _likely(texts, strings, rows)
     raise UserError(
-        f"data {source.name}: its columns do not tell which are prompt and reply ({', '.join(strings[:SHOWN])}). "
-        f'Fix: say so, such as COLUMNS="{column_words({"prompt": prompt, "reply": reply})}".'
+        f"data {source.name}: it is unclear which columns are prompt and reply ({', '.join(strings[:SHOWN])}). "
+        f'Fix: name them, such as COLUMNS="{column_words({"prompt": prompt, "reply": reply})}".'
     )
 
 
@@ -68,10 +68,10 @@ def _check_names(names: Sequence[str], source: Source) -> None:
     if len(longest) <= LONGEST_NAME:
         return
     if any(ending in source.name.lower() for ending in TABLES):
-        problem = "the first line seems to be a row and not the columns' names"
+        problem = "the first line seems to be a row and not the column names"
         fix = "write a line such as question,answer above it"
     else:
-        problem = "a text stands where the name of a field belongs"
+        problem = "a text is in the place of a field name"
         fix = 'give a list of rows, such as [{"question": "…", "answer": "…"}, …]'
     raise UserError(f"data {source.name}: {problem} ({longest[:LONGEST_NAME]}…). Fix: {fix}.")
 

@@ -26,9 +26,9 @@ from loragrid.models.chat_templates.template import ChatTemplate
 from loragrid.proposing.column_guess import guess_columns
 from loragrid.study.sections import DataSource
 
-# Rows that are tokenised to know their lengths, and their characters: fewer rows tell enough where they are long.
+# Rows and characters that are tokenised to estimate the lengths: of long rows, fewer are enough.
 SAMPLE_ROWS, SAMPLE_CHARACTERS, FEWEST_SAMPLED = 400, 1_000_000, 10
-SAMPLED_TOKENS = 2048  # of a very long row only a beginning is tokenised, for so many tokens as are trained at most
+SAMPLED_TOKENS = 2048  # only the beginning of a very long row is tokenised: the most that is trained on
 SPLIT_SEED = 3407  # heldout.seed, whose default the study keeps
 # ASSUME: 200 held-out rows measure a loss within about one percent; of few rows a fifth is kept for measuring.
 MOST_HELDOUT, HELDOUT_SHARE = 200, 0.2
@@ -44,7 +44,7 @@ class RowLength:
 
 @dataclass(frozen=True, kw_only=True)
 class DataFindings:
-    """What is in the data. `distinct`: usable rows without equal ones; `lengths`: of a sample of them.
+    """What is in the data. `distinct`: usable rows without equal ones; `lengths`: those of a sample of them.
 
     `columns` maps uses to columns where names are not known ones; `guessed`: they are this project's guess.
     `unused`: names of fields that nothing reads.
@@ -77,7 +77,7 @@ class DataFindings:
         return sum(tokens > longest for tokens in self.tokens) / len(self.lengths)
 
     def lost_share(self, longest: int) -> float:
-        """Share of the rows of which no reply is left if they are cut to `longest` tokens."""
+        """Share of the rows without any reply once they are cut to `longest` tokens."""
         return sum(length.before_reply >= longest for length in self.lengths) / len(self.lengths)
 
     def mean_cut(self, longest: int) -> float:
@@ -137,17 +137,17 @@ def _split_notes(heldout: HeldoutRows) -> list[str]:
 
 
 def _lengths(scan: SourceScan, rows: RowSet, template: ChatTemplate) -> list[RowLength]:
-    """The lengths of each row in a sample, with the chat template and uncut; of very long rows an estimate."""
+    """The lengths of each row in a sample, with the chat template and uncut; an estimate for very long rows."""
     long = {key.row: key.characters > 2 * FEWEST_CHARACTERS for key in _sample(rows.keys)}
     raw = [(row, long[number]) for number, row in scan.source.raw_rows() if number in long]
-    # Of a very long row only a beginning is tokenised, in which there may be no reply.
+    # The tokenised beginning of a very long row may hold no reply.
     encoders = {
         False: Encoder(template, 2**30, "assistant", "cut"),
         True: Encoder(template, SAMPLED_TOKENS, "all", "cut"),
     }
     encoded: list[EncodedConversation] = []
     for is_long, encoder in encoders.items():
-        wanted = [row for row, its_long in raw if its_long is is_long]
+        wanted = [row for row, row_is_long in raw if row_is_long is is_long]
         encoded += encoder.encode([to_conversation(read_row(row, "stop"), scan.row_format) for row in wanted])
     lengths = [_row_length(*row) for each in encoded for row in each.rows]
     if not lengths:
@@ -167,7 +167,7 @@ def _sample(keys: Sequence[RowKeys]) -> list[RowKeys]:
 
 
 def _row_length(chat: RenderedChat, encoded: EncodedChat) -> RowLength:
-    """The length of a row; of one whose beginning was tokenised as many tokens a character in the rest."""
+    """The length of a row; a rest that was not tokenised is assumed to have as many tokens a character."""
     if not encoded.begun:
         return RowLength(encoded.full_length, int(np.flatnonzero(encoded.labels != NO_LOSS)[0]))
     read = early_cut(chat.text, max_length_tokens=SAMPLED_TOKENS) or len(chat.text)

@@ -39,7 +39,7 @@ def plan_lines(proposal: Proposal, costs: Costs) -> list[str]:
 
 
 def longer_line(limit: float, costs: Costs) -> str:
-    """What a study of more hours would be."""
+    """A line on the study that more hours would allow."""
     runs, updates = plural(len(costs.study.cells), "run"), plural(costs.updates, "update")
     what = f"HOURS={limit:g} proposes {runs} of {updates}, about {hours(costs.hours)}"
     found, _ = _smallest_of_loss(costs)

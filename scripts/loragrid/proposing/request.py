@@ -53,7 +53,7 @@ class Request:
         """The entry of the model in the study file. Raises `UserError` for what is neither a path nor a hub id."""
         entry = _place(self.model, "MODEL", "a folder in Hugging Face format", {})
         if "path" in entry and not (ROOT / entry["path"] / "config.json").is_file():
-            problem = f"no model folder, which has a config.json ({self.model})"
+            problem = f"not a model folder, without a config.json ({self.model})"
             raise UserError(
                 f"MODEL: {problem}. Fix: give a folder in Hugging Face format, or a hub id such as owner/name."
             )

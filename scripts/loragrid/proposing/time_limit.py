@@ -12,7 +12,7 @@ from loragrid.proposing.proposal import Proposal
 # ASSUME: what a user waits for without asking: a first page within ten minutes on a CPU, where the plan may be wrong by
 # a fifth; a working day on a GPU.
 USUAL_HOURS = {"cpu": 8 / 60, "cuda": 8.0}
-LONGER_HOURS = 2.0  # what the wizard offers beside a first page
+LONGER_HOURS = 2.0  # what the wizard offers besides a first page
 FEWEST_UPDATES = 20
 USUAL_EVALUATIONS = 10  # the default of the study file
 
@@ -85,9 +85,9 @@ def _less_measured(proposal: Proposal) -> Iterator[Proposal]:
 
 
 def _fewer_runs(proposal: Proposal) -> Proposal:
-    """One learning rate if its user named none, since two seeds find hardly any difference; else two seeds."""
+    """One learning rate if the user named none, since two seeds find hardly any difference; else two seeds."""
     if not proposal.rates_asked:
-        notes = dict(proposal.notes) | {"learning_rate": "one, to save time; LR compares several"}
+        notes = dict(proposal.notes) | {"learning_rate": "one, to save time; set LR to compare several"}
         left_out = "Other learning rates, to save time."
         return replace(proposal, learning_rates=(proposal.base_rate,), notes=notes, left_out=left_out)
     notes = dict(proposal.notes) | {"seeds": "two, to save time: three find smaller differences"}

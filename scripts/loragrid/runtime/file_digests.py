@@ -1,4 +1,4 @@
-"""What was found by reading large files, kept in a folder of the user's cache.
+"""Results of reading large files, kept in a folder of the user's cache.
 
 Every call of Snakemake asks for the SHA-256 of the data, and every data set for the values of its base's weights.
 """

@@ -8,10 +8,10 @@ from pathlib import Path
 
 @contextmanager
 def memory_limit(more_bytes: int) -> Iterator[None]:
-    """Let this process ask for `more_bytes` beyond what it has; above it Python raises `MemoryError`.
+    """Let this process allocate `more_bytes` beyond what it has; Python raises `MemoryError` above that.
 
-    Counts address space, of which each new thread may reserve a lot: for work in one thread. Without effect on systems
-    other than Linux.
+    Counts address space, which each new thread may reserve in large blocks, so it is for work in one thread. Has no
+    effect on systems other than Linux.
     """
     before = resource.getrlimit(resource.RLIMIT_AS)
     with suppress(OSError, ValueError):

@@ -1,7 +1,7 @@
-"""Memory that torch frees on a CPU and will need again for the next tensor.
+"""Keeps the memory that torch frees on a CPU for the next tensor.
 
 glibc hands a large freed block back to the system at once, and the next block of that size is new pages, which the
-kernel fills with zeros when they are first touched. Measuring SmolLM2's held-out loss spent an eighth of its time so.
+kernel fills with zeros when they are first touched. SmolLM2's held-out loss spent an eighth of its time on that.
 """
 
 import ctypes
@@ -17,7 +17,7 @@ def set_up_torch(threads: int) -> None:
 
     torch.set_num_threads(threads)
     if torch.cuda.is_available():
-        return  # what a base took in main memory before it went to the GPU would be kept too
+        return  # it would also keep the main memory that a base took on its way to the GPU
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):  # musl and macOS have no such function
         libc.mallopt(MMAP_MAX, 0)

@@ -59,7 +59,7 @@ class Options:
         if "worker" in config:
             switches["worker"] = _switch("worker", config["worker"], other={"auto": None})
         if config.get("dtype") not in (None, *DTYPES):
-            raise UserError(f"dtype: not one of a merged model ({config['dtype']}). Fix: use {', '.join(DTYPES)}.")
+            raise UserError(f"dtype: not a dtype of a merged model ({config['dtype']}). Fix: use {', '.join(DTYPES)}.")
         _check_gguf(config.get("gguf"))
         if config.get("push") is not None:
             check_push(str(config["push"]))

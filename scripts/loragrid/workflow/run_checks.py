@@ -32,7 +32,7 @@ def check_runs(study: Study, results: Path) -> None:
 
 
 def _check_heldout(study: Study) -> None:
-    """Refuse to hold out more than half of the rows, as the split does, for a set whose rows are known at most."""
+    """Refuse to hold out more than half of the rows, as the split does, where a bound on the rows is known."""
     rows = _source_rows(study.data[study.heldout.set])
     if rows is not None and study.heldout.rows > rows // 2:
         raise UserError(
@@ -105,7 +105,7 @@ def _file_rows(path: Path, size: int) -> int | None:
     kind = path.suffix.lower()
     if kind in ROW_PER_LINE and size <= LARGEST_COUNTED_BYTES:
         content = path.read_bytes()
-        # Also of a file that ends its lines as old Macs did.
+        # Old Macs ended lines with a carriage return alone.
         return max(content.count(end) + (not content.endswith(end)) for end in (b"\n", b"\r"))
     if kind == ".json" and size <= LARGEST_PARSED_BYTES:
         try:

@@ -58,9 +58,11 @@ def test_what_open_axes_would_miss_is_said_for_those_that_can_prove_something_an
     assert missed_text(AxesFound(still=["rank"], detectable=[0.2]), "share").startswith(
         "an effect below about 20 points"
     )
-    assert missed_text(AxesFound(still=["rank", "batch"], detectable=[nan, nan]), "share").endswith("can be proved")
+    assert missed_text(AxesFound(still=["rank", "batch"], detectable=[nan, nan]), "share").endswith(
+        "cannot prove any effect"
+    )
     mixed = missed_text(AxesFound(still=["model", "rank", "batch"], detectable=[0.44, nan, 0.1]), "share")
-    assert mixed == "an effect below about 44 points would usually be missed, and on rank one of any size"
+    assert mixed == "an effect below about 44 points would usually be missed, and any effect of rank"
 
 
 def test_with_one_seed_the_page_speaks_of_adapters_and_says_what_to_do(tmp_path: Path) -> None:

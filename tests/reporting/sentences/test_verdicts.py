@@ -35,15 +35,15 @@ NOTHING_FOUND = OPEN | {"detectable": np.nan, "stderr": 0.1}
         (OPEN | {"at_floor": float("nan"), "at_ceiling": float("nan")}, "finds 12 points or more"),
         (
             NOTHING_FOUND | {"seed_stderr": 0.09},
-            "no difference of any size can be proved with 2 seeds",
+            "2 seeds cannot prove any difference",
         ),
         (
             NOTHING_FOUND | {"seed_stderr": 0.01, "units": 28},
-            "no difference of any size can be proved with 28 independent items",
+            "28 independent items cannot prove any difference",
         ),
     ],
 )
-def test_what_it_takes_stands_beside_cant_tell_alone(row: dict, text: str) -> None:
+def test_only_cant_tell_has_a_clause_on_what_the_test_finds(row: dict, text: str) -> None:
     assert open_text(pd.Series(row), "share") == text
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from loragrid.data.formats.reasons import NOT_TEXT, UnusableRow
 
 ONLY_TEXT = {str}
-BLANK = re.compile(r"[\s\u00ad\u200b-\u200f\u2060\ufeff]*")  # white space, and characters that nothing shows
+BLANK = re.compile(r"[\s\u00ad\u200b-\u200f\u2060\ufeff]*")  # white space and invisible characters
 THOUGHT_PARTS = ("thinking", "reasoning")  # types of content parts, and the keys of their text
 
 

@@ -41,7 +41,7 @@ def check_tensors(folder: Path) -> dict[str, str]:
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-            problem = f"no language model that continues a text ({config.model_type})"
+            problem = f"not a causal language model ({config.model_type})"
             raise UserError(f"model folder {folder}: {problem}. Fix: give another model.")
         quantization = getattr(config, "quantization_config", None)
         if quantization is not None:
@@ -69,16 +69,16 @@ def check_tensors(folder: Path) -> dict[str, str]:
 
 
 def check_dtypes(folder: Path) -> None:
-    """Raise `UserError` for weights that are no floating-point numbers, in a folder that says nothing of quantization.
+    """Raise `UserError` for weights that are not floating-point numbers, in a folder without a quantization_config.
 
-    transformers would cast them to floats, without the scales that they were made with.
+    transformers would cast them to floats, without the scales of their quantization.
     """
     for file in weight_files(folder):
         for name, (_, dtype) in tensor_header(file).items():
             # Other integers are masks and positions.
             if name.endswith(".weight") and not dtype.startswith(FLOATS):
                 raise UserError(
-                    f"{file}: {name} holds no floating-point numbers ({dtype}), and config.json has no "
+                    f"{file}: {name} does not hold floating-point numbers ({dtype}), and config.json has no "
                     "quantization_config. Fix: give the model in 16 bits, or the config.json of the quantized one."
                 )
 

@@ -1,8 +1,8 @@
 """Whether the weights in safetensors files are numbers that a network can compute with.
 
 A NaN or an infinity reaches every output and a matrix of zeros stops every signal, but transformers loads both without
-a word. The data stage reads the weights for it before anything is trained, at 0.4 s of CPU time a billion, and once
-while a file stays as it is.
+a warning. The data stage reads the weights before anything is trained, in 0.4 s of CPU time a billion, and again only
+if a file has changed.
 """
 
 from collections.abc import Mapping
@@ -42,11 +42,11 @@ def check_finite(file: Path) -> None:
 
 
 def _problem(file: Path, *, zeros: bool = False) -> str:
-    """What is wrong with the first tensor that cannot be right; empty if there is none. `zeros` may be right."""
+    """What is wrong with the first faulty tensor; empty if there is none. `zeros`: a matrix of zeros is allowed."""
     import torch
     from safetensors import SafetensorError, safe_open
 
-    tensor_header(file)  # the messages of a broken file
+    tensor_header(file)  # raises the usual message for a broken file
     try:
         with safe_open(file, framework="pt") as tensors:
             for name in tensors.keys():  # noqa: SIM118 - not a dict
@@ -66,6 +66,7 @@ def _problem(file: Path, *, zeros: bool = False) -> str:
 
 
 def _equal(places: Mapping[str, Path], one: str, other: str) -> bool:
+    """Whether two tensors hold the same values, compared in the dtype of the first."""
     import torch
     from safetensors import safe_open
 

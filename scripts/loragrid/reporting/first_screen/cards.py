@@ -118,7 +118,7 @@ def mattered_card(compared: ComparedStudy) -> Card:
         return Card(headline.question, tone, headline.short, first_that_fits(headline.text, first))
     together = axes_together(compared)
     steps = movements(compared) + [f"{start(step)}." for step in found.steps]
-    # What is averaged over the very setting that it depends on says little of it.
+    # An effect averaged over the setting that it depends on says little.
     alone = [name for name in found.still if name not in together]
     still = f"{start(_few(alone))}: no effect on {plain_name(compared.target)} shown" if alone else ""
     closing = f"{still}." if still else ""

@@ -149,11 +149,11 @@ def missed_text(found: AxesFound, unit: str, *, effect: str = "an effect") -> st
     sizes = dict(zip(found.still, found.detectable, strict=True))
     blind = [axis for axis, size in sizes.items() if math.isnan(size)]
     if len(blind) == len(sizes):
-        return "with these items and seeds no effect of any size can be proved"
+        return "these items and seeds cannot prove any effect"
     largest = max(size for size in sizes.values() if not math.isnan(size))
     text = f"{effect} below about {detectable(largest, unit)} would usually be missed"
     if blind:
-        text += f", and on {listed(blind)} one of any size"
+        text += f", and any effect of {listed(blind)}"
     return text
 
 

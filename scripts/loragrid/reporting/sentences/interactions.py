@@ -90,7 +90,7 @@ def interaction_text(pair: dict[str, Any], task: str, unit: str) -> str:
     proved = [row for row in contrasts if row["verdict"] != UNSURE]
     if not proved:
         known = [row["detectable"] for row in contrasts if row["detectable"] is not None]
-        least = "no difference of any size can be proved"
+        least = "the tests cannot prove any difference"
         if len(known) == len(contrasts):
             least = f"the tests find {detectable(max(known), unit)} or more"
         return f"No interaction is proved: the effects of {names} may simply add up ({least})."

@@ -87,7 +87,7 @@ def _margin(compared: ComparedStudy) -> str:
 
 
 def _tasks(compared: ComparedStudy) -> str:
-    """The mean over 3 retention tasks, without those that are no share of right answers."""
+    """The mean over 3 retention tasks, without those whose score is not a share of right answers."""
     kept = [name for name, task in compared.summary["tasks"].items() if task["group"] == "retention"]
     left_out = [name for name in kept if compared.units[name] != "share"]
     count = len(kept) - len(left_out)

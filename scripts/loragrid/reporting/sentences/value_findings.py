@@ -13,7 +13,7 @@ from loragrid.setting_texts import axis_value
 from loragrid.statistics.paired_statistics import DIFFER, UNSURE
 from loragrid.study.cell_pairs import UNTRAINED
 
-MANY_VALUES = 4  # with one verdict, from which on they share a clause
+MANY_VALUES = 4  # from this many on, values with one verdict share a clause
 
 
 def axis_finding(compared: ComparedStudy, axis: str) -> str:

@@ -85,11 +85,11 @@ def items_text(row: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def open_text(row: Mapping[str, Any], unit: str) -> str:
-    """What it would take beside "can't tell", as a clause: what the test finds, or why it finds nothing."""
+    """A clause beside "can't tell": the smallest difference that the test finds, or why it finds none."""
     if row["verdict"] != UNSURE:
         return ""
     if not _is_number(row.get("detectable")):
-        return f"no difference of any size can be proved with {_too_few(row)}"
+        return f"{_too_few(row)} cannot prove any difference"
     text = f"finds {detectable(row['detectable'], unit)} or more"
     limits = floor_text(row, unit)
     return f"{text}; {limits}" if limits else text

@@ -39,7 +39,7 @@ SERVERS = (
 def delegate_job() -> None:
     """Let a process of a server do this process's job and exit with its status; return if no server takes the job."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        # Until `run_main` takes Ctrl-C there is nothing to save, and an exception would be a traceback.
+        # Until `run_main` handles Ctrl-C there is nothing to save, and an exception would print a traceback.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     stage = Path(sys.argv[0]).stem
     for server in SERVERS:
