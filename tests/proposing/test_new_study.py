@@ -162,7 +162,7 @@ def test_two_columns_of_text_are_taken_as_prompt_and_reply(tmp_path: Path, reque
 
 def test_a_guess_from_what_may_be_the_first_row_says_so(tmp_path: Path, request_for: RequestFor) -> None:
     file = write_rows(tmp_path / "my.csv", names=("Say 12", "It is 12"))
-    assert "# If that is the first row" in new_study(request_for(file), command=COMMAND).text
+    assert "# If these are values of a first row" in new_study(request_for(file), command=COMMAND).text
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def test_columns_are_guessed(tmp_path: Path, base: ModelFindings, rows: list, co
     found = read_data({"path": str(file)}, {}, base.template, folder=tmp_path)
     assert found.columns == columns and set(found.unused) == rows[0].keys() - set(columns.values()) - {"text"}
     if not columns:
-        assert 'Not used: length and source; if that is the reply to the text, say COLUMNS="prompt=text ' in data_note(
+        assert 'Not used: length and source; if that is the reply to the text, set COLUMNS="prompt=text ' in data_note(
             found
         )
 
@@ -224,7 +224,7 @@ def test_rows_that_are_none_are_one_line(tmp_path: Path, base: ModelFindings, te
         (
             ROWS[0],
             [(f"{q} {q}", a) for q, a in ROWS],
-            r"the first line seems to be a row and not the columns' names \(Town 0",
+            r"the first line seems to be a row and not the column names \(Town 0",
         ),
     ],
 )

@@ -208,7 +208,7 @@ def main() -> None:
         raise SystemExit(EXIT_STOPPED) from None  # the stage says so
     except (UserError, Failed) as failure:
         found = {"failure": one_line(str(failure))[:LAST_CHARACTERS]}
-    except Exception as error:  # whatever a library raises for a form that it does not take
+    except Exception as error:  # libraries raise errors of any kind for a form that they refuse
         traceback.print_exc()
         found = {"failure": f"{type(error).__name__}: {first_line(error)}"[:LAST_CHARACTERS]}
     options.answer.write_text(json.dumps(found))

@@ -150,7 +150,7 @@ def _counts_items(key: str, row: Row) -> bool:
 
 
 def _of_group(key: str, row: Row, names: Sequence[str]) -> list[str]:
-    """Columns that belong to a group of which this is the only score: “mmlu stderr” beside “mmlu accuracy”."""
+    """Columns of a group whose only score is this one: “mmlu stderr” beside “mmlu accuracy”."""
     group = key.rpartition(" ")[0]
     if not group or len(_scores_of_group(group, row)) > 1:
         return []

@@ -1,4 +1,4 @@
-"""A new study: read the data and the model, choose settings, write the study file, and say what it takes."""
+"""A new study: read the data and the model, choose settings, write the study file, and say how long it takes."""
 
 import tempfile
 from dataclasses import dataclass
