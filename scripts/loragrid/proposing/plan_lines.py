@@ -1,4 +1,4 @@
-"""A proposed study in a few lines: its runs, its time and memory, the differences that it can find, and how to run it."""
+"""A proposed study in a few lines: its runs, time and memory, the differences that it can find, and how to run it."""
 
 import math
 from collections.abc import Iterator
