@@ -11,7 +11,7 @@ rule prepare_data:
         "<logs>/prepare_data/{data}.log",
     benchmark:
         "<benchmarks>/prepare_data/{data}.tsv"
-    priority: lambda wildcards: JOBS.priority(wildcards.data)
+    priority: lambda wildcards: JOBS.data_priority(wildcards.data)
     conda:
         ENVIRONMENT
     threads: lambda wildcards: JOBS.data_processes(wildcards.data)

@@ -58,8 +58,7 @@ class Jobs:
         return order
 
     def priority(self, name: str) -> int:
-        """Priority of a job on a subject or data set, so that whatever a session leaves is a usable
-        study.
+        """Priority of scoring a subject, so that an interrupted session leaves a usable study.
 
         Earlier cells come first, and a base is scored with the first cell that is compared with it.
         Odd numbers are those of `train_priority`. Adopted adapters and the search's winner come last.
@@ -68,13 +67,20 @@ class Jobs:
         return 2 * (cells - self.cell_order.get(run_of(name), cells))
 
     def train_priority(self, run: str) -> int:
-        """Priority of the training of a run.
+        """Priority of the training of a run: a cell is trained once all cells before it are scored, if not by vLLM."""
+        return self.priority(run) - 1 + self._before_scores
 
-        A cell is trained once all cells before it are scored. vLLM has the GPU to itself and takes a minute to
-        start, so where it scores, all cells are trained first and one engine scores them.
+    def data_priority(self, data: str) -> int:
+        """Priority of the preparation of a data set: before its first cell is trained."""
+        return self.priority(data) + self._before_scores
+
+    @property
+    def _before_scores(self) -> int:
+        """What lifts the priority of a job above that of every score job where vLLM scores, else 0.
+
+        vLLM has the GPU to itself and takes a minute to start, so all cells are trained before one engine scores them.
         """
-        own = self.priority(run) - 1
-        return own + 2 * len(self.study.cells) if self.study.scoring.engine == "vllm" else own
+        return 2 * len(self.study.cells) if self.study.scoring.engine == "vllm" else 0
 
     def winner(self) -> str | None:
         """The run id of the search's winner, where the search is part of the study, done, and found
