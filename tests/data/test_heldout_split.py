@@ -108,15 +108,15 @@ def test_short_answers_are_ignored_only_if_they_chain_most_rows():
     assert split.link_level == LINK_LEVELS[0] and leaks(mostly, split)["short_answers"] == 0
 
 
-@pytest.mark.parametrize("labels", [["yes", "no"], ["good", "bad", "neither"]])
+@pytest.mark.parametrize("labels", [["yes", "no"], ["good", "bad", "neither"], [f"topic {n}" for n in range(20)]])
 def test_labels_are_on_both_sides(labels):
     """As many rows of each label: whole labels would leave training without one, and the held-out set with that one alone."""
     rng = random.Random(7)
     pairs = [(sentence(rng, 9), labels[n % len(labels)]) for n in range(300)]
     split = split_rows(rows_of(pairs), heldout_rows=60, seed=1)
     assert len(split.heldout) == 60 and split.link_level == LINK_LEVELS[2]
-    for side in (split.train, split.heldout):
-        assert {pairs[i][1] for i in side} == set(labels)
+    assert {pairs[i][1] for i in split.train} == set(labels)
+    assert len({pairs[i][1] for i in split.heldout}) > 0.8 * len(labels)
 
 
 def test_labels_leave_nearly_equal_prompts_together():

@@ -19,7 +19,8 @@ NEAR_DUPLICATE_SIMILARITY = 0.9
 PROMPT_CHARACTERS = 4_000
 # Whole groups rarely add up to the exact number of held-out rows; this share of it is enough.
 ENOUGH_HELDOUT = 0.9
-# Held-out rows that mostly give one answer measure that answer alone; among fewer rows than these it may be chance.
+# An answer of many rows: held-out rows that mostly give it measure it alone, and a short one is a label. Among fewer
+# rows than these it may be chance.
 FEWEST_OF_ONE_ANSWER = 10
 
 
@@ -91,11 +92,15 @@ def _group_and_choose(
     """Link level, group of each row, and held-out positions.
 
     The strictest level that leaves enough to hold out, with most rows in one group neither of all nor
-    of the held-out ones, is used; else the strictest that leaves enough.
+    of the held-out ones, is used; else the strictest that leaves enough. Labels never link rows: whole
+    labels would be held out, which training then never sees.
     """
     ranks = [random_rank(key.digest, seed, b"split") for key in keys]
     with_giant_group = []
+    labels = _are_labels(keys)
     for level in LINK_LEVELS:
+        if level.short_answers and labels:
+            continue
         groups = group_rows(keys, level=level)
         chosen = choose_groups(groups, ranks, rows=heldout_rows)
         if len(chosen) < ENOUGH_HELDOUT * heldout_rows:
@@ -112,6 +117,13 @@ def _group_and_choose(
         f"prompt with training: rows that share one form {groups_text}. "
         "Fix: lower heldout.rows, or give more varied data."
     )
+
+
+def _are_labels(keys: Sequence[RowKeys]) -> bool:
+    """Whether most rows have short answers alone, and one that many rows share."""
+    counts = Counter(answer for key in keys for answer in key.short_answers)
+    shared = {answer for answer, count in counts.items() if count >= FEWEST_OF_ONE_ANSWER}
+    return sum(not key.answers and not shared.isdisjoint(key.short_answers) for key in keys) > len(keys) / 2
 
 
 def _has_giant_group(groups: Sequence[int]) -> bool:
@@ -217,7 +229,7 @@ def _split_notes(split: Split, *, requested: int) -> list[str]:
     if apart:
         notes.append(
             f"{' and '.join(apart)} are on both sides of the split: keeping them on one side leaves too little "
-            "to hold out, or mostly one answer"
+            "to hold out, or too few different answers"
         )
     if len(split.heldout) != requested:
         found = len(split.heldout)
