@@ -99,4 +99,4 @@ def test_make_hands_over_only_what_its_command_line_says() -> None:
     command = ["make", "-n", "-o", ".venv/.study", "new-study", "DATA=my rows;x.csv", "LR=1e-4 2e-4"]
     environment = {"PATH": "/usr/bin:/bin", "NAME": "a-host"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout.strip().endswith('scripts/tools/new_study.py --data "$DATA" --lr "$LR"'), done.stdout
+    assert done.stdout.strip().endswith('scripts/tools/new_study.py --data="$DATA" --lr="$LR"'), done.stdout
