@@ -137,7 +137,7 @@ def _template(entry: ModelEntry, model: str) -> ChatTemplate:
         with memory_limit(PROBE_BYTES):
             template = inspect_template(tokenizer, model=model)
     with time_limit(PROBE_SECONDS, f"model {model}: its tokenizer's pattern", fix="use another tokenizer.json"):
-        template.tokenizer(HARD_TEXTS, add_special_tokens=False)
+        template.tokenizer(HARD_TEXTS, add_special_tokens=False, verbose=False)
     return template
 
 
