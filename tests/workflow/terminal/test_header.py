@@ -34,7 +34,7 @@ def test_the_header_says_what_how_many_runs_and_how_long(demo: Study, tmp_path: 
 def test_finished_runs_are_counted_and_not_planned(demo: Study, tmp_path: Path) -> None:
     jobs = [("score", demo.cells[0].run), ("all", "")]
     plan = plan_call(demo, jobs, results=tmp_path, session_minutes=None)
-    assert plan.header[2].startswith("1 job to do (10 of 10 runs are trained); by the plan")
+    assert plan.header[2].startswith("1 job to do (0 of 10 runs to train); by the plan")
 
 
 def test_an_unknown_length_is_absent(demo: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

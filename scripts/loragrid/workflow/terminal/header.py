@@ -77,7 +77,7 @@ def _header(
     to_train = sum(rule == "train" for rule, _ in jobs)
     do = f"{_count(len(jobs), 'job')} to do"
     if to_train < runs:
-        do += f" ({runs - to_train} of {runs} runs are trained)"
+        do += f" ({to_train} of {runs} runs to train)"
     long = [job for job in jobs if job[0] in LONG_RULES]
     if long and all(job in seconds for job in long):
         total = START_SECONDS + sum(seconds.get(job, 0.0) for job in jobs)
