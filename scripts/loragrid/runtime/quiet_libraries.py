@@ -1,5 +1,6 @@
-"""Environment variables that keep the libraries of a job quiet."""
+"""Settings that keep the libraries of a job quiet."""
 
+import logging
 import os
 
 
@@ -15,3 +16,5 @@ def quiet_libraries() -> None:
         # threads forks.
         "TOKENIZERS_PARALLELISM": "false",
     }
+    # Asks for an optional kernel of 4-bit products on each import where the CPU has bfloat16.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
