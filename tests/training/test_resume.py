@@ -126,6 +126,7 @@ def test_eight_bit_optimizer_resumes_bitwise(toy_llama: Path, tmp_path: Path, mo
     assert_equal(tmp_path / "run", tmp_path / "reference")
 
 
+@pytest.mark.long
 def test_weights_along_a_run_survive_kills_and_are_those_of_an_undisturbed_run(toy_llama: Path, tmp_path: Path) -> None:
     """Killed before they are written, while they are, and right after: nothing is lost and nothing is half."""
     toy = make_toy(tmp_path, toy_llama, scoring__at=[0.25, 0.5, 1.0])

@@ -14,7 +14,7 @@ from tests.fixtures.workplace import Workplace
 pytestmark = pytest.mark.usefixtures("warm")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_that_an_orphan_finishes_is_not_trained_again(work: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
     """Snakemake assumes that the record is half written and deletes it before the job runs again."""
     monkeypatch.delenv(FORK_SERVER)  # the orphan is forked from an interpreter of that Snakemake's own
