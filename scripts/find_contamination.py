@@ -33,8 +33,8 @@ from loragrid.runtime.code_digest import code_digest
 from loragrid.runtime.quiet_libraries import quiet_libraries
 from loragrid.scoring.item_texts import item_texts
 from loragrid.scoring.lm_eval_tasks import StudyTask, find_tasks
+from loragrid.study.sections import HELDOUT_LOSS
 from loragrid.study.study_file import Study, load_study
-from loragrid.study.tasks import HELDOUT_LOSS
 
 SCHEMA = 1
 METHOD = {

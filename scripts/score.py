@@ -48,8 +48,9 @@ from loragrid.scoring.task_results import result_digests, write_tables
 from loragrid.scoring.vllm_engine.process import engine_versions
 from loragrid.scoring.vllm_engine.served_adapters import engine_adapters, planned_adapters
 from loragrid.scoring.vllm_engine.vllm_model import VllmModel
+from loragrid.study.sections import HELDOUT_LOSS
 from loragrid.study.study_file import Study, load_study
-from loragrid.study.tasks import HELDOUT_LOSS, scoring_digest
+from loragrid.study.tasks import scoring_digest
 
 CTRL_C_SECONDS = 3.0
 HALF = "16bit"

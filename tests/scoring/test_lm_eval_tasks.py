@@ -35,12 +35,12 @@ def test_the_digest_depends_on_items_settings_and_code_but_not_on_the_folder(tas
 
 
 def test_a_name_is_looked_up_in_the_projects_tasks_first(task_folder, monkeypatch):
-    monkeypatch.setattr("loragrid.study.tasks.TASKS", task_folder)
+    monkeypatch.setattr("loragrid.study.task_names.TASKS", task_folder)
     assert list(find_tasks(["toy_choice"], limit=5)) == ["toy_choice"]
 
 
 def test_an_unknown_name_is_reported_with_close_matches(task_folder, monkeypatch):
-    monkeypatch.setattr("loragrid.study.tasks.TASKS", task_folder)
+    monkeypatch.setattr("loragrid.study.task_names.TASKS", task_folder)
     with pytest.raises(UserError, match=r"unknown task \('toy_chioce'\)\. Fix: use toy_choice"):
         find_tasks(["toy_chioce"], limit=None)
 

@@ -9,6 +9,7 @@ import yaml
 from loragrid.errors import MOST_SHOWN, UserError, UserErrors, error_lines
 from loragrid.paths import ROOT
 from loragrid.study.study_file import Study, load_study
+from loragrid.study.tasks import scoring_digest
 
 Load = Callable[[str], Study]
 SHORT = """
@@ -181,3 +182,50 @@ def test_what_is_meant_has_no_warning(load: Load, section: str) -> None:
 def test_the_studies_that_ship_have_no_warning() -> None:
     for file in (ROOT / "config" / "studies").glob("*.yaml"):
         assert load_study(file.stem).likely_slips == [], file.name
+
+
+WRONG_NAMES = """
+heldout: {rows: 5, set: rowz}
+scoring: {target: [heldout_los], retention: [ifevall, ifeval], limit: {others: 5}}
+tune: {budget: {steps: 1}, space: x, spaces: {one: {learning_rate: {low: 1e-3, high: 1e-1}}}}
+plan: {card: T44}
+"""
+NAMED = ("heldout.set", "tune.space", "plan.card", "scoring.target[0]", "scoring.retention[0]")
+
+
+@pytest.mark.parametrize(
+    ("more", "before"),
+    [
+        ("", ()),
+        ("titel: A\n", ("titel",)),
+        ("base_case: {method: full, rank: 8}\n", ("base_case.rank",)),
+        ("compare: {bootstrap_draws: .nan}\n", ("compare.bootstrap_draws",)),
+    ],
+)
+def test_names_of_any_kind_are_named_together_whatever_else_is_wrong(load: Load, more: str, before: tuple) -> None:
+    with pytest.raises(UserErrors) as caught:
+        load(SHORT + WRONG_NAMES + more)
+    lines = str(caught.value).splitlines()
+    assert tuple(line.split(": ")[1] for line in lines) == (*before, *NAMED)
+    assert lines[-3].startswith(
+        "mine.yaml: plan.card: not in config/cards.yaml ('T44'). Fix: write T4, or use one of T4,"
+    )
+    assert (
+        lines[-1]
+        == "mine.yaml: scoring.retention[0]: unknown task ('ifevall'). Fix: use ifeval or ifeval_es or ifeval_ca."
+    )
+
+
+def test_a_map_that_lacks_a_key_hides_no_wrong_name(load: Load) -> None:
+    with pytest.raises(UserErrors) as caught:
+        load(SHORT + "heldout: {set: rowz}\nscoring: {limit: {ifeval: 3}}\nplan: {card: T44}\n")
+    places = [line.split(": ")[1] for line in str(caught.value).splitlines()]
+    assert places == ["scoring.limit.others", "heldout.set", "plan.card"]
+
+
+def test_all_unknown_tasks_of_a_study_that_is_right_otherwise_are_named_together(load: Load) -> None:
+    study = load(SHORT + "scoring: {target: [heldout_los, ifeval], retention: [ifevall]}\n")
+    with pytest.raises(UserErrors) as caught:
+        scoring_digest(study)
+    places = [line.split(": ")[1] for line in str(caught.value).splitlines()]
+    assert places == ["scoring.target[0]", "scoring.retention[0]"]

@@ -11,7 +11,8 @@ from loragrid.deciding.compared_results import pooled_tasks
 from loragrid.planning.scoring_cost import task_sizes
 from loragrid.study.sections import HELDOUT_LOSS
 from loragrid.study.study_file import Study
-from loragrid.study.tasks import item_limit, items_file, read_task, task_file
+from loragrid.study.task_names import task_file
+from loragrid.study.tasks import item_limit, items_file, read_task
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ from loragrid.models.batch_sizes import answers_on_cpu
 from loragrid.models.flops import forward_per_token
 from loragrid.models.shape import Shape
 from loragrid.paths import ROOT
-from loragrid.study.sections import Scoring
-from loragrid.study.tasks import HELDOUT_LOSS, item_limit, items_file, read_task, task_file
+from loragrid.study.sections import HELDOUT_LOSS, Scoring
+from loragrid.study.task_names import task_file
+from loragrid.study.tasks import item_limit, items_file, read_task
 
 SIZES = ROOT / "config" / "task_sizes.yaml"
 # ASSUME: writing a token takes 2.5 ms per layer for any batch size, because a pass over a small

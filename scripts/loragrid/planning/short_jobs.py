@@ -1,7 +1,7 @@
 """Seconds of the jobs that neither train nor score, which the plan's rows leave out."""
 
+from loragrid.study.sections import HELDOUT_LOSS
 from loragrid.study.study_file import Study
-from loragrid.study.tasks import HELDOUT_LOSS
 
 # ASSUME: rounded up from the demo on one quiet core. Preparing takes two seconds more per thousand rows, which is
 # still short beside training on them.

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from loragrid.errors import UserError, first_line, one_line
 from loragrid.runtime.atomic_files import sha256_file, sha256_json
 from loragrid.runtime.code_digest import modules_of
-from loragrid.study.tasks import TASKS, item_limit, stock_tasks, task_file, unknown_task
+from loragrid.study.task_names import TASKS, stock_tasks, task_file, unknown_task
+from loragrid.study.tasks import item_limit
 
 if TYPE_CHECKING:
     from lm_eval.tasks import TaskManager

@@ -20,9 +20,8 @@ from loragrid.study.adopted import Adopted
 from loragrid.study.grid import Cell
 from loragrid.study.identity import model_identity
 from loragrid.study.run_names import run_of, share_of
-from loragrid.study.sections import ModelEntry
+from loragrid.study.sections import HELDOUT_LOSS, ModelEntry
 from loragrid.study.study_file import Study
-from loragrid.study.tasks import HELDOUT_LOSS
 
 # A task kept by an interrupted job is scored again if the version of one of these packages changed.
 PACKAGES_AFFECTING_SCORES = ("torch", "transformers", "peft", "lm_eval", "tokenizers", "bitsandbytes")

@@ -1,27 +1,17 @@
 """The scoring tasks of a study: their files, and a digest of all that determines a score."""
 
-import difflib
-import importlib.util
 import re
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from loragrid.errors import UserError
-from loragrid.paths import ROOT
+from loragrid.errors import raise_errors
 from loragrid.runtime.atomic_files import sha256_file, sha256_json
-from loragrid.runtime.delegation.residency import until_next_job
-from loragrid.study.sections import AS_TRAINED, HELDOUT_LOSS
+from loragrid.study.sections import AS_TRAINED
 from loragrid.study.study_file import Study
-
-TASKS = ROOT / "config" / "tasks"
-# The name of a task, group or tag in a task file. A pattern instead of a YAML parser: lm-eval ships
-# thousands of files, and they are searched on every call of snakemake. Only tags that are written
-# as lists are not found.
-NAME = re.compile(rb"^[\"']?(?:task|group|tag)[\"']?:[ \t]*[\"']?([^\s\"'\[{#]+)[\"']?[ \t]*(?:#.*)?\r?$", re.MULTILINE)
+from loragrid.study.task_names import TASKS, task_file, unknown_tasks
 
 # Code that a task file runs: functions of the modules beside it, and metrics that lm-eval takes from the hub.
 CODE = re.compile(r"(!function[ \t]+[\w.]+|hf_evaluate:[ \t]*[Tt]rue)")
@@ -34,15 +24,13 @@ def scoring_digest(study: Study) -> str:
 
     It covers task names, limits, the engine, the precision, the batch size (which decides what is padded together), and
     the content of the prompts, of task files and of the files beside them, but no paths. `threads` does
-    not count: a forward pass gives the same bits with any number. A task name that is neither a
-    file nor in config/tasks nor one of lm-eval's is a `UserError`, raised here hours before scoring
+    not count: a forward pass gives the same bits with any number. Task names that are neither a
+    file nor in config/tasks nor one of lm-eval's are a `UserError`, raised here hours before scoring
     starts.
     """
     scoring = study.scoring
-    file_of = {}
-    for group in ("target", "retention"):
-        for index, name in enumerate(getattr(scoring, group)):
-            file_of[name] = _checked_file(name, study.path, key=f"scoring.{group}[{index}]")
+    raise_errors(unknown_tasks({group: getattr(scoring, group) for group in ("target", "retention")}, study.path))
+    file_of = {name: task_file(name) for name in (*scoring.target, *scoring.retention)}
     # File names instead of paths, so that moving a study scores nothing again.
     called = {name: name if file is None else file.name for name, file in file_of.items()}
     limit = scoring.limit
@@ -65,7 +53,8 @@ def scoring_digest(study: Study) -> str:
 
 def task_digest(study: Study, name: str) -> str:
     """Digest of all in a study that determines the score of one of its tasks, as in `scoring_digest`."""
-    file = _checked_file(name, study.path, key="scoring")
+    raise_errors(unknown_tasks({"target": [name]}, study.path))
+    file = task_file(name)
     files = set() if file is None else _files_of_tasks([file], study_file=study.path)
     return sha256_json(
         {
@@ -104,13 +93,6 @@ def _text(file: Path) -> str:
     return file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
 
 
-def _checked_file(name: str, study_file: Path, *, key: str) -> Path | None:
-    file = task_file(name)
-    if file is None and name != HELDOUT_LOSS and name not in stock_tasks():
-        raise unknown_task(name, where=f"{study_file.name}: {key}", beside=study_file.parent)
-    return file
-
-
 def _files_of_tasks(task_files: list[Path], *, study_file: Path) -> set[Path]:
     """The task files, all files beside them, and the items that they take from elsewhere.
 
@@ -131,38 +113,6 @@ def item_limit(limit: int | Mapping[str, int | None] | None, task: str) -> int |
     if isinstance(limit, Mapping):
         return limit.get(task, limit["others"])
     return limit
-
-
-def unknown_task(name: str, *, where: str = "scoring", beside: Path | None = None) -> UserError:
-    """The error about an unknown task name, with names close to it.
-
-    `where` is its file and key, `beside` the folder of the study file, whose task files may be meant.
-    """
-    own = {} if beside is None else {file.stem: file.name for file in sorted(beside.glob("*.yaml"))}
-    close = difflib.get_close_matches(name, [*own, *_names_in(TASKS), *stock_tasks(), HELDOUT_LOSS], n=3)
-    close = [own.get(found, found) for found in close]
-    fix = "use a task of config/tasks or of `lm_eval ls tasks`, or the path of a task file"
-    if close:
-        fix = f"use {' or '.join(close)}"
-    return UserError(f"{where}: unknown task ({name!r}). Fix: {fix}.")
-
-
-def task_file(name: str) -> Path | None:
-    """The YAML file of a task given by path or found in config/tasks; None for other names."""
-    if name.endswith((".yaml", ".yml")):
-        return Path(name)
-    return _names_in(TASKS).get(name)
-
-
-def stock_tasks() -> dict[str, Path]:
-    """Name → YAML file, of the tasks and groups of the installed lm-eval.
-
-    lm-eval is not imported, which would be slow.
-    """
-    spec = importlib.util.find_spec("lm_eval")
-    if spec is None or not spec.submodule_search_locations:
-        raise UserError("lm-eval: not installed. Fix: run `make study`, which sets up the environment.")
-    return _names_in(Path(spec.submodule_search_locations[0]) / "tasks")
 
 
 class _Loader(yaml.SafeLoader):
@@ -186,13 +136,3 @@ def items_file(file: Path) -> Path | None:
     except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError):
         return None  # No such key, or a broken file, which is refused with a better message when the task is built.
     return named.resolve() if named.is_file() else None
-
-
-@until_next_job
-@cache
-def _names_in(folder: Path) -> dict[str, Path]:
-    names: dict[str, Path] = {}
-    for file in sorted(folder.rglob("*.yaml")):
-        for name in NAME.findall(file.read_bytes()):
-            names.setdefault(name.decode(), file)
-    return names

@@ -20,8 +20,8 @@ from loragrid.comparing.terms import Terms
 from loragrid.records.outcomes import Outcome
 from loragrid.statistics.clustered_means import mean_interval
 from loragrid.study.cell_pairs import Place, place_of
+from loragrid.study.sections import HELDOUT_LOSS
 from loragrid.study.study_file import Study
-from loragrid.study.tasks import HELDOUT_LOSS
 
 FEWEST_SIZES, FEWEST_SEEDS = 3, 2
 # Codes of a fit that was not made or that shows no power law.

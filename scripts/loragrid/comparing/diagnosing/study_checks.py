@@ -22,8 +22,8 @@ from loragrid.models.find_shape import vocabulary_size
 from loragrid.records.outcomes import Outcome
 from loragrid.records.seal import check_sealed
 from loragrid.statistics.clustered_means import mean_interval
+from loragrid.study.sections import HELDOUT_LOSS
 from loragrid.study.study_file import Study
-from loragrid.study.tasks import HELDOUT_LOSS
 
 # ASSUME: a base has learned no language if its held-out loss is within a tenth of the loss of a
 # model that gives every token the same probability.

@@ -14,7 +14,7 @@ from loragrid.reporting.figures.svg import PageFigures
 from loragrid.reporting.page import Material
 from loragrid.reporting.sentences.verdicts import task_name
 from loragrid.setting_texts import axis_name, axis_value
-from loragrid.study.tasks import HELDOUT_LOSS
+from loragrid.study.sections import HELDOUT_LOSS
 
 MOST_LINES = 6  # as many as there are colours
 # How far a row's best is set apart from the others → whether that is proved for settings.

@@ -20,9 +20,6 @@ Space = Mapping[str, Mapping[str, Any]]
 def check_tune(settings: Mapping[str, Any], path: Path) -> None:
     """Raise a one-line `UserError` if keys of the search contradict each other or the rest of the study."""
     tune = settings["tune"]
-    if tune["space"] not in tune["spaces"]:
-        problem = f"not a key of tune.spaces ({tune['space']!r})"
-        raise study_error(path, "tune.space", problem, fix=one_of(tune["spaces"]))
     for name, space in tune["spaces"].items():
         key = f"tune.spaces.{name}"
         for parameter, values in space.items():

@@ -15,18 +15,20 @@ from loragrid.study.checks.backup_validation import check_backup
 from loragrid.study.checks.gpus_validation import check_gpus
 from loragrid.study.checks.grid_validation import check_grid, written_departures
 from loragrid.study.checks.liger_validation import check_liger
-from loragrid.study.checks.mistakes import gathered, without_mistakes
+from loragrid.study.checks.mistakes import Mistake, gathered, without_mistakes
+from loragrid.study.checks.name_validation import wrong_names, wrong_tasks
 from loragrid.study.checks.schema_validation import schema_mistakes
 from loragrid.study.checks.tune_validation import check_tune
 from loragrid.study.completion import complete, settings_of_methods
-from loragrid.study.file_paths import wrong_paths
 from loragrid.study.grid import arms
 from loragrid.study.methods import ADAPTER_SETTINGS, METHODS, not_of_method
-from loragrid.study.schema import dotted_key, nearest, read_schema, study_error
+from loragrid.study.schema import dotted_key, read_schema, study_error
 from loragrid.study.sections import AS_TRAINED
 
 # Whole numbers that every library and file format here can hold.
 LARGEST_WHOLE = 2**53
+# The sections that name data sets and models, and the file itself.
+NAMING = (("data",), ("models",), ())
 
 
 def check_written(settings: dict[str, Any], path: Path) -> None:
@@ -39,29 +41,31 @@ def check_written(settings: dict[str, Any], path: Path) -> None:
     errors = [mistake.error for mistake in mistakes]
     rest = without_mistakes(settings, mistakes)
     errors += gathered(_check_finite(rest, path, []))
-    if mistakes:
-        errors += _wrong_names(rest, path)
-    else:
+    if not mistakes:
         errors += gathered(_check_methods(rest, path), _check_warmup(rest, path))
+    if errors:
+        errors += _wrong_names(rest, path)
     raise_errors(errors)
 
 
 def _wrong_names(rest: dict[str, Any], path: Path) -> list[UserError]:
     """Names and paths that are wrong in what is left of a study file without its mistakes."""
     rest = {"title": "missing"} | rest
+    # A map that lacks a key is left out as a whole, but for one that the study's names come from.
+    parents = {mistake.place[:-1]: mistake.error for mistake in schema_mistakes(rest, path)}
+    incomplete = [Mistake(place, "value", error) for place, error in parents.items() if place[:1] not in NAMING]
+    rest = without_mistakes(rest, incomplete)
     if schema_mistakes(rest, path):
         return []
     # Contradictions are left out: one may follow from a key that was taken out.
     settings = complete(rest)
-    return gathered(_check_names(settings, path), wrong_paths(settings, path))
+    return [*wrong_names(settings, path), *wrong_tasks(settings, path)]
 
 
 def check_complete(settings: dict[str, Any], path: Path) -> None:
     """Raise a `UserError` with a line for each contradiction between keys of a complete study file, and for each
     path that leads nowhere."""
-    # By default the held-out rows come from the base case's set, so its name is checked first.
-    errors = gathered(_check_names(settings, path)) or gathered(_check_data(settings, path))
-    errors += gathered(_check_scoring(settings, path))
+    errors = gathered(_check_data(settings, path), _check_scoring(settings, path))
     of_grid = gathered(check_grid(settings, path))
     # The others go through the runs of a grid, which may be more than memory holds.
     checks = [] if of_grid else [check_gpus, check_liger, _check_engine, _check_scored_precision]
@@ -69,7 +73,8 @@ def check_complete(settings: dict[str, Any], path: Path) -> None:
     if settings["tune"] is not None:
         checks.append(check_tune)
     errors += of_grid + gathered(*(_raised(check, settings, path) for check in checks))
-    raise_errors([*errors, *gathered(wrong_paths(settings, path))])
+    errors = [*wrong_names(settings, path), *errors]
+    raise_errors([*errors, *(wrong_tasks(settings, path) if errors else [])])
 
 
 def _raised(check: Callable[..., None], settings: Mapping[str, Any], path: Path) -> Iterator[UserError]:
@@ -137,9 +142,6 @@ def _check_warmup(settings: Mapping[str, Any], path: Path) -> Iterator[UserError
 
 def _check_data(settings: dict[str, Any], path: Path) -> Iterator[UserError]:
     data = settings["data"]
-    if settings["heldout"]["set"] not in data:
-        problem = f"not a key of data ({settings['heldout']['set']!r})"
-        yield study_error(path, "heldout.set", problem, fix=nearest(settings["heldout"]["set"], data))
     for name, entry in data.items():
         yield from _check_filters(entry["filters"], f"data.{name}.filters", path)
         columns = list(entry.get("columns", {}).values())
@@ -147,12 +149,9 @@ def _check_data(settings: dict[str, Any], path: Path) -> Iterator[UserError]:
             problem = f"a column with two uses ({twice[0]!r})"
             yield study_error(path, f"data.{name}.columns", problem, fix="give each use a column of its own")
         for part in entry.get("mix", {}):
-            key = f"data.{name}.mix.{part}"
-            if part not in data:
-                yield study_error(path, key, f"not a key of data ({part!r})", fix=nearest(part, data))
-            elif "mix" in data[part]:
+            if "mix" in data.get(part, {}):
                 # One level is enough for any mix, and it cannot contain itself.
-                yield study_error(path, key, "a mix of a mix", fix="list its sets here instead")
+                yield study_error(path, f"data.{name}.mix.{part}", "a mix of a mix", fix="list its sets here instead")
 
 
 def _check_filters(filters: Mapping[str, Any], key: str, path: Path) -> Iterator[UserError]:
@@ -161,23 +160,6 @@ def _check_filters(filters: Mapping[str, Any], key: str, path: Path) -> Iterator
         if most is not None and least > most:
             problem = f"no conversation has at least {least} and at most {most} {what}"
             yield study_error(path, key, problem, fix=f"lower min_{what}, or raise max_{what}")
-
-
-def _check_names(settings: dict[str, Any], path: Path) -> Iterator[UserError]:
-    """Refuse a model or a data set that the study does not have."""
-    base, grid = settings["base_case"], settings["grid"]
-    named = [("base_case", base), *((f"grid.axes.{n}", {n: v}) for n, vs in grid["axes"].items() for v in vs)]
-    for key, point in [*named, *written_departures(settings)]:
-        for setting, section in (("model", "models"), ("data", "data")):
-            value = point.get(setting)
-            if value is not None and value not in settings[section]:
-                place = key if key.endswith(setting) else f"{key}.{setting}"
-                problem = f"not a key of {section} ({value!r})"
-                yield study_error(path, place, problem, fix=nearest(value, settings[section]))
-    for name, entry in settings["adopt"].items():
-        if entry["model"] not in settings["models"]:
-            problem = f"not a key of models ({entry['model']!r})"
-            yield study_error(path, f"adopt.{name}.model", problem, fix=nearest(entry["model"], settings["models"]))
 
 
 def _check_engine(settings: Mapping[str, Any], path: Path) -> None:
