@@ -2,10 +2,10 @@
 
     python scripts/tools/verify_results.py [--study STUDY] [--results FOLDER]     (make verify)
 
-Compares every file with the digest that its stage kept: the prepared data, the runs with their weights, the scores, the
-comparison, the page with its figures and tables, and the exports that are there; and each base in a local folder with
-the one that its runs were trained on. Names each file that has changed or is gone, each folder without digests, and
-the results that never have any. Exit status: 0 if all is as it was, else 1.
+Compares every file with the digest that its stage kept: the prepared data, the runs with their weights, the losses of
+bases, the scores, the comparison, the page with its figures and tables, and the exports that are there; and each base
+in a local folder with the one that its runs were trained on. Names each file that has changed or is gone, each folder
+without digests, and the results that never have any. Exit status: 0 if all is as it was, else 1.
 """
 
 import argparse
@@ -20,6 +20,7 @@ from loragrid.paths import ROOT
 from loragrid.records.record import RunRecord, find_record
 from loragrid.records.seal import changed_files, sealed_files
 from loragrid.runtime.atomic_files import read_json
+from loragrid.scoring.heldout.kept_losses import changed_base_losses
 from loragrid.study.search.winner import cells_with_winner
 from loragrid.study.study_file import Study, load_study
 
@@ -33,6 +34,7 @@ def verify(study: Study, results: Path) -> list[str]:
     found = []
     for folder, record in sealed_folders(study, results):
         found += _folder_problems(folder, record)
+    found += [f"{path}: changed" for path in changed_base_losses(results)]
     return found + _base_problems(study, results)
 
 

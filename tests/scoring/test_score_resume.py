@@ -1,5 +1,6 @@
 """Interrupted scoring: killed, paused at the session's end, and continued with changed settings or damaged files."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -166,10 +167,17 @@ def test_tasks_kept_for_other_settings_or_damaged_are_scored_again(study, data, 
         return run(self, task, running)
 
     monkeypatch.setattr(LoadedModel, "score", noting)
-    table = tmp_path / "tasks" / "choice.parquet"
+    table, result = tmp_path / "tasks" / "choice.parquet", tmp_path / "tasks" / "choice.json"
+    before = result.read_text()
     table.write_bytes(table.read_bytes()[:-7])
     score.score_subjects(study=study, subjects=[subject])
     assert scored == ["choice"]
+    kept = json.loads(before)
+    kept["score"]["items"] += 1
+    result.write_text(json.dumps(kept))
+    score.score_subjects(study=study, subjects=[subject])
+    assert [scored.pop(), *scored] == ["choice", "choice"], "an edited result is no result"
+    assert json.loads(result.read_text())["score"]["items"] == json.loads(before)["score"]["items"]
     limited = replace(study, yaml=study.yaml | {"scoring": study.yaml["scoring"] | {"limit": 3}})
     score.score_subjects(study=limited, subjects=[subject])
     assert scored[1:] == ["answer", "choice"]

@@ -9,6 +9,7 @@ import pytest
 
 from loragrid.models.passes import row_losses
 from loragrid.records.record import ScoreRecord, read_record
+from loragrid.scoring.heldout.kept_losses import changed_base_losses
 from loragrid.study.methods import METHODS
 from tests.fixtures.train_toys import Toy, make_toy, rows_of
 
@@ -88,7 +89,7 @@ def base_files(folder: Path) -> list[Path]:
     return sorted((results(folder) / "base_losses").glob("*.json"))
 
 
-@pytest.mark.parametrize("damage", ["", "[]", '{"key": "another", "losses": []}', "rows"])
+@pytest.mark.parametrize("damage", ["", "[]", '{"key": "another", "losses": []}', "rows", "a loss"])
 def test_a_file_of_something_else_is_measured_again(toy: Toy, tmp_path: Path, damage: str) -> None:
     first = toy.train(results(tmp_path) / "train" / "first")
     (file,) = base_files(tmp_path)
@@ -96,7 +97,13 @@ def test_a_file_of_something_else_is_measured_again(toy: Toy, tmp_path: Path, da
     if damage == "rows":  # one row less than the data have
         kept = json.loads(whole)
         damage = json.dumps(kept | {"losses": kept["losses"][1:]})
+    if damage == "a loss":
+        kept = json.loads(whole)
+        kept["losses"][0][0] /= 2
+        damage = json.dumps(kept)
+    assert changed_base_losses(results(tmp_path)) == []
     file.write_text(damage)
+    assert changed_base_losses(results(tmp_path)) == [file]
     assert toy.train(results(tmp_path) / "train" / "second").first_heldout_loss == first.first_heldout_loss
     again, before = json.loads(file.read_text()), json.loads(whole)
     assert (again["key"], again["losses"]) == (before["key"], before["losses"])

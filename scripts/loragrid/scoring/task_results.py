@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loragrid.records.seal import break_seal, digests_of
-from loragrid.runtime.atomic_files import read_json, sha256_file, write_bytes, write_json
+from loragrid.runtime.atomic_files import read_json, sha256_file, sha256_json, write_bytes, write_json
 
 if TYPE_CHECKING:
     import pandas
@@ -90,20 +90,23 @@ def save_task(folder: Path, name: str, *, key: str, content: dict[str, Any], ite
         write_table(path.with_suffix(".parquet"), items)
         digest = sha256_file(path.with_suffix(".parquet"))
     # The JSON file is written last: without it a killed job's table is ignored.
-    write_json(path, {"key": key, "items_sha256": digest, **content})
+    kept = {"key": key, "items_sha256": digest, **content}
+    write_json(path, kept | {"sha256": sha256_json(kept)})
 
 
 def load_task(folder: Path, name: str, *, key: str) -> dict[str, Any] | None:
     """What `save_task` kept under this `key`, with the table under "items"; None if not usable.
 
-    A task kept under another key (changed data, code, versions, adapter …) or with a damaged table
-    is scored again, which costs time but cannot give a wrong result.
+    A task kept under another key (changed data, code, versions, adapter …), with a damaged table or
+    edited, is scored again, which costs time but cannot give a wrong result.
     """
     path = folder / f"{file_name(name)}.json"
     if not path.is_file():
         return None
     kept = read_json(path)
     if not isinstance(kept, dict) or kept.get("key") != key:
+        return None
+    if kept.pop("sha256", None) != sha256_json(kept):
         return None
     if kept["items_sha256"] is None:
         return kept | {"items": None}

@@ -1,11 +1,13 @@
 """Held-out losses kept in files, so that none is measured twice: the base's for all runs and its score, a run's last
 one for its score.
 
-A file is used only for the same weights, rows, arithmetic, libraries and code: its key holds them.
+A file is used only for the same weights, rows, arithmetic, libraries and code: its key holds them. It has a digest of
+its content, because the base's belongs to no folder with a seal.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from loragrid.errors import UserError
 from loragrid.models.passes.row_losses import RowLoss
@@ -61,7 +63,7 @@ class KeptLosses:
             kept = read_json(self.path)
             losses = [RowLoss(float(nats), int(tokens)) for nats, tokens in kept["losses"]]
             measured = Measured(losses, float(kept["seconds"]))
-            same = kept["key"] == self.key and len(losses) == rows
+            same = kept["key"] == self.key and len(losses) == rows and _as_written(kept)
         except (UserError, OSError, KeyError, TypeError, ValueError):
             return None
         return measured if same else None
@@ -70,7 +72,24 @@ class KeptLosses:
         """Keep the losses of the rows."""
         self.path.parent.mkdir(exist_ok=True)
         losses = [list(loss) for loss in measured.losses]
-        write_json(self.path, {"key": self.key, "seconds": round(measured.seconds, 3), "losses": losses})
+        content = {"key": self.key, "seconds": round(measured.seconds, 3), "losses": losses}
+        write_json(self.path, content | {"sha256": sha256_json(content)})
+
+
+def changed_base_losses(results: Path) -> list[Path]:
+    """The files of base losses in a study's results that are not as they were written."""
+    found = []
+    for path in sorted((results / OF_BASES).glob("*.json")):
+        try:
+            same = _as_written(read_json(path))
+        except (UserError, KeyError, TypeError):
+            same = False
+        found += [] if same else [path]
+    return found
+
+
+def _as_written(kept: dict[str, Any]) -> bool:
+    return kept["sha256"] == sha256_json({name: value for name, value in kept.items() if name != "sha256"})
 
 
 def base_losses(out: Path, key: str) -> KeptLosses | None:
