@@ -38,6 +38,7 @@ from loragrid.records.outcomes import Outcome, identical_weights
 from loragrid.records.seal import digests_of, write_seal
 from loragrid.runtime.atomic_files import json_text, write_text
 from loragrid.runtime.code_digest import code_digest
+from loragrid.runtime.progress_lines import working
 from loragrid.study.study_file import Study, load_study
 
 TABLES = ("runs.csv", "scores.csv", "comparisons.csv", "axes.csv")
@@ -159,7 +160,8 @@ def main() -> None:
     parser.add_argument("--results", type=Path, required=True, help="folder of the study's results")
     parser.add_argument("--out", type=Path, required=True, help="folder for the tables")
     options = parser.parse_args()
-    compare(study=load_study(options.study), results=options.results, out=options.out)
+    with working("[compare] comparing the runs"):
+        compare(study=load_study(options.study), results=options.results, out=options.out)
 
 
 if __name__ == "__main__":

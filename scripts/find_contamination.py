@@ -30,6 +30,7 @@ from loragrid.data.contamination.training_texts import training_texts
 from loragrid.errors import first_line, log_option, one_line, print_result, run_main, summary_line
 from loragrid.runtime.atomic_files import read_json, write_json
 from loragrid.runtime.code_digest import code_digest
+from loragrid.runtime.progress_lines import working
 from loragrid.runtime.quiet_libraries import quiet_libraries
 from loragrid.scoring.item_texts import item_texts
 from loragrid.scoring.lm_eval_tasks import StudyTask, find_tasks
@@ -118,7 +119,9 @@ def main() -> None:
     parser.add_argument("--out", required=True, type=Path, help="JSON file to write")
     options = parser.parse_args()
     quiet_libraries()
-    print_counts(find_contamination(study=load_study(options.study), data=options.data, out=options.out))
+    with working("[find_contamination] looking for the tasks' items in the training rows"):
+        found = find_contamination(study=load_study(options.study), data=options.data, out=options.out)
+    print_counts(found)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from loragrid.deciding.study_changes import Change, changed_file, study_text
 from loragrid.errors import UserError, log_option, print_result, run_main, summary_line
 from loragrid.runtime.atomic_files import write_json, write_text
 from loragrid.runtime.code_digest import code_digest
+from loragrid.runtime.progress_lines import working
 from loragrid.study.study_file import Study, load_study
 
 SCHEMA = 1
@@ -154,12 +155,14 @@ def main() -> None:
     options = parser.parse_args()
     places = {"study": load_study(options.study), "results": options.results, "out": options.out}
     if not options.propose:
-        found = find_next(**places)
+        with working("[next] looking for what would decide the open questions"):
+            found = find_next(**places)
         count = len(found["questions"])
         text = f"{count} found; the page says what would decide them" if count else "none"
         print_result(f"next: {text}")
         return
-    _, table = propose_study(**places, budget_hours=options.budget_hours)
+    with working("[next] looking for what would decide the open questions"):
+        _, table = propose_study(**places, budget_hours=options.budget_hours)
     if options.text is not None:
         write_text(options.text, table)
     print(table)

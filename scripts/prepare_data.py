@@ -40,6 +40,7 @@ from loragrid.records.seal import digests_of, write_seal
 from loragrid.runtime.atomic_files import atomic_folder, json_text, write_json
 from loragrid.runtime.memory_limit import memory_limit
 from loragrid.runtime.optional_packages import check_packages
+from loragrid.runtime.progress_lines import working
 from loragrid.runtime.quiet_libraries import quiet_libraries
 from loragrid.runtime.time_limit import time_limit
 from loragrid.study.grid import Cell
@@ -75,14 +76,16 @@ def prepare_data(*, study: Study, data_id: str, out: Path) -> dict[str, Any]:
     _check_packages(study, data_id)
     _check_replaceable(out)
     with atomic_folder(out) as folder:
-        sets = DataSets(study, SourceScans(folder))
-        heldout = sets.heldout_rows()
-        rows = sets.training_rows(cell.settings.data, heldout)
+        with working(f"[{data_id}] reading and splitting the rows"):
+            sets = DataSets(study, SourceScans(folder))
+            heldout = sets.heldout_rows()
+            rows = sets.training_rows(cell.settings.data, heldout)
         entry = study.models[cell.model]
-        # The only place that resolves a branch; later stages read the commit from the data card.
-        model_folder, commit = resolve_folder(entry)
-        check_model_folder(model_folder)
-        check_values(model_folder, tied=check_tensors(model_folder))
+        with working(f"[{data_id}] fetching and checking the model {cell.model}"):
+            # The only place that resolves a branch; later stages read the commit from the data card.
+            model_folder, commit = resolve_folder(entry)
+            check_model_folder(model_folder)
+            check_values(model_folder, tied=check_tensors(model_folder))
         entry = replace(entry, revision=commit)
         template = _template(entry, cell.model)
         for settings in (cell.settings, study.base_case):

@@ -26,6 +26,7 @@ from loragrid.reporting.page import gather
 from loragrid.reporting.render import render
 from loragrid.reporting.sections import study_sections
 from loragrid.runtime.atomic_files import write_bytes, write_text
+from loragrid.runtime.progress_lines import working
 from loragrid.study.study_file import Study, load_study
 
 DRAWN = (".svg", ".png", ".csv")
@@ -89,11 +90,13 @@ def main() -> None:
     options = parser.parse_args()
     if options.external:
         base, title = options.base, options.title
-        report_external(source=options.external, out=options.out, base=base, title=title)
+        with working("[report] reading the runs and drawing the page"):
+            report_external(source=options.external, out=options.out, base=base, title=title)
         return
     if options.results is None:
         parser.error("--study needs --results")
-    report(study=load_study(options.study), results=options.results, out=options.out)
+    with working("[report] drawing the page"):
+        report(study=load_study(options.study), results=options.results, out=options.out)
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ from loragrid.runtime.code_digest import code_digest
 from loragrid.runtime.cpu_speed import cpu_has_bf16
 from loragrid.runtime.delegation.residency import kept
 from loragrid.runtime.gpu_locks import take_one_gpu
+from loragrid.runtime.progress_lines import working
 from loragrid.runtime.provenance import device_info, git_state, versions
 from loragrid.runtime.quiet_libraries import quiet_libraries
 from loragrid.runtime.session import SessionClock, add_session_options, ctrl_c_ends_within, session_end
@@ -62,7 +63,8 @@ def score_subjects(*, study: Study, subjects: Sequence[Subject], session_ends: f
     `session_ends`: when the session ends, seconds of `time.monotonic()`. Raises `Paused` before a
     task that might not finish in time; finished tasks are kept.
     """
-    groups = group_by_model(study, subjects)
+    with working("checking what is scored"):
+        groups = group_by_model(study, subjects)
     if not groups:
         return
     if study.scoring.precision == HALF and torch_device() == "cpu" and cpu_has_bf16() is False:
@@ -71,7 +73,8 @@ def score_subjects(*, study: Study, subjects: Sequence[Subject], session_ends: f
     prompts: list[Prompt] = []
     if study.scoring.qualitative:
         prompts = read_prompts(Path(study.scoring.qualitative))
-    tasks = study_tasks(study)
+    with working("reading the tasks"):
+        tasks = study_tasks(study)
     for members in groups:
         with closing(model_of(study, [identity for _, identity in members])) as model:
             for subject, identity in members:

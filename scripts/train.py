@@ -30,6 +30,7 @@ from loragrid.records.history import History
 from loragrid.records.losses import LossTable
 from loragrid.records.record import RunRecord, write_sealed_record
 from loragrid.runtime.gpu_locks import take_gpus
+from loragrid.runtime.progress_lines import working
 from loragrid.runtime.quiet_libraries import quiet_libraries
 from loragrid.runtime.run_lock import RunLock
 from loragrid.runtime.session import SessionClock, StopSignals, add_session_options, session_end
@@ -92,6 +93,7 @@ def train_run(
         RunLock(out, run=cell.run, on_loss=context.stop.request) as lock,
         context.stop,
         RunBackup(study, run=cell.run, out=out, clock=context.clock) as backup,
+        working(f"[{cell.run}] loading and saving"),
     ):
         # Again, now that the lock is held: its last holder may have finished the run meanwhile.
         if (out / "record.json").exists():

@@ -27,6 +27,7 @@ from loragrid.errors import Paused, UserError, log_option, output_options, print
 from loragrid.records.failures import record_failures
 from loragrid.records.history import minimum_logged
 from loragrid.runtime.gpu_locks import take_one_gpu
+from loragrid.runtime.progress_lines import working
 from loragrid.runtime.quiet_libraries import quiet_libraries
 from loragrid.runtime.session import SessionClock, StopSignals, add_session_options, session_end
 from loragrid.runtime.torch_memory import set_up_torch
@@ -93,7 +94,8 @@ def run_trials(search: Search, runner: TrialRunner, *, stop: StopSignals, clock:
     """Run one open trial after another until all are settled or a stop is requested."""
     total = search.tune.trials
     if search.settled() < total and not stop.requested:
-        runner.load()
+        with working("[tune] loading data and base"):
+            runner.load()
     waiting = False
     while not stop.requested and search.settled() < total:
         if clock.too_late(with_evaluation=True):
@@ -119,9 +121,10 @@ def run_trial(search: Search, claim: Claim, runner: TrialRunner, *, stop: StopSi
 
     name = f"trial {claim.slot}"
     try:
-        result = runner.run(
-            claim.point, name=name, folder=claim.folder, stop=stop, clock=clock, should_prune=should_prune
-        )
+        with working(f"[tune] {name}"):
+            result = runner.run(
+                claim.point, name=name, folder=claim.folder, stop=stop, clock=clock, should_prune=should_prune
+            )
     except BaseException as error:
         with suppress(
             OSError

@@ -13,6 +13,7 @@ import sys
 from loragrid.errors import UserError, print_line, run_main, summary_line
 from loragrid.proposing.new_study import NewStudy, new_study, write_study
 from loragrid.proposing.request import Request, card_key, key_of, learning_rates, study_columns
+from loragrid.runtime.progress_lines import working
 from loragrid.runtime.quiet_libraries import quiet_libraries
 
 USAGE = 'make new-study DATA=my.csv MODEL=path-or-hub-id [LR="1e-4 2e-4 1e-3"] [CARD=T4]'
@@ -108,7 +109,8 @@ def main() -> None:
     options.hours = positive_hours(options.hours or "")
     quiet_libraries()
     request = request_of(options)
-    study = new_study(request, command=command_of(request))
+    with working("new study: reading data and model, and planning"):
+        study = new_study(request, command=command_of(request))
     file = write_study(study)
     print_line(f"new study: {file.relative_to(file.parents[2])}")
     show(study)

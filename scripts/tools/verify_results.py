@@ -20,6 +20,7 @@ from loragrid.paths import ROOT
 from loragrid.records.record import RunRecord, find_record
 from loragrid.records.seal import changed_files, sealed_files
 from loragrid.runtime.atomic_files import read_json
+from loragrid.runtime.progress_lines import ProgressLines
 from loragrid.scoring.heldout.kept_losses import changed_base_losses
 from loragrid.study.search.winner import cells_with_winner
 from loragrid.study.study_file import Study, load_study
@@ -32,8 +33,11 @@ def verify(study: Study, results: Path) -> list[str]:
     if not results.is_dir():
         raise UserError(f"{results}: no results of the study {study.name}. Fix: run the study, or give --results.")
     found = []
-    for folder, record in sealed_folders(study, results):
-        found += _folder_problems(folder, record)
+    folders = list(sealed_folders(study, results))
+    with ProgressLines(f"[{study.name}] comparing with the digests", total=len(folders), items="folders") as progress:
+        for folder, record in folders:
+            found += _folder_problems(folder, record)
+            progress.add(items=1)
     found += [f"{path}: changed" for path in changed_base_losses(results)]
     return found + _base_problems(study, results)
 

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from loragrid.runtime import progress_lines
-from loragrid.runtime.progress_lines import ProgressLines
+from loragrid.runtime.progress_lines import ProgressLines, RepeatedLines, working
 
 
 @pytest.fixture
@@ -50,3 +50,35 @@ def test_lines_come_during_a_long_operation_and_none_after_it(
     assert said and all(line.startswith("task: 0 of 3 rows | ") for line in said)
     time.sleep(0.2)
     assert capsys.readouterr().err == ""
+
+
+def test_work_of_unknown_length_says_how_long_it_has_taken(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(progress_lines, "LINE_SECONDS", 0.02)
+    with working("[run] loading the base"):
+        time.sleep(0.2)
+    said = capsys.readouterr().err.splitlines()
+    assert said and set(said) == {"[run] loading the base | 0 s"}
+
+
+def test_of_works_within_each_other_the_innermost_speaks() -> None:
+    said: list[str] = []
+
+    def hear(what: str, times: int) -> list[str]:
+        """All that is said from now on until `what` was said so often."""
+        start, until = len(said), time.monotonic() + 60
+        while said[start:].count(what) < times:
+            assert time.monotonic() < until
+            time.sleep(0.005)
+        return said[start:]
+
+    with RepeatedLines(lambda: said.append("outer"), seconds=0.01):
+        hear("outer", 1)
+        with RepeatedLines(lambda: said.append("inner"), seconds=0.01):
+            hear("inner", 1)  # the outer one may have begun to speak before
+            assert set(hear("inner", 5)) == {"inner"}
+        assert set(hear("outer", 5)) == {"outer"}
+    count = len(said)
+    time.sleep(0.05)
+    assert len(said) == count

@@ -23,6 +23,7 @@ from loragrid.app.request_handling import CancelEvents
 from loragrid.app.running_plan_tab import RunningPlanTab
 from loragrid.app.security_middleware import LOOPBACK, SecurityMiddleware
 from loragrid.errors import UserError, print_line
+from loragrid.runtime.progress_lines import working
 
 # Requests that may wait for the model. Further ones get the message that the queue is full.
 MAX_WAITING = 64
@@ -111,7 +112,8 @@ def serve_until_stopped(catalogue: Catalogue, options: ServerOptions) -> None:
     answerer = Answerer(catalogue)
     start = catalogue.subject(catalogue.start)
     print_line(f"app: loading {start.label}")
-    answerer.load(start)
+    with working(f"app: loading {start.label}"):
+        answerer.load(start)
     page = build(answerer)
     # Registered before the app is served, because whoever can open the app may already stop it.
     signals = stop_signals()

@@ -20,6 +20,7 @@ from loragrid.data.token_rows import TokenRowWriter
 from loragrid.errors import UserError
 from loragrid.models.chat_templates.end_tokens import template_end
 from loragrid.models.chat_templates.template import ChatTemplate
+from loragrid.runtime.progress_lines import ProgressLines
 from loragrid.runtime.time_limit import time_limit
 from loragrid.study.settings import Settings
 
@@ -131,9 +132,12 @@ def tokenise(
     encoder = Encoder(template, settings.max_length_tokens, settings.loss_on, long_rows)
     with TokenRowWriter(path) as writer:
         tokenised = TokenisedRows(template, settings, writer)
-        for conversations in map_batches(_encode_batch, encoder, _batches(_raw_rows(rows))):
-            for conversation in conversations:
-                tokenised.add(conversation)
+        label = f"[{template.model}] tokenising {rows.name} to {purpose}"
+        with ProgressLines(label, total=len(rows.keys), items="rows") as progress:
+            for conversations in map_batches(_encode_batch, encoder, _batches(_raw_rows(rows))):
+                for conversation in conversations:
+                    tokenised.add(conversation)
+                progress.add(items=len(conversations))
     if writer.rows == 0:
         raise UserError(
             f"data.{rows.name}: no row is left to {purpose} for model {template.model} "

@@ -2,7 +2,9 @@
 
 import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
+from typing import ClassVar, Self
 
 from loragrid.errors import print_progress
 
@@ -10,31 +12,54 @@ from loragrid.errors import print_progress
 LINE_SECONDS = 8.0
 
 
-class ProgressLines:
-    """Context manager that prints a line every `LINE_SECONDS` until its end; short work prints nothing.
+class RepeatedLines:
+    """Context manager that calls `say` every `seconds` until its end; short work says nothing.
 
-    `label`: what the line begins with; `total`: the number of items, called `items` in the line;
-    `tokens`: how many tokens all of them have, 0 if unknown. With `at_most` it is a bound: answers may
-    end earlier.
+    Within another one it takes the other's place until its end, so that one voice at a time speaks.
     """
 
-    def __init__(self, label: str, *, total: int, items: str, tokens: int = 0, at_most: bool = False) -> None:
-        self._label, self._total, self._items = label, total, items
-        self._tokens, self._at_most = tokens, at_most
-        self._done = self._tokens_done = 0
-        self._began = time.monotonic()
+    _speaking: ClassVar[list["RepeatedLines"]] = []
+
+    def __init__(self, say: Callable[[], None], *, seconds: float = 0.0) -> None:
+        self._say, self._every = say, seconds
         self._ended = threading.Event()
         # A thread, because a single pass of a large model on a CPU takes longer than a line may wait.
-        self._thread = threading.Thread(target=self._print_lines, daemon=True)
+        self._thread = threading.Thread(target=self._speak, daemon=True)
 
-    def __enter__(self) -> "ProgressLines":
-        self._began = time.monotonic()
+    def __enter__(self) -> Self:
+        self._speaking.append(self)
         self._thread.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._ended.set()
+        self._speaking.remove(self)
         self._thread.join()
+
+    def _speak(self) -> None:
+        while not self._ended.wait(self._every or LINE_SECONDS):
+            if self._speaking[-1:] == [self]:
+                self._say()
+
+
+class ProgressLines(RepeatedLines):
+    """`RepeatedLines` about work on a number of items.
+
+    `label`: what the line begins with; `total`: the number of items, called `items` in the line, 0 if there is nothing
+    to count; `tokens`: how many tokens all of them have, 0 if unknown. With `at_most` it is a bound: answers may
+    end earlier.
+    """
+
+    def __init__(self, label: str, *, total: int, items: str, tokens: int = 0, at_most: bool = False) -> None:
+        super().__init__(self._print)
+        self._label, self._total, self._items = label, total, items
+        self._tokens, self._at_most = tokens, at_most
+        self._done = self._tokens_done = 0
+        self._began = time.monotonic()
+
+    def __enter__(self) -> Self:
+        self._began = time.monotonic()
+        return super().__enter__()
 
     def add(self, *, items: int = 0, tokens: int = 0, unused: int = 0) -> None:
         """Count finished items and computed tokens; `unused`: tokens of the bound that will not be computed."""
@@ -45,7 +70,7 @@ class ProgressLines:
     def line(self) -> str:
         """The line as of now."""
         seconds = time.monotonic() - self._began
-        parts = [f"{self._label}: {self._done:,} of {self._total:,} {self._items}"]
+        parts = [f"{self._label}: {self._done:,} of {self._total:,} {self._items}" if self._total else self._label]
         if self._tokens_done:
             parts.append(f"{self._tokens_done:,} tokens, {self._tokens_done / seconds:.0f} tokens/s")
         return f"{', '.join(parts)} | {seconds:.0f} s{self._left(seconds)}"
@@ -60,14 +85,20 @@ class ProgressLines:
         done, whole = (self._tokens_done, self._tokens) if self._tokens else (self._done, self._total)
         return max(0.0, seconds * (whole - done) / done) if done else None
 
-    def _print_lines(self) -> None:
-        while not self._ended.wait(LINE_SECONDS):
-            print_progress(
-                self.line(),
-                done=self._done,
-                total=self._total,
-                unit=self._items,
-                text=self._label.rpartition("] ")[2],
-                # A bound is no estimate.
-                seconds_left=None if self._at_most else self._seconds_left(time.monotonic() - self._began),
-            )
+    def _print(self) -> None:
+        seconds = time.monotonic() - self._began
+        what = self._label.rpartition("] ")[2]
+        print_progress(
+            self.line(),
+            done=self._done,
+            total=self._total,
+            unit=self._items,
+            text=what if self._total else f"{what}, {seconds:.0f} s",
+            # A bound is no estimate.
+            seconds_left=None if self._at_most else self._seconds_left(seconds),
+        )
+
+
+def working(label: str) -> ProgressLines:
+    """Lines about work of unknown length, such as loading a model."""
+    return ProgressLines(label, total=0, items="")

@@ -15,6 +15,7 @@ from loragrid.models.model_files import files_state, resolve_folder
 from loragrid.models.passes.row_losses import RowLoss
 from loragrid.records.failures import model_must_fit
 from loragrid.runtime.delegation.residency import kept
+from loragrid.runtime.progress_lines import working
 from loragrid.scoring.answers import answer_prompts
 from loragrid.scoring.heldout.losses import measure
 from loragrid.scoring.lm_eval_tasks import StudyTask
@@ -91,8 +92,9 @@ class LoadedModel:
 
     def load(self) -> None:
         """Load what is not loaded yet: tokenizer, base, adapter. Raises `Failed` if memory runs out."""
-        with model_must_fit(self.name):
-            _ = self.template, self.model
+        if self._model is None:
+            with model_must_fit(self.name), working(f"[{self.name}] loading the model"):
+                _ = self.template, self.model
 
     def score(self, task: StudyTask, running: RunningTask = NOTHING_KEPT) -> TaskResult:
         """Score one task of lm-eval; exceptions pass through."""

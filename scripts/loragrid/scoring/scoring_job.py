@@ -14,6 +14,7 @@ from loragrid.models.model_files import base_facts
 from loragrid.records.history import minimum_logged
 from loragrid.records.record import TaskScore
 from loragrid.runtime import atomic_files
+from loragrid.runtime.progress_lines import working
 from loragrid.runtime.session import SessionClock
 from loragrid.scoring.answers import summarise
 from loragrid.scoring.heldout.kept_losses import OF_RUN, KeptLosses, Measured, arithmetic, base_losses, loss_key
@@ -93,7 +94,8 @@ def _run(job: ScoringJob, task: StudyTask | None, running: RunningTask) -> tuple
     started = time.monotonic()
     result, reason = None, None
     try:
-        result = _heldout(job, running) if task is None else job.model.score(task, running)
+        with working(running.label):
+            result = _heldout(job, running) if task is None else job.model.score(task, running)
     except UserError:
         raise
     except Exception as error:  # one failed task must not stop the others; its reason is recorded

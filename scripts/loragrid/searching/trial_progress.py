@@ -6,6 +6,8 @@ from typing import Any
 
 from loragrid.training.progress import Progress
 
+QUIET_SECONDS = 7.0
+
 
 class Pruned(Exception):
     """Raised out of the trainer when a measurement shows that the trial is not worth continuing."""
@@ -28,8 +30,8 @@ class TrialProgress(Progress):
 
     def report(self, *, final: bool = False) -> None:
         """Print progress only for long trials, because the search prints a line for each."""
-        # Ten seconds: shorter trials would only push the search's own lines off the screen.
-        if not final and self.session_seconds() > 10.0:
+        # Shorter trials would only push the search's own lines off the screen.
+        if not final and self.session_seconds() > QUIET_SECONDS:
             super().report()
 
     def prune_if(self, should_prune: Callable[[int, float], bool]) -> None:

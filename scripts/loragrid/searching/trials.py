@@ -17,6 +17,7 @@ from loragrid.records.failures import disk_full, model_must_fit
 from loragrid.records.losses import LossTable
 from loragrid.runtime.atomic_files import sha256_json
 from loragrid.runtime.code_digest import code_digest
+from loragrid.runtime.progress_lines import RepeatedLines
 from loragrid.runtime.provenance import versions
 from loragrid.runtime.session import SessionClock, StopSignals
 from loragrid.searching.trial_progress import NoCheckpoints, Pruned, TrialProgress
@@ -30,7 +31,7 @@ from loragrid.study.study_file import Study
 from loragrid.training.backends.factory import choose_backend
 from loragrid.training.backends.interface import Backend, Base
 from loragrid.training.backends.recipe import Recipe, make_recipe
-from loragrid.training.progress import Diverged
+from loragrid.training.progress import REPORT_SECONDS, Diverged
 
 # Libraries whose version can change a trial's loss, or which setting is tried next.
 RESULT_LIBRARIES = (
@@ -187,7 +188,8 @@ class TrialRunner:
     def _train(self, trainer: Any, progress: TrialProgress) -> tuple[str, str | None]:
         """Outcome and reason."""
         try:
-            trainer.train()
+            with RepeatedLines(progress.report, seconds=REPORT_SECONDS / 2):
+                trainer.train()
         except Pruned:
             return "pruned", None
         except Diverged as divergence:

@@ -14,6 +14,7 @@ from loragrid.records.history import History, minimum_logged
 from loragrid.runtime import provenance
 from loragrid.runtime.atomic_files import sha256_json
 from loragrid.runtime.energy import EnergyMeter
+from loragrid.runtime.progress_lines import RepeatedLines
 from loragrid.runtime.run_lock import RunLock
 from loragrid.runtime.session import SessionClock, StopSignals
 from loragrid.study.grid import Cell
@@ -22,7 +23,7 @@ from loragrid.training.backends.adapters import parameter_counts
 from loragrid.training.backends.interface import Backend, Trainer
 from loragrid.training.checkpoint_files import Checkpoint
 from loragrid.training.checkpoints import CheckpointStore
-from loragrid.training.progress import Diverged, Progress, StoppedBeforeUpdate
+from loragrid.training.progress import REPORT_SECONDS, Diverged, Progress, StoppedBeforeUpdate
 from loragrid.training.random_states import random_state_sha256
 from loragrid.training.ranks.processes import ONE_RANK, Ranks
 
@@ -186,7 +187,8 @@ def _run_updates(run: PreparedRun, checkpoint: Checkpoint | None) -> str:
     # A time limit is ignored until one update is made: otherwise no number of sessions would finish
     # a run whose base takes long to load.
     progress.stop_reason = None
-    with suppress(StoppedBeforeUpdate):
+    # An update may take minutes, and Progress reports after updates.
+    with suppress(StoppedBeforeUpdate), RepeatedLines(progress.report, seconds=REPORT_SECONDS / 2):
         if progress.totals.step >= progress.planned_steps:
             run.trainer.finish(str(checkpoint.path))
         else:

@@ -140,9 +140,12 @@ def test_without_bars_a_long_job_has_a_line_now_and_then(
     display = Display()
     display.begin(PLAN)
     display.job_began(1, info("train"))
+    say("progress", "…", **{**step(0), "total": 0, "text": "loading the base, 16 s", "seconds_left": None})
     say("progress", "…", **step(3))
+    say("progress", "…", **step(10))
     display.close()
     assert capfd.readouterr().err.splitlines()[2:] == [
+        "  … train llama-s_rank64: loading the base, 16 s",
         "  … train llama-s_rank64: 3 of 10 steps, loss 0.5, 30 s left",
     ]
 
