@@ -7,8 +7,10 @@ import pytest
 from loragrid.data.rendering.encoder import Encoder
 from loragrid.errors import UserError
 from loragrid.models.chat_templates.probes import inspect_template
+from loragrid.scoring import answers
 from loragrid.scoring.answers import answer_prompts, summarise
 from loragrid.scoring.prompts import Prompt, in_training, prompt_ids, read_prompts, reference_ids
+from loragrid.scoring.running_task import KeptAnswers, RunningTask
 from loragrid.study.study_file import load_study
 from prepare_data import prepare_data
 from tests.fixtures.chat_templates import CHATML, THOUGHTS_LAST, make_tokenizer, talk
@@ -52,6 +54,25 @@ def test_the_batch_does_not_change_an_answer(model):
             assert one[wording]["reference_log_likelihood"] == pytest.approx(
                 other[wording]["reference_log_likelihood"], rel=1e-5
             )
+
+
+def test_answers_of_a_model_that_only_generate_can_write_are_kept_by_batches(model, tmp_path, monkeypatch):
+    network, _ = model
+    monkeypatch.setattr(network.generation_config, "repetition_penalty", 1.2)
+    expected, asked, generate = answer_prompts(*model, PROMPTS, batch_size=2), [], answers._generate_batch
+
+    def interrupted(*arguments):
+        asked.append(arguments[2])
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return generate(*arguments)
+
+    monkeypatch.setattr(answers, "_generate_batch", interrupted)
+    running = [RunningTask(kept=KeptAnswers(tmp_path / "a.answers", "key")) for _ in range(2)]
+    with pytest.raises(KeyboardInterrupt):
+        answer_prompts(*model, PROMPTS, batch_size=2, running=running[0])
+    assert answer_prompts(*model, PROMPTS, batch_size=2, running=running[1]) == expected
+    assert asked[0] not in asked[1:] and asked[1:].count(asked[1]) == 2 and len(asked) == 4
 
 
 def test_reference_likelihood_is_that_of_the_reference_after_the_rendered_prompt(model):

@@ -151,6 +151,13 @@ def test_the_seconds_left_are_of_updates_and_measurements_apart(
     left = [line.rpartition(", ")[2] for line in capsys.readouterr().err.splitlines()]
     assert left[0] == "starting" and left[1:] and left[-1] == "74 s left"
     assert "108 s left" in left and "104 s left" in left
+    for step in range(4, 8):
+        now += 2.0
+        update(progress, step)
+    now += 20.0
+    progress.record_heldout_loss(step=7, loss=1.5, seconds=20.0)
+    progress.report(final=True)
+    assert capsys.readouterr().err.splitlines()[-1].endswith(", 26 s left"), "as long as the newest measurement"
 
 
 def test_last_position_ignores_a_torn_line(tmp_path: Path) -> None:

@@ -123,11 +123,26 @@ def generate_greedily(
     with running.progress(len(requests), "answers") as progress:
         for start in range(0, len(order), batch_size):
             batch = order[start : start + batch_size]
-            rows = _generate_batch(model, tokenizer, [requests[index] for index in batch], ends)
+            rows = _kept_or_generated(model, tokenizer, [requests[index] for index in batch], ends, running)
             for index, row in zip(batch, rows, strict=True):
                 found[index] = row
             progress.add(items=len(batch))
     return found
+
+
+def _kept_or_generated(
+    model: Any, tokenizer: Any, requests: list[tuple[list[int], int]], ends: Sequence[int], running: RunningTask
+) -> list[list[int]]:
+    """`_generate_batch`, but for a batch that an interrupted job has kept."""
+    # The whole batch, on which the padding depends.
+    names = [[place, requests, list(ends)] for place in range(len(requests))]
+    kept = [running.kept.get(name) for name in names]
+    if all(tokens is not None for tokens in kept):
+        return kept
+    rows = _generate_batch(model, tokenizer, requests, ends)
+    for name, tokens in zip(names, rows, strict=True):
+        running.kept.add(name, tokens)
+    return rows
 
 
 def _generate_batch(

@@ -66,7 +66,7 @@ class Progress:
     _saved_at: float = field(default_factory=time.monotonic)
     _reported_at: float = -math.inf
     _steps_before: int = 0
-    _slowest_evaluation: float = 0.0
+    _newest_evaluation: float = 0.0
 
     def begin(self, state: dict[str, Any] | None) -> None:
         """Start the session, from a checkpoint's state or, with None, from the first step."""
@@ -151,8 +151,9 @@ class Progress:
             self.on_heldout_loss(step, loss)
 
     def expect_evaluation(self, seconds: float) -> None:
-        """Expect further measurements to take at least so long, as this one did, or that of another job."""
-        self._slowest_evaluation = max(self._slowest_evaluation, seconds)
+        """Expect further measurements to take so long, as this one did, or that of another job."""
+        self._newest_evaluation = seconds
+        # For the session's end the slowest counts.
         self.clock.record_duration(evaluation=seconds)
 
     def record_save(self, seconds: float) -> None:
@@ -217,7 +218,7 @@ class Progress:
         per_update = updating / self.updates_in_session
         newest = self.losses.last("heldout")
         measurements = sum(newest is None or step > newest.step for step in self._evaluation_steps())
-        return per_update * (self.planned_steps - self.totals.step) + self._slowest_evaluation * measurements
+        return per_update * (self.planned_steps - self.totals.step) + self._newest_evaluation * measurements
 
     def _evaluates_at(self, step: int) -> bool:
         return step in self._evaluation_steps()
