@@ -115,6 +115,8 @@ def test_what_is_printed_says_what_the_study_takes_and_can_find(tmp_path: Path, 
     assert "9 runs: learning rates 1.0e-4, 3.0e-4 and 1.0e-3, each with seeds 1, 2 and 3; 180 updates a run" in text
     (takes,) = [line for line in lines if line.startswith("Takes about ")]
     assert " on this CPU (" in takes and takes.endswith(" MiB of memory")
+    # Python and its libraries are most of it.
+    assert 600 < int(takes.split()[-4].replace(",", "")) < 800
     assert any(line.startswith("Can find: a difference between two settings of ") for line in lines)
 
 

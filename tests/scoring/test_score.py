@@ -169,8 +169,10 @@ def test_command_line(study, data, runs, scored_alone, tmp_path, root):
     done = subprocess.run([*command, *paths], cwd=tmp_path, env=dict(os.environ), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert contents(tmp_path / "out") == contents(scored_alone[1].out)
-    lines = [line for line in done.stderr.splitlines() if line.startswith(f"[{name}]")]
+    # On a busy machine it says how long it has worked.
+    lines = [line for line in done.stderr.splitlines() if line.startswith(f"[{name}]") and " | " not in line]
     assert [line.split()[1] for line in lines] == ["answer:", "heldout_loss:", "choice:"]
     bad = subprocess.run([*command, *paths[:3], tmp_path, *paths[4:]], cwd=tmp_path, capture_output=True, text=True)
     assert bad.returncode == 2
-    assert bad.stderr.startswith("error: ") and bad.stderr.count("\n") == 1
+    (line,) = [line for line in bad.stderr.splitlines() if " | " not in line]
+    assert line.startswith("error: ")

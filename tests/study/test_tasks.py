@@ -92,3 +92,11 @@ def test_task_files_that_run_code_are_named_with_what_they_name(folder: Path) ->
     assert first.startswith(f"{folder.parent}/base.yaml: this task file runs code when the study is scored (")
     assert "!function  other.text, hf_evaluate: true" in first
     assert second.startswith(f"{folder}/task.yaml: ") and "(!function helpers.clean)" in second
+
+
+@pytest.mark.parametrize("reach", ["{{ cycler.__init__ }}", "{{ x['__class__'] }}", "{{ x | attr(y) }}"])
+def test_a_template_that_reaches_into_python_is_named(folder: Path, reach: str) -> None:
+    """lm-eval renders it without a sandbox."""
+    (folder / "task.yaml").write_text(f'task: my__own__task\ndoc_to_text: "{reach}"\n')
+    (line,) = code_in_tasks(load_study(str(folder / "mine.yaml")))
+    assert line.startswith(f"{folder}/task.yaml: this task file runs code when the study is scored (")

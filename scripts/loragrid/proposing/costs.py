@@ -42,8 +42,10 @@ class Costs:
 
     @property
     def peak_mib(self) -> int:
-        """The largest predicted memory of a run or of its scoring."""
-        scored = [row["score_mib"] for row in self.rows if self.device.kind == "cuda" and row["score_mib"]]
+        """The largest predicted memory of a run or of its scoring; on a CPU that of the whole process."""
+        if self.device.kind == "cpu":
+            return round(max(row["total_mib"] for row in self.rows)) + LIBRARIES_MIB
+        scored = [row["score_mib"] for row in self.rows if row["score_mib"]]
         return round(max([row["total_mib"] for row in self.rows] + scored))
 
 

@@ -13,8 +13,9 @@ from loragrid.study.sections import AS_TRAINED
 from loragrid.study.study_file import Study
 from loragrid.study.task_names import TASKS, task_file, unknown_tasks
 
-# Code that a task file runs: functions of the modules beside it, and metrics that lm-eval takes from the hub.
-CODE = re.compile(r"(!function[ \t]+[\w.]+|hf_evaluate:[ \t]*[Tt]rue)")
+# Code that a task file runs: functions of the modules beside it, metrics that lm-eval takes from the hub, and Python's
+# internals in its templates, which lm-eval renders without a sandbox.
+CODE = re.compile(r"(!function[ \t]+[\w.]+|hf_evaluate:[ \t]*[Tt]rue|[.'\"]__[a-z]+__|\|[ \t]*attr\b)")
 MOST_INCLUDES = 5  # one within the other
 INCLUDE = re.compile(r"^include:[ \t]*[\"']?([^\s\"'#]+)", re.MULTILINE)
 
