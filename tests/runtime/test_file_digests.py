@@ -7,7 +7,8 @@ import pytest
 
 from loragrid.runtime import file_digests
 from loragrid.runtime.atomic_files import sha256_file
-from loragrid.runtime.file_digests import kept_sha256
+from loragrid.runtime.delegation import residency
+from loragrid.runtime.file_digests import kept_sha256, session_sha256
 from loragrid.study import identity
 
 
@@ -45,6 +46,21 @@ def test_another_content_of_equal_size_and_time_is_read(tmp_path: Path, reads: l
     file.write_text("two")
     os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
     assert kept_sha256(file) == sha256_file(file) != before
+
+
+def test_a_resident_worker_reads_a_file_once_until_it_changes(
+    tmp_path: Path, reads: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file_digests, "SETTLED_SECONDS", -1.0)
+    monkeypatch.setattr(file_digests, "_of_session", {})
+    file = write(tmp_path / "rows.parquet", "one")
+    assert session_sha256(file) == session_sha256(file) == sha256_file(file) and reads == [file] * 2
+    monkeypatch.setattr(residency, "_resident", True)
+    before, times = [session_sha256(file) for _ in range(3)], file.stat()
+    assert set(before) == {sha256_file(file)} and reads == [file] * 3
+    file.write_text("two")
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert session_sha256(file) == sha256_file(file) != before[0] and reads == [file] * 4
 
 
 def test_a_file_that_is_being_written_is_not_kept(tmp_path: Path, reads: list[Path]) -> None:

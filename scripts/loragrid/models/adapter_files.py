@@ -12,7 +12,8 @@ from typing import Any
 
 from loragrid.models.adapter_card import CARD, adapter_card
 from loragrid.models.model_files import weights_sha256
-from loragrid.runtime.atomic_files import atomic_folder, read_json, sha256_file, write_json, write_text
+from loragrid.runtime.atomic_files import atomic_folder, read_json, write_json, write_text
+from loragrid.runtime.file_digests import session_sha256
 
 ADAPTER, MODEL = "adapter", "model"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -35,7 +36,7 @@ def along_folder(run_folder: Path, share: float) -> Path:
 def trained_sha256(folder: Path) -> str:
     """SHA-256 of the weights in a `trained_folder`: of the adapter's file, or of all of a model's."""
     adapter = folder / ADAPTER_WEIGHTS
-    return sha256_file(adapter) if adapter.exists() else weights_sha256(folder)
+    return session_sha256(adapter) if adapter.exists() else weights_sha256(folder)
 
 
 def save_trained(model: Any, run_folder: Path, *, tokenizer: Any) -> Path:

@@ -9,14 +9,12 @@ from loragrid.errors import UserError, first_line
 from loragrid.models.download_room import check_download
 from loragrid.models.weight_files import weight_files
 from loragrid.paths import ROOT
-from loragrid.runtime.atomic_files import read_json, sha256_file, sha256_json
-from loragrid.runtime.delegation.residency import is_resident
+from loragrid.runtime.atomic_files import read_json, sha256_json
+from loragrid.runtime.file_digests import session_sha256
 from loragrid.study.sections import ModelEntry
 
 # Pickled weights (*.bin, *.pt) can run code when they are loaded, so they are not even downloaded.
 MODEL_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model"]
-# Digests of weights that a resident worker has read, by the state of their files.
-_digests: dict[tuple, str] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,17 +36,7 @@ def base_facts(entry: ModelEntry) -> BaseFacts:
     # A relative path keeps records equal between checkouts.
     if entry.folder is not None and entry.folder.is_relative_to(ROOT):
         source = os.path.relpath(source, ROOT)
-    return BaseFacts(source=source, commit=commit, sha256=_known_digest(folder))
-
-
-def _known_digest(folder: Path) -> str:
-    """`weights_sha256`, which a resident worker computes once while the files stay as they are."""
-    if not is_resident():
-        return weights_sha256(folder)
-    state = files_state(folder)
-    if state not in _digests:
-        _digests[state] = weights_sha256(folder)
-    return _digests[state]
+    return BaseFacts(source=source, commit=commit, sha256=weights_sha256(folder))
 
 
 def files_state(folder: Path) -> tuple:
@@ -95,7 +83,7 @@ def prepared_entry(entry: ModelEntry, data_folder: Path) -> ModelEntry:
 
 def weights_sha256(folder: Path) -> str:
     """One SHA-256 over the names and SHA-256s of a model folder's safetensors files."""
-    return sha256_json([[file.name, sha256_file(file)] for file in sorted(folder.glob("*.safetensors"))])
+    return sha256_json([[file.name, session_sha256(file)] for file in sorted(folder.glob("*.safetensors"))])
 
 
 def check_model_folder(folder: Path) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from loragrid.errors import UserError
 from loragrid.runtime.atomic_files import read_json, sha256_bytes, sha256_file, write_json
+from loragrid.runtime.file_digests import session_sha256
 
 SEAL = "sealed.json"
 SCHEMA = 1
@@ -88,4 +89,4 @@ def _sealed_root(path: Path) -> Path | None:
 
 
 def _digest(file: Path) -> str | None:
-    return sha256_file(file) if file.is_file() else None
+    return session_sha256(file) if file.is_file() else None

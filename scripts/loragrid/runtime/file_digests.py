@@ -14,9 +14,12 @@ from typing import Any
 from loragrid.errors import UserError
 from loragrid.paths import user_cache
 from loragrid.runtime.atomic_files import read_json, sha256_file, write_json
+from loragrid.runtime.delegation.residency import is_resident
 
 # A file that was written so lately may be written again without another time.
 SETTLED_SECONDS = 2.0
+# A file's path and state → its digest, in a resident worker.
+_of_session: dict[tuple[Any, ...], str] = {}
 
 
 def kept_sha256(path: Path) -> str:
@@ -39,6 +42,19 @@ def kept_result(path: Path, what: str, find: Callable[[Path], str]) -> str:
         with suppress(OSError):  # without a cache it takes longer
             write_json(kept, {"state": state, "result": result})
     return result
+
+
+def session_sha256(path: Path) -> str:
+    """SHA-256 of a file's content, which a resident worker reads once while size, times and inode stay as they are."""
+    if not is_resident():
+        return sha256_file(path)
+    state = str(path.resolve()), *_state(path)
+    if state in _of_session:
+        return _of_session[state]
+    digest = sha256_file(path)
+    if time.time() - path.stat().st_ctime > SETTLED_SECONDS and (str(path.resolve()), *_state(path)) == state:
+        _of_session[state] = digest
+    return digest
 
 
 def _state(path: Path) -> list[Any]:

@@ -14,6 +14,7 @@ from loragrid.records.record import RunRecord, read_record
 from loragrid.records.seal import check_sealed
 from loragrid.runtime.atomic_files import sha256_file, sha256_json
 from loragrid.runtime.code_digest import code_digest
+from loragrid.runtime.file_digests import session_sha256
 from loragrid.runtime.provenance import versions
 from loragrid.scoring.vllm_engine.process import engine_versions
 from loragrid.study.adopted import Adopted
@@ -159,7 +160,7 @@ def _digest(study: Study, subject: Subject, identity: SubjectIdentity) -> str:
         rows = subject.data / "heldout.parquet"
         if not rows.is_file():
             raise UserError(f"{rows} is missing. Fix: run prepare_data again.")
-        heldout = sha256_file(rows)
+        heldout = session_sha256(rows)
     packages = versions()
     return sha256_json(
         {

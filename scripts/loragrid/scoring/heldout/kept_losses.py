@@ -12,8 +12,9 @@ from typing import Any
 from loragrid.errors import UserError
 from loragrid.models.passes.row_losses import RowLoss
 from loragrid.records.seal import check_sealed
-from loragrid.runtime.atomic_files import read_json, sha256_file, sha256_json, write_json
+from loragrid.runtime.atomic_files import read_json, sha256_json, write_json
 from loragrid.runtime.code_digest import code_digest
+from loragrid.runtime.file_digests import session_sha256
 from loragrid.runtime.provenance import versions
 
 OF_RUN = "heldout_losses.json"  # in the folder of a run, beside its weights
@@ -33,7 +34,7 @@ def loss_key(*, base_sha256: str, weights_sha256: str | None, rows: Path, comput
         {
             "base": base_sha256,
             "weights": weights_sha256,
-            "rows": sha256_file(rows),
+            "rows": session_sha256(rows),
             "computed": computed,
             "versions": {name: installed.get(name) for name in LIBRARIES},
             "code": code_digest("loragrid/models/passes/row_losses"),
