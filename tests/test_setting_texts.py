@@ -13,7 +13,7 @@ from loragrid.study.completion import setting_names
         ("learning_rate", "2e-4", "2e−4"),
         ("alpha", "2 * rank", "2 × rank"),
         ("batch", "2x4", "2×4"),
-        ("budget", "80000tokens", "80\u2009000 tokens"),
+        ("budget", "80000tokens", "80\u202f000 tokens"),
         ("budget", "0.5epochs", "0.5 epochs"),
         ("budget", "1epochs", "1 epoch"),
         ("warmup", "5steps", "5 steps"),

@@ -7,6 +7,7 @@ from typing import Any
 
 MINUS = "\u2212"
 UNKNOWN = "–"
+THOUSANDS = "\u202f"  # a narrow space at which no line breaks
 # Besides line breaks and tabs: emoji are joined and styled by these two, which no text can hide
 # behind.
 HARMLESS_FORMAT_CHARACTERS = "\n\t\u200d\ufe0f"
@@ -41,23 +42,23 @@ def _visible_character(character: str) -> str:
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A number with about `digits` significant digits and thin spaces for thousands, or a dash."""
+    """A number with about `digits` significant digits and narrow spaces for thousands, or a dash."""
     if not _is_finite(value):
         return UNKNOWN
     if value == 0:
         return "0"
-    size = math.floor(math.log10(abs(value)))
+    mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
+    size = int(exponent)  # of the rounded value: 0.009999 is 0.0100
     if size < -4:
-        mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
         return f"{_minus(_without_trailing_zeros(mantissa))}e{MINUS}{abs(int(exponent))}"
-    return _minus(f"{value:,.{max(0, digits - 1 - size)}f}".replace(",", "\u2009"))
+    return _minus(f"{value:,.{max(0, digits - 1 - size)}f}".replace(",", THOUSANDS))
 
 
 def whole(value: float | None) -> str:
     """A count: 120 000."""
     if not _is_finite(value):
         return UNKNOWN
-    return f"{round(value):,}".replace(",", "\u2009")
+    return f"{round(value):,}".replace(",", THOUSANDS)
 
 
 def setting(value: float, *, scientific: bool = False) -> str:

@@ -9,11 +9,13 @@ from markupsafe import Markup
 
 from loragrid.formatting import duration, mebibytes, setting
 from loragrid.reporting.render import TEMPLATES
+from report import report_external
 from tests.fixtures import synthetic, synthetic_designs
 from tests.fixtures.pages import build_page, compare_and_report
 
 RATES = [0.00002, 0.0003, 0.01, 0.1]
 SECONDS = [8000.0, 14.2, 200.0, 95.0, 3600.0, 89.9, 0.4]
+WORDS = " ".join(f"word{number}" for number in range(1000))
 MEBIBYTES = [3000.0, 700.0, 2047.0, 2049.0, 900.0, 10_000.0, 1.5]
 
 
@@ -23,7 +25,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     title = "A <b>made-up</b> study with a_rather_long_word_that_does_not_break_anywhere_at_all_without_help"
     study = synthetic.make_study(folder, title=title, grid={"axes": {"learning_rate": RATES, "batch": None}})
     synthetic.make_results(
-        study, folder / "results", prompts=4, output=f"A {'very' * 60}_long answer\n```\n{'x' * 300}\n```"
+        study, folder / "results", prompts=4, output=f"A {'very' * 60}_long answer\n```\n{'x' * 300}\n```\n{WORDS}"
     )
     for number, cell in enumerate(study.cells):
         path = folder / "results/train" / cell.run / "record.json"
@@ -148,7 +150,7 @@ MANY = """{% from "parts.html.j2" import folded, long_table %}<!doctype html><ti
 def many(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The address of a page with a table of 250 rows and with folded details of many."""
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True)
-    environment.filters["prose"] = str
+    environment.filters |= {"prose": str, "is_tall": bool}
     page = tmp_path_factory.mktemp("many") / "many.html"
     page.write_text(environment.from_string(MANY).render(script=Markup((TEMPLATES / "report.js").read_text())))
     return page.as_uri()
@@ -243,10 +245,19 @@ def test_a_name_does_not_break_at_its_hyphen(browser, address: str) -> None:
     page.context.close()
 
 
+PALETTE = """() => ["--grid", "--s0"].map(
+    (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim())"""
+
+
 @pytest.mark.parametrize("width, across", [(703, False), (1032, True)])  # A4 less its margins, upright and across
 def test_paper_shows_all_within_its_width(browser, address: str, width: int, across: bool) -> None:
-    page, _ = open_page(browser, address, viewport={"width": width, "height": 900})
+    page, _ = open_page(browser, address, viewport={"width": width, "height": 900}, color_scheme="dark")
+    dark = page.evaluate(PALETTE)
     page.emulate_media(media="print")
+    assert page.evaluate(PALETTE) == ["#dfe3e8", "#0072b2"] != dark  # ink for white paper
+    assert page.evaluate(
+        "[...document.querySelectorAll('.tall')].every((box) => box.scrollHeight === box.clientHeight)"
+    )
     assert page.locator("details:not([open])").count() > 4
     hidden = page.evaluate(
         """() => [...document.querySelectorAll("details:not([open]) > :not(summary)")]
@@ -260,6 +271,45 @@ def test_paper_shows_all_within_its_width(browser, address: str, width: int, acr
     assert set(wide) <= (set() if across else {"costs", "runs"})
     if across:
         assert page.pdf(prefer_css_page_size=True).count(b"MediaBox [0 0 841.") >= 2
+    page.context.close()
+
+
+def test_an_answer_of_a_thousand_words_scrolls_in_its_box_and_is_copied_whole(browser, address: str) -> None:
+    permissions = ["clipboard-read", "clipboard-write"]
+    page, trouble = open_page(browser, address, viewport={"width": 1280, "height": 800}, permissions=permissions)
+    box = page.locator("#side .tall").first
+    assert box.bounding_box()["height"] < 400 and box.evaluate("(one) => one.scrollHeight") > 500
+    answer = page.locator("#side .answer:has(.tall)").first
+    answer.locator(".copy").click()
+    answer.locator("text=Copied").wait_for()
+    assert page.evaluate("navigator.clipboard.readText()").endswith(WORDS)
+    assert trouble == []
+    page.context.close()
+
+
+def test_a_figure_opens_wider_than_a_phone(browser, address: str) -> None:
+    page, _ = open_page(browser, address, viewport={"width": 390, "height": 844})
+    page.locator(".enlarge").first.click()
+    dialog = page.locator("dialog")
+    assert dialog.locator("svg").bounding_box()["width"] > 700
+    assert dialog.evaluate("(one) => one.scrollWidth > one.clientWidth")
+    assert dialog.locator("button").bounding_box()["x"] < 390
+    page.context.close()
+
+
+def test_a_page_of_external_runs_with_many_scores_fits_on_paper(browser, tmp_path: Path) -> None:
+    for number, name in enumerate(["base", *(f"run_{n}" for n in range(8))]):
+        scores = {f"task_{task}": {"acc,none": 0.3, "acc_stderr,none": 0.04} for task in range(30)}
+        arguments = {"model_args": "pretrained=m" + (f",peft=x{number}" if number else "")}
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "results.json").write_text(json.dumps({"results": scores, "config": arguments}))
+    report_external(source=tmp_path, out=tmp_path / "page.html", base=None, title=None)
+    page, trouble = open_page(browser, (tmp_path / "page.html").as_uri(), viewport={"width": 703, "height": 900})
+    assert page.locator("#runs-table").is_visible() and not page.locator(".on-paper").first.is_visible()
+    page.emulate_media(media="print")
+    wide = "[...document.querySelectorAll('.scroll')].filter((box) => box.scrollWidth > box.clientWidth + 1).length"
+    assert page.evaluate(wide) == 0 and page.locator(".on-paper").count() == 2
+    assert trouble == []
     page.context.close()
 
 

@@ -9,7 +9,7 @@ from tests.fixtures.item_tables import TERMS, item_table
 ITEMS, SETTINGS = 200, 8
 
 
-def study(rng: np.random.Generator, gains: np.ndarray):
+def study(rng: np.random.Generator, gains: np.ndarray, unit: str = "plain"):
     """A base and settings with one item-level noise each: rows of comparisons and the table."""
     values = {"base": rng.normal(0, 1, ITEMS)}
     rows = []
@@ -17,7 +17,7 @@ def study(rng: np.random.Generator, gains: np.ndarray):
         values[f"r{number}"] = gain + rng.normal(0, 1, ITEMS)
         change = values[f"r{number}"] - values["base"]
         rows.append(row(f"r{number}", change.mean(), change.std(ddof=1) / ITEMS**0.5))
-    return rows, item_table(values, unit="share")
+    return rows, item_table(values, unit=unit)
 
 
 def row(run: str, improvement: float, stderr: float, **changes) -> dict:
@@ -88,6 +88,12 @@ def test_the_interval_holds_for_the_fewest_degrees_of_freedom() -> None:
     wide = [rows[0] | {"df": 2.0}, *rows[1:]]
     one, other = best_setting(rows, table, TERMS), best_setting(wide, table, TERMS)
     assert one["run"] == other["run"] and other["high"] - other["low"] > 2 * (one["high"] - one["low"])
+
+
+def test_no_share_changes_by_more_than_one() -> None:
+    rows, table = study(np.random.default_rng(7), np.zeros(3), "share")
+    found = best_setting([row | {"stderr": 0.5, "df": 1.0} for row in rows], table, TERMS)
+    assert (found["low"], found["high"]) == (-1.0, 1.0)
 
 
 def test_without_a_test_there_is_no_best() -> None:

@@ -66,12 +66,26 @@ def test_the_page_names_what_is_missing(folder: Path) -> None:
         "Overfitted",
     ):
         assert part in text
-    assert "another training seed may give another one" in text
+    assert "another training seed may give another result" in text
     # No seed of another's: nothing is better or worse as a setting.
     assert not re.search(r'class="verdict (good|bad)"', text)
     assert "notes.json" in text and "broken.json" in text
     assert (folder / "out/page_figures/losses.svg").is_file()
     assert text.count("<script>") == 1
+
+
+def test_many_scores_have_a_row_each(tmp_path: Path) -> None:
+    for name, accuracy in (("base", 0.3), ("tuned", 0.6)):
+        scores = {f"task_{number}": {"acc,none": accuracy, "acc_stderr,none": 0.04} for number in range(15)}
+        arguments = {"model_args": "pretrained=m" + (",peft=x" if name == "tuned" else "")}
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "results.json").write_text(json.dumps({"results": scores, "config": arguments}))
+    report.report_external(source=tmp_path, out=tmp_path / "page.html", base=None, title="a_b")
+    text = (tmp_path / "page.html").read_text()
+    assert text.count('<th scope="row">task 3 acc</th>') == 1 and text.count("30.0% ± 4.0") == 15
+    # Of single runs, as in the table, no setting is better: the models differ.
+    assert "15 comparisons with “" in text and "15 differ in the wanted direction" in text
+    assert "<h1><bdi>a_<wbr>b</bdi></h1>" in text
 
 
 def test_twice_the_same_bytes(folder: Path, tmp_path: Path) -> None:

@@ -25,13 +25,13 @@ def test_how_many_of_how_many_items_are_shared(changes: dict[str, int], text: st
 def test_what_could_not_be_checked_is_named() -> None:
     assert unchecked_text(FACTS) == ""
     found = unchecked_text(FACTS | {"too_short": 1200, "compared_whole": 3})
-    assert found == "1\u2009200 too short to check, 3 compared as a whole"
+    assert found == "1\u202f200 too short to check, 3 compared as a whole"
 
 
 def test_an_example_shows_characters_that_hide_text() -> None:
     assert example_text(FACTS) == ""
     match = {"item": "a\u202eb", "row": 1234, "ngram": "one two"}
-    assert example_text(FACTS | {"examples": [match, match]}) == "Item a[U+202E]b and row 1\u2009234: “one two”"
+    assert example_text(FACTS | {"examples": [match, match]}) == "Item a[U+202E]b and row 1\u202f234: “one two”"
 
 
 ROW = {"value": 0.42, "other_value": 0.40, "other_items": 90, "low": 0.3, "high": 0.5, "difference": -0.02}

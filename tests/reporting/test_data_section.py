@@ -23,7 +23,7 @@ def test_the_data_card_is_shown_whole_and_without_data_of_an_earlier_study(tmp_p
         )
     )
     assert facts["Rows left out by sampling"] == "21" and facts["Rows cut after the last reply"] == "6"
-    assert facts["Held-out tokens"] == "16\u2009000, of which 12\u2009500 carry loss"
+    assert facts["Held-out tokens"] == "16\u202f000, of which 12\u202f500 carry loss"
     assert facts["Kept on the same side of the split"] == "rows with equal answers and equal prompts"
     assert facts["Rows with broken characters"] == "2"
     assert "<p>The template has no system turn.</p>" in text

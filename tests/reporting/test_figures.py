@@ -11,6 +11,7 @@ import pytest
 from loragrid.comparing.diagnosing.run_evidence import LossPath
 from loragrid.reporting.figures import charts
 from loragrid.reporting.figures.charts import FULL, HALF, HOLLOW, Estimate, RunChange, ScoreSeries
+from loragrid.reporting.figures.heat_map import DARKEST, HeatMap, heat_map
 from loragrid.reporting.figures.loss_chart import Curve, loss_curves, seeds_curve, smoothed
 from loragrid.reporting.figures.style import COLOURS, matplotlib_style, spread_labels
 from loragrid.reporting.figures.svg import StyleClasses, inline_svg, save, svg_document
@@ -27,6 +28,20 @@ def some_curves(label: str = "0.01") -> list[Curve]:
         Curve(label, "s0", (tokens, losses), (tokens[::10], losses[::10])),
         Curve("0.1", "s1", (tokens, losses), ([], [])),
     ]
+
+
+def shades(scores: list[float], unit: str, *, higher: bool) -> list[float]:
+    columns = [str(number) for number in range(len(scores))]
+    found = HeatMap(["a"], columns, [scores], [None], [None], None, "row", "column", unit, higher)
+    with matplotlib_style():
+        patches = heat_map(found, "t").axes[0].patches
+    return [patch.get_alpha() for patch in patches]
+
+
+def test_scores_that_look_alike_in_print_have_similar_shades() -> None:
+    best, other = shades([1.431, 1.433], "plain", higher=False)
+    assert best - other == pytest.approx(0.02, abs=0.01)
+    assert shades([0.2, 0.8], "share", higher=True) == shades([2.0, 1.0], "plain", higher=False) == [0.04, DARKEST]
 
 
 def test_twice_the_same_bytes(tmp_path: Path) -> None:

@@ -64,8 +64,9 @@ class ExternalRun:
     `other_settings` have names that are no known setting's: those that differ between runs become settings.
     `path` holds its losses over `path_unit`: tokens, or steps or epochs if tokens were not logged;
     `curves` its held-out scores by name. `logs` keeps the rows that both are made of, by the kind of
-    their file. `items` maps a score to the values of its single items, `answers` and
-    `prompts` a task to a digest of each item's. `groups` maps a group of lm-eval to its tasks.
+    their file. `rate_from_log`: its learning rate is the highest of a log. `items` maps a score to the
+    values of its single items, `answers` and `prompts` a task to a digest of each item's. `groups` maps
+    a group of lm-eval to its tasks.
     `model_arguments` are those that lm-eval loaded the model with. `replaced` are scores with other
     values in an earlier file.
     """
@@ -83,6 +84,7 @@ class ExternalRun:
     path_unit: str = "steps"
     curves: dict[str, Curve] = field(default_factory=dict)
     logs: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
+    rate_from_log: bool = False
     files: list[str] = field(default_factory=list)
     replaced: set[ScoreKey] = field(default_factory=set)
 

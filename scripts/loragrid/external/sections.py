@@ -25,6 +25,8 @@ from loragrid.statistics.paired_statistics import DIFFER
 
 FLAGS = ("--base", "--log_samples")  # named in sentences, where they must not break
 LONGEST_NAME = 80
+MOST_COLUMNS = 12  # of settings and scores in the table of runs; with more a score has a row instead
+MOST_RUNS = 6  # side by side where scores have rows: as many as fit on paper
 DIRECTIONS = {True: "higher", False: "lower", None: "unknown"}
 
 
@@ -39,7 +41,18 @@ def external_sections(
     keys = list(dict.fromkeys(key for run in results.runs.values() for key in run.scores))
     settings = list(dict.fromkeys(name for run in results.runs.values() for name in run.settings))
     small = {name for name in settings if _has_powers(results, name)}
+    names, scores = [plain_name(name) for name in settings], [score_name(key) for key in keys]
     said = answer(results, rows, base)
+    runs = [
+        {
+            "name": shortened(run.name, LONGEST_NAME),
+            "base": run.name == base,
+            "settings": [_setting_cell(run.settings.get(name), scientific=name in small) for name in settings],
+            "scores": [_score_cell(run, key, results.unit(key)) for key in keys],
+            "files": len(run.files),
+        }
+        for run in results.runs.values()
+    ]
     return {
         "title": visible(title, 300),
         "source": visible(source.name, 200),
@@ -48,18 +61,12 @@ def external_sections(
         # Without a verdict the answer itself says why.
         "not_compared": [part for part in not_compared(results, base, rows) if part not in said],
         "missing": missing_parts(results, base, rows),
-        "settings": [{"name": plain_name(name), "numeric": _is_numeric(results, name)} for name in settings],
-        "scores": [score_name(key) for key in keys],
-        "runs": [
-            {
-                "name": shortened(run.name, LONGEST_NAME),
-                "base": run.name == base,
-                "settings": [_setting_cell(run.settings.get(name), scientific=name in small) for name in settings],
-                "scores": [_score_cell(run, key, results.unit(key)) for key in keys],
-                "files": len(run.files),
-            }
-            for run in results.runs.values()
+        "settings": [
+            {"name": text, "numeric": _is_numeric(results, name)} for text, name in zip(names, settings, strict=True)
         ],
+        "scores": scores,
+        "runs": runs,
+        "parts": _parts(runs, names, scores) if len(names) + len(scores) > MOST_COLUMNS else [],
         "comparisons": [_comparison_row(row, results.unit(row.key)) for row in rows if not row.detail_of],
         "details": [_comparison_row(row, results.unit(row.key)) for row in rows if row.detail_of],
         "causes": run_causes(results),
@@ -67,6 +74,23 @@ def external_sections(
         "columns_unused": list(results.columns.items()),
         "names": [*results.runs, *FLAGS],
     }
+
+
+def _parts(runs: list[dict[str, Any]], settings: list[str], scores: list[str]) -> list[dict[str, Any]]:
+    """Tables of at most `MOST_RUNS` runs side by side, with a row (name, cells) for each setting and score."""
+    parts = []
+    for place in range(0, len(runs), MOST_RUNS):
+        shown = runs[place : place + MOST_RUNS]
+        files = {"files": [{"text": str(run["files"]), "sort": run["files"]} for run in shown]}
+        of_settings = _rows(settings, [run["settings"] for run in shown]) | files
+        of_scores = _rows(scores, [run["scores"] for run in shown])
+        parts.append({"runs": shown, "settings": of_settings, "scores": of_scores})
+    return parts
+
+
+def _rows(names: list[str], cells: list[list[dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
+    """Name → its cells, one per run."""
+    return {name: [own[number] for own in cells] for number, name in enumerate(names)}
 
 
 def _is_numeric(results: ExternalResults, setting_name: str) -> bool:

@@ -8,7 +8,7 @@ from loragrid.external.log_findings import losses_not_compared
 from loragrid.external.runs import ExternalResults, ExternalRun, score_name, shortened
 from loragrid.external.score_tests import ALPHA, UNPAIRED
 from loragrid.formatting import between, change_beside, listed, plural
-from loragrid.statistics.paired_statistics import UNSURE
+from loragrid.statistics.paired_statistics import BETTER, DIFFER, UNSURE, WORSE
 
 LONGEST_RUN = 60
 # Scores that are named in a sentence; of more the number is given.
@@ -17,7 +17,7 @@ MOST_NAMED = 3
 NO_BASE = "No run is known to be the base, so the page cannot say whether training helped."
 WHAT_IT_SHOWS = "It shows what the files hold."
 ONE_SEED_SCOPE = (
-    "For single runs this holds for these models on items like these: another training seed may give another one."
+    "For single runs this holds for these models on items like these: another training seed may give another result."
 )
 NOTHING_TESTABLE = (
     "The files hold no score with a standard error for both a run and the base, so no difference can be judged."
@@ -47,13 +47,18 @@ def _count(
     results: ExternalResults, judged: Sequence[BaseComparison], first: Sequence[BaseComparison], base: str
 ) -> str:
     apart = [row for row in judged if row.verdict != UNSURE]
+    # Of single runs no setting is better or worse; as in the table, the models differ.
+    differ = [row for row in apart if row.verdict == DIFFER]
+    verb = "differs" if len(differ) == 1 else "differ"
     kinds = {
-        "better": [row for row in apart if row.improves],
-        "worse": [row for row in apart if not row.improves],
+        "better": [row for row in apart if row.verdict == BETTER],
+        "worse": [row for row in apart if row.verdict == WORSE],
+        f"{verb} in the wanted direction": [row for row in differ if row.improves],
+        f"{verb} in the unwanted direction": [row for row in differ if not row.improves],
         "undecided": [row for row in judged if row.verdict == UNSURE],
     }
     parts = [f"{len(rows)} {word}{_names(results, rows)}" for word, rows in kinds.items() if rows]
-    text = f"Of {plural(len(judged), 'comparison')} with “{shortened(base, LONGEST_RUN)}”: {listed(parts)}"
+    text = f"{plural(len(judged), 'comparison')} with “{shortened(base, LONGEST_RUN)}”: {listed(parts)}"
     refused = sum(bool(row.refused) for row in first)
     if refused:
         text += f"; {refused} more could not be made"
@@ -147,6 +152,7 @@ NO_TOKENS = (
     "Tokens were not counted (include_num_input_tokens_seen): losses are drawn over steps and not "
     "compared at equal tokens."
 )
+LOGGED_RATES = "Learning rates from logs are the highest ones logged: a schedule may have begun above them."
 ONE_SEED = "No setting has two seeds, so nothing can be said of settings, only of these models."
 NO_FINGERPRINTS = "There are no data fingerprints or code versions, so the runs may have seen different data."
 
@@ -218,4 +224,6 @@ def _missing_losses(runs: Sequence[ExternalRun], base: str | None) -> list[str]:
         parts.append(NO_HELDOUT_LOSS)
     if any(run.path_unit != "tokens" for run in with_path):
         parts.append(NO_TOKENS)
+    if any(run.rate_from_log for run in runs):
+        parts.append(LOGGED_RATES)
     return parts

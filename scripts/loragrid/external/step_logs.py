@@ -147,9 +147,11 @@ def finish_log(run: ExternalRun) -> None:
             run.curves[name] = Curve(*(np.array(column, dtype=float) for column in zip(*points)))
         run.scores.setdefault((name, ""), ExternalScore(float(last), None, None, conditions={"steps": steps}))
     run.settings.setdefault("steps" if run.path_unit != "epochs" else "epochs", steps)
-    # The highest logged rate: with warm-up and a schedule this is the one that was set, or nearly.
+    # The highest logged rate: with warm-up and a schedule this is the one that was set, or nearly. One rate alone may
+    # be that of a schedule's end.
     rates = [rate for row in rows if (rate := first_of(row, RATES)) is not None]
-    if rates:
+    if len(rates) > 1:
+        run.rate_from_log = "learning_rate" not in run.settings
         # Rounded, because between two logged steps the schedule has moved on.
         run.settings.setdefault("learning_rate", float(f"{max(rates):.3g}"))
 

@@ -13,6 +13,7 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from loragrid.formatting import visible
+from loragrid.reporting.answers.word_marks import is_tall
 from loragrid.reporting.figures.study_figures import safe_id
 from loragrid.reporting.figures.svg import PageFigures
 
@@ -38,6 +39,8 @@ def render(template: str, sections: dict[str, Any], figures: PageFigures) -> str
     )
     names = sections["names"]
     environment.filters["code"] = mark_code
+    environment.filters["breakable"] = breakable
+    environment.filters["is_tall"] = is_tall
     environment.filters["prose"] = lambda text: keep_whole(text, names)
     css = "".join((TEMPLATES / name).read_text(encoding="utf-8") for name in STYLE_SHEETS)
     css += f"\n{figures.styles.css()}\n"
@@ -77,6 +80,11 @@ def keep_whole(text: str, names: Iterable[str]) -> Markup:
 def mark_code(text: str) -> Markup:
     """A text as HTML in which what stands between backticks is code."""
     return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(visible(text)))))
+
+
+def breakable(text: str) -> Markup:
+    """A path or a name as HTML whose lines break after its underscores and slashes, not within its words."""
+    return Markup(re.sub(r"([_/])", r"\1<wbr>", str(escape(visible(text)))))
 
 
 def content_security_policy(css: str, script: str) -> str:

@@ -142,7 +142,7 @@ def _answer(found: dict[str, Any], before: dict[str, Any] | None) -> dict[str, A
         return {"error": visible(found["error"], 300), "pieces": [], "facts": ""}
     facts = [
         f"similarity {score(found.get('similarity'), 'share')}",
-        f"{found.get('new_tokens')} tokens",
+        f"{whole(found.get('new_tokens'))} tokens",
         "ended by itself" if found.get("stopped") else "ran to the limit",
     ]
     repetition = found.get("repetition") or 0
@@ -150,9 +150,8 @@ def _answer(found: dict[str, Any], before: dict[str, Any] | None) -> dict[str, A
         facts.append(f"{score(repetition, 'share')} repeated")
     shown = pieces(found.get("answer") or "")
     if before and before.get("answer"):
-        shown, all_differ = marked_pieces(found.get("answer") or "", before["answer"])
-        if all_differ:
-            facts.append("nearly all words differ from the base’s")
+        shown, differing = marked_pieces(found.get("answer") or "", before["answer"])
+        facts += [differing] if differing else []
     return {"error": None, "pieces": shown, "facts": ", ".join(facts)}
 
 

@@ -3,16 +3,20 @@
 import json
 from xml.etree import ElementTree
 
+import pytest
+
 from loragrid.paths import ROOT
 from loragrid.reporting.answers.similarity_strip import END, LANE, WIDTH, mark, strip
-from loragrid.reporting.answers.word_marks import MOST_CHARACTERS, marked_pieces
+from loragrid.reporting.answers.word_marks import MOST_CHARACTERS, is_tall, marked_pieces, pieces
 
 
 def test_words_that_the_base_did_not_write_are_marked_and_code_is_not() -> None:
     base = "Run three days a week\nand rest well."
-    found, all_differ = marked_pieces("Run four days a week\nand rest  well.\n```\nnew()\n```", base)
-    assert not all_differ
-    assert found[0]["segments"] == [("Run ", False), ("four ", True), ("days a week\nand rest  well.", False)]
+    found, differing = marked_pieces("Run four days a week\nand rest  well.\n```\nnew()\n```", base)
+    assert differing == "1 of 8 words marked"
+    marked = [("Run ", False), ("four", True), (" ", False), ("days a week\nand rest  well.", False)]
+    assert found[0]["segments"] == marked
+    assert marked_pieces(base, base)[1] == "no word differs from the base’s"
     assert found[1] == {"kind": "code", "text": "new()"}
 
 
@@ -24,9 +28,16 @@ def test_the_text_of_a_marked_answer_is_the_answer() -> None:
 
 
 def test_another_answer_altogether_is_said_and_not_marked() -> None:
-    found, all_differ = marked_pieces("one two three", "four five six")
-    assert all_differ and "segments" not in found[0]
-    assert marked_pieces("", "four") == ([{"kind": "text", "text": "", "segments": []}], False)
+    found, differing = marked_pieces("one two three", "four five six")
+    assert differing == "nearly all words differ from the base’s" and "segments" not in found[0]
+    assert marked_pieces("", "four") == ([{"kind": "text", "text": "", "segments": []}], "")
+
+
+@pytest.mark.parametrize(
+    "text, tall", [("a few words", False), ("word " * 1000, True), ("```\n" + "x\n" * 30 + "```", True)]
+)
+def test_an_answer_of_a_thousand_words_scrolls_in_a_box(text: str, tall: bool) -> None:
+    assert is_tall(pieces(text)) == tall
 
 
 def test_similarities_are_marks_with_a_name() -> None:

@@ -63,8 +63,8 @@ def shown(material: Material) -> dict:
 def test_a_gain_that_keeps_is_a_green_yes_with_a_run_to_take(keeping: Material) -> None:
     helped, mattered, believed = shown(keeping)["cards"]
     assert (helped.tone, helped.short) == ("good", "Yes")
-    assert re.search(r"\+[\d.]+ points \(.+\), retention .+ fit to ship\.$", helped.text)
-    assert mattered.short == "Can't tell" and mattered.text.startswith(
+    assert re.search(r"\+[\d.]+ points \(.+\), retention .+ shown fit to ship\.$", helped.text)
+    assert mattered.short == "Can’t tell" and mattered.text.startswith(
         "Learning rate: no effect on running plan shown; "
     )
     assert re.match(r"3 seeds a setting, 900 items of running plan, p corrected for \d comparisons\. ", believed.text)
@@ -78,7 +78,7 @@ def test_a_gain_that_keeps_is_a_green_yes_with_a_run_to_take(keeping: Material) 
 def test_no_green_yes_where_nothing_is_fit_to_ship(forgetting: Material) -> None:
     helped = shown(forgetting)["cards"][0]
     assert (helped.tone, helped.short) == ("unsure", "Yes, but it forgot")
-    assert helped.text.endswith("None is fit to ship.")
+    assert helped.text.endswith("None is shown fit to ship.")
     assert (
         shown(forgetting)["steps"][-1].text.startswith("None: no setting")
         and not shown(forgetting)["steps"][-1].command
@@ -108,7 +108,7 @@ def test_a_study_of_which_no_run_was_compared_has_its_cards(keeping: Material) -
     summary = keeping.compared.summary | {"trade_offs": []}
     found = dataclasses.replace(keeping.compared, comparisons=nothing, summary=summary)
     helped, _, believed = cards(found, [])
-    assert (helped.short, believed.short) == ("Can't tell", "Nothing to judge yet")
+    assert (helped.short, believed.short) == ("Can’t tell", "Nothing to judge yet")
     assert steps(dataclasses.replace(keeping, compared=found)) == []
 
 

@@ -101,9 +101,9 @@ FIT |= {"at_largest": 1.18, "at_double": [1.11, 1.05, 1.17]}
 
 def test_a_law_has_its_intervals_and_ends_where_it_was_measured() -> None:
     assert curve_finding(CURVE | {"fit": FIT}) == (
-        "Over 250 to 2\u2009250 rows the held-out loss follows a + b · rows⁻ᶜ with c = 0.70 (0.50 to 0.90) and a floor "
-        "a = 1.00 (0.900 to 1.10). By this law twice the rows (4\u2009500) would give 1.11 (1.05 to 1.17) instead of "
-        "1.18; nothing beyond 2\u2009250 rows was measured."
+        "Over 250 to 2\u202f250 rows the held-out loss follows a + b · rows⁻ᶜ with c = 0.70 (0.50 to 0.90) and a floor "
+        "a = 1.00 (0.900 to 1.10). By this law twice the rows (4\u202f500) would give 1.11 (1.05 to 1.17) instead of "
+        "1.18; nothing beyond 2\u202f250 rows was measured."
     )
     open_fit = FIT | {"c": [0.7, -0.1, 1.5]}
     assert "The exponent’s interval reaches 0, so a fall is not proved." in curve_finding(CURVE | {"fit": open_fit})
@@ -112,7 +112,7 @@ def test_a_law_has_its_intervals_and_ends_where_it_was_measured() -> None:
 def test_without_a_law_the_reason_is_named() -> None:
     assert "three or more sizes." in curve_finding(CURVE | {"fit": {"code": "too_few_sizes"}})
     assert "two or more seeds each" in curve_finding(CURVE | {"fit": {"code": "too_few_seeds"}})
-    assert tokens_text(CURVE).startswith("All sizes trained on about 80\u2009250 tokens")
+    assert tokens_text(CURVE).startswith("All sizes trained on about 80\u202f250 tokens")
     assert "grow together" in tokens_text(CURVE | {"tokens": [10_000, 90_000], "equal_tokens": False})
 
 
@@ -127,20 +127,20 @@ def row(target: dict, retention: dict) -> dict:
         (
             {"code": "stopped", "share": 0.25, "margin": 0.05, "most": 0.034},
             {"code": "falls", "share": 0.5, "before": 0.25, "lost": [-0.114, -0.148, -0.08]},
-            "running plan stopped improving by 25% of the budget (20\u2009000 tokens): no later interval reaches a further "
-            "gain of 5 points (the highest ends at +3.4 points); retention has fallen by 50% of the budget (40\u2009000 "
+            "running plan stopped improving by 25% of the budget (20\u202f000 tokens): no later interval reaches a further "
+            "gain of 5 points (the highest ends at +3.4 points); retention has fallen by 50% of the budget (40\u202f000 "
             "tokens): −11.4 points (−14.8 to −8.0); at 25% no fall is proved.",
         ),
         (
             {"code": "improving", "share": 0.5, "gained": [0.2, 0.1, 0.3]},
             {"code": "kept", "margin": 0.05},
-            "running plan still improved at the end: +20 points (+10 to +30) since 50% of the budget (40\u2009000 tokens); "
+            "running plan still improved at the end: +20 points (+10 to +30) since 50% of the budget (40\u202f000 tokens); "
             "retention stays within 5 points of the base at every share.",
         ),
         (
             {"code": "turned", "share": 0.5, "lost": [-0.2, -0.3, -0.1]},
             {"code": "not_measured"},
-            "running plan was higher at 50% of the budget (40\u2009000 tokens) than at the end: −20 points (−30 to −10) "
+            "running plan was higher at 50% of the budget (40\u202f000 tokens) than at the end: −20 points (−30 to −10) "
             "since; retention was not measured.",
         ),
         (
@@ -152,7 +152,7 @@ def row(target: dict, retention: dict) -> dict:
         (
             {"code": "open", "share": 0.5, "last": [-0.01, -0.07, 0.05]},
             {"code": "falls", "share": 1.0, "before": 0.0, "lost": [-0.2, -0.3, -0.1]},
-            "can’t tell where running plan stops improving: from 50% of the budget (40\u2009000 tokens) to the end −1 point "
+            "can’t tell where running plan stops improving: from 50% of the budget (40\u202f000 tokens) to the end −1 point "
             "(−7 to +5); retention has fallen by the end: −20 points (−30 to −10).",
         ),
     ],

@@ -21,9 +21,10 @@ def compared(**summary: Any) -> SimpleNamespace:
 def test_the_largest_gain_is_told_with_the_luck_of_its_choice() -> None:
     assert largest_gain_text(compared(best_setting=BEST)) == (
         "The largest of 8 gains: rank 64, +41 points measured. The largest of several owes part of its size to "
-        "luck; without that part it is +36 points (95% interval +25 to +52 for this setting)."
+        "luck; without that part it is +36 points (95% interval +25 to +52, which holds for whichever setting comes out "
+        "largest)."
     )
-    assert "for this adapter" in largest_gain_text(compared(best_setting=BEST | {"level": "adapters"}))
+    assert "whichever adapter" in largest_gain_text(compared(best_setting=BEST | {"level": "adapters"}))
 
 
 def test_without_a_choice_nothing_is_said() -> None:
@@ -33,7 +34,7 @@ def test_without_a_choice_nothing_is_said() -> None:
 def test_a_model_that_learned_nothing_is_not_called_worse() -> None:
     assert unlearned_texts(compared(learned_nothing=[NOTHING])) == {
         "llama-m": "llama-m learned nothing on running plan (3 settings at learning rate 0.001 and 0.01; largest gain "
-        "+1.0 points, −5.0 to +4.0): its score does not show what the model can do once trained."
+        "+1.0 points, −5.0 to +4.0), so this study does not show what the model can do once it has learned."
     }
     open_question = NOTHING | {"code": "no_gain_shown"}
     (text,) = unlearned_texts(compared(learned_nothing=[open_question])).values()

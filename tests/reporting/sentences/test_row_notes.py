@@ -22,6 +22,6 @@ def test_notes_name_their_rows():
 
 def test_fields_that_are_not_used_are_listed_or_there_are_none():
     assert unused_fields({"unused_fields": {"id": 1200, "messages[].refusal": 1}}) == (
-        "id (1\u2009200 rows), messages[].refusal (1 row)"
+        "id (1\u202f200 rows), messages[].refusal (1 row)"
     )
     assert unused_fields({"unused_fields": {}}) == "none" and unused_fields({}) == "–"

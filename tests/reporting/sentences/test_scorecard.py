@@ -21,7 +21,7 @@ BATCH = ROW | {"axis": "batch", "value": "4x8", "base_case_value": "2x4", "verdi
         (
             "rank_matters_little",
             {"code": "not_varied", "axis": "rank"},
-            "the rank was not varied, or could not be compared",
+            "no two values of rank could be compared",
         ),
         (
             "rank_matters_little",

@@ -48,7 +48,7 @@ DEMANDS |= {"items_needed": 1234, "items_at_twice_the_seeds": 777, "seeds_needed
         (
             {},
             "A model that forgot nothing passes with a probability of 30% (300 independent retention items, 3 seeds); "
-            "80% takes about 1\u2009200 items or 780 with 6 seeds.",
+            "80% takes about 1\u202f200 items or 780 with 6 seeds.",
         ),
         (
             {"pass_if_unchanged": 0.9},
@@ -67,7 +67,7 @@ DEMANDS |= {"items_needed": 1234, "items_at_twice_the_seeds": 777, "seeds_needed
         (
             {"at_least": True, "pass_if_unchanged": 0.0},
             "With one seed no setting can pass. With two, a model that forgot nothing passes with a probability of 80% "
-            "from about 1\u2009200 independent retention items on, or more where seeds differ; there are 300.",
+            "from about 1\u202f200 independent retention items on, or more where seeds differ; there are 300.",
         ),
         (
             {"at_least": True, "items_needed": None},

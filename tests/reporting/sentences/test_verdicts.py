@@ -25,11 +25,11 @@ NOTHING_FOUND = OPEN | {"detectable": np.nan, "stderr": 0.1}
         (OPEN | {"verdict": "adapters differ"}, ""),
         (
             OPEN | {"reference_score": 0.04, "at_floor": True, "at_ceiling": False},
-            "finds 12 points or more; from 4% no loss can be shown",
+            "finds 12 points or more; a score of 4% leaves no room to show a loss",
         ),
         (
             OPEN | {"reference_score": 0.996, "at_floor": np.False_, "at_ceiling": np.True_},
-            "finds 12 points or more; from 99.6% no gain can be shown",
+            "finds 12 points or more; a score of 99.6% leaves no room to show a gain",
         ),
         # A column with gaps holds NaN beside True and False.
         (OPEN | {"at_floor": float("nan"), "at_ceiling": float("nan")}, "finds 12 points or more"),

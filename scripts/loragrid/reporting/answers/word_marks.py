@@ -5,9 +5,10 @@ from difflib import SequenceMatcher
 from itertools import groupby
 from typing import Any
 
-from loragrid.formatting import visible
+from loragrid.formatting import plural, visible, whole
 
 MOST_CHARACTERS = 9000  # of one answer: about 1,500 words
+TALL_CHARACTERS, TALL_LINES = 1500, 18  # from which an answer scrolls in a box
 MOST_MARKED = 0.7  # of the words; beyond that marks say no more than "another answer"
 # A fence that is never closed runs to the end: answers are often cut at their token limit.
 CODE_FENCE = re.compile(r"^```[^\n`]*\n(.*?)(?:^```\s*$|\Z)", flags=re.DOTALL | re.MULTILINE)
@@ -29,10 +30,16 @@ def pieces(text: str) -> list[dict[str, Any]]:
     return [piece for piece in found if piece["text"]] or [{"kind": "text", "text": ""}]
 
 
-def marked_pieces(text: str, base: str) -> tuple[list[dict[str, Any]], bool]:
+def is_tall(found: list[dict[str, Any]]) -> bool:
+    """Whether an answer is too long to be shown whole beside others."""
+    texts = [piece["text"] for piece in found]
+    return sum(map(len, texts)) > TALL_CHARACTERS or sum(text.count("\n") + 1 for text in texts) > TALL_LINES
+
+
+def marked_pieces(text: str, base: str) -> tuple[list[dict[str, Any]], str]:
     """The pieces of an answer, prose with `segments` [(text, whether the base did not write it)].
 
-    Also whether nearly all words differ; then none is marked. Code is not marked.
+    Also how many words differ, as a clause; if nearly all do, none is marked. Code is not marked.
     """
     found = pieces(text)
     known = [word.strip() for piece in pieces(base) for word in WORDS.findall(piece["text"])]
@@ -43,8 +50,10 @@ def marked_pieces(text: str, base: str) -> tuple[list[dict[str, Any]], bool]:
             marked += sum(len(part.split()) for part, changed in piece["segments"] if changed)
             total += len(piece["text"].split())
     if total and marked > MOST_MARKED * total:
-        return pieces(text), True
-    return found, False
+        return pieces(text), "nearly all words differ from the base’s"
+    if not marked:
+        return found, "no word differs from the base’s" if total else ""
+    return found, f"{whole(marked)} of {plural(total, 'word')} marked"
 
 
 def _segments(text: str, known: list[str]) -> list[tuple[str, bool]]:
@@ -54,5 +63,10 @@ def _segments(text: str, known: list[str]) -> list[tuple[str, bool]]:
     changed = [True] * len(words)
     for block in matcher.get_matching_blocks():
         changed[block.b : block.b + block.size] = [False] * block.size
-    pairs = zip(words, changed, strict=True)
-    return [("".join(word for word, _ in group), is_changed) for is_changed, group in groupby(pairs, lambda p: p[1])]
+    stretches = []
+    for is_changed, group in groupby(zip(words, changed, strict=True), lambda pair: pair[1]):
+        stretch = "".join(word for word, _ in group)
+        end = len(stretch.rstrip()) if is_changed else len(stretch)
+        # The space behind a marked word is not marked.
+        stretches += [(stretch[:end], is_changed), (stretch[end:], False)]
+    return [part for part in stretches if part[0]]

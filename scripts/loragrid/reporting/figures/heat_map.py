@@ -1,5 +1,6 @@
 """The chart of scores at every pair of values of two settings."""
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DARKEST = 0.45  # opacity of the best score's field; text stays readable on it in both schemes
+LEAST_STEPS = 5  # of the last printed digit, between the palest and the strongest field
 LARGEST_TEXT_COLUMNS = 6  # more columns have smaller text
 # Whether a row's best is proved for settings, shown for its adapters, or only measured → its outline.
 OUTLINES = {True: "-", False: "--", None: ":"}
@@ -80,12 +82,24 @@ def heat_map(found: HeatMap, title: str) -> "Figure":
 
 
 def _shade(value: float | None, found: HeatMap) -> float:
-    """Opacity of a field, from almost none for the worst score to `DARKEST` for the best."""
+    """Opacity of a field, from almost none for the worst score to `DARKEST` for the best.
+
+    Scores that look alike in print have similar shades.
+    """
     known = [score for line in found.scores for score in line if score is not None]
-    if value is None or max(known) == min(known):
+    if value is None:
         return 0.04
-    place = (value - min(known)) / (max(known) - min(known))
+    span = max(max(known) - min(known), LEAST_STEPS * _printed_step(known, found.unit))
+    place = 0.5 + (value - (max(known) + min(known)) / 2) / span
     if not found.higher_is_better:
         place = 1 - place
     # Rounded, so that the page has a few dozen styles instead of one per field.
     return round(0.04 + (DARKEST - 0.04) * place, 2)
+
+
+def _printed_step(values: list[float], unit: str) -> float:
+    """What the last printed digit of the largest score stands for: a point, or the third significant digit."""
+    largest = max(abs(value) for value in values)
+    if unit == "share" or largest == 0:
+        return 0.01
+    return 10.0 ** (math.floor(math.log10(largest)) - 2)

@@ -42,7 +42,7 @@ def cards(compared: ComparedStudy, failures: list[str]) -> list[Card]:
     """The cards; one alone if nothing was scored yet. `failures`: the checks that did not pass, as clauses."""
     if compared.target is None or compared.comparisons.empty:
         text = "No run has been scored beside its base yet, so nothing can be said."
-        return [Card("Did fine-tuning help?", "unsure", "Can't tell", text)]
+        return [Card("Did fine-tuning help?", "unsure", "Can’t tell", text)]
     return [help_card(compared), mattered_card(compared), belief_card(compared, failures)]
 
 
@@ -101,7 +101,7 @@ def _ships(trained: list[dict[str, Any]], compared: ComparedStudy) -> str:
         return "Whether to ship one takes a second seed."
     count = sum(row["ship"] == SHIP for row in trained)
     verb = "are" if count > 1 else "is"
-    return f"{start(str(count or 'none'))} {verb} fit to ship."
+    return f"{start(str(count or 'none'))} {verb} shown fit to ship."
 
 
 def mattered_card(compared: ComparedStudy) -> Card:

@@ -29,7 +29,7 @@ def what_mattered(compared: ComparedStudy) -> Headline:
     if rows.empty or (rows["verdict"] == "").all():
         reasons = [f"{_not_compared(rows, axis)}." for axis in dict.fromkeys(rows.get("axis", ()))]
         text = " ".join(["No setting could be compared with the base case yet.", *reasons, *unlearned])
-        return Headline(question, "unsure", "Can't tell", text)
+        return Headline(question, "unsure", "Can’t tell", text)
     found = sort_axes(rows, compared)
     parts = movements(compared) + _effects(found, compared)
     parts += _of_one_seed(found, compared) + [f"{reason}." for reason in found.not_compared] + unlearned
@@ -37,7 +37,7 @@ def what_mattered(compared: ComparedStudy) -> Headline:
         return Headline(question, "good", start(listed(found.moved)), " ".join(parts))
     if together := axes_together(compared):
         return Headline(question, "good", f"{start(listed(together))}, together", " ".join(parts))
-    return Headline(question, "unsure", "Can't tell", " ".join(parts))
+    return Headline(question, "unsure", "Can’t tell", " ".join(parts))
 
 
 def target_rows(compared: ComparedStudy) -> tuple[pd.DataFrame, list[str]]:

@@ -77,7 +77,7 @@ def _made_of(limits: Numbers) -> str:
         return f"what two seeds of one setting differ by (SD {number(limits['seed_sd'], 2)} each)"
     if limits["made_of"] == OF_NOISE:
         return "the noise of a measurement"
-    return f"{limits['loss_share']:.0%} of the loss and at least {limits['loss_nats']}"
+    return f"{limits['loss_share']:.0%} of the loss, or {limits['loss_nats']} if that is more"
 
 
 def _difference(row: Numbers, units: Units) -> str:

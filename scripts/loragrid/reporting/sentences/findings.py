@@ -83,7 +83,7 @@ def did_it_help(compared: ComparedStudy) -> Headline:
     rest = not_scored(compared)
     if rows.empty:
         text = f"No run could be compared with its base on the target.{rest}"
-        return Headline(question, "unsure", "Can't tell", text)
+        return Headline(question, "unsure", "Can’t tell", text)
     settings, adapters = of_settings(rows), of_adapters(rows)
     name = f"“{plain_name(compared.target)}”"
     if not compared.higher_is_better:
@@ -113,7 +113,7 @@ def _of_settings(rows: pd.DataFrame, name: str, compared: ComparedStudy) -> tupl
         return tone, short, f"{len(better)} of {everyone} beat {their} untrained base on {name}{harm}."
     if len(worse):
         return "bad", "No", f"None of {everyone} beat its untrained base on {name}{harm}."
-    return "unsure", "Can't tell", f"None of {everyone} differs from its base on {name} by more than chance explains."
+    return "unsure", "Can’t tell", f"None of {everyone} is proved to differ from its base on {name}."
 
 
 def _how_often(better: pd.DataFrame, rows: pd.DataFrame, compared: ComparedStudy) -> str:
@@ -127,7 +127,7 @@ def _short_of_adapters(rows: pd.DataFrame, compared: ComparedStudy) -> tuple[str
     found = differing(rows)
     gained, lost = found[found["improvement"] > 0], found[found["improvement"] < 0]
     if found.empty:
-        return "unsure", "Can't tell"
+        return "unsure", "Can’t tell"
     if gained.empty:
         return "adapters", "Not these adapters"
     if len(lost):

@@ -19,7 +19,8 @@ def largest_gain_text(compared: ComparedStudy) -> str:
     interval = between(best["low"], best["high"], compared.unit)
     return (
         f"The largest of {plural(best['k'], 'gain')}: {who}, {raw} measured. The largest of several owes part of its "
-        f"size to luck; without that part it is {shrunken} ({compared.interval} {interval} for this {kind})."
+        f"size to luck; without that part it is {shrunken} ({compared.interval} {interval}, which holds for whichever "
+        f"{kind} comes out largest)."
     )
 
 
@@ -36,6 +37,6 @@ def _unlearned(found: dict[str, Any], compared: ComparedStudy) -> str:
     said = "learned nothing" if found["code"] == NOTHING else "is not shown to have learned anything"
     tried = f"{plural(found['settings'], 'setting')} at learning rate {rates}"
     return (
-        f"{found['model']} {said} on {plain_name(compared.target)} ({tried}; largest gain {gain}, {interval}): "
-        "its score does not show what the model can do once trained."
+        f"{found['model']} {said} on {plain_name(compared.target)} ({tried}; largest gain {gain}, {interval}), "
+        "so this study does not show what the model can do once it has learned."
     )

@@ -22,7 +22,7 @@ def answers(compared: ComparedStudy) -> list[Headline]:
     """The three answers at the top of the page."""
     if compared.target is None or compared.comparisons.empty:
         text = "No run has been scored beside its base yet, so nothing can be said."
-        return [Headline("Did fine-tuning help?", "unsure", "Can't tell", f"{text}{not_scored(compared)}")]
+        return [Headline("Did fine-tuning help?", "unsure", "Can’t tell", f"{text}{not_scored(compared)}")]
     return [did_it_help(compared), what_mattered(compared), what_was_forgotten(compared)]
 
 
@@ -37,7 +37,7 @@ def what_was_forgotten(compared: ComparedStudy) -> Headline:
     single = rows[rows["task"] != POOLED_RETENTION]
     if pooled.empty:
         text = f"No retention task is a share of right answers, so there is no mean over them. {_single_tasks(single)}"
-        return Headline(QUESTION, "unsure", "Can't tell", text.strip())
+        return Headline(QUESTION, "unsure", "Can’t tell", text.strip())
     settings, adapters = of_settings(pooled), of_adapters(pooled)
     if settings.empty:
         tone, short, text = _of_adapters(adapters, compared)
@@ -150,4 +150,4 @@ def _fit_to_ship(compared: ComparedStudy) -> str:
     of_runs = [row for row in compared.summary["trade_offs"] if row["run"] not in compared.adopted]
     count, ships = len(of_runs), sum(row["ship"] == SHIP for row in of_runs)
     verb = "are" if ships > 1 else "is"
-    return f"{start(str(ships or 'none'))} of {count} {verb} fit to ship on this evidence."
+    return f"{start(str(ships or 'none'))} of {count} {verb} shown fit to ship."

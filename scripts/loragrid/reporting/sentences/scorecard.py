@@ -37,7 +37,7 @@ def why_text(why: dict[str, Any], finding: PublishedFinding, compared: ComparedS
     if code in RATE_CODES:
         return _rates_text(why)
     if code == "not_varied":
-        return f"the {axis_name(why['axis'])} was not varied, or could not be compared"
+        return f"no two values of {axis_name(why['axis'])} could be compared"
     if code == "not_compared":
         return reason_text(why["row"])
     if code == "target_not_a_share":

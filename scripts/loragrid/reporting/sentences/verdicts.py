@@ -103,7 +103,7 @@ def floor_text(row: Mapping[str, Any], unit: str) -> str:
     reference = row["reference_score"]
     # 0.4 % and 99.6 % would round to the very ends.
     places = 1 if 0 < min(reference, 1 - reference) < 0.01 else 0
-    return f"from {score(reference, 'share', places)} no {listed(hidden, 'or')} can be shown"
+    return f"a score of {score(reference, 'share', places)} leaves no room to show a {listed(hidden, 'or')}"
 
 
 def _too_few(row: Mapping[str, Any]) -> str:
