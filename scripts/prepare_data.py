@@ -31,18 +31,16 @@ from loragrid.data.training_data import GROUPS, write_groups
 from loragrid.errors import UserError, log_option, print_line, print_result, run_main
 from loragrid.models.base_checks.tensors import check_tensors
 from loragrid.models.base_checks.values import check_values
-from loragrid.models.chat_templates.probes import inspect_template
+from loragrid.models.chat_templates.checked import checked_template
 from loragrid.models.chat_templates.template import ChatTemplate
 from loragrid.models.find_shape import vocabulary_size
 from loragrid.models.loading import context_tokens, load_tokenizer
 from loragrid.models.model_files import check_model_folder, resolve_folder
 from loragrid.records.seal import digests_of, write_seal
 from loragrid.runtime.atomic_files import atomic_folder, json_text, write_json
-from loragrid.runtime.memory_limit import memory_limit
 from loragrid.runtime.optional_packages import check_packages
 from loragrid.runtime.progress_lines import working
 from loragrid.runtime.quiet_libraries import quiet_libraries
-from loragrid.runtime.time_limit import time_limit
 from loragrid.study.grid import Cell
 from loragrid.study.sections import ModelEntry
 from loragrid.study.study_file import Study, load_study
@@ -50,17 +48,6 @@ from loragrid.workflow.run_checks import check_batches
 
 # The files that this stage writes; a folder that holds anything else is never replaced.
 OUTPUTS = re.compile(r"card\.json|sealed\.json|(train|heldout|row_groups)\.parquet|source(_\d+)?\.jsonl")
-PROBE_SECONDS = 120  # for what takes a tenth of a second
-PROBE_BYTES = 4 * 2**30  # for texts of a few lines
-# Long runs that almost match: the texts on which a pattern of nested repetitions tries every way to part them.
-HARD_TEXTS = [
-    "a" * 2_000 + "!",
-    "a" * 2_000 + "1",
-    "1" * 2_000 + "a",
-    " " * 2_000 + "x",
-    "\n" * 2_000 + "x",
-    "!?" * 1_000 + "a",
-]
 
 
 def prepare_data(*, study: Study, data_id: str, out: Path) -> dict[str, Any]:
@@ -80,16 +67,8 @@ def prepare_data(*, study: Study, data_id: str, out: Path) -> dict[str, Any]:
             sets = DataSets(study, SourceScans(folder))
             heldout = sets.heldout_rows()
             rows = sets.training_rows(cell.settings.data, heldout)
-        entry = study.models[cell.model]
         with working(f"[{data_id}] fetching and checking the model {cell.model}"):
-            # The only place that resolves a branch; later stages read the commit from the data card.
-            model_folder, commit = resolve_folder(entry)
-            check_model_folder(model_folder)
-            check_values(model_folder, tied=check_tensors(model_folder))
-        entry = replace(entry, revision=commit)
-        template = _template(entry, cell.model)
-        for settings in (cell.settings, study.base_case):
-            _check_length(settings.max_length_tokens, entry, cell.model)
+            entry, template = _base(study, cell)
         long_rows = study.data[cell.settings.data].long_rows
         path = folder / "train.parquet"
         train = tokenise(rows, template, cell.settings, long_rows=long_rows, path=path, purpose="train on")
@@ -103,7 +82,7 @@ def prepare_data(*, study: Study, data_id: str, out: Path) -> dict[str, Any]:
             "schema": CARD_SCHEMA,
             "data_id": data_id,
             "model": cell.model,
-            "model_commit": commit,
+            "model_commit": entry.revision,
             **set_facts(rows, train),
             **split_facts(rows, heldout, train, held),
             **token_facts(train, held),
@@ -113,6 +92,19 @@ def prepare_data(*, study: Study, data_id: str, out: Path) -> dict[str, Any]:
         write_seal(folder, digests_of(folder, folder.iterdir()), record="card.json", text=json_text(card))
         write_json(folder / "card.json", card)
     return card
+
+
+def _base(study: Study, cell: Cell) -> tuple[ModelEntry, ChatTemplate]:
+    """The cell's base with its commit as the revision, and its chat template. Raises `UserError` if it is unusable."""
+    # The only place that resolves a branch; later stages read the commit from the data card.
+    folder, commit = resolve_folder(study.models[cell.model])
+    check_model_folder(folder)
+    check_values(folder, tied=check_tensors(folder))
+    entry = replace(study.models[cell.model], revision=commit)
+    template = checked_template(load_tokenizer(entry), model=cell.model)
+    for settings in (cell.settings, study.base_case):
+        _check_length(settings.max_length_tokens, entry, cell.model)
+    return entry, template
 
 
 def _check_packages(study: Study, data_id: str) -> None:
@@ -131,17 +123,6 @@ def _check_packages(study: Study, data_id: str) -> None:
             report_to=study.training.report_to,
             precision=precision,
         )
-
-
-def _template(entry: ModelEntry, model: str) -> ChatTemplate:
-    """The model's chat template. The template and the tokenizer's pattern come from others and may never end."""
-    with time_limit(PROBE_SECONDS, f"model {model}: its chat template", fix="set another chat_template"):
-        tokenizer = load_tokenizer(entry)
-        with memory_limit(PROBE_BYTES):
-            template = inspect_template(tokenizer, model=model)
-    with time_limit(PROBE_SECONDS, f"model {model}: its tokenizer's pattern", fix="use another tokenizer.json"):
-        template.tokenizer(HARD_TEXTS, add_special_tokens=False, verbose=False)
-    return template
 
 
 def _check_length(max_length_tokens: int, entry: ModelEntry, model: str) -> None:

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from loragrid.data import parallel_rows, source_scan, tokenised_rows
+from loragrid.data import source_scan, tokenised_rows
 from loragrid.data.parallel_rows import batches, map_batches, row_processes
 from loragrid.data.rendering.encoder import Encoder
 from loragrid.data.source_scan import SourceScans
 from loragrid.errors import Failed, UserError
 from loragrid.models.chat_templates.probes import inspect_template
 from loragrid.models.loading import load_tokenizer
+from loragrid.runtime.worker_processes import WAITING_BATCHES
 from tests.fixtures.chat_data import as_source, good_rows, prepare, study_of, study_of_sets, write_rows
 
 
@@ -57,7 +58,7 @@ def test_rows_are_taken_only_as_they_are_needed():
     with row_processes(2):
         results = map_batches(add_all, 0, batches(numbers(), 5))
         next(results)
-        assert len(taken) <= 5 * (2 * parallel_rows.WAITING_BATCHES + 1)
+        assert len(taken) <= 5 * (2 * WAITING_BATCHES + 1)
         results.close()
 
 

@@ -15,6 +15,7 @@ from loragrid.errors import UserError
 from loragrid.models.find_shape import find_shape
 from loragrid.paths import ROOT
 from loragrid.planning import gpu_cards
+from loragrid.proposing import data_findings
 from loragrid.proposing import new_study as new_study_module
 from loragrid.proposing.choices import data_note, fit_memory, propose
 from loragrid.proposing.costs import costs_of, device_of, memory_mib, needed_mib
@@ -90,6 +91,7 @@ def test_only_a_beginning_of_very_long_rows_is_tokenised(
     seen = []
     encode = Encoder.encode
     monkeypatch.setattr(Encoder, "encode", lambda self, chats: (seen.append(len(chats)), encode(self, chats))[1])
+    monkeypatch.setattr(data_findings, "in_own_process", lambda function, argument, limit: function(argument))
     file = write_rows(tmp_path / "my.jsonl", rows=rows)
     found = read_data({"path": str(file)}, {}, base.template, folder=tmp_path)
     assert found.distinct == 20 and sum(seen) == len(found.lengths) == 10

@@ -21,7 +21,7 @@ from loragrid.errors import UserError
 from loragrid.models.chat_templates.end_tokens import template_end
 from loragrid.models.chat_templates.template import ChatTemplate
 from loragrid.runtime.progress_lines import ProgressLines
-from loragrid.runtime.time_limit import time_limit
+from loragrid.runtime.worker_processes import TimeLimit
 from loragrid.study.settings import Settings
 
 # Rows rendered and tokenised at a time, and their characters.
@@ -130,11 +130,14 @@ def tokenise(
     are for.
     """
     encoder = Encoder(template, settings.max_length_tokens, settings.loss_on, long_rows)
+    what = f"model {template.model}: its chat template or its tokenizer's pattern"
+    limit = TimeLimit(BATCH_SECONDS, what, fix="set another chat_template, or leave these rows out")
     with TokenRowWriter(path) as writer:
         tokenised = TokenisedRows(template, settings, writer)
         label = f"[{template.model}] tokenising {rows.name} to {purpose}"
         with ProgressLines(label, total=len(rows.keys), items="rows") as progress:
-            for conversations in map_batches(_encode_batch, encoder, _batches(_raw_rows(rows))):
+            work = _batches(_raw_rows(rows))
+            for conversations in map_batches(_encode_batch, encoder, work, limit=limit, describe=_of_rows):
                 for conversation in conversations:
                     tokenised.add(conversation)
                 progress.add(items=len(conversations))
@@ -186,14 +189,11 @@ def _characters(value: Any) -> int:
     return len(value) if isinstance(value, str) else 0
 
 
+def _of_rows(waiting: list[list[tuple[int, Any, RowFormat]]]) -> str:
+    return f", on one of rows {waiting[0][0][0]} to {waiting[-1][-1][0]},"
+
+
 def _encode_batch(encoder: Encoder, batch: list[tuple[int, Any, RowFormat]]) -> list[TokenisedConversation]:
-    first, last = batch[0][0], batch[-1][0]
-    what = f"model {encoder.template.model}: its chat template or its tokenizer's pattern, on rows {first} to {last},"
-    with time_limit(BATCH_SECONDS, what, fix="set another chat_template, or leave these rows out"):
-        return _encoded(encoder, batch)
-
-
-def _encoded(encoder: Encoder, batch: list[tuple[int, Any, RowFormat]]) -> list[TokenisedConversation]:
     # The first pass has read these rows, so none of them is a bad one.
     conversations = [to_conversation(read_row(raw, "stop"), row_format) for _, raw, row_format in batch]
     ends = _end_tokens(encoder.template)

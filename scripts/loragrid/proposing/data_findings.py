@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from loragrid.data.formats.conversation import Conversation
 from loragrid.data.formats.conversation_formats import to_conversation
 from loragrid.data.heldout_rows import HeldoutRows, choose_heldout
 from loragrid.data.heldout_split import count_leaks
@@ -24,10 +25,12 @@ from loragrid.data.source_scan import SourceScan, scan_source
 from loragrid.errors import UserError
 from loragrid.models.chat_templates.template import ChatTemplate
 from loragrid.proposing.column_guess import guess_columns
+from loragrid.runtime.worker_processes import TimeLimit, in_own_process
 from loragrid.study.sections import DataSource
 
 # Rows and characters that are tokenised to estimate the lengths: of long rows, fewer are enough.
 SAMPLE_ROWS, SAMPLE_CHARACTERS, FEWEST_SAMPLED = 400, 1_000_000, 10
+SAMPLE_SECONDS = 600  # for what takes a second
 SAMPLED_TOKENS = 2048  # only the beginning of a very long row is tokenised: the most that is trained on
 SPLIT_SEED = 3407  # heldout.seed, whose default the study keeps
 # ASSUME: 200 held-out rows measure a loss within about one percent; of few rows a fifth is kept for measuring.
@@ -140,15 +143,10 @@ def _lengths(scan: SourceScan, rows: RowSet, template: ChatTemplate) -> list[Row
     """The lengths of each row in a sample, with the chat template and uncut; an estimate for very long rows."""
     long = {key.row: key.characters > 2 * FEWEST_CHARACTERS for key in _sample(rows.keys)}
     raw = [(row, long[number]) for number, row in scan.source.raw_rows() if number in long]
-    # The tokenised beginning of a very long row may hold no reply.
-    encoders = {
-        False: Encoder(template, 2**30, "assistant", "cut"),
-        True: Encoder(template, SAMPLED_TOKENS, "all", "cut"),
-    }
-    encoded: list[EncodedConversation] = []
-    for is_long, encoder in encoders.items():
-        wanted = [row for row, row_is_long in raw if row_is_long is is_long]
-        encoded += encoder.encode([to_conversation(read_row(row, "stop"), scan.row_format) for row in wanted])
+    wanted = [(to_conversation(read_row(row, "stop"), scan.row_format), is_long) for row, is_long in raw]
+    what = f"model {template.model}: its chat template or its tokenizer's pattern, on the rows of {scan.source.name},"
+    limit = TimeLimit(SAMPLE_SECONDS, what, fix="give another model, or other rows")
+    encoded = in_own_process(_encoded, (template, wanted), limit)
     lengths = [_row_length(*row) for each in encoded for row in each.rows]
     if not lengths:
         reasons = sorted({each.reason for each in encoded if each.reason})
@@ -157,6 +155,19 @@ def _lengths(scan: SourceScan, rows: RowSet, template: ChatTemplate) -> list[Row
             f"({'; '.join(reasons)}). Fix: give other rows, or another model."
         )
     return lengths
+
+
+def _encoded(work: tuple[ChatTemplate, list[tuple[Conversation, bool]]]) -> list[EncodedConversation]:
+    template, rows = work
+    # The tokenised beginning of a very long row may hold no reply.
+    encoders = {
+        False: Encoder(template, 2**30, "assistant", "cut"),
+        True: Encoder(template, SAMPLED_TOKENS, "all", "cut"),
+    }
+    encoded: list[EncodedConversation] = []
+    for is_long, encoder in encoders.items():
+        encoded += encoder.encode([row for row, row_is_long in rows if row_is_long is is_long])
+    return encoded
 
 
 def _sample(keys: Sequence[RowKeys]) -> list[RowKeys]:

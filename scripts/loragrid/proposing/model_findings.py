@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from loragrid.errors import UserError
-from loragrid.models.chat_templates.probes import inspect_template
+from loragrid.models.chat_templates.checked import checked_template
 from loragrid.models.chat_templates.template import ChatTemplate
 from loragrid.models.find_shape import find_shape
 from loragrid.models.loading import context_tokens, load_tokenizer
@@ -52,7 +52,7 @@ def read_model(entry: Mapping[str, Any], *, key: str) -> ModelFindings:
         entry={**entry} if own_template else {**entry, "chat_template": CHAT_TEMPLATE},
         shape=shape,
         context=context_tokens(used),
-        template=inspect_template(load_tokenizer(used), model=key),
+        template=checked_template(load_tokenizer(used), model=key),
         own_template=own_template,
     )
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from loragrid.data.rendering import locating
 from loragrid.data.rendering.encoder import Encoder
 from loragrid.data.rendering.examples import example_segments
 from loragrid.data.rendering.tokenizing import NO_LOSS
@@ -97,3 +98,31 @@ def test_examples_show_where_the_loss_is_and_stay_short():
 
 def trained_parts(conversation):
     return [m["content"] + "</im>" for m in conversation.messages if m["role"] == "assistant"]
+
+
+@pytest.mark.parametrize("max_length", [100, 4_000])
+@pytest.mark.parametrize("long_rows", ["cut", "window", "drop"])
+@pytest.mark.parametrize("loss_on", ["assistant", "last_reply", "all"])
+def test_a_very_long_conversation_gives_the_same_rows_when_only_its_kept_replies_are_located(
+    max_length: int, long_rows: str, loss_on: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rendering all turns before each reply takes the square of their number."""
+    turns = [(("user", "assistant")[i % 2], f"{i} </im> " + "word " * (i % 5)) for i in range(80)]
+    chat = replace(talk(*turns), untrained=frozenset({3, 71}))
+    encoder = Encoder(TEMPLATE, max_length, loss_on, long_rows)
+    (whole,) = encoder.encode([chat])
+    rendered, render = [], locating.render
+
+    def counting(template, chats, **options):
+        rendered.append(len(chats))
+        return render(template, chats, **options)
+
+    monkeypatch.setattr(locating, "MOST_REPLIES", 2)
+    monkeypatch.setattr(locating, "render", counting)
+    (first,) = encoder.encode([chat])
+    assert rendered[0] < 40 or (max_length == 4_000 and loss_on != "last_reply")
+    assert (first.reason, first.facts, len(first.rows)) == (whole.reason, whole.facts, len(whole.rows))
+    for (_, row), (_, expected) in zip(first.rows, whole.rows, strict=True):
+        assert row.input_ids.tolist() == expected.input_ids.tolist()
+        assert row.labels.tolist() == expected.labels.tolist()
+        assert row.full_length == expected.full_length

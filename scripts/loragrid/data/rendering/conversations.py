@@ -1,5 +1,6 @@
 """Conversations as text with the places of the replies that carry loss."""
 
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -47,13 +48,20 @@ class _Task:
 
 
 def render_conversations(
-    template: ChatTemplate, conversations: Sequence[Conversation], *, loss_on: str = "assistant"
+    template: ChatTemplate,
+    conversations: Sequence[Conversation],
+    *,
+    loss_on: str = "assistant",
+    first_characters: int | None = None,
 ) -> list[Rendered]:
     """Each conversation as the texts that it is trained as, or the reason why there is none.
 
     Every conversation must end with an assistant turn, as `data.formats` ensures. `loss_on`:
-    "assistant", "last_reply" or "all".
+    "assistant", "last_reply" or "all". `first_characters`: of long conversations, only the replies that begin within
+    so many characters need be located.
     """
+    if loss_on == "last_reply" and first_characters is not None:
+        first_characters = 0  # the last reply is always located
     results: list[Rendered | None] = [None] * len(conversations)
     groups: dict[str, list[tuple[int, _Task]]] = {}
     for position, conversation in enumerate(conversations):
@@ -69,7 +77,8 @@ def render_conversations(
     for group in groups.values():
         tools = group[0][1].tools
         chats = [task.adapted.messages for _, task in group]
-        for (position, task), turns in zip(group, render_turns(template, chats, tools), strict=True):
+        all_turns = render_turns(template, chats, tools, first_characters=first_characters)
+        for (position, task), turns in zip(group, all_turns, strict=True):
             results[position] = _rendered(template, task, turns, loss_on)
     return results
 
@@ -119,14 +128,16 @@ def _rendered(template: ChatTemplate, task: _Task, turns: list[Turn], loss_on: s
         return Rendered((), NOT_LOCATED)
     chats = []
     for text, places in zip(located.texts, located.places, strict=True):
-        chat = _chat(task, text, places, loss_on)
+        chat = _chat(task, text, places, loss_on, located.known)
         if chat.replies or loss_on == "all":
             chats.append(chat)
     return Rendered(tuple(chats), facts=_facts(template, task, turns, located))
 
 
-def _chat(task: _Task, text: str, places: dict[int, tuple[int, int]], loss_on: str) -> RenderedChat:
+def _chat(task: _Task, text: str, places: dict[int, tuple[int, int]], loss_on: str, known: int | None) -> RenderedChat:
     last = len(task.trained) - 1
+    if loss_on == "last_reply":
+        known = None
     replies, untrained = [], []
     for number, place in places.items():
         if task.trained[number] and (loss_on != "last_reply" or number == last):
@@ -134,8 +145,8 @@ def _chat(task: _Task, text: str, places: dict[int, tuple[int, int]], loss_on: s
         else:
             untrained.append(place)
     if task.masked is None:
-        return RenderedChat(text, tuple(replies), tuple(untrained))
-    return RenderedChat(task.masked.reveal(text), tuple(replies), tuple(untrained), task.masked, text)
+        return RenderedChat(text, tuple(replies), tuple(untrained), known=known)
+    return RenderedChat(task.masked.reveal(text), tuple(replies), tuple(untrained), task.masked, text, known)
 
 
 def _facts(template: ChatTemplate, task: _Task, turns: list[Turn], located: Located) -> frozenset[str]:
@@ -153,14 +164,14 @@ def _facts(template: ChatTemplate, task: _Task, turns: list[Turn], located: Loca
     opened = template.layout.opened
     if opened and any(turn.prompt and not turn.through.startswith(turn.prompt) for turn in turns):
         facts.add(OPENED_THOUGHTS)
-    if not _shows_all(task, turns, located):
+    if not _shows_all(task, located):
         facts.add(NOT_SHOWN)
     return frozenset(facts)
 
 
-def _shows_all(task: _Task, turns: list[Turn], located: Located) -> bool:
+def _shows_all(task: _Task, located: Located) -> bool:
     """Whether every message's text is in the rendered text, and each reply's where it is trained."""
-    replies = iter(range(len(turns)))
+    replies = itertools.count()
     for message in task.adapted.messages:
         text = located.texts[-1]
         if message["role"] == "assistant":

@@ -11,6 +11,8 @@ from loragrid.data.rendering.windows import split_to_fit
 from loragrid.models.chat_templates.template import ChatTemplate
 
 MOST_CHARACTERS = 20_000_000  # rendered at a time
+# Replies of very long conversations are located first in so much of the text: tokens have two to six characters.
+FIRST_CHARACTERS_PER_TOKEN = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +52,24 @@ class Encoder:
             results.append(_with_loss(encoded))
         return results
 
-    def _encode_whole(self, conversations: Sequence[Conversation]) -> list[EncodedConversation]:
-        rendered = render_conversations(self.template, conversations, loss_on=self.loss_on)
+    def _encode_whole(
+        self, conversations: Sequence[Conversation], *, every_reply: bool = False
+    ) -> list[EncodedConversation]:
+        first_characters = None if every_reply else FIRST_CHARACTERS_PER_TOKEN * self.max_length_tokens
+        rendered = render_conversations(
+            self.template, conversations, loss_on=self.loss_on, first_characters=first_characters
+        )
         chats = [chat for each in rendered for chat in each.chats]
         encoded = iter(
             encode_chats(self.template, chats, max_length_tokens=self.max_length_tokens, loss_on=self.loss_on)
         )
         results = []
-        for each in rendered:
+        for conversation, each in zip(conversations, rendered, strict=True):
             rows = tuple((chat, next(encoded)) for chat in each.chats)
-            results.append(EncodedConversation(rows, each.reason, each.facts))
+            if any(row.unknown for _, row in rows):
+                results += self._encode_whole([conversation], every_reply=True)
+            else:
+                results.append(EncodedConversation(rows, each.reason, each.facts))
         return results
 
     def _fits(self, encoded: EncodedConversation) -> bool:

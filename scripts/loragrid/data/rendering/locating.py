@@ -7,11 +7,15 @@ and last reply by reply, each as the template renders it at that time (thoughts 
 replies, as in Qwen3's).
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from loragrid.models.chat_templates.template import Chat, ChatTemplate, Layout, render, render_by_marks, shaped
 
+# Up to so many replies, all are located; of a longer conversation only those that may be kept, because each is rendered
+# with all turns before it.
+MOST_REPLIES = 64
 PREFIXES, MARKS, WHOLE, TURNS = "prefixes", "generation marks", "the whole conversation", "one row per reply"
 # Private-use characters that open and close a reply while its place is looked for.
 _OPEN, _CLOSE = "\ue000", "\ue001"
@@ -23,9 +27,11 @@ Place = tuple[int, int]
 class Turn:
     """A reply with the text before it and through it, both None if the template refuses them.
 
-    `content` and `question`: the contents of the reply and of the message before it, trimmed.
+    `number`: the reply's in the chat; `content` and `question`: the contents of the reply and of the message before
+    it, trimmed.
     """
 
+    number: int
     prompt: str | None
     through: str | None
     content: str
@@ -36,29 +42,46 @@ class Turn:
 class Located:
     """Rendered texts with the character ranges of their replies, by the reply's number in the chat.
 
-    `how`: one of the four ways above; with `TURNS` each text ends with its only reply.
+    `how`: one of the four ways above; with `TURNS` each text ends with its only reply. `known`: the characters up to
+    which all replies are located, None for all of the texts.
     """
 
     texts: list[str]
     places: list[dict[int, Place]]
     how: str
+    known: int | None = None
 
 
-def render_turns(template: ChatTemplate, chats: Sequence[Chat], tools: list | None) -> list[list[Turn]]:
-    """The replies of each chat, in order; the chats share their tools."""
-    found = []
-    for number, chat in enumerate(chats):
-        found += [(number, i) for i, message in enumerate(chat) if message["role"] == "assistant"]
+def render_turns(
+    template: ChatTemplate, chats: Sequence[Chat], tools: list | None, *, first_characters: int | None = None
+) -> list[list[Turn]]:
+    """The replies of each chat, in order; the chats share their tools.
+
+    Of long chats only the replies within the first characters and the last one, if the template only appends.
+    """
+    if not template.layout.only_appends:
+        first_characters = None
+    found = [(chat, *reply) for chat, messages in enumerate(chats) for reply in _replies(messages, first_characters)]
     shapes = [shaped(template.abilities, chat) for chat in chats]
-    before = [shapes[number][:i] for number, i in found]
-    through = [shapes[number][: i + 1] for number, i in found]
+    before = [shapes[chat][:i] for chat, _, i in found]
+    through = [shapes[chat][: i + 1] for chat, _, i in found]
     prompts = render(template, before, add_prompt=True, tools=tools)
     texts = render(template, through, add_prompt=False, tools=tools)
     turns: list[list[Turn]] = [[] for _ in chats]
-    for (number, i), prompt, text in zip(found, prompts, texts, strict=True):
-        question, content = (_content(chats[number][place]) if place >= 0 else "" for place in (i - 1, i))
-        turns[number].append(Turn(prompt, text, content, question))
+    for (chat, number, i), prompt, text in zip(found, prompts, texts, strict=True):
+        question, content = (_content(chats[chat][place]) if place >= 0 else "" for place in (i - 1, i))
+        turns[chat].append(Turn(number, prompt, text, content, question))
     return turns
+
+
+def _replies(chat: Chat, first_characters: int | None) -> list[tuple[int, int]]:
+    """(Number, position) of the replies to locate."""
+    replies = list(enumerate(i for i, message in enumerate(chat) if message["role"] == "assistant"))
+    if first_characters is None or len(replies) <= MOST_REPLIES:
+        return replies
+    ends = list(itertools.accumulate(len(message["content"] or "") for message in chat))
+    first = [(number, i) for number, i in replies if ends[i - 1] < first_characters or number == 0]
+    return first if first[-1] == replies[-1] else [*first, replies[-1]]
 
 
 def _content(message: dict) -> str:
@@ -67,6 +90,9 @@ def _content(message: dict) -> str:
 
 def locate(template: ChatTemplate, chat: Chat, turns: list[Turn], tools: list | None) -> Located | None:
     """The replies of one chat, None if they cannot be located."""
+    if len(turns) <= turns[-1].number:
+        by_prefixes = _by_prefixes(turns, template.layout)
+        return by_prefixes or locate(template, chat, render_turns(template, [chat], tools)[0], tools)
     marked = None
     if template.has_generation_marks and not template.layout.only_appends:
         # Where rendering prefixes fails for any conversation, the template's own marks locate the replies of all.
@@ -80,7 +106,7 @@ def locate(template: ChatTemplate, chat: Chat, turns: list[Turn], tools: list | 
 
 
 def _by_prefixes(turns: list[Turn], layout: Layout) -> Located | None:
-    whole, places = turns[-1].through, {}
+    whole, places, known = turns[-1].through, {}, None
     if whole is None:
         return None
     for number, turn in enumerate(turns):
@@ -88,8 +114,10 @@ def _by_prefixes(turns: list[Turn], layout: Layout) -> Located | None:
         # Anything else than growing text means that the template rewrote an earlier turn.
         if place is None or not whole.startswith(turn.through.removesuffix(layout.closing)):
             return None
-        places[number] = place
-    return Located([whole], [places], PREFIXES)
+        if turn.number == number:
+            known = len(turn.through)
+        places[turn.number] = place
+    return Located([whole], [places], PREFIXES, known if len(turns) <= turns[-1].number else None)
 
 
 def _place_at_its_turn(turn: Turn, layout: Layout, *, last: bool) -> Place | None:

@@ -39,7 +39,7 @@ class RenderedChat:
     """A conversation as text with character ranges: of replies that carry loss, and of those that never do.
 
     `masked` and `masked_text`: the same text with masks for the control tokens that messages spell
-    out, None if there are none.
+    out, None if there are none. `known`: the characters up to which all replies are located, None for all.
     """
 
     text: str
@@ -47,6 +47,7 @@ class RenderedChat:
     untrained: tuple[Place, ...] = ()
     masked: Masked | None = None
     masked_text: str | None = None
+    known: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,8 @@ class EncodedChat:
     """A conversation as tokens: `input_ids` and `labels`, int32 of equal length, cut to the limit.
 
     `full_length`: tokens before the cut; `crosses_border`: a token crosses the border of a reply.
-    Both are only of the text's beginning if `begun`: it was cut before it was tokenised.
+    Both are only of the text's beginning if `begun`: it was cut before it was tokenised. `unknown`: kept tokens may
+    belong to replies that were not located.
     """
 
     input_ids: np.ndarray
@@ -26,6 +27,7 @@ class EncodedChat:
     full_length: int
     crosses_border: bool
     begun: bool = False
+    unknown: bool = False
 
 
 def encode_chats(
@@ -56,6 +58,7 @@ def encode_chats(
                 full_length=len(input_ids),
                 crosses_border=crosses,
                 begun=length < len(chat.text),
+                unknown=chat.known is not None and _kept_characters(encoding, max_length_tokens, length) > chat.known,
             )
         )
     return encoded
@@ -99,6 +102,12 @@ def _labels_on_all(input_ids: np.ndarray, opening_token: int | None) -> np.ndarr
     if len(labels) and labels[0] == opening_token:
         labels[0] = NO_LOSS
     return labels
+
+
+def _kept_characters(encoding: Any, max_length_tokens: int, length: int) -> int:
+    if len(encoding) <= max_length_tokens:
+        return length
+    return encoding.token_to_chars(max_length_tokens - 1)[1]
 
 
 def _token_ranges(encoding: Any, places: Sequence[tuple[int, int]], length: int) -> list[tuple[int, int, bool]]:

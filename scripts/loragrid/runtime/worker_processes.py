@@ -1,0 +1,144 @@
+"""Work in processes of its own: several batches at once, or work of others that may never end.
+
+Nothing within a process ends it while native code holds Python's lock, as `10**(10**8)` in a chat template does for
+hours. The system ends it where it has used more CPU time than its limit.
+"""
+
+import math
+import multiprocessing
+import os
+import resource
+import signal
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from loragrid.errors import Failed, UserError, first_line
+
+Result = TypeVar("Result")
+
+# A forked process has the tokenizer and all libraries already. The data stage never initialises CUDA, after which a
+# forked process could not use it. Elsewhere than on Linux, system libraries do not survive a fork.
+START_METHOD = "fork" if sys.platform == "linux" else "spawn"
+WAITING_BATCHES = 2  # per process, which bounds the memory of batches that wait
+PARENT_CHECK_SECONDS = 1.0
+
+# In a worker: the function, its first argument, and the limit.
+_work: "tuple[Callable[..., Any], Any, TimeLimit | None] | None" = None
+
+
+@dataclass(frozen=True)
+class TimeLimit:
+    """CPU seconds that work on a batch may take, and whose fault it is (`what`) if it takes more."""
+
+    seconds: float
+    what: str
+    fix: str
+
+    def exceeded(self, where: str = "") -> UserError:
+        """What the user reads of work that did not end; `where` may tell on which batches."""
+        return UserError(f"{self.what}{where} did not end within {self.seconds:g} s. Fix: {self.fix}.")
+
+
+def in_own_process(function: Callable[[Any], Result], argument: Any, limit: TimeLimit) -> Result:
+    """`function(argument)` in a process that is ended at the limit. Raises `UserError` then, else as the function."""
+    # Shared with the process as it is, and not sent to it as batches are.
+    (result,) = map_in_processes(_call, (function, argument), [None], 1, limit)
+    return result
+
+
+def _call(call: tuple[Callable[[Any], Result], Any], _: None) -> Result:
+    function, argument = call
+    return function(argument)
+
+
+def map_in_processes(
+    function: Callable[[Any, Any], Result],
+    shared: Any,
+    work: Iterable[Any],
+    processes: int,
+    limit: TimeLimit | None = None,
+    describe: Callable[[list[Any]], str] | None = None,
+) -> Iterator[Result]:
+    """`function(shared, batch)` of each batch, in order, by several processes that get `shared` once.
+
+    `describe`: where the work did not end, of the batches that it may have been. Raises what the function raises at the
+    place of its batch, `UserError` at the limit, and `Failed` if a process is killed.
+    """
+    # What is buffered would be written once by each process.
+    sys.stdout.flush(), sys.stderr.flush()
+    executor = ProcessPoolExecutor(
+        processes,
+        mp_context=multiprocessing.get_context(START_METHOD),
+        initializer=_start_worker,
+        initargs=(os.getpid(), function, shared, limit),
+    )
+    waiting: deque = deque()
+    children: set[Any] = set()
+    try:
+        for batch in work:
+            waiting.append((batch, executor.submit(_run, batch)))
+            children.update(multiprocessing.active_children())
+            if len(waiting) == processes * WAITING_BATCHES:
+                yield waiting[0][1].result()
+                waiting.popleft()
+        while waiting:
+            yield waiting[0][1].result()
+            waiting.popleft()
+    except BrokenProcessPool:
+        # The pool breaks before the kernel knows how a process ended: this waits for all of them.
+        executor.shutdown(cancel_futures=True)
+        if limit and any(child.exitcode == -signal.SIGXCPU for child in children):
+            raise limit.exceeded(describe([batch for batch, _ in waiting]) if describe else "") from None
+        raise Failed(
+            "a process that prepares rows was killed, probably for lack of memory. Fix: give fewer cores.",
+            reason="out_of_memory",
+        ) from None
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+def _start_worker(parent: int, function: Callable, shared: Any, limit: TimeLimit | None) -> None:
+    global _work
+    _work = function, shared, limit
+    # Ctrl-C reaches all processes of the terminal; the parent ends the others.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_exit_with, args=(parent,), daemon=True).start()
+
+
+def _exit_with(parent: int) -> None:
+    """Exit when the parent is gone: after a SIGKILL nobody else ends this process."""
+    while os.getppid() == parent:
+        time.sleep(PARENT_CHECK_SECONDS)
+    os._exit(1)
+
+
+def _run(batch: Any) -> Any:
+    function, shared, limit = _work
+    if limit is None:
+        return function(shared, batch)
+    _end_after(limit.seconds)
+    try:
+        return function(shared, batch)
+    except BaseException as error:
+        # A panic of Rust code, as of a regular expression after ten million tries, is no Exception, and its class has
+        # no module to import it from.
+        if type(error).__name__ != "PanicException":
+            raise
+        raise UserError(f"{limit.what} gave up ({first_line(error)}). Fix: {limit.fix}.") from None
+
+
+def _end_after(seconds: float) -> None:
+    """Let the system end this process when it has used that many more CPU seconds."""
+    signal.signal(signal.SIGXCPU, signal.SIG_DFL)
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+        until = math.ceil(time.process_time() + seconds)
+        resource.setrlimit(resource.RLIMIT_CPU, (until, resource.getrlimit(resource.RLIMIT_CPU)[1]))
