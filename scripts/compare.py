@@ -35,7 +35,7 @@ from loragrid.comparing.terms import Terms
 from loragrid.comparing.trade_off import trade_offs
 from loragrid.errors import log_option, print_line, print_result, run_main, summary_line
 from loragrid.records.outcomes import Outcome, identical_weights
-from loragrid.records.seal import digests_of, write_seal
+from loragrid.records.seal import SEALED, digests_of, write_seal
 from loragrid.runtime.atomic_files import json_text, write_text
 from loragrid.runtime.code_digest import code_digest
 from loragrid.runtime.progress_lines import working
@@ -64,7 +64,7 @@ def compare(*, study: Study, results: Path, out: Path) -> dict[str, Any]:
     write_table(out / "comparisons.csv", judged.comparisons)
     write_table(out / "axes.csv", judged.axes)
     # Snakemake knows only this file, so it comes last: once it exists, the tables are complete.
-    text = json_text(finite(summary))
+    text = json_text(finite(summary | {SEALED: True}))
     write_seal(out, digests_of(out, [out / name for name in TABLES]), record="compare.json", text=text)
     write_text(out / "compare.json", text)
     report_progress(found.outcomes, judged.families)

@@ -36,7 +36,7 @@ from loragrid.models.chat_templates.template import ChatTemplate
 from loragrid.models.find_shape import vocabulary_size
 from loragrid.models.loading import context_tokens, load_tokenizer
 from loragrid.models.model_files import check_model_folder, resolve_folder
-from loragrid.records.seal import digests_of, write_seal
+from loragrid.records.seal import SEALED, digests_of, write_seal
 from loragrid.runtime.atomic_files import atomic_folder, json_text, write_json
 from loragrid.runtime.optional_packages import check_packages
 from loragrid.runtime.progress_lines import working
@@ -86,6 +86,7 @@ def prepare_data(*, study: Study, data_id: str, out: Path) -> dict[str, Any]:
             **set_facts(rows, train),
             **split_facts(rows, heldout, train, held),
             **token_facts(train, held),
+            SEALED: True,
         }
         card["warnings"] += row_warnings(card)
         check_batches(study, data_id, train.written.rows)

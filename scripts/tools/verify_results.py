@@ -18,7 +18,7 @@ from loragrid.errors import Failed, UserError, one_line, run_main, summary_line
 from loragrid.models.model_files import weights_sha256
 from loragrid.paths import ROOT
 from loragrid.records.record import RunRecord, find_record
-from loragrid.records.seal import changed_files, sealed_files
+from loragrid.records.seal import SEAL, changed_files, says_sealed, sealed_files
 from loragrid.runtime.atomic_files import read_json
 from loragrid.runtime.progress_lines import ProgressLines
 from loragrid.scoring.heldout.kept_losses import changed_base_losses
@@ -63,8 +63,10 @@ def _folder_problems(folder: Path, record: str) -> list[str]:
     if not (folder / record).is_file():
         return [f"{folder}: not finished, or its {record} is gone"]
     try:
+        if sealed_files(folder) is None and says_sealed(folder):
+            return [f"{folder / SEAL}: gone"]
         if sealed_files(folder) is None:
-            return [f"{folder}: no digests; it was made before they were kept, or its sealed.json is gone"]
+            return [f"{folder}: no digests; it was made before they were kept"]
         changed = changed_files(folder)
         owner = _owner(folder / record)
     except UserError as error:

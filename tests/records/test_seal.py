@@ -150,6 +150,19 @@ def test_a_record_that_was_edited_is_not_read(sealed_study: tuple[Study, Path]) 
     assert read_record(path, RunRecord) == record
 
 
+def test_a_removed_seal_is_noticed_where_its_files_are_read(sealed_study: tuple[Study, Path]) -> None:
+    """Not only by `make verify`: without the seal, whatever was changed would be read as it is."""
+    study, results = sealed_study
+    folder = results / "train" / study.cells[0].run
+    record = read_record(folder / "record.json", RunRecord)
+    write_sealed_record(folder / "record.json", record, digests_of(folder, [folder / "losses.csv"]))
+    (folder / SEAL).unlink()
+    for path in (folder, folder / "losses.csv", folder / "record.json"):
+        with pytest.raises(UserError, match=rf"{SEAL}: removed since it was written.*Fix: restore it, or delete"):
+            check_sealed(path)
+    assert f"{folder / SEAL}: gone" in verify(study, results)
+
+
 def test_a_data_card_that_was_edited_is_not_read(sealed_study: tuple[Study, Path]) -> None:
     study, results = sealed_study
     card = results / "data" / next(iter(study.data_sets)) / "card.json"

@@ -10,7 +10,7 @@ from loragrid.errors import UserError
 from loragrid.exporting.card import Card
 from loragrid.exporting.exported_run import COMPARISON, ExportedRun
 from loragrid.exporting.parity import Parity
-from loragrid.records.seal import write_seal
+from loragrid.records.seal import SEAL, SEALED, write_seal
 from loragrid.runtime.atomic_files import json_text, read_json, sha256_file, sha256_json, write_text
 from loragrid.runtime.code_digest import code_digest
 from loragrid.runtime.provenance import device_info, git_state, versions
@@ -48,6 +48,7 @@ def write_export_record(run: ExportedRun, folder: Path, card: Card, *, key: str)
         "rejected": [_comparison(one) for one in card.rejected],
         "notes": list(card.notes),
         "files": files,
+        SEALED: True,
         "versions": versions(),
         "git": git_state(),
         # Without the machine's name: the record is pushed with the rest.
@@ -68,7 +69,7 @@ def kept_parities(folder: Path, *, key: str) -> list[Parity] | None:
     """The comparisons of a whole, unchanged export with that key; None if there is none."""
     try:
         kept: dict[str, Any] = read_json(folder / RECORD)
-        if kept["schema"] != SCHEMA or kept["key"] != key:
+        if kept["schema"] != SCHEMA or kept["key"] != key or not (folder / SEAL).is_file():
             return None
         if any(sha256_file(folder / name) != digest for name, digest in kept["files"].items()):
             return None

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from loragrid.errors import UserError, one_line
-from loragrid.records.seal import check_sealed, write_seal
+from loragrid.records.seal import SEALED, check_sealed, write_seal
 from loragrid.runtime.atomic_files import json_text, read_json, write_json, write_text
 
 RECORD_SCHEMA = 2
@@ -157,7 +157,7 @@ def write_record(path: Path | str, record: RunRecord | ScoreRecord) -> None:
 
 def write_sealed_record(path: Path, record: RunRecord | ScoreRecord, digests: Mapping[str, str]) -> None:
     """Write a record, the last file of its folder, after the seal of the folder's other files (`digests_of`)."""
-    text = json_text(dataclasses.asdict(record))
+    text = json_text(dataclasses.asdict(record) | {SEALED: True})
     write_seal(path.parent, digests, record=path.name, text=text)
     write_text(path, text)
 
@@ -184,7 +184,7 @@ def as_record(value: Any, kind: type[Record], path: Path | str) -> Record:
         raise UserError(f"{path}: not a record of schema {RECORD_SCHEMA}. Fix: delete it and run its stage again.")
     try:
         # Strict: a missing or an unknown key is a TypeError of the dataclass.
-        return _build(kind, value)
+        return _build(kind, {key: item for key, item in value.items() if key != SEALED})
     except (TypeError, AttributeError, KeyError) as error:
         line = f"{path}: not a complete {kind.__name__} ({error}). Fix: delete it and run its stage again."
         raise UserError(line) from None

@@ -1,7 +1,8 @@
 """The digests of a result folder's files, by which a file that has changed since is found wherever it is read.
 
-A stage writes `sealed.json` when its other files are complete, right before the record that Snakemake waits for. A
-folder from before there were digests has none: its files are read as they are, and `make verify` names the folder.
+A stage writes `sealed.json` when its other files are complete, right before the record that Snakemake waits for, which
+says with the key `sealed` that there is one. A folder from before there were digests has neither: its files are read as
+they are, and `make verify` names the folder.
 """
 
 from collections.abc import Iterable, Mapping
@@ -14,6 +15,9 @@ from loragrid.runtime.file_digests import session_sha256
 
 SEAL = "sealed.json"
 SCHEMA = 1
+# Of a record, the last file of its folder: that the folder has a seal.
+SEALED = "sealed"
+RECORDS = ("record.json", "score.json", "card.json", "compare.json", "export.json")
 # FOLDER/along/SHARE/adapter/FILE is the file deepest in a folder with a seal.
 DEEPEST = 4
 
@@ -58,12 +62,14 @@ def changed_files(folder: Path) -> list[str]:
 def check_sealed(*paths: Path) -> None:
     """Raise `UserError` for a file that is not the one that its stage wrote, or that was removed.
 
-    Of a folder, all of its sealed files are checked. What has no digest is left to its reader.
+    Of a folder, all of its sealed files are checked. What has no digest is left to its reader. Raises it too if the
+    seal itself was removed.
     """
     seals: dict[Path, Any] = {}
     for path in paths:
         root = _sealed_root(path)
         if root is None:
+            _check_never_sealed(path)
             continue
         if root not in seals:
             seals[root] = sealed_files(root)
@@ -86,6 +92,28 @@ def _sealed_root(path: Path) -> Path | None:
         if (folder / SEAL).is_file():
             return folder
     return None
+
+
+def _check_never_sealed(path: Path) -> None:
+    for folder in [path, *path.parents][: DEEPEST + 1]:
+        if says_sealed(folder):
+            raise UserError(
+                f"{folder / SEAL}: removed since it was written, so nobody can tell whether the files are as they "
+                f"were. Fix: restore it, or delete {folder} and run snakemake again."
+            )
+
+
+def says_sealed(folder: Path) -> bool:
+    """Whether a record in the folder says that the folder has a seal."""
+    return any((folder / name).is_file() and _is_sealed(folder / name) for name in RECORDS)
+
+
+def _is_sealed(record: Path) -> bool:
+    try:
+        kept = read_json(record)
+    except UserError:
+        return False  # its reader says what is wrong with it
+    return isinstance(kept, dict) and kept.get(SEALED) is True
 
 
 def _digest(file: Path) -> str | None:

@@ -12,7 +12,7 @@ from loragrid.models.base_checks.values import check_finite
 from loragrid.models.model_files import check_model_folder, prepared_entry, resolve_folder
 from loragrid.records.record import RunRecord, read_record
 from loragrid.records.seal import check_sealed
-from loragrid.runtime.atomic_files import sha256_file, sha256_json
+from loragrid.runtime.atomic_files import read_json, sha256_file, sha256_json
 from loragrid.runtime.code_digest import code_digest
 from loragrid.runtime.file_digests import session_sha256
 from loragrid.runtime.provenance import versions
@@ -103,6 +103,11 @@ def check_complete(folder: Path) -> None:
     for name in (ADAPTER_WEIGHTS, "adapter_config.json"):
         if not (folder / name).is_file():
             raise UserError(f"{folder / name} is missing. Fix: train the run again.")
+    config = read_json(folder / "adapter_config.json")
+    if not isinstance(config, dict) or "peft_type" not in config:
+        raise UserError(
+            f"{folder / 'adapter_config.json'}: not what PEFT writes (no peft_type). Fix: train the run again."
+        )
 
 
 def _identity(study: Study, subject: Subject, cell: Cell, *, kind: str) -> SubjectIdentity:
