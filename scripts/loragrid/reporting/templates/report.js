@@ -43,6 +43,7 @@ const shorten = (table) => {
       row.classList.toggle("beyond", matching > most);
     }
     if (rest) matching += Number(rest.dataset.rows);
+    table.parentElement.classList.toggle("few", matching <= MOST_ROWS || most <= MOST_ROWS);
     more.hidden = matching <= most;
     more.textContent = `Show all ${matching} rows`;
   };
