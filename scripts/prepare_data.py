@@ -41,6 +41,7 @@ from loragrid.runtime.atomic_files import atomic_folder, json_text, write_json
 from loragrid.runtime.optional_packages import check_packages
 from loragrid.runtime.progress_lines import working
 from loragrid.runtime.quiet_libraries import quiet_libraries
+from loragrid.study.checks.run_length import check_length
 from loragrid.study.grid import Cell
 from loragrid.study.sections import ModelEntry
 from loragrid.study.study_file import Study, load_study
@@ -104,7 +105,7 @@ def _base(study: Study, cell: Cell) -> tuple[ModelEntry, ChatTemplate]:
     entry = replace(study.models[cell.model], revision=commit)
     template = checked_template(load_tokenizer(entry), model=cell.model)
     for settings in (cell.settings, study.base_case):
-        _check_length(settings.max_length_tokens, entry, cell.model)
+        check_length(settings.max_length_tokens, context_tokens(entry), cell.model)
     return entry, template
 
 
@@ -123,16 +124,6 @@ def _check_packages(study: Study, data_id: str) -> None:
             optimizer=optimizer,
             report_to=study.training.report_to,
             precision=precision,
-        )
-
-
-def _check_length(max_length_tokens: int, entry: ModelEntry, model: str) -> None:
-    """Refuse rows longer than the model's context, whose end the base has no positions for."""
-    context = context_tokens(entry)
-    if context is not None and max_length_tokens > context:
-        raise UserError(
-            f"max_length_tokens: {max_length_tokens} is longer than the context of model "
-            f"{model}, {context} tokens. Fix: set it to {context} or less."
         )
 
 

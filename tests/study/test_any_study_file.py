@@ -31,7 +31,10 @@ STUDY = {
     },
     "heldout": {"rows": 8},
     "models": {"llama-s": {"path": "resources/models/llama-s"}, "big": {"hub": "some/model", "revision": "main"}},
-    "base_case": {"model": "llama-s", "learning_rate": 1e-2, "batch": [2, 1], "budget": {"tokens": 1000}, "alpha": "2 * rank"},
+    "base_case": {
+        "model": "llama-s", "learning_rate": 1e-2, "batch": [2, 1], "budget": {"tokens": 1000}, "alpha": "2 * rank",
+        "max_length_tokens": 128,
+    },
     "grid": {
         "axes": {"rank": [4, 8], "model": ["llama-s"], "seed": [3407, 1]},
         "tied": [{"rank": 2, "learning_rate": 0.1}],

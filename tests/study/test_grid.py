@@ -192,7 +192,7 @@ def test_data_sets_and_bases_are_shared_by_the_runs_of_a_model(study: Study) -> 
     # One base is compared with runs on any data; another precision is another base on the same rows.
     more = changed(with_axes(study, precision=["16bit", "32bit"]), base_case__precision="32bit")
     assert len(more.data_sets) == 1 and len(more.bases) == 2
-    lengths = with_axes(study, max_length_tokens=[64, 2048])
+    lengths = with_axes(study, max_length_tokens=[64, 256])
     assert len(lengths.data_sets) == 2 and len(lengths.bases) == 1
 
 

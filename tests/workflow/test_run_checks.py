@@ -1,5 +1,6 @@
 """Runs that cannot be what their settings say: batches above the rows are refused, warm-ups without an end announced."""
 
+import json
 import re
 from pathlib import Path
 
@@ -90,6 +91,17 @@ def test_a_dry_run_knows_the_limit_the_lines_and_the_card(study: Study, tmp_path
     check_runs(changed(lines, base_case__batch=[31, 1]), tmp_path)
     assert rows_of_card({"split": {"train_rows": 4}, "tokens": {"train": 10}}) == TrainingRows(4, 2.5)
     assert rows_of_card({}) is None
+
+
+def test_a_dry_run_refuses_rows_longer_than_the_context(study: Study, tmp_path: Path) -> None:
+    """Also where only the held-out rows, which are as long as the base case's, are so long."""
+    context = json.loads(Path(study.models["llama"].path, "config.json").read_text())["max_position_embeddings"]
+    check_runs(changed(study, base_case__max_length_tokens=context), tmp_path)
+    long = changed(study, base_case__max_length_tokens=context + 1)
+    line = rf"max_length_tokens: {context + 1} is longer than the context of model llama, {context} tokens\. Fix: set it to"
+    for one in (long, changed(long, grid__axes={"max_length_tokens": [64]})):
+        with pytest.raises(UserError, match=line):
+            check_runs(one, tmp_path)
 
 
 FILES = {

@@ -52,6 +52,16 @@ def vocabulary_size(entry: ModelEntry) -> int | None:
     return config.get("vocab_size") or (config.get("text_config") or {}).get("vocab_size")
 
 
+def stated_context(entry: ModelEntry) -> int | None:
+    """A model's context, tokens, by its configuration; None if that is not known here or states none."""
+    found = find_config(entry)
+    if found is None:
+        return None
+    config = found[0]
+    stated = config.get("max_position_embeddings") or (config.get("text_config") or {}).get("max_position_embeddings")
+    return stated if isinstance(stated, int) else None
+
+
 def _read_config(file: Path) -> Mapping[str, Any]:
     config = read_json(file)
     if not isinstance(config, dict):

@@ -8,8 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from loragrid.errors import UserError
+from loragrid.models.find_shape import stated_context
 from loragrid.runtime.atomic_files import read_json
-from loragrid.study.checks.run_length import TrainingRows, check_batch, planned_updates, warmup_warning
+from loragrid.study.checks.run_length import (
+    TrainingRows,
+    check_batch,
+    check_length,
+    planned_updates,
+    warmup_warning,
+)
 from loragrid.study.grid import Cell
 from loragrid.study.sections import DataSet
 from loragrid.study.study_file import Study
@@ -21,11 +28,17 @@ ENOUGH_HELDOUT = 0.9  # of the held-out rows that are asked for; whole groups ma
 
 
 def check_runs(study: Study, results: Path) -> None:
-    """Raise `UserError` for too many held-out rows and for a batch larger than the training rows, where the number of
-    rows is known before any job.
+    """Raise `UserError` for rows longer than a base's context, too many held-out rows and a batch larger than the
+    training rows, where these are known before any job.
 
-    The prepare_data stage knows the rows of every set and checks again, and training those that it has packed.
+    The prepare_data stage knows every base and the rows of every set and checks again, and training those that it has
+    packed.
     """
+    # All models are measured on the held-out rows, which are as long as the base case's.
+    lengths = {(cell.model, cell.settings.max_length_tokens) for cell in study.cells}
+    lengths |= {(model, study.base_case.max_length_tokens) for model, _ in lengths}
+    for model, length in sorted(lengths):
+        check_length(length, stated_context(study.models[model]), model)
     _check_heldout(study)
     for data_id, cell in study.data_sets.items():
         check_batches(study, data_id, _known_rows(study, results, data_id, cell).count)

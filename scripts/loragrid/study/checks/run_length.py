@@ -54,3 +54,12 @@ def planned_updates(settings: Settings, rows: TrainingRows) -> int | None:
         per_device=settings.per_device,
         accumulation=settings.accumulation,
     )
+
+
+def check_length(max_length_tokens: int, context: int | None, model: str) -> None:
+    """Refuse rows longer than the model's context, whose end the base has no positions for; None: it states none."""
+    if context is not None and max_length_tokens > context:
+        raise UserError(
+            f"max_length_tokens: {max_length_tokens} is longer than the context of model "
+            f"{model}, {context} tokens. Fix: set it to {context} or less."
+        )
