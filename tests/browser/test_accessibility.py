@@ -8,6 +8,7 @@ from loragrid.paths import ROOT
 from tests.fixtures import synthetic
 from tests.fixtures.pages import build_page
 
+LONG = " ".join(f"word{number}" for number in range(400))
 AXE = ROOT / ".venv/axe/node_modules/axe-core/axe.min.js"
 VIOLATIONS = """async () => {
     const found = await axe.run(document, {resultTypes: ["violations"]});
@@ -19,7 +20,7 @@ VIOLATIONS = """async () => {
 def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("accessible")
     axes = {"learning_rate": [0.001, 0.01], "rank": None, "batch": None, "model": None, "seed": [1, 2]}
-    build_page(folder, study=synthetic.make_study(folder, grid={"axes": axes}), items=40, prompts=2)
+    build_page(folder, study=synthetic.make_study(folder, grid={"axes": axes}), items=40, prompts=2, output=LONG)
     return (folder / "reports/report.html").as_uri()
 
 
