@@ -14,13 +14,13 @@ from loragrid.study.sections import ModelEntry
 
 
 def adapter(base: Any, folder: Path, **settings: Any) -> Path:
-    """A LoRA adapter of random weights, or of another kind if `kind` is given."""
+    """A LoRA adapter of random weights, or of another kind if `kind` is given; `targets`: the adapted layers."""
     import torch
     from peft import LoraConfig, get_peft_model
 
-    kind = settings.pop("kind", LoraConfig)
+    kind, targets = settings.pop("kind", LoraConfig), settings.pop("targets", ["q_proj", "down_proj"])
     options = {"r": 4, "lora_alpha": 8} if kind is LoraConfig else {"feedforward_modules": ["down_proj"]}
-    model = get_peft_model(base, kind(target_modules=["q_proj", "down_proj"], **options, **settings))
+    model = get_peft_model(base, kind(target_modules=targets, **options, **settings))
     torch.manual_seed(0)
     for parameter in model.parameters():
         if parameter.requires_grad:
@@ -77,6 +77,36 @@ def test_4_bit_weights_are_not_merged_even_where_they_are_computed_with_in_float
     attached = logits(model)
     with merged(model):
         assert torch.equal(logits(model), attached) and attached.dtype == torch.float32
+
+
+@pytest.mark.parametrize("layer", ["embed_tokens", "lm_head"])
+@pytest.mark.filterwarnings("ignore:Model (with|has) `tie_word_embeddings")
+def test_a_tied_weight_is_not_merged_for_its_other_layer_would_change_too(
+    toy_llama: Path, tmp_path: Path, layer: str
+) -> None:
+    import torch
+    from transformers import AutoConfig, LlamaForCausalLM
+
+    for tied in (True, False):
+        base = LlamaForCausalLM(AutoConfig.from_pretrained(toy_llama, tie_word_embeddings=tied)).eval()
+        model = attach_adapter(base, adapter(base, tmp_path / str(tied), targets=[layer]))
+        attached = logits(model)
+        with merged(model):
+            together = logits(model)
+        assert torch.allclose(together, attached, atol=1e-4)
+
+
+def test_under_autocast_nothing_is_merged(toy_llama: Path, tmp_path: Path) -> None:
+    """The sum would be rounded to 16 bits, and with it the adapter's part."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    base = AutoModelForCausalLM.from_pretrained(toy_llama).eval()
+    model = attach_adapter(base, adapter(base, tmp_path))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        attached = logits(model)
+        with merged(model):
+            assert torch.equal(logits(model), attached)
 
 
 def test_an_error_within_leaves_the_base_as_it_was(toy_llama: Path, tmp_path: Path) -> None:

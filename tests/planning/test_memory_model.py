@@ -183,7 +183,7 @@ def t4_memory(model: str, **changes: Any) -> Memory:
 
 
 def t4_scoring(model: str, **changes: Any) -> Memory:
-    asked = {"precision": "4bit", "adapter_parameters": 11_272_192, "batch_size": 16, "max_length_tokens": 2048}
+    asked = {"precision": "4bit", "trainable": lora(16), "batch_size": 16, "max_length_tokens": 2048}
     shape = find_shape(load_study("t4").models[model])
     return scoring_memory(shape, ScoringSetup(**(asked | {"compute_dtype": "fp16"} | changes)))
 
@@ -242,6 +242,20 @@ def test_scoring_memory_grows_with_the_batch() -> None:
     # Choices share no more logits than are allowed at once; from there on the answers' cache grows.
     assert middle.logits == pytest.approx(8 * 16 * 256 * 128_256 / 2**20, rel=0.05)
     assert large.activations > 64 * 2048 * 16 * 2 * 8 * 64 * 2 / 2**20 > middle.activations
+
+
+def test_a_float32_base_is_kept_while_an_adapter_is_merged_into_it() -> None:
+    on_cpu = {"precision": "32bit", "compute_dtype": "fp32", "device": "cpu"}
+    vera = replace(lora(16), method="vera")
+    whole, alone = (t4_scoring("llama-1b", **on_cpu, trainable=trainable).weights for trainable in (lora(16), vera))
+    assert alone == 4 * 1_235_814_400 / 2**20
+    # All its linear layers but the head.
+    assert whole - alone == 4 * 973_078_528 / 2**20
+    half = (t4_scoring("llama-1b", precision="16bit", trainable=trainable).weights for trainable in (lora(16), vera))
+    assert len(set(half)) == 1
+    # A training step of little more than one token takes less than the weights that a held-out pass keeps.
+    short = t4_memory("llama-1b", **on_cpu, backend="trl", per_device=1, max_length_tokens=2)
+    assert short.activations == whole - alone
 
 
 def test_gemma_is_scored_in_float32_where_there_is_no_bf16() -> None:

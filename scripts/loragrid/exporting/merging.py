@@ -1,14 +1,13 @@
 """The merged form: one model whose weights hold what the run learned."""
 
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loragrid.errors import Failed, UserError, first_line
 from loragrid.exporting.exported_run import ExportedRun
-from loragrid.models.attached_adapters import attach_adapter
+from loragrid.models.attached_adapters import adapted_layers, adapts_tied_weights, attach_adapter
 from loragrid.models.chat_templates.end_tokens import end_tokens
 from loragrid.models.float16_range import overflows_float16
 from loragrid.models.loading import load_base, load_stored, load_tokenizer, torch_device
@@ -72,7 +71,7 @@ def merge_adapter(base: "PreTrainedModel", folder: Path, dtype: "torch.dtype") -
     """The base with the adapter of `folder` in its weights; those of the adapted layers are in `dtype`."""
     model = attach_adapter(base, folder)
     _untie_adapted(model)
-    for layer in _adapted_layers(model):
+    for layer in adapted_layers(model):
         # One layer at a time: a whole model in float32 may not fit.
         layer.get_base_layer().float()
         try:
@@ -89,25 +88,18 @@ def merge_adapter(base: "PreTrainedModel", folder: Path, dtype: "torch.dtype") -
     return model.unload()
 
 
-def _adapted_layers(model: Any) -> Iterator[Any]:
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    return (layer for layer in model.modules() if isinstance(layer, BaseTunerLayer))
-
-
 def _untie_adapted(model: Any) -> None:
     """Give a tied head its own weights if it or the embedding is adapted: merging must not change the other."""
     import torch
 
-    network = model.get_base_model()
-    text = network.config.get_text_config()
-    pair = [network.get_input_embeddings(), network.get_output_embeddings()]
-    adapted = [id(layer) for layer in _adapted_layers(model)]
-    if not text.tie_word_embeddings or not any(id(layer) in adapted for layer in pair):
+    if not adapts_tied_weights(model):
         return
-    head = pair[1].get_base_layer() if id(pair[1]) in adapted else pair[1]
+    network = model.get_base_model()
+    head = network.get_output_embeddings()
+    # PEFT's layer has the weight in the one that it wraps.
+    head = getattr(head, "base_layer", head)
     head.weight = torch.nn.Parameter(head.weight.detach().clone(), requires_grad=False)
-    text.tie_word_embeddings = network.config.tie_word_embeddings = False
+    network.config.get_text_config().tie_word_embeddings = network.config.tie_word_embeddings = False
 
 
 def _base_to_merge(run: ExportedRun) -> tuple["PreTrainedModel", str]:

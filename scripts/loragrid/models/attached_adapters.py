@@ -44,27 +44,51 @@ def merged(model: Any) -> Iterator[None]:
     """Within the block, LoRA's matrices are part of a float32 base's weights; afterwards all is bit by bit as it was.
 
     A small model writes text in two thirds of the time without them. Other adapters and bases stay as they are: half
-    precisions and 4 bits would round the sum.
+    precisions and 4 bits would round the sum, and a tied weight would change its other layer too.
     """
-    import torch
-
-    config = getattr(model, "peft_config", {}).get(getattr(model, "active_adapter", None))
-    quantized = getattr(model.config, "quantization_config", None) is not None
-    if config is None or config.peft_type != "LORA" or model.dtype != torch.float32 or quantized:
+    if not _can_merge(model):
         yield
         return
-    from peft.tuners.tuners_utils import BaseTunerLayer
+    import torch
 
-    layers = [layer.get_base_layer() for layer in model.modules() if isinstance(layer, BaseTunerLayer)]
+    layers = [layer.get_base_layer() for layer in adapted_layers(model)]
     # Subtracting the product again would not give the weights back exactly.
     kept = [copy.deepcopy(layer.state_dict()) for layer in layers]
-    model.merge_adapter()
     try:
+        with torch.no_grad():
+            model.merge_adapter()
         yield
     finally:
         model.unmerge_adapter()
         for layer, weights in zip(layers, kept, strict=True):
             layer.load_state_dict(weights)
+
+
+def _can_merge(model: Any) -> bool:
+    """Whether the model has a LoRA adapter that its weights can take in without being rounded."""
+    import torch
+
+    config = getattr(model, "peft_config", {}).get(getattr(model, "active_adapter", None))
+    if config is None or config.peft_type != "LORA" or model.dtype != torch.float32 or adapts_tied_weights(model):
+        return False
+    quantized = getattr(model.config, "quantization_config", None) is not None
+    return not quantized and not torch.is_autocast_enabled(model.device.type)
+
+
+def adapted_layers(model: Any) -> Iterator[Any]:
+    """PEFT's layers around those of the base."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    return (layer for layer in model.modules() if isinstance(layer, BaseTunerLayer))
+
+
+def adapts_tied_weights(model: Any) -> bool:
+    """Whether the embedding and the head have one weight, and one of them has an adapter."""
+    network = model.get_base_model()
+    pair = [network.get_input_embeddings(), network.get_output_embeddings()]
+    adapted = [id(layer) for layer in adapted_layers(model)]
+    tied = network.config.get_text_config().tie_word_embeddings
+    return tied and any(id(layer) in adapted for layer in pair)
 
 
 def has_quantized_ia3(model: Any) -> bool:

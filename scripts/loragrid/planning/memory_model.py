@@ -21,7 +21,14 @@ from loragrid.models.batch_sizes import (
 from loragrid.models.float16_range import overflows_float16
 from loragrid.models.passes.row_losses import largest_pass
 from loragrid.models.shape import Shape
-from loragrid.models.trained_weights import Trainable, added_frozen, optimizer_bytes, summed, trained_tensors
+from loragrid.models.trained_weights import (
+    Trainable,
+    added_frozen,
+    merged_parameters,
+    optimizer_bytes,
+    summed,
+    trained_tensors,
+)
 
 MIB = 2**20
 # NF4 with double quantisation: 4 bits, an 8-bit constant per 64 weights, a 32-bit one per 256 of
@@ -97,7 +104,9 @@ def training_memory(shape: Shape, setup: TrainingSetup) -> Memory:
     """Memory of a training run: the larger of a step on its longest rows and a held-out pass."""
     tensors = trained_tensors(shape, setup.trainable)
     kind = computed_in(shape, setup.compute_dtype)
-    activations = _training_activations(shape, setup, kind)
+    # A held-out pass keeps nothing for a backward pass, but its adapter is merged.
+    kept = kept_while_merged(shape, setup.trainable, precision=setup.precision, kind=kind)
+    activations = max(_training_activations(shape, setup, kind), kept)
     logits = _training_logits(shape, setup, kind, activations=activations)
     weights = weight_bytes(shape, setup.precision, backend=setup.backend, kind=kind)
     # What is trained is in float32, and so are its gradients.
@@ -179,6 +188,13 @@ def weight_bytes(shape: Shape, precision: str, *, backend: str, kind: str = "hal
     unquantised = shape.parameters() - shape.linear_parameters()
     unquantised_bytes = 4 if in_float32 or backend == "trl" else 2
     return FOUR_BIT_BYTES * shape.linear_parameters() + unquantised_bytes * unquantised
+
+
+def kept_while_merged(shape: Shape, trainable: Trainable, *, precision: str, kind: str) -> float:
+    """Bytes of the base's own weights that are kept while an adapter is merged into them (attached_adapters.merged)."""
+    if kind != "fp32" or precision == "4bit":
+        return 0.0
+    return 4 * merged_parameters(shape, trainable)
 
 
 def computed_in(shape: Shape, compute_dtype: str) -> str:

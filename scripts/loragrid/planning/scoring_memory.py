@@ -13,6 +13,7 @@ from loragrid.planning.memory_model import (
     Memory,
     computed_in,
     heldout_tokens,
+    kept_while_merged,
     weight_bytes,
 )
 from loragrid.study.grid import Cell
@@ -27,11 +28,11 @@ SCORE_LOGIT_BYTES = 8
 class ScoringSetup:
     """Settings of scoring that determine its memory.
 
-    `adapter_parameters` counts those loaded; `device`: cuda or cpu.
+    `trainable`: what was trained; `device`: cuda or cpu.
     """
 
     precision: str
-    adapter_parameters: int
+    trainable: Trainable
     batch_size: int
     max_length_tokens: int
     compute_dtype: str
@@ -58,9 +59,10 @@ def scoring_memory(shape: Shape, setup: ScoringSetup) -> Memory:
         (per_token * batch * CHOICE_TOKENS + rows * row_cache, rows * shape.vocab_size * SCORE_LOGIT_BYTES),
     )
     activations, logits = max(activations_and_logits, key=sum)
+    weights = weight_bytes(shape, setup.precision, backend="scoring", kind=kind)
     return Memory(
-        weights=weight_bytes(shape, setup.precision, backend="scoring", kind=kind) / MIB,
-        adapters=4 * setup.adapter_parameters / MIB,
+        weights=(weights + kept_while_merged(shape, setup.trainable, precision=setup.precision, kind=kind)) / MIB,
+        adapters=4 * loaded_parameters(shape, setup.trainable) / MIB,
         gradients=0.0,
         optimizer=0.0,
         activations=activations / MIB,
@@ -73,7 +75,7 @@ def predict_scoring(study: Study, cell: Cell, shape: Shape, *, bf16: bool, on_cp
     """`scoring_memory` of a cell's adapter on its base; `bf16`: the GPU computes in bfloat16."""
     setup = ScoringSetup(
         precision=study.scored_entry(cell).precision,
-        adapter_parameters=loaded_parameters(shape, Trainable.of(cell.settings)),
+        trainable=Trainable.of(cell.settings),
         batch_size=study.scoring.batch_size,
         # The held-out rows are as long as those of the base case.
         max_length_tokens=study.base_case.max_length_tokens,

@@ -7,11 +7,13 @@ some backends must import their own library first.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from loragrid.models.adapter_files import MODEL_WEIGHTS, along_folder, is_adapter, save_trained, write_resumable
+from loragrid.models.attached_adapters import merged
 from loragrid.models.passes.row_losses import Row, RowLoss, measure_passes
 from loragrid.runtime.progress_lines import ProgressLines
 from loragrid.scoring.heldout.kept_losses import KeptLosses, Measured
@@ -163,10 +165,11 @@ class TrainerHooks:
         began, found = time.monotonic(), {}
         # Without dropout no random number is drawn, so the evaluation interval changes no weight.
         self.model.eval()
-        measuring = self.measure_heldout()
         lengths = [len(ids) for ids, _ in self.heldout]
         label = f"[{self.progress.run}] {self.progress.rows_name} loss"
-        with ProgressLines(label, total=len(lengths), items="rows", tokens=sum(lengths)) as lines:
+        lines = ProgressLines(label, total=len(lengths), items="rows", tokens=sum(lengths))
+        # A measurement that is left early is closed: it may have changed the weights for a while.
+        with lines, closing(self.measure_heldout()) as measuring:
             while not self.progress.stop.requested:
                 with self.compute_loss_context_manager():
                     part = next(measuring, None)
@@ -177,9 +180,10 @@ class TrainerHooks:
                 lines.add(items=len(part), tokens=sum(lengths[place] for place in part))
         return None
 
-    def measure_heldout(self) -> Iterator[dict[int, RowLoss]]:
+    def measure_heldout(self) -> Generator[dict[int, RowLoss]]:
         """The losses of the held-out rows by their places, pass after pass."""
-        return measure_passes(self.model, self.heldout)
+        with merged(self.model):
+            yield from measure_passes(self.model, self.heldout)
 
     def _check_float16(self, step: int, loss: float) -> None:
         if self.float16_check is not None:

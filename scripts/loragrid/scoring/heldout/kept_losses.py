@@ -19,6 +19,7 @@ from loragrid.runtime.provenance import versions
 
 OF_RUN = "heldout_losses.json"  # in the folder of a run, beside its weights
 OF_BASES = "base_losses"  # folder beside those of the stages
+MEASURED_BY = ("loragrid/models/passes/row_losses", "loragrid/models/attached_adapters")
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes")
 
 
@@ -37,7 +38,7 @@ def loss_key(*, base_sha256: str, weights_sha256: str | None, rows: Path, comput
             "rows": session_sha256(rows),
             "computed": computed,
             "versions": {name: installed.get(name) for name in LIBRARIES},
-            "code": code_digest("loragrid/models/passes/row_losses"),
+            "code": [code_digest(module) for module in MEASURED_BY],
         }
     )
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loragrid.errors import UserError, first_line
+from loragrid.models.attached_adapters import merged
 from loragrid.models.passes.padding_free import without_padding
 from loragrid.models.passes.row_losses import IGNORED, Row, RowLoss, measure_passes, network_of
 from loragrid.runtime.atomic_files import sha256_json
@@ -27,7 +28,7 @@ def measure(model: "PreTrainedModel", parquet: Path, running: RunningTask = NOTH
     `scoring.limit` does not apply. Raises as `read_rows` and `row_losses` do.
     """
     _, rows = read_rows(parquet)
-    with without_padding(network_of(model)):
+    with merged(model), without_padding(network_of(model)):
         return reported_losses(model, rows, running)
 
 

@@ -6,7 +6,7 @@ changes settings. Here the study's settings are restored where possible; a diffe
 is refused (unsloth_checks.py), or noted in the record where it cannot be avoided.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -199,7 +199,7 @@ def import_unsloth_trainer() -> type:
             super().__init__(**arguments)
             self.remove_callback(PrinterCallback)
 
-        def measure_heldout(self) -> Iterator[dict[int, RowLoss]]:
+        def measure_heldout(self) -> Generator[dict[int, RowLoss]]:
             return measure_batches(self, self.heldout, pad_token_id=self.processing_class.pad_token_id)
 
         def compute_loss(

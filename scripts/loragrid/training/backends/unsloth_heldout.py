@@ -1,12 +1,12 @@
 """The held-out loss with unsloth, whose models take a loss from labels and not every choice of logits."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
 from loragrid.models.passes.row_losses import IGNORED, Row, RowLoss, largest_pass, passes
 
 
-def measure_batches(trainer: Any, rows: Sequence[Row], *, pad_token_id: int) -> Iterator[dict[int, RowLoss]]:
+def measure_batches(trainer: Any, rows: Sequence[Row], *, pad_token_id: int) -> Generator[dict[int, RowLoss]]:
     """Losses of batches of rows, each under the place of its first row; the next batch waits for the caller."""
     import torch
     from trl.trainer.sft_trainer import DataCollatorForLanguageModeling

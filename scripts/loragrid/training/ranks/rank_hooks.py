@@ -5,7 +5,7 @@ of the rows, the counts and the checkpoints are those of one process, and the lo
 """
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -92,7 +92,7 @@ class RankHooks(TrainerHooks):
         decided = self.ranks.first(decided)
         control.should_evaluate, control.should_save, control.should_training_stop, progress.stop_reason = decided
 
-    def measure_heldout(self) -> Iterator[dict[int, RowLoss]]:
+    def measure_heldout(self) -> Generator[dict[int, RowLoss]]:
         """As in `TrainerHooks`; the ranks take turns at the passes, which are those of one process."""
         if self.ranks.count == 1:
             yield from super().measure_heldout()
