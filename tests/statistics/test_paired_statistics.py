@@ -52,6 +52,20 @@ def test_permutation_of_darwins_maize() -> None:
     assert (found.low[0], found.high[0]) == pytest.approx((t.low, t.high))
 
 
+def test_drawn_flips_are_a_sample_of_all_flips_ties_and_zeros_included() -> None:
+    """With units that fill no whole bytes, and more sums than one part holds."""
+    generator = np.random.default_rng(4)
+    for count in (9, 16, 19):
+        sums = generator.integers(-2, 4, size=(60, count)).astype(float)
+        sums[0] = 0
+        exact = sign_flips.all_flips(sums)
+        mean, stderr = sums.mean(axis=1), sums.std(axis=1) / count**0.5
+        drawn, methods = sign_flips.drawn_flips(sums, mean, stderr, count - 1, draws=Draws(40_000, seed=2))
+        by_flips = np.array(methods) == sign_flips.DRAWN
+        error = np.sqrt(exact * (1 - exact) / 40_000)
+        assert by_flips.sum() > 50 and np.all(np.abs(drawn - exact)[by_flips] <= 4.5 * error[by_flips] + 1 / 40_000)
+
+
 def test_all_flips_are_those_of_scipy_ties_and_zeros_included() -> None:
     rng = np.random.default_rng(10)
     sums = np.round(rng.normal(0.4, 1, (20, 9)), 1) * (rng.random((20, 9)) < 0.8)

@@ -21,6 +21,7 @@ FEWEST_DRAWN = 20
 # A p value that rests on 25 draws has a standard error of a fifth of itself.
 DRAWS_IN_TAIL = 25
 MOST_DRAWS = 100_000
+_SIGNS_OF_BYTE = 1.0 - 2.0 * np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)  # (256, 8)
 
 
 @dataclass(frozen=True)
@@ -90,9 +91,9 @@ def all_flips(sums: np.ndarray) -> np.ndarray:
 def drawn_flips(
     sums: np.ndarray, mean: np.ndarray, stderr: np.ndarray, df: float, *, draws: Draws
 ) -> tuple[np.ndarray, list[str]]:
-    """p values (R,) and methods from random flips, by scipy, for units too many to count all flips.
+    """p values (R,) and methods from random flips, for units too many to count all flips.
 
-    Where no drawn flip reaches the observed sum, the p value would be 2/(draws + 1) whatever the
+    Where no drawn flip reaches the observed sum, the p value would be 1/(draws + 1) whatever the
     data, which a correction for many comparisons always turns into "can't tell". Only there the
     tail of the paired t test is used; extending an empty permutation tail by a fitted one is the
     idea of Knijnenburg et al. 2009, Bioinformatics 25:i161. That tail relies on the central limit
@@ -103,15 +104,15 @@ def drawn_flips(
 
     # Two models that agree on every item need no draws: p = 1.
     moved = np.flatnonzero((sums != 0).any(axis=1))
-    p, counts = np.ones(len(sums)), np.full(len(sums), draws.count)
-    p[moved] = _drawn_p(sums[moved], draws.count, draws.seed)
+    reached, counts = np.full(len(sums), draws.count), np.full(len(sums), draws.count)
+    reached[moved] = _reached(sums[moved], draws.count, draws.seed)
     # Only rows whose p rests on a few draws need more of them.
-    close = np.flatnonzero((p * draws.count < DRAWS_IN_TAIL) & (draws.enough > draws.count))
-    p[close], counts[close] = _drawn_p(sums[close], draws.enough, draws.seed), draws.enough
-    method = [DRAWN] * len(sums)
-    # scipy counts the observed signs among the draws, so an empty tail is 1/(draws + 1) on each
-    # side.
-    for row in np.flatnonzero(p * (counts + 1) <= 2 * (1 + 1e-9)):
+    close = np.flatnonzero((reached < DRAWS_IN_TAIL) & (draws.enough > draws.count))
+    reached[close], counts[close] = _reached(sums[close], draws.enough, draws.seed), draws.enough
+    # The observed signs count as a draw: p is never 0 (Phipson & Smyth 2010, Statistical Applications in
+    # Genetics and Molecular Biology 9:39).
+    p, method = (reached + 1) / (counts + 1), [DRAWN] * len(sums)
+    for row in np.flatnonzero(reached == 0):
         tail = 0.0
         if stderr[row] > 0:
             tail = 2 * student.sf(abs(mean[row]) / stderr[row], df)
@@ -119,20 +120,26 @@ def drawn_flips(
     return p, method
 
 
-def _drawn_p(sums: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Two-sided p values (R,) of sums (R, K) from `count` random flips."""
-    from scipy.stats import permutation_test
+def _reached(sums: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """How many of `count` random flips (R,) of sums (R, K) are as far from zero as the observed sums.
 
-    if not len(sums):
-        return np.ones(0)
-    # About a million flipped values at a time: more would not fit in memory for a large study.
-    batch = max(1, 2**20 // sums.size)
-    found = permutation_test(
-        (sums,), _mean, permutation_type="samples", vectorized=True, n_resamples=count, batch=batch,
-        axis=-1, rng=np.random.default_rng(seed),
-    )  # fmt: skip
-    return np.minimum(found.pvalue, 1.0)
-
-
-def _mean(values: np.ndarray, axis: int) -> np.ndarray:
-    return np.mean(values, axis=axis)
+    A random byte holds the signs of eight units, whose sums under all 256 signs are looked up. scipy's
+    `permutation_test` draws the same flips in some hundred times as long, minutes in a study of 100 runs.
+    """
+    rows, units = sums.shape
+    if not rows:
+        return np.zeros(0, dtype=int)
+    blocks = np.pad(sums, ((0, 0), (0, -units % 8))).reshape(rows, -1, 8)
+    tables = blocks @ _SIGNS_OF_BYTE.T
+    # Sums that are equal on paper differ by rounding; the slack counts them as reached.
+    least = np.abs(sums.sum(axis=1)) - 1e-9 * np.abs(sums).sum(axis=1)
+    generator, reached = np.random.default_rng(seed), np.zeros(rows, dtype=int)
+    # About a million sums at a time: more would not fit in memory for a large study.
+    at_once = max(1, 2**20 // rows)
+    for first in range(0, count, at_once):
+        drawn = np.zeros((rows, min(at_once, count - first)))
+        for block in range(tables.shape[1]):
+            signs = generator.integers(256, size=drawn.shape[1], dtype=np.uint8)
+            drawn += tables[:, block, signs]
+        reached += (np.abs(drawn) >= least[:, None]).sum(axis=1)
+    return reached
