@@ -79,7 +79,7 @@ def wrong_scale(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def attach_too_strongly(*arguments: Any) -> Any:
         model = attach(*arguments)
-        for layer in merging._adapted_layers(model):
+        for layer in merging.adapted_layers(model):
             layer.scale_layer(1.5)
         return model
 
