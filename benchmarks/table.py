@@ -32,7 +32,7 @@ def spread(value: dict[str, float], form: str = ".2f") -> str:
 
 def study(found: dict[str, Any]) -> Iterator[Row]:
     """benchmarks/study.py"""
-    goals = {"one core to one process": "≤ 1.25", "two cores to one": "< 1"}
+    goals = {"one core to one process": "≤ 0.9", "two cores to one": "< 1"}
     for name, value in found["ratios"].items():
         yield f"Study `{found['study']}`, seconds: {name}", spread(value), goals.get(name, "")
     for way, value in found["seconds"].items():
