@@ -31,6 +31,17 @@ def state(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return {"log_history": [*train, *rows], "max_steps": 100, "num_train_epochs": 2}
 
 
+def test_a_single_logged_rate_is_no_setting(tmp_path: Path) -> None:
+    """It may be that of a schedule's end."""
+    for name, rates in (("one", [4e-8]), ("two", [2e-4, 4e-8])):
+        rows = [{"step": step + 1, "loss": 1.0, "learning_rate": rate} for step, rate in enumerate(rates)]
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "trainer_state.json").write_text(json.dumps({"log_history": rows}))
+    runs = read_external(tmp_path).runs
+    assert "learning_rate" not in runs["one"].settings and runs["two"].settings["learning_rate"] == 2e-4
+    assert runs["two"].rate_from_log and not runs["one"].rate_from_log
+
+
 def test_a_trainer_state_holds_scores_and_several_evaluation_sets(tmp_path: Path) -> None:
     rows = [{"step": 50, "eval_code_loss": 1.5, "eval_law_loss": 2.5, "eval_wer": 40.0, "eval_runtime": 3.0}]
     rows += [{"step": 100, "eval_code_loss": 1.2, "eval_law_loss": 2.9, "eval_wer": 30.0, "eval_runtime": 3.0}]
@@ -145,11 +156,13 @@ def test_wandb_exports_of_a_chart_and_of_a_table_of_runs(tmp_path: Path) -> None
         '"Name","State","Created","Runtime","learning_rate","lora_r","_step","eval/loss","train/loss","eval/accuracy"\n'
         '"a","finished","2025-01-01","90","0.0001","8","500","1.2","0.9","0.61"\n'
         '"b","finished","2025-01-01","95","0.0002","8","500","1.1","0.8","0.64"\n'
+        '"c","crashed","2025-01-01","9","0.02","8","20","-Infinity","NaN",""\n'
     )
     results = read_external(tmp_path)
     assert {name for name, _ in results.runs["b"].scores} == {"eval/loss", "eval/accuracy"}
     assert results.runs["b"].settings == {"learning_rate": 0.0002, "rank": 8, "steps": 500}
     assert "train/loss" in results.columns and "runtime" in results.columns
+    assert results.columns["eval/loss"] == "NaN or infinite in a run: no score there"
 
 
 def test_wandb_folder_of_a_run(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Names in other tools' files: which are settings, which are costs, and which are scores."""
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -172,6 +173,13 @@ def as_number(value: Any) -> Any:
     return float(text) if NUMBER.fullmatch(text) else value
 
 
+def is_not_finite(value: Any) -> bool:
+    """Whether a value is a NaN or an infinity, also as a text such as “-Infinity”."""
+    if isinstance(value, str):
+        return value.strip().lower().lstrip("+-") in ("nan", "inf", "infinity")
+    return isinstance(value, float) and not math.isfinite(value)
+
+
 def reason_against(name: str, value: Any) -> str | None:
     """Why a column is no score; None if it is one."""
     words = name_words(name)
@@ -182,6 +190,8 @@ def reason_against(name: str, value: Any) -> str | None:
     # time_travel_acc is a score although its name has a time.
     if words & COSTS and not words & HIGHER_IS_BETTER:
         return "a cost or a size, not a score"
+    if is_not_finite(value):
+        return "NaN or infinite in a run: no score there"
     if not is_number(value):
         return "neither a number nor a known setting"
     return None
