@@ -39,11 +39,25 @@ def test_texts_that_name_none(text: str) -> None:
         "abfs://c@a.dfs.core.windows.net/x?sv=2024&sig=hunter2",
         "s3://b/x?aws_secret_access_key=hunter2",
         "dav://host/x#token=hunter2",
+        "https://hunter2@host/x",
+        "HTTPS://hunter2@host/x",
+        "sftp://ghp_0123456789hunter2abc@host/x",
     ],
 )
 def test_credentials_in_an_address_are_refused_and_not_repeated(text: str) -> None:
     with pytest.raises(UserError, match="credentials in the address") as caught:
         check_backup_option(text)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_names_that_are_no_credentials() -> None:
+    for text in ("sftp://me@host/x", "abfs://results-of-2024-and-2025@account.dfs.core.windows.net/x"):
+        check_backup_option(text)
+
+
+def test_a_token_in_an_address_of_no_known_form_is_not_repeated() -> None:
+    with pytest.raises(UserError, match="no place for copies") as caught:
+        check_backup_option("ftps:// hunter2@host/x")
     assert "hunter2" not in str(caught.value)
 
 

@@ -125,6 +125,13 @@ def test_a_dry_run_refuses_to_hold_out_more_than_half(study: Study, tmp_path: Pa
         check_runs(changed(small, heldout__rows=10), tmp_path)
 
 
+def test_a_file_of_one_row_cannot_be_split(study: Study, tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text("{}\n")
+    one = changed(study, data__rows__source={"path": str(tmp_path / "rows.jsonl")}, heldout__rows=1)
+    with pytest.raises(UserError, match=r"^heldout\.set: data\.rows has 1 row; a split needs .* Fix: give more rows\.$"):
+        check_runs(one, tmp_path)
+
+
 @pytest.mark.parametrize(("name", "content"), [("rows.json", b"[{"), ("rows.json", b"{}"), ("rows.parquet", b"PAR1")])
 def test_a_file_that_cannot_be_counted_is_left_to_its_reader(
     study: Study, tmp_path: Path, name: str, content: bytes

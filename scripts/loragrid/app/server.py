@@ -24,6 +24,7 @@ from loragrid.app.running_plan_tab import RunningPlanTab
 from loragrid.app.security_middleware import LOOPBACK, SecurityMiddleware
 from loragrid.errors import UserError, print_line
 from loragrid.runtime.progress_lines import working
+from loragrid.runtime.quiet_libraries import quiet_bitsandbytes
 
 # Requests that may wait for the model. Further ones get the message that the queue is full.
 MAX_WAITING = 64
@@ -109,6 +110,7 @@ def report_frame(report: str | None) -> str:
 
 def serve_until_stopped(catalogue: Catalogue, options: ServerOptions) -> None:
     """Load the starting model, serve the app, and block until Ctrl-C or SIGTERM."""
+    quiet_bitsandbytes()
     answerer = Answerer(catalogue)
     start = catalogue.subject(catalogue.start)
     print_line(f"app: loading {start.label}")

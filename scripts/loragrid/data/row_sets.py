@@ -110,9 +110,10 @@ class RowSet:
         sizes = [len(part.keys) for part in self.parts]
         available, counts = mix_counts(sizes, [part.share for part in self.parts], rows=rows)
         if rows is not None and rows > available:
+            lower = f"lower it to {available} or less, or " if available else ""
             raise UserError(
                 f"data.{self.name}.rows: more than the {available} rows that are left for training"
-                f"{self._why_so_few()} ({rows}). Fix: lower it to {available} or less, or give more rows."
+                f"{self._why_so_few()} ({rows}). Fix: {lower}give more rows."
             )
         self.sampled_out += sum(sizes) - sum(counts)
         self.parts = [

@@ -90,7 +90,7 @@ def run_to_take(study: Study, results: Path) -> str:
     fit = fit_to_ship(compared["trade_offs"], study.adopted)
     if not fit:
         raise UserError(
-            "run: the page names none to take, for no setting is shown to gain and to keep what its base could do. "
-            "Fix: choose one yourself with --config run=RUN."
+            "run: the page names none to take, for no setting is shown to gain and to keep what its "
+            "untrained base could do. Fix: choose one yourself with --config run=RUN."
         )
     return fit[0]["run"]

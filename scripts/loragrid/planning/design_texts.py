@@ -8,7 +8,14 @@ from loragrid.planning.plan_texts import UNKNOWN, known
 
 # Keys of a row with a smallest difference.
 DIFFERENCES = ("versus_base", "between_settings")
-COLUMNS = ("smallest difference, in points", "family", "items", "comparisons", "from its base", "from the base case")
+COLUMNS = (
+    "smallest difference, in points",
+    "family",
+    "items",
+    "comparisons",
+    "from its untrained base",
+    "from the base case",
+)
 
 
 def design_rows(design: dict[str, Any]) -> list[tuple[str, ...]]:

@@ -189,7 +189,7 @@ def _training_and_scoring(study: Study) -> str:
     scored = f"{plural(len(targets), 'target task')} ({_names(targets)}) that training should improve"
     if kept:
         scored += f", and on {plural(len(kept), 'retention task')} ({_names(kept)}) to see what it forgets"
-    return f"{trains} and is then scored, beside its base, on {scored}."
+    return f"{trains} and is then scored, beside its untrained base, on {scored}."
 
 
 def _names(tasks: Sequence[str]) -> str:

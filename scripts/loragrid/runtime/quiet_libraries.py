@@ -16,5 +16,9 @@ def quiet_libraries() -> None:
         # threads forks.
         "TOKENIZERS_PARALLELISM": "false",
     }
-    # Asks for an optional kernel of 4-bit products on each import where the CPU has bfloat16.
+    quiet_bitsandbytes()
+
+
+def quiet_bitsandbytes() -> None:
+    """Leave out its warning about an optional kernel for 4-bit products, on each import where the CPU has bfloat16."""
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)

@@ -47,6 +47,11 @@ def check_runs(study: Study, results: Path) -> None:
 def _check_heldout(study: Study) -> None:
     """Refuse to hold out more than half of the rows, as the split does, where a bound on the rows is known."""
     rows = _source_rows(study.data[study.heldout.set])
+    if rows is not None and rows < 2:
+        raise UserError(
+            f"heldout.set: data.{study.heldout.set} has {rows} row{'s' if rows == 0 else ''}; a split needs at least two. "
+            "Fix: give more rows."
+        )
     if rows is not None and study.heldout.rows > rows // 2:
         raise UserError(
             f"heldout.rows: {study.heldout.rows} is more than half of the {rows} rows of data.{study.heldout.set}. "

@@ -59,5 +59,6 @@ def test_the_demo_s_generated_rows_and_rows_that_have_changed(tmp_path: Path, to
     with pytest.raises(UserError, match=r"train\.parquet: changed since it was written"):
         next(training_texts(study, folder, card))
     break_seal(folder)
+    (folder / "card.json").write_text("{}")  # which says no more that there is a seal
     with pytest.raises(UserError, match=r"train\.parquet: not readable"):
         next(training_texts(study, folder, card))

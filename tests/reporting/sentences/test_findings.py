@@ -196,7 +196,7 @@ def test_results_of_another_version_of_compare_are_refused(tmp_path: Path) -> No
     compare.compare(study=study, results=tmp_path / "results", out=tmp_path / "results/compare")
     path = tmp_path / "results/compare/compare.json"
     break_seal(path.parent)
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"schema": 1}))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"schema": 1, "sealed": False}))
     with pytest.raises(UserError, match=r"compare\.json: written by another version of compare\. Fix: "):
         gather(study, tmp_path / "results", collect(study, tmp_path / "results"))
 

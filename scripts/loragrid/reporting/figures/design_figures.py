@@ -108,7 +108,7 @@ def draw_along(material: Material, figures: PageFigures) -> None:
         points = ", points" if share[part] else ""
         margin = compared.summary["terms"]["retention_margin"] if part == "kept" else None
         figure = over_tokens(lines, f"Change in {title}{points}", share=share[part], margin=margin)
-        figures.add(f"along_{part}", figure, f"Change in {title} from the base over tokens seen in training")
+        figures.add(f"along_{part}", figure, f"Change in {title} from the untrained base over tokens seen in training")
 
 
 def _line(material: Material, number: int, row: dict[str, Any], part: str) -> ChangeLine | None:

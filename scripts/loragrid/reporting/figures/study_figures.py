@@ -54,7 +54,9 @@ def draw_differences(material: Material, figures: PageFigures) -> None:
     titles = ("Learned, points" if share else "Learned", "Kept, points")
     target = plain_name(compared.target)
     figure = charts.differences(changes, titles, share=share, note=note)
-    description = f"What each run learned on {target} and kept on the retention tasks, as differences from its base"
+    description = (
+        f"What each run learned on {target} and kept on the retention tasks, as differences from its untrained base"
+    )
     figures.add("differences", figure, description)
 
 

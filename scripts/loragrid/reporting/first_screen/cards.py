@@ -41,7 +41,7 @@ def first_that_fits(*texts: str) -> str:
 def cards(compared: ComparedStudy, failures: list[str]) -> list[Card]:
     """The cards; one alone if nothing was scored yet. `failures`: the checks that did not pass, as clauses."""
     if compared.target is None or compared.comparisons.empty:
-        text = "No run has been scored beside its base yet, so nothing can be said."
+        text = "No run has been scored beside its untrained base yet, so nothing can be said."
         return [Card("Did fine-tuning help?", "unsure", "Can’t tell", text)]
     return [help_card(compared), mattered_card(compared), belief_card(compared, failures)]
 
@@ -141,7 +141,10 @@ def belief_card(compared: ComparedStudy, failures: list[str]) -> Card:
     seeds = compared.of_runs.loc[compared.of_runs["task"] == compared.target, "seeds"]
     if seeds.empty:
         return Card(
-            BELIEF, "unsure", "Nothing to judge yet", "No trained run was compared with its base on the target."
+            BELIEF,
+            "unsure",
+            "Nothing to judge yet",
+            "No trained run was compared with its untrained base on the target.",
         )
     least, most = int(seeds.min()), int(seeds.max())
     number = plural(most, "seed") if least == most else f"{least} to {most} seeds"

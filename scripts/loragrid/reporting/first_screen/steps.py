@@ -75,7 +75,7 @@ def run_to_take(compared: ComparedStudy, study: Study) -> Step | None:
     if not trained:
         return None
     if not fit:
-        return Step("Run to take", "None: no setting is shown to gain and to keep what its base could do.")
+        return Step("Run to take", "None: no setting is shown to gain and to keep what its untrained base could do.")
     run = visible(fit[0]["run"])
     label = visible(compared.setting_labels[fit[0]["run"]], 60)
     arguments = f"--study {study_option(study)} --run {shlex.quote(run)}"

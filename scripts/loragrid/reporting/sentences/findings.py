@@ -82,7 +82,7 @@ def did_it_help(compared: ComparedStudy) -> Headline:
     rows = rows[rows["verdict"] != ""]
     rest = not_scored(compared)
     if rows.empty:
-        text = f"No run could be compared with its base on the target.{rest}"
+        text = f"No run could be compared with its untrained base on the target.{rest}"
         return Headline(question, "unsure", "Can’t tell", text)
     settings, adapters = of_settings(rows), of_adapters(rows)
     name = f"“{plain_name(compared.target)}”"
@@ -113,7 +113,7 @@ def _of_settings(rows: pd.DataFrame, name: str, compared: ComparedStudy) -> tupl
         return tone, short, f"{len(better)} of {everyone} beat {their} untrained base on {name}{harm}."
     if len(worse):
         return "bad", "No", f"None of {everyone} beat its untrained base on {name}{harm}."
-    return "unsure", "Can’t tell", f"None of {everyone} is proved to differ from its base on {name}."
+    return "unsure", "Can’t tell", f"None of {everyone} is proved to differ from its untrained base on {name}."
 
 
 def _how_often(better: pd.DataFrame, rows: pd.DataFrame, compared: ComparedStudy) -> str:
@@ -140,7 +140,7 @@ def _adapters_count(rows: pd.DataFrame, name: str, which: str = "") -> str:
     found = differing(rows)
     everyone = plural(len(rows), "adapter") + which
     if found.empty:
-        return f"None of {everyone} is shown to differ from its base on {name}."
+        return f"None of {everyone} is shown to differ from its untrained base on {name}."
     higher, lower = (found["difference"] > 0).sum(), (found["difference"] < 0).sum()
     ways = listed([f"{count} {word}" for count, word in ((higher, "higher"), (lower, "lower")) if count])
     their, verb = ("its", "differs") if len(found) == 1 else ("their", "differ")

@@ -21,7 +21,7 @@ QUESTION = "What was forgotten?"
 def answers(compared: ComparedStudy) -> list[Headline]:
     """The three answers at the top of the page."""
     if compared.target is None or compared.comparisons.empty:
-        text = "No run has been scored beside its base yet, so nothing can be said."
+        text = "No run has been scored beside its untrained base yet, so nothing can be said."
         return [Headline("Did fine-tuning help?", "unsure", "Can’t tell", f"{text}{not_scored(compared)}")]
     return [did_it_help(compared), what_mattered(compared), what_was_forgotten(compared)]
 
@@ -73,7 +73,7 @@ def _of_adapters(rows: pd.DataFrame, compared: ComparedStudy) -> tuple[str, str,
         short = "All adapters lost" if len(lost) == len(rows) else "Some adapters lost"
         return "adapters", short, _worse_sentence(lost, "adapter", compared)
     over = f"on {_tasks(compared)}"
-    text = f"No adapter is shown to score lower than its base {over}, but {_reach(rows, compared)}."
+    text = f"No adapter is shown to score lower than its untrained base {over}, but {_reach(rows, compared)}."
     return "unsure", "Nothing shown", text
 
 

@@ -10,7 +10,14 @@ from loragrid.study.schema import study_error
 
 FORMS = re.compile(r"hub:[\w.-]+/[\w.-]+|folder:.+|[a-z][a-z0-9+.-]*://[^\s]+")
 # Also the names of Azure's and Amazon's: sig, aws_secret_access_key, X-Amz-Signature.
-PASSWORD = re.compile(r"://[^/]*:[^/]*@|[?&#;][^=/]*(token|key|secret|passw|sig|credential)[^=/]*=", re.IGNORECASE)
+PASSWORD = re.compile(
+    r"://[^/]*:[^/]*@"  # name:password
+    r"|^(https?|webdavs?|davs?)://[^/]*@"  # a name alone is the token of many servers
+    # A token as the name elsewhere; Azure writes a container before the account.
+    r"|^(?!abfs|wasb|az|adl)[^:]*://(?=[^/]*\d)(?=[^/]*[a-z])[\w.~%+-]{20,}@"
+    r"|[?&#;][^=/]*(token|key|secret|passw|sig|credential)[^=/]*=",
+    re.IGNORECASE,
+)
 
 
 def check_backup(settings: Mapping[str, Any], path: Path) -> None:
@@ -32,5 +39,6 @@ def _problem(place: str) -> tuple[str, str] | None:
         return f"credentials in the address ({place.partition('://')[0]}://…)", fix
     if not FORMS.fullmatch(place):
         fix = "use hub:owner/name, folder:PATH, or an address such as s3://bucket/path"
-        return f"no place for copies ({place[:100]})", fix
+        shown = f"{place.partition('://')[0]}://…" if "@" in place else place[:100]
+        return f"no place for copies ({shown})", fix
     return None

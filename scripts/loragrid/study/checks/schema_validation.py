@@ -26,6 +26,8 @@ TYPE_NAMES = {
     "object": "a map of keys to values",
     "null": "null",
 }
+# Whole numbers that every library and file format here can hold.
+LARGEST_WHOLE = 2**53
 LEADING_ZERO = r"[+-]?0[0-9]{1,20}"
 LONGEST_VALUE = 80  # characters of the value of an unknown key, which is often a whole section
 # JSON Schema keyword → (what is wrong, fix); {limit} is the keyword's value in the schema.
@@ -124,6 +126,13 @@ def _rejects_type(child: jsonschema.ValidationError, error: jsonschema.Validatio
     return child.validator in ("type", "const") and child.absolute_path == error.absolute_path
 
 
+def too_large(path: Path, key: str, value: float, *, largest: int = LARGEST_WHOLE) -> UserError:
+    """A number that libraries or file formats here cannot hold."""
+    if value < 0:
+        return study_error(path, key, f"too small a number ({value:g})", fix=f"give {-LARGEST_WHOLE} or more")
+    return study_error(path, key, f"too large a number ({value:g})", fix=f"give {largest} or less")
+
+
 def _schema_error(error: jsonschema.ValidationError, path: Path) -> UserError:
     rule, value, limit = error.validator, error.instance, error.validator_value
     key = dotted_key(error.absolute_path)
@@ -134,7 +143,9 @@ def _schema_error(error: jsonschema.ValidationError, path: Path) -> UserError:
     if rule in ("type", "oneOf", "pattern") and _takes_number(error) and _is_number(value):
         number = _yaml_number(value)
         return study_error(path, key, f"text instead of a number ({value!r})", fix=f"write {number} without quotes")
-    if limit == "integer" and isinstance(value, float) and value.is_integer():
+    if rule == "type" and "integer" in [limit, *limit] and isinstance(value, float) and value.is_integer():
+        if abs(value) > LARGEST_WHOLE:
+            return too_large(path, key, value, largest=error.schema.get("maximum", LARGEST_WHOLE))
         return study_error(path, key, f"has a decimal point ({value!r})", fix=f"write the whole number {value:.0f}")
     fix = value_fix(value, error.schema, place=list(error.absolute_path))
     if fix is not None:

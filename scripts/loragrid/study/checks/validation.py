@@ -17,7 +17,7 @@ from loragrid.study.checks.grid_validation import check_grid, written_departures
 from loragrid.study.checks.liger_validation import check_liger
 from loragrid.study.checks.mistakes import Mistake, gathered, without_mistakes
 from loragrid.study.checks.name_validation import wrong_names, wrong_tasks
-from loragrid.study.checks.schema_validation import schema_mistakes
+from loragrid.study.checks.schema_validation import LARGEST_WHOLE, schema_mistakes, too_large
 from loragrid.study.checks.tune_validation import check_tune
 from loragrid.study.completion import complete, settings_of_methods
 from loragrid.study.grid import arms
@@ -25,8 +25,6 @@ from loragrid.study.methods import ADAPTER_SETTINGS, METHODS, not_of_method
 from loragrid.study.schema import dotted_key, read_schema, study_error
 from loragrid.study.sections import AS_TRAINED
 
-# Whole numbers that every library and file format here can hold.
-LARGEST_WHOLE = 2**53
 # The sections that name data sets and models, and the file itself.
 NAMING = (("data",), ("models",), ())
 
@@ -103,7 +101,7 @@ def _check_finite(value: Any, path: Path, key: list[str | int]) -> Iterator[User
     elif isinstance(value, float) and not math.isfinite(value):
         yield study_error(path, dotted_key(key), f"not a finite number ({value})", fix="give a finite number")
     elif isinstance(value, int) and abs(value) > LARGEST_WHOLE:
-        yield study_error(path, dotted_key(key), f"too large a number ({value})", fix=f"give {LARGEST_WHOLE} or less")
+        yield too_large(path, dotted_key(key), value)
 
 
 def _check_methods(settings: Mapping[str, Any], path: Path) -> Iterator[UserError]:
