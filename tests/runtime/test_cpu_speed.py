@@ -1,6 +1,7 @@
 """The speed of matrix products: measured once, kept for the day."""
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,13 @@ from loragrid.runtime import cpu_speed
 from loragrid.runtime.cpu_speed import KEPT_SECONDS, cpu_has_bf16, measure_products, product_tflops
 
 
-def test_products_are_measured_in_a_process_of_their_own() -> None:
+def test_products_are_measured_in_processes_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 1e-4 < measure_products(1, seconds=0.01) < 100
+    monkeypatch.setattr(cpu_speed, "MEASURE", "print(0.5)")
+    assert measure_products(3) == 1.5
+    monkeypatch.setattr(cpu_speed, "MEASURE", "raise SystemExit(1)")
+    with pytest.raises(subprocess.CalledProcessError):
+        measure_products(2)
 
 
 def test_whether_a_cpu_has_bfloat16_is_read_from_the_system(tmp_path: Path) -> None:
