@@ -62,7 +62,7 @@ def product_tflops(threads: int) -> float:
 def measure_products(threads: int, seconds: float = MEASURED_SECONDS) -> float:
     """The same, measured now: a process for each thread, all at once.
 
-    The threads of one process wait for each other in a loop that uses the CPU, which halved the figure on a busy machine.
+    Threads of one process wait for each other in a loop that uses the CPU: on a busy machine that halved the figure.
     """
     environment = os.environ | dict.fromkeys(THREAD_VARIABLES, "1")
     command = [sys.executable, "-c", MEASURE, str(seconds)]
