@@ -13,9 +13,7 @@ import math
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from loragrid.comparing.best_setting import best_setting
 from loragrid.comparing.contamination import contamination
@@ -41,11 +39,17 @@ from loragrid.runtime.code_digest import code_digest
 from loragrid.runtime.progress_lines import working
 from loragrid.study.study_file import Study, load_study
 
+if TYPE_CHECKING:
+    import pandas
+
+
 TABLES = ("runs.csv", "scores.csv", "comparisons.csv", "axes.csv")
 
 
 def compare(*, study: Study, results: Path, out: Path) -> dict[str, Any]:
     """Write all tables of the comparison and return the content of compare.json."""
+    import pandas  # after the project's own modules, which say in one line if it is not installed
+
     terms = Terms(**vars(study.compare))
     found = read_results(study, results)
     judged = judge_results(found, terms)
@@ -59,8 +63,8 @@ def compare(*, study: Study, results: Path, out: Path) -> dict[str, Any]:
         "contamination": contamination(found, terms.confidence),
         "code": code_digest("compare"),
     }
-    write_table(out / "runs.csv", pd.DataFrame(subject_rows(found.outcomes, diagnoses.columns)))
-    write_table(out / "scores.csv", pd.DataFrame(score_rows(found.tables, terms.confidence)))
+    write_table(out / "runs.csv", pandas.DataFrame(subject_rows(found.outcomes, diagnoses.columns)))
+    write_table(out / "scores.csv", pandas.DataFrame(score_rows(found.tables, terms.confidence)))
     write_table(out / "comparisons.csv", judged.comparisons)
     write_table(out / "axes.csv", judged.axes)
     # Snakemake knows only this file, so it comes last: once it exists, the tables are complete.
@@ -138,7 +142,7 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def write_table(path: Path, table: pd.DataFrame) -> None:
+def write_table(path: Path, table: "pandas.DataFrame") -> None:
     """Write a table as CSV, atomically, with floats in full so that reading restores them."""
     write_text(path, table.to_csv(index=False, lineterminator="\n"))
 

@@ -8,6 +8,9 @@ any time, or while a checkpoint is copied), deletes the run's folder and starts 
 status 1 if anything differs from the reference, or if a session did not begin at the newest whole copy.
 """
 
+if __name__ == "__main__":
+    import outside  # noqa: F401  ends the process
+
 import argparse
 import random
 import shutil

@@ -6,6 +6,9 @@ Writes the settings that differ from their defaults, without the old file's comm
 overwrite a file. By default NEW.yaml is OLD-converted.yaml beside it.
 """
 
+if __name__ == "__main__":
+    import outside  # noqa: F401  ends the process
+
 import argparse
 import itertools
 import re

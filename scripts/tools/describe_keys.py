@@ -3,6 +3,9 @@
 Usage: python scripts/tools/describe_keys.py
 """
 
+if __name__ == "__main__":
+    import outside  # noqa: F401  ends the process
+
 import json
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,5 +1,8 @@
 """Write docs/chat-templates.md: how each chat template that TRL ships is trained on, found by trying it."""
 
+if __name__ == "__main__":
+    import outside  # noqa: F401  ends the process
+
 import importlib.metadata
 import importlib.util
 import re

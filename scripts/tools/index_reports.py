@@ -3,6 +3,9 @@
 Usage: python scripts/tools/index_reports.py [--reports FOLDER]
 """
 
+if __name__ == "__main__":
+    import outside  # noqa: F401  ends the process
+
 import argparse
 import html.parser
 from dataclasses import dataclass, field

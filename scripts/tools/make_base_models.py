@@ -1,5 +1,8 @@
 """Pre-trains the demo's base models from seeds in about half an hour: `python scripts/tools/make_base_models.py`."""
 
+if __name__ == "__main__":
+    import outside  # noqa: F401  ends the process
+
 import argparse
 from dataclasses import replace
 from itertools import islice

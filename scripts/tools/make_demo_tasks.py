@@ -1,6 +1,9 @@
 """Writes the demo's scoring items and rephrased prompts: `python
 scripts/tools/make_demo_tasks.py`."""
 
+if __name__ == "__main__":
+    import outside  # noqa: F401  ends the process
+
 import argparse
 import json
 import random

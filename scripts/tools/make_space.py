@@ -6,6 +6,9 @@ The user uploads the folder; this script does not. The folder holds copies of ad
 model from the hub is downloaded when the app starts.
 """
 
+if __name__ == "__main__":
+    import outside  # noqa: F401  ends the process
+
 import argparse
 import json
 import shutil

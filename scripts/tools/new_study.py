@@ -6,6 +6,9 @@
 What is missing is asked for on a terminal. Writes config/studies/NAME.yaml and nothing else.
 """
 
+if __name__ == "__main__":
+    import outside  # noqa: F401  ends the process
+
 import argparse
 import shlex
 import sys

@@ -8,6 +8,9 @@ in a local folder with the one that its runs were trained on. Names each file th
 without digests, and the results that never have any. Exit status: 0 if all is as it was, else 1.
 """
 
+if __name__ == "__main__":
+    import outside  # noqa: F401  ends the process
+
 import argparse
 from collections.abc import Iterator
 from pathlib import Path
