@@ -207,6 +207,12 @@ def test_compare_comes_first(tmp_path: Path) -> None:
         report.report(study=study, results=tmp_path / "results", out=tmp_path / "report.html")
 
 
+def test_a_comparison_of_other_runs_is_refused_in_one_line(page, tmp_path: Path) -> None:
+    other = synthetic.make_study(tmp_path, grid={"axes": {"learning_rate": [0.5]}})
+    with pytest.raises(UserError, match=r"holds runs that the study lacks \(.+\)\. Fix: run compare again"):
+        report.report(study=other, results=page[1] / "results", out=tmp_path / "report.html")
+
+
 def test_command_line(page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, out = page[1], tmp_path / "r.html"
     options = ["--study", str(folder / "made.yaml"), "--results", str(folder / "results"), "--out", str(out)]

@@ -57,6 +57,11 @@ def _compared_study(study: Study, folder: Path, outcomes: list[Outcome]) -> Comp
     summary = read_json(folder / "compare.json")
     if summary.get("schema") != SCHEMA:
         raise UserError(f"{folder / 'compare.json'}: written by another version of compare. Fix: run compare again")
+    others = [row["run"] for row in summary["trade_offs"] if row["run"] not in {one.subject for one in outcomes}]
+    if others:
+        raise UserError(
+            f"{folder / 'compare.json'}: holds runs that the study lacks ({others[0]}). Fix: run compare again"
+        )
     return ComparedStudy(
         summary,
         comparisons=read_table(folder / "comparisons.csv"),
