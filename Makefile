@@ -19,7 +19,7 @@ export OMP_NUM_THREADS ?= 1
 .PHONY: study new-study pages verify app space vllm test test-long certify truth bench base-models clean
 
 study: $(VENV)/.study
-	$(BIN)/snakemake --cores $(CORES) $(if $(STUDY),--config study=$(STUDY))
+	$(BIN)/python scripts/tools/run_snakemake.py --cores $(CORES) $(if $(STUDY),--config study=$(STUDY))
 
 # Values reach the shell as its own variables, whatever characters they hold, and only those of this command line.
 new-study: $(VENV)/.study
