@@ -94,6 +94,29 @@ def test_cards_have_few_words_and_known_tones(keeping: Material, forgetting: Mat
     assert first_that_fits("one " * 36, "two") == "two" and first_that_fits("one " * 40).endswith(" …")
 
 
+def test_one_setting_with_a_held_out_loss_alone_has_no_empty_panel_and_no_idle_caution(tmp_path: Path) -> None:
+    """The first study of one's own."""
+    none = dict.fromkeys(("learning_rate", "rank", "batch", "model"))
+    scoring = {"target": ["heldout_loss"], "retention": []}
+    study = synthetic.make_study(tmp_path, grid={"axes": none | {"seed": [1, 2, 3]}}, scoring=scoring)
+    losses = {"target": 0.9, "retention": 0.9}
+    synthetic.make_results(
+        study, tmp_path / "results", effect=lambda cell: losses | {"loss": 2.6 if cell is None else 2.5}, losses=False
+    )
+    page = compare_and_report(study, tmp_path)
+    found = shown(material := read_material(study, tmp_path / "results"))
+    helped, mattered, believed = found["cards"]
+    # A loss that falls has a minus, though it is a gain.
+    assert helped.short == "Yes, on the target"
+    assert re.search(r"\(lower is better\)\. The base case: −0\.\d+ \(−.+\), retention not measured\.", helped.text)
+    assert (mattered.tone, mattered.short) == ("plain", "One setting only")
+    assert believed.short == "Yes" and believed.text.endswith("no held-out row in the training rows.")
+    assert failed_checks(material, provenance(material)) == []
+    take = found["steps"][-1]
+    assert take.name == "Run to take" and "scoring.retention" in take.text
+    assert "Gain on held-out loss" in page and "Kept, points" not in page
+
+
 def test_failed_checks_are_named_and_lower_the_belief(keeping: Material) -> None:
     found = failed_checks(keeping, {"mixed_versions": ["torch"], "odd_code": True})
     # Nothing searched the rows of this made-up study for task items.

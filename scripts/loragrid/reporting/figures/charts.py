@@ -21,7 +21,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MARKER = 6.0
-SEED_MARKER = 3.4
+# Single seeds beside their mean, which would cover them; in a row of differences above it.
+SEED_DOTS = {
+    "linestyle": "", "marker": "o", "markersize": 3.4, "markeredgewidth": 1.0, "markerfacecolor": COLOURS["paper"],
+}  # fmt: skip
+SEEDS_ABOVE = 0.28
 LONGEST_TICK = 16  # characters of a value under an axis
 LETTERS_ACROSS = 48  # that fit under an axis; where the values have more, their names are slanted
 LONGEST_LINE = 28  # characters of a run's name
@@ -62,12 +66,14 @@ class ScoreSeries:
 class RunChange:
     """What one run gained on the target and how its retention changed.
 
-    `on_front`: no other run is better in both. `one_seed`: it is one adapter, and no mean over seeds.
+    `seeds`: the gains of its single seeds. `on_front`: no other run is better in both. `one_seed`: it is one adapter,
+    and no mean over seeds.
     """
 
     label: str
     gain: Estimate
     kept: Estimate | None
+    seeds: tuple[float, ...] = ()
     on_front: bool = False
     one_seed: bool = False
 
@@ -122,11 +128,8 @@ def _draw_series(axes: "Axes", series: ScoreSeries, places: list[float], spacing
     )
     for x, score in points:
         _draw_estimate(axes, x, score, colour, vertical=True)
-    dots = {"linestyle": "", "marker": "o", "markersize": SEED_MARKER, "markeredgewidth": 1.0}
     for place, values in zip(places, series.single):
-        # Beside the mean, whose marker would cover them.
-        beside = [place + 0.42 * spacing] * len(values)
-        axes.plot(beside, values, color=colour, markerfacecolor=COLOURS["paper"], **dots)
+        axes.plot([place + 0.42 * spacing] * len(values), values, color=colour, **SEED_DOTS)
     return [LineEnd(x, score.value, series.name, colour) for x, score in points[-1:]]
 
 
@@ -159,16 +162,17 @@ def filled(mark: str, colour: str) -> dict[str, str]:
     }
 
 
-def differences(changes: list[RunChange], titles: tuple[str, str], *, share: bool, note: str = "") -> "Figure":
-    """Two panels with a row per run: its gain (left) and its change in retention (right).
+def differences(changes: list[RunChange], titles: tuple[str, ...], *, share: bool, note: str = "") -> "Figure":
+    """A row per run: its gain (left), and in the second of two panels its change in retention.
 
-    `titles`: of the two panels. `share`: whether the gain is a share, drawn in points. `note` says
+    `titles`: of the panels, one or two. `share`: whether the gain is a share, drawn in points. `note` says
     which runs are shown if not all are.
     """
     figure = new_figure(0.75 + 0.36 * len(changes))
-    left, right = figure.subplots(1, 2, sharey=True)
+    panels = figure.subplots(1, len(titles), sharey=True, squeeze=False)[0]
     figure.get_layout_engine().set(wspace=0.1)
-    for axes, title in ((left, titles[0]), (right, titles[1])):
+    left, right = panels[0], panels[-1]
+    for axes, title in zip(panels, titles):
         axes.axvline(0, color=COLOURS["muted"], linewidth=1)
         axes.set_title(title)
         axes.grid(axis="y", visible=False)
@@ -176,11 +180,13 @@ def differences(changes: list[RunChange], titles: tuple[str, str], *, share: boo
     bottom_up = changes[::-1]
     for height, change in enumerate(bottom_up):
         _draw_estimate(left, height, change.gain, COLOURS["s0"], vertical=False)
+        left.plot(change.seeds, [height + SEEDS_ABOVE] * len(change.seeds), color=COLOURS["s0"], **SEED_DOTS)
         if change.kept is not None:
             _draw_estimate(right, height, change.kept, COLOURS["s1"], vertical=False)
     if share:
         left.xaxis.set_major_formatter(signed_points)
-    right.xaxis.set_major_formatter(signed_points)
+    if right is not left:
+        right.xaxis.set_major_formatter(signed_points)
     # A long name takes two lines, which leaves the panels more room.
     names = [fill(change.label, LONGEST_LINE, max_lines=2, placeholder="…") for change in bottom_up]
     left.set_yticks(range(len(changes)), names, color=COLOURS["ink"])

@@ -51,12 +51,12 @@ def draw_differences(material: Material, figures: PageFigures) -> None:
         note = f"the {MOST_ROWS} largest gains of {len(changes)}"
         changes = sorted(changes, key=lambda change: -change.gain.value)[:MOST_ROWS]
     share = compared.unit == "share"
-    titles = ("Learned, points" if share else "Learned", "Kept, points")
-    target = plain_name(compared.target)
+    target, unit = plain_name(compared.target), ", points" if share else ""
+    titles, and_kept = (f"Learned{unit}", "Kept, points"), " and kept on the retention tasks"
+    if not any(change.kept for change in changes):
+        titles, and_kept = (f"Gain on {target}{unit}",), ""
     figure = charts.differences(changes, titles, share=share, note=note)
-    description = (
-        f"What each run learned on {target} and kept on the retention tasks, as differences from its untrained base"
-    )
+    description = f"What each run learned on {target}{and_kept}, as differences from its untrained base"
     figures.add("differences", figure, description)
 
 
@@ -81,7 +81,18 @@ def _run_change(material: Material, row: dict[str, Any]) -> RunChange:
         kept = Estimate(row["kept"], row["kept_low"], row["kept_high"], kept_mark)
     gain = Estimate(row["gain"], row["gain_low"], row["gain_high"], VERDICT_MARKS.get(row["gain_verdict"], HOLLOW))
     label = material.compared.setting_labels[row["run"]]
-    return RunChange(label, gain, kept, row["pareto"], one_seed=row["level"] == ADAPTERS)
+    seeds = () if row["level"] == ADAPTERS else _seed_gains(material, row)
+    return RunChange(label, gain, kept, seeds, row["pareto"], one_seed=row["level"] == ADAPTERS)
+
+
+def _seed_gains(material: Material, row: dict[str, Any]) -> tuple[float, ...]:
+    """What each seed of a setting gained on the target; a run without a score is left out."""
+    compared = material.compared
+    scores = material.scores[material.scores["task"] == compared.target].set_index("subject")["value"]
+    if row["base"] not in scores.index:
+        return ()
+    sign = 1 if compared.higher_is_better else -1
+    return tuple(sign * float(scores[run] - scores[row["base"]]) for run in row["runs"].split() if run in scores.index)
 
 
 def runs_on_axis(material: Material, axis: str) -> list[Outcome]:

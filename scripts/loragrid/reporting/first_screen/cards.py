@@ -6,7 +6,8 @@ from typing import Any
 from loragrid.comparing.trade_off import SHIP
 from loragrid.formatting import listed, plain_name, plural
 from loragrid.reporting.compared_study import ComparedStudy
-from loragrid.reporting.first_screen.amounts import amount, with_interval
+from loragrid.reporting.first_screen.amounts import target_change, with_interval
+from loragrid.reporting.first_screen.checks import searched_tasks
 from loragrid.reporting.sentences.axis_findings import missed_text, sort_axes, target_rows, what_mattered
 from loragrid.reporting.sentences.findings import did_it_help, start
 from loragrid.reporting.sentences.interactions import axes_together, movements
@@ -60,8 +61,8 @@ def help_card(compared: ComparedStudy) -> Card:
     who = start(label)
     kept = _kept(row)
     texts = (
-        f"{count} {who}: {with_interval(row, 'gain', compared.unit)}{kept}. {ships}",
-        f"{count} {who}: {amount(row, 'gain', compared.unit)}{kept}. {ships}",
+        f"{count} {who}: {target_change(row, compared)}{kept}. {ships}",
+        f"{count} {who}: {target_change(row, compared, interval=False)}{kept}. {ships}",
         f"{count} {ships}",
         count,
     )
@@ -110,8 +111,8 @@ def mattered_card(compared: ComparedStudy) -> Card:
     tone = "plain" if headline.tone == "good" else headline.tone
     rows, _ = target_rows(compared)
     if rows.empty or (rows["verdict"] == "").all():
-        text = "No setting could be compared with the base case yet."
-        return Card(headline.question, tone, headline.short, first_that_fits(headline.text, text))
+        first = headline.text.split(". ", 1)[0] + "."
+        return Card(headline.question, tone, headline.short, first_that_fits(headline.text, first))
     found = sort_axes(rows, compared)
     if not found.moved and not found.still:
         first = headline.text.split(". ", 1)[0] + "."
@@ -152,7 +153,8 @@ def belief_card(compared: ComparedStudy, failures: list[str]) -> Card:
     tone, short = _belief(least, most, failures)
     compared_count = sum(family.get("target", 0) for family in compared.summary["families"].values())
     rests = f"{number} a setting, {items}, p corrected for {plural(compared_count, 'comparison')}."
-    passed = "Checks passed: all runs scored, no fault in the base, no task item in the training rows."
+    rows = "task item" if searched_tasks(compared) else "held-out row"
+    passed = f"Checks passed: all runs scored, no fault in the base, no {rows} in the training rows."
     if failures:
         passed = f"Caution: {'; '.join(failures)}."
     one = f"Caution: {failures[0]}." if failures else passed

@@ -10,6 +10,7 @@ from loragrid.paths import ROOT
 from loragrid.reporting.compared_study import ComparedStudy
 from loragrid.reporting.next_section import read_next, sure_share
 from loragrid.reporting.page import Material
+from loragrid.statistics.paired_statistics import BETTER
 from loragrid.study.study_file import Study
 
 LONGEST_TEXT = 110  # characters of an option or a question in one line
@@ -75,6 +76,10 @@ def run_to_take(compared: ComparedStudy, study: Study) -> Step | None:
     if not trained:
         return None
     if not fit:
+        gained = [row for row in trained if row["gain_verdict"] == BETTER]
+        if gained and all(row["kept"] is None for row in gained):
+            text = "None yet: what training forgot was not measured. Add tasks to scoring.retention in the study file."
+            return Step("Run to take", text)
         return Step("Run to take", "None: no setting is shown to gain and to keep what its untrained base could do.")
     run = visible(fit[0]["run"])
     label = visible(compared.setting_labels[fit[0]["run"]], 60)

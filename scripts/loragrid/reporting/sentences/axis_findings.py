@@ -26,6 +26,9 @@ def what_mattered(compared: ComparedStudy) -> Headline:
     """Which axes have a value with a proved effect on the main target, and which have none."""
     question = "Which setting mattered?"
     rows, unlearned = target_rows(compared)
+    if compared.axes.empty and compared.of_runs["run"].nunique() == 1:
+        text = "The study has one setting. To compare others, list their values under grid.axes in the study file."
+        return Headline(question, "plain", "One setting only", text)
     if rows.empty or (rows["verdict"] == "").all():
         reasons = [f"{_not_compared(rows, axis)}." for axis in dict.fromkeys(rows.get("axis", ()))]
         text = " ".join(["No setting could be compared with the base case yet.", *reasons, *unlearned])
