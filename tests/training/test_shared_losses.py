@@ -1,6 +1,9 @@
 """Held-out losses that are measured once: the base's for all runs and its score, a run's last one for its score."""
 
 import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +12,7 @@ import pytest
 
 from loragrid.models.passes import row_losses
 from loragrid.records.record import ScoreRecord, read_record
-from loragrid.scoring.heldout.kept_losses import changed_base_losses
+from loragrid.scoring.heldout.kept_losses import KeptLosses, changed_base_losses
 from loragrid.study.methods import METHODS
 from tests.fixtures.train_toys import Toy, make_toy, rows_of
 
@@ -62,6 +65,45 @@ def test_runs_and_scores_share_their_measurements(toy: Toy, tmp_path: Path, meas
     assert measured == [10] * 7  # neither was measured again
     assert base.tasks["heldout_loss"].metrics["loss"]["value"] == pytest.approx(record.first_heldout_loss, rel=1e-15)
     assert tuned.tasks["heldout_loss"].metrics["loss"]["value"] == pytest.approx(record.final_heldout_loss, rel=1e-15)
+
+
+def test_jobs_that_begin_at_once_measure_the_base_once(
+    toy: Toy, tmp_path: Path, measured: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second one waits for the first, which keeps the losses meanwhile."""
+    record = toy.train(results(tmp_path) / "train" / "first")
+    (file,) = base_files(tmp_path)
+    content = file.read_text()
+    file.unlink()
+    alone = KeptLosses.alone
+
+    @contextmanager
+    def late(kept: KeptLosses, **options: Any) -> Iterator[None]:
+        file.write_text(content)
+        with alone(kept, **options):
+            yield
+
+    monkeypatch.setattr(KeptLosses, "alone", late)
+    assert toy.train(results(tmp_path) / "train" / "second").first_heldout_loss == record.first_heldout_loss
+    assert measured == [10] * (4 + 3)
+
+
+def test_a_job_waits_while_another_one_measures_and_gives_up_on_a_stop(tmp_path: Path) -> None:
+    kept, order = KeptLosses(tmp_path / "base_losses" / "a.json", "key"), []
+
+    def second() -> None:
+        with kept.alone():
+            order.append("second")
+
+    with kept.alone():
+        with kept.alone(give_up=lambda: True):
+            order.append("stopped")
+        thread = threading.Thread(target=second)
+        thread.start()
+        thread.join(0.3)
+        order.append("first")
+    thread.join()
+    assert order == ["stopped", "first", "second"]
 
 
 def test_what_is_shared_is_what_a_score_job_measures_itself(toy: Toy, tmp_path: Path, measured: list[int]) -> None:

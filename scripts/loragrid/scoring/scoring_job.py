@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -114,12 +115,14 @@ def _heldout(job: ScoringJob, running: RunningTask) -> TaskResult:
     model, rows = job.model, job.subject.data / "heldout.parquet"
     kept = _kept_losses(job, rows)
     ids, _ = read_rows(rows)
-    measured = kept.read(rows=len(ids)) if kept is not None else None
-    if measured is None:
-        began = time.monotonic()
-        measured = Measured(model.heldout_losses(rows, running), time.monotonic() - began)
-        if kept is not None and job.identity.kind == "base":
-            kept.write(measured)
+    is_shared = kept is not None and job.identity.kind == "base"
+    with kept.alone() if is_shared else nullcontext():
+        measured = kept.read(rows=len(ids)) if kept is not None else None
+        if measured is None:
+            began = time.monotonic()
+            measured = Measured(model.heldout_losses(rows, running), time.monotonic() - began)
+            if is_shared:
+                kept.write(measured)
     return loss_result(model.template.tokenizer, rows, measured.losses)
 
 

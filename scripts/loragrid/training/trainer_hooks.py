@@ -8,7 +8,7 @@ some backends must import their own library first.
 
 import time
 from collections.abc import Generator, Iterator
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -149,16 +149,20 @@ class TrainerHooks:
 
     def _base_losses(self) -> Measured | None:
         """The losses before the first update: those of the base where another job has measured them."""
-        measured = self._kept_losses()
-        if measured is None:
-            measured = self._measure()
-            if measured is not None and self.base_losses is not None:
-                self.base_losses.write(measured)
+        with self._alone():
+            measured = self._kept_losses()
+            if measured is None:
+                measured = self._measure()
+                if None not in (measured, self.base_losses):
+                    self.base_losses.write(measured)
         return measured
 
+    def _alone(self) -> AbstractContextManager:
+        kept, stop = self.base_losses, self.progress.stop
+        return nullcontext() if kept is None else kept.alone(give_up=lambda: bool(stop.requested))
+
     def _kept_losses(self) -> Measured | None:
-        kept = self.base_losses
-        return kept.read(rows=len(self.heldout)) if kept is not None else None
+        return None if self.base_losses is None else self.base_losses.read(rows=len(self.heldout))
 
     def _measure(self) -> Measured | None:
         """The losses of the held-out rows in their order, None if a stop is requested meanwhile."""

@@ -5,9 +5,13 @@ A file is used only for the same weights, rows, arithmetic, libraries and code: 
 its content, because the base's belongs to no folder with a seal.
 """
 
+import fcntl
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from loragrid.errors import UserError
 from loragrid.models.passes.row_losses import RowLoss
@@ -20,6 +24,7 @@ from loragrid.runtime.provenance import versions
 OF_RUN = "heldout_losses.json"  # in the folder of a run, beside its weights
 OF_BASES = "base_losses"  # folder beside those of the stages
 MEASURED_BY = ("loragrid/models/passes/row_losses", "loragrid/models/attached_adapters")
+POLL_SECONDS = 0.2
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes")
 
 
@@ -70,12 +75,33 @@ class KeptLosses:
             return None
         return measured if same else None
 
+    @contextmanager
+    def alone(self, *, give_up: Callable[[], bool] = lambda: False) -> Iterator[None]:
+        """Wait until no other job measures these losses, which may then be kept, or until `give_up()` is true."""
+        self.path.parent.mkdir(exist_ok=True)
+        with open(self.path.with_suffix(".lock"), "w") as lock:
+            # A kill of the other job ends its lock.
+            while not _locked(lock) and not give_up():
+                time.sleep(POLL_SECONDS)
+            yield
+
     def write(self, measured: Measured) -> None:
         """Keep the losses of the rows."""
         self.path.parent.mkdir(exist_ok=True)
         losses = [list(loss) for loss in measured.losses]
         content = {"key": self.key, "seconds": round(measured.seconds, 3), "losses": losses}
         write_json(self.path, content | {"sha256": sha256_json(content)})
+
+
+def _locked(file: IO[str]) -> bool:
+    """Whether the file is locked by this process now; where nothing can be locked, all jobs measure."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def changed_base_losses(results: Path) -> list[Path]:

@@ -6,6 +6,7 @@ of the rows, the counts and the checkpoints are those of one process, and the lo
 
 import tempfile
 from collections.abc import Generator, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,10 @@ class RankHooks(TrainerHooks):
             found = self.ranks.exchange(dict(zip(own, losses, strict=True)))
             self.progress.stop.agree()
             yield {place: loss for part in found for place, loss in part.items()}
+
+    def _alone(self) -> AbstractContextManager:
+        # The other ranks would wait for the first one inside of an exchange, which has a time limit.
+        return super()._alone() if self.ranks.count == 1 else nullcontext()
 
     def _kept_losses(self) -> Measured | None:
         return self.ranks.first(super()._kept_losses())
