@@ -98,17 +98,22 @@ def train_run(
         # Again, now that the lock is held: its last holder may have finished the run meanwhile.
         if (out / "record.json").exists():
             return already_finished(context)
-        backup.restore()
-        run = prepare(context=context, lock=lock, backup=backup)
-        share_base_losses(run)
-        record = trained_before(run)
-        if ranks.first(record is None):
-            record = _train(run)
-        lock.check()
-        # Last: Snakemake takes this file as proof that all others are complete.
-        write_sealed_record(out / "record.json", record, final_digests(out))
-        backup.copy_finished()
-        run.store.remove_all()
+        return _trained(context, lock, backup)
+
+
+def _trained(context: RunContext, lock: RunLock, backup: RunBackup) -> RunRecord:
+    """Train the run, with its lock held, and write what it leaves."""
+    backup.restore()
+    run = prepare(context=context, lock=lock, backup=backup)
+    share_base_losses(run)
+    record = trained_before(run)
+    if context.ranks.first(record is None):
+        record = _train(run)
+    lock.check()
+    # Last: Snakemake takes this file as proof that all others are complete.
+    write_sealed_record(context.out / "record.json", record, final_digests(context.out))
+    backup.copy_finished()
+    run.store.remove_all()
     return record
 
 

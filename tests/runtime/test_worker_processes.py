@@ -1,7 +1,11 @@
 """Work that never ends is ended with one line: rows in a process of their own, a chat template, a tokenizer's pattern."""
 
+import multiprocessing
+import os
 import resource
 import shutil
+import signal
+import threading
 from pathlib import Path
 
 import pytest
@@ -32,6 +36,14 @@ def hold_the_lock(_: object) -> int:
 def test_endless_work_ends_with_one_line(work) -> None:
     with pytest.raises(UserError, match=r"^the batch did not end within 0\.2 s\. Fix: leave it out\.$"):
         in_own_process(work, None, LIMIT)
+
+
+def test_ctrl_c_does_not_wait_for_endless_work() -> None:
+    interrupt = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+    interrupt.start()
+    with pytest.raises(KeyboardInterrupt):
+        in_own_process(hold_the_lock, None, TimeLimit(600, "the batch", fix="leave it out"))
+    assert not multiprocessing.active_children()
 
 
 def test_work_that_ends_in_time_gives_its_result_and_leaves_no_limit_behind() -> None:

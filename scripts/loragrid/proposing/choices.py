@@ -44,19 +44,12 @@ def propose(
     """
     longest = _longest(data, model, device.kind)
     threads = _threads(model, device.kind)
-    rows = next(rows for least, rows in UPDATE_ROWS if data.train_rows >= least)
     notes = {
         "heldout": f"never trained on; {data.train_rows:,} rows are left for training",
         "max_length_tokens": _length_note(data, longest),
         "seeds": "three for each setting: a difference between two runs may be the seed's",
         "scoring": "The loss on the held-out rows says what was learned; no task is needed for it.",
     }
-    run: dict[str, Any] = {"batch": [rows, 1], "budget": {"epochs": EPOCHS_OF_FEW if data.train_rows < FEW_ROWS else 1}}
-    run |= {"max_length_tokens": longest}
-    if device.kind == "cpu":
-        run |= {"precision": "32bit", "compute_dtype": "fp32", "backend": "trl"}
-    if threads > 1:
-        run["threads"] = threads
     entry = {"source": request.data_source} | ({"columns": dict(data.columns)} if data.columns else {})
     retention, notes["retention"] = _retention(model, device.kind)
     proposal = Proposal(
@@ -72,7 +65,7 @@ def propose(
         learning_rates=request.learning_rates or USUAL_RATES,
         rates_asked=bool(request.learning_rates),
         seeds=SEEDS,
-        run=run,
+        run=_run_settings(data, device.kind, longest=longest, threads=threads),
         retention=retention,
         limit=RETENTION_ITEMS[device.kind],
         card=request.card,
@@ -82,6 +75,16 @@ def propose(
         notes=notes,
     )
     return fit_memory(proposal, model.shape, device)
+
+
+def _run_settings(data: DataFindings, kind: str, *, longest: int, threads: int) -> dict[str, Any]:
+    """What the base case sets; on a CPU also what differs there from the defaults."""
+    rows = next(rows for least, rows in UPDATE_ROWS if data.train_rows >= least)
+    run: dict[str, Any] = {"batch": [rows, 1], "budget": {"epochs": EPOCHS_OF_FEW if data.train_rows < FEW_ROWS else 1}}
+    run |= {"max_length_tokens": longest}
+    if kind == "cpu":
+        run |= {"precision": "32bit", "compute_dtype": "fp32", "backend": "trl"}
+    return run | ({"threads": threads} if threads > 1 else {})
 
 
 def fit_memory(proposal: Proposal, shape: Shape, device: PlannedDevice) -> Proposal:

@@ -81,11 +81,11 @@ def map_in_processes(
         initargs=(os.getpid(), function, shared, limit),
     )
     waiting: deque = deque()
-    children: set[Any] = set()
+    others, children = set(multiprocessing.active_children()), set()
     try:
         for batch in work:
             waiting.append((batch, executor.submit(_run, batch)))
-            children.update(multiprocessing.active_children())
+            children.update(set(multiprocessing.active_children()) - others)
             if len(waiting) == processes * WAITING_BATCHES:
                 yield waiting[0][1].result()
                 waiting.popleft()
@@ -95,14 +95,24 @@ def map_in_processes(
     except BrokenProcessPool:
         # The pool breaks before the kernel knows how a process ended: this waits for all of them.
         executor.shutdown(cancel_futures=True)
-        if limit and any(child.exitcode == -signal.SIGXCPU for child in children):
-            raise limit.exceeded(describe([batch for batch, _ in waiting]) if describe else "") from None
-        raise Failed(
-            "a process that prepares rows was killed, probably for lack of memory. Fix: give fewer cores.",
-            reason="out_of_memory",
-        ) from None
+        where = describe([batch for batch, _ in waiting]) if describe else ""
+        raise _why_broken(children, limit, where) from None
+    except BaseException:
+        # Nobody waits for what the others do, least of all after Ctrl-C.
+        for child in children:
+            child.kill()
+        raise
     finally:
         executor.shutdown(cancel_futures=True)
+
+
+def _why_broken(children: Iterable[Any], limit: TimeLimit | None, where: str) -> Exception:
+    if limit and any(child.exitcode == -signal.SIGXCPU for child in children):
+        return limit.exceeded(where)
+    return Failed(
+        "a process that prepares rows was killed, probably for lack of memory. Fix: give fewer cores.",
+        reason="out_of_memory",
+    )
 
 
 def _start_worker(parent: int, function: Callable, shared: Any, limit: TimeLimit | None) -> None:
