@@ -10,6 +10,7 @@ from loragrid.paths import ROOT
 from loragrid.reporting.compared_study import ComparedStudy
 from loragrid.reporting.next_section import read_next, sure_share
 from loragrid.reporting.page import Material
+from loragrid.reporting.sentences.findings import start
 from loragrid.statistics.paired_statistics import BETTER
 from loragrid.study.study_file import Study
 
@@ -66,7 +67,7 @@ def _advice(question: dict[str, Any], option: dict[str, Any]) -> str:
     """2 more seeds for llama-m, 2 min: settles “Does llama-m keep …?” with a probability of 45%."""
     text, asked = (visible(found["text"], LONGEST_TEXT) for found in (option, question))
     chance = sure_share(option["closes"][question["name"]])
-    return f"{text}, {duration(3600 * option['hours'])}: settles “{asked}” with a probability of {chance}."
+    return f"{start(text)}, {duration(3600 * option['hours'])}: settles “{asked}” with a probability of {chance}."
 
 
 def run_to_take(compared: ComparedStudy, study: Study) -> Step | None:
@@ -84,7 +85,7 @@ def run_to_take(compared: ComparedStudy, study: Study) -> Step | None:
     run = visible(fit[0]["run"])
     label = visible(compared.setting_labels[fit[0]["run"]], 60)
     arguments = f"--study {study_option(study)} --run {shlex.quote(run)}"
-    return Step("Run to take", f"{label}, the surest gain of those fit to ship.", f'make app ARGS="{arguments}"')
+    return Step("Run to take", f"{start(label)}, the surest gain of those fit to ship.", f'make app ARGS="{arguments}"')
 
 
 def export_step(take: Step | None, study: Study) -> Step | None:

@@ -192,11 +192,11 @@ def _not_compared(rows: pd.DataFrame, axis: str) -> str:
 def _step(row: pd.Series, axis: str, compared: ComparedStudy) -> str:
     amount = difference(row, compared.unit).lstrip("+−")
     direction = "higher" if row["difference"] > 0 else "lower"
-    judged = "" if compared.higher_is_better or row["verdict"] == DIFFER else f", which is {row['verdict']}"
+    judged = "" if compared.higher_is_better or row["verdict"] == DIFFER else f" ({row['verdict']})"
     value, default = (axis_value(axis, row[key]) for key in ("value", "base_case_value"))
     if axis in ARMS:
         default = "the base case"
-    return f"{_named(axis, value)} scored {amount} {direction} than {default}{judged}"
+    return f"{_named(axis, value)} scored {amount} {direction}{judged} than {default}"
 
 
 def _named(axis: str, value: str) -> str:
