@@ -60,7 +60,7 @@ def test_the_page_says_what_is_not_measured(tmp_path: Path) -> None:
 def test_a_real_model_s_figures_are_rows_of_the_page() -> None:
     value = {"median": 1.7, "min": 1.6, "max": 1.8}
     training = {"2": {"ratios": {"pace": value}, "share_of_products": value, "products_tflops": 0.07}}
-    rows = list(load("table").real({"model": "m", "training": training}))
+    rows = list(load("table_rows").real({"model": "m", "training": training}))
     assert rows == [
         ("Training m, threads: 2; pace", "1.70 (1.60 to 1.80)", ""),
         ("Training m, threads: 2; share of the rate of matrix products", "1.70 (1.60 to 1.80) of 70 GFLOPS", ""),
