@@ -160,6 +160,20 @@ def test_the_seconds_left_are_of_updates_and_measurements_apart(
     assert capsys.readouterr().err.splitlines()[-1].endswith(", 26 s left"), "as long as the newest measurement"
 
 
+def test_the_slow_first_update_of_a_session_says_nothing_of_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    progress = make_progress(tmp_path)
+    for step, seconds in ((1, 10.0), (2, 2.0)):
+        now += seconds
+        update(progress, step)
+        progress.report(final=True)
+    left = [line.rpartition(", ")[2] for line in capsys.readouterr().err.splitlines()]
+    assert (left[-2], left[-1]) == ("90 s left", "16 s left")
+
+
 def test_last_position_ignores_a_torn_line(tmp_path: Path) -> None:
     path = tmp_path / "losses.csv"
     assert last_position(path) == (0, 0.0)

@@ -67,6 +67,7 @@ class Progress:
     _reported_at: float = -math.inf
     _steps_before: int = 0
     _newest_evaluation: float = 0.0
+    _first_update_seconds: float = 0.0
 
     def begin(self, state: dict[str, Any] | None) -> None:
         """Start the session, from a checkpoint's state or, with None, from the first step."""
@@ -128,6 +129,8 @@ class Progress:
         now = time.monotonic()
         self.clock.record_duration(step=now - self._step_began)
         self._step_began = now
+        if self.updates_in_session == 1:
+            self._first_update_seconds = self._updating_seconds()
         if not math.isfinite(loss):
             raise Diverged(step, f"the training loss became {loss}")
         # A skipped update has infinite gradients by definition and changed no weight.
@@ -213,12 +216,19 @@ class Progress:
 
     def _seconds_left(self) -> float:
         """Expected seconds of the remaining updates and measurements, by this session's own pace."""
-        # An earlier session may have run on another machine.
-        updating = self.session_seconds() - self.evaluating_seconds - self.saving_seconds
-        per_update = updating / self.updates_in_session
+        # An earlier session may have run on another machine, and the first update of a session also sets up its kernels
+        # and memory.
+        timed, updating = self.updates_in_session, self._updating_seconds()
+        if timed > 1:
+            timed, updating = timed - 1, updating - self._first_update_seconds
+        per_update = updating / timed
         newest = self.losses.last("heldout")
         measurements = sum(newest is None or step > newest.step for step in self._evaluation_steps())
         return per_update * (self.planned_steps - self.totals.step) + self._newest_evaluation * measurements
+
+    def _updating_seconds(self) -> float:
+        """Seconds of this session that were neither measuring nor saving."""
+        return self.session_seconds() - self.evaluating_seconds - self.saving_seconds
 
     def _evaluates_at(self, step: int) -> bool:
         return step in self._evaluation_steps()
