@@ -4,6 +4,7 @@ import re
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -36,6 +37,14 @@ def address(answerer: Answerer):
     address, page = serving(answerer)
     yield address.rstrip("/")
     page.close(verbose=False)
+
+
+@pytest.mark.parametrize(("plans", "first"), [(True, "Plan"), (False, "Compare")])
+def test_the_form_of_running_plans_comes_first_only_in_a_study_of_them(study, plans: bool, first: str) -> None:
+    page = server.build(Answerer(replace(toy_catalogue(study), plans=plans)))
+    tabs = [block.label for block in page.blocks.values() if block.get_block_name() == "tabitem"]
+    page.close(verbose=False)
+    assert toy_catalogue(study).plans and tabs[0] == first and sorted(tabs) == ["Compare", "Plan", "Study"]
 
 
 def plan_inputs(*, name: str = "", race: str = "10K", weeks: object = 2, days: object = 3, details: str = "") -> list:

@@ -33,7 +33,7 @@ class Catalogue:
 
     `models`: key → entry as in the study file, with a precision; a run of all weights has an entry of its own. `start`:
     name of the tuned subject that the app opens with. `prompts`: (label, text) pairs. `taught`: whether the models were
-    trained on the demo's running plans. `report`: path or None.
+    trained on the demo's running plans. `plans`: whether the study is about running plans. `report`: path or None.
     """
 
     title: str
@@ -42,6 +42,7 @@ class Catalogue:
     start: str
     prompts: tuple[tuple[str, str], ...]
     taught: bool
+    plans: bool
     threads: int
     report: str | None
 
@@ -93,13 +94,15 @@ def read_catalogue(
         start = best_run(results, tuned, study=study_word(study))
     prompts = read_prompts(Path(study.scoring.qualitative)) if study.scoring.qualitative else []
     sources = [data.source for data in study.data.values() if data.source is not None]
+    taught = any(source.generator == "running_plans" for source in sources)
     return Catalogue(
         title=study.title,
         models=models,
         subjects=(*untrained, *tuned),
         start=start,
         prompts=tuple((f"{prompt.id}: {prompt.prompt}", prompt.prompt) for prompt in prompts),
-        taught=any(source.generator == "running_plans" for source in sources),
+        taught=taught,
+        plans=taught or any(Path(task).stem.startswith("running_plan") for task in study.scoring.tasks),
         threads=study.scoring.threads,
         report=str(report) if report.is_file() else None,
     )

@@ -60,10 +60,11 @@ def build(answerer: Answerer) -> gr.Blocks:
     catalogue = answerer.catalogue
     with gr.Blocks(title="loragrid", analytics_enabled=False, fill_width=True) as page:
         gr.HTML("<h1>loragrid</h1>", elem_id="title")
-        with gr.Tab("Plan"):
-            RunningPlanTab(answerer, cancel_events).build()
-        with gr.Tab("Compare"):
-            CompareTab(answerer, cancel_events).build()
+        # The first tab is open: the form of running plans only where the study is about them.
+        tabs = [("Plan", RunningPlanTab), ("Compare", CompareTab)]
+        for name, tab in tabs if catalogue.plans else tabs[::-1]:
+            with gr.Tab(name):
+                tab(answerer, cancel_events).build()
         with gr.Tab("Study") as study_tab:
             build_study_tab(study_tab, catalogue.report)
 
