@@ -9,7 +9,7 @@ status 1 if anything differs from the reference, or if a session did not begin a
 """
 
 if __name__ == "__main__":
-    import outside  # noqa: F401  ends the process
+    import check_environment  # noqa: F401  ends the process if packages are missing
 
 import argparse
 import random

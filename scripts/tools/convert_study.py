@@ -7,7 +7,7 @@ overwrite a file. By default NEW.yaml is OLD-converted.yaml beside it.
 """
 
 if __name__ == "__main__":
-    import outside  # noqa: F401  ends the process
+    import check_environment  # noqa: F401  ends the process if packages are missing
 
 import argparse
 import itertools

@@ -4,7 +4,7 @@ Usage: python scripts/tools/describe_keys.py
 """
 
 if __name__ == "__main__":
-    import outside  # noqa: F401  ends the process
+    import check_environment  # noqa: F401  ends the process if packages are missing
 
 import json
 from collections.abc import Iterator

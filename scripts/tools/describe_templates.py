@@ -1,7 +1,7 @@
 """Write docs/chat-templates.md: how each chat template that TRL ships is trained on, found by trying it."""
 
 if __name__ == "__main__":
-    import outside  # noqa: F401  ends the process
+    import check_environment  # noqa: F401  ends the process if packages are missing
 
 import importlib.metadata
 import importlib.util

@@ -4,7 +4,7 @@ Usage: python scripts/tools/index_reports.py [--reports FOLDER]
 """
 
 if __name__ == "__main__":
-    import outside  # noqa: F401  ends the process
+    import check_environment  # noqa: F401  ends the process if packages are missing
 
 import argparse
 import html.parser

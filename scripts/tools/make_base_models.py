@@ -1,7 +1,7 @@
 """Pre-trains the demo's base models from seeds in about half an hour: `python scripts/tools/make_base_models.py`."""
 
 if __name__ == "__main__":
-    import outside  # noqa: F401  ends the process
+    import check_environment  # noqa: F401  ends the process if packages are missing
 
 import argparse
 from dataclasses import replace

@@ -2,7 +2,7 @@
 scripts/tools/make_demo_tasks.py`."""
 
 if __name__ == "__main__":
-    import outside  # noqa: F401  ends the process
+    import check_environment  # noqa: F401  ends the process if packages are missing
 
 import argparse
 import json

@@ -7,7 +7,7 @@ model from the hub is downloaded when the app starts.
 """
 
 if __name__ == "__main__":
-    import outside  # noqa: F401  ends the process
+    import check_environment  # noqa: F401  ends the process if packages are missing
 
 import argparse
 import json

@@ -7,7 +7,7 @@ What is missing is asked for on a terminal. Writes config/studies/NAME.yaml and 
 """
 
 if __name__ == "__main__":
-    import outside  # noqa: F401  ends the process
+    import check_environment  # noqa: F401  ends the process if packages are missing
 
 import argparse
 import shlex

@@ -4,7 +4,7 @@ Snakemake takes seconds to import and to read a large study, and an interrupt th
 """
 
 if __name__ == "__main__":
-    import outside  # noqa: F401  ends the process
+    import check_environment  # noqa: F401  ends the process if packages are missing
 
 import os
 import signal

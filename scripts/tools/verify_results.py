@@ -9,7 +9,7 @@ without digests, and the results that never have any. Exit status: 0 if all is a
 """
 
 if __name__ == "__main__":
-    import outside  # noqa: F401  ends the process
+    import check_environment  # noqa: F401  ends the process if packages are missing
 
 import argparse
 from collections.abc import Iterator

@@ -84,7 +84,7 @@ def test_many_scores_have_a_row_each(tmp_path: Path) -> None:
     text = (tmp_path / "page.html").read_text()
     assert text.count('<th scope="row">task 3 acc</th>') == 1 and text.count("30.0% ± 4.0") == 15
     # Of single runs, as in the table, no setting is better: the models differ.
-    assert "15 comparisons with “" in text and "15 differ in the wanted direction" in text
+    assert "15 comparisons with “" in text and "15 differ in the desired direction" in text
     assert "<h1><bdi>a_<wbr>b</bdi></h1>" in text
 
 

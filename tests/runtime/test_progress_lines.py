@@ -62,7 +62,7 @@ def test_work_of_unknown_length_says_how_long_it_has_taken(
     assert said and set(said) == {"[run] loading the base | 0 s"}
 
 
-def test_of_works_within_each_other_the_innermost_speaks() -> None:
+def test_of_nested_lines_only_the_innermost_are_printed() -> None:
     said: list[str] = []
 
     def hear(what: str, times: int) -> list[str]:
@@ -76,7 +76,7 @@ def test_of_works_within_each_other_the_innermost_speaks() -> None:
     with RepeatedLines(lambda: said.append("outer"), seconds=0.01):
         hear("outer", 1)
         with RepeatedLines(lambda: said.append("inner"), seconds=0.01):
-            hear("inner", 1)  # the outer one may have begun to speak before
+            hear("inner", 1)  # an outer call may have begun before
             assert set(hear("inner", 5)) == {"inner"}
         assert set(hear("outer", 5)) == {"outer"}
     count = len(said)

@@ -34,7 +34,7 @@ def hold_the_lock(_: object) -> int:
 
 @pytest.mark.parametrize("work", [loop, hold_the_lock])
 def test_endless_work_ends_with_one_line(work) -> None:
-    with pytest.raises(UserError, match=r"^the batch did not end within 0\.2 s\. Fix: leave it out\.$"):
+    with pytest.raises(UserError, match=r"^the batch did not end within 0\.2 s of CPU time\. Fix: leave it out\.$"):
         in_own_process(work, None, LIMIT)
 
 
@@ -82,7 +82,9 @@ def test_a_chat_template_that_does_not_end(
     text: str, toy_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(checked, "PROBE_SECONDS", 1)
-    with pytest.raises(UserError, match=r"^model llama: its chat template did not end within 1 s\. Fix: set another"):
+    with pytest.raises(
+        UserError, match=r"^model llama: its chat template did not end within 1 s of CPU time\. Fix: set another"
+    ):
         template_of(toy_llama, text, tmp_path)
 
 

@@ -75,15 +75,15 @@ def test_jobs_that_begin_at_once_measure_the_base_once(
     (file,) = base_files(tmp_path)
     content = file.read_text()
     file.unlink()
-    alone = KeptLosses.alone
+    locked = KeptLosses.locked
 
     @contextmanager
     def late(kept: KeptLosses, **options: Any) -> Iterator[None]:
         file.write_text(content)
-        with alone(kept, **options):
+        with locked(kept, **options):
             yield
 
-    monkeypatch.setattr(KeptLosses, "alone", late)
+    monkeypatch.setattr(KeptLosses, "locked", late)
     assert toy.train(results(tmp_path) / "train" / "second").first_heldout_loss == record.first_heldout_loss
     assert measured == [10] * (4 + 3)
 
@@ -92,11 +92,11 @@ def test_a_job_waits_while_another_one_measures_and_gives_up_on_a_stop(tmp_path:
     kept, order = KeptLosses(tmp_path / "base_losses" / "a.json", "key"), []
 
     def second() -> None:
-        with kept.alone():
+        with kept.locked():
             order.append("second")
 
-    with kept.alone():
-        with kept.alone(give_up=lambda: True):
+    with kept.locked():
+        with kept.locked(give_up=lambda: True):
             order.append("stopped")
         thread = threading.Thread(target=second)
         thread.start()
@@ -131,23 +131,29 @@ def base_files(folder: Path) -> list[Path]:
     return sorted((results(folder) / "base_losses").glob("*.json"))
 
 
-@pytest.mark.parametrize("damage", ["", "[]", '{"key": "another", "losses": []}', "rows", "a loss"])
-def test_a_file_of_something_else_is_measured_again(toy: Toy, tmp_path: Path, damage: str) -> None:
+def test_a_damaged_file_is_measured_again(toy: Toy, tmp_path: Path) -> None:
     first = toy.train(results(tmp_path) / "train" / "first")
     (file,) = base_files(tmp_path)
-    whole = file.read_text()
-    if damage == "rows":  # one row less than the data have
-        kept = json.loads(whole)
-        damage = json.dumps(kept | {"losses": kept["losses"][1:]})
-    if damage == "a loss":
-        kept = json.loads(whole)
-        kept["losses"][0][0] /= 2
-        damage = json.dumps(kept)
+    before = json.loads(file.read_text())
+    changed = [[before["losses"][0][0] / 2, before["losses"][0][1]], *before["losses"][1:]]
+    fewer = before["losses"][1:]
+    kept = KeptLosses(file, before["key"])
+    assert (
+        kept.read(rows=10) is not None
+        and kept.read(rows=9) is None
+        and KeptLosses(file, "another").read(rows=10) is None
+    )
     assert changed_base_losses(results(tmp_path)) == []
-    file.write_text(damage)
-    assert changed_base_losses(results(tmp_path)) == [file]
+    for damage in (
+        "",
+        "[]",
+        '{"key": "another", "losses": []}',
+        *(before | {"losses": found} for found in (fewer, changed)),
+    ):
+        file.write_text(damage if isinstance(damage, str) else json.dumps(damage))
+        assert kept.read(rows=10) is None and changed_base_losses(results(tmp_path)) == [file], damage
     assert toy.train(results(tmp_path) / "train" / "second").first_heldout_loss == first.first_heldout_loss
-    again, before = json.loads(file.read_text()), json.loads(whole)
+    again = json.loads(file.read_text())
     assert (again["key"], again["losses"]) == (before["key"], before["losses"])
 
 

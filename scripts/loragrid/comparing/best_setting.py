@@ -43,7 +43,7 @@ def best_setting(rows: Sequence[Row], table: ItemTable | None, terms: Terms) -> 
         sign = 1 if chosen["improvement"] == chosen["difference"] else -1
         numbers["low"], numbers["high"] = sorted((sign * chosen["low"], sign * chosen["high"]))
     if table.unit == "share":
-        # As every other interval: no share changes by more than 1.
+        # Like every other interval: a share cannot change by more than 1.
         numbers["low"], numbers["high"] = max(numbers["low"], -1.0), min(numbers["high"], 1.0)
     return head | {"level": SETTING if settings else ADAPTERS} | numbers
 

@@ -174,7 +174,7 @@ def as_number(value: Any) -> Any:
 
 
 def is_not_finite(value: Any) -> bool:
-    """Whether a value is a NaN or an infinity, also as a text such as “-Infinity”."""
+    """Whether a value is a NaN or an infinity, also as text such as “-Infinity”."""
     if isinstance(value, str):
         return value.strip().lower().lstrip("+-") in ("nan", "inf", "infinity")
     return isinstance(value, float) and not math.isfinite(value)

@@ -53,8 +53,8 @@ def _count(
     kinds = {
         "better": [row for row in apart if row.verdict == BETTER],
         "worse": [row for row in apart if row.verdict == WORSE],
-        f"{verb} in the wanted direction": [row for row in differ if row.improves],
-        f"{verb} in the unwanted direction": [row for row in differ if not row.improves],
+        f"{verb} in the desired direction": [row for row in differ if row.improves],
+        f"{verb} in the undesired direction": [row for row in differ if not row.improves],
         "undecided": [row for row in judged if row.verdict == UNSURE],
     }
     parts = [f"{len(rows)} {word}{_names(results, rows)}" for word, rows in kinds.items() if rows]

@@ -65,7 +65,7 @@ def merged(model: Any) -> Iterator[None]:
 
 
 def _can_merge(model: Any) -> bool:
-    """Whether the model has a LoRA adapter that its weights can take in without being rounded."""
+    """Whether the model has a LoRA adapter that can be merged without rounding."""
     import torch
 
     config = getattr(model, "peft_config", {}).get(getattr(model, "active_adapter", None))

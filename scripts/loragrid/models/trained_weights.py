@@ -15,7 +15,7 @@ from loragrid.study.settings import Settings
 # Methods that change the base's weights while they train. What is saved is an adapter of the
 # original base, which needs twice the rank (PEFT's conversion).
 DOUBLED_RANK = ("pissa", "olora")
-# Those whose adapters PEFT holds as LoRA, which a float32 base takes in while it is scored.
+# Methods whose adapters PEFT holds as LoRA: while a float32 base is scored, they are merged into it.
 MERGED = ("lora", "rslora", "lora_plus", "dora", "pissa", "olora")
 # bitsandbytes keeps the states of tensors below this size in 32 bits.
 EIGHT_BIT_FROM = 4096
@@ -99,7 +99,7 @@ def loaded_parameters(shape: Shape, trainable: Trainable) -> int:
 
 
 def merged_parameters(shape: Shape, trainable: Trainable) -> int:
-    """Parameters of the base's matrices that can take in the adapter, whose own values are kept meanwhile."""
+    """Parameters of the base's matrices that an adapter is merged into, of which a copy is kept meanwhile."""
     if trainable.method not in MERGED:
         return 0
     return sum(inputs * outputs for inputs, outputs in shape.adapted_matrices(trainable.target_modules))

@@ -15,7 +15,7 @@ from loragrid.runtime.file_digests import session_sha256
 
 SEAL = "sealed.json"
 SCHEMA = 1
-# Of a record, the last file of its folder: that the folder has a seal.
+# Key of a record, the last file written to its folder: the folder has a seal.
 SEALED = "sealed"
 RECORDS = ("record.json", "score.json", "card.json", "compare.json", "export.json")
 # FOLDER/along/SHARE/adapter/FILE is the file deepest in a folder with a seal.

@@ -15,30 +15,30 @@ LINE_SECONDS = 8.0
 class RepeatedLines:
     """Context manager that calls `say` every `seconds` until its end; short work says nothing.
 
-    Within another one it takes the other's place until its end, so that one voice at a time speaks.
+    Of nested ones only the innermost calls.
     """
 
-    _speaking: ClassVar[list["RepeatedLines"]] = []
+    _nested: ClassVar[list["RepeatedLines"]] = []
 
     def __init__(self, say: Callable[[], None], *, seconds: float = 0.0) -> None:
         self._say, self._every = say, seconds
         self._ended = threading.Event()
         # A thread, because a single pass of a large model on a CPU takes longer than a line may wait.
-        self._thread = threading.Thread(target=self._speak, daemon=True)
+        self._thread = threading.Thread(target=self._repeat, daemon=True)
 
     def __enter__(self) -> Self:
-        self._speaking.append(self)
+        self._nested.append(self)
         self._thread.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._ended.set()
-        self._speaking.remove(self)
+        self._nested.remove(self)
         self._thread.join()
 
-    def _speak(self) -> None:
+    def _repeat(self) -> None:
         while not self._ended.wait(self._every or LINE_SECONDS):
-            if self._speaking[-1:] == [self]:
+            if self._nested[-1:] == [self]:
                 self._say()
 
 

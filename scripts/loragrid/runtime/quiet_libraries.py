@@ -20,5 +20,5 @@ def quiet_libraries() -> None:
 
 
 def quiet_bitsandbytes() -> None:
-    """Leave out its warning about an optional kernel for 4-bit products, on each import where the CPU has bfloat16."""
+    """Silence the warning about an optional 4-bit kernel that each import prints where the CPU has bfloat16."""
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)

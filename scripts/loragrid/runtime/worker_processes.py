@@ -1,7 +1,7 @@
-"""Work in processes of its own: several batches at once, or work of others that may never end.
+"""Work in separate processes: several batches at once, or code of others that may never end.
 
 Nothing within a process ends it while native code holds Python's lock, as `10**(10**8)` in a chat template does for
-hours. The system ends it where it has used more CPU time than its limit.
+hours. So the operating system ends a process that has used more CPU time than its limit.
 """
 
 import math
@@ -36,19 +36,19 @@ _work: "tuple[Callable[..., Any], Any, TimeLimit | None] | None" = None
 
 @dataclass(frozen=True)
 class TimeLimit:
-    """CPU seconds that work on a batch may take, and whose fault it is (`what`) if it takes more."""
+    """CPU seconds that a batch may take, what is to blame if it takes more (`what`), and what to do then (`fix`)."""
 
     seconds: float
     what: str
     fix: str
 
     def exceeded(self, where: str = "") -> UserError:
-        """What the user reads of work that did not end; `where` may tell on which batches."""
-        return UserError(f"{self.what}{where} did not end within {self.seconds:g} s. Fix: {self.fix}.")
+        """The error about work that did not end; `where`: on which batches, if that is known."""
+        return UserError(f"{self.what}{where} did not end within {self.seconds:g} s of CPU time. Fix: {self.fix}.")
 
 
 def in_own_process(function: Callable[[Any], Result], argument: Any, limit: TimeLimit) -> Result:
-    """`function(argument)` in a process that is ended at the limit. Raises `UserError` then, else as the function."""
+    """`function(argument)` in a process that is ended at the limit. Raises `UserError` then."""
     # Shared with the process as it is, and not sent to it as batches are.
     (result,) = map_in_processes(_call, (function, argument), [None], 1, limit)
     return result
@@ -69,8 +69,8 @@ def map_in_processes(
 ) -> Iterator[Result]:
     """`function(shared, batch)` of each batch, in order, by several processes that get `shared` once.
 
-    `describe`: where the work did not end, of the batches that it may have been. Raises what the function raises at the
-    place of its batch, `UserError` at the limit, and `Failed` if a process is killed.
+    `describe`: the text that names the batches of which one did not end. Raises what the function raises, at the place
+    of its batch, `UserError` at the limit, and `Failed` if a process is killed.
     """
     # What is buffered would be written once by each process.
     sys.stdout.flush(), sys.stderr.flush()
@@ -98,7 +98,7 @@ def map_in_processes(
         where = describe([batch for batch, _ in waiting]) if describe else ""
         raise _why_broken(children, limit, where) from None
     except BaseException:
-        # Nobody waits for what the others do, least of all after Ctrl-C.
+        # The other results are not needed any more, and Ctrl-C must not wait for them.
         for child in children:
             child.kill()
         raise
@@ -110,7 +110,7 @@ def _why_broken(children: Iterable[Any], limit: TimeLimit | None, where: str) ->
     if limit and any(child.exitcode == -signal.SIGXCPU for child in children):
         return limit.exceeded(where)
     return Failed(
-        "a process that prepares rows was killed, probably for lack of memory. Fix: give fewer cores.",
+        "a worker process was killed, probably for lack of memory. Fix: give fewer cores.",
         reason="out_of_memory",
     )
 

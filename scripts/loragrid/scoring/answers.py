@@ -133,8 +133,8 @@ def generate_greedily(
 def _kept_or_generated(
     model: Any, tokenizer: Any, requests: list[tuple[list[int], int]], ends: Sequence[int], running: RunningTask
 ) -> list[list[int]]:
-    """`_generate_batch`, but for a batch that an interrupted job has kept."""
-    # The whole batch, on which the padding depends.
+    """The answers of a batch: those that an interrupted job has kept, or new ones."""
+    # The name holds the whole batch, because the padding depends on it.
     names = [[place, requests, list(ends)] for place in range(len(requests))]
     kept = [running.kept.get(name) for name in names]
     if all(tokens is not None for tokens in kept):

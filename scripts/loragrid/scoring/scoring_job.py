@@ -116,7 +116,7 @@ def _heldout(job: ScoringJob, running: RunningTask) -> TaskResult:
     kept = _kept_losses(job, rows)
     ids, _ = read_rows(rows)
     is_shared = kept is not None and job.identity.kind == "base"
-    with kept.alone() if is_shared else nullcontext():
+    with kept.locked() if is_shared else nullcontext():
         measured = kept.read(rows=len(ids)) if kept is not None else None
         if measured is None:
             began = time.monotonic()

@@ -1,4 +1,4 @@
-"""The names of scoring tasks, their files, and the error about a name that nobody has."""
+"""The names of scoring tasks, their files, and the error about an unknown name."""
 
 import difflib
 import importlib.util
@@ -21,7 +21,7 @@ NAME = re.compile(rb"^[\"']?(?:task|group|tag)[\"']?:[ \t]*[\"']?([^\s\"'\[{#]+)
 
 
 def unknown_tasks(scoring: Mapping[str, Any], study_file: Path) -> Iterator[UserError]:
-    """An error for each task of `target` and `retention` in a section `scoring` that nobody has."""
+    """An error for each task of `target` and `retention` in a section `scoring` that is unknown."""
     for group in ("target", "retention"):
         for index, name in enumerate(scoring.get(group, ())):
             if name != HELDOUT_LOSS and task_file(name) is None and name not in stock_tasks():

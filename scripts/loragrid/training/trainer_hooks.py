@@ -149,17 +149,17 @@ class TrainerHooks:
 
     def _base_losses(self) -> Measured | None:
         """The losses before the first update: those of the base where another job has measured them."""
-        with self._alone():
+        with self._locked():
             measured = self._kept_losses()
             if measured is None:
                 measured = self._measure()
-                if None not in (measured, self.base_losses):
+                if measured is not None and self.base_losses is not None:
                     self.base_losses.write(measured)
         return measured
 
-    def _alone(self) -> AbstractContextManager:
+    def _locked(self) -> AbstractContextManager:
         kept, stop = self.base_losses, self.progress.stop
-        return nullcontext() if kept is None else kept.alone(give_up=lambda: bool(stop.requested))
+        return nullcontext() if kept is None else kept.locked(give_up=lambda: bool(stop.requested))
 
     def _kept_losses(self) -> Measured | None:
         return None if self.base_losses is None else self.base_losses.read(rows=len(self.heldout))
@@ -172,7 +172,7 @@ class TrainerHooks:
         lengths = [len(ids) for ids, _ in self.heldout]
         label = f"[{self.progress.run}] {self.progress.rows_name} loss"
         lines = ProgressLines(label, total=len(lengths), items="rows", tokens=sum(lengths))
-        # A measurement that is left early is closed: it may have changed the weights for a while.
+        # A measurement that ends early is closed, which restores weights that it has merged.
         with lines, closing(self.measure_heldout()) as measuring:
             while not self.progress.stop.requested:
                 with self.compute_loss_context_manager():

@@ -11,7 +11,7 @@ from loragrid.data.rendering.windows import split_to_fit
 from loragrid.models.chat_templates.template import ChatTemplate
 
 MOST_CHARACTERS = 20_000_000  # rendered at a time
-# Replies of very long conversations are located first in so much of the text: tokens have two to six characters.
+# Replies of long conversations are first located in this much of the text; tokens have two to six characters.
 FIRST_CHARACTERS_PER_TOKEN = 8
 
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from loragrid.models.chat_templates.template import Chat, ChatTemplate, Layout, render, render_by_marks, shaped
 
-# Up to so many replies, all are located; of a longer conversation only those that may be kept, because each is rendered
-# with all turns before it.
+# Up to this many replies, all are located. Of a longer conversation only those that may be kept are, because locating
+# one renders all turns before it.
 MOST_REPLIES = 64
 PREFIXES, MARKS, WHOLE, TURNS = "prefixes", "generation marks", "the whole conversation", "one row per reply"
 # Private-use characters that open and close a reply while its place is looked for.
@@ -27,8 +27,8 @@ Place = tuple[int, int]
 class Turn:
     """A reply with the text before it and through it, both None if the template refuses them.
 
-    `number`: the reply's in the chat; `content` and `question`: the contents of the reply and of the message before
-    it, trimmed.
+    `number`: the reply's number in the chat; `content` and `question`: the contents of the reply and of the message
+    before it, trimmed.
     """
 
     number: int
@@ -57,7 +57,7 @@ def render_turns(
 ) -> list[list[Turn]]:
     """The replies of each chat, in order; the chats share their tools.
 
-    Of long chats only the replies within the first characters and the last one, if the template only appends.
+    If the template only appends: of a long chat only the replies within the first characters, and the last one.
     """
     if not template.layout.only_appends:
         first_characters = None

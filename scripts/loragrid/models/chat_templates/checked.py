@@ -1,4 +1,4 @@
-"""Chat templates and tokenizers' patterns are programs of others: their first use has limits on time and memory."""
+"""The first use of a chat template and of a tokenizer's pattern, which others wrote: limited in time and memory."""
 
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -25,9 +25,9 @@ HARD_TEXTS = [
 
 
 def checked_template(tokenizer: "PreTrainedTokenizerFast", *, model: str) -> ChatTemplate:
-    """As `inspect_template`, for a template and a tokenizer that nobody has tried yet.
+    """As `inspect_template`, for a template and a tokenizer that have not been tried yet.
 
-    Raises `UserError` also for a template that takes too long or too much memory, and for such a pattern.
+    Also raises `UserError` for a template that takes too much time or memory, and for a pattern that takes too long.
     """
     limit = TimeLimit(PROBE_SECONDS, f"model {model}: its chat template", fix="set another chat_template")
     template = in_own_process(_inspected, (tokenizer, model), limit)

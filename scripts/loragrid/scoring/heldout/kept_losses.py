@@ -2,7 +2,7 @@
 one for its score.
 
 A file is used only for the same weights, rows, arithmetic, libraries and code: its key holds them. It has a digest of
-its content, because the base's belongs to no folder with a seal.
+its content, because a base's file is in no folder with a seal.
 """
 
 import fcntl
@@ -23,6 +23,7 @@ from loragrid.runtime.provenance import versions
 
 OF_RUN = "heldout_losses.json"  # in the folder of a run, beside its weights
 OF_BASES = "base_losses"  # folder beside those of the stages
+# Modules whose code decides the losses.
 MEASURED_BY = ("loragrid/models/passes/row_losses", "loragrid/models/attached_adapters")
 POLL_SECONDS = 0.2
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes")
@@ -76,12 +77,12 @@ class KeptLosses:
         return measured if same else None
 
     @contextmanager
-    def alone(self, *, give_up: Callable[[], bool] = lambda: False) -> Iterator[None]:
-        """Wait until no other job measures these losses, which may then be kept, or until `give_up()` is true."""
+    def locked(self, *, give_up: Callable[[], bool] = lambda: False) -> Iterator[None]:
+        """Wait until no other job measures these losses, which it may then have kept, or until `give_up()` is true."""
         self.path.parent.mkdir(exist_ok=True)
         with open(self.path.with_suffix(".lock"), "w") as lock:
             # A kill of the other job ends its lock.
-            while not _locked(lock) and not give_up():
+            while not _try_lock(lock) and not give_up():
                 time.sleep(POLL_SECONDS)
             yield
 
@@ -93,8 +94,8 @@ class KeptLosses:
         write_json(self.path, content | {"sha256": sha256_json(content)})
 
 
-def _locked(file: IO[str]) -> bool:
-    """Whether the file is locked by this process now; where nothing can be locked, all jobs measure."""
+def _try_lock(file: IO[str]) -> bool:
+    """Lock the file; False if another job has it. On a file system without locks every job measures: True."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

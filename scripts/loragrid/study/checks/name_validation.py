@@ -1,6 +1,6 @@
-"""Names in a study file that nothing has: models, data sets, tasks, cards, search spaces.
+"""Checks of the names in a study file: models, data sets, tasks, cards, search spaces.
 
-They only refuse, so `loragrid.runtime.code_digest` leaves them out of the code of the stages.
+These checks only refuse, so `loragrid.runtime.code_digest` leaves them out of the code of the stages.
 """
 
 from collections.abc import Iterator, Mapping

@@ -109,9 +109,9 @@ class RankHooks(TrainerHooks):
             self.progress.stop.agree()
             yield {place: loss for part in found for place, loss in part.items()}
 
-    def _alone(self) -> AbstractContextManager:
-        # The other ranks would wait for the first one inside of an exchange, which has a time limit.
-        return super()._alone() if self.ranks.count == 1 else nullcontext()
+    def _locked(self) -> AbstractContextManager:
+        # Otherwise the other ranks would wait for the first one in a collective operation, which has a time limit.
+        return super()._locked() if self.ranks.count == 1 else nullcontext()
 
     def _kept_losses(self) -> Measured | None:
         return self.ranks.first(super()._kept_losses())

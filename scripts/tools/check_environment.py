@@ -1,4 +1,4 @@
-"""One line for a tool that runs in a Python without the project; each tool imports this before anything else."""
+"""One line for a tool in a Python without the project's packages; each tool imports this before anything else."""
 
 import shlex
 import sys
