@@ -84,12 +84,8 @@ def score_subjects(*, study: Study, subjects: Sequence[Subject], session_ends: f
 
 def study_tasks(study: Study) -> dict[str, StudyTask]:
     """The study's tasks of lm-eval, as `find_tasks`; a resident worker builds them once for all subjects."""
-    names = [name for name in study.scoring.tasks if name != HELDOUT_LOSS]
-    return kept(
-        "tasks",
-        key=lambda: (names, scoring_digest(study)),
-        make=lambda: find_tasks(names, limit=study.scoring.limit),
-    )
+    names, limit = [name for name in study.scoring.tasks if name != HELDOUT_LOSS], study.scoring.limit
+    return kept("tasks", key=lambda: (names, scoring_digest(study)), make=lambda: find_tasks(names, limit=limit))
 
 
 def group_by_model(study: Study, subjects: Sequence[Subject]) -> list[list[tuple[Subject, SubjectIdentity]]]:

@@ -153,8 +153,7 @@ def with_settings(study: Study, path: Path, **changes: Any) -> Study:
 def prepare_data(study: Study, folder: Path) -> Path:
     """Prepare the base case's data in `folder`, and return it."""
     # A process, because stages never import each other.
-    script = SCRIPTS / "prepare_data.py"
-    command = [sys.executable, str(script), "--study", str(study.path)]
+    command = [sys.executable, str(SCRIPTS / "prepare_data.py"), "--study", str(study.path)]
     command += ["--data", study.cells[0].data, "--out", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
@@ -227,8 +226,7 @@ def main() -> None:
     way.add_argument("--worker", action="store_true", help="each session as a later job of a resident worker")
     parser.add_argument("--kills", type=int, default=100, help="kills per variant (default: 100)")
     parser.add_argument("--seed", type=int, default=3407, help="seed of the kills (default: 3407)")
-    out = Path("results/certificate.json")
-    parser.add_argument("--out", type=Path, default=out, help="certificate to write")
+    parser.add_argument("--out", type=Path, default=Path("results/certificate.json"), help="certificate to write")
     arguments = parser.parse_args()
     quiet_libraries()
     work = Path(tempfile.mkdtemp(prefix="loragrid-certify-"))

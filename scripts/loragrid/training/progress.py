@@ -95,15 +95,7 @@ class Progress:
         """Training seconds of this session, evaluation and saving included."""
         return time.monotonic() - self._began
 
-    def count_batches(
-        self,
-        *,
-        samples: int,
-        tokens: int,
-        loss_tokens: int,
-        positions: int,
-        content: bytes,
-    ) -> None:
+    def count_batches(self, *, samples: int, tokens: int, loss_tokens: int, positions: int, content: bytes) -> None:
         """Count the batches of one update; `content` is a digest of their tokens."""
         self.totals.samples += samples
         self.totals.tokens += tokens
@@ -113,13 +105,7 @@ class Progress:
         self.totals.order = hashlib.sha256(self.totals.order.encode() + content).hexdigest()
 
     def record_update(
-        self,
-        *,
-        step: int,
-        loss: float,
-        learning_rate: float,
-        grad_norm: float | None,
-        skipped: bool,
+        self, *, step: int, loss: float, learning_rate: float, grad_norm: float | None, skipped: bool
     ) -> None:
         """Record an update; raises `Diverged` if its loss or gradient norm is not finite."""
         self.totals.step = step

@@ -235,11 +235,7 @@ class TrainerHooks:
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         # transformers' own writes into the final folder: a kill leaves half a checkpoint there.
         began = time.monotonic()
-        self.store.save(
-            step=self.state.global_step,
-            state=self.progress.state(),
-            write=self._write_state,
-        )
+        self.store.save(step=self.state.global_step, state=self.progress.state(), write=self._write_state)
         self.progress.record_save(time.monotonic() - began)
 
     def _write_state(self, folder: Path) -> None:

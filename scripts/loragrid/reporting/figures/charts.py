@@ -6,13 +6,7 @@ from itertools import pairwise
 from textwrap import fill
 from typing import TYPE_CHECKING
 
-from loragrid.reporting.figures.style import (
-    COLOURS,
-    PAIR_HEIGHT_INCHES,
-    LineEnd,
-    label_line_ends,
-    new_figure,
-)
+from loragrid.reporting.figures.style import COLOURS, PAIR_HEIGHT_INCHES, LineEnd, label_line_ends, new_figure
 from loragrid.reporting.figures.value_axis import ValueAxis
 from loragrid.statistics.paired_statistics import BETTER, DIFFER, WORSE
 
