@@ -42,14 +42,16 @@ def test_pyproject_and_requirements_agree() -> None:
 
 
 def test_make_study_leaves_the_words_to_the_workflow(tmp_path: Path) -> None:
-    snakemake = tmp_path / "bin" / "snakemake"
-    snakemake.parent.mkdir()
-    snakemake.write_text("#!/bin/sh\necho snakemake $*\n")
-    snakemake.chmod(0o755)
+    python = tmp_path / "bin" / "python"
+    python.parent.mkdir()
+    python.write_text("#!/bin/sh\necho python $*\n")
+    python.chmod(0o755)
     (tmp_path / ".study").touch()
     command = ["make", "--silent", "study", f"VENV={tmp_path}", "CORES=2"]
     said = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
-    assert [line for line in said if not line.startswith("make")] == ["snakemake --cores 2"]
+    assert [line for line in said if not line.startswith("make")] == [
+        "python scripts/tools/run_snakemake.py --cores 2"
+    ]
 
 
 @pytest.mark.parametrize(
