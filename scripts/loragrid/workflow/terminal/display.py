@@ -177,8 +177,8 @@ class Display:
 
     def _progress_line(self, job: RunningJob) -> None:
         """Without bars, a line now and then says that the job goes on."""
-        counted = 0 < job.total <= job.done
-        if self._screen.bars or not self.shows_progress or counted:
+        all_done = 0 < job.total <= job.done
+        if self._screen.bars or not self.shows_progress or all_done:
             return
         now = time.monotonic()
         if now - job.line_at >= min(MOST_LINE_SECONDS, FIRST_LINE_SECONDS * 2**job.lines_printed):
