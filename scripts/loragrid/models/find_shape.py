@@ -44,22 +44,22 @@ def find_config(entry: ModelEntry, *, network: bool = False) -> tuple[Mapping[st
 
 def vocabulary_size(entry: ModelEntry) -> int | None:
     """Size of a model's vocabulary, from its configuration or the study file; None if unknown."""
+    return _stated(entry, "vocab_size")
+
+
+def stated_context(entry: ModelEntry) -> int | None:
+    """A model's context in tokens, from its configuration; None if that is not known here or states none."""
+    context = _stated(entry, "max_position_embeddings")
+    return context if isinstance(context, int) else None
+
+
+def _stated(entry: ModelEntry, name: str) -> Any:
     found = find_config(entry)
     if found is None:
         return None
     config = found[0]
     # Multimodal models keep the language model's settings in `text_config`.
-    return config.get("vocab_size") or (config.get("text_config") or {}).get("vocab_size")
-
-
-def stated_context(entry: ModelEntry) -> int | None:
-    """A model's context, tokens, by its configuration; None if that is not known here or states none."""
-    found = find_config(entry)
-    if found is None:
-        return None
-    config = found[0]
-    stated = config.get("max_position_embeddings") or (config.get("text_config") or {}).get("max_position_embeddings")
-    return stated if isinstance(stated, int) else None
+    return config.get(name) or (config.get("text_config") or {}).get(name)
 
 
 def _read_config(file: Path) -> Mapping[str, Any]:
