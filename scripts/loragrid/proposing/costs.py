@@ -42,7 +42,7 @@ class Costs:
 
     @property
     def peak_mib(self) -> int:
-        """The largest predicted memory of a run or of its scoring; on a CPU that of the whole process."""
+        """The largest predicted memory: of a run or its scoring on a GPU, of a training process on a CPU."""
         if self.device.kind == "cpu":
             return round(max(row["total_mib"] for row in self.rows)) + LIBRARIES_MIB
         scored = [row["score_mib"] for row in self.rows if row["score_mib"]]
