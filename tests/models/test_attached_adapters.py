@@ -96,6 +96,17 @@ def test_a_tied_weight_is_not_merged_for_its_other_layer_would_change_too(
         assert torch.allclose(together, attached, atol=1e-4)
 
 
+def test_an_adapter_with_a_bias_is_not_merged_into_layers_without_one(toy_llama: Path, tmp_path: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    base = AutoModelForCausalLM.from_pretrained(toy_llama).eval()
+    model = attach_adapter(base, adapter(base, tmp_path, lora_bias=True))
+    attached = logits(model)
+    with merged(model):
+        assert torch.equal(logits(model), attached)
+
+
 def test_under_autocast_nothing_is_merged(toy_llama: Path, tmp_path: Path) -> None:
     """The sum would be rounded to 16 bits, and with it the adapter's part."""
     import torch

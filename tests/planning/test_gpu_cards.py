@@ -11,7 +11,7 @@ from loragrid.models.flops import training_per_token
 from loragrid.models.trained_weights import Trainable
 from loragrid.planning import gpu_cards
 from loragrid.planning.forecast import device_warnings
-from loragrid.planning.gpu_cards import planned_device, read_cards
+from loragrid.planning.gpu_cards import PlannedDevice, planned_device, read_cards
 from loragrid.study.sections import Plan
 from loragrid.study.study_file import Study, load_study
 from plan import make_plan
@@ -72,3 +72,20 @@ def test_a_model_in_float32_is_planned_by_the_cards_float32_peak(t4: Study, tmp_
     assert len({row["tflops"] for row in rows}) == 1  # the L4 computes both in bfloat16
     rows = make_plan(study=changed(t4, base_case__compute_dtype="fp32"), results=tmp_path)["cells"]
     assert [row["tflops"] for row in rows] == pytest.approx([8.1 / 2] * len(rows))
+
+
+def test_threads_without_a_cpu_of_their_own_make_the_plan_no_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu_cards, "usable_cpus", lambda: 2)
+    cpu = PlannedDevice(
+        kind="cpu",
+        name="CPU",
+        names=(),
+        found=True,
+        vram_mib=None,
+        vram_from="",
+        bf16=True,
+        rate_tflops=None,
+        rate_from="",
+    )
+    two, many = (gpu_cards.with_measured_cpu(cpu, threads=threads) for threads in (2, 1024))
+    assert two.rate_tflops == many.rate_tflops and two.rate_from == many.rate_from

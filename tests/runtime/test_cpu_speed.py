@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -46,3 +47,15 @@ def test_a_measurement_is_kept_for_the_day_and_for_each_number_of_threads(
     assert product_tflops(2) == 0.2 and measured == [1, 2, 2]
     file.write_text("{")
     assert product_tflops(1) == 0.1 and measured == [1, 2, 2, 1]
+    (key,) = json.loads(file.read_text())
+    for entry in ({}, 5, {"at": "now", "tflops": 1}, {"at": time.time(), "tflops": "fast"}):
+        file.write_text(json.dumps({key: entry}))
+        assert product_tflops(1) == 0.1
+    assert measured == [1, 2, 2, 1, 1, 1, 1, 1]
+
+
+def test_the_speed_is_found_where_no_cache_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setattr(cpu_speed, "measure_products", lambda threads: threads / 10)
+    assert product_tflops(2) == 0.2

@@ -66,6 +66,15 @@ def test_drawn_flips_are_a_sample_of_all_flips_ties_and_zeros_included() -> None
         assert by_flips.sum() > 50 and np.all(np.abs(drawn - exact)[by_flips] <= 4.5 * error[by_flips] + 1 / 40_000)
 
 
+def test_a_large_study_is_tested_in_parts_that_fit_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    sums = np.random.default_rng(1).normal(0.3, 1, (5, 24))
+    monkeypatch.setattr(sign_flips, "MOST_SUMS", 48)
+    parts = sign_flips._reached(sums, 2_000, 1)
+    assert parts.tolist() == [int(sign_flips._reached(row[None], 2_000, 1)[0]) for row in sums]
+    monkeypatch.undo()
+    assert sign_flips._reached(sums, 2_000, 1) == pytest.approx(parts, rel=0.5, abs=20)
+
+
 def test_all_flips_are_those_of_scipy_ties_and_zeros_included() -> None:
     rng = np.random.default_rng(10)
     sums = np.round(rng.normal(0.4, 1, (20, 9)), 1) * (rng.random((20, 9)) < 0.8)

@@ -241,6 +241,11 @@ def test_paths_are_looked_up_beside_the_study_file_before_the_project(load, tmp_
             "training.save_steps: too large a number (1e+30). Fix: give 9007199254740992 or",
         ),
         ("training.save_steps", 1e30, "training.save_steps: too large a number (1e+30). Fix: give 9007199254740992 or"),
+        (
+            "base_case.budget",
+            {"epochs": 1e300},
+            "base_case.budget.epochs: too large a number (1e+300). Fix: give 9007199254740992",
+        ),
         ("plan.rows", 1e30, "plan.rows: too large a number (1e+30). Fix: give 9007199254740992 or less"),
         ("base_case.rank", 1e30, "base_case.rank: too large a number (1e+30). Fix: give 4096 or less"),
         ("base_case.model", "m" * 9000, "base_case.model: not a key of models ('mmm"),

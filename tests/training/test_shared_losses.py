@@ -148,6 +148,7 @@ def test_a_damaged_file_is_measured_again(toy: Toy, tmp_path: Path) -> None:
         "",
         "[]",
         '{"key": "another", "losses": []}',
+        '{"key": "another", "losses": [[1, 1e999]]}',
         *(before | {"losses": found} for found in (fewer, changed)),
     ):
         file.write_text(damage if isinstance(damage, str) else json.dumps(damage))

@@ -44,7 +44,8 @@ def merged(model: Any) -> Iterator[None]:
     """Within the block, LoRA's matrices are part of a float32 base's weights; afterwards all is bit by bit as it was.
 
     A small model writes text in two thirds of the time without them. Other adapters and bases stay as they are: half
-    precisions and 4 bits would round the sum, and a tied weight would change its other layer too.
+    precisions and 4 bits would round the sum, a tied weight would change its other layer too, and a layer without a
+    bias takes none.
     """
     if not _can_merge(model):
         yield
@@ -72,6 +73,10 @@ def _can_merge(model: Any) -> bool:
     if config is None or config.peft_type != "LORA" or model.dtype != torch.float32 or adapts_tied_weights(model):
         return False
     quantized = getattr(model.config, "quantization_config", None) is not None
+    if config.lora_bias and any(
+        getattr(layer.get_base_layer(), "bias", None) is None for layer in adapted_layers(model)
+    ):
+        return False
     return not quantized and not torch.is_autocast_enabled(model.device.type)
 
 

@@ -13,7 +13,7 @@ import yaml
 from loragrid.errors import UserError
 from loragrid.paths import ROOT
 from loragrid.planning.step_time import CPU_OPERATION_SECONDS, CPU_SHARE, LAUNCH_SECONDS, Rate
-from loragrid.runtime.cpu_speed import MEASURED_SECONDS, product_tflops
+from loragrid.runtime.cpu_speed import MEASURED_SECONDS, product_tflops, usable_cpus
 from loragrid.runtime.provenance import cpu_name
 from loragrid.study.sections import Plan
 
@@ -173,6 +173,8 @@ def with_measured_cpu(device: PlannedDevice, *, threads: int) -> PlannedDevice:
     """A CPU with the speed of its matrix products, which takes two seconds to measure; a GPU as it is."""
     if device.kind != "cpu":
         return device
+    # More threads than CPUs take turns.
+    threads = min(threads, usable_cpus())
     products = product_tflops(threads)
     source = (
         f"assumed: {CPU_SHARE:.0%} of {1000 * products:,.0f} GFLOPS, matrix products on this CPU for "

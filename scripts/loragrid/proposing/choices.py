@@ -1,7 +1,6 @@
 """Settings that suit data, model and device: length, batch, precision, budget, seeds and what is measured."""
 
 import math
-import os
 import statistics
 from dataclasses import replace
 from typing import Any
@@ -16,6 +15,7 @@ from loragrid.proposing.data_findings import DataFindings
 from loragrid.proposing.model_findings import ModelFindings
 from loragrid.proposing.proposal import Proposal
 from loragrid.proposing.request import Request, key_of
+from loragrid.runtime.cpu_speed import usable_cpus
 from loragrid.study.batch_shares import CPU_PASS_TOKENS
 
 # Half a decade either side of 3e-4, near the optima that are published for LoRA.
@@ -146,7 +146,7 @@ def _length_note(data: DataFindings, longest: int) -> str:
 def _threads(model: ModelFindings, kind: str) -> int:
     if kind == "cuda" or model.shape.parameters() < LARGE_PARAMETERS:
         return 1
-    return max(1, min(MOST_THREADS, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1))
+    return min(MOST_THREADS, usable_cpus())
 
 
 def _retention(model: ModelFindings, kind: str) -> tuple[tuple[str, ...], str]:

@@ -5,6 +5,7 @@ import platform
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -46,16 +47,23 @@ def cpu_has_bf16(information: Path = Path("/proc/cpuinfo")) -> bool | None:
     return bool(flags & BF16_FLAGS) if flags else None
 
 
+def usable_cpus() -> int:
+    """How many CPUs this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def product_tflops(threads: int) -> float:
     """TFLOPS of float32 matrix products on `threads` threads; measured at most twice a day for each machine."""
     file = user_cache() / "cpu_speed.json"
     key = f"{platform.node()}, {cpu_name()}, {threads} processes"
     kept = _read(file)
-    found = kept.get(key)
-    if found is not None and 0 <= time.time() - found["at"] < KEPT_SECONDS:
-        return found["tflops"]
+    # An entry that somebody has edited is measured again.
+    with suppress(KeyError, TypeError, ValueError):
+        if 0 <= time.time() - kept[key]["at"] < KEPT_SECONDS and kept[key]["tflops"] > 0:
+            return float(kept[key]["tflops"])
     tflops = measure_products(threads)
-    write_json(file, kept | {key: {"tflops": tflops, "at": time.time()}})
+    with suppress(OSError):  # without a cache it takes longer
+        write_json(file, kept | {key: {"tflops": tflops, "at": time.time()}})
     return tflops
 
 

@@ -21,6 +21,8 @@ FEWEST_DRAWN = 20
 # A p value that rests on 25 draws has a standard error of a fifth of itself.
 DRAWS_IN_TAIL = 25
 MOST_DRAWS = 100_000
+# Sums of units at a time: each takes 256 bytes in the tables of flips.
+MOST_SUMS = 4_000_000
 _SIGNS_OF_BYTE = 1.0 - 2.0 * np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)  # (256, 8)
 
 
@@ -129,6 +131,8 @@ def _reached(sums: np.ndarray, count: int, seed: int) -> np.ndarray:
     rows, units = sums.shape
     if not rows:
         return np.zeros(0, dtype=int)
+    if rows > 1 and sums.size > MOST_SUMS:
+        return np.concatenate([_reached(half, count, seed) for half in np.array_split(sums, 2)])
     blocks = np.pad(sums, ((0, 0), (0, -units % 8))).reshape(rows, -1, 8)
     tables = blocks @ _SIGNS_OF_BYTE.T
     # Sums that are equal on paper differ by rounding; the slack counts them as reached.

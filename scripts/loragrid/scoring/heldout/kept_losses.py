@@ -72,7 +72,7 @@ class KeptLosses:
             losses = [RowLoss(float(nats), int(tokens)) for nats, tokens in kept["losses"]]
             measured = Measured(losses, float(kept["seconds"]))
             same = kept["key"] == self.key and len(losses) == rows and _as_written(kept)
-        except (UserError, OSError, KeyError, TypeError, ValueError):
+        except (UserError, OSError, KeyError, TypeError, ValueError, OverflowError):
             return None
         return measured if same else None
 

@@ -100,7 +100,7 @@ def _check_finite(value: Any, path: Path, key: list[str | int]) -> Iterator[User
             yield from _check_finite(item, path, [*key, index])
     elif isinstance(value, float) and not math.isfinite(value):
         yield study_error(path, dotted_key(key), f"not a finite number ({value})", fix="give a finite number")
-    elif isinstance(value, int) and abs(value) > LARGEST_WHOLE:
+    elif isinstance(value, int | float) and abs(value) > LARGEST_WHOLE:
         yield too_large(path, dotted_key(key), value)
 
 
