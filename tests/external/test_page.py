@@ -38,6 +38,18 @@ def test_evaluations_after_an_epoch_are_not_taken_for_the_untrained_model(
     assert [found.name for row in rows for found in row["causes"]] == ([cause] if cause else [])
 
 
+def test_numbers_beyond_all_floats_are_no_scores_and_break_no_page(tmp_path: Path) -> None:
+    history = [{"step": 10**400, "loss": 1.0}, {"step": 1, "loss": 2.0, "eval_loss": 2.0}]
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "trainer_state.json").write_text(json.dumps({"log_history": history}))
+    for name, values in (("base", (1.0, 0.0)), ("tuned", (1e308, -1e308))):
+        (tmp_path / name).mkdir()
+        items = [{"doc_id": i, "metrics": ["acc"], "acc": values[i % 2], "resps": []} for i in range(6)]
+        (tmp_path / name / "samples_t.jsonl").write_text("\n".join(map(json.dumps, items)))
+    report.report_external(source=tmp_path, out=tmp_path / "page.html", base="base", title="t")
+    assert "tuned" in (tmp_path / "page.html").read_text()
+
+
 def test_hostile_names_are_shown_and_never_run(tmp_path: Path) -> None:
     hostile = '<script>alert(1)</script><!--<script> "onload="x \u202egnirts'
     row = {"run": hostile, hostile: 0.5, "model": hostile, "odd": hostile}

@@ -1,6 +1,6 @@
 """External runs: their settings, scores and losses, and which scores are better when higher."""
 
-import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -163,7 +163,9 @@ def is_absent(value: Any) -> bool:
 
 def is_number(value: Any) -> bool:
     """Whether a value from a file is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    # JSON has whole numbers that no float holds.
+    largest = sys.float_info.max
+    return isinstance(value, int | float) and not isinstance(value, bool) and -largest <= value <= largest
 
 
 def as_float(value: Any) -> float:

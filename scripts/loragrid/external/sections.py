@@ -108,7 +108,9 @@ def _score_cell(run: ExternalRun, key: ScoreKey, unit: str) -> dict[str, Any]:
     if key not in run.scores:
         return {"text": "–", "sort": None}
     found = run.scores[key]
-    text = _with_error(found.value, found.stderr, unit) if found.stderr else score(found.value, unit, 1)
+    # The spread of huge items is infinite.
+    has_error = is_number(found.stderr) and found.stderr
+    text = _with_error(found.value, found.stderr, unit) if has_error else score(found.value, unit, 1)
     return {"text": text, "sort": found.value}
 
 
