@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from loragrid.models.passes import row_losses
+from loragrid.models.passes.row_losses import RowLoss
 from loragrid.records.record import ScoreRecord, read_record
-from loragrid.scoring.heldout.kept_losses import KeptLosses, changed_base_losses
+from loragrid.scoring.heldout.kept_losses import KeptLosses, Measured, changed_base_losses
 from loragrid.study.methods import METHODS
 from tests.fixtures.train_toys import Toy, make_toy, rows_of
 
@@ -86,6 +87,15 @@ def test_jobs_that_begin_at_once_measure_the_base_once(
     monkeypatch.setattr(KeptLosses, "locked", late)
     assert toy.train(results(tmp_path) / "train" / "second").first_heldout_loss == record.first_heldout_loss
     assert measured == [10] * (4 + 3)
+
+
+def test_losses_that_cannot_be_kept_end_no_job(tmp_path: Path) -> None:
+    (tmp_path / "base_losses").touch()
+    kept, measured = KeptLosses(tmp_path / "base_losses" / "a.json", "key"), []
+    with kept.locked():
+        measured.append(Measured([RowLoss(1.0, 2)], 1.0))
+        kept.write(measured[0])
+    assert measured and kept.read(rows=1) is None
 
 
 def test_a_job_waits_while_another_one_measures_and_gives_up_on_a_stop(tmp_path: Path) -> None:

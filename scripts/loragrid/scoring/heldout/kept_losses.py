@@ -8,7 +8,7 @@ its content, because a base's file is in no folder with a seal.
 import fcntl
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -79,19 +79,22 @@ class KeptLosses:
     @contextmanager
     def locked(self, *, give_up: Callable[[], bool] = lambda: False) -> Iterator[None]:
         """Wait until no other job measures these losses, which it may then have kept, or until `give_up()` is true."""
-        self.path.parent.mkdir(exist_ok=True)
-        with open(self.path.with_suffix(".lock"), "w") as lock:
-            # A kill of the other job ends its lock.
-            while not _try_lock(lock) and not give_up():
-                time.sleep(POLL_SECONDS)
+        with ExitStack() as opened:
+            with suppress(OSError):  # where no file can be opened, all jobs measure
+                self.path.parent.mkdir(exist_ok=True)
+                lock = opened.enter_context(open(self.path.with_suffix(".lock"), "w"))
+                # A kill of the other job ends its lock.
+                while not _try_lock(lock) and not give_up():
+                    time.sleep(POLL_SECONDS)
             yield
 
     def write(self, measured: Measured) -> None:
-        """Keep the losses of the rows."""
-        self.path.parent.mkdir(exist_ok=True)
+        """Keep the losses of the rows, if the folder can be written to."""
         losses = [list(loss) for loss in measured.losses]
         content = {"key": self.key, "seconds": round(measured.seconds, 3), "losses": losses}
-        write_json(self.path, content | {"sha256": sha256_json(content)})
+        with suppress(OSError):  # without the file they are measured again
+            self.path.parent.mkdir(exist_ok=True)
+            write_json(self.path, content | {"sha256": sha256_json(content)})
 
 
 def _try_lock(file: IO[str]) -> bool:
