@@ -66,6 +66,17 @@ def test_drawn_flips_are_a_sample_of_all_flips_ties_and_zeros_included() -> None
         assert by_flips.sum() > 50 and np.all(np.abs(drawn - exact)[by_flips] <= 4.5 * error[by_flips] + 1 / 40_000)
 
 
+@pytest.mark.parametrize("items", [12, 60])
+@pytest.mark.filterwarnings("ignore:invalid value")
+def test_infinite_items_decide_nothing(items: int) -> None:
+    a = np.random.default_rng(1).normal(size=(3, items))
+    b = a + 1
+    b[0, 0] = a[1, 0] = b[1, 0] = np.inf
+    p = paired_statistics.compare_paired(a, b, confidence=0.95, draws=Draws(999, 1)).p
+    assert np.isnan(p).tolist() == [True, True, False] and p[2] < 0.01
+    assert paired_statistics.verdict(-1.0, p[0], 0.05, of_setting=True) == paired_statistics.UNSURE
+
+
 def test_a_large_study_is_tested_in_parts_that_fit_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     sums = np.random.default_rng(1).normal(0.3, 1, (5, 24))
     monkeypatch.setattr(sign_flips, "MOST_SUMS", 48)

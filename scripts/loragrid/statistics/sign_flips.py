@@ -56,15 +56,18 @@ def flip_test(sums: np.ndarray, mean: np.ndarray, stderr: np.ndarray, df: float,
     """Test the sums per unit (R, K).
 
     `mean`, `stderr` (R,) and `df` belong to the t test that replaces the flips where the tail is
-    too far out to draw.
+    too far out to draw. p is NaN for a row with a sum that is not finite.
     """
     count = sums.shape[1]
     if count < FEWEST_DRAWN:
         # The observed signs and all of them reversed are two of the 2^K flips, so p is at least 2 /
         # 2^K.
-        return FlipTest(all_flips(sums), [EXACT] * len(sums), 0.5 ** (count - 1))
-    p, method = drawn_flips(sums, mean, stderr, df, draws=draws)
-    return FlipTest(p, method, 0.0)
+        p, method, least = all_flips(sums), [EXACT] * len(sums), 0.5 ** (count - 1)
+    else:
+        p, method = drawn_flips(sums, mean, stderr, df, draws=draws)
+        least = 0.0
+    # With an infinite item the sum is no evidence of anything: no flip reaches it, and inf − inf is NaN.
+    return FlipTest(np.where(np.isfinite(sums).all(axis=1), p, np.nan), method, least)
 
 
 def all_flips(sums: np.ndarray) -> np.ndarray:
