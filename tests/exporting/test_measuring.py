@@ -2,6 +2,8 @@
 
 import json
 import sys
+import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from loragrid.exporting.measuring import Form, Job, common_dtype, measure, reque
 from loragrid.exporting.questions import LEAST_QUESTIONS, questions_of
 from loragrid.models.loading import load_tokenizer
 from loragrid.runtime import progress_lines
+from loragrid.scoring.heldout import losses
 from tests.exporting.conftest import Finished
 
 
@@ -37,6 +40,12 @@ def job_of(finished: Finished, **options: Any) -> Job:
 def test_a_form_says_how_far_its_measurement_is(
     finished: Finished, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
 ) -> None:
+    def slowly(*of: Any) -> Iterator[Any]:
+        time.sleep(0.1)
+        yield from measure_passes(*of)
+
+    measure_passes = losses.measure_passes
+    monkeypatch.setattr(losses, "measure_passes", slowly)
     monkeypatch.setattr(progress_lines, "LINE_SECONDS", 0.001)
     run = finished.run("full")
     measure(request_of(Form(kind="whole", folder=run.trained, entry=run.entry), job_of(finished, label="[toy]")))
